@@ -1,0 +1,1 @@
+"""Offramp: a transparent LLM proxy that reroutes deferrable traffic to batch."""

@@ -1,0 +1,432 @@
+"""The life of a batch, as data and one pure function.
+
+    FILLING ──Sealed──► SEALED ──SubmissionStarted──► SUBMITTING
+                          ▲                             │  │  │
+                          └──PutBack (proved absent)────┘  │  └─Rejected─► ENDED
+                                                           │
+                 ┌────────────────Created──────────────────┘
+                 ▼
+            IN_PROGRESS ──CancelStarted──► CANCELLING
+                 │  ▲                        │
+          Vanished  Found                 BatchEnded
+                 ▼  │                        ▼
+                LOST ────BatchEnded──────► ENDED ──BatchSettled──► SETTLED
+
+The dangerous arrow is `Created`: between asking a provider for a batch and
+hearing of it lies the only moment in which something can be bought twice. So the
+intent (`SubmissionStarted`), the uploaded file (`Uploaded`) and the start of the
+create (`CreateStarted`) are each durable before the next step, and a batch that
+is found in `SUBMITTING` after a crash is searched for at the provider before
+anything is sent again.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import Final, assert_never
+
+from proxy.core.ids import BatchId, InstanceId
+from proxy.core.job import STALE, InvalidTransitionError, Stale
+from proxy.core.lanes import BatchKey
+
+
+class BatchState(StrEnum):
+    """Where a batch is. The values are stored and public: never rename one."""
+
+    FILLING = "filling"
+    """Jobs are being claimed for it."""
+
+    SEALED = "sealed"
+    """Complete; nothing is at the provider but perhaps its input file."""
+
+    SUBMITTING = "submitting"
+    """The intent to buy is durable; whether the provider has it may be unknown."""
+
+    IN_PROGRESS = "in_progress"
+    CANCELLING = "cancelling"
+
+    LOST = "lost"
+    """The provider says that it does not know the batch, for longer than a lag."""
+
+    ENDED = "ended"
+    """Terminal at the provider, or refused by it; not all of it is read yet."""
+
+    SETTLED = "settled"
+    """Every result is read, every job cared for, every provider file deleted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Our group of jobs for one provider submission."""
+
+    id: BatchId
+    state: BatchState = BatchState.FILLING
+    key: BatchKey
+    created_at: datetime
+    flush_reason: str = ""
+    """Why it was due, e.g. `full` or `linger`."""
+
+    count: int = 0
+    body_bytes: int = 0
+    tokens: int = 0
+    nearest_deadline: datetime | None = None
+
+    holder: InstanceId | None = None
+    """Who is submitting now."""
+
+    submissions: int = 0
+    """How often a submission was started."""
+
+    input_file_id: str | None = None
+    create_started_at: datetime | None = None
+    """When the create now in doubt was begun; nothing while none was sent."""
+
+    ambiguous_since: datetime | None = None
+    """When a create got no answer for the first time: a twin may turn up later."""
+
+    searches: int = 0
+    """How often the provider's lists were searched in vain since then."""
+
+    provider_batch_id: str | None = None
+    twins: tuple[str, ...] = ()
+    """Provider batches with our ID beside the one above: cancelled, but read."""
+
+    submitted_at: datetime | None = None
+    window_ends_at: datetime | None = None
+    next_at: datetime | None = None
+    """When the next step or poll is due."""
+
+    polls: int = 0
+    missing_since: datetime | None = None
+    """Since when the provider answers 404."""
+
+    output_file_ids: tuple[str, ...] = ()
+    ended_at: datetime | None = None
+    end_reason: str | None = None
+    """The provider's own word for the end, e.g. `completed` or `expired`."""
+
+    error_code: str | None = None
+    error_message: str | None = None
+    error_line: int | None = None
+    """1-based line of the input that failed the whole batch."""
+
+    settled_at: datetime | None = None
+    version: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """All its jobs are claimed."""
+
+    count: int
+    body_bytes: int
+    tokens: int
+    nearest_deadline: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class SubmissionStarted:
+    """`holder` is about to hand the batch to the provider."""
+
+    holder: InstanceId
+
+
+@dataclass(frozen=True, slots=True)
+class Uploaded:
+    """The provider has the input file; that costs nothing yet."""
+
+    input_file_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class CreateStarted:
+    """The paid call is about to be sent."""
+
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class CreateUnclear:
+    """The create, or a search for it, gave no clear answer; search at `next_at`."""
+
+    at: datetime
+    next_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class PutBack:
+    """Nothing was created: refused for now, or proved absent. Again from `next_at`."""
+
+    next_at: datetime
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """The provider has the batch: it said so, or it was found in its lists."""
+
+    provider_batch_id: str
+    at: datetime
+    window_ends_at: datetime | None
+    next_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """The provider refused the batch for good; nothing was bought."""
+
+    at: datetime
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Polled:
+    """Not terminal yet."""
+
+    next_at: datetime
+    cancelling: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CancelStarted:
+    """The provider was asked to stop, so that the rest makes its deadline."""
+
+    next_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """The provider answered 404."""
+
+    at: datetime
+    next_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Vanished:
+    """404 for longer than any lag."""
+
+    next_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class TwinFound:
+    """A second provider batch carries our ID."""
+
+    provider_batch_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class BatchEnded:
+    """Terminal at the provider, in whatever way."""
+
+    at: datetime
+    reason: str
+    output_file_ids: tuple[str, ...] = ()
+    error_code: str | None = None
+    error_message: str | None = None
+    error_line: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SettlementDelayed:
+    """Results could not be read, or a twin is still open; again at `next_at`."""
+
+    next_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSettled:
+    """Every job of the batch has its result or was released."""
+
+    at: datetime
+
+
+BatchEvent = (
+    Sealed
+    | SubmissionStarted
+    | Uploaded
+    | CreateStarted
+    | CreateUnclear
+    | PutBack
+    | Created
+    | Rejected
+    | Polled
+    | CancelStarted
+    | Missing
+    | Vanished
+    | TwinFound
+    | BatchEnded
+    | SettlementDelayed
+    | BatchSettled
+)
+
+_S: Final = BatchState
+
+TRANSITIONS: Final[dict[BatchState, dict[type[BatchEvent], BatchState | Stale]]] = {
+    _S.FILLING: {Sealed: _S.SEALED},
+    _S.SEALED: {SubmissionStarted: _S.SUBMITTING, PutBack: _S.SEALED, Rejected: _S.ENDED},
+    _S.SUBMITTING: {
+        # Another instance takes over what a dead one began.
+        SubmissionStarted: _S.SUBMITTING,
+        Uploaded: _S.SUBMITTING,
+        CreateStarted: _S.SUBMITTING,
+        CreateUnclear: _S.SUBMITTING,
+        PutBack: _S.SEALED,
+        Created: _S.IN_PROGRESS,
+        Rejected: _S.ENDED,
+    },
+    _S.IN_PROGRESS: {
+        Polled: _S.IN_PROGRESS,
+        Missing: _S.IN_PROGRESS,
+        CancelStarted: _S.CANCELLING,
+        Vanished: _S.LOST,
+        TwinFound: _S.IN_PROGRESS,
+        BatchEnded: _S.ENDED,
+        Created: STALE,
+    },
+    _S.CANCELLING: {
+        Polled: _S.CANCELLING,
+        Missing: _S.CANCELLING,
+        CancelStarted: STALE,
+        Vanished: _S.LOST,
+        TwinFound: _S.CANCELLING,
+        BatchEnded: _S.ENDED,
+        Created: STALE,
+    },
+    _S.LOST: {
+        Polled: _S.IN_PROGRESS,
+        Missing: _S.LOST,
+        CancelStarted: STALE,
+        Vanished: STALE,
+        TwinFound: _S.LOST,
+        BatchEnded: _S.ENDED,
+    },
+    _S.ENDED: {
+        TwinFound: _S.ENDED,
+        SettlementDelayed: _S.ENDED,
+        BatchSettled: _S.SETTLED,
+        BatchEnded: STALE,
+        Polled: STALE,
+        CancelStarted: STALE,
+    },
+    _S.SETTLED: {
+        BatchSettled: STALE,
+        SettlementDelayed: STALE,
+        BatchEnded: STALE,
+        Polled: STALE,
+        TwinFound: STALE,
+    },
+}
+
+
+def advance(batch: Batch, event: BatchEvent) -> Batch:
+    """Return `batch` after `event`; the very same object if the event is stale.
+
+    Raises:
+        InvalidTransitionError: if the table has no entry for this pair.
+    """
+    target = TRANSITIONS[batch.state].get(type(event))
+    if target is None:
+        message = f"{type(event).__name__} cannot reach batch {batch.id} in state {batch.state}"
+        raise InvalidTransitionError(message)
+    if isinstance(target, Stale):
+        return batch
+    return _apply(replace(batch, state=target, version=batch.version + 1), event)
+
+
+def _apply(moved: Batch, event: BatchEvent) -> Batch:
+    match event:
+        case Sealed(count, body_bytes, tokens, nearest):
+            return replace(
+                moved, count=count, body_bytes=body_bytes, tokens=tokens, nearest_deadline=nearest
+            )
+        case TwinFound(provider_batch_id):
+            if provider_batch_id in (*moved.twins, moved.provider_batch_id):
+                return moved
+            return replace(moved, twins=(*moved.twins, provider_batch_id))
+        case (
+            SubmissionStarted()
+            | Uploaded()
+            | CreateStarted()
+            | CreateUnclear()
+            | PutBack()
+            | Created()
+        ):
+            return _apply_submission(moved, event)
+        case Rejected(at, code, message):
+            return replace(
+                moved,
+                ended_at=at,
+                end_reason="rejected",
+                error_code=code,
+                error_message=message,
+                holder=None,
+                create_started_at=None,
+                next_at=None,
+            )
+        case Polled() | CancelStarted() | Missing() | Vanished() | SettlementDelayed():
+            return _apply_poll(moved, event)
+        case BatchEnded():
+            return replace(
+                moved,
+                ended_at=event.at,
+                end_reason=event.reason,
+                output_file_ids=event.output_file_ids,
+                error_code=event.error_code,
+                error_message=event.error_message,
+                error_line=event.error_line,
+                next_at=None,
+            )
+        case BatchSettled(at):
+            return replace(moved, settled_at=at, next_at=None)
+        case _:
+            assert_never(event)
+
+
+def _apply_submission(
+    moved: Batch,
+    event: SubmissionStarted | Uploaded | CreateStarted | CreateUnclear | PutBack | Created,
+) -> Batch:
+    match event:
+        case SubmissionStarted(holder):
+            return replace(moved, holder=holder, submissions=moved.submissions + 1, next_at=None)
+        case Uploaded(input_file_id):
+            return replace(moved, input_file_id=input_file_id)
+        case CreateStarted(at):
+            return replace(moved, create_started_at=at)
+        case CreateUnclear(at, next_at):
+            return replace(
+                moved,
+                ambiguous_since=moved.ambiguous_since or at,
+                searches=moved.searches + 1,
+                next_at=next_at,
+                holder=None,
+            )
+        case PutBack(next_at):
+            return replace(moved, next_at=next_at, holder=None, create_started_at=None, searches=0)
+        case Created():
+            return replace(
+                moved,
+                provider_batch_id=event.provider_batch_id,
+                submitted_at=event.at,
+                window_ends_at=event.window_ends_at,
+                next_at=event.next_at,
+                holder=None,
+            )
+
+
+def _apply_poll(
+    moved: Batch, event: Polled | CancelStarted | Missing | Vanished | SettlementDelayed
+) -> Batch:
+    match event:
+        case Polled(next_at, cancelling):
+            state = BatchState.CANCELLING if cancelling else moved.state
+            return replace(
+                moved, state=state, next_at=next_at, polls=moved.polls + 1, missing_since=None
+            )
+        case Missing(at, next_at):
+            return replace(moved, next_at=next_at, missing_since=moved.missing_since or at)
+        case CancelStarted(next_at) | Vanished(next_at) | SettlementDelayed(next_at):
+            return replace(moved, next_at=next_at)

@@ -1,0 +1,189 @@
+"""What can go wrong, told apart by whose fault it is.
+
+The type says who must act: the caller (`CallerError`), nobody yet because it may
+pass (`ProviderUnavailableError`, `StoreUnavailableError`), or the operator
+(`ConfigError`, `StoreCorruptError`). Adapters translate the exceptions of their
+libraries into these; nothing above an adapter names a library's exception.
+
+A bug (`AssertionError`, an illegal transition) is none of these and is never
+caught on the way up: the instance stops and is started again.
+"""
+
+from typing import Final
+
+
+class ProxyError(Exception):
+    """The base of every failure that the service expects.
+
+    `code` is stable and public: callers match on it. `http_status` is what a
+    caller is answered when nothing more specific applies. `hint` tells an
+    operator what to do about it.
+    """
+
+    code: str = "proxy_error"
+    http_status: int = 500
+    retryable: bool = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        http_status: int | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        if code is not None:
+            self.code = code
+        if http_status is not None:
+            self.http_status = http_status
+
+
+class CallerError(ProxyError):
+    """The call cannot be served as it is; repeating it unchanged will not help.
+
+    `param` names the header or body field at fault, as the caller wrote it.
+    """
+
+    code = "invalid_request"
+    http_status = 400
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        http_status: int | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, code=code, http_status=http_status, hint=hint)
+        self.param = param
+
+
+class OverloadedError(ProxyError):
+    """A bound of ours is reached; the same call may pass later.
+
+    `retry_after_s` is the pause that the caller is told, in seconds.
+    """
+
+    code = "too_many_jobs"
+    http_status = 429
+    retryable = True
+
+    def __init__(self, message: str, *, retry_after_s: int = 30, code: str | None = None) -> None:
+        super().__init__(message, code=code)
+        self.retry_after_s = retry_after_s
+
+
+class JobNotFoundError(CallerError):
+    """No such job, or not this caller's: the two are not told apart."""
+
+    code = "job_not_found"
+    http_status = 404
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"no job {job_id}")
+
+
+class StoreError(ProxyError):
+    """The store did not do what it was asked to."""
+
+    code = "store_error"
+    http_status = 503
+
+
+class StoreUnavailableError(StoreError):
+    """The store did not answer, or its disk is full; it may recover."""
+
+    code = "store_unavailable"
+    retryable = True
+
+
+class StoreCorruptError(StoreError):
+    """What the store holds cannot be read: wrong schema, broken file, unknown key."""
+
+    code = "store_corrupt"
+
+
+class ConfigError(ProxyError):
+    """The configuration cannot be used; the message names the place and the bound."""
+
+    code = "bad_configuration"
+
+
+class ProviderError(ProxyError):
+    """A provider did not do what it was asked to.
+
+    `status_code` and `body` are the provider's own, where it answered at all.
+    `sent` is false only if it is certain that nothing reached the provider, so
+    that a repeat cannot buy anything twice.
+    """
+
+    code = "provider_error"
+    http_status = 502
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        status_code: int | None = None,
+        body: bytes | None = None,
+        retry_after_s: float | None = None,
+        sent: bool = True,
+    ) -> None:
+        super().__init__(message, code=code)
+        self.status_code = status_code
+        self.body = body
+        self.retry_after_s = retry_after_s
+        self.sent = sent
+
+
+class ProviderUnavailableError(ProviderError):
+    """No answer, or one that promises nothing: 5xx, reset, timeout. May pass.
+
+    For a call that buys something this is ambiguous: it may have been done.
+    """
+
+    code = "provider_unavailable"
+    retryable = True
+
+
+class ProviderBusyError(ProviderError):
+    """The provider refused for now and did nothing: 429 of rate or of capacity."""
+
+    code = "provider_busy"
+    retryable = True
+
+
+class ProviderRejectedError(ProviderError):
+    """The provider understood and refused for good: 400, 404, 413, 422."""
+
+    code = "provider_rejected"
+
+
+class CredentialRefusedError(ProviderError):
+    """The credential is at fault: revoked, without scope, out of quota or unpaid.
+
+    It pauses the lane of that credential and burns no job.
+    """
+
+    code = "credential_paused"
+
+
+# OpenAI API errors, section "Error codes"; where they surface (create, batch
+# object or line) is not documented, so they are recognised in all three.
+CREDENTIAL_CODES: Final = frozenset(
+    {
+        "account_deactivated",
+        "billing_hard_limit_reached",
+        "billing_not_active",
+        "insufficient_quota",
+        "invalid_api_key",
+        "invalid_organization",
+    }
+)
+"""Error codes that mean the account, not the call, is at fault."""

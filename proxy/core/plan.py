@@ -1,0 +1,205 @@
+"""Decide what is due; never do it.
+
+Each function takes a snapshot and the time and returns plain data that says what
+a service must do. The services do it; the tests read the data.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from proxy.core.batch import Batch, BatchState
+from proxy.core.ids import CredentialId
+from proxy.core.lanes import BatchKey, Lane, LaneTimes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """All queued jobs of one batch key, in one row. A planner reads no jobs."""
+
+    key: BatchKey
+    count: int
+    body_bytes: int
+    tokens: int
+    oldest_at: datetime
+    """Since when the oldest is ready; in the future if all of them pause."""
+
+    newest_at: datetime
+    nearest_deadline: datetime
+    held: int = 0
+    """How many of them hold their caller's connection."""
+
+    small_batches: int = 0
+    """How many batches of this key in a row were below the worth of one."""
+
+    paused: bool = False
+    """Whether the lane of the credential is paused."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlushLimits:
+    """When the queued jobs of one batch key are worth a batch, and how much fits."""
+
+    max_requests: int
+    max_bytes: int
+    max_tokens: int | None = None
+    """Estimated prompt tokens that may be enqueued per credential and model."""
+
+    linger: timedelta = timedelta(seconds=60)
+    linger_max: timedelta = timedelta(minutes=15)
+    worth: int = 10
+    """Below this many jobs a batch saves less than its overhead and polls cost."""
+
+    idle: timedelta = timedelta(seconds=2)
+    """With every caller held, how long none may have arrived before a flush."""
+
+    max_open: int = 20
+    """Batches of one credential and model that may be open at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flush:
+    """Claim jobs of `key`, oldest first, into one batch of at most this much."""
+
+    key: BatchKey
+    reason: str
+    max_requests: int
+    max_bytes: int
+    max_tokens: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reroute:
+    """Move the jobs of `key` whose deadline is before `before` to another lane."""
+
+    key: BatchKey
+    before: datetime
+    lane: Lane
+    reason: str
+
+
+_OPEN: Final = frozenset(BatchState) - {BatchState.ENDED, BatchState.SETTLED}
+
+
+@dataclass(frozen=True, slots=True)
+class OpenBatches:
+    """What one credential has under way for one model."""
+
+    count: int
+    tokens: int
+
+
+def open_batches(batches: Iterable[Batch]) -> Mapping[tuple[CredentialId, str], OpenBatches]:
+    """Sum up the batches that are not terminal, per credential and model."""
+    sums: dict[tuple[CredentialId, str], OpenBatches] = {}
+    for batch in batches:
+        if batch.state in _OPEN:
+            place = (batch.key.credential, batch.key.model)
+            seen = sums.get(place, OpenBatches(0, 0))
+            sums[place] = OpenBatches(seen.count + 1, seen.tokens + batch.tokens)
+    return sums
+
+
+def due_flush(
+    head: Head, under_way: OpenBatches, *, now: datetime, limits: FlushLimits, times: LaneTimes
+) -> Flush | None:
+    """Return the batch that `head` is due for, or nothing yet.
+
+    Only what is under way of the same credential and model counts against it:
+    one tenant's flood, or a paused key's, holds up nobody else.
+    """
+    if head.paused or head.count == 0 or head.oldest_at > now:
+        return None
+    if under_way.count >= limits.max_open:
+        return None
+    free_tokens = None
+    if limits.max_tokens is not None:
+        free_tokens = limits.max_tokens - under_way.tokens
+        # With nothing under way even an oversized job may try: the provider's
+        # own limit, not our estimate, must have the last word.
+        if under_way.count and free_tokens < min(head.tokens, limits.max_tokens // 10):
+            return None
+        free_tokens = max(free_tokens, 1)
+    reason = _due_reason(head, now=now, limits=limits, times=times)
+    if reason is None:
+        return None
+    return Flush(head.key, reason, limits.max_requests, limits.max_bytes, free_tokens)
+
+
+def _due_reason(head: Head, *, now: datetime, limits: FlushLimits, times: LaneTimes) -> str | None:
+    if head.count >= limits.max_requests or head.body_bytes >= limits.max_bytes:
+        return "full"
+    if limits.max_tokens is not None and head.tokens >= limits.max_tokens:
+        return "full"
+    if head.held == head.count and now - head.newest_at >= limits.idle:
+        return "all callers held"
+    waited = now - head.oldest_at
+    if head.nearest_deadline - now <= times.batch_slack + limits.linger_max and (
+        waited >= limits.idle
+    ):
+        return "deadline"
+    linger = limits.linger
+    if head.count < limits.worth:
+        # Otherwise ten calls a minute would make 1,440 batches a day.
+        linger = min(limits.linger * 2 ** min(head.small_batches, 10), limits.linger_max)
+    return "linger" if waited >= linger else None
+
+
+def due_reroutes(heads: Iterable[Head], *, now: datetime, times: LaneTimes) -> list[Reroute]:
+    """Return which queued jobs must leave the batch lane, to be called directly.
+
+    A job that waits for a batch and whose slack a batch could not keep any more
+    is called directly; one of a paused credential waits on, since no lane would
+    take it.
+    """
+    before = now + times.batch_slack
+    return [
+        Reroute(head.key, before, Lane.INTERACTIVE, "the deadline came near in the queue")
+        for head in heads
+        if head.key.lane is Lane.BATCH and not head.paused and head.nearest_deadline <= before
+    ]
+
+
+def fair_order(heads: Sequence[Head]) -> list[Head]:
+    """Return `heads` so that the credentials take turns, each oldest first.
+
+    Work that is cut off after any number of heads has then served every
+    credential about equally.
+    """
+    ranks: dict[CredentialId, int] = {}
+    ranked = []
+    for head in sorted(heads, key=lambda head: head.oldest_at):
+        rank = ranks.get(head.key.credential, 0)
+        ranks[head.key.credential] = rank + 1
+        ranked.append((rank, head))
+    return [head for _, head in sorted(ranked, key=lambda pair: pair[0])]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PollPace:
+    """How often a provider batch is asked for its status."""
+
+    interval: timedelta = timedelta(seconds=30)
+    first: timedelta = timedelta(seconds=10)
+    slowest: timedelta = timedelta(minutes=5)
+
+
+def next_poll(
+    batch: Batch, pace: PollPace, *, now: datetime, jitter: float, urgent: datetime | None = None
+) -> datetime:
+    """Return when to ask for the status of `batch` again.
+
+    Soon at first, since most batches end within minutes; then ever more slowly
+    with its age, up to `pace.slowest`; at `urgent` at the latest. `jitter` is a
+    factor around 1.0 that the caller draws.
+    """
+    age = now - (batch.submitted_at or now)
+    if batch.polls == 0 and age < pace.interval:
+        pause = min(pace.first, pace.interval)
+    else:
+        pause = min(max(pace.interval, age / 20), max(pace.slowest, pace.interval))
+    due = now + pause * jitter
+    if urgent is not None and now < urgent < due:
+        return urgent
+    return due

@@ -1,0 +1,164 @@
+"""Durable batches, the slim queue that fills them, and leases.
+
+A planner reads `heads()`, one row per batch key, and never jobs. `claim` moves
+queue rows to items in chunks; `items` streams them. Job records are not touched.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from proxy.core.batch import Batch
+from proxy.core.ids import BatchId, CredentialId, InstanceId, JobId
+from proxy.core.lanes import BatchKey
+from proxy.core.plan import Head
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimLimits:
+    """How much one batch may hold in all, over however many calls of `claim`."""
+
+    max_requests: int
+    max_bytes: int
+    max_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claimed:
+    """What the batch holds after a call of `claim`."""
+
+    count: int
+    body_bytes: int
+    tokens: int
+    nearest_deadline: datetime | None
+    complete: bool
+    """Whether the queue is empty or a limit reached: another call would add nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One line of a batch."""
+
+    seq: int
+    job_id: JobId
+    attempt: int
+    body_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of a batch with its body, ready to be written."""
+
+    job_id: JobId
+    attempt: int
+    body: bytes
+
+
+class BatchStore(Protocol):
+    """Durable batches and their items."""
+
+    async def heads(self) -> Sequence[Head]:
+        """Return one row for each batch key that has queued jobs."""
+        ...
+
+    async def add(self, batch: Batch) -> None:
+        """Make a new batch durable before returning."""
+        ...
+
+    async def get(self, batch_id: BatchId) -> Batch | None:
+        """Return the batch, if there is one."""
+        ...
+
+    async def replace(self, after: Batch) -> bool:
+        """Write the batch if its stored version is one less; return whether."""
+        ...
+
+    async def live(self) -> Sequence[Batch]:
+        """Return all batches that are not settled, oldest first."""
+        ...
+
+    async def recent(self, *, limit: int) -> Sequence[Batch]:
+        """Return up to `limit` batches in any state, newest first."""
+        ...
+
+    async def claim(
+        self, key: BatchKey, batch_id: BatchId, limits: ClaimLimits, *, ready_at: datetime
+    ) -> Claimed:
+        """Move up to 2,000 queued jobs of `key` into the batch, oldest first.
+
+        A job becomes an item with its attempt raised by one. Jobs that are not
+        ready by `ready_at` stay. Repeat until `complete`; a repeat after a crash
+        goes on where it stopped. A job that alone is above a limit is taken only
+        into an empty batch.
+        """
+        ...
+
+    async def note_size(self, key: BatchKey, *, small: bool) -> None:
+        """Count a batch below the worth of one, or start counting from zero."""
+        ...
+
+    def items(self, batch_id: BatchId) -> AsyncIterator[Sequence[Item]]:
+        """Stream the items whose payload is still there, in the order of submission.
+
+        That order puts jobs of the same `affinity` next to each other. A job that
+        was cancelled after the claim is left out.
+        """
+        ...
+
+    def lines(self, batch_id: BatchId) -> AsyncIterator[Sequence[Line]]:
+        """Stream the same items in the same order, with their bodies, in chunks.
+
+        A chunk holds at most 1,000 lines and about 1 MB.
+        """
+        ...
+
+    async def issued(
+        self, batch_id: BatchId, custom_ids: Sequence[tuple[JobId, int]]
+    ) -> frozenset[tuple[JobId, int]]:
+        """Return which of these names (job and attempt) this very batch issued."""
+        ...
+
+    def open_items(self, batch_id: BatchId) -> AsyncIterator[Sequence[Item]]:
+        """Stream the items whose job is still `BATCHED` in this batch."""
+        ...
+
+    async def drop_items(self, batch_id: BatchId) -> None:
+        """Forget the items of a settled batch, and the tombstones that waited for it."""
+        ...
+
+    async def prune(self, *, settled_before: datetime, limit: int) -> int:
+        """Erase up to `limit` batches that were settled before; return how many."""
+        ...
+
+
+class UnbatchableStore(Protocol):
+    """Models that a provider refused in batches, remembered for a while."""
+
+    async def note(
+        self, credential_id: CredentialId, endpoint: str, model: str, *, until: datetime
+    ) -> None:
+        """Remember that this credential's batches of `model` are refused."""
+        ...
+
+    async def known(self, *, now: datetime) -> Mapping[tuple[CredentialId, str, str], datetime]:
+        """Return what is remembered: credential, endpoint, model, and until when."""
+        ...
+
+
+class LeaseStore(Protocol):
+    """Exclusive rights for a time."""
+
+    async def acquire(
+        self, name: str, holder: InstanceId, *, now: datetime, until: datetime
+    ) -> bool:
+        """Take or renew the lease; false while another instance holds it."""
+        ...
+
+    async def release(self, name: str, holder: InstanceId) -> None:
+        """Give the lease back, if `holder` has it."""
+        ...
+
+    async def holders(self, prefix: str, *, now: datetime) -> frozenset[InstanceId]:
+        """Return who holds any lease whose name starts with `prefix`."""
+        ...

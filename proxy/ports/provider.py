@@ -1,0 +1,157 @@
+"""A provider's batch API, as the services use it.
+
+An adapter sends each request once and repeats none by itself: what may be sent
+again is decided above, where it is known what was durable before. It raises
+
+- `ProviderUnavailableError`: no answer, or one that promises nothing. After
+  `create` this is ambiguous, unless the error's `sent` is false.
+- `ProviderBusyError`: refused for now, nothing was done.
+- `ProviderRejectedError`: refused for good, nothing was done.
+- `CredentialRefusedError`: the account is at fault, nothing was done.
+"""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol
+
+from proxy.core.ids import BatchId
+from proxy.ports.jobs import Credential
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchLimits:
+    """The provider's own bounds of one batch, with headroom taken off."""
+
+    max_requests: int
+    max_bytes: int
+    """Bytes of the whole input, line framing included."""
+
+    max_line_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """One batch on its way to a provider."""
+
+    batch_id: BatchId
+    endpoint: str
+    model: str
+    headers: tuple[tuple[str, str], ...]
+    count: int
+    input_bytes: int
+    """Exact length of all lines as `frame` makes them."""
+
+    lines: Callable[[], AsyncIterator[bytes]]
+    """Opens the input anew from its first byte; chunks hold whole lines."""
+
+
+class ProviderBatchState(StrEnum):
+    """What a provider's own status word means to us."""
+
+    RUNNING = "running"
+    """Also every word that we do not know: reading it as an end would buy twice."""
+
+    CANCELLING = "cancelling"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderBatch:
+    """A provider's batch as it answered, in our words."""
+
+    id: str
+    state: ProviderBatchState
+    status: str
+    """The provider's own word."""
+
+    created_at: datetime
+    window_ends_at: datetime | None = None
+    output_file_ids: tuple[str, ...] = ()
+    """Every file with results, those of successes first. Never an empty string."""
+
+    error_code: str | None = None
+    error_message: str | None = None
+    error_line: int | None = None
+    """1-based, if one line failed the whole batch."""
+
+
+class LineKind(StrEnum):
+    """What became of one line."""
+
+    ANSWERED = "answered"
+    """The provider executed it: `status_code` and `body` are its answer, good or bad."""
+
+    NOT_EXECUTED = "not_executed"
+    """Expired or cancelled before its turn, at no cost."""
+
+    UNREADABLE = "unreadable"
+    """The line is broken; its `custom_id` may be unknown."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultLine:
+    """One line of a result file. `body` is the exact byte span of the answer."""
+
+    kind: LineKind
+    custom_id: str | None
+    status_code: int = 0
+    body: bytes = b""
+    request_id: str | None = None
+    error_code: str | None = None
+
+
+class Provider(Protocol):
+    """The batch API of one dialect."""
+
+    def limits(self, endpoint: str) -> BatchLimits:
+        """Return the bounds for batches of `endpoint`."""
+        ...
+
+    def frame(self, custom_id: str, endpoint: str) -> tuple[bytes, bytes]:
+        """Return what stands before and after a body in its line of the input."""
+        ...
+
+    async def upload(self, credential: Credential, submission: Submission) -> str | None:
+        """Hand over the input and return its file ID; nothing if `create` carries it.
+
+        Costs nothing and may be repeated; `find_upload` finds an earlier one.
+        """
+        ...
+
+    async def find_upload(self, credential: Credential, submission: Submission) -> str | None:
+        """Return the file that an earlier `upload` of this batch left, if it is whole."""
+        ...
+
+    async def create(
+        self, credential: Credential, submission: Submission, file_id: str | None
+    ) -> ProviderBatch:
+        """Buy the batch. Carries our batch ID wherever the provider keeps one."""
+        ...
+
+    async def find_batches(
+        self, credential: Credential, batch_id: BatchId, *, created_after: datetime
+    ) -> Sequence[ProviderBatch]:
+        """Return every provider batch that carries our ID, oldest first."""
+        ...
+
+    async def retrieve(self, credential: Credential, provider_batch_id: str) -> ProviderBatch:
+        """Ask for the status.
+
+        Raises:
+            ProviderRejectedError: with `status_code` 404 if the provider knows no such batch.
+        """
+        ...
+
+    async def cancel(self, credential: Credential, provider_batch_id: str) -> ProviderBatch:
+        """Ask the provider to stop; what is finished stays and is billed."""
+        ...
+
+    def results(self, credential: Credential, file_id: str) -> AsyncIterator[Sequence[ResultLine]]:
+        """Stream the lines of a result file, in chunks, in any order."""
+        ...
+
+    async def delete_file(self, credential: Credential, file_id: str) -> None:
+        """Delete a file at the provider; one that is gone already is no error."""
+        ...
