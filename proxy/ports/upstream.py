@@ -76,9 +76,7 @@ class UpstreamRequest:
     """One call as the upstream shall see it.
 
     `headers` are sent exactly as given: the maker puts `Host` in, takes
-    hop-by-hop fields out and leaves `Content-Length` or `Transfer-Encoding` in;
-    these two say how the body is framed. A body that comes in pieces starts to
-    be read only after the upstream's `100 Continue`, if `Expect` asks for one.
+    hop-by-hop fields out and leaves `Content-Length` or `Transfer-Encoding` in.
     """
 
     upstream: Upstream
@@ -86,6 +84,10 @@ class UpstreamRequest:
     target: str
     headers: RawHeaders
     body: Body = None
+    chunked: bool = False
+    """Whether `headers` say so; the body is then sent in chunks of any size."""
+    expect_continue: bool = False
+    """Whether `headers` say so; the body is then held until the upstream's 100, for a while."""
     upgrade: bool = False
     """Whether a 101 is welcome; the connection is then this call's alone."""
     on_informational: OnInformational | None = None

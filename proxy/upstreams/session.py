@@ -1,0 +1,427 @@
+"""The upstream client on aiohttp: its connector and its response parser, raw bytes in between.
+
+aiohttp's `ClientSession.request` cannot be made exact: it normalises targets,
+reorders and completes headers, follows redirects and repeats calls. The layers
+below it do none of that. So the pool, name look-up and TLS are the session's
+own connector, the framing of answers is its protocol's, and the request's bytes
+are written here.
+"""
+
+import asyncio
+import select
+import ssl
+from dataclasses import dataclass
+from typing import Final
+from weakref import WeakSet
+
+from aiohttp import (
+    ClientError,
+    ClientOSError,
+    ClientRequest,
+    ClientTimeout,
+    ServerTimeoutError,
+    TCPConnector,
+)
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import Connection
+from aiohttp.http import RawResponseMessage, StreamWriter
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
+from yarl import URL
+
+from proxy.core.routing import RawHeaders, Upstream
+from proxy.ports.upstream import (
+    BodySourceError,
+    Cause,
+    Phase,
+    UpstreamRequest,
+    UpstreamResponse,
+    UpstreamUnavailableError,
+)
+from proxy.upstreams.tunnel import TunnelEnd
+
+# Safe by definition and without a body, so that sending them twice buys nothing
+# (RFC 9110, section 9.2.2).
+_REPEATABLE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+
+_READ_LIMIT: Final = 1 << 16
+# aiohttp holds a peer back above twice the limit.
+_PAUSED_ABOVE: Final = 2 * _READ_LIMIT
+
+
+@dataclass(frozen=True, slots=True)
+class ClientLimits:
+    """Every bound of the client; durations in seconds. There is no total: streams are long."""
+
+    connect_s: float = 15.0
+    """For a free connection, name, TCP and TLS together."""
+    first_byte_s: float = 900.0
+    """From the last byte sent to the final head. Reasoning models think for minutes
+    before a non-streamed answer; SDKs themselves give up after 600 s."""
+    idle_s: float = 600.0
+    """Between two pieces of an answer, and for the upstream to take a piece of a body."""
+    keepalive_s: float = 30.0
+    """How long a free connection is kept; below the usual 60 s of load balancers, since
+    a call sent just as they close it fails."""
+    continue_s: float = 1.0
+    """For `100 Continue`, then the body is sent unasked (RFC 9110, section 10.1.1)."""
+    max_connections: int = 4096
+    """Over all upstreams; more calls wait for a free one, within `connect_s`."""
+    max_line_bytes: int = 32768
+    max_field_bytes: int = 32768
+    max_fields: int = 512
+
+
+class AiohttpClient:
+    """An `UpstreamClient`. `tasks` own the uploads and must outlive it."""
+
+    def __init__(
+        self,
+        tasks: asyncio.TaskGroup,
+        limits: ClientLimits | None = None,
+        *,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
+        self._tasks = tasks
+        self._limits = limits or ClientLimits()
+        self._connector = TCPConnector(
+            limit=self._limits.max_connections,
+            keepalive_timeout=self._limits.keepalive_s,
+            ssl=ssl_context or True,
+        )
+        self._timeout = ClientTimeout(total=None, connect=self._limits.connect_s)
+        self._recipes: dict[Upstream, ClientRequest] = {}
+        self._used: WeakSet[ResponseHandler] = WeakSet()
+
+    async def send(self, request: UpstreamRequest) -> UpstreamResponse:
+        connection, reused = await self._connect(request.upstream)
+        try:
+            return await self._exchange(connection, request)
+        except UpstreamUnavailableError as exc:
+            died = reused and exc.phase is Phase.FIRST_BYTE and exc.cause == "reset"
+            if not died or request.body or request.method not in _REPEATABLE:
+                raise
+        connection, _ = await self._connect(request.upstream)
+        return await self._exchange(connection, request)
+
+    async def aclose(self) -> None:
+        await self._connector.close()
+
+    async def _exchange(self, connection: Connection, request: UpstreamRequest) -> "_Response":
+        response = _Response(connection, request, self._limits)
+        try:
+            if isinstance(request.body, bytes | None) and not request.expect_continue:
+                response.send_whole(request.body)
+            else:
+                response.upload = self._tasks.create_task(response.send_pieces())
+            await response.read_head()
+        except BaseException:
+            response.close()
+            raise
+        return response
+
+    async def _connect(self, upstream: Upstream) -> tuple[Connection, bool]:
+        while True:
+            try:
+                connection = await self._connector.connect(
+                    self._recipe(upstream), [], self._timeout
+                )
+            except (ClientError, OSError, TimeoutError) as exc:
+                raise _connect_error(upstream, exc) from exc
+            protocol = connection.protocol
+            assert protocol is not None
+            if protocol not in self._used:
+                self._used.add(protocol)
+                return connection, False
+            if not protocol.should_close and not _has_news(protocol):
+                return connection, True
+            connection.close()
+
+    def _recipe(self, upstream: Upstream) -> ClientRequest:
+        """Return what the connector wants to know of a host, made once for each."""
+        recipe = self._recipes.get(upstream)
+        if recipe is None:
+            url = URL.build(scheme=upstream.scheme, host=upstream.host, port=upstream.port)
+            recipe = ClientRequest("GET", url, loop=asyncio.get_running_loop())
+            self._recipes[upstream] = recipe
+        return recipe
+
+
+class _Response:
+    """One exchange: the request on its way out, then the answer on its way in."""
+
+    def __init__(
+        self, connection: Connection, request: UpstreamRequest, limits: ClientLimits
+    ) -> None:
+        protocol = connection.protocol
+        assert protocol is not None
+        assert protocol.transport is not None
+        protocol.set_response_params(
+            skip_payload=request.method == "HEAD",
+            read_until_eof=True,
+            auto_decompress=False,
+            read_timeout=None,
+            read_bufsize=_READ_LIMIT,
+            max_line_size=limits.max_line_bytes,
+            max_field_size=limits.max_field_bytes,
+            max_headers=limits.max_fields,
+        )
+        self._connection = connection
+        self._protocol = protocol
+        self._transport = protocol.transport
+        self._request = request
+        self._limits = limits
+        self._failure: UpstreamUnavailableError | BodySourceError | None = None
+        self._continue: asyncio.Future[None] | None = None
+        self._payload: StreamReader = EMPTY_PAYLOAD
+        self._headed = False
+        self._sent_all = False
+        self.upload: asyncio.Task[None] | None = None
+        self.status = 0
+        self.reason = ""
+        self.headers: RawHeaders = ()
+        self.chunked = False
+        # aiohttp's parser drops trailer fields.
+        self.trailers: RawHeaders = ()
+        self.at_end = False
+
+    # The way out.
+
+    def send_whole(self, body: bytes | None) -> None:
+        """Send head and body in one write."""
+        data = _head(self._request)
+        if self._request.chunked:
+            data += (_chunk(body) if body else b"") + b"0\r\n\r\n"
+        elif body:
+            data += body
+        self._transport.write(data)
+        self._sent_all = True
+        self._await_first_byte()
+
+    async def send_pieces(self) -> None:
+        """Send the head and then the body as it arrives; the task of an upload.
+
+        Never raises: what goes wrong is told by the reading side, which a cut
+        connection wakes.
+        """
+        try:
+            await self._send_pieces()
+        except (UpstreamUnavailableError, BodySourceError) as exc:
+            self._failure = exc
+            self._transport.abort()
+        except OSError:
+            # The upstream hung up on the upload. Whether it answered first
+            # (a 413, say) is for the reading side to find out.
+            return
+
+    async def _send_pieces(self) -> None:
+        request = self._request
+        if request.expect_continue:
+            self._continue = asyncio.get_running_loop().create_future()
+        writer = StreamWriter(self._protocol, asyncio.get_running_loop())
+        self._transport.write(_head(request))
+        await self._await_continue()
+        if isinstance(request.body, bytes):
+            await self._send_piece(writer, request.body)
+        elif request.body is not None:
+            async for piece in request.body:
+                await self._send_piece(writer, piece)
+        if request.chunked:
+            await writer.write(b"0\r\n\r\n")
+        self._sent_all = True
+        if not self._headed:
+            self._await_first_byte()
+
+    async def _send_piece(self, writer: StreamWriter, piece: bytes) -> None:
+        if not piece:
+            return
+        try:
+            async with asyncio.timeout(self._limits.idle_s):
+                await writer.write(_chunk(piece) if self._request.chunked else piece)
+        except TimeoutError as exc:
+            raise self._unavailable("takes no more of the body", Phase.UPLOAD, "timeout") from exc
+
+    async def _await_continue(self) -> None:
+        if self._continue is None:
+            return
+        try:
+            async with asyncio.timeout(self._limits.continue_s):
+                await self._continue
+        except TimeoutError:
+            self._continue = None
+
+    def _await_first_byte(self) -> None:
+        self._protocol.read_timeout = self._limits.first_byte_s
+        self._protocol.start_timeout()
+
+    # The way in.
+
+    async def read_head(self) -> None:
+        """Wait for the final head, passing on informational ones."""
+        while True:
+            try:
+                message, payload = await self._protocol.read()
+            except HttpProcessingError as exc:
+                raise self._unavailable(
+                    "sent no valid HTTP", Phase.FIRST_BYTE, "malformed"
+                ) from exc
+            except (ClientError, OSError) as exc:
+                raise self._first_byte_error(exc) from exc
+            if message.code >= 200 or (message.code == 101 and self._request.upgrade):
+                break
+            self._pass_informational(message)
+        self._take_head(message, payload)
+
+    def _pass_informational(self, message: RawResponseMessage) -> None:
+        if message.code == 101:
+            raise self._unavailable("switched protocols unasked", Phase.FIRST_BYTE, "malformed")
+        if self._request.on_informational is not None:
+            self._request.on_informational(message.code, message.reason, message.raw_headers)
+        if message.code == 100 and self._continue is not None and not self._continue.done():
+            self._continue.set_result(None)
+        if self.upload is None or self.upload.done():
+            # aiohttp's protocol takes any head for the end of waiting.
+            self._await_first_byte()
+
+    def _take_head(self, message: RawResponseMessage, payload: StreamReader) -> None:
+        self._headed = True
+        self._payload = payload
+        self.status = message.code
+        self.reason = message.reason
+        self.headers = message.raw_headers
+        self.chunked = message.chunked
+        self._protocol.read_timeout = None if message.code == 101 else self._limits.idle_s
+        if self._continue is not None and not self._continue.done() and self.upload is not None:
+            # A final answer instead of 100: the body is not wanted.
+            self.upload.cancel()
+        if message.code != 101 and not payload.is_eof() and payload.total_bytes <= _PAUSED_ABOVE:
+            self._protocol.start_timeout()
+        if payload is EMPTY_PAYLOAD and message.code != 101:
+            self._settle()
+
+    def take_ready(self) -> bytes:
+        if self.at_end:
+            return b""
+        self._raise_failure()
+        if self._payload.exception() is not None:
+            return self._take_before_break()
+        data = self._payload.read_nowait()
+        self._settle()
+        return data
+
+    async def next_chunk(self) -> bytes:
+        if self.at_end:
+            return b""
+        self._raise_failure()
+        try:
+            data = await self._payload.readany()
+        except (ClientError, OSError, RuntimeError):
+            # RuntimeError: the reader found the connection gone already.
+            return self._take_before_break()
+        self._settle()
+        return data
+
+    def _take_before_break(self) -> bytes:
+        """Return what had arrived before the body broke off; the break itself comes next."""
+        self._failure = self._failure or self._body_error()
+        # The public readers raise first and lose it; an SSE consumer needs it.
+        data: bytes = self._payload._read_nowait(-1)  # noqa: SLF001
+        if not data:
+            self._raise_failure()
+        return data
+
+    def _settle(self) -> None:
+        """Notice the end of the body and give the connection back."""
+        if not self._payload.at_eof() or self._failure is not None:
+            return
+        if self._ended_by_reset():
+            self._failure = self._unavailable("broke off its answer", Phase.IDLE, "reset")
+            return
+        self.at_end = True
+        self.close()
+
+    def _ended_by_reset(self) -> bool:
+        """Tell a body that ends with the connection from one that was cut by a reset.
+
+        aiohttp's parser takes both for the end.
+        """
+        if self.chunked or not isinstance(self._protocol.exception(), ClientOSError):
+            return False
+        return not any(name.lower() == b"content-length" for name, _ in self.headers)
+
+    def tunnel(self) -> TunnelEnd:
+        assert self.status == 101
+        writer = StreamWriter(self._protocol, asyncio.get_running_loop())
+        end = TunnelEnd(self._transport, writer.drain)
+        self._protocol.set_parser(end, None)
+        return end
+
+    def close(self) -> None:
+        if self.upload is not None and not self._sent_all:
+            self.upload.cancel()
+        if self.at_end and self._sent_all and self._failure is None:
+            self._connection.release()
+            return
+        if self.status != 101:
+            # Closing would first try to send what an upstream may never read.
+            self._transport.abort()
+        self._connection.close()
+
+    # What went wrong.
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    def _first_byte_error(self, exc: Exception) -> Exception:
+        if self._failure is not None:
+            return self._failure
+        if isinstance(exc, ServerTimeoutError):
+            return self._unavailable("did not answer in time", Phase.FIRST_BYTE, "timeout")
+        return self._unavailable("hung up without an answer", Phase.FIRST_BYTE, "reset")
+
+    def _body_error(self) -> UpstreamUnavailableError:
+        if isinstance(self._payload.exception(), ServerTimeoutError):
+            return self._unavailable("fell silent within its answer", Phase.IDLE, "timeout")
+        return self._unavailable("broke off its answer", Phase.IDLE, "truncated")
+
+    def _unavailable(self, what: str, phase: Phase, cause: Cause) -> UpstreamUnavailableError:
+        name = self._request.upstream.name
+        return UpstreamUnavailableError(
+            f"upstream {name!r} {what}", phase=phase, cause=cause, sent=True
+        )
+
+
+def _head(request: UpstreamRequest) -> bytes:
+    lines = [f"{request.method} {request.target} HTTP/1.1".encode("utf-8", "surrogateescape")]
+    lines += [b"%b: %b" % field for field in request.headers]
+    return b"\r\n".join(lines) + b"\r\n\r\n"
+
+
+def _chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def _has_news(protocol: ResponseHandler) -> bool:
+    """Tell whether a free connection has something to read, unseen by the loop as yet.
+
+    A free connection is owed nothing, so it is the upstream's goodbye (or worse),
+    and a call sent after it would be lost.
+    """
+    transport = protocol.transport
+    sock = None if transport is None else transport.get_extra_info("socket")
+    if sock is None or sock.fileno() < 0:
+        return True
+    poll = select.poll()
+    poll.register(sock.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _connect_error(upstream: Upstream, exc: Exception) -> UpstreamUnavailableError:
+    cause: Cause = "timeout" if isinstance(exc, TimeoutError) else "refused"
+    return UpstreamUnavailableError(
+        f"cannot connect to upstream {upstream.name!r}: {exc or 'timed out'}",
+        phase=Phase.CONNECT,
+        cause=cause,
+        sent=False,
+    )
