@@ -1,0 +1,30 @@
+"""A local provider with real batch semantics, for the demo, tests and benchmarks.
+
+It speaks OpenAI's API, bills what it executes in a ledger, keeps a clock that can be stopped
+and advanced, and breaks on command. It knows nothing of the proxy in front of it: nothing here
+imports another part of `proxy`.
+"""
+
+from proxy.sandbox.answers import answer_text, body_hash
+from proxy.sandbox.faults import BatchFault, FaultBook, HttpFault, LineFault
+from proxy.sandbox.ledger import Entry, Ledger, Totals, key_id
+from proxy.sandbox.server import Running, Sandbox
+from proxy.sandbox.settings import DEFAULT_MODELS, ModelSpec, SandboxSettings
+
+__all__ = [
+    "DEFAULT_MODELS",
+    "BatchFault",
+    "Entry",
+    "FaultBook",
+    "HttpFault",
+    "Ledger",
+    "LineFault",
+    "ModelSpec",
+    "Running",
+    "Sandbox",
+    "SandboxSettings",
+    "Totals",
+    "answer_text",
+    "body_hash",
+    "key_id",
+]

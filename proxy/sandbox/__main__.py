@@ -1,0 +1,75 @@
+"""`python -m proxy.sandbox`: the sandbox as a process of its own."""
+
+import asyncio
+import re
+from typing import Any
+
+import click
+
+from proxy.sandbox.server import Sandbox
+from proxy.sandbox.settings import SandboxSettings
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
+
+
+class _Duration(click.ParamType):
+    """`50ms`, `5s`, `10m`, `24h`, `1d`; a bare number is seconds."""
+
+    name = "duration"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        if isinstance(value, int | float):
+            return float(value)
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?", str(value))
+        if match is None:
+            self.fail(f"{value!r} is not a duration such as 50ms, 5s, 10m, 24h or 1d", param, ctx)
+        return float(match[1]) * _UNITS[match[2] or "s"]
+
+
+_DURATION = _Duration()
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=0, help="0 takes a free one.", show_default=True)
+@click.option("--latency", type=_DURATION, default="0s", help="Of interactive answers.")
+@click.option("--stream-pause", type=_DURATION, default="0s", help="Between stream events.")
+@click.option("--background", type=_DURATION, default="0s", help="Of background responses.")
+@click.option("--validation", type=_DURATION, default="0s", help="Of batches.")
+@click.option("--turnaround", type=_DURATION, default="5s", help="Of batches.")
+@click.option("--finalizing", type=_DURATION, default="0s", help="Of batches.")
+@click.option("--cancel", type=_DURATION, default="0s", help="Time spent cancelling.")
+@click.option("--window", type=_DURATION, default="24h", help="Until a batch expires.")
+@click.option("--batch-list-lag", type=_DURATION, default="0s")
+@click.option("--batch-get-lag", type=_DURATION, default="0s")
+@click.option("--file-lag", type=_DURATION, default="0s")
+@click.option("--enqueued-tokens-max", type=int, default=None)
+@click.option("--shuffle-seed", type=int, default=0, show_default=True)
+@click.option(
+    "--time-scale", type=float, default=1.0, help="Speed of the sandbox's clock; 0 stops it."
+)
+def main(host: str, port: int, **options: Any) -> None:
+    """Serve a local provider until interrupted; its URL is the first line printed."""
+    names = {
+        name: f"{name}_s"
+        for name in options
+        if name not in ("enqueued_tokens_max", "shuffle_seed", "time_scale")
+    }
+    settings = SandboxSettings(**{names.get(name, name): value for name, value in options.items()})
+    try:
+        asyncio.run(_serve(settings, host, port))
+    except KeyboardInterrupt:
+        return
+
+
+async def _serve(settings: SandboxSettings, host: str, port: int) -> None:
+    async with Sandbox(settings).serve(host, port) as running:
+        click.echo(running.base_url)
+        click.get_text_stream("stdout").flush()
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    main()

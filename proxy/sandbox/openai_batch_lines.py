@@ -1,0 +1,162 @@
+"""Running single lines of a batch, and the two files that their results go to."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import pydantic_core
+
+from proxy.sandbox import openai_errors as errors
+from proxy.sandbox.engine import Engine, new_id
+from proxy.sandbox.faults import LineFault
+from proxy.sandbox.openai_batch import Batch
+from proxy.sandbox.openai_batch_check import Pause
+from proxy.sandbox.openai_execute import execute
+from proxy.sandbox.wire import ApiError
+
+_GIVEN_UP: Final = {
+    "expired": (
+        "batch_expired",
+        "This request could not be executed before the completion window expired.",
+    ),
+    "cancelled": ("batch_cancelled", "This request was not executed: the batch was cancelled."),
+}
+
+
+class Results:
+    """The output and the error file of a batch, while they are written."""
+
+    def __init__(self, output: Path, error: Path) -> None:
+        self._paths = {"output": output, "error": error}
+        self._files = {kind: path.open("wb") for kind, path in self._paths.items()}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for file in self._files.values():
+            file.close()
+
+    def write(self, kind: str, line: bytes) -> None:
+        """Append a line to the `output` or the `error` file."""
+        self._files[kind].write(line + b"\n")
+
+    def non_empty(self) -> Iterator[tuple[str, Path]]:
+        """Yield kind and path of each file that has lines, and remove the others."""
+        for kind, path in self._paths.items():
+            if path.stat().st_size:
+                yield kind, path
+            else:
+                path.unlink()
+
+
+class LineRunner:
+    """Executes lines, bills them and writes their results."""
+
+    def __init__(self, engine: Engine, batch: Batch, results: Results) -> None:
+        self._engine = engine
+        self._batch = batch
+        self._results = results
+        self.done = 0
+        """Lines that ran, well or not."""
+
+    def run(self, raw: bytes) -> None:
+        """Run one line of the input, which was checked before."""
+        line = pydantic_core.from_json(raw)
+        custom_id, body = line["custom_id"], line["body"]
+        batch = self._batch
+        fault = self._engine.faults.for_line(
+            custom_id=custom_id, key_id=batch.key_id, model=batch.model
+        )
+        self.done += 1
+        try:
+            self._refuse_if_told(fault)
+            answer = self._answer(body, custom_id)
+        except ApiError as exc:
+            batch.failed += 1
+            response = _response(exc.status, errors.error_body(exc))
+            self._results.write("error", _result(custom_id, response=response))
+            return
+        batch.completed += 1
+        for written in _spoiled(_result(custom_id, response=_response(200, answer)), fault):
+            self._results.write("output", written)
+
+    async def give_up(self, lines: Iterator[bytes], status: str) -> None:
+        """Report all remaining lines as never executed, for a batch that ends in `status`."""
+        code, message = _GIVEN_UP[status]
+        pause = Pause()
+        for raw in lines:
+            self._batch.failed += 1
+            custom_id = pydantic_core.from_json(raw)["custom_id"]
+            error = {"code": code, "message": message}
+            self._results.write("error", _result(custom_id, error=error))
+            await pause.breathe()
+
+    def _refuse_if_told(self, fault: LineFault | None) -> None:
+        key = self._engine.keys.current(self._batch.key_id, self._batch.project)
+        if not key.in_quota and key.quota_surface == "line":
+            raise errors.quota_exhausted()
+        if fault is not None and fault.outcome == "status":
+            raise ApiError(
+                fault.status,
+                fault.message,
+                code=fault.code,
+                error_type=fault.error_type or errors.type_of(fault.status),
+            )
+
+    def _answer(self, body: dict[str, Any], custom_id: str) -> dict[str, Any]:
+        engine, batch = self._engine, self._batch
+        execution = execute(batch.endpoint, body, engine.settings, now=engine.clock.now())
+        batch.input_tokens += execution.input_tokens
+        batch.output_tokens += execution.output_tokens
+        engine.bill(
+            execution,
+            key_id=batch.key_id,
+            endpoint=batch.endpoint,
+            lane="batch",
+            custom_id=custom_id,
+            batch_id=batch.id,
+        )
+        return execution.body
+
+
+def _response(status: int, body: dict[str, Any]) -> dict[str, Any]:
+    return {"status_code": status, "request_id": new_id("req_"), "body": body}
+
+
+def _result(
+    custom_id: str,
+    *,
+    response: dict[str, Any] | None = None,
+    error: dict[str, str] | None = None,
+) -> bytes:
+    # An HTTP error stands in `response`, with `error` null; `error` is for what never ran.
+    return pydantic_core.to_json(
+        {
+            "id": new_id("batch_req_"),
+            "custom_id": custom_id,
+            "response": response,
+            "error": error,
+        }
+    )
+
+
+def _spoiled(result: bytes, fault: LineFault | None) -> list[bytes]:
+    """Return the lines to write instead of one good line."""
+    match fault.outcome if fault else None:
+        case "missing":
+            return []
+        case "unparsable":
+            return [result[: len(result) // 2]]
+        case "duplicate":
+            return [result, result]
+        case "foreign":
+            line = pydantic_core.from_json(result)
+            return [result, pydantic_core.to_json({**line, "custom_id": new_id("foreign-")})]
+    return [result]

@@ -1,0 +1,165 @@
+"""`/v1/batches` as OpenAI offers it.
+
+Source: OpenAI API description, `/batches` (openapi.yaml, 2026-08-21), and the Batch guide.
+"""
+
+from typing import Any, Final
+
+from proxy.sandbox import openai_errors as errors
+from proxy.sandbox.engine import Engine, new_id
+from proxy.sandbox.files import FileStore
+from proxy.sandbox.openai_batch import Batch, batch_object
+from proxy.sandbox.openai_batch_run import BatchRun
+from proxy.sandbox.openai_execute import ENDPOINTS
+from proxy.sandbox.openai_fields import page_limit, paginate
+from proxy.sandbox.openai_files import life_seconds
+from proxy.sandbox.openai_live import json_object
+from proxy.sandbox.wire import ApiError, Call, Reply, Route, json_reply
+
+_METADATA_PAIRS_MAX: Final = 16
+_METADATA_KEY_MAX: Final = 64
+_METADATA_VALUE_MAX: Final = 512
+
+
+class Batches:
+    """Handlers of the batches API, and the record of all batches."""
+
+    def __init__(self, engine: Engine, store: FileStore) -> None:
+        self._engine = engine
+        self._store = store
+        self._batches: dict[str, Batch] = {}
+
+    def routes(self) -> list[Route]:
+        """Return the endpoints served here."""
+        return [
+            Route("POST", "/v1/batches", self._create),
+            Route("GET", "/v1/batches", self._list),
+            Route("GET", "/v1/batches/{id}", self._retrieve),
+            Route("POST", "/v1/batches/{id}/cancel", self._cancel),
+        ]
+
+    def enqueued(self, project: str, model: str) -> int:
+        """Return the prompt tokens of a project's batches of that model under way."""
+        return sum(
+            batch.enqueued_tokens
+            for batch in self._batches.values()
+            if not batch.is_terminal and batch.project == project and batch.model == model
+        )
+
+    async def _create(self, call: Call) -> Reply:
+        _check_scope(call)
+        if not call.key.in_quota and call.key.quota_surface == "call":
+            raise errors.quota_exhausted()
+        batch = self._accepted(call, await json_object(call))
+        self._batches[batch.id] = batch
+        run = BatchRun(self._engine, self._store, batch, enqueued=self.enqueued)
+        created = json_reply(batch_object(batch))
+        self._engine.workers.spawn(run.run())
+        return created
+
+    def _accepted(self, call: Call, body: dict[str, Any]) -> Batch:
+        for name in ("input_file_id", "endpoint", "completion_window"):
+            if name not in body:
+                raise errors.missing(name)
+            if not isinstance(body[name], str):
+                raise errors.invalid(name, f"Invalid type for '{name}'.", code="invalid_type")
+        if body["endpoint"] not in ENDPOINTS:
+            raise errors.invalid("endpoint", f"Invalid value: '{body['endpoint']}'.")
+        if body["completion_window"] != "24h":
+            raise errors.invalid("completion_window", "Supported values are: '24h'.")
+        now = self._engine.clock.now()
+        return Batch(
+            id=new_id("batch_"),
+            ordinal=len(self._batches),
+            project=call.key.project,
+            key_id=call.key.key_id,
+            endpoint=body["endpoint"],
+            input_file_id=body["input_file_id"],
+            metadata=_metadata(body.get("metadata")),
+            output_life_s=_output_life(body.get("output_expires_after")),
+            created_at=now,
+            expires_at=now + self._engine.settings.window_s,
+        )
+
+    async def _list(self, call: Call) -> Reply:
+        _check_scope(call)
+        seen_before = self._engine.clock.now() - self._engine.settings.batch_list_lag_s
+        shown = [
+            self._show(batch)
+            for batch in reversed(self._batches.values())
+            if batch.project == call.key.project
+            and batch.created_at <= seen_before
+            and self._vanished(batch) is None
+        ]
+        limit = page_limit(call, default=20, highest=100)
+        return json_reply(paginate(shown, call.argument("after"), limit))
+
+    async def _retrieve(self, call: Call) -> Reply:
+        _check_scope(call)
+        batch = self._find(call)
+        if self._vanished(batch) == "error_body":
+            return json_reply(errors.error_body(_no_batch(batch.id)))
+        return json_reply(self._show(batch))
+
+    async def _cancel(self, call: Call) -> Reply:
+        _check_scope(call)
+        batch = self._find(call)
+        if batch.is_terminal:
+            raise ApiError(409, f"Cannot cancel a batch with status '{batch.status}'.")
+        if batch.cancel_at is None:
+            batch.cancel_at = self._engine.clock.now()
+            batch.enter("cancelling", batch.cancel_at)
+            shown = self._show(batch)
+            self._engine.clock.nudge()
+            return json_reply(shown)
+        return json_reply(self._show(batch))
+
+    def _find(self, call: Call) -> Batch:
+        batch_id = call.part("id")
+        batch = self._batches.get(batch_id)
+        seen_before = self._engine.clock.now() - self._engine.settings.batch_get_lag_s
+        if (
+            batch is None
+            or batch.project != call.key.project
+            or batch.created_at > seen_before
+            or self._vanished(batch) == "not_found"
+        ):
+            raise _no_batch(batch_id)
+        return batch
+
+    def _show(self, batch: Batch) -> dict[str, Any]:
+        return batch_object(batch, self._engine.faults.of_batch(batch.id, batch.fault_ids))
+
+    def _vanished(self, batch: Batch) -> str | None:
+        faults = self._engine.faults.of_batch(batch.id, batch.fault_ids)
+        return next((fault.vanish for fault in faults if fault.vanish), None)
+
+
+def _no_batch(batch_id: str) -> ApiError:
+    return ApiError(404, f"No batch found with id '{batch_id}'.")
+
+
+def _check_scope(call: Call) -> None:
+    if not call.key.batch_scope:
+        raise errors.no_batch_scope()
+
+
+def _metadata(value: Any) -> dict[str, str] | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict) or len(value) > _METADATA_PAIRS_MAX:
+        raise errors.invalid("metadata", "Invalid 'metadata': at most 16 pairs.")
+    for key, text in value.items():
+        if not isinstance(text, str):
+            raise errors.invalid("metadata", f"Invalid 'metadata.{key}': expected a string.")
+        if len(key) > _METADATA_KEY_MAX or len(text) > _METADATA_VALUE_MAX:
+            raise errors.invalid("metadata", "Invalid 'metadata': string too long.")
+    return value
+
+
+def _output_life(value: Any) -> int | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict) or value.get("anchor") != "created_at":
+        raise errors.invalid("output_expires_after.anchor", "Only 'created_at' is supported.")
+    return life_seconds(value.get("seconds"), "output_expires_after.seconds")

@@ -1,0 +1,155 @@
+"""The interactive endpoints: one call, one answer, now."""
+
+from collections.abc import AsyncGenerator, Callable, Iterator
+from dataclasses import replace
+from typing import Any, Final
+
+import pydantic_core
+
+from proxy.sandbox import openai_errors as errors
+from proxy.sandbox.engine import Engine, Execution
+from proxy.sandbox.openai_chat import chunks
+from proxy.sandbox.openai_execute import ENDPOINTS, execute, find_model
+from proxy.sandbox.openai_plain import text_chunks
+from proxy.sandbox.openai_responses import events
+from proxy.sandbox.openai_stored import StoredResponses
+from proxy.sandbox.wire import ApiError, Call, Reply, Route, json_reply
+
+_FLEX_ENDPOINTS: Final = frozenset({"/v1/chat/completions", "/v1/responses"})
+
+
+class Live:
+    """Answers calls of every endpoint in `ENDPOINTS`, and lists models."""
+
+    def __init__(self, engine: Engine, stored: StoredResponses) -> None:
+        self._engine = engine
+        self._stored = stored
+
+    def routes(self) -> list[Route]:
+        """Return the endpoints served here."""
+        return [
+            *(Route("POST", path, self._answering(path)) for path in ENDPOINTS),
+            Route("GET", "/v1/models", self._list_models),
+            Route("GET", "/v1/models/{id}", self._get_model),
+        ]
+
+    def _answering(self, path: str) -> Callable[[Call], Any]:
+        async def answer(call: Call) -> Reply:
+            return await self._answer(path, call)
+
+        return answer
+
+    async def _answer(self, path: str, call: Call) -> Reply:
+        if not call.key.in_quota:
+            raise errors.quota_exhausted()
+        body = await json_object(call)
+        lane, tier = self._lane(path, body)
+        now = self._engine.clock.now()
+        execution = execute(path, body, self._engine.settings, now=now, tier=tier)
+        if lane == "flex" and not self._engine.flex.take():
+            raise errors.flex_unavailable()
+        if path == "/v1/responses" and body.get("background") and not body.get("stream"):
+            return self._stored.start(execution, call.key, lane=lane)
+        await self._compute()
+        if body.get("stream"):
+            return self._stream(path, execution, body, call, lane)
+        self._bill(path, execution, call, lane)
+        if path == "/v1/responses":
+            self._stored.keep(execution.body, call.key)
+        return json_reply(execution.body)
+
+    def _lane(self, path: str, body: dict[str, Any]) -> tuple[str, str]:
+        """Return the lane that bills the call, and the `service_tier` that its answer names."""
+        if path not in _FLEX_ENDPOINTS or body.get("service_tier") != "flex":
+            return "interactive", "default"
+        model = find_model(path, body, self._engine.settings)
+        if not model.flexible:
+            raise errors.invalid(
+                "service_tier", f"Service tier 'flex' is not available for model {model.id}."
+            )
+        return "flex", "flex"
+
+    async def _compute(self) -> None:
+        has_computed = False
+        try:
+            await self._engine.clock.sleep(self._engine.settings.latency_s)
+            has_computed = True
+        finally:
+            if not has_computed:
+                self._engine.ledger.abandoned += 1
+
+    def _bill(self, path: str, execution: Execution, call: Call, lane: str) -> None:
+        self._engine.bill(execution, key_id=call.key.key_id, endpoint=path, lane=lane)
+
+    def _stream(
+        self, path: str, execution: Execution, body: dict[str, Any], call: Call, lane: str
+    ) -> Reply:
+        if path == "/v1/responses":
+            self._stored.keep(execution.body, call.key)
+        frames = list(_frames(path, execution.body, body))
+        return Reply(
+            self._send_frames(path, execution, frames, call, lane),
+            content_type="text/event-stream; charset=utf-8",
+        )
+
+    async def _send_frames(
+        self, path: str, execution: Execution, frames: list[bytes], call: Call, lane: str
+    ) -> AsyncGenerator[bytes, None]:
+        """Yield the frames; bill what was sent, all of it or up to where the caller left."""
+        sent = 0
+        try:
+            for frame in frames:
+                if sent:
+                    await self._engine.clock.sleep(self._engine.settings.stream_pause_s)
+                sent += 1
+                yield frame
+        finally:
+            if sent < len(frames):
+                self._engine.ledger.abandoned += 1
+                tokens = execution.output_tokens * sent // len(frames)
+                execution = replace(execution, output_tokens=tokens)
+            self._bill(path, execution, call, lane)
+
+    async def _list_models(self, call: Call) -> Reply:  # noqa: ARG002
+        data = [_model_object(model.id) for model in self._engine.settings.models]
+        return json_reply({"object": "list", "data": data})
+
+    async def _get_model(self, call: Call) -> Reply:
+        model = self._engine.settings.model(call.part("id"))
+        if model is None:
+            raise errors.model_not_found(call.part("id"))
+        return json_reply(_model_object(model.id))
+
+
+async def json_object(call: Call) -> dict[str, Any]:
+    """Return the call's body, which must be a JSON object."""
+    try:
+        body = pydantic_core.from_json(await call.request.read())
+    except ValueError as exc:
+        raise errors.unparsable() from exc
+    if not isinstance(body, dict):
+        raise errors.unparsable()
+    return body
+
+
+def _frames(path: str, answer: dict[str, Any], body: dict[str, Any]) -> Iterator[bytes]:
+    if path == "/v1/responses":
+        for event in events(answer):
+            name = str(event["type"]).encode()
+            yield b"event: " + name + b"\ndata: " + pydantic_core.to_json(event) + b"\n\n"
+        return
+    options = body.get("stream_options") or {}
+    include_usage = bool(options.get("include_usage"))
+    if path == "/v1/chat/completions":
+        stream = chunks(answer, include_usage=include_usage)
+    elif path == "/v1/completions":
+        stream = text_chunks(answer, include_usage=include_usage)
+    else:
+        raise ApiError(400, f"Streaming is not supported at {path}.", param="stream")
+    for chunk in stream:
+        yield b"data: " + pydantic_core.to_json(chunk) + b"\n\n"
+    yield b"data: [DONE]\n\n"
+
+
+def _model_object(model_id: str) -> dict[str, Any]:
+    return {"id": model_id, "object": "model", "created": 1_700_000_000, "owned_by": "sandbox"}
