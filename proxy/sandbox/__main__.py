@@ -12,7 +12,7 @@ from proxy.sandbox.settings import SandboxSettings
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 
 
-class _Duration(click.ParamType):
+class _Duration(click.ParamType[float]):
     """`50ms`, `5s`, `10m`, `24h`, `1d`; a bare number is seconds."""
 
     name = "duration"
@@ -47,9 +47,7 @@ _DURATION = _Duration()
 @click.option("--file-lag", type=_DURATION, default="0s")
 @click.option("--enqueued-tokens-max", type=int, default=None)
 @click.option("--shuffle-seed", type=int, default=0, show_default=True)
-@click.option(
-    "--time-scale", type=float, default=1.0, help="Speed of the sandbox's clock; 0 stops it."
-)
+@click.option("--time-scale", type=float, default=1.0, help="Speed of its clock; 0 stops it.")
 def main(host: str, port: int, **options: Any) -> None:
     """Serve a local provider until interrupted; its URL is the first line printed."""
     names = {
@@ -66,8 +64,7 @@ def main(host: str, port: int, **options: Any) -> None:
 
 async def _serve(settings: SandboxSettings, host: str, port: int) -> None:
     async with Sandbox(settings).serve(host, port) as running:
-        click.echo(running.base_url)
-        click.get_text_stream("stdout").flush()
+        click.echo(running.base_url)  # echo flushes, so a parent that waits for the URL gets it
         await asyncio.Event().wait()
 
 

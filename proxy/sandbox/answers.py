@@ -15,44 +15,14 @@ from typing import Any, Final
 _LANE_FIELDS: Final = frozenset(
     {"stream", "stream_options", "background", "background_options", "service_tier"}
 )
+# fmt: off
 _WORDS: Final = (
-    ("amber", "basin", "cedar", "delta", "ember", "fjord", "grove", "harbor")
-    + ("island", "juniper", "kelp", "lagoon", "meadow", "north", "ocean", "prairie")
-    + ("quarry", "ridge", "summit", "tundra", "upland", "valley", "willow", "zephyr")
-    + ("stone", "river", "cloud", "field", "lantern", "orchard", "yarrow", "walnut")
+    "amber", "basin", "cedar", "delta", "ember", "fjord", "grove", "harbor",
+    "island", "juniper", "kelp", "lagoon", "meadow", "north", "ocean", "prairie",
+    "quarry", "ridge", "summit", "tundra", "upland", "valley", "willow", "zephyr",
+    "stone", "river", "cloud", "field", "lantern", "orchard", "yarrow", "walnut",
 )
-    "amber",
-    "basin",
-    "cedar",
-    "delta",
-    "ember",
-    "fjord",
-    "grove",
-    "harbor",
-    "island",
-    "juniper",
-    "kelp",
-    "lagoon",
-    "meadow",
-    "north",
-    "ocean",
-    "prairie",
-    "quarry",
-    "ridge",
-    "summit",
-    "tundra",
-    "upland",
-    "valley",
-    "willow",
-    "yarrow",
-    "zephyr",
-    "stone",
-    "river",
-    "cloud",
-    "field",
-    "lantern",
-    "orchard",
-]
+# fmt: on
 _ECHO_MAX: Final = 80
 
 

@@ -34,20 +34,6 @@ _CATEGORIES: Final = (
     "violence",
     "violence/graphic",
 )
-    "hate",
-    "hate/threatening",
-    "harassment",
-    "harassment/threatening",
-    "illicit",
-    "illicit/violent",
-    "self-harm",
-    "self-harm/intent",
-    "self-harm/instructions",
-    "sexual",
-    "sexual/minors",
-    "violence",
-    "violence/graphic",
-]
 
 
 def embed(body: dict[str, Any], model: ModelSpec, *, now: float, tier: str) -> Execution:  # noqa: ARG001
