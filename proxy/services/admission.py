@@ -1,0 +1,361 @@
+"""From the bytes of a call to what can stand in a batch, or a clear refusal.
+
+Pure functions, and one parse. The body is never rebuilt from parsed values: what
+must go is cut out of the text, member by member, so numbers, escapes and key
+order survive exactly as the caller wrote them.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, NoReturn
+
+from proxy.core.dialects import Endpoint, Shape
+from proxy.core.errors import CallerError
+from proxy.core.ids import find_job_id
+
+DROPPED_FIELDS: Final = frozenset({"background", "service_tier", "stream", "stream_options"})
+"""What a deferred call must not say: the lane decides it, or a batch refuses it."""
+
+MAX_DEPTH: Final = 200
+"""Deepest nesting of a body. The JSON parsers behind Python SDKs stop there (jiter)."""
+
+_BOM: Final = b"\xef\xbb\xbf"
+_SPACE: Final = re.compile(r"[ \t\r\n]*")
+_OPENERS: Final = (b"{", b"[")
+
+_AFFINITY_CHARS: Final = 4096
+"""About 1,024 tokens: the shortest prefix that prompt caches keep (OpenAI, "Prompt caching")."""
+
+_BYTES_PER_TOKEN: Final = 4
+_ATTACHMENT: Final = re.compile(rb'"(?:data:[^",]{1,128},)?[A-Za-z0-9+/=_\\-]{1024,}"')
+"""Base64: counted by piece, since its tokens have nothing to do with its length."""
+_ATTACHMENT_TOKENS: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedBody:
+    """A JSON object, with the place of each of its members in the text."""
+
+    fields: Mapping[str, object]
+    """Of two members of one name the last, as JSON parsers have it."""
+
+    text: str
+    spans: tuple[tuple[str, int, int], ...]
+    """Name, start and end of each member within `text`, in order, duplicates included."""
+
+    raw: bytes
+    """The body as it came."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admitted:
+    """A call that can run later, and what must be known of it."""
+
+    line_body: bytes
+    """The body as a line of JSONL holds it: no CR, no LF, no byte order mark."""
+
+    model: str
+    """Empty where the API has a default and the call names none."""
+
+    tokens: int
+    """Estimated prompt tokens: a quarter of the bytes, attachments at 1,000 each.
+
+    Only for a provider's limit of enqueued tokens, whose own count decides.
+    """
+
+    affinity: str
+    """Equal for calls that begin with the same system prompt or the same 4,096 characters."""
+
+    streams: bool
+    include_usage: bool
+    """Whether the stream was asked to end with the usage."""
+
+    already_background: bool
+    """Whether the provider runs the call in the background anyway: nothing to defer."""
+
+
+def parse_body(body: bytes, *, max_bytes: int) -> ParsedBody:
+    """Parse the body of a call that may be deferred.
+
+    Raises:
+        CallerError: if it is longer than `max_bytes` or no JSON object that any
+            provider would take.
+    """
+    check_size(len(body), max_bytes=max_bytes)
+    try:
+        text = body.removeprefix(_BOM).decode("utf-8")
+    except UnicodeDecodeError as exc:
+        raise _unreadable(f"byte {exc.start} is no UTF-8") from exc
+    try:
+        spans, fields = _members(text)
+    except RecursionError as exc:
+        raise _too_deep() from exc
+    except ValueError as exc:
+        # Python reads no integer of more than 4,300 digits (`sys.set_int_max_str_digits`).
+        raise _unreadable("it holds a number that is too long") from exc
+    if body.count(_OPENERS[0]) + body.count(_OPENERS[1]) > MAX_DEPTH:
+        _check_depth(fields)
+    return ParsedBody(fields, text, spans, body)
+
+
+def check_size(size: int, *, max_bytes: int) -> None:
+    """Refuse a body that is too long to be deferred, as soon as its length is known.
+
+    Raises:
+        CallerError: naming both lengths.
+    """
+    if size > max_bytes:
+        raise CallerError(
+            f"the body has {size} bytes; a call that is deferred may have {max_bytes}",
+            code="request_too_large",
+        )
+
+
+def admit(parsed: ParsedBody, endpoint: Endpoint, *, max_line_bytes: int) -> Admitted:
+    """Return what the job needs to know of the call.
+
+    Raises:
+        CallerError: if the provider would refuse it anyway, in the provider's
+            terms, or if it can only run now.
+    """
+    fields = parsed.fields
+    _check_fields(fields, endpoint)
+    line_body = _line_body(parsed)
+    check_size(len(line_body), max_bytes=max_line_bytes)
+    options = fields.get("stream_options")
+    return Admitted(
+        line_body=line_body,
+        model=str(fields.get("model") or ""),
+        tokens=_estimate_tokens(line_body),
+        affinity=_affinity(fields, endpoint.shape),
+        streams=fields.get("stream") is True,
+        include_usage=isinstance(options, dict) and options.get("include_usage") is True,
+        already_background=fields.get("background") is True,
+    )
+
+
+def _line_body(parsed: ParsedBody) -> bytes:
+    """Return the original bytes if they can stand in a line, else what must stand there."""
+    if len(parsed.spans) == len(parsed.fields) and DROPPED_FIELDS.isdisjoint(parsed.fields):
+        kept = parsed.raw.removeprefix(_BOM)
+    else:
+        last = {name: (start, end) for name, start, end in parsed.spans}
+        members = [
+            parsed.text[start:end]
+            for name, start, end in parsed.spans
+            if name not in DROPPED_FIELDS and last[name] == (start, end)
+        ]
+        kept = f"{{{','.join(members)}}}".encode()
+    # Outside of strings they are white space that separates nothing which other
+    # characters do not separate too; inside of strings JSON allows none.
+    return kept.translate(None, b"\r\n") if b"\n" in kept or b"\r" in kept else kept
+
+
+def _members(text: str) -> tuple[tuple[tuple[str, int, int], ...], dict[str, object]]:
+    """Parse the top-level object and note where each member stands."""
+    spans: list[tuple[str, int, int]] = []
+    fields: dict[str, object] = {}
+    at = _skip(text, 0)
+    if text[at : at + 1] != "{":
+        raise _unreadable("it must be an object")
+    at = _skip(text, at + 1)
+    if text[at : at + 1] == "}":
+        at += 1
+    else:
+        while True:
+            start = at
+            name, value, at = _member(text, at)
+            spans.append((name, start, at))
+            fields[name] = value
+            at = _skip(text, at)
+            if text[at : at + 1] == "}":
+                at += 1
+                break
+            if text[at : at + 1] != ",":
+                raise _unreadable(f"a comma or a brace is missing at character {at}")
+            at = _skip(text, at + 1)
+    at = _skip(text, at)
+    if at != len(text):
+        raise _unreadable(f"something follows its end at character {at}")
+    return tuple(spans), fields
+
+
+def _member(text: str, at: int) -> tuple[str, object, int]:
+    """Return name, value and end of the member that starts at `at`."""
+    if text[at : at + 1] != '"':
+        raise _unreadable(f"a name is missing at character {at}")
+    try:
+        name, at = _DECODER.raw_decode(text, at)
+        at = _skip(text, at)
+        if text[at : at + 1] != ":":
+            raise _unreadable(f"a colon is missing at character {at}")
+        value, at = _DECODER.raw_decode(text, _skip(text, at + 1))
+    except json.JSONDecodeError as exc:
+        raise _unreadable(f"{exc.msg} at character {exc.pos}") from exc
+    return name, value, at
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise _unreadable(f"{name} is no JSON number")
+
+
+_DECODER: Final = json.JSONDecoder(parse_constant=_refuse_constant)
+
+
+def _skip(text: str, at: int) -> int:
+    match = _SPACE.match(text, at)
+    assert match is not None
+    return match.end()
+
+
+def _check_depth(fields: Mapping[str, object]) -> None:
+    level: list[object] = [fields]
+    for _ in range(MAX_DEPTH):
+        level = [
+            child
+            for node in level
+            for child in (node.values() if isinstance(node, dict) else _as_list(node))
+            if isinstance(child, dict | list)
+        ]
+        if not level:
+            return
+    raise _too_deep()
+
+
+def _as_list(node: object) -> list[object]:
+    assert isinstance(node, list)
+    return node
+
+
+def _unreadable(reason: str) -> CallerError:
+    return CallerError(f"the body cannot be read as JSON: {reason}", code="invalid_json")
+
+
+def _too_deep() -> CallerError:
+    return _unreadable(f"it is nested deeper than {MAX_DEPTH}")
+
+
+_EXPECTED: Final[Mapping[str, tuple[tuple[type, ...], str]]] = {
+    "model": ((str,), "a string"),
+    "messages": ((list,), "an array of objects"),
+    "input": ((str, list), "a string or an array"),
+    "prompt": ((str, list), "a string or an array"),
+    "stream": ((bool,), "a boolean"),
+    "background": ((bool,), "a boolean"),
+}
+
+_KINDS: Final[Mapping[type, str]] = {
+    str: "a string",
+    bool: "a boolean",
+    int: "a number",
+    float: "a number",
+    list: "an array",
+    dict: "an object",
+    type(None): "null",
+}
+
+
+def _check_fields(fields: Mapping[str, object], endpoint: Endpoint) -> None:
+    # Words and codes as OpenAI answers them, so that a caller's handling of such
+    # errors fits whether the call was deferred or not.
+    for name in endpoint.required:
+        if fields.get(name) is None:
+            raise CallerError(
+                f"Missing required parameter: '{name}'.",
+                param=name,
+                code="missing_required_parameter",
+            )
+        if fields[name] in ("", []):
+            raise CallerError(
+                f"Invalid '{name}': it must not be empty.", param=name, code="invalid_value"
+            )
+    for name in _EXPECTED.keys() & fields.keys():
+        if name == "prompt" and name not in endpoint.required:
+            continue  # On `/v1/responses` it is a reference to a stored prompt, an object.
+        types, expected = _EXPECTED[name]
+        if fields[name] is not None:
+            _check_type(name, fields[name], types, expected)
+    for index, message in enumerate(_messages(fields)):
+        _check_type(f"messages[{index}]", message, (dict,), "an object")
+    _check_previous(fields)
+
+
+def _check_type(name: str, value: object, types: tuple[type, ...], expected: str) -> None:
+    if isinstance(value, types):
+        return
+    raise CallerError(
+        f"Invalid type for '{name}': expected {expected}, but got {_KINDS[type(value)]} instead.",
+        param=name,
+        code="invalid_type",
+    )
+
+
+def _check_previous(fields: Mapping[str, object]) -> None:
+    previous = fields.get("previous_response_id")
+    if isinstance(previous, str) and find_job_id(previous):
+        raise CallerError(
+            "'previous_response_id' names a job; a response can only follow one that exists at "
+            "the provider: wait for the job and use the 'resp_…' ID of its result",
+            param="previous_response_id",
+            code="previous_response_pending",
+        )
+
+
+def _messages(fields: Mapping[str, object]) -> list[object]:
+    messages = fields.get("messages")
+    return messages if isinstance(messages, list) else []
+
+
+def _estimate_tokens(line_body: bytes) -> int:
+    attachments = _ATTACHMENT.findall(line_body) if len(line_body) > 1024 else []
+    text_bytes = len(line_body) - sum(map(len, attachments))
+    return -(-text_bytes // _BYTES_PER_TOKEN) + _ATTACHMENT_TOKENS * len(attachments)
+
+
+def _affinity(fields: Mapping[str, object], shape: Shape) -> str:
+    prefix = _prompt_prefix(fields, shape)
+    # Surrogates without a partner are legal in JSON and no UTF-8.
+    return hashlib.sha256(prefix.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def _prompt_prefix(fields: Mapping[str, object], shape: Shape) -> str:
+    """Return the beginning of the prompt that other calls may share."""
+    if shape is Shape.CHAT:
+        return _leading(_messages(fields))
+    if shape is Shape.RESPONSES:
+        instructions = fields.get("instructions")
+        if isinstance(instructions, str) and instructions:
+            return instructions[:_AFFINITY_CHARS]
+        value = fields.get("input")
+        return _leading(value) if isinstance(value, list) else _content_text(value)
+    if shape is Shape.COMPLETIONS:
+        return _content_text(fields.get("prompt"))
+    # Embeddings and moderations have no prompt cache: nothing to be neighbours for.
+    return ""
+
+
+def _leading(messages: list[object]) -> str:
+    """Return the text of the leading system messages, or else of the first message."""
+    texts: list[str] = []
+    for message in messages:
+        if not isinstance(message, dict):
+            break
+        is_system = message.get("role") in {"system", "developer"}
+        if texts and not is_system:
+            break
+        texts.append(_content_text(message.get("content")))
+        if not is_system:
+            break
+    return "\n".join(texts)[:_AFFINITY_CHARS]
+
+
+def _content_text(content: object) -> str:
+    if isinstance(content, str):
+        return content[:_AFFINITY_CHARS]
+    if not isinstance(content, list):
+        return ""
+    parts = (part.get("text") if isinstance(part, dict) else part for part in content)
+    return "\n".join(part for part in parts if isinstance(part, str))[:_AFFINITY_CHARS]
