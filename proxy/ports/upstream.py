@@ -127,11 +127,7 @@ class UpstreamResponse(Protocol):
         ...
 
     def take_ready(self) -> bytes:
-        """Return body bytes that are already here, without waiting; often none.
-
-        Raises:
-            UpstreamUnavailableError: as `next_chunk`.
-        """
+        """Return body bytes that are already here, without waiting; often none. Never raises."""
         ...
 
     async def next_chunk(self) -> bytes:

@@ -29,6 +29,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from yarl import URL
 
+from proxy.core.fields import has_length, request_head
 from proxy.core.routing import RawHeaders, Upstream
 from proxy.ports.upstream import (
     BodySourceError,
@@ -189,7 +190,7 @@ class _Response:
 
     def send_whole(self, body: bytes | None) -> None:
         """Send head and body in one write."""
-        data = _head(self._request)
+        data = request_head(self._request.method, self._request.target, self._request.headers)
         if self._request.chunked:
             data += (_chunk(body) if body else b"") + b"0\r\n\r\n"
         elif body:
@@ -219,7 +220,7 @@ class _Response:
         if request.expect_continue:
             self._continue = asyncio.get_running_loop().create_future()
         writer = StreamWriter(self._protocol, asyncio.get_running_loop())
-        self._transport.write(_head(request))
+        self._transport.write(request_head(request.method, request.target, request.headers))
         await self._await_continue()
         if isinstance(request.body, bytes):
             await self._send_piece(writer, request.body)
@@ -300,11 +301,8 @@ class _Response:
             self._settle()
 
     def take_ready(self) -> bytes:
-        if self.at_end:
+        if self.at_end or self._payload.exception() is not None:
             return b""
-        self._raise_failure()
-        if self._payload.exception() is not None:
-            return self._take_before_break()
         data = self._payload.read_nowait()
         self._settle()
         return data
@@ -347,7 +345,7 @@ class _Response:
         """
         if self.chunked or not isinstance(self._protocol.exception(), ClientOSError):
             return False
-        return not any(name.lower() == b"content-length" for name, _ in self.headers)
+        return not has_length(self.headers)
 
     def tunnel(self) -> TunnelEnd:
         assert self.status == 101
@@ -390,12 +388,6 @@ class _Response:
         return UpstreamUnavailableError(
             f"upstream {name!r} {what}", phase=phase, cause=cause, sent=True
         )
-
-
-def _head(request: UpstreamRequest) -> bytes:
-    lines = [f"{request.method} {request.target} HTTP/1.1".encode("utf-8", "surrogateescape")]
-    lines += [b"%b: %b" % field for field in request.headers]
-    return b"\r\n".join(lines) + b"\r\n\r\n"
 
 
 def _chunk(data: bytes) -> bytes:

@@ -38,10 +38,15 @@ class TunnelEnd:
         while not self._buffer and not self._ended:
             self._arrived.clear()
             await self._arrived.wait()
-        data = bytes(self._buffer)
-        self._buffer.clear()
+        data = self.take()
         if not self._transport.is_closing():
             self._transport.resume_reading()
+        return data
+
+    def take(self) -> bytes:
+        """Return what has arrived and was not read, without waiting."""
+        data = bytes(self._buffer)
+        self._buffer.clear()
         return data
 
     async def write(self, data: bytes) -> None:
@@ -51,4 +56,7 @@ class TunnelEnd:
         await self._drain()
 
     def close(self) -> None:
+        # The transport sends what it still holds; its reader need not wait for that.
+        self._ended = True
+        self._arrived.set()
         self._transport.close()

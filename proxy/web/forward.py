@@ -1,0 +1,332 @@
+"""Relay one call to its upstream and its answer back, unchanged.
+
+What is taken out belongs to one connection (RFC 9110, section 7.6.1) or to us
+(`X-Deferrable*`); nothing is added. Bytes stay bytes: no body is parsed, decoded
+or gathered, and every piece of an answer goes on as it comes.
+
+Rule: an answer that broke off never looks whole. Whatever fails after the first
+byte cuts the caller's connection, as the upstream's own failure would have.
+"""
+
+import asyncio
+import socket
+import struct
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import HttpVersion11
+
+from proxy.core.dialects import ErrorAnswer
+from proxy.core.errors import ProxyError
+from proxy.core.fields import (
+    has_length,
+    persistence,
+    request_fields,
+    response_fields,
+    response_head,
+)
+from proxy.core.routing import RawHeaders, Route
+from proxy.ports.upstream import (
+    Body,
+    BodySourceError,
+    UpstreamClient,
+    UpstreamRequest,
+    UpstreamResponse,
+    UpstreamUnavailableError,
+)
+from proxy.web.upgrade import run_tunnel
+
+SERVER_OPTIONS: Final[dict[str, Any]] = {
+    # Without it, a caller who leaves goes on being served, and billed.
+    "handler_cancellation": True,
+    # A compressed request body must reach the upstream as it was sent.
+    "auto_decompress": False,
+    "access_log": None,
+    # Keys, cookies and baggage make long fields; nginx stops at 8 KB a line, node at 16 KB.
+    "max_line_size": 32768,
+    "max_field_size": 32768,
+    "max_headers": 512,
+    # Bounds what one upload holds in memory: twice this.
+    "read_bufsize": 1 << 16,
+}
+"""What `web.Server` must be given for calls to pass through unchanged."""
+
+ErrorResponder = Callable[[str, ProxyError], ErrorAnswer]
+"""Puts an error of ours in the envelope of a dialect, given by name."""
+
+_BODILESS: Final = frozenset({204, 304})
+_RESET: Final = struct.pack("ii", 1, 0)
+"""`SO_LINGER` on, for zero seconds: closing sends RST instead of FIN."""
+
+
+class Outcome(StrEnum):
+    """How a forwarded call ended. The values are public in logs and metrics."""
+
+    COMPLETED = "completed"
+    """The upstream's answer was relayed to its end, whatever its status."""
+    REFUSED = "refused"
+    """No answer from upstream; the caller got an error of ours."""
+    BROKEN = "broken"
+    """The upstream failed within its answer; the caller's connection was cut."""
+    CALLER_LEFT = "caller_left"
+    """The caller went away, or its body broke off; the upstream call was cut."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forwarded:
+    """What became of one forwarded call; durations in seconds."""
+
+    upstream: str
+    method: str
+    outcome: Outcome
+    status: int | None
+    """What the caller was answered; none if it left before."""
+    bytes_up: int
+    bytes_down: int
+    """Body bytes, without framing."""
+    first_byte_s: float | None
+    """Until the upstream's final head was there."""
+    duration_s: float
+    error: ProxyError | None
+
+
+class RelayedResponse(web.StreamResponse):
+    """An answer that was written already; tells aiohttp only whether to keep the connection."""
+
+    def __init__(self, status: int, *, keep_alive: bool) -> None:
+        super().__init__(status=status)
+        self._keep_alive = keep_alive
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:  # noqa: ARG002
+        return None
+
+    async def write_eof(self, data: bytes = b"") -> None:  # noqa: ARG002
+        return None
+
+
+class Forwarder:
+    """Forwards calls. One instance serves all of them, concurrently."""
+
+    def __init__(
+        self,
+        client: UpstreamClient,
+        *,
+        error_response: ErrorResponder,
+        on_done: Callable[[Forwarded], None],
+    ) -> None:
+        self._client = client
+        self._error_response = error_response
+        self._on_done = on_done
+
+    async def forward(
+        self,
+        request: web.BaseRequest,
+        route: Route,
+        *,
+        body: bytes | None = None,
+        without: frozenset[bytes] = frozenset(),
+    ) -> web.StreamResponse:
+        """Relay a call, to the end of its answer.
+
+        `body` is given by whoever read it already; else it is relayed as it
+        arrives. `without` names further request fields to take out, in lower
+        case. What is returned was sent already. `on_done` is called exactly
+        once, also if this is cancelled because the caller left.
+        """
+        call = _Call(request, route)
+        try:
+            return await self._relay(call, body, without)
+        except (asyncio.CancelledError, ConnectionError, BodySourceError) as exc:
+            call.outcome = Outcome.CALLER_LEFT
+            if isinstance(exc, asyncio.CancelledError):
+                raise
+            return call.cut()
+        finally:
+            if call.response is not None:
+                call.response.close()
+            self._on_done(call.record())
+
+    async def _relay(
+        self, call: "_Call", body: bytes | None, without: frozenset[bytes]
+    ) -> web.StreamResponse:
+        outgoing = call.outgoing(body, without)
+        try:
+            call.response = response = await self._client.send(outgoing)
+        except UpstreamUnavailableError as exc:
+            call.error = exc
+            return await self._refuse(call, exc)
+        call.first_byte_s = time.perf_counter() - call.started
+        if response.status == 101:
+            call.status = 101
+            call.bytes_up, call.bytes_down = await run_tunnel(call.request, response)
+            call.outcome = Outcome.COMPLETED
+            return RelayedResponse(101, keep_alive=False)
+        try:
+            return await call.relay(response)
+        except UpstreamUnavailableError as exc:
+            call.error = exc
+            call.outcome = Outcome.BROKEN
+            return call.cut()
+
+    async def _refuse(self, call: "_Call", error: ProxyError) -> web.StreamResponse:
+        answer = self._error_response(call.route.upstream.dialect, error)
+        call.outcome = Outcome.REFUSED
+        return await call.answer(answer)
+
+
+class _Call:
+    """The caller's side of one forwarded call, and what is to be told about it."""
+
+    def __init__(self, request: web.BaseRequest, route: Route) -> None:
+        self.request = request
+        self.route = route
+        self.started = time.perf_counter()
+        self.first_byte_s: float | None = None
+        self.outcome = Outcome.CALLER_LEFT
+        self.status: int | None = None
+        self.error: ProxyError | None = None
+        self.response: UpstreamResponse | None = None
+        self.bytes_up = 0
+        self.bytes_down = 0
+        self._continued = False
+        self._until_close = False
+
+    def outgoing(self, body: bytes | None, without: frozenset[bytes]) -> UpstreamRequest:
+        """Return the call as the upstream shall see it."""
+        request = self.request
+        fields = request_fields(
+            request.raw_headers, host=self.route.upstream.host_header, without=without
+        )
+        expects = fields.expect_continue and body is None
+        return UpstreamRequest(
+            upstream=self.route.upstream,
+            method=request.method,
+            target=self.route.upstream_target,
+            headers=fields.kept,
+            body=self._body(body, framed=fields.has_body),
+            chunked=fields.chunked,
+            expect_continue=expects,
+            upgrade=fields.upgrade,
+            on_informational=self._relay_informational,
+        )
+
+    def _body(self, body: bytes | None, *, framed: bool) -> Body:
+        if body is None and framed:
+            content = self.request.content
+            # Small bodies mostly arrive with their head; then one write sends all.
+            if not content.is_eof() or content.exception() is not None:
+                return self._pieces()
+            body = content.read_nowait()
+        self.bytes_up = len(body) if body is not None else 0
+        return body
+
+    async def _pieces(self) -> AsyncIterator[bytes]:
+        if not self._continued and self.request.headers.get("Expect", "").lower() == "100-continue":
+            # The upstream did not ask for the body in time; it gets it unasked,
+            # and the caller still waits for the word.
+            self._relay_informational(100, "Continue", ())
+        content = self.request.content
+        while True:
+            try:
+                piece = await content.readany()
+            except asyncio.CancelledError:
+                raise
+            except Exception as exc:
+                # aiohttp fails a reader with whatever befell the connection or
+                # the parser; all of it is the sender's doing.
+                raise BodySourceError("the body of the call broke off") from exc
+            if not piece:
+                return
+            self.bytes_up += len(piece)
+            yield piece
+
+    def _relay_informational(self, status: int, reason: str, headers: RawHeaders) -> None:
+        transport = self.request.transport
+        if self.request.version < HttpVersion11 or transport is None or self.response is not None:
+            return
+        if status == 100:
+            if self._continued:
+                return
+            self._continued = True
+        transport.write(response_head(status, reason, response_fields(headers)))
+
+    async def relay(self, response: UpstreamResponse) -> web.StreamResponse:
+        """Write the answer as it comes in, its head together with what came with it.
+
+        Raises:
+            UpstreamUnavailableError: if the upstream breaks off.
+            ConnectionError: if the caller left.
+        """
+        request, writer = self.request, self.request.writer
+        modern = request.version >= HttpVersion11
+        headers = response_fields(response.headers, dechunk=not modern)
+        bodiless = request.method == "HEAD" or response.status in _BODILESS
+        chunked = modern and response.chunked and not bodiless
+        self._until_close = not (bodiless or chunked or has_length(headers))
+        keep_alive = request.keep_alive and not self._until_close
+        head = response_head(
+            response.status,
+            response.reason,
+            headers + persistence(keep_alive=keep_alive, modern=modern),
+        )
+        self.status = response.status
+
+        data = head + self._framed(response.take_ready(), chunked, last=response.at_end)
+        await writer.write(data)
+        while not response.at_end:
+            data = await response.next_chunk()
+            await writer.write(self._framed(data, chunked, last=response.at_end))
+        self.outcome = Outcome.COMPLETED
+        return RelayedResponse(response.status, keep_alive=keep_alive)
+
+    def _framed(self, data: bytes, chunked: bool, *, last: bool) -> bytes:
+        self.bytes_down += len(data)
+        if not chunked:
+            return data
+        framed = b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+        return framed + b"0\r\n\r\n" if last else framed
+
+    async def answer(self, answer: ErrorAnswer) -> web.StreamResponse:
+        """Write an error of ours, and drop the connection if the body did not come whole."""
+        request = self.request
+        keep_alive = request.keep_alive and request.content.is_eof()
+        modern = request.version >= HttpVersion11
+        fields = tuple((name.encode(), value.encode()) for name, value in answer.headers)
+        fields += ((b"Content-Length", b"%d" % len(answer.body)),)
+        fields += persistence(keep_alive=keep_alive, modern=modern)
+        self.status = answer.status
+        body = b"" if request.method == "HEAD" else answer.body
+        await request.writer.write(response_head(answer.status, None, fields) + body)
+        return RelayedResponse(answer.status, keep_alive=keep_alive)
+
+    def cut(self) -> web.StreamResponse:
+        """End the caller's connection so that the answer cannot be taken for whole."""
+        transport = self.request.transport
+        if transport is not None:
+            if self._until_close:
+                # Closing is how this body would end well: only a reset tells
+                # that it did not.
+                sock = transport.get_extra_info("socket")
+                if sock is not None:
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                transport.abort()
+            transport.close()
+        return RelayedResponse(self.status or 502, keep_alive=False)
+
+    def record(self) -> Forwarded:
+        return Forwarded(
+            upstream=self.route.upstream.name,
+            method=self.request.method,
+            outcome=self.outcome,
+            status=self.status,
+            bytes_up=self.bytes_up,
+            bytes_down=self.bytes_down,
+            first_byte_s=self.first_byte_s,
+            duration_s=time.perf_counter() - self.started,
+            error=self.error,
+        )
