@@ -110,6 +110,9 @@ class Batch:
     error_line: int | None = None
     """1-based line of the input that failed the whole batch."""
 
+    harvested_at: datetime | None = None
+    """Since when nothing is left to read of it, twins aside."""
+
     settled_at: datetime | None = None
     version: int = 0
 
@@ -147,10 +150,11 @@ class CreateStarted:
 
 @dataclass(frozen=True, slots=True)
 class CreateUnclear:
-    """The create, or a search for it, gave no clear answer; search at `next_at`."""
+    """The create got no clear answer, or was `searched` for in vain; search at `next_at`."""
 
     at: datetime
     next_at: datetime
+    searched: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,10 +234,17 @@ class BatchEnded:
 
 
 @dataclass(frozen=True, slots=True)
-class SettlementDelayed:
-    """Results could not be read, or a twin is still open; again at `next_at`."""
+class Delayed:
+    """The provider could not be asked, or has not everything yet; again at `next_at`."""
 
     next_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Harvested:
+    """Every result file is read, and every job without a result released."""
+
+    at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +269,8 @@ BatchEvent = (
     | Vanished
     | TwinFound
     | BatchEnded
-    | SettlementDelayed
+    | Delayed
+    | Harvested
     | BatchSettled
 )
 
@@ -266,7 +278,12 @@ _S: Final = BatchState
 
 TRANSITIONS: Final[dict[BatchState, dict[type[BatchEvent], BatchState | Stale]]] = {
     _S.FILLING: {Sealed: _S.SEALED},
-    _S.SEALED: {SubmissionStarted: _S.SUBMITTING, PutBack: _S.SEALED, Rejected: _S.ENDED},
+    _S.SEALED: {
+        SubmissionStarted: _S.SUBMITTING,
+        PutBack: STALE,
+        # Put back as absent by an instance that took over, then answered after all.
+        Created: _S.IN_PROGRESS,
+    },
     _S.SUBMITTING: {
         # Another instance takes over what a dead one began.
         SubmissionStarted: _S.SUBMITTING,
@@ -276,9 +293,12 @@ TRANSITIONS: Final[dict[BatchState, dict[type[BatchEvent], BatchState | Stale]]]
         PutBack: _S.SEALED,
         Created: _S.IN_PROGRESS,
         Rejected: _S.ENDED,
+        Delayed: _S.SUBMITTING,
+        TwinFound: _S.SUBMITTING,
     },
     _S.IN_PROGRESS: {
         Polled: _S.IN_PROGRESS,
+        Delayed: _S.IN_PROGRESS,
         Missing: _S.IN_PROGRESS,
         CancelStarted: _S.CANCELLING,
         Vanished: _S.LOST,
@@ -288,6 +308,7 @@ TRANSITIONS: Final[dict[BatchState, dict[type[BatchEvent], BatchState | Stale]]]
     },
     _S.CANCELLING: {
         Polled: _S.CANCELLING,
+        Delayed: _S.CANCELLING,
         Missing: _S.CANCELLING,
         CancelStarted: STALE,
         Vanished: _S.LOST,
@@ -296,6 +317,7 @@ TRANSITIONS: Final[dict[BatchState, dict[type[BatchEvent], BatchState | Stale]]]
         Created: STALE,
     },
     _S.LOST: {
+        Delayed: _S.LOST,
         Polled: _S.IN_PROGRESS,
         Missing: _S.LOST,
         CancelStarted: STALE,
@@ -305,18 +327,22 @@ TRANSITIONS: Final[dict[BatchState, dict[type[BatchEvent], BatchState | Stale]]]
     },
     _S.ENDED: {
         TwinFound: _S.ENDED,
-        SettlementDelayed: _S.ENDED,
+        Delayed: _S.ENDED,
+        Harvested: _S.ENDED,
         BatchSettled: _S.SETTLED,
         BatchEnded: STALE,
         Polled: STALE,
         CancelStarted: STALE,
+        Created: STALE,
     },
     _S.SETTLED: {
         BatchSettled: STALE,
-        SettlementDelayed: STALE,
+        Delayed: STALE,
+        Harvested: STALE,
         BatchEnded: STALE,
         Polled: STALE,
         TwinFound: STALE,
+        Created: STALE,
     },
 }
 
@@ -366,7 +392,7 @@ def _apply(moved: Batch, event: BatchEvent) -> Batch:
                 create_started_at=None,
                 next_at=None,
             )
-        case Polled() | CancelStarted() | Missing() | Vanished() | SettlementDelayed():
+        case Polled() | CancelStarted() | Missing() | Vanished() | Delayed():
             return _apply_poll(moved, event)
         case BatchEnded():
             return replace(
@@ -379,6 +405,8 @@ def _apply(moved: Batch, event: BatchEvent) -> Batch:
                 error_line=event.error_line,
                 next_at=None,
             )
+        case Harvested(at):
+            return replace(moved, harvested_at=at)
         case BatchSettled(at):
             return replace(moved, settled_at=at, next_at=None)
         case _:
@@ -396,11 +424,11 @@ def _apply_submission(
             return replace(moved, input_file_id=input_file_id)
         case CreateStarted(at):
             return replace(moved, create_started_at=at)
-        case CreateUnclear(at, next_at):
+        case CreateUnclear(at, next_at, searched):
             return replace(
                 moved,
                 ambiguous_since=moved.ambiguous_since or at,
-                searches=moved.searches + 1,
+                searches=moved.searches + searched,
                 next_at=next_at,
                 holder=None,
             )
@@ -418,7 +446,7 @@ def _apply_submission(
 
 
 def _apply_poll(
-    moved: Batch, event: Polled | CancelStarted | Missing | Vanished | SettlementDelayed
+    moved: Batch, event: Polled | CancelStarted | Missing | Vanished | Delayed
 ) -> Batch:
     match event:
         case Polled(next_at, cancelling):
@@ -428,5 +456,5 @@ def _apply_poll(
             )
         case Missing(at, next_at):
             return replace(moved, next_at=next_at, missing_since=moved.missing_since or at)
-        case CancelStarted(next_at) | Vanished(next_at) | SettlementDelayed(next_at):
+        case CancelStarted(next_at) | Vanished(next_at) | Delayed(next_at):
             return replace(moved, next_at=next_at)

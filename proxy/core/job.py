@@ -30,7 +30,7 @@ from enum import StrEnum
 from typing import Final, assert_never
 
 from proxy.core.ids import BatchId, InstanceId, JobId, OwnerId
-from proxy.core.lanes import BatchKey, Lane
+from proxy.core.lanes import BatchKey, Lane, LaneChoice
 
 
 class JobState(StrEnum):
@@ -104,11 +104,13 @@ class Released:
 
     `possible_double` says that nobody can tell whether it was computed and paid.
     `uncharged` says that the provider refused it at no cost: it does not count
-    against the attempts that a failing call is given.
+    against the attempts that a failing call is given. `onto` is the lane of the
+    next attempt, if it is another one.
     """
 
     attempt: int
     reason: str
+    onto: LaneChoice | None = None
     not_before: datetime | None = None
     possible_double: bool = False
     uncharged: bool = False
@@ -118,8 +120,7 @@ class Released:
 class Rerouted:
     """A planner chose another lane for a waiting job."""
 
-    lane: Lane
-    reason: str
+    onto: LaneChoice
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,12 +328,11 @@ def _apply(moved: Job, event: JobEvent) -> Job:
             return replace(moved, batch_id=batch_id, attempt=moved.attempt + 1)
         case Escalated(holder):
             return replace(moved, holder=holder, attempt=moved.attempt + 1, not_before=None)
-        case Rerouted(lane, reason):
-            key = replace(moved.key, lane=lane)
-            return replace(moved, key=key, lane=lane, lane_reason=reason)
+        case Rerouted(onto):
+            return _on_lane(moved, onto)
         case Released():
             return replace(
-                moved,
+                _on_lane(moved, event.onto) if event.onto else moved,
                 batch_id=None,
                 holder=None,
                 not_before=event.not_before,
@@ -352,3 +352,8 @@ def _apply(moved: Job, event: JobEvent) -> Job:
             return replace(moved, finalized_at=event.at, holder=None)
         case _:
             assert_never(event)
+
+
+def _on_lane(job: Job, choice: LaneChoice) -> Job:
+    key = replace(job.key, lane=choice.lane)
+    return replace(job, key=key, lane=choice.lane, lane_reason=choice.reason)

@@ -11,7 +11,7 @@ from typing import Final
 
 from proxy.core.batch import Batch, BatchState
 from proxy.core.ids import CredentialId
-from proxy.core.lanes import BatchKey, Lane, LaneTimes
+from proxy.core.lanes import BatchKey, Lane, LaneChoice, LaneTimes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,8 +75,7 @@ class Reroute:
 
     key: BatchKey
     before: datetime
-    lane: Lane
-    reason: str
+    onto: LaneChoice
 
 
 _OPEN: Final = frozenset(BatchState) - {BatchState.ENDED, BatchState.SETTLED}
@@ -146,6 +145,9 @@ def _due_reason(head: Head, *, now: datetime, limits: FlushLimits, times: LaneTi
     return "linger" if waited >= linger else None
 
 
+_NEAR: Final = LaneChoice(Lane.INTERACTIVE, "the deadline came near in the queue")
+
+
 def due_reroutes(heads: Iterable[Head], *, now: datetime, times: LaneTimes) -> list[Reroute]:
     """Return which queued jobs must leave the batch lane, to be called directly.
 
@@ -155,7 +157,7 @@ def due_reroutes(heads: Iterable[Head], *, now: datetime, times: LaneTimes) -> l
     """
     before = now + times.batch_slack
     return [
-        Reroute(head.key, before, Lane.INTERACTIVE, "the deadline came near in the queue")
+        Reroute(head.key, before, _NEAR)
         for head in heads
         if head.key.lane is Lane.BATCH and not head.paused and head.nearest_deadline <= before
     ]

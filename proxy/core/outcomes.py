@@ -1,0 +1,175 @@
+"""What an answer of a provider means for the job that it is for.
+
+One place decides what is final, what is tried again and what is nobody's fault,
+for lines of a batch and for direct calls alike.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import Enum
+from typing import Final
+
+from proxy.core.batch import Batch
+from proxy.core.errors import CREDENTIAL_CODES
+from proxy.core.job import Failed, Job, Outcome, Released, Succeeded
+from proxy.core.lanes import Lane, LaneChoice, LaneFacts, choose_lane
+from proxy.core.ledger import usage_of
+
+
+class Verdict(Enum):
+    """Whose move it is after an answer."""
+
+    SUCCESS = "success"
+    TRANSIENT = "transient"
+    """The same call may succeed later."""
+
+    BUSY = "busy"
+    """Refused for now, at no cost and through no fault of the call."""
+
+    CREDENTIAL = "credential"
+    """The account is at fault: its lane pauses, the job waits."""
+
+    PERMANENT = "permanent"
+    """The call itself is at fault; its caller gets the answer as it is."""
+
+
+# 409 and 425 are the provider's own races; 0 is a line without a status, which
+# has been reported for lines that were never run.
+_TRANSIENT: Final = frozenset({0, 408, 409, 425})
+
+
+def verdict(status: int, error_code: str | None) -> Verdict:
+    """Return what an answer with this status and error code means."""
+    if 200 <= status < 300:
+        return Verdict.SUCCESS
+    if status in (401, 403) or error_code in CREDENTIAL_CODES:
+        return Verdict.CREDENTIAL
+    if status == 429:
+        return Verdict.BUSY
+    if status >= 500 or status in _TRANSIENT:
+        return Verdict.TRANSIENT
+    return Verdict.PERMANENT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a provider answered to one attempt of a job."""
+
+    status: int
+    content: object
+    """The body as JSON, or nothing if it is none."""
+
+    @property
+    def error_code(self) -> str | None:
+        """The provider's code or type of the error, if the body has one."""
+        error = self.content.get("error") if isinstance(self.content, dict) else None
+        if not isinstance(error, dict):
+            return None
+        code = error.get("code") or error.get("type")
+        return str(code) if code is not None else None
+
+    def outcome(self) -> Outcome:
+        """Return what stays on the record of a job that ends with this."""
+        usage = usage_of(self.content) if isinstance(self.content, dict) else None
+        message = None
+        if self.status >= 400:
+            message = f"the provider answered {self.status}"
+        return Outcome(self.status, self.error_code, message, usage)
+
+
+MAX_BATCH_FAILURES: Final = 3
+"""After so many transient errors in batches a job is called directly."""
+
+MAX_FAILURES: Final = 7
+"""After so many transient errors in all a job ends with the last of them."""
+
+_BACKOFF: Final = timedelta(seconds=2)
+_LONGEST_BACKOFF: Final = timedelta(minutes=5)
+
+
+def after_answer(
+    job: Job,
+    attempt: int,
+    answer: Answer,
+    *,
+    facts: LaneFacts,
+    now: datetime,
+    retry_after: timedelta | None = None,
+) -> Succeeded | Failed | Released:
+    """Return what an answer makes of `job`."""
+    meaning = verdict(answer.status, answer.error_code)
+    if meaning is Verdict.SUCCESS:
+        return Succeeded(attempt, now, answer.outcome())
+    final = meaning is Verdict.PERMANENT or (
+        meaning is Verdict.TRANSIENT and job.failures + 1 >= MAX_FAILURES
+    )
+    if final:
+        return Failed(attempt, now, answer.outcome())
+    pause = backoff(job.failures + 1)
+    if retry_after is not None:
+        pause = max(pause, min(retry_after, _LONGEST_BACKOFF))
+    # A line of a batch that is refused for its rate would be refused again and
+    # again; a direct call only has to come later.
+    uncharged = meaning is Verdict.CREDENTIAL or (
+        meaning is Verdict.BUSY and job.lane is Lane.INTERACTIVE
+    )
+    return Released(
+        attempt,
+        f"{answer.status} {answer.error_code or ''}".strip(),
+        onto=next_lane(job, facts, now=now, failed=not uncharged),
+        not_before=now + pause,
+        uncharged=uncharged,
+    )
+
+
+UNBATCHABLE_CODES: Final = frozenset({"model_not_found", "unsupported_model"})
+"""Why a whole batch is refused of which every job must be called directly."""
+
+TOO_MANY_TOKENS: Final = "token_limit_exceeded"
+"""Why a whole batch is refused of which every job only has to wait."""
+
+_BY_LINE: Final = LaneChoice(Lane.INTERACTIVE, "its line failed the validation of a batch")
+_BY_MODEL: Final = LaneChoice(Lane.INTERACTIVE, "the provider does not batch this model")
+
+
+def after_batch(
+    job: Job, attempt: int, batch: Batch, *, is_bad_line: bool, facts: LaneFacts, now: datetime
+) -> Released:
+    """Return what becomes of a job that its ended batch left without a result.
+
+    A batch that was refused as a whole bought nothing. One that ran and is silent
+    about a job may have computed it: nobody can tell, so it is counted.
+    """
+    reason = batch.error_code or batch.end_reason or "no result"
+    if is_bad_line:
+        return Released(attempt, reason, onto=_BY_LINE)
+    if batch.error_code in UNBATCHABLE_CODES:
+        return Released(attempt, reason, onto=_BY_MODEL, uncharged=True)
+    silent = batch.provider_batch_id is not None and batch.error_code is None
+    # A refusal that is not understood must not send the same jobs round forever.
+    strange = batch.error_code is not None and batch.error_code not in (
+        CREDENTIAL_CODES | {TOO_MANY_TOKENS}
+    )
+    fault = silent or (strange and batch.error_line is None)
+    return Released(
+        attempt,
+        reason,
+        onto=next_lane(job, facts, now=now, failed=fault),
+        possible_double=silent,
+        uncharged=not fault,
+    )
+
+
+def next_lane(job: Job, facts: LaneFacts, *, now: datetime, failed: bool) -> LaneChoice:
+    """Return the lane for the next attempt of a job whose last one brought nothing."""
+    if job.failures + failed >= MAX_BATCH_FAILURES:
+        return LaneChoice(Lane.INTERACTIVE, f"failed {job.failures + failed} times before")
+    if job.lane is Lane.INTERACTIVE:
+        # It left the batch lane for a reason that a failed call does not remove.
+        return LaneChoice(Lane.INTERACTIVE, job.lane_reason)
+    return choose_lane(job.deadline, facts, now=now)
+
+
+def backoff(failures: int) -> timedelta:
+    """Return the pause after the n-th failure, counted from 1; at most five minutes."""
+    return min(_BACKOFF * (1 << min(failures - 1, 10)), _LONGEST_BACKOFF)

@@ -1,0 +1,94 @@
+"""Which credential a provider is spoken to with, and what its refusal means."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeVar
+
+import structlog
+
+from proxy.core.batch import Batch
+from proxy.core.errors import CredentialRefusedError, ProviderRejectedError
+from proxy.core.ids import CredentialId
+from proxy.ports.clock import Clock
+from proxy.ports.jobs import Credential, CredentialStore
+from proxy.ports.provider import Provider
+from proxy.ports.tally import Tally
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+
+
+class Access:
+    """Providers by upstream, and the credentials to use them with."""
+
+    def __init__(
+        self,
+        *,
+        providers: Mapping[str, Provider],
+        credentials: CredentialStore,
+        clock: Clock,
+        tally: Tally,
+    ) -> None:
+        self._providers = providers
+        self._credentials = credentials
+        self._clock = clock
+        self._tally = tally
+
+    def provider(self, upstream: str) -> Provider | None:
+        """Return the batch API of `upstream`, if it has one."""
+        return self._providers.get(upstream)
+
+    async def own(self, credential_id: CredentialId) -> Credential | None:
+        """Return the credential to buy with: this very one, unless it is paused."""
+        credential = await self._credentials.get(credential_id)
+        if credential is None or credential.paused_at is not None:
+            return None
+        return credential
+
+    async def pause(self, credential_id: CredentialId, refusal: CredentialRefusedError) -> None:
+        """Pause the lane of a credential that the provider refused."""
+        await self._credentials.pause(
+            credential_id,
+            at=self._clock.now(),
+            status=refusal.status_code,
+            body=refusal.body,
+        )
+        self._tally.count("credential_paused", code=refusal.code)
+        log.warning(
+            "credential.paused",
+            credential=credential_id,
+            status_code=refusal.status_code,
+            hint="deferred jobs of this credential wait; replace the key or restore its account",
+        )
+
+    async def read(self, batch: Batch, operation: Callable[[Credential], Awaitable[T]]) -> T:
+        """Do something free of charge with `batch`, with any credential that may.
+
+        A key may be revoked while its batches run. Others of the same owner at
+        the same upstream often belong to the same project and still see them.
+
+        Raises:
+            CredentialRefusedError: if none is let in.
+        """
+        own = await self._credentials.get(batch.key.credential)
+        candidates = [own] if own is not None else []
+        if own is not None:
+            others = await self._credentials.of_owner(own.owner, own.upstream)
+            candidates += [other for other in others if other.id != own.id]
+        refusal: CredentialRefusedError | ProviderRejectedError = CredentialRefusedError(
+            f"batch {batch.id}: its credential is not known any more"
+        )
+        for position, credential in enumerate(candidates):
+            try:
+                return await operation(credential)
+            except CredentialRefusedError as exc:
+                if position == 0:
+                    await self.pause(credential.id, exc)
+                    refusal = exc
+            except ProviderRejectedError as exc:
+                # Another project's key does not see the batch. Only what the
+                # batch's own key says about it counts.
+                if position == 0:
+                    raise
+                log.debug("credential.skipped", batch_id=batch.id, code=exc.code)
+        raise refusal

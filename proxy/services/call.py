@@ -1,0 +1,128 @@
+"""One direct call of a job, as an ordinary client would make it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+from pydantic_core import from_json
+
+from proxy.core.errors import (
+    ProviderRejectedError,
+    ProviderUnavailableError,
+)
+from proxy.core.job import Job
+from proxy.core.outcomes import Answer
+from proxy.core.routing import Upstream
+from proxy.ports.jobs import Credential, Result
+from proxy.ports.upstream import (
+    UpstreamClient,
+    UpstreamRequest,
+    UpstreamResponse,
+    UpstreamUnavailableError,
+)
+
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
+"""More than any provider's longest answer; a bound against one that never ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallAnswer:
+    """A complete answer, and when the provider asks us to come back."""
+
+    result: Result
+    answer: Answer
+    retry_after: timedelta | None
+
+
+class DirectCaller:
+    """Calls upstreams on behalf of jobs."""
+
+    def __init__(self, client: UpstreamClient, upstreams: Mapping[str, Upstream]) -> None:
+        self._client = client
+        self._upstreams = upstreams
+
+    async def call(self, job: Job, credential: Credential, body: bytes) -> CallAnswer:
+        """Send the job's call once and return the answer, whatever its status.
+
+        Raises:
+            ProviderUnavailableError: if there is no whole answer; its `sent` says
+                whether the provider may have computed (and billed) one.
+        """
+        headers = {
+            "content-type": "application/json",
+            "accept": "application/json",
+            **job.headers,
+            **dict(job.key.headers),
+            **dict(credential.headers),
+        }
+        return await self._send(job.key.upstream, "POST", job.target, headers, body)
+
+    async def list_models(self, credential: Credential, models_path: str) -> CallAnswer:
+        """Ask for the free listing of models, by which a credential is verified."""
+        headers = {"accept": "application/json", **dict(credential.headers)}
+        return await self._send(credential.upstream, "GET", models_path, headers, None)
+
+    async def _send(
+        self,
+        upstream_name: str,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+    ) -> CallAnswer:
+        upstream = self._upstreams.get(upstream_name)
+        if upstream is None:
+            raise ProviderRejectedError(f"upstream {upstream_name} is not configured any more")
+        length = {} if body is None else {"content-length": str(len(body))}
+        fields = {**headers, **length, "accept-encoding": "identity"}
+        request = UpstreamRequest(
+            upstream=upstream,
+            method=method,
+            target=target,
+            headers=(
+                (b"host", upstream.host_header),
+                *((k.encode("latin-1"), v.encode("latin-1")) for k, v in fields.items()),
+            ),
+            body=body,
+        )
+        try:
+            response = await self._client.send(request)
+            try:
+                content = await _read(response)
+            finally:
+                response.close()
+        except UpstreamUnavailableError as exc:
+            raise ProviderUnavailableError(
+                f"{method} {target} at {upstream_name}: {exc}", sent=exc.sent
+            ) from exc
+        return _answer(response, content)
+
+
+async def _read(response: UpstreamResponse) -> bytes:
+    parts = []
+    size = 0
+    while part := await response.next_chunk():
+        size += len(part)
+        if size > MAX_ANSWER_BYTES:
+            raise ProviderUnavailableError(f"the answer is longer than {MAX_ANSWER_BYTES} bytes")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _answer(response: UpstreamResponse, content: bytes) -> CallAnswer:
+    found = {
+        name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers
+    }
+    try:
+        parsed: object = from_json(content)
+    except ValueError:
+        parsed = None
+    result = Result(
+        status_code=response.status,
+        body=content,
+        content_type=found.get("content-type", "application/json"),
+        request_id=found.get("x-request-id") or found.get("request-id"),
+    )
+    seconds = found.get("retry-after", "")
+    retry_after = timedelta(seconds=int(seconds)) if seconds.isdecimal() else None
+    return CallAnswer(result, Answer(status=response.status, content=parsed), retry_after)

@@ -1,0 +1,197 @@
+"""Ask after provider batches, stop the late ones, and settle those that ended."""
+
+import random
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from typing import Final
+
+import structlog
+
+from proxy.core.batch import (
+    Batch,
+    BatchEnded,
+    BatchEvent,
+    BatchState,
+    CancelStarted,
+    Delayed,
+    Missing,
+    Polled,
+    Vanished,
+)
+from proxy.core.errors import CredentialRefusedError, ProviderError, ProviderRejectedError
+from proxy.core.ids import BatchId
+from proxy.core.lanes import LaneTimes, cancel_at
+from proxy.core.plan import PollPace, next_poll
+from proxy.ports.jobs import Credential
+from proxy.ports.provider import Provider, ProviderBatch, ProviderBatchState
+from proxy.services.access import Access
+from proxy.services.fanout import each
+from proxy.services.ground import Ground, write_batch
+from proxy.services.settle import Settler
+
+log = structlog.get_logger()
+
+LOST_AFTER: Final = timedelta(minutes=10)
+"""How long a provider may answer 404 for a batch that it had.
+
+Right after a create that is a known lag of up to two minutes.
+"""
+
+_AT_PROVIDER: Final = frozenset({BatchState.IN_PROGRESS, BatchState.CANCELLING, BatchState.LOST})
+
+
+class Collector:
+    """Polls and settles; one call of `run_once` asks after every batch that is due."""
+
+    def __init__(
+        self,
+        ground: Ground,
+        *,
+        access: Access,
+        settler: Settler,
+        times: LaneTimes,
+        pace: PollPace,
+        concurrency: int = 4,
+        jitter: Callable[[], float] = lambda: random.uniform(0.9, 1.1),  # noqa: S311 (spreads load)
+    ) -> None:
+        self._on = ground
+        self._access = access
+        self._settler = settler
+        self._times = times
+        self._pace = pace
+        self._concurrency = concurrency
+        self._jitter = jitter
+
+    async def run_once(self) -> int:
+        """Bring every due batch one step further; return how many moved."""
+        now = self._on.clock.now()
+        due = [batch.id for batch in await self._on.batches.live() if self._is_due(batch, now)]
+        return await each(due, self._one, limit=self._concurrency)
+
+    def _is_due(self, batch: Batch, now: datetime) -> bool:
+        if batch.state is BatchState.ENDED:
+            return batch.next_at is None or batch.next_at <= now
+        if batch.state not in _AT_PROVIDER:
+            return False
+        return batch.next_at is None or batch.next_at <= now or self._must_cancel(batch, now)
+
+    def _must_cancel(self, batch: Batch, now: datetime) -> bool:
+        return (
+            batch.state is BatchState.IN_PROGRESS
+            and batch.nearest_deadline is not None
+            and now >= cancel_at(batch.nearest_deadline, batch.count, self._times)
+        )
+
+    async def _one(self, batch_id: BatchId) -> bool:
+        async with self._on.leases.held(f"batch:{batch_id}") as lease:
+            batch = await self._on.batches.get(batch_id)
+            if lease is None or batch is None:
+                return False
+            before = batch.version
+            provider = self._access.provider(batch.key.upstream)
+            if provider is None:
+                log.error("batch.stranded", batch_id=batch_id, upstream=batch.key.upstream)
+                return False
+            try:
+                if batch.state in _AT_PROVIDER:
+                    batch = await self._poll(batch, provider)
+                if batch.state is BatchState.ENDED:
+                    batch = await lease.during(self._settler.settle(batch, provider))
+            except ProviderError as exc:
+                batch = await self._unreached(batch_id, exc)
+            return batch.version != before
+
+    async def _unreached(self, batch_id: BatchId, exc: ProviderError) -> Batch:
+        """Ask again later; a refused credential may take an operator to mend."""
+        log.warning("batch.unreached", batch_id=batch_id, code=exc.code, error=str(exc))
+        refused = isinstance(exc, CredentialRefusedError)
+        pause = self._pace.slowest if refused else self._pace.interval
+        if exc.retry_after_s is not None:
+            pause = max(pause, timedelta(seconds=exc.retry_after_s))
+        batch = await self._on.batches.get(batch_id)
+        assert batch is not None
+        return await self._write(batch, Delayed(self._now() + pause * self._jitter()))
+
+    async def _poll(self, batch: Batch, provider: Provider) -> Batch:
+        assert batch.provider_batch_id is not None
+        provider_batch_id = batch.provider_batch_id
+
+        def retrieve(credential: Credential) -> Awaitable[ProviderBatch]:
+            return provider.retrieve(credential, provider_batch_id)
+
+        try:
+            news = await self._access.read(batch, retrieve)
+        except ProviderRejectedError as exc:
+            if exc.status_code != 404:
+                raise
+            return await self._missing(batch)
+        if news.state is ProviderBatchState.ENDED:
+            log.info("batch.ended", batch_id=batch.id, status=news.status)
+            return await self._write(batch, ended(news, at=self._now()))
+        if news.state is ProviderBatchState.RUNNING and await self._is_unwanted(batch):
+            return await self._cancel(batch, provider)
+        cancelling = news.state is ProviderBatchState.CANCELLING
+        return await self._write(batch, Polled(self._next_poll(batch), cancelling))
+
+    async def _is_unwanted(self, batch: Batch) -> bool:
+        """Return whether the batch must stop: late, or nobody wants its rest."""
+        if batch.state is not BatchState.IN_PROGRESS:
+            return False
+        if self._must_cancel(batch, self._now()):
+            return True
+        async for _ in self._on.batches.open_items(batch.id):
+            return False
+        return True
+
+    async def _cancel(self, batch: Batch, provider: Provider) -> Batch:
+        assert batch.provider_batch_id is not None
+        provider_batch_id = batch.provider_batch_id
+
+        def cancel(credential: Credential) -> Awaitable[ProviderBatch]:
+            return provider.cancel(credential, provider_batch_id)
+
+        news = await self._access.read(batch, cancel)
+        log.info("batch.cancelled", batch_id=batch.id, status=news.status)
+        self._on.tally.count("batch_cancelled", upstream=batch.key.upstream)
+        if news.state is ProviderBatchState.ENDED:
+            return await self._write(batch, ended(news, at=self._now()))
+        return await self._write(batch, CancelStarted(self._now() + self._pace.first))
+
+    async def _missing(self, batch: Batch) -> Batch:
+        now = self._now()
+        if batch.state is BatchState.LOST:
+            if batch.nearest_deadline is None or now >= cancel_at(
+                batch.nearest_deadline, batch.count, self._times
+            ):
+                return await self._write(batch, BatchEnded(now, "lost"))
+            return await self._write(batch, Missing(now, now + self._pace.slowest))
+        since = batch.missing_since or now
+        if now - since < LOST_AFTER:
+            return await self._write(batch, Missing(now, now + self._pace.interval))
+        log.error("batch.lost", batch_id=batch.id, provider_batch_id=batch.provider_batch_id)
+        self._on.tally.count("batch_lost", upstream=batch.key.upstream)
+        return await self._write(batch, Vanished(now + self._pace.slowest))
+
+    def _next_poll(self, batch: Batch) -> datetime:
+        urgent = None
+        if batch.nearest_deadline is not None:
+            urgent = cancel_at(batch.nearest_deadline, batch.count, self._times)
+        return next_poll(batch, self._pace, now=self._now(), jitter=self._jitter(), urgent=urgent)
+
+    async def _write(self, batch: Batch, event: BatchEvent) -> Batch:
+        return await write_batch(self._on.batches, batch, event)
+
+    def _now(self) -> datetime:
+        return self._on.clock.now()
+
+
+def ended(news: ProviderBatch, *, at: datetime) -> BatchEnded:
+    """Return the event that a provider's terminal batch is for ours."""
+    return BatchEnded(
+        at=at,
+        reason=news.status,
+        output_file_ids=news.output_file_ids,
+        error_code=news.error_code,
+        error_message=news.error_message,
+        error_line=news.error_line,
+    )

@@ -1,0 +1,171 @@
+"""Move queued jobs into batches, and those that cannot wait for one out again."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+import structlog
+
+from proxy.core.batch import Batch, BatchState, Sealed, advance
+from proxy.core.ids import BatchId, CredentialId
+from proxy.core.job import Rerouted
+from proxy.core.job import advance as advance_job
+from proxy.core.lanes import Lane, LaneTimes
+from proxy.core.plan import (
+    Flush,
+    FlushLimits,
+    Head,
+    OpenBatches,
+    Reroute,
+    due_flush,
+    due_reroutes,
+    fair_order,
+    open_batches,
+)
+from proxy.ports.batches import ClaimLimits
+from proxy.ports.jobs import JobWrite
+from proxy.services.access import Access
+from proxy.services.governor import TokenGovernor
+from proxy.services.ground import Ground
+
+log = structlog.get_logger()
+
+REROUTES_PER_PASS: Final = 500
+"""Bounds a pass: jobs come near their deadline by the thousand after an outage."""
+
+
+class Flusher:
+    """Places due jobs in batches; one call of `run_once` is one pass."""
+
+    def __init__(
+        self,
+        ground: Ground,
+        *,
+        access: Access,
+        governor: TokenGovernor,
+        limits: FlushLimits,
+        times: LaneTimes,
+        new_batch_id: Callable[[], BatchId],
+    ) -> None:
+        self._on = ground
+        self._access = access
+        self._governor = governor
+        self._limits = limits
+        self._times = times
+        self._new_batch_id = new_batch_id
+
+    async def run_once(self) -> int:
+        """Flush and reroute what is due now; return the number of jobs moved."""
+        async with self._on.leases.held("pass:flush") as lease:
+            if lease is None:
+                return 0
+            moved = 0
+            live = await self._on.batches.live()
+            for batch in live:
+                if batch.state is BatchState.FILLING:
+                    # Its instance died between the claim and the seal.
+                    moved += await self._fill(batch, self._flush_of(batch))
+            heads = await self._on.batches.heads()
+            under_way = dict(open_batches(live))
+            for head in fair_order([head for head in heads if head.key.lane is Lane.BATCH]):
+                if not await lease.renew():
+                    return moved
+                moved += await self._flush_all(head, under_way)
+            for reroute in due_reroutes(heads, now=self._on.clock.now(), times=self._times):
+                moved += await self._reroute(reroute)
+            return moved
+
+    async def _flush_all(
+        self, head: Head, under_way: dict[tuple[CredentialId, str], OpenBatches]
+    ) -> int:
+        """Flush `head` as often as it is due: 200,000 jobs make several batches."""
+        moved = 0
+        place = (head.key.credential, head.key.model)
+        while True:
+            seen = under_way.get(place, OpenBatches(0, 0))
+            flush = self._due(head, seen)
+            if flush is None:
+                return moved
+            batch = Batch(
+                id=self._new_batch_id(),
+                key=flush.key,
+                created_at=self._on.clock.now(),
+                flush_reason=flush.reason,
+            )
+            await self._on.batches.add(batch)
+            count = await self._fill(batch, flush)
+            moved += count
+            current = await self._on.batches.get(batch.id)
+            tokens = current.tokens if current else 0
+            under_way[place] = OpenBatches(seen.count + 1, seen.tokens + tokens)
+            fresh = {head.key: head for head in await self._on.batches.heads()}.get(flush.key)
+            if fresh is None or count == 0:
+                return moved
+            head = fresh
+
+    def _due(self, head: Head, seen: OpenBatches) -> Flush | None:
+        provider = self._access.provider(head.key.upstream)
+        if provider is None:
+            return None
+        now = self._on.clock.now()
+        resting = self._governor.resting_until(head.key.credential, head.key.model)
+        if resting is not None and now < resting:
+            return None
+        theirs = provider.limits(head.key.endpoint)
+        limits = replace(
+            self._limits,
+            max_requests=min(self._limits.max_requests, theirs.max_requests),
+            max_bytes=min(self._limits.max_bytes, theirs.max_bytes),
+            max_tokens=self._governor.max_tokens(head.key.credential, head.key.model, now=now),
+        )
+        return due_flush(head, seen, now=now, limits=limits, times=self._times)
+
+    def _flush_of(self, batch: Batch) -> Flush:
+        provider = self._access.provider(batch.key.upstream)
+        theirs = provider.limits(batch.key.endpoint) if provider else None
+        return Flush(
+            key=batch.key,
+            reason=batch.flush_reason,
+            max_requests=theirs.max_requests if theirs else self._limits.max_requests,
+            max_bytes=theirs.max_bytes if theirs else self._limits.max_bytes,
+            max_tokens=None,
+        )
+
+    async def _fill(self, batch: Batch, flush: Flush) -> int:
+        """Claim until the batch is complete, and seal it; return its size."""
+        limits = ClaimLimits(
+            max_requests=flush.max_requests,
+            max_bytes=flush.max_bytes,
+            max_tokens=flush.max_tokens,
+        )
+        while True:
+            claimed = await self._on.batches.claim(
+                flush.key, batch.id, limits, ready_at=self._on.clock.now()
+            )
+            if claimed.complete:
+                break
+        sealed = advance(
+            batch,
+            Sealed(claimed.count, claimed.body_bytes, claimed.tokens, claimed.nearest_deadline),
+        )
+        if not await self._on.batches.replace(sealed):
+            return 0
+        await self._on.batches.note_size(flush.key, small=claimed.count < self._limits.worth)
+        log.info(
+            "batch.sealed",
+            batch_id=batch.id,
+            jobs=claimed.count,
+            body_bytes=claimed.body_bytes,
+            reason=flush.reason,
+        )
+        return claimed.count
+
+    async def _reroute(self, reroute: Reroute) -> int:
+        jobs = await self._on.queue.due(reroute.key, before=reroute.before, limit=REROUTES_PER_PASS)
+        event = Rerouted(reroute.onto)
+        writes = [JobWrite(after) for job in jobs if (after := advance_job(job, event)) is not job]
+        refused = await self._on.jobs.replace_many(writes)
+        moved = len(writes) - len(refused)
+        if moved:
+            log.info("job.rerouted", jobs=moved, lane=reroute.onto.lane, reason=reroute.onto.reason)
+        return moved

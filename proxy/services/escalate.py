@@ -1,0 +1,199 @@
+"""Call jobs directly that no batch can answer in time.
+
+The intent is durable before the call: a record in `ESCALATING` names who calls.
+A direct call cannot be found again at a provider, so one that got no whole answer
+is booked as a possible double: known, shown, never silent.
+"""
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import structlog
+
+from proxy.core.errors import (
+    CredentialRefusedError,
+    JobNotFoundError,
+    ProviderError,
+    ProxyError,
+    StoreError,
+)
+from proxy.core.ids import CredentialId
+from proxy.core.job import Escalated, Job, JobEvent, Released, advance
+from proxy.core.lanes import Lane, LaneFacts, LaneTimes
+from proxy.core.outcomes import Verdict, after_answer, backoff, verdict
+from proxy.core.plan import fair_order
+from proxy.ports.jobs import Credential, JobWrite, Result
+from proxy.services.access import Access
+from proxy.services.call import CallAnswer, DirectCaller
+from proxy.services.ground import Ground, count_doubles, count_end
+from proxy.services.waiters import Waiters
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EscalationLimits:
+    """How much may be called directly at once. No stampede: a whole batch may come back."""
+
+    total: int = 64
+    per_credential: int = 16
+    timeout: timedelta = timedelta(minutes=10)
+    """For one call: as long as the SDKs themselves wait by default."""
+
+
+class Escalator:
+    """Calls due jobs; `run_once` starts calls, and they end at their own pace.
+
+    `tasks` owns the calls. After `stop()` no new one is started.
+    """
+
+    def __init__(
+        self,
+        ground: Ground,
+        *,
+        access: Access,
+        caller: DirectCaller,
+        waiters: Waiters,
+        limits: EscalationLimits,
+        times: LaneTimes,
+        tasks: asyncio.TaskGroup,
+    ) -> None:
+        self._on = ground
+        self._access = access
+        self._caller = caller
+        self._waiters = waiters
+        self._limits = limits
+        self._facts = LaneFacts(has_batch=True, times=times)
+        self._tasks = tasks
+        self._running: Counter[CredentialId] = Counter()
+        self._stopping = False
+
+    @property
+    def running(self) -> int:
+        """How many calls are under way."""
+        return self._running.total()
+
+    def stop(self) -> None:
+        """Start no further calls."""
+        self._stopping = True
+
+    async def run_once(self) -> int:
+        """Start as many due calls as the caps allow; return how many."""
+        if self._stopping:
+            return 0
+        heads = await self._on.batches.heads()
+        started = 0
+        for head in fair_order([h for h in heads if h.key.lane is Lane.INTERACTIVE]):
+            free = self._free(head.key.credential)
+            if head.paused or free <= 0:
+                continue
+            now = self._on.clock.now()
+            for job in await self._on.queue.take(head.key, ready_at=now, limit=free):
+                started += await self._start(job)
+        return started
+
+    def _free(self, credential: CredentialId) -> int:
+        return min(
+            self._limits.total - self.running,
+            self._limits.per_credential - self._running[credential],
+        )
+
+    async def _start(self, job: Job) -> bool:
+        credential = await self._access.own(job.key.credential)
+        if credential is None or self._stopping:
+            return False
+        event = Escalated(self._on.leases.instance, self._now())
+        escalating = advance(job, event)
+        if escalating is job or await self._on.jobs.replace_many([JobWrite(escalating)]):
+            return False
+        self._running[credential.id] += 1
+        self._tasks.create_task(self._run(escalating, credential), name=f"call {job.id}")
+        return True
+
+    async def _run(self, job: Job, credential: Credential) -> None:
+        try:
+            event, result = await self._call(job, credential)
+            await self._finish(job, event, result)
+        except StoreError as exc:
+            # The answer is lost with the write. The record still says that this
+            # instance is calling: it is released as a possible double.
+            log.error("call.unrecorded", job_id=job.id, code=exc.code)  # noqa: TRY400 (expected)
+        finally:
+            self._running[credential.id] -= 1
+
+    async def _call(self, job: Job, credential: Credential) -> tuple[JobEvent, Result | None]:
+        try:
+            body = await self._on.jobs.body(job.id)
+        except JobNotFoundError:
+            # Cancelled and erased since: whatever is written now is refused.
+            return Released(job.attempt, "cancelled", uncharged=True), None
+        begun = self._on.clock.monotonic()
+        try:
+            async with asyncio.timeout(self._limits.timeout.total_seconds()):
+                answer = await self._caller.call(job, credential, body)
+        except (ProviderError, TimeoutError) as exc:
+            return self._unanswered(job, exc), None
+        log.info(
+            "job.called",
+            job_id=job.id,
+            attempt=job.attempt,
+            status_code=answer.answer.status,
+            duration_s=round(self._on.clock.monotonic() - begun, 3),
+        )
+        await self._note_credential(credential, answer)
+        event = after_answer(
+            job,
+            job.attempt,
+            answer.answer,
+            facts=self._facts,
+            now=self._now(),
+            retry_after=answer.retry_after,
+        )
+        return event, answer.result
+
+    def _unanswered(self, job: Job, exc: Exception) -> Released:
+        sent = not isinstance(exc, ProviderError) or exc.sent
+        reason = exc.code if isinstance(exc, ProxyError) else "timeout"
+        log.warning("call.unanswered", job_id=job.id, attempt=job.attempt, reason=reason)
+        return Released(
+            job.attempt,
+            reason,
+            not_before=self._now() + backoff(job.failures + 1),
+            possible_double=sent,
+        )
+
+    async def _note_credential(self, credential: Credential, answer: CallAnswer) -> None:
+        status = answer.answer.status
+        meaning = verdict(status, answer.answer.error_code)
+        if meaning is Verdict.SUCCESS:
+            if credential.succeeded_at is None:
+                await self._on.credentials.accepted(credential.id, at=self._now())
+        elif meaning is Verdict.CREDENTIAL:
+            refusal = CredentialRefusedError(
+                f"a direct call was refused with {status}",
+                status_code=status,
+                body=answer.result.body,
+            )
+            await self._access.pause(credential.id, refusal)
+
+    async def _finish(self, job: Job, event: JobEvent, result: Result | None) -> None:
+        after = advance(job, event)
+        write = JobWrite(after, result if after.state.is_terminal else None)
+        if await self._on.jobs.replace_many([write]):
+            # Cancelled meanwhile: the answer is of no use to anybody.
+            self._on.tally.count("late_result", state="cancelled")
+            return
+        if after.state.is_terminal:
+            count_end(self._on, after)
+        else:
+            count_doubles(self._on, [after] if _is_new_double(job, after) else [])
+        self._waiters.wake([job.id])
+
+    def _now(self) -> datetime:
+        return self._on.clock.now()
+
+
+def _is_new_double(before: Job, after: Job) -> bool:
+    return after.possible_doubles > before.possible_doubles

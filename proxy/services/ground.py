@@ -1,0 +1,57 @@
+"""What every background pass stands on."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from proxy.core.batch import Batch, BatchEvent, advance
+from proxy.core.job import Job, JobState
+from proxy.ports.batches import BatchStore, UnbatchableStore
+from proxy.ports.clock import Clock
+from proxy.ports.jobs import CredentialStore, DeliveryStore, JobStore, QueueStore
+from proxy.ports.tally import Tally
+from proxy.services.leases import Leases
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ground:
+    """The stores, the time, the leases of this instance and the counters."""
+
+    jobs: JobStore
+    queue: QueueStore
+    deliveries: DeliveryStore
+    credentials: CredentialStore
+    batches: BatchStore
+    unbatchable: UnbatchableStore
+    clock: Clock
+    leases: Leases
+    tally: Tally
+
+
+async def write_batch(batches: BatchStore, batch: Batch, event: BatchEvent) -> Batch:
+    """Make `event` durable and return the batch as it is then.
+
+    If another instance changed the batch in the meantime, the event is applied
+    to what it is now; the table says whether it still means anything.
+    """
+    while True:
+        after = advance(batch, event)
+        if after is batch or await batches.replace(after):
+            return after
+        current = await batches.get(batch.id)
+        assert current is not None, f"batch {batch.id} vanished from the store"
+        batch = current
+
+
+def count_end(ground: Ground, job: Job) -> None:
+    """Count the end of a job, and by what cause it came too late, if it did."""
+    ground.tally.count("job_ended", state=job.state.value, lane=job.lane.value)
+    if job.deadline_missed or job.state is JobState.EXPIRED:
+        cause = "queued" if job.attempt == 0 else "retried" if job.failures else "in_flight"
+        ground.tally.count("deadline_missed", cause=cause)
+
+
+def count_doubles(ground: Ground, released: Iterable[Job]) -> None:
+    """Count released jobs whose last attempt may have been computed and paid."""
+    for job in released:
+        if job.possible_doubles:
+            ground.tally.count("possible_double", lane=job.lane.value)

@@ -1,0 +1,176 @@
+"""Read a result file, line by line, and give each job what is its own.
+
+Results are joined on `custom_id`, never on order, and only names that were
+issued in this very batch are accepted. Reading the same file again, after a
+crash, changes nothing: the first result of a job wins, and a line of the attempt
+that answered it is no second one.
+"""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+
+import structlog
+from pydantic_core import from_json
+
+from proxy.core.batch import Batch
+from proxy.core.errors import CREDENTIAL_CODES, CredentialRefusedError
+from proxy.core.ids import JobId, parse_custom_id
+from proxy.core.job import Job, JobEvent, Released, advance
+from proxy.core.lanes import LaneFacts
+from proxy.core.outcomes import Answer, Verdict, after_answer, next_lane, verdict
+from proxy.ports.jobs import JobWrite, Result
+from proxy.ports.provider import LineKind, ResultLine
+from proxy.services.access import Access
+from proxy.services.ground import Ground, count_end
+from proxy.services.waiters import Waiters
+
+log = structlog.get_logger()
+
+CHUNK = 100
+"""Lines per write: the store is never held longer than a few milliseconds."""
+
+
+@dataclass(slots=True)
+class Ingested:
+    """What the lines of one file came to."""
+
+    ended: int = 0
+    released: int = 0
+    ignored: int = 0
+    """Lines that changed nothing: read before, foreign, unreadable or too late."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    job_id: JobId
+    attempt: int
+    line: ResultLine
+
+
+class Ingestor:
+    """Turns result lines into the ends of jobs."""
+
+    def __init__(self, ground: Ground, *, access: Access, waiters: Waiters) -> None:
+        self._on = ground
+        self._access = access
+        self._waiters = waiters
+
+    async def ingest(
+        self,
+        batch: Batch,
+        chunks: AsyncIterator[Sequence[ResultLine]],
+        *,
+        facts: Callable[[Job], LaneFacts],
+    ) -> Ingested:
+        """Apply every line of one file. Bounded memory: one chunk at a time."""
+        sums = Ingested()
+        async for lines in chunks:
+            for start in range(0, len(lines), CHUNK):
+                await self._apply(batch, lines[start : start + CHUNK], sums, facts)
+        return sums
+
+    async def _apply(
+        self,
+        batch: Batch,
+        lines: Sequence[ResultLine],
+        sums: Ingested,
+        facts: Callable[[Job], LaneFacts],
+    ) -> None:
+        named = await self._own_lines(batch, lines)
+        sums.ignored += len(lines) - len(named)
+        # A write is refused if the job's caller cancels it at the same moment.
+        # The second look sees that; nobody changes a job so often in turn.
+        for _ in range(3):
+            jobs = {job.id: job for job in await self._on.jobs.get_many([n.job_id for n in named])}
+            writes: dict[JobId, JobWrite] = {}
+            for entry in named:
+                job = jobs.get(entry.job_id)
+                if job is None or entry.job_id in writes:
+                    sums.ignored += 1
+                    continue
+                write = await self._write_for(batch, job, entry, facts(job))
+                if write is None:
+                    sums.ignored += 1
+                else:
+                    writes[job.id] = write
+            refused = await self._on.jobs.replace_many(list(writes.values()))
+            self._count([w for w in writes.values() if w.after.id not in refused], sums)
+            if not refused:
+                return
+            named = [entry for entry in named if entry.job_id in refused]
+
+    async def _own_lines(self, batch: Batch, lines: Sequence[ResultLine]) -> list[_Named]:
+        """Return the lines whose name this very batch issued."""
+        named = []
+        for line in lines:
+            name = parse_custom_id(line.custom_id) if line.custom_id is not None else None
+            if name is not None and line.kind is not LineKind.UNREADABLE:
+                named.append(_Named(name[0], name[1], line))
+        issued = await self._on.batches.issued(batch.id, [(n.job_id, n.attempt) for n in named])
+        own = [n for n in named if (n.job_id, n.attempt) in issued]
+        if len(own) < len(lines):
+            strange = len(lines) - len(own)
+            self._on.tally.count("line_ignored", strange, upstream=batch.key.upstream)
+            log.warning("line.ignored", batch_id=batch.id, lines=strange)
+        return own
+
+    async def _write_for(
+        self, batch: Batch, job: Job, entry: _Named, facts: LaneFacts
+    ) -> JobWrite | None:
+        event, result = self._event(job, entry, facts)
+        if isinstance(event, Released) and entry.line.kind is LineKind.ANSWERED:
+            await self._note_credential(batch, entry.line)
+        after = advance(job, event)
+        if after is not job:
+            return JobWrite(after, result if after.outcome is not None else None)
+        if (
+            job.state.is_terminal
+            and job.answered_by != entry.attempt
+            and (200 <= entry.line.status_code < 300)
+        ):
+            # Bought, and of no use: the job ended in another way meanwhile.
+            self._on.tally.count("late_result", state=job.state.value)
+            log.warning("job.answered_late", job_id=job.id, attempt=entry.attempt)
+        return None
+
+    def _event(self, job: Job, entry: _Named, facts: LaneFacts) -> tuple[JobEvent, Result | None]:
+        now = self._on.clock.now()
+        line = entry.line
+        if line.kind is LineKind.NOT_EXECUTED:
+            uncharged = line.error_code in _NOT_ITS_FAULT or line.error_code in CREDENTIAL_CODES
+            reason = line.error_code or "not executed"
+            onto = next_lane(job, facts, now=now, failed=not uncharged)
+            return Released(entry.attempt, reason, onto=onto, uncharged=uncharged), None
+        answer = Answer(status=line.status_code, content=_content(line.body))
+        result = Result(status_code=line.status_code, body=line.body, request_id=line.request_id)
+        return after_answer(job, entry.attempt, answer, facts=facts, now=now), result
+
+    async def _note_credential(self, batch: Batch, line: ResultLine) -> None:
+        code = Answer(status=line.status_code, content=_content(line.body)).error_code
+        if verdict(line.status_code, code) is Verdict.CREDENTIAL:
+            refusal = CredentialRefusedError(
+                f"batch {batch.id}: a line was refused with {line.status_code}",
+                status_code=line.status_code,
+                body=line.body,
+            )
+            await self._access.pause(batch.key.credential, refusal)
+
+    def _count(self, written: Sequence[JobWrite], sums: Ingested) -> None:
+        for write in written:
+            job = write.after
+            if not job.state.is_terminal:
+                sums.released += 1
+                continue
+            sums.ended += 1
+            count_end(self._on, job)
+        self._waiters.wake(write.after.id for write in written)
+
+
+_NOT_ITS_FAULT = frozenset({"batch_expired", "batch_cancelled", "expired", "cancelled"})
+
+
+def _content(body: bytes) -> object:
+    try:
+        return from_json(body)
+    except ValueError:
+        return None

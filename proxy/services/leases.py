@@ -1,0 +1,121 @@
+"""Exclusive work: one instance at a time, and nobody after its time is up."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
+from typing import Final, TypeVar
+
+from proxy.core.errors import ProxyError, StoreError
+from proxy.core.ids import InstanceId
+from proxy.ports.batches import LeaseStore
+from proxy.ports.clock import Clock
+
+T = TypeVar("T")
+
+INSTANCE_PREFIX: Final = "instance:"
+
+
+class HeldLease:
+    """A lease that this instance took. `is_valid` asks no store, only the clock."""
+
+    def __init__(
+        self, name: str, *, store: LeaseStore, clock: Clock, holder: InstanceId, ttl: timedelta
+    ) -> None:
+        self.name = name
+        self._store = store
+        self._clock = clock
+        self._holder = holder
+        self._ttl = ttl
+        self._expires_at = 0.0
+
+    def is_valid(self) -> bool:
+        """Return whether the lease is surely still ours, by the monotonic clock.
+
+        A process that was stopped for longer than its lease sees here that it
+        was, however its wall clock was set in the meantime.
+        """
+        return self._clock.monotonic() < self._expires_at
+
+    async def renew(self) -> bool:
+        """Take or extend the lease; false if another instance has it."""
+        # Measured before the store is asked: a slow answer shortens our time,
+        # it never extends it beyond what the store has noted.
+        begun = self._clock.monotonic()
+        now = self._clock.now()
+        if not await self._store.acquire(self.name, self._holder, now=now, until=now + self._ttl):
+            self._expires_at = 0.0
+            return False
+        self._expires_at = begun + self._ttl.total_seconds()
+        return True
+
+    async def during(self, work: Awaitable[T]) -> T:
+        """Return what `work` returns, renewing the lease while it takes."""
+        failure: ProxyError | None = None
+        async with asyncio.TaskGroup() as tasks:
+            keeper = tasks.create_task(self._keep())
+            try:
+                result = await work
+            except ProxyError as exc:
+                # Raised below: a task group would wrap it.
+                failure = exc
+            finally:
+                keeper.cancel()
+        if failure is not None:
+            raise failure
+        return result
+
+    async def _keep(self) -> None:
+        while True:
+            await self._clock.sleep(self._ttl.total_seconds() / 3)
+            with suppress(StoreError):
+                # One silence is no loss; `is_valid` tells when there were too many.
+                await self.renew()
+
+    async def release(self) -> None:
+        """Give the lease back, so that nobody needs to wait for its end."""
+        self._expires_at = 0.0
+        await self._store.release(self.name, self._holder)
+
+
+class Leases:
+    """The leases of one instance."""
+
+    def __init__(
+        self, *, store: LeaseStore, clock: Clock, instance: InstanceId, ttl: timedelta
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self.instance = instance
+        self.ttl = ttl
+        self._alive = self._lease(f"{INSTANCE_PREFIX}{instance}")
+
+    def _lease(self, name: str) -> HeldLease:
+        return HeldLease(
+            name, store=self._store, clock=self._clock, holder=self.instance, ttl=self.ttl
+        )
+
+    @asynccontextmanager
+    async def held(self, name: str) -> AsyncIterator[HeldLease | None]:
+        """Hold the lease while the block runs; nothing if another instance has it."""
+        lease = self._lease(name)
+        if not await lease.renew():
+            yield None
+            return
+        try:
+            yield lease
+        finally:
+            await lease.release()
+
+    async def run_once(self) -> int:
+        """Say that this instance lives. Due well within `ttl`."""
+        await self._alive.renew()
+        return 0
+
+    async def leave(self) -> None:
+        """Say that this instance is gone, so that its work is taken over at once."""
+        await self._alive.release()
+
+    async def alive(self) -> frozenset[InstanceId]:
+        """Return the instances that live, this one included."""
+        return await self._store.holders(INSTANCE_PREFIX, now=self._clock.now())

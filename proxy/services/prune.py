@@ -1,0 +1,34 @@
+"""Erase what has been kept long enough."""
+
+from datetime import timedelta
+from typing import Final
+
+from proxy.services.ground import Ground
+
+PER_PASS: Final = 500
+"""Small, so that a pass holds the store for milliseconds; passes repeat while there is more."""
+
+MAX_ROUNDS: Final = 20
+
+
+class Pruner:
+    """Erases old jobs, batches and credentials that nothing needs any more."""
+
+    def __init__(self, ground: Ground, *, keep_results: timedelta) -> None:
+        self._on = ground
+        self._keep_results = keep_results
+
+    async def run_once(self) -> int:
+        """Erase up to some thousand records; return how many."""
+        async with self._on.leases.held("pass:prune") as lease:
+            if lease is None:
+                return 0
+            before = self._on.clock.now() - self._keep_results
+            pruned = 0
+            for _ in range(MAX_ROUNDS):
+                jobs = await self._on.jobs.prune(finalized_before=before, limit=PER_PASS)
+                batches = await self._on.batches.prune(settled_before=before, limit=PER_PASS)
+                pruned += jobs + batches
+                if max(jobs, batches) < PER_PASS or not await lease.renew():
+                    break
+            return pruned + await self._on.credentials.forget_unused(limit=PER_PASS)

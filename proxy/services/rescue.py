@@ -1,0 +1,149 @@
+"""Take over what dead instances left, end what can end no other way, wake paused lanes."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Final
+
+import structlog
+
+from proxy.core.batch import Batch, BatchState
+from proxy.core.ids import CredentialId
+from proxy.core.job import DeadlinePassed, Failed, Job, Outcome, Released, advance
+from proxy.core.plan import Head
+from proxy.ports.jobs import Credential, JobWrite, Result
+from proxy.services.accounts import Verdict, Verify
+from proxy.services.ground import Ground, count_doubles, count_end
+from proxy.services.ingest import CHUNK
+from proxy.services.waiters import Waiters
+
+log = structlog.get_logger()
+
+JOBS_PER_PASS: Final = 1_000
+
+PROBE_EVERY: Final = timedelta(minutes=5)
+"""How often a paused credential is tried again, by a free call."""
+
+
+class Rescuer:
+    """Ends or gives back the jobs that nobody else cares for."""
+
+    def __init__(self, ground: Ground, *, waiters: Waiters, verify: Verify) -> None:
+        self._on = ground
+        self._waiters = waiters
+        self._verify = verify
+        self._probed_at: datetime | None = None
+
+    async def run_once(self) -> int:
+        """One bounded look at everything that may need help."""
+        async with self._on.leases.held("pass:rescue") as lease:
+            if lease is None:
+                return 0
+            moved = await self._release_orphans()
+            for head in await self._on.batches.heads():
+                if head.nearest_deadline <= self._now():
+                    moved += await self._end_overdue(head)
+            for batch in await self._on.batches.live():
+                if _is_overdue(batch, self._now()):
+                    moved += await self._end_unreadable(batch)
+            await self._probe_paused()
+            return moved
+
+    async def _release_orphans(self) -> int:
+        """Give back jobs whose caller died in mid-call: they may be paid for."""
+        jobs = await self._on.queue.escalating(limit=JOBS_PER_PASS)
+        if not jobs:
+            return 0
+        alive = await self._on.leases.alive()
+        after = [
+            advance(job, Released(job.attempt, "its instance died", possible_double=True))
+            for job in jobs
+            if job.holder not in alive
+        ]
+        released = await self._write(after)
+        if released:
+            log.warning("job.rescued", jobs=len(released))
+            count_doubles(self._on, released)
+        return len(released)
+
+    async def _end_overdue(self, head: Head) -> int:
+        """End queued jobs whose deadline has passed: nothing of them is in flight."""
+        now = self._now()
+        jobs = await self._on.queue.due(head.key, before=now, limit=JOBS_PER_PASS)
+        refused = await self._paused(head.key.credential) if head.paused else None
+        if refused is not None:
+            return await self._fail(jobs, refused)
+        ended = await self._write([advance(job, DeadlinePassed(now)) for job in jobs])
+        for job in ended:
+            count_end(self._on, job)
+        if ended:
+            log.warning("job.expired", jobs=len(ended), lane=head.key.lane)
+        return len(ended)
+
+    async def _end_unreadable(self, batch: Batch) -> int:
+        """End overdue jobs of a batch that no credential of their owner may read."""
+        refused = await self._paused(batch.key.credential)
+        if refused is None:
+            return 0
+        moved = 0
+        async for items in self._on.batches.open_items(batch.id):
+            for start in range(0, len(items), CHUNK):
+                chunk = [item.job_id for item in items[start : start + CHUNK]]
+                jobs = await self._on.jobs.get_many(chunk)
+                moved += await self._fail([j for j in jobs if j.deadline <= self._now()], refused)
+        return moved
+
+    async def _fail(self, jobs: Sequence[Job], refused: Credential) -> int:
+        """End `jobs` with the provider's own refusal of their credential."""
+        status = refused.pause_status or 401
+        outcome = Outcome(status, "credential_paused", "the provider refuses the credential")
+        result = (
+            Result(status_code=status, body=refused.pause_body)
+            if refused.pause_body is not None
+            else None
+        )
+        now = self._now()
+        after = [advance(job, Failed(job.attempt, now, outcome)) for job in jobs]
+        ended = await self._write(after, result)
+        for job in ended:
+            count_end(self._on, job)
+        if ended:
+            log.warning("job.failed", jobs=len(ended), reason="credential_paused")
+        return len(ended)
+
+    async def _write(self, after: list[Job], result: Result | None = None) -> list[Job]:
+        written: list[Job] = []
+        for start in range(0, len(after), CHUNK):
+            chunk = after[start : start + CHUNK]
+            refused = await self._on.jobs.replace_many([JobWrite(job, result) for job in chunk])
+            written += [job for job in chunk if job.id not in refused]
+        self._waiters.wake(job.id for job in written)
+        return written
+
+    async def _paused(self, credential_id: CredentialId) -> Credential | None:
+        """Return the credential if its lane is paused."""
+        credential = await self._on.credentials.get(credential_id)
+        return credential if credential and credential.paused_at else None
+
+    async def _probe_paused(self) -> None:
+        """Try paused credentials again: accounts are topped up, scopes are granted."""
+        now = self._now()
+        if self._probed_at is not None and now - self._probed_at < PROBE_EVERY:
+            return
+        self._probed_at = now
+        for credential in await self._on.credentials.all():
+            if credential.paused_at is None:
+                continue
+            if await self._verify(credential) is Verdict.ACCEPTED:
+                await self._on.credentials.accepted(credential.id, at=self._now())
+                log.info("credential.resumed", credential=credential.id)
+
+    def _now(self) -> datetime:
+        return self._on.clock.now()
+
+
+def _is_overdue(batch: Batch, now: datetime) -> bool:
+    return (
+        batch.state not in (BatchState.FILLING, BatchState.SETTLED)
+        and batch.nearest_deadline is not None
+        and batch.nearest_deadline <= now
+    )

@@ -1,0 +1,277 @@
+"""Care for every job of a batch that ended, whatever way it ended.
+
+Both result files are read first, always: an expired, cancelled or even "failed"
+batch may hold finished and paid answers. Only what is left open then is bought
+again. Every step can be repeated after a crash.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Final
+
+import structlog
+
+from proxy.core.batch import (
+    Batch,
+    BatchEvent,
+    BatchSettled,
+    Delayed,
+    Harvested,
+    TwinFound,
+)
+from proxy.core.errors import CREDENTIAL_CODES, CredentialRefusedError, ProviderRejectedError
+from proxy.core.ids import CredentialId
+from proxy.core.job import Job, advance
+from proxy.core.lanes import LaneFacts, LaneTimes
+from proxy.core.outcomes import TOO_MANY_TOKENS, UNBATCHABLE_CODES, after_batch
+from proxy.ports.batches import Item
+from proxy.ports.jobs import Credential, JobWrite
+from proxy.ports.provider import Provider, ProviderBatch, ProviderBatchState
+from proxy.services.access import Access
+from proxy.services.governor import TokenGovernor
+from proxy.services.ground import Ground, count_doubles, write_batch
+from proxy.services.ingest import CHUNK, Ingestor
+from proxy.services.submit import SKEW
+
+log = structlog.get_logger()
+
+SWEEP_FOR: Final = timedelta(hours=25)
+"""How long after an unclear create a twin is looked for: a window and an hour."""
+
+SWEEP_EVERY: Final = timedelta(minutes=15)
+
+READ_AGAIN_AFTER: Final = timedelta(seconds=30)
+
+UNBATCHABLE_FOR: Final = timedelta(hours=24)
+"""How long a model that a provider refused in batches is not tried again."""
+
+GIVE_UP_READING_AFTER: Final = timedelta(hours=1)
+"""How long a result file that the provider says is gone is asked for."""
+
+
+class Settler:
+    """Settles one batch that is `ENDED`."""
+
+    def __init__(
+        self,
+        ground: Ground,
+        *,
+        access: Access,
+        ingestor: Ingestor,
+        governor: TokenGovernor,
+        times: LaneTimes,
+    ) -> None:
+        self._on = ground
+        self._access = access
+        self._ingestor = ingestor
+        self._governor = governor
+        self._times = times
+
+    async def settle(self, batch: Batch, provider: Provider) -> Batch:
+        """Read what there is, release the rest, and clean up; or say when to go on."""
+        unbatchable = await self._on.unbatchable.known(now=self._now())
+
+        def facts(job: Job) -> LaneFacts:
+            return lane_facts(job, unbatchable, times=self._times)
+
+        if batch.harvested_at is None:
+            if not await self._read_all(batch, provider, batch.output_file_ids, facts):
+                return await self._later(batch, READ_AGAIN_AFTER)
+            await self._learn(batch)
+            await self._release_rest(batch, facts)
+            batch = await self._write(batch, Harvested(self._now()))
+        if batch.ambiguous_since is not None:
+            batch = await self._sweep(batch, provider)
+        if not await self._read_twins(batch, provider, facts):
+            return await self._later(batch, READ_AGAIN_AFTER)
+        sweep_since = batch.ambiguous_since
+        if sweep_since is not None and self._now() < sweep_since + SWEEP_FOR:
+            return await self._later(batch, SWEEP_EVERY)
+        await self._clean_up(batch, provider)
+        log.info("batch.settled", batch_id=batch.id, reason=batch.end_reason)
+        return await self._write(batch, BatchSettled(self._now()))
+
+    async def _read_all(
+        self,
+        batch: Batch,
+        provider: Provider,
+        file_ids: Sequence[str],
+        facts: Callable[[Job], LaneFacts],
+    ) -> bool:
+        """Ingest the files; false if one cannot be read yet."""
+        for file_id in file_ids:
+
+            async def read(credential: Credential, file_id: str = file_id) -> None:
+                sums = await self._ingestor.ingest(
+                    batch, provider.results(credential, file_id), facts=facts
+                )
+                log.info(
+                    "batch.ingested",
+                    batch_id=batch.id,
+                    ended=sums.ended,
+                    released=sums.released,
+                    ignored=sums.ignored,
+                )
+
+            try:
+                await self._access.read(batch, read)
+            except ProviderRejectedError as exc:
+                if not self._has_given_up(batch):
+                    log.warning("batch.unreadable", batch_id=batch.id, error=str(exc))
+                    return False
+                log.warning("batch.unread", batch_id=batch.id, error=str(exc))
+        return True
+
+    def _has_given_up(self, batch: Batch) -> bool:
+        return batch.ended_at is not None and (
+            self._now() >= batch.ended_at + GIVE_UP_READING_AFTER
+        )
+
+    async def _learn(self, batch: Batch) -> None:
+        """Note what the end of the batch says about the account or the model."""
+        now = self._now()
+        if batch.error_code == TOO_MANY_TOKENS:
+            until = self._governor.exceeded(
+                batch.key.credential, batch.key.model, batch.tokens, now=now
+            )
+            log.warning("batch.throttled", batch_id=batch.id, until=until.isoformat())
+        elif batch.error_code in UNBATCHABLE_CODES:
+            await self._on.unbatchable.note(
+                batch.key.credential,
+                batch.key.endpoint,
+                batch.key.model,
+                until=now + UNBATCHABLE_FOR,
+            )
+        elif batch.error_code in CREDENTIAL_CODES:
+            refusal = CredentialRefusedError(
+                f"batch {batch.id}: {batch.error_code}", code=batch.error_code
+            )
+            await self._access.pause(batch.key.credential, refusal)
+
+    async def _release_rest(self, batch: Batch, facts: Callable[[Job], LaneFacts]) -> None:
+        """Give back every job that the batch left without a result."""
+        bad_line = await self._bad_line(batch)
+        released = 0
+        async for items in self._on.batches.open_items(batch.id):
+            for start in range(0, len(items), CHUNK):
+                released += await self._release(
+                    batch, items[start : start + CHUNK], bad_line, facts
+                )
+        if released:
+            log.info("batch.released", batch_id=batch.id, jobs=released, reason=batch.end_reason)
+
+    async def _release(
+        self,
+        batch: Batch,
+        items: Sequence[Item],
+        bad_line: Item | None,
+        facts: Callable[[Job], LaneFacts],
+    ) -> int:
+        attempts = {item.job_id: item.attempt for item in items}
+        writes = []
+        for job in await self._on.jobs.get_many(list(attempts)):
+            event = after_batch(
+                job,
+                attempts[job.id],
+                batch,
+                is_bad_line=bad_line is not None and bad_line.job_id == job.id,
+                facts=facts(job),
+                now=self._now(),
+            )
+            after = advance(job, event)
+            if after is not job:
+                writes.append(JobWrite(after))
+        # A refused one was cancelled by its caller at this moment.
+        refused = await self._on.jobs.replace_many(writes)
+        released = [write.after for write in writes if write.after.id not in refused]
+        count_doubles(self._on, released)
+        return len(released)
+
+    async def _bad_line(self, batch: Batch) -> Item | None:
+        """Return the one item whose line failed the whole batch, if that is why."""
+        if batch.error_line is None or batch.error_code in UNBATCHABLE_CODES:
+            return None
+        seen = 0
+        async for items in self._on.batches.items(batch.id):
+            if batch.error_line <= seen + len(items):
+                return items[batch.error_line - seen - 1]
+            seen += len(items)
+        return None
+
+    async def _sweep(self, batch: Batch, provider: Provider) -> Batch:
+        """Look for twins of a batch whose create was unclear; stop the younger."""
+        assert batch.ambiguous_since is not None
+        since = batch.ambiguous_since - SKEW - timedelta(minutes=10)
+
+        def find(credential: Credential) -> Awaitable[Sequence[ProviderBatch]]:
+            return provider.find_batches(credential, batch.id, created_after=since)
+
+        for found in await self._access.read(batch, find):
+            if found.id == batch.provider_batch_id or found.id in batch.twins:
+                continue
+            log.error("batch.twin_found", batch_id=batch.id, provider_batch_id=found.id)
+            self._on.tally.count("batch_twin", upstream=batch.key.upstream)
+            batch = await self._write(batch, TwinFound(found.id))
+        return batch
+
+    async def _read_twins(
+        self, batch: Batch, provider: Provider, facts: Callable[[Job], LaneFacts]
+    ) -> bool:
+        """Stop and read every twin; false while one still runs."""
+        done = True
+        for twin_id in batch.twins:
+
+            def retrieve(
+                credential: Credential, twin_id: str = twin_id
+            ) -> Awaitable[ProviderBatch]:
+                return provider.retrieve(credential, twin_id)
+
+            def cancel(credential: Credential, twin_id: str = twin_id) -> Awaitable[ProviderBatch]:
+                return provider.cancel(credential, twin_id)
+
+            twin = await self._access.read(batch, retrieve)
+            if twin.state is ProviderBatchState.RUNNING:
+                twin = await self._access.read(batch, cancel)
+            if twin.state is not ProviderBatchState.ENDED:
+                done = False
+                continue
+            done &= await self._read_all(batch, provider, twin.output_file_ids, facts)
+        return done
+
+    async def _clean_up(self, batch: Batch, provider: Provider) -> None:
+        """Delete our files at the provider, then what we needed to read them."""
+        names = [batch.input_file_id, *batch.output_file_ids]
+        for file_id in names:
+            if file_id is None:
+                continue
+
+            def delete(credential: Credential, file_id: str = file_id) -> Awaitable[None]:
+                return provider.delete_file(credential, file_id)
+
+            try:
+                await self._access.read(batch, delete)
+            except (CredentialRefusedError, ProviderRejectedError) as exc:
+                # Files expire at the provider anyway; a key that is gone must not
+                # keep a batch from being settled.
+                log.warning("file.kept", batch_id=batch.id, code=exc.code)
+        await self._on.batches.drop_items(batch.id)
+
+    async def _later(self, batch: Batch, pause: timedelta) -> Batch:
+        return await self._write(batch, Delayed(self._now() + pause))
+
+    async def _write(self, batch: Batch, event: BatchEvent) -> Batch:
+        return await write_batch(self._on.batches, batch, event)
+
+    def _now(self) -> datetime:
+        return self._on.clock.now()
+
+
+def lane_facts(
+    job: Job,
+    unbatchable: Mapping[tuple[CredentialId, str, str], datetime],
+    *,
+    times: LaneTimes,
+) -> LaneFacts:
+    """Return what the choice of the next lane of `job` depends on."""
+    place = (job.key.credential, job.key.endpoint, job.key.model)
+    return LaneFacts(has_batch=True, unbatchable_until=unbatchable.get(place), times=times)

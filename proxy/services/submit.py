@@ -1,0 +1,291 @@
+"""Hand sealed batches to their provider, so that none is bought twice.
+
+The order is the whole point. Each step is durable before the next begins:
+
+1. the intent to submit this batch,
+2. the file that the provider has for it,
+3. that the paid call is about to be sent,
+4. the provider's batch.
+
+A crash or a lost answer between 3 and 4 leaves the batch in `SUBMITTING` with
+`create_started_at` set. Nothing is sent again then until the provider's lists
+were searched for our batch ID: twice, apart, and not before an instance that was
+only slow must have given up.
+"""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+import structlog
+
+from proxy.core.batch import (
+    Batch,
+    BatchEvent,
+    BatchState,
+    Created,
+    CreateStarted,
+    CreateUnclear,
+    PutBack,
+    Rejected,
+    SubmissionStarted,
+    TwinFound,
+    Uploaded,
+    advance,
+)
+from proxy.core.errors import (
+    CredentialRefusedError,
+    ProviderBusyError,
+    ProviderError,
+    ProviderRejectedError,
+)
+from proxy.core.ids import BatchId, custom_id
+from proxy.core.plan import PollPace
+from proxy.ports.jobs import Credential
+from proxy.ports.provider import Provider, ProviderBatch, Submission
+from proxy.services.access import Access
+from proxy.services.fanout import each
+from proxy.services.ground import Ground, write_batch
+from proxy.services.leases import HeldLease
+
+log = structlog.get_logger()
+
+SEARCHES: Final = 2
+"""How many searches in vain prove that a create did not happen.
+
+How long a new batch can be missing from a provider's list is not documented.
+"""
+
+SKEW: Final = timedelta(minutes=10)
+"""How far the provider's clock may be from ours when its lists are searched."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubmitTimes:
+    """Pauses and bounds of submissions."""
+
+    create_timeout: timedelta = timedelta(seconds=120)
+    """After this long no create of a live instance is still on its way."""
+
+    search_pause: timedelta = timedelta(seconds=30)
+    retry_pause: timedelta = timedelta(seconds=30)
+    concurrency: int = 4
+    """Uploads at once; more would only share the line."""
+
+
+class Submitter:
+    """Submits sealed batches and recovers begun submissions."""
+
+    def __init__(
+        self, ground: Ground, *, access: Access, times: SubmitTimes, pace: PollPace
+    ) -> None:
+        self._on = ground
+        self._access = access
+        self._times = times
+        self._pace = pace
+
+    async def run_once(self) -> int:
+        """Bring every due submission one step further; return how many moved."""
+        now = self._on.clock.now()
+        due = [
+            batch.id
+            for batch in await self._on.batches.live()
+            if batch.state in (BatchState.SEALED, BatchState.SUBMITTING)
+            and (batch.next_at is None or batch.next_at <= now)
+        ]
+        return await each(due, self._one, limit=self._times.concurrency)
+
+    async def _one(self, batch_id: BatchId) -> bool:
+        async with self._on.leases.held(f"batch:{batch_id}") as lease:
+            # Read again under the lease: another instance may have moved it.
+            batch = await self._on.batches.get(batch_id)
+            if lease is None or batch is None:
+                return False
+            provider = self._access.provider(batch.key.upstream)
+            if provider is None:
+                log.error("batch.stranded", batch_id=batch_id, upstream=batch.key.upstream)
+                return False
+            before = batch.version
+            if batch.state is BatchState.SEALED or (
+                batch.state is BatchState.SUBMITTING and batch.create_started_at is None
+            ):
+                batch = await self._submit(batch, provider, lease)
+            elif batch.state is BatchState.SUBMITTING:
+                batch = await self._recover(batch, provider)
+            return batch.version != before
+
+    async def _submit(self, batch: Batch, provider: Provider, lease: HeldLease) -> Batch:
+        credential = await self._access.own(batch.key.credential)
+        if credential is None:
+            # Paused: the jobs wait in their batch, at no cost to anybody else.
+            return batch
+        started = advance(batch, SubmissionStarted(self._on.leases.instance))
+        if not await self._on.batches.replace(started):
+            return batch
+        try:
+            uploaded = await self._upload(started, provider, credential, lease)
+            if uploaded is None:
+                return started
+            return await self._create(uploaded, provider, credential, lease)
+        except ProviderError as exc:
+            return await self._refused_before_create(started.id, exc)
+
+    async def _upload(
+        self, batch: Batch, provider: Provider, credential: Credential, lease: HeldLease
+    ) -> Batch | None:
+        """Leave the input at the provider; nothing if the lease was lost meanwhile."""
+        if batch.input_file_id is not None:
+            return batch
+        submission = await self._submission(batch, provider)
+        if submission.count == 0:
+            return await self._write(
+                batch, Rejected(self._now(), "empty", "every job was cancelled")
+            )
+        file_id = None
+        if batch.submissions > 1:
+            file_id = await provider.find_upload(credential, submission)
+        if file_id is None:
+            file_id = await lease.during(provider.upload(credential, submission))
+        if file_id is None:
+            return batch
+        log.debug("batch.uploaded", batch_id=batch.id, body_bytes=submission.input_bytes)
+        return await self._write(batch, Uploaded(file_id)) if await lease.renew() else None
+
+    async def _create(
+        self, batch: Batch, provider: Provider, credential: Credential, lease: HeldLease
+    ) -> Batch:
+        if batch.state is not BatchState.SUBMITTING:
+            return batch
+        submission = await self._submission(batch, provider)
+        intent = await self._write(batch, CreateStarted(self._now()))
+        if not lease.is_valid():
+            # Stopped for longer than our lease: whoever took over will search,
+            # find nothing of ours, and submit. Sending now would buy it twice.
+            log.warning("lease.lost", name=lease.name)
+            return intent
+        try:
+            answer = await provider.create(credential, submission, intent.input_file_id)
+        except ProviderError as exc:
+            return await self._create_failed(intent, exc)
+        return await self._created(intent, answer)
+
+    async def _created(self, batch: Batch, answer: ProviderBatch) -> Batch:
+        now = self._now()
+        log.info(
+            "batch.submitted", batch_id=batch.id, provider_batch_id=answer.id, jobs=batch.count
+        )
+        self._on.tally.count("batch_submitted", upstream=batch.key.upstream)
+        event = Created(answer.id, now, answer.window_ends_at, now + self._pace.first)
+        after = await self._write(batch, event)
+        if after.provider_batch_id != answer.id:
+            # Someone else's create was noted first: both exist, ours is the twin.
+            self._on.tally.count("batch_twin", upstream=batch.key.upstream)
+            return await self._write(after, TwinFound(answer.id))
+        return after
+
+    async def _create_failed(self, batch: Batch, exc: ProviderError) -> Batch:
+        now = self._now()
+        if isinstance(exc, ProviderRejectedError):
+            log.warning("batch.rejected", batch_id=batch.id, code=exc.code, error=str(exc))
+            return await self._write(batch, Rejected(now, exc.code, exc.message))
+        if isinstance(exc, CredentialRefusedError):
+            await self._access.pause(batch.key.credential, exc)
+            return await self._put_back(batch, exc)
+        if isinstance(exc, ProviderBusyError) or not exc.sent:
+            return await self._put_back(batch, exc)
+        log.warning("batch.unclear", batch_id=batch.id, error=str(exc))
+        self._on.tally.count("create_unclear", upstream=batch.key.upstream)
+        return await self._write(
+            batch, CreateUnclear(now, now + self._times.search_pause, searched=False)
+        )
+
+    async def _refused_before_create(self, batch_id: BatchId, exc: ProviderError) -> Batch:
+        """Care for a failed upload: it cost nothing and may be done again."""
+        batch = await self._on.batches.get(batch_id)
+        assert batch is not None
+        if isinstance(exc, CredentialRefusedError):
+            await self._access.pause(batch.key.credential, exc)
+        elif isinstance(exc, ProviderRejectedError):
+            log.warning("batch.rejected", batch_id=batch_id, code=exc.code, error=str(exc))
+            return await self._write(batch, Rejected(self._now(), exc.code, exc.message))
+        return await self._put_back(batch, exc)
+
+    async def _put_back(self, batch: Batch, exc: ProviderError) -> Batch:
+        pause = timedelta(seconds=exc.retry_after_s) if exc.retry_after_s else None
+        log.warning("batch.put_back", batch_id=batch.id, code=exc.code, error=str(exc))
+        next_at = self._now() + max(pause or timedelta(0), self._times.retry_pause)
+        return await self._write(batch, PutBack(next_at, exc.code))
+
+    async def _recover(self, batch: Batch, provider: Provider) -> Batch:
+        """Find out whether a begun create happened. Sends nothing that costs."""
+        assert batch.create_started_at is not None
+        now = self._now()
+        patience = self._on.leases.ttl + self._times.create_timeout
+        # The sender itself noted a failed answer: it is not on its way any more.
+        sender_gave_up = batch.ambiguous_since is not None
+        if not sender_gave_up and now < batch.create_started_at + patience:
+            return batch
+        found = await self._search(batch, provider)
+        if found:
+            log.info("batch.adopted", batch_id=batch.id, provider_batch_id=found[0].id)
+            self._on.tally.count("batch_adopted", upstream=batch.key.upstream)
+            adopted = await self._created(batch, found[0])
+            for twin in found[1:]:
+                adopted = await self._write(adopted, TwinFound(twin.id))
+            return adopted
+        searched = await self._write(
+            batch, CreateUnclear(now, now + self._times.search_pause, searched=True)
+        )
+        if searched.searches < SEARCHES:
+            return searched
+        log.info("batch.absent", batch_id=batch.id, searches=searched.searches)
+        return await self._write(searched, PutBack(now, "proved absent"))
+
+    async def _search(self, batch: Batch, provider: Provider) -> list[ProviderBatch]:
+        assert batch.create_started_at is not None
+        begun = min(batch.create_started_at, batch.ambiguous_since or batch.create_started_at)
+
+        async def find(credential: Credential) -> list[ProviderBatch]:
+            return list(
+                await provider.find_batches(credential, batch.id, created_after=begun - SKEW)
+            )
+
+        return await self._access.read(batch, find)
+
+    async def _submission(self, batch: Batch, provider: Provider) -> Submission:
+        """Describe the input; its length is known from the item table alone."""
+        count = input_bytes = 0
+        async for chunk in self._on.batches.items(batch.id):
+            for item in chunk:
+                before, after = provider.frame(
+                    custom_id(item.job_id, item.attempt), batch.key.endpoint
+                )
+                input_bytes += len(before) + item.body_bytes + len(after)
+            count += len(chunk)
+
+        async def lines() -> AsyncIterator[bytes]:
+            async for chunk in self._on.batches.lines(batch.id):
+                parts: list[bytes] = []
+                for line in chunk:
+                    before, after = provider.frame(
+                        custom_id(line.job_id, line.attempt), batch.key.endpoint
+                    )
+                    parts += (before, line.body, after)
+                yield b"".join(parts)
+
+        return Submission(
+            batch_id=batch.id,
+            endpoint=batch.key.endpoint,
+            model=batch.key.model,
+            headers=batch.key.headers,
+            count=count,
+            input_bytes=input_bytes,
+            lines=lines,
+        )
+
+    async def _write(self, batch: Batch, event: BatchEvent) -> Batch:
+        return await write_batch(self._on.batches, batch, event)
+
+    def _now(self) -> datetime:
+        return self._on.clock.now()
