@@ -1,0 +1,157 @@
+"""What no single value can tell: agreement between values, and the machine around.
+
+Each check yields the path it complains about and the problem in words.
+"""
+
+import os
+import pathlib
+from collections.abc import Iterator
+from datetime import timedelta
+
+from proxy.core.errors import ConfigError
+from proxy.core.routing import Upstream, check_upstream_name
+from proxy.settings.layers import Path
+from proxy.settings.tree import Settings
+from proxy.settings.values import duration_text
+
+Finding = tuple[Path, str]
+
+_NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
+
+
+def disagreements(settings: Settings) -> Iterator[Finding]:
+    """Find values that cannot stand beside each other, or in this form."""
+    yield from _upstreams(settings)
+    yield from _owners(settings)
+    yield from _webhooks(settings)
+    batching = settings.batching
+    if batching.linger > batching.linger_max:
+        most = duration_text(batching.linger_max)
+        yield ("batching", "linger"), f"must be at most batching.linger_max, which is {most}"
+    if settings.listen == settings.admin.listen and settings.listen.port:
+        yield ("admin", "listen"), "must differ from listen: management is on a port of its own"
+    if settings.store.is_redis and settings.secret_key_file is None:
+        yield (
+            ("secret_key_file",),
+            "is required with Redis: every instance must open what another one sealed",
+        )
+    if settings.durability == "ephemeral" and settings.deferral.default_answer != "wait":
+        yield (
+            ("deferral", "default_answer"),
+            "must be wait while durability is ephemeral: a job ID would not outlive the machine",
+        )
+    if settings.deferral.default_deadline > timedelta(days=30):
+        yield ("deferral", "default_deadline"), "must be at most 30d"
+
+
+def _upstreams(settings: Settings) -> Iterator[Finding]:
+    for name, upstream in settings.upstreams.items():
+        try:
+            check_upstream_name(name)
+        except ConfigError as exc:
+            yield ("upstreams", name), exc.message
+            continue
+        try:
+            Upstream.parse(name, upstream.dialect, upstream.base_url)
+        except ConfigError as exc:
+            yield ("upstreams", name, "base_url"), exc.message
+
+
+def _owners(settings: Settings) -> Iterator[Finding]:
+    seen: dict[str, str] = {}
+    for owner, hashes in settings.owners.items():
+        if not owner or not _NAME_CHARACTERS.issuperset(owner):
+            yield ("owners", owner), "a name is made of letters, digits, '-', '_' and '.'"
+        for position, token_hash in enumerate(hashes):
+            if token_hash in seen:
+                problem = f"is listed already, under {seen[token_hash]!r}: a token has one owner"
+                yield ("owners", owner, position), problem
+            seen[token_hash] = owner
+
+
+def _webhooks(settings: Settings) -> Iterator[Finding]:
+    for name, webhook in settings.webhooks.items():
+        if not name or not _NAME_CHARACTERS.issuperset(name):
+            yield ("webhooks", name), "a name is made of letters, digits, '-', '_' and '.'"
+        try:
+            # The same parser that reads upstreams; the name there is not ours.
+            Upstream.parse("webhook", "openai", webhook.url.partition("?")[0])
+        except ConfigError:
+            yield ("webhooks", name, "url"), "must be http(s)://host[:port]/path, no credentials"
+        if webhook.secret is not None:
+            try:
+                webhook.key()
+            except ValueError as exc:
+                yield ("webhooks", name, "secret"), str(exc)
+        for position, owner in enumerate(webhook.owners or ()):
+            if owner not in settings.owners:
+                yield ("webhooks", name, "owners", position), f"no owner {owner!r} under owners"
+
+
+def surroundings(settings: Settings) -> Iterator[Finding]:
+    """Find what the machine does not offer: files to read, a directory to write to."""
+    if settings.store.path is not None:
+        problem = _unwritable(settings.store.path)
+        if problem:
+            yield ("store",), problem
+    yield from _secret_key(settings)
+    for path, file in (
+        (("admin", "token_file"), settings.admin.token_file),
+        (("policies",), settings.policies),
+    ):
+        problem = _unreadable(file) if file is not None else None
+        if problem:
+            yield path, problem
+        elif (
+            file is not None and file == settings.admin.token_file and not file.read_text().strip()
+        ):
+            yield path, "must not be empty"
+    yield from _webhook_files(settings)
+
+
+def _secret_key(settings: Settings) -> Iterator[Finding]:
+    key_file = settings.secret_key_file
+    if key_file is not None:
+        problem = _unreadable(key_file)
+        if problem and (settings.store.is_redis or key_file.exists()):
+            yield ("secret_key_file",), problem
+        elif problem and _unwritable(key_file):
+            yield ("secret_key_file",), f"is absent and cannot be made: {_unwritable(key_file)}"
+
+
+def _webhook_files(settings: Settings) -> Iterator[Finding]:
+    for name, webhook in settings.webhooks.items():
+        if webhook.secret_file is None:
+            continue
+        problem = _unreadable(webhook.secret_file)
+        if problem is None:
+            try:
+                webhook.key()
+            except ValueError as exc:
+                problem = f"its content {exc}"
+        if problem:
+            yield ("webhooks", name, "secret_file"), problem
+
+
+def _unreadable(file: pathlib.Path) -> str | None:
+    try:
+        with file.open("rb"):
+            return None
+    except OSError as exc:
+        return f"cannot be read: {exc.strerror}"
+
+
+def _unwritable(file: pathlib.Path) -> str | None:
+    """Say why `file` could not be made or changed, without touching anything."""
+    if file.exists():
+        if not file.is_file():
+            return "is no file"
+        return None if os.access(file, os.W_OK) else "cannot be written: Permission denied"
+    ancestor = file.parent
+    while not ancestor.exists() and ancestor != ancestor.parent:
+        ancestor = ancestor.parent
+    if not ancestor.is_dir():
+        return f"cannot be made: {ancestor} is no directory"
+    if not os.access(ancestor, os.W_OK | os.X_OK):
+        return f"cannot be made: no right to write in {ancestor}"
+    return None

@@ -1,0 +1,273 @@
+"""Read the configuration from all its sources, and complain about everything at once.
+
+Defaults < file < environment < flags. The file is YAML; `OFFRAMP_BATCHING__LINGER`
+is `batching.linger`, and lists and mappings are written there as JSON or YAML
+flow text; a flag is named after its key (`--log-level`).
+"""
+
+import os
+import pathlib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from pydantic import ValidationError
+
+from proxy.core.errors import ConfigError
+from proxy.settings import checks
+from proxy.settings.layers import Complaint, Layer, Path, Value, key_text
+from proxy.settings.schema import Kind, spot_at, suggestion
+from proxy.settings.tree import PUBLIC_BASE_URLS, Section, Settings, default_store
+from proxy.settings.values import hide_secrets
+from proxy.settings.words import problem_text, shown_value
+
+ENVIRONMENT_PREFIX: Final = "OFFRAMP_"
+
+NOT_SETTINGS: Final = frozenset(
+    {"OFFRAMP_CONFIG", "OFFRAMP_URL", "OFFRAMP_ADMIN_URL", "OFFRAMP_ADMIN_TOKEN"}
+)
+"""Variables that the command line reads itself."""
+
+# Kubernetes sets these for a Service called `offramp` or `offramp-…`, in every
+# pod of its namespace (Kubernetes, "Service", section "Environment variables").
+_SERVICE_LINK: Final = re.compile(
+    r".*_SERVICE_(HOST|PORT)(_[A-Z0-9_]+)?|(.*_)?PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?"
+)
+
+_SHOWN_MAX: Final = 80
+
+
+class BadConfigurationError(ConfigError):
+    """The configuration cannot be used; `complaints` says why, all at once."""
+
+    def __init__(self, complaints: Iterable[Complaint]) -> None:
+        self.complaints = tuple(complaints)
+        lines = [str(complaint) for complaint in self.complaints]
+        super().__init__("\n".join(lines), hint="`offramp check` shows what is in effect")
+
+
+@dataclass(frozen=True, slots=True)
+class Effective:
+    """One value that is in effect, fit to be shown, and where it came from."""
+
+    key: str
+    value: str
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """The settings, and where each came from."""
+
+    settings: Settings
+    file: pathlib.Path | None
+    _origins: Mapping[Path, str]
+
+    def origin(self, *path: str | int) -> str:
+        """Return `file:line:column`, the variable, the flag or `default`.
+
+        `path` is given by steps, e.g. `"upstreams", "groq", "base_url"`.
+        """
+        return self._origins.get(path, "default")
+
+    def effective(self) -> list[Effective]:
+        """Return every value in the order of the tree; secrets as `***`."""
+        return [
+            Effective(key_text(path), shown_value(path, value), self.origin(*path))
+            for path, value in _leaves(self.settings, ())
+        ]
+
+
+def load(
+    file: pathlib.Path | None = None,
+    *,
+    environ: Mapping[str, str] = os.environ,
+    flags: Mapping[str, str] | None = None,
+) -> Configuration:
+    """Return the configuration.
+
+    `flags` maps keys such as `log.level` to what their flags said.
+
+    Raises:
+        BadConfigurationError: with every complaint that could be found.
+    """
+    layers = [_from_file(file), _from_environment(environ), _from_flags(flags or {})]
+    merged = Layer(values={"store": default_store(environ).url})
+    if not any(("upstreams",) in layer.places for layer in layers):
+        # Whoever lists upstreams means these and no others; whoever changes a
+        # part of one by a variable means the usual ones with that change.
+        merged.values["upstreams"] = {name: {} for name in PUBLIC_BASE_URLS}
+    for layer in layers:
+        merged.merge(layer)
+    complaints = list(merged.complaints)
+    settings, broken = _validate(merged, complaints)
+    if settings is not None:
+        for check in (checks.disagreements, checks.surroundings):
+            for path, problem in check(settings):
+                if not any(_overlap(path, other) for other in broken):
+                    complaints.append(_complaint(merged, path, problem))
+    if complaints or settings is None:
+        raise BadConfigurationError(complaints)
+    return Configuration(settings, file, dict(merged.places))
+
+
+def _from_file(file: pathlib.Path | None) -> Layer:
+    if file is None:
+        return Layer()
+    # Without a file the library, 60 ms to import, is not needed.
+    from proxy.settings.yaml_text import read_yaml  # noqa: PLC0415
+
+    try:
+        layer = read_yaml(file.read_text(encoding="utf-8"), str(file))
+    except (OSError, UnicodeDecodeError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8"
+        return Layer(complaints=[Complaint(str(file), "", f"cannot be read: {reason}")])
+    _anchor(layer.values, (), file.absolute().parent)
+    return layer
+
+
+def _anchor(values: dict[str, Value], at: Path, base: pathlib.Path) -> None:
+    """Make the relative paths of a file relative to the file, wherever we are started."""
+    for key, value in values.items():
+        path = (*at, key)
+        if isinstance(value, dict):
+            _anchor(value, path, base)
+        elif isinstance(value, str) and path == ("store",):
+            name = value.removeprefix("sqlite:")
+            if name != value and name[:1] not in {"", "/", ":"}:
+                values[key] = f"sqlite:{base / name}"
+        elif isinstance(value, str) and value and (spot := spot_at(path)) and spot.is_path:
+            values[key] = str(base / value)
+
+
+def _from_environment(environ: Mapping[str, str]) -> Layer:
+    layer = Layer()
+    for name in sorted(environ):
+        if not name.startswith(ENVIRONMENT_PREFIX) or name in NOT_SETTINGS:
+            continue
+        rest = name.removeprefix(ENVIRONMENT_PREFIX)
+        path = tuple(rest.lower().split("__"))
+        if spot_at(path) is None and _SERVICE_LINK.fullmatch(rest):
+            continue
+        _put_text(layer, path, environ[name], name)
+    return layer
+
+
+def _from_flags(flags: Mapping[str, str]) -> Layer:
+    layer = Layer()
+    for key, text in flags.items():
+        option = "--" + key.replace(".", "-").replace("_", "-")
+        _put_text(layer, tuple(key.split(".")), text, option)
+    return layer
+
+
+def _put_text(layer: Layer, path: tuple[str, ...], text: str, place: str) -> None:
+    spot = spot_at(path)
+    if spot is None:
+        layer.complaints.append(Complaint(place, key_text(path), suggestion(path)))
+        return
+    value: Value = text
+    if spot.nullable and text in {"", "null", "~"}:
+        value = None
+    elif spot.kind is not Kind.SCALAR:
+        from proxy.settings.yaml_text import read_flow  # noqa: PLC0415 - as above
+
+        try:
+            value = read_flow(text)
+        except ValueError as exc:
+            layer.complaints.append(Complaint(place, key_text(path), str(exc)))
+            return
+    layer.put(path, value, place)
+
+
+def _validate(merged: Layer, complaints: list[Complaint]) -> tuple[Settings | None, set[Path]]:
+    """Return the settings without what is wrong with them, and what that was.
+
+    The rest is built nevertheless, so that what only the whole tree can tell is
+    complained about in the same run.
+    """
+    broken: set[Path] = set()
+    values = merged.values
+    while True:
+        try:
+            return Settings.model_validate(values), broken
+        except ValidationError as exc:
+            before = len(broken)
+            for error in exc.errors(include_url=False):
+                path = _data_path(error["loc"])
+                if path not in broken:
+                    problem = problem_text(error["type"], error["msg"], error.get("ctx", {}), path)
+                    complaints.append(_complaint(merged, path, problem))
+                    broken.add(path)
+            if len(broken) == before:
+                return None, broken
+            values = _without(values, (), broken)
+
+
+def _data_path(loc: tuple[int | str, ...]) -> Path:
+    # A key that is refused is reported at the mapping's `[key]`.
+    return tuple(step for step in loc if step != "[key]")
+
+
+def _without(values: dict[str, Value], at: Path, broken: set[Path]) -> dict[str, Value]:
+    kept: dict[str, Value] = {}
+    for key, value in values.items():
+        path = (*at, key)
+        if path in broken or _lacks_a_part(path, value, broken):
+            continue
+        if isinstance(value, dict):
+            kept[key] = _without(value, path, broken)
+        elif isinstance(value, list):
+            items = enumerate(value)
+            kept[key] = [item for nth, item in items if not _is_in((*path, nth), broken)]
+        else:
+            kept[key] = value
+    return kept
+
+
+def _lacks_a_part(path: Path, value: Value, broken: set[Path]) -> bool:
+    if not isinstance(value, dict):
+        return False
+    return any(other[:-1] == path and other[-1] not in value for other in broken)
+
+
+def _is_in(path: Path, broken: set[Path]) -> bool:
+    """Tell whether an item of a list, or anything inside of it, is broken."""
+    return any(other[: len(path)] == path for other in broken)
+
+
+def _complaint(merged: Layer, path: Path, problem: str) -> Complaint:
+    spot, value = spot_at(path), merged.value_at(path)
+    if spot is None or isinstance(value, dict | list):
+        # The key is at fault, or what it holds as a whole. An unknown key's
+        # value is never shown: it may be a secret under a misspelt name.
+        place = merged.key_places.get(path) or merged.place_of(path)
+        return Complaint(place, key_text(path), problem)
+    shown = None
+    if value is not None:
+        text = repr(hide_secrets(value)) if isinstance(value, str) else str(value)
+        shown = "***" if spot.is_secret else _clipped(text)
+    return Complaint(merged.place_of(path), key_text(path), problem, shown)
+
+
+def _clipped(text: str) -> str:
+    return text if len(text) <= _SHOWN_MAX else f"{text[:_SHOWN_MAX]}…"
+
+
+def _overlap(one: Path, other: Path) -> bool:
+    length = min(len(one), len(other))
+    return one[:length] == other[:length]
+
+
+def _leaves(section: object, at: Path) -> Iterator[tuple[Path, object]]:
+    below: Iterable[tuple[str, object]]
+    if isinstance(section, Section):
+        below = [(name, getattr(section, name)) for name in type(section).model_fields]
+    elif isinstance(section, Mapping) and section:
+        below = section.items()
+    else:
+        yield at, section
+        return
+    for key, value in below:
+        yield from _leaves(value, (*at, key))

@@ -1,0 +1,326 @@
+"""The configuration as one frozen tree: every key, its default and why that.
+
+What a value means stands in the docstring below it. Bounds that need one value
+alone are declared here; what two values must agree on is in `checks`.
+"""
+
+import os
+import sys
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+
+from proxy.core.dialects import DIALECTS
+from proxy.core.lanes import CALL_TIME, CANCEL_TIME, MARGIN, LaneTimes
+from proxy.core.plan import FlushLimits, PollPace
+from proxy.core.routing import Upstream
+from proxy.settings.values import (
+    Address,
+    Count,
+    Duration,
+    ListenAddress,
+    PositiveDuration,
+    Size,
+    Store,
+    StoreUrl,
+    TokenHash,
+    parse_store,
+    webhook_key,
+)
+
+PUBLIC_BASE_URLS: Final[Mapping[str, str]] = {
+    "openai": "https://api.openai.com",
+    "anthropic": "https://api.anthropic.com",
+    "gemini": "https://generativelanguage.googleapis.com",
+}
+"""The upstreams without any configuration, each called as its dialect."""
+
+
+class Section(BaseModel):
+    """A part of the tree. An unknown key is an error, never ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+
+class Admin(Section):
+    """The listener for operators: probes, metrics, drain, dashboard."""
+
+    listen: ListenAddress = Address("127.0.0.1", 8081)
+
+    token_file: Path | None = None
+    """Holds the token that everything but probes and metrics asks for off loopback."""
+
+    allowed_hosts: tuple[str, ...] = ("localhost", "127.0.0.1", "::1")
+    """Names in `Host`, without port. A page that a browser shows can rebind its own
+    name to this address, but cannot make the browser send another one. The address
+    that a connection came in on is always allowed: an address cannot be rebound."""
+
+    def read_token(self) -> str | None:
+        """Return the token, if one is configured."""
+        return self.token_file.read_text().strip() if self.token_file else None
+
+
+class UpstreamSettings(Section):
+    """A host that calls go to."""
+
+    dialect: Literal[tuple(sorted(DIALECTS))]  # type: ignore[valid-type]  # the table is the list
+    base_url: str
+
+    anonymous: bool = False
+    """Whether calls without a credential may be deferred: self-hosted servers."""
+
+
+class Batching(Section):
+    """When jobs become a batch, and how often a batch is asked about."""
+
+    linger: PositiveDuration = timedelta(seconds=60)
+    """How long the oldest job of a batch waits for company."""
+
+    linger_max: PositiveDuration = timedelta(minutes=15)
+    """What `linger` doubles up to while batches stay below `worth`."""
+
+    worth: Count = 10
+    """Below so many jobs a batch saves less than its overhead and polls cost."""
+
+    max_requests: Count | None = None
+    """Jobs per batch; nothing: the provider's own limit."""
+
+    max_bytes: Annotated[Size, Field(ge=1)] | None = None
+    """Bytes per batch; nothing: the provider's own limit."""
+
+    max_tokens: Count | None = None
+    """Estimated prompt tokens enqueued per credential and model; nothing: learned."""
+
+    max_open_batches: Count = 20
+    """Per upstream, credential and model."""
+
+    poll_interval: PositiveDuration = timedelta(seconds=30)
+
+    idle: PositiveDuration = timedelta(seconds=2)
+    """With every caller held, how long none may have arrived before a flush."""
+
+    def flush_limits(self) -> FlushLimits:
+        """Return these values as the planner takes them; the provider's limits come on top."""
+        return FlushLimits(
+            max_requests=self.max_requests or sys.maxsize,
+            max_bytes=self.max_bytes or sys.maxsize,
+            max_tokens=self.max_tokens,
+            linger=self.linger,
+            linger_max=self.linger_max,
+            worth=self.worth,
+            idle=self.idle,
+            max_open=self.max_open_batches,
+        )
+
+    def pace(self) -> PollPace:
+        """Return how often a batch is polled: the first time sooner, old ones more slowly."""
+        usual = PollPace()
+        return PollPace(
+            interval=self.poll_interval,
+            first=min(usual.first, self.poll_interval),
+            slowest=max(usual.slowest, self.poll_interval),
+        )
+
+
+class Deferral(Section):
+    """What deferred calls are answered, and how many may be pending."""
+
+    default_answer: Literal["job", "wait", "raise"] = "job"
+    """What `X-Deferrable: true` means."""
+
+    default_deadline: PositiveDuration = timedelta(hours=26)
+    """A provider's window of 24 h, and time to act after it."""
+
+    heartbeat_after: PositiveDuration = timedelta(seconds=20)
+    """When a held call's first byte is sent at the latest; failures before it keep
+    their true status."""
+
+    heartbeat_every: PositiveDuration = timedelta(seconds=10)
+
+    max_body_bytes: Annotated[Size, Field(ge=1)] = 32 << 20
+    """A larger call is forwarded. The narrowest limit of a direct call among the
+    providers is 32 MB (Anthropic API, "Errors", `request_too_large`)."""
+
+    max_held: Count = 10_000
+    """Connections held for a result at once; beyond it 429."""
+
+    max_pending_jobs: Count = 1_000_000
+    """Per owner; beyond it 429."""
+
+    max_pending_bytes: Annotated[Size, Field(ge=1)] = 4 << 30
+    """Per owner, bodies alone; beyond it 429."""
+
+    max_unverified_jobs: Count = 1_000
+    """Of all owners together whose token no upstream has accepted yet; beyond it 429."""
+
+    max_unverified_bytes: Annotated[Size, Field(ge=1)] = 64_000_000
+
+
+class Lanes(Section):
+    """How long things take and how fast direct calls are made, per credential."""
+
+    cancel_time: Duration = CANCEL_TIME
+    """How long a cancelled batch may take to become terminal."""
+
+    call_time: PositiveDuration = CALL_TIME
+    """How long one direct call may take."""
+
+    margin: Duration = MARGIN
+    """Kept free before every deadline."""
+
+    calls_per_s: Annotated[float, Field(gt=0, le=10_000, allow_inf_nan=False)] = 10.0
+    """Direct calls begun per second: a remainder must not become a stampede."""
+
+    max_concurrent_calls: Count = 16
+
+    def times(self) -> LaneTimes:
+        """Return these values as the planner takes them."""
+        return LaneTimes(
+            cancel=self.cancel_time,
+            margin=self.margin,
+            call=self.call_time,
+            calls_per_s=self.calls_per_s,
+        )
+
+
+class Forwarding(Section):
+    """Bounds of a forwarded call. There is no total: streams are long."""
+
+    connect_timeout: PositiveDuration = timedelta(seconds=15)
+    """For a free connection, name, TCP and TLS together."""
+
+    first_byte_timeout: PositiveDuration = timedelta(minutes=15)
+    """Reasoning models think for minutes before an answer that is not streamed."""
+
+    idle_timeout: PositiveDuration = timedelta(minutes=10)
+    """Between two pieces of an answer."""
+
+    max_connections: Count = 4_096
+    """To all upstreams together; more calls wait for a free one."""
+
+
+class Retention(Section):
+    """How long things are kept after their end."""
+
+    results: PositiveDuration = timedelta(days=7)
+
+
+class Webhook(Section):
+    """Where the end of a job is reported, if its caller named this webhook."""
+
+    url: str
+    secret: SecretStr | None = None
+    secret_file: Path | None = None
+
+    owners: tuple[str, ...] | None = None
+    """Names under `owners` that may use it; nothing: all callers."""
+
+    @model_validator(mode="after")
+    def _one_secret(self) -> Self:
+        if (self.secret is None) == (self.secret_file is None):
+            raise ValueError("needs either secret or secret_file")
+        return self
+
+    def key(self) -> bytes:
+        """Return the signing key, from the file if it is kept there.
+
+        Raises:
+            ValueError: if the secret is empty or malformed.
+            OSError: if the file cannot be read.
+        """
+        if self.secret_file is not None:
+            return webhook_key(self.secret_file.read_text())
+        assert self.secret is not None
+        return webhook_key(self.secret.get_secret_value())
+
+
+class Instance(Section):
+    """This process among those that share the store."""
+
+    lease: Annotated[PositiveDuration, Field(ge=timedelta(seconds=3))] = timedelta(seconds=15)
+    """How long another instance waits before it takes over from a silent one."""
+
+    drain_timeout: Duration = timedelta(seconds=25)
+    """How long streams may go on after SIGTERM. Kubernetes kills after 30 s."""
+
+
+class Log(Section):
+    """What is written to standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+    format: Literal["auto", "json", "console"] = "auto"
+    """`auto`: for people on a terminal, else JSON lines."""
+
+
+def default_store(environ: Mapping[str, str] = os.environ) -> StoreUrl:
+    """Return a SQLite file in the user's state directory (XDG Base Directory, 0.8)."""
+    state = environ.get("XDG_STATE_HOME", "")
+    # A relative path there is invalid and must be ignored, says the specification.
+    if not Path(state).is_absolute():
+        state = str(Path(environ.get("HOME") or "~").expanduser() / ".local" / "state")
+    return parse_store(f"sqlite://{state}/offramp/offramp.db")
+
+
+def _with_public_upstreams(value: object) -> object:
+    """Fill in what an upstream that is called as its dialect need not say."""
+    if not isinstance(value, Mapping):
+        return value
+    filled: dict[object, object] = {}
+    for name, upstream in value.items():
+        usual: dict[str, object] = {}
+        if name in PUBLIC_BASE_URLS:
+            usual = {"dialect": name, "base_url": PUBLIC_BASE_URLS[name]}
+        filled[name] = usual | dict(upstream) if isinstance(upstream, Mapping) else upstream
+    return filled
+
+
+class Settings(Section):
+    """The whole configuration."""
+
+    listen: ListenAddress = Address("127.0.0.1", 8080)
+    admin: Admin = Admin()
+    store: Store = Field(default_factory=default_store)
+
+    secret_key_file: Path | None = None
+    """Keys that seal what is stored. Nothing: made beside the SQLite file."""
+
+    upstreams: Annotated[
+        Mapping[str, UpstreamSettings],
+        BeforeValidator(_with_public_upstreams),
+        Field(min_length=1, validate_default=True),
+    ] = Field(default_factory=lambda: {name: {} for name in PUBLIC_BASE_URLS})  # type: ignore[arg-type]
+    """By name, which is also the prefix of their paths."""
+
+    batching: Batching = Batching()
+    deferral: Deferral = Deferral()
+    lanes: Lanes = Lanes()
+    forwarding: Forwarding = Forwarding()
+    retention: Retention = Retention()
+
+    owners: Mapping[str, tuple[TokenHash, ...]] = Field(default_factory=dict)
+    """Hashes of the tokens that belong to one owner, by the owner's name."""
+
+    webhooks: Mapping[str, Webhook] = Field(default_factory=dict)
+
+    policies: Path | None = None
+    """File with the rules that divert calls which nobody tagged."""
+
+    instance: Instance = Instance()
+    log: Log = Log()
+
+    durability: Literal["durable", "ephemeral"] = "durable"
+    """`ephemeral`: the store goes with the machine, so only held calls are deferred."""
+
+    annotate: bool = False
+    """Whether forwarded answers carry a header that says how they were decided."""
+
+    def parsed_upstreams(self) -> Mapping[str, Upstream]:
+        """Return the upstreams as routing takes them."""
+        return {
+            name: Upstream.parse(name, upstream.dialect, upstream.base_url)
+            for name, upstream in self.upstreams.items()
+        }

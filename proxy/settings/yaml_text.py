@@ -1,0 +1,121 @@
+"""Read YAML and keep the place of every key and value.
+
+Imported only where there is YAML to read: without it the library is not needed.
+"""
+
+from typing import Final
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
+
+from proxy.settings.layers import Complaint, Layer, Path, Value, key_text
+
+# A configuration file is written by hand. Aliases can make a small file large,
+# and one that holds itself endless.
+_DEPTH_MAX: Final = 20
+_NODES_MAX: Final = 200_000
+
+
+def read_yaml(text: str, name: str) -> Layer:
+    """Return what a YAML document holds; what is wrong with it becomes complaints.
+
+    `name` stands before line and column in each place. Text is kept as it is
+    written wherever YAML sees no number, boolean or null.
+    """
+    layer = Layer()
+    try:
+        root = YAML(typ="rt", pure=True).compose(text)
+    except YAMLError as exc:
+        mark = getattr(exc, "problem_mark", None)
+        place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
+        # Only the problem: the library's own message quotes the lines around it.
+        problem = getattr(exc, "problem", None) or "holds characters that YAML does not allow"
+        layer.complaints.append(Complaint(place, "", f"cannot be read as YAML: {problem}"))
+        return layer
+    if root is None:
+        return layer
+    reader = _Reader(layer, name)
+    value = reader.value(root, (), 0)
+    if isinstance(value, dict):
+        layer.values = value
+    elif value is not None:
+        layer.complaints.append(Complaint(reader.place(root), "", "must be a mapping of keys"))
+    return layer
+
+
+def read_flow(text: str) -> Value:
+    """Return the value of one YAML or JSON text, e.g. of a variable.
+
+    Raises:
+        ValueError: if it is not one.
+    """
+    # Inside a mapping every kind of value can be read by the same code.
+    layer = read_yaml(f"value:\n  {text.strip()}\n", "")
+    if layer.complaints:
+        raise ValueError(layer.complaints[0].problem)
+    return layer.values["value"]
+
+
+class _Reader:
+    """Turns nodes into values and notes where each stands."""
+
+    def __init__(self, layer: Layer, name: str) -> None:
+        self._layer = layer
+        self._name = name
+        self._nodes = 0
+
+    def place(self, node: Node) -> str:
+        return f"{self._name}:{node.start_mark.line + 1}:{node.start_mark.column + 1}"
+
+    def value(self, node: Node, path: Path, depth: int) -> Value:
+        self._nodes += 1
+        self._layer.places[path] = self.place(node)
+        if depth > _DEPTH_MAX or self._nodes > _NODES_MAX:
+            self._complain(node, path, "is nested too deeply, or made too large by aliases")
+            return None
+        match node:
+            case MappingNode():
+                return self._mapping(node, path, depth)
+            case SequenceNode():
+                items = enumerate(node.value)
+                return [self.value(item, (*path, at), depth + 1) for at, item in items]
+            case _:
+                return _scalar(str(node.tag), str(node.value))
+
+    def _mapping(self, node: MappingNode, path: Path, depth: int) -> Value:
+        values: dict[str, Value] = {}
+        for key_node, value_node in node.value:
+            key = key_node.value
+            if not isinstance(key, str):
+                self._complain(key_node, path, "a key must be plain text")
+                continue
+            below = (*path, key)
+            if key in values:
+                first = self._layer.key_places[below]
+                self._complain(key_node, below, f"stands twice; the first is at {first}")
+                continue
+            self._layer.key_places[below] = self.place(key_node)
+            values[key] = self.value(value_node, below, depth + 1)
+        return values
+
+    def _complain(self, node: Node, path: Path, problem: str) -> None:
+        self._layer.complaints.append(Complaint(self.place(node), key_text(path), problem))
+
+
+def _scalar(tag: str, text: str) -> Value:
+    kind = tag.rpartition(":")[2]
+    try:
+        match kind:
+            case "null":
+                return None
+            case "bool":
+                return text.lower() == "true"
+            case "int":
+                return int(text.replace("_", ""), 0)
+            case "float":
+                return float(text.replace("_", ""))
+    except ValueError:
+        # `0123`, `.inf`: numbers to YAML only. The key's own parser decides.
+        return text
+    return text
