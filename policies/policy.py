@@ -1,0 +1,100 @@
+"""The whole decision about a call: the operator's refusals, the caller, the rules.
+
+What an operator refuses is refused whatever the caller's headers say. Beyond
+that the caller comes first, and rules fill only what the caller left open.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
+
+from policies.headers import Asked, header_opinion
+from policies.model import Answer, CallFacts, Decision, Defer, Forward, Reject, beside, decide
+
+
+class Rules(Protocol):
+    """What the operator wrote, as far as a decision needs it."""
+
+    def __len__(self) -> int:
+        """Return how many rules there are."""
+        ...
+
+    def wants_body(self, facts: CallFacts) -> bool:
+        """Return whether the rules cannot decide this call before its body is read."""
+        ...
+
+    def opinion(self, facts: CallFacts) -> Decision | None:
+        """Return what the rules decide, with any shadow beside it."""
+        ...
+
+
+class NoRules:
+    """The rules of a service that has none."""
+
+    def __len__(self) -> int:
+        return 0
+
+    def wants_body(self, facts: CallFacts) -> bool:  # noqa: ARG002 - the protocol's
+        """No rule, no need."""
+        return False
+
+    def opinion(self, facts: CallFacts) -> Decision | None:  # noqa: ARG002 - the protocol's
+        """No rule, no opinion."""
+        return None
+
+
+NO_RULES: Final = NoRules()
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Everything that decides, until the next reload; replaced as a whole, never changed."""
+
+    rules: Rules = NO_RULES
+    default_answer: Answer = Answer.JOB
+    """What `X-Deferrable: true` stands for."""
+
+    def is_idle(self, asked: Asked) -> bool:
+        """Return whether the call is forwarded whatever its facts: nobody need gather them."""
+        return not asked.defers and not len(self.rules)
+
+    def wants_body(self, asked: Asked, facts: CallFacts) -> bool:
+        """Return whether the body must be read before `decide` is asked.
+
+        False says that `decide` will not call `facts.body`, `tokens` or `digest`.
+        """
+        tagged = asked.defers and facts.obstacle is None
+        return tagged or self.rules.wants_body(facts)
+
+    def decide(self, asked: Asked, facts: CallFacts) -> Decision:
+        """Return what happens to the call."""
+        ruled = self.rules.opinion(facts)
+        if isinstance(ruled, Reject):
+            return ruled
+        decision = decide(
+            (
+                lambda facts: header_opinion(asked, facts, default_answer=self.default_answer),
+                lambda _: ruled,
+            ),
+            facts,
+        )
+        if isinstance(decision, Defer):
+            if asked.idempotency_problem is not None:
+                return _refuse_key(asked.idempotency_problem, decision)
+            decision = _filled(decision, asked, ruled)
+        return beside(decision, ruled.shadow if ruled is not None else None)
+
+
+def _refuse_key(problem: str, decision: Defer) -> Decision:
+    return Reject(status=400, message=problem, decided_by=decision.decided_by)
+
+
+def _filled(decision: Defer, asked: Asked, ruled: Forward | Defer | None) -> Defer:
+    """Return `decision` with what the caller said first, and what a rule says beyond."""
+    rule = ruled if isinstance(ruled, Defer) else None
+    tags = {**dict(rule.tags if rule else ()), **asked.tags}
+    return replace(
+        decision,
+        deadline=asked.deadline or (rule.deadline if rule else None),
+        tags=tuple(tags.items()),
+        lane=rule.lane if rule else None,
+    )
