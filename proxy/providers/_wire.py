@@ -1,0 +1,134 @@
+"""What all provider adapters share: the mapping of a provider's refusals to our errors.
+
+Nothing here knows an HTTP library: adapters say what was answered, if anything was.
+"""
+
+import json
+import math
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from typing import Final
+
+from proxy.core.errors import (
+    CREDENTIAL_CODES,
+    CredentialRefusedError,
+    ProviderBusyError,
+    ProviderError,
+    ProviderRejectedError,
+    ProviderUnavailableError,
+)
+
+_CREDENTIAL_STATUSES: Final = frozenset({401, 402, 403})
+
+_BUSY_STATUSES: Final = frozenset({409, 423, 425, 429, 498})
+"""Explicit refusals that can pass. 409 is a batch in the wrong state for a cancel, or
+a lock; 498 is Groq's `capacity_exceeded`."""
+
+_UNCLEAR_STATUSES: Final = frozenset({408})
+"""A server that gave up waiting may have acted on what it had received."""
+
+_MESSAGE_CHARS: Final = 300
+
+
+def refusal(
+    what: str,
+    *,
+    status: int,
+    body: bytes,
+    retry_after_s: float | None = None,
+    secrets: tuple[str, ...] = (),
+) -> ProviderError:
+    """Return the error that stands for an answer other than success.
+
+    `what` names the operation. Whatever is in `secrets` is cut out of message and
+    body: providers echo credentials in their refusals.
+    """
+    error = error_member(body)
+    code = error_code(error)
+    reason = " ".join(part for part in (f"HTTP {status}", code, _message(error)) if part)
+    return _error_class(status, code)(
+        redacted(f"{what}: {reason}", secrets),
+        status_code=status,
+        body=_cut_out(body, secrets),
+        retry_after_s=retry_after_s,
+    )
+
+
+def unavailable(what: str, reason: str, *, sent: bool = True) -> ProviderUnavailableError:
+    """Return the error that stands for no answer."""
+    return ProviderUnavailableError(f"{what}: {reason}", sent=sent)
+
+
+def is_credential_code(code: str | None) -> bool:
+    """Return whether a provider's error code blames the account."""
+    return code in CREDENTIAL_CODES
+
+
+def retry_after_s(value: str | None, *, now: datetime) -> float | None:
+    """Return the pause that a `Retry-After` asks for (RFC 9110, section 10.2.3)."""
+    if not value:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            until = parsedate_to_datetime(value)
+            seconds = (until - now).total_seconds()
+        except (ValueError, TypeError):
+            return None
+    return max(0.0, seconds) if math.isfinite(seconds) else None
+
+
+def redacted(text: str, secrets: tuple[str, ...]) -> str:
+    """Return `text` without the secrets."""
+    for secret in secrets:
+        text = text.replace(secret, "[credential]")
+    return text
+
+
+def _cut_out(body: bytes, secrets: tuple[str, ...]) -> bytes:
+    for secret in secrets:
+        body = body.replace(secret.encode(), b"[credential]")
+    return body
+
+
+def _error_class(status: int, code: str | None) -> type[ProviderError]:
+    if status in _CREDENTIAL_STATUSES or is_credential_code(code):
+        return CredentialRefusedError
+    if status in _BUSY_STATUSES:
+        return ProviderBusyError
+    if 400 <= status < 500 and status not in _UNCLEAR_STATUSES:
+        return ProviderRejectedError
+    # 5xx, and whatever no API should answer: redirects, a 2xx that is no answer.
+    return ProviderUnavailableError
+
+
+def _message(error: object) -> str | None:
+    message = error.get("message") if isinstance(error, dict) else error
+    return message[:_MESSAGE_CHARS] if isinstance(message, str) else None
+
+
+def error_member(body: bytes) -> object:
+    """Return the `error` of an error envelope, or nothing if there is none."""
+    try:
+        envelope = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return (envelope.get("error") or None) if isinstance(envelope, dict) else None
+
+
+def error_code(error: object) -> str | None:
+    """Return the code of an error object; its `type` if that says more.
+
+    OpenAI API errors: `insufficient_quota` has been seen as either.
+    """
+    if not isinstance(error, dict):
+        return None
+    code, kind = error.get("code"), error.get("type")
+    if isinstance(kind, str) and is_credential_code(kind):
+        return kind
+    if isinstance(code, str) and code:
+        return code
+    if isinstance(code, int):
+        return str(code)
+    return kind if isinstance(kind, str) and kind else None

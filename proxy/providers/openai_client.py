@@ -1,0 +1,188 @@
+"""The `openai` package as this service uses it: one attempt, no environment, no surprises.
+
+Importing this module imports the package, which takes half a second and 58 MB.
+Only worker threads import it, when they first need it.
+"""
+
+import contextlib
+import logging
+import ssl
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+from typing import Final
+
+import httpx2
+import openai
+from openai._types import Headers, Omit
+
+from proxy.core.errors import ProviderError
+from proxy.providers import _wire
+from proxy.providers.worker import Cutter
+
+# At debug level the transport logs whole URLs and response heads; the operator's
+# log level is about this service.
+for _name in ("openai", "httpx2", "httpcore2"):
+    logging.getLogger(_name).setLevel(logging.WARNING)
+
+_TIMEOUT: Final = httpx2.Timeout(connect=10.0, write=60.0, read=60.0, pool=5.0)
+"""Seconds without progress, each; the whole of a call is bounded by its worker."""
+
+_LIMITS: Final = httpx2.Limits(
+    # `Cutter` knows one connection.
+    max_connections=1,
+    max_keepalive_connections=1,
+    # A connection that idled longer may be dead without our knowing, and a create on it
+    # would have to be searched for.
+    keepalive_expiry=5.0,
+)
+
+_UNSENT: Final = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
+"""Failures before the first byte of a request: no address, no connection, no TLS."""
+
+SESSIONS_MAX: Final = 16
+
+
+class _Client(openai.OpenAI):
+    """The vendor's client, with our headers and no others.
+
+    Its own defaults would mix in `OPENAI_CUSTOM_HEADERS`, `OPENAI_ORG_ID` and
+    `OPENAI_PROJECT_ID`: another account's, where a proxy serves many.
+    """
+
+    exact_headers: Mapping[str, str]
+
+    @property
+    def default_headers(self) -> dict[str, str | Omit]:
+        return dict(self.exact_headers)
+
+    @property
+    def auth_headers(self) -> dict[str, str]:
+        return {}
+
+    def _auth_headers(self, security: object) -> dict[str, str]:  # noqa: ARG002
+        return {}
+
+    def _validate_headers(self, headers: Headers, custom_headers: Headers) -> None:
+        """Accept all: a server of one's own may ask for no credential."""
+
+
+class Session:
+    """One credential's client and its one connection, for one thread."""
+
+    def __init__(
+        self, base_url: str, credential: tuple[tuple[str, str], ...], trust: ssl.SSLContext
+    ) -> None:
+        self.cutter = Cutter()
+        self.secrets = _secrets(credential)
+        self._http = httpx2.Client(
+            verify=trust,
+            # No proxies, certificates or `.netrc` from the environment.
+            trust_env=False,
+            # A redirected create would be a second create.
+            follow_redirects=False,
+            timeout=_TIMEOUT,
+            limits=_LIMITS,
+            event_hooks={"request": [self._traced]},
+        )
+        self.client = _Client(
+            # What is not given here is read from the environment; none of it is used.
+            api_key="unused",
+            admin_api_key="",
+            organization="",
+            project="",
+            webhook_secret="",
+            base_url=base_url,
+            max_retries=0,
+            timeout=_TIMEOUT,
+            http_client=self._http,
+        )
+        self.client.exact_headers = {
+            "Accept": "application/json",
+            # Results are taken as they are: nothing to inflate beyond what was read.
+            "Accept-Encoding": "identity",
+            "Content-Type": "application/json",
+            "User-Agent": "offramp",
+            **dict(credential),
+        }
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._http.close()
+
+    def _traced(self, request: httpx2.Request) -> None:
+        request.extensions["trace"] = self.cutter.trace
+
+
+class Sessions:
+    """The sessions of one upstream, the least recently used closed beyond a few."""
+
+    def __init__(self, base_url: str) -> None:
+        self._base_url = base_url
+        # Read once, some milliseconds and 1 MB: the same trust as Python's own.
+        self._trust = ssl.create_default_context()
+        self._kept: OrderedDict[tuple[tuple[str, str], ...], Session] = OrderedDict()
+
+    def of(self, credential: tuple[tuple[str, str], ...]) -> Session:
+        """Return the session of a credential, which stays open for the next call."""
+        session = self._kept.pop(credential, None)
+        if session is None or session.cutter.is_cut:
+            if session is not None:
+                session.close()
+            session = self.new(credential)
+        self._kept[credential] = session
+        if len(self._kept) > SESSIONS_MAX:
+            _, oldest = self._kept.popitem(last=False)
+            oldest.close()
+        return session
+
+    def new(self, credential: tuple[tuple[str, str], ...]) -> Session:
+        """Return a session that nobody else uses and that its user closes."""
+        return Session(self._base_url, credential, self._trust)
+
+    def close(self) -> None:
+        """Close all that are kept."""
+        while self._kept:
+            self._kept.popitem()[1].close()
+
+
+@contextlib.contextmanager
+def translated(what: str, secrets: tuple[str, ...], now: Callable[[], datetime]) -> Iterator[None]:
+    """Raise the libraries' exceptions as ours.
+
+    Without their cause: it holds the request and so the credential, and the texts
+    of refusals echo parts of it.
+    """
+    try:
+        yield
+    except openai.APIStatusError as exc:
+        raise _refusal(what, exc.response, secrets, now) from None
+    except openai.APIConnectionError as exc:
+        raise _no_answer(what, exc.__cause__ or exc) from None
+    except httpx2.HTTPError as exc:
+        raise _no_answer(what, exc) from None
+
+
+def _refusal(
+    what: str,
+    response: httpx2.Response,
+    secrets: tuple[str, ...],
+    now: Callable[[], datetime],
+) -> ProviderError:
+    return _wire.refusal(
+        what,
+        status=response.status_code,
+        body=response.content,
+        retry_after_s=_wire.retry_after_s(response.headers.get("retry-after"), now=now()),
+        secrets=secrets,
+    )
+
+
+def _no_answer(what: str, cause: BaseException) -> ProviderError:
+    return _wire.unavailable(what, type(cause).__name__, sent=not isinstance(cause, _UNSENT))
+
+
+def _secrets(credential: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
+    """Return what must appear nowhere: the values, and tokens without their scheme."""
+    values = [value for _, value in credential]
+    return tuple({part for value in values for part in (value, value.split(" ")[-1]) if part})

@@ -1,0 +1,164 @@
+"""OpenAI's batch and file objects as they come, read leniently and made ours.
+
+What is read is untrusted and varies: Azure sends capitalised statuses, times as
+ISO text and null counts; several send empty strings for absent files (Azure OpenAI
+batch guide; BerriAI/litellm #33987). A field that cannot be read is as if absent,
+unless nothing can be done without it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final
+
+import structlog
+from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter, ValidationError
+
+from proxy.ports.provider import ProviderBatch, ProviderBatchState
+
+log = structlog.get_logger()
+
+_MOMENT: Final = TypeAdapter(datetime)
+_UNKNOWN_WORD_CHARS: Final = 64
+
+
+def _moment(value: Any) -> datetime | None:
+    if isinstance(value, bool) or value in (None, "", 0):
+        return None
+    try:
+        moment = _MOMENT.validate_python(value)
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValidationError, OverflowError):
+        return None
+
+
+def _word(value: Any) -> str | None:
+    return value if isinstance(value, str) and value.strip() else None
+
+
+def _number(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _entries(value: Any) -> list[Any]:
+    """Return the `data` of OpenAI's `errors` member; a bare list is taken for it."""
+    data = value.get("data") if isinstance(value, dict) else value
+    return [entry for entry in data if isinstance(entry, dict)] if isinstance(data, list) else []
+
+
+Moment = Annotated[datetime | None, BeforeValidator(_moment)]
+Word = Annotated[str | None, BeforeValidator(_word)]
+Number = Annotated[int | None, BeforeValidator(_number)]
+
+
+class BatchFailure(BaseModel):
+    """An entry of `errors.data`. Validation stops at the first bad line: there is one."""
+
+    code: Word = None
+    message: Word = None
+    line: Number = None
+
+
+class BatchObject(BaseModel):
+    """The fields of a Batch object that we depend on."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    id: str
+    status: Word = None
+    created_at: Moment = None
+    expires_at: Moment = None
+    output_file_id: Word = None
+    error_file_id: Word = None
+    errors: Annotated[list[BatchFailure], BeforeValidator(_entries)] = []
+    metadata: Annotated[dict[str, Any], BeforeValidator(_mapping)] = {}
+
+
+class FileObject(BaseModel):
+    """The fields of a File object that we depend on."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    id: str
+    filename: Word = None
+    bytes: Number = None
+    status: Word = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a list: its readable entries as they came, and whether there are more."""
+
+    entries: list[dict[str, Any]]
+    has_more: bool
+    last_id: str | None
+
+
+def read_page(value: object) -> Page | None:
+    """Read a list object, or return nothing if it is none."""
+    data = value.get("data") if isinstance(value, dict) else None
+    if not isinstance(value, dict) or not isinstance(data, list):
+        return None
+    entries = [entry for entry in data if isinstance(entry, dict)]
+    ids = [entry["id"] for entry in entries if _word(entry.get("id"))]
+    return Page(entries, value.get("has_more") is True, ids[-1] if ids else None)
+
+
+def read_batch(value: object) -> BatchObject | None:
+    """Read a Batch object, or return nothing if it is none."""
+    try:
+        batch = BatchObject.model_validate(value)
+    except ValidationError:
+        return None
+    return batch if batch.id else None
+
+
+def read_file(value: object) -> FileObject | None:
+    """Read a File object, or return nothing if it is none."""
+    try:
+        file = FileObject.model_validate(value)
+    except ValidationError:
+        return None
+    return file if file.id else None
+
+
+def provider_batch(
+    batch: BatchObject,
+    states: Mapping[str, ProviderBatchState],
+    *,
+    provider: str,
+    now: datetime,
+) -> ProviderBatch:
+    """Return the batch in our words; `status` in lower case, as all but Azure send it.
+
+    Providers add status words without notice. One that we do not know means that
+    the batch runs: reading it as an end would release jobs that are still being
+    computed, and buy them twice.
+    """
+    status = (batch.status or "").strip().lower()[:_UNKNOWN_WORD_CHARS]
+    state = states.get(status)
+    if state is None:
+        log.warning(
+            "provider.unknown_status",
+            provider=provider,
+            provider_batch_id=batch.id,
+            status=status,
+        )
+        state = ProviderBatchState.RUNNING
+    failure = batch.errors[0] if batch.errors else BatchFailure()
+    files = (batch.output_file_id, batch.error_file_id)
+    return ProviderBatch(
+        id=batch.id,
+        state=state,
+        status=status,
+        created_at=batch.created_at or now,
+        window_ends_at=batch.expires_at,
+        output_file_ids=tuple(dict.fromkeys(file for file in files if file)),
+        error_code=failure.code,
+        error_message=failure.message,
+        error_line=failure.line,
+    )

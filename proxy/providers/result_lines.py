@@ -1,0 +1,196 @@
+"""Lines of OpenAI-shaped result files: cut from a stream, read, and told apart.
+
+A caller gets the answer byte for byte, so an answer is never parsed and written
+again: its span in the line is found, and cut out. JSON parsers do not tell spans;
+the scan here relies on a parser having accepted the whole line before.
+"""
+
+import json
+import re
+from typing import Final
+
+import pydantic_core
+
+from proxy.ports.provider import LineKind, ResultLine
+from proxy.providers import _wire
+
+LINE_BYTES_MAX: Final = 64 * 1024 * 1024
+"""No answer comes near it; it keeps a file without line breaks out of our memory."""
+
+_HEAD_BYTES: Final = 4_096
+"""What is kept of a line beyond the limit: enough for the `custom_id` near its start."""
+
+NO_STATUS: Final = "no_status"
+"""Error code of a line with status 0: seen at OpenAI for calls that were never made."""
+
+Span = tuple[int, int]
+
+_STRING: Final = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+_TOKEN = re.compile(_STRING + rb"|[{}\[\]]", re.DOTALL)
+_KEY = re.compile(rb"[\s,]*+(" + _STRING + rb")\s*+:\s*+", re.DOTALL)
+_SCALAR = re.compile(_STRING + rb"|[^\s,}\]]++", re.DOTALL)
+_CUSTOM_ID = re.compile(
+    rb"\s*+\{(?:\s*+"
+    + _STRING
+    + rb"\s*+:\s*+(?:"
+    + _STRING
+    + rb"|[^\s,{}\[\]\"]++)\s*+,)*?\s*+"
+    + rb'"custom_id"\s*+:\s*+('
+    + _STRING
+    + rb")",
+    re.DOTALL,
+)
+
+
+class LineCutter:
+    """Cuts a stream of bytes into lines, holding back no more than one of them."""
+
+    def __init__(self, *, line_bytes_max: int = LINE_BYTES_MAX) -> None:
+        self._line_bytes_max = line_bytes_max
+        self._begun = bytearray()
+        self._is_skipping = False
+
+    def feed(self, data: bytes) -> list[ResultLine]:
+        """Return the lines that `data` completes."""
+        *complete, rest = data.split(b"\n")
+        lines = [line for piece in complete if (line := self._completed(piece)) is not None]
+        self._begin(rest)
+        return lines
+
+    def end(self) -> list[ResultLine]:
+        """Return the last line, if the stream did not end with a line break."""
+        line = self._completed(b"")
+        return [] if line is None else [line]
+
+    def _begin(self, piece: bytes) -> None:
+        if not self._is_skipping:
+            self._begun += piece
+            if len(self._begun) > self._line_bytes_max:
+                self._is_skipping = True
+                self._begun = self._begun[:_HEAD_BYTES]
+
+    def _completed(self, piece: bytes) -> ResultLine | None:
+        self._begin(piece)
+        line, was_skipping = bytes(self._begun), self._is_skipping
+        self._begun, self._is_skipping = bytearray(), False
+        if was_skipping:
+            return _unreadable(line)
+        return result_line(line) if line.strip() else None
+
+
+def result_line(line: bytes) -> ResultLine:
+    """Read one line; a broken one says so, with its `custom_id` if that can be read.
+
+    An answer counts wherever there is one: it was paid for, whatever else the line
+    says.
+    """
+    parsed = _parsed(line)
+    if not isinstance(parsed, dict):
+        return _unreadable(line)
+    custom_id = parsed.get("custom_id")
+    if not isinstance(custom_id, str) or not custom_id:
+        return _unreadable(line)
+    response, error = parsed.get("response"), parsed.get("error")
+    status = response.get("status_code") if isinstance(response, dict) else None
+    if isinstance(response, dict) and isinstance(status, int) and status > 0:
+        return _answered(line, custom_id, response, status)
+    if error:
+        return _not_executed(custom_id, _wire.error_code(error))
+    if status == 0:
+        return _not_executed(custom_id, NO_STATUS)
+    return ResultLine(kind=LineKind.UNREADABLE, custom_id=custom_id)
+
+
+def body_span(line: bytes) -> Span | None:
+    """Return where the value of `response.body` stands in a line of valid JSON.
+
+    Of equal keys the last counts, as it does for parsers.
+    """
+    return _member(line, line.index(b"{"), (b"response", b"body"))[1]
+
+
+def _answered(line: bytes, custom_id: str, response: dict[str, object], status: int) -> ResultLine:
+    span = body_span(line)
+    if span is None and status < 400:
+        return ResultLine(kind=LineKind.UNREADABLE, custom_id=custom_id)
+    body, request_id = response.get("body"), response.get("request_id")
+    error = body.get("error") if isinstance(body, dict) and status >= 400 else None
+    return ResultLine(
+        kind=LineKind.ANSWERED,
+        custom_id=custom_id,
+        status_code=status,
+        body=line[slice(*span)] if span else b"",
+        request_id=request_id if isinstance(request_id, str) else None,
+        error_code=_wire.error_code(error),
+    )
+
+
+def _not_executed(custom_id: str, code: str | None) -> ResultLine:
+    return ResultLine(kind=LineKind.NOT_EXECUTED, custom_id=custom_id, error_code=code)
+
+
+def _unreadable(line: bytes) -> ResultLine:
+    found = _CUSTOM_ID.match(line)
+    return ResultLine(kind=LineKind.UNREADABLE, custom_id=_text(found[1]) if found else None)
+
+
+def _parsed(line: bytes) -> object:
+    try:
+        return pydantic_core.from_json(line)
+    except ValueError:
+        pass
+    try:
+        # Slower, but takes what the other does not: an answer cut off amid a
+        # surrogate pair ends in half of it, and is an answer all the same.
+        return json.loads(line.decode())
+    except (ValueError, RecursionError):
+        return None
+
+
+def _text(string: bytes) -> str | None:
+    try:
+        text = json.loads(string)
+    except ValueError:
+        return None
+    return text if isinstance(text, str) else None
+
+
+def _member(line: bytes, start: int, path: tuple[bytes, ...]) -> tuple[int, Span | None]:
+    """Walk the object at `start`; return where it ends, and the span of what `path` names."""
+    found = None
+    at = start + 1
+    while key := _KEY.match(line, at):
+        value = key.end()
+        if not _is_name(key[1], path[0]):
+            at = _value_end(line, value)
+        elif len(path) == 1:
+            at = _value_end(line, value)
+            found = (value, at)
+        elif line[value : value + 1] == b"{":
+            at, found = _member(line, value, path[1:])
+        else:
+            at, found = _value_end(line, value), None
+    return line.index(b"}", at) + 1, found
+
+
+def _is_name(string: bytes, name: bytes) -> bool:
+    if b"\\" in string:
+        return _text(string) == name.decode()
+    return string[1:-1] == name
+
+
+def _value_end(line: bytes, start: int) -> int:
+    if line[start : start + 1] not in (b"{", b"["):
+        scalar = _SCALAR.match(line, start)
+        assert scalar, "the line is valid JSON"
+        return scalar.end()
+    depth = 0
+    for token in _TOKEN.finditer(line, start):
+        first = token[0][:1]
+        if first in b"{[":
+            depth += 1
+        elif first in b"}]":
+            depth -= 1
+            if depth == 0:
+                return token.end()
+    raise AssertionError("the line is valid JSON")

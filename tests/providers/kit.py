@@ -1,0 +1,103 @@
+"""What tests of provider adapters need: submissions, credentials, a clock, an upstream."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from itertools import count
+
+from proxy.core.ids import BatchId, CredentialId, OwnerId, mint_batch_id
+from proxy.core.routing import Upstream
+from proxy.ports.jobs import Credential
+from proxy.ports.provider import Provider, ResultLine, Submission
+from proxy.providers.openai_family import OPENAI, OpenAIBatches
+
+T0 = datetime(2026, 11, 23, 12, tzinfo=UTC)
+CHAT = "/v1/chat/completions"
+KEY = "sk-canary-5e7f1c0ffee"
+
+_SERIAL = count(1)
+
+
+class MachineClock:
+    """Real time, for tests against a server that has it too."""
+
+    def now(self) -> datetime:
+        return datetime.fromtimestamp(time.time(), UTC)  # noqa: TID251
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+def make_credential(key: str = KEY, *more: tuple[str, str]) -> Credential:
+    return Credential(
+        id=CredentialId(f"cred-{hash((key, more))}"),
+        owner=OwnerId("owner"),
+        upstream="openai",
+        headers=(("authorization", f"Bearer {key}"), *more),
+    )
+
+
+def make_batch_id() -> BatchId:
+    return mint_batch_id(T0, random=next(_SERIAL).to_bytes(10))
+
+
+def chat_body(text: str, model: str = "gpt-5.4-mini") -> bytes:
+    return b'{"model": "%s", "messages": [{"role": "user", "content": "%s"}]}' % (
+        model.encode(),
+        text.encode(),
+    )
+
+
+def make_submission(
+    provider: Provider,
+    bodies: Sequence[bytes] = (chat_body("hello"),),
+    *,
+    batch_id: BatchId | None = None,
+    endpoint: str = CHAT,
+    headers: tuple[tuple[str, str], ...] = (),
+) -> Submission:
+    """A batch whose n-th line is called `job-<n>` (from 0)."""
+    lines = [framed(provider, f"job-{n}", body, endpoint) for n, body in enumerate(bodies)]
+    return Submission(
+        batch_id=batch_id or make_batch_id(),
+        endpoint=endpoint,
+        model="gpt-5.4-mini",
+        headers=headers,
+        count=len(lines),
+        input_bytes=sum(map(len, lines)),
+        lines=opener(lines),
+    )
+
+
+def framed(provider: Provider, custom_id: str, body: bytes, endpoint: str = CHAT) -> bytes:
+    before, after = provider.frame(custom_id, endpoint)
+    return before + body + after
+
+
+def opener(chunks: Iterable[bytes]) -> Callable[[], AsyncIterator[bytes]]:
+    chunks = list(chunks)
+
+    async def lines() -> AsyncIterator[bytes]:
+        for chunk in chunks:
+            yield chunk
+
+    return lines
+
+
+def openai_at(base_url: str) -> OpenAIBatches:
+    return OpenAIBatches(Upstream.parse("openai", "openai", base_url), OPENAI, clock=MachineClock())
+
+
+async def all_results(
+    provider: Provider, credential: Credential, file_ids: Iterable[str]
+) -> list[ResultLine]:
+    return [
+        line
+        for file_id in file_ids
+        async for chunk in provider.results(credential, file_id)
+        for line in chunk
+    ]
