@@ -9,6 +9,7 @@ byte cuts the caller's connection, as the upstream's own failure would have.
 """
 
 import asyncio
+import logging
 import socket
 import struct
 import time
@@ -20,6 +21,7 @@ from typing import Any, Final
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import HttpVersion11
+from aiohttp.http_exceptions import HttpProcessingError
 
 from proxy.core.dialects import ErrorAnswer
 from proxy.core.errors import ProxyError
@@ -41,12 +43,25 @@ from proxy.ports.upstream import (
 )
 from proxy.web.upgrade import run_tunnel
 
+
+class _WithoutCallersBytes(logging.Filter):
+    """Drops aiohttp's complaints about malformed calls: they quote the header line at fault."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        exc = record.exc_info[1] if record.exc_info else None
+        return not isinstance(exc, HttpProcessingError)
+
+
+_server_logger = logging.getLogger("proxy.web.server")
+_server_logger.addFilter(_WithoutCallersBytes())
+
 SERVER_OPTIONS: Final[dict[str, Any]] = {
     # Without it, a caller who leaves goes on being served, and billed.
     "handler_cancellation": True,
     # A compressed request body must reach the upstream as it was sent.
     "auto_decompress": False,
     "access_log": None,
+    "logger": _server_logger,
     # Keys, cookies and baggage make long fields; nginx stops at 8 KB a line, node at 16 KB.
     "max_line_size": 32768,
     "max_field_size": 32768,
@@ -92,7 +107,7 @@ class Forwarded:
     first_byte_s: float | None
     """Until the upstream's final head was there."""
     duration_s: float
-    error: ProxyError | None
+    error: UpstreamUnavailableError | None
 
 
 class RelayedResponse(web.StreamResponse):
@@ -118,7 +133,14 @@ class Forwarder:
         *,
         error_response: ErrorResponder,
         on_done: Callable[[Forwarded], None],
+        upload_idle_s: float = 300.0,
     ) -> None:
+        """`upload_idle_s` bounds the pause between two pieces of a caller's body.
+
+        It is also what ends a body whose chunks are malformed: aiohttp's parser
+        does not tell that to whoever reads the body.
+        """
+        self._upload_idle_s = upload_idle_s
         self._client = client
         self._error_response = error_response
         self._on_done = on_done
@@ -138,7 +160,7 @@ class Forwarder:
         case. What is returned was sent already. `on_done` is called exactly
         once, also if this is cancelled because the caller left.
         """
-        call = _Call(request, route)
+        call = _Call(request, route, self._upload_idle_s)
         try:
             return await self._relay(call, body, without)
         except (asyncio.CancelledError, ConnectionError, BodySourceError) as exc:
@@ -182,14 +204,15 @@ class Forwarder:
 class _Call:
     """The caller's side of one forwarded call, and what is to be told about it."""
 
-    def __init__(self, request: web.BaseRequest, route: Route) -> None:
+    def __init__(self, request: web.BaseRequest, route: Route, upload_idle_s: float) -> None:
+        self._upload_idle_s = upload_idle_s
         self.request = request
         self.route = route
         self.started = time.perf_counter()
         self.first_byte_s: float | None = None
         self.outcome = Outcome.CALLER_LEFT
         self.status: int | None = None
-        self.error: ProxyError | None = None
+        self.error: UpstreamUnavailableError | None = None
         self.response: UpstreamResponse | None = None
         self.bytes_up = 0
         self.bytes_down = 0
@@ -233,7 +256,8 @@ class _Call:
         content = self.request.content
         while True:
             try:
-                piece = await content.readany()
+                async with asyncio.timeout(self._upload_idle_s):
+                    piece = await content.readany()
             except asyncio.CancelledError:
                 raise
             except Exception as exc:

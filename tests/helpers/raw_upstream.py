@@ -24,6 +24,7 @@ class Message:
     body: bytes = b""
     framing: str = "none"
     complete: bool = True
+    trailers: bytes = b""
 
     @property
     def start_line(self) -> bytes:
@@ -86,7 +87,7 @@ async def _read_until_close(reader: asyncio.StreamReader, head: bytes) -> Messag
 
 
 async def _read_chunked(reader: asyncio.StreamReader, head: bytes) -> Message:
-    framed, body = b"", b""
+    framed, body, trailers = b"", b"", b""
     try:
         while True:
             size_line = await reader.readuntil(b"\r\n")
@@ -94,16 +95,23 @@ async def _read_chunked(reader: asyncio.StreamReader, head: bytes) -> Message:
             size = int(size_line.split(b";")[0], 16)
             if size == 0:
                 break
-            data = await reader.readexactly(size + 2)
-            framed += data
-            body += data[:-2]
-        while True:
-            line = await reader.readuntil(b"\r\n")
-            framed += line
-            if line == b"\r\n":
-                return Message(head, framed, body, "chunked")
+            data = await _read_exactly(reader, size)
+            body += data
+            if len(data) < size:
+                return Message(head, framed + data, body, "chunked", complete=False)
+            framed += data + await reader.readexactly(2)
+        while (line := await reader.readuntil(b"\r\n")) != b"\r\n":
+            trailers += line
+        return Message(head, framed + trailers + b"\r\n", body, "chunked", trailers=trailers)
     except (asyncio.IncompleteReadError, ConnectionError):
         return Message(head, framed, body, "chunked", complete=False)
+
+
+async def _read_exactly(reader: asyncio.StreamReader, size: int) -> bytes:
+    try:
+        return await reader.readexactly(size)
+    except asyncio.IncompleteReadError as exc:
+        return exc.partial
 
 
 @dataclass

@@ -45,6 +45,7 @@ async def running_proxy(
     dialect: str = "openai",
     base_path: str = "",
     without: frozenset[bytes] = frozenset(),
+    upload_idle_s: float = 300.0,
 ) -> AsyncIterator[RunningProxy]:
     """Serve `/up/…` from the upstream on the given port, and `/up/v1` to SDKs."""
     base_url = f"http://127.0.0.1:{upstream_port}{base_path}"
@@ -58,6 +59,7 @@ async def running_proxy(
                 DIALECTS[name].family if name in DIALECTS else Family.OPENAI, error
             ),
             on_done=running.done.append,
+            upload_idle_s=upload_idle_s,
         )
 
         async def handle(request: web.BaseRequest) -> web.StreamResponse:
