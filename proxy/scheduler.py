@@ -1,0 +1,113 @@
+"""Run every background pass again and again, until the service stops.
+
+Passes are driven by time; a wake-up only brings the next one forward. So a lost
+wake-up costs an interval, and nothing that matters may depend on one.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+import structlog
+
+from proxy.core.errors import ProxyError
+from proxy.ports.clock import Clock
+from proxy.telemetry import Metrics
+
+log = structlog.get_logger()
+
+REST: Final = timedelta(milliseconds=100)
+"""Least pause between two passes: however often it is woken, a pass then sees what
+gathered meanwhile instead of running once for each arrival."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One background activity."""
+
+    name: str
+    """In log events, in metrics, and for `Scheduler.wake`, e.g. `flush`."""
+
+    interval: timedelta
+    """Pause between the end of one pass and the start of the next."""
+
+    run_once: Callable[[], Awaitable[int]]
+    """One bounded pass; returns how many records it moved."""
+
+    rest: timedelta = REST
+
+
+class Scheduler:
+    """Runs passes beside each other, each never more than once at a time.
+
+    A `ProxyError` is logged and counted, and the next pass goes on. Anything
+    else is a bug: it cancels the others and comes out of `run`, since a pass
+    that hides a bug loses jobs.
+    """
+
+    def __init__(
+        self,
+        passes: Iterable[Pass],
+        *,
+        clock: Clock,
+        metrics: Metrics,
+        jitter: Callable[[], float] = lambda: 1.0,
+    ) -> None:
+        """`jitter` draws a factor on each pause, around 1.0, so that a fleet spreads out."""
+        self._passes = tuple(passes)
+        self._clock = clock
+        self._metrics = metrics
+        self._jitter = jitter
+        self._stop = asyncio.Event()
+        self._nudges: Mapping[str, asyncio.Event] = {
+            one.name: asyncio.Event() for one in self._passes
+        }
+        assert len(self._nudges) == len(self._passes), "two passes of the same name"
+
+    def wake(self, name: str) -> None:
+        """Let the pass run soon, instead of at the end of its pause."""
+        self._nudges[name].set()
+
+    def stop(self) -> None:
+        """Start no more passes. Those in progress run to their end."""
+        self._stop.set()
+        for nudge in self._nudges.values():
+            nudge.set()
+
+    async def run(self) -> None:
+        """Run all passes until `stop` was called and the last one is over."""
+        async with asyncio.TaskGroup() as tasks:
+            for one in self._passes:
+                tasks.create_task(self._repeat(one), name=f"pass:{one.name}")
+
+    async def _repeat(self, one: Pass) -> None:
+        nudge = self._nudges[one.name]
+        while not self._stop.is_set():
+            # Cleared before the pass: what happens during it may have come too
+            # late for it, and must lead to another one.
+            nudge.clear()
+            await self._run_once(one)
+            await _wait(self._stop, one.rest)
+            await _wait(nudge, (one.interval - one.rest) * self._jitter())
+
+    async def _run_once(self, one: Pass) -> None:
+        begun = self._clock.monotonic()
+        try:
+            moved = await one.run_once()
+        except ProxyError as exc:
+            self._metrics.count("pass_failed", name=one.name, code=exc.code)
+            log.warning("pass.failed", name=one.name, code=exc.code, error=str(exc), hint=exc.hint)
+        else:
+            log.debug("pass.done", name=one.name, moved=moved)
+        finally:
+            self._metrics.observe("pass_seconds", self._clock.monotonic() - begun, name=one.name)
+
+
+async def _wait(event: asyncio.Event, pause: timedelta) -> None:
+    """Return once `event` is set, or after `pause`."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(max(0.0, pause.total_seconds())):
+            await event.wait()

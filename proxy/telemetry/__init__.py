@@ -1,0 +1,19 @@
+"""What the service tells its operators: log events and metrics, each a closed list.
+
+No body, no credential and no prompt ever gets in here. Metrics are named after
+the events: `batch.submitted` is counted as `offramp_batch_submitted_total`.
+"""
+
+from proxy.telemetry.events import EVENTS, UnlistedEventError
+from proxy.telemetry.logs import set_up_logging
+from proxy.telemetry.metrics import METRICS, Metrics, Snapshot, render
+
+__all__ = [
+    "EVENTS",
+    "METRICS",
+    "Metrics",
+    "Snapshot",
+    "UnlistedEventError",
+    "render",
+    "set_up_logging",
+]

@@ -1,0 +1,105 @@
+"""Every event that the service logs: `noun.past_participle`, a closed list.
+
+Operators alert on these names, so a new one is added here on purpose and none
+is renamed.
+"""
+
+from typing import Final
+
+UNLISTED: Final = "event.unlisted"
+"""Stands in for a name that is not in the list."""
+
+EVENTS: Final = frozenset(
+    {
+        # One line per call.
+        "call.deferred",
+        "call.failed",
+        "call.forwarded",
+        "call.refused",
+        "call.unanswered",
+        "call.unrecorded",
+        # Jobs.
+        "job.accepted",
+        "job.answered_late",
+        "job.called",
+        "job.cancelled",
+        "job.claimed",
+        "job.completed",
+        "job.deleted",
+        "job.ended",
+        "job.escalated",
+        "job.expired",
+        "job.failed",
+        "job.released",
+        "job.rerouted",
+        "job.rescued",
+        "jobs.pruned",
+        "claim.failed",
+        "claim.mismatched",
+        "store.unanswered",
+        # Batches.
+        "batch.absent",
+        "batch.adopted",
+        "batch.cancelled",
+        "batch.ended",
+        "batch.filled",
+        "batch.ingested",
+        "batch.lost",
+        "batch.put_back",
+        "batch.rejected",
+        "batch.released",
+        "batch.sealed",
+        "batch.settled",
+        "batch.stranded",
+        "batch.submitted",
+        "batch.throttled",
+        "batch.twin_found",
+        "batch.unclear",
+        "batch.unreached",
+        "batch.unread",
+        "batch.unreadable",
+        "batch.uploaded",
+        "file.kept",
+        "line.ignored",
+        "provider.unknown_status",
+        # Credentials.
+        "credential.checked",
+        "credential.paused",
+        "credential.resumed",
+        "credential.skipped",
+        # Webhooks.
+        "webhook.delivered",
+        "webhook.failed",
+        # The instance.
+        "instance.drained",
+        "instance.failed",
+        "instance.started",
+        "instance.stopped",
+        "drain.requested",
+        "lease.lost",
+        "pass.done",
+        "pass.failed",
+        "pass.stopped",
+        "policies.kept",
+        "policies.loaded",
+        "request.refused",
+        "step.failed",
+        "store.opened",
+        # Logging itself.
+        UNLISTED,
+        "library.logged",
+        "log.dropped",
+    }
+)
+
+
+class UnlistedEventError(AssertionError):
+    """An event was logged whose name is not in the list."""
+
+    def __init__(self, name: object) -> None:
+        super().__init__(f"event {name!r} is not in proxy.telemetry.events.EVENTS")
+
+
+def is_listed(name: object) -> bool:
+    """Tell whether `name` is one of our events."""
+    return isinstance(name, str) and name in EVENTS

@@ -1,0 +1,83 @@
+"""The second line of defence: what looks like a credential does not leave in a log line.
+
+The first is that nobody logs one. Names are judged before values, since a token
+of an unknown shape is recognised by its name alone.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+HIDDEN: Final = "***"
+
+_DEPTH_MAX: Final = 4
+
+_SECRET_NAMES: Final = frozenset(
+    {
+        "api_key",
+        "apikey",
+        "authorization",
+        "cookie",
+        "passwd",
+        "password",
+        "secret",
+        "secret_key",
+        "set_cookie",
+        "token",
+        "x_api_key",
+        "x_goog_api_key",
+    }
+)
+_SECRET_ENDS: Final = ("_token", "_secret", "_password", "_api_key", "_authorization")
+
+# Shapes that the vendors document, the schemes of RFC 9110 (section 11.6.2),
+# user information in a URL, and the query parameters that carry keys.
+_SECRET_TEXT: Final = re.compile(
+    r"""
+      \b(?:sk|gsk|xai|pplx|whsec|hf|r8)[-_][A-Za-z0-9_\-+/=]{8,}
+    | \bAIza[0-9A-Za-z_\-]{16,}
+    | \bya29\.[0-9A-Za-z_\-]+
+    | \beyJ[0-9A-Za-z_\-]+\.[0-9A-Za-z_\-]+\.[0-9A-Za-z_\-]*
+    | \b(?:Bearer|Basic)\s+[^\s"',]{6,}
+    | (?<=://)[^/\s@]+@
+    | (?<=[?&])(?:key|api[-_]?key|access_token|token|sig)=[^&\s"']+
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+
+
+def is_secret_name(name: str) -> bool:
+    """Tell whether a fact of that name would be a credential."""
+    plain = name.lower().replace("-", "_")
+    return plain in _SECRET_NAMES or plain.endswith(_SECRET_ENDS)
+
+
+def redacted(value: object, *, depth: int = 0) -> object:
+    """Return `value` as it may be logged: plain data, with credentials as `***`.
+
+    Bytes are never text that we made, so only their number is kept.
+    """
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, bytes | bytearray | memoryview):
+        return f"<{len(value)} bytes>"
+    if isinstance(value, str):
+        return _SECRET_TEXT.sub(HIDDEN, value)
+    if depth < _DEPTH_MAX:
+        if isinstance(value, Mapping):
+            return {str(name): _fact(str(name), below, depth + 1) for name, below in value.items()}
+        if isinstance(value, list | tuple | set | frozenset):
+            return [redacted(item, depth=depth + 1) for item in value]
+    return _SECRET_TEXT.sub(HIDDEN, str(value))
+
+
+def redact_facts(facts: Mapping[str, object]) -> dict[str, object]:
+    """Return all facts of a log line as they may be written."""
+    return {name: _fact(name, value, 0) for name, value in facts.items()}
+
+
+def _fact(name: str, value: object, depth: int) -> object:
+    # A number or a flag is no credential, whatever it is called.
+    if is_secret_name(name) and value is not None and not isinstance(value, bool | int | float):
+        return HIDDEN
+    return redacted(value, depth=depth)
