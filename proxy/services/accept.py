@@ -1,0 +1,347 @@
+"""Make a call a job: durable before anybody is told, and the same job for the same key."""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final
+
+import structlog
+
+from proxy.core.dialects import Dialect, Endpoint, RawHeaders, pick_headers
+from proxy.core.errors import CallerError
+from proxy.core.ids import RANDOM_BYTES, SHARDS, CredentialId, mint_job_id
+from proxy.core.job import AnswerMode, Job
+from proxy.core.lanes import (
+    BatchKey,
+    Lane,
+    LaneChoice,
+    LaneFacts,
+    LaneTimes,
+    choose_lane,
+    format_duration,
+)
+from proxy.core.repeats import WAITER_LEASE, fingerprint, run_key
+from proxy.ports.batches import UnbatchableStore
+from proxy.ports.clock import Clock, KeyedHash
+from proxy.ports.jobs import Acceptance, CredentialStore, JobStore, NewJob
+from proxy.ports.provider import Provider
+from proxy.services.accounts import Accounts
+from proxy.services.admission import Admitted, ParsedBody, admit
+from proxy.services.owners import Caller
+
+log = structlog.get_logger()
+
+LINE_FRAME_BYTES: Final = 512
+"""Kept free in a line for what stands around the body: ID, method and path."""
+
+DIRECT_HEADERS: Final = ("openai-beta",)
+"""Headers that change an answer and belong to no batch as a whole.
+
+A closed list: any other could hold a credential, and these are stored in clear.
+"""
+
+MAX_OCCURRENCES: Final = 200_000
+"""How many different calls of runs are counted, some 50 MB.
+
+Beyond that the longest unused is forgotten: if that very call comes once more in
+its run, it is answered with its first job.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeferralSettings:
+    """What the operator configured about deferring."""
+
+    default_deadline: timedelta = timedelta(hours=26)
+    """A provider's window of 24 h, and time to act after it."""
+
+    max_deadline: timedelta = timedelta(days=30)
+    """A later one is cut to this: it says when the result must be there at the latest."""
+
+    max_body_bytes: int = 32 * 1024 * 1024
+    """Of any call; a provider's own limit of a line counts beside it."""
+
+    ephemeral: bool = False
+    """Whether the store goes with the machine: then a job ID would promise too much."""
+
+    anonymous: frozenset[str] = frozenset()
+    """Upstreams at which calls without a credential may be deferred."""
+
+    webhooks: Mapping[str, frozenset[str] | None] = field(default_factory=dict)
+    """Names of endpoints, and which owners each serves; all if it does not say."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeferredCall:
+    """A call that was decided to be deferred."""
+
+    caller: Caller
+    dialect: Dialect
+    endpoint: Endpoint
+    target: str
+    """Raw target at the upstream, less credentials."""
+
+    headers: RawHeaders
+    admitted: Admitted
+    fingerprint: str
+    answer: AnswerMode
+    decided_by: str
+    deadline: timedelta | datetime | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    webhook: str | None = None
+    run: str | None = None
+    idempotency_key: str | None = None
+    retry_count: int = 0
+
+
+def call_fingerprint(
+    caller: Caller, dialect: Dialect, *, target: str, headers: RawHeaders, body: bytes
+) -> str:
+    """Return what a call and its repeats share; `target` comes without credentials."""
+    names = (*dialect.billing_headers, *dialect.batch_headers, *DIRECT_HEADERS)
+    return fingerprint(
+        owner=caller.owner,
+        upstream=caller.credential.upstream,
+        target=target,
+        headers=pick_headers(names, headers),
+        body=body,
+    )
+
+
+class Acceptor:
+    """Accepts calls. `run_once` is a pass of some seconds."""
+
+    def __init__(  # noqa: PLR0913 - collaborators, each by its name
+        self,
+        *,
+        jobs: JobStore,
+        credentials: CredentialStore,
+        unbatchable: UnbatchableStore,
+        providers: Mapping[str, Provider],
+        accounts: Accounts,
+        keyed_hash: KeyedHash,
+        clock: Clock,
+        random: Callable[[int], bytes],
+        settings: DeferralSettings,
+        times: LaneTimes | None = None,
+    ) -> None:
+        """`providers` has the batch API of each upstream that has one, by its name."""
+        self._jobs = jobs
+        self._credentials = credentials
+        self._unbatchable_store = unbatchable
+        self._providers = providers
+        self._accounts = accounts
+        self._hash = keyed_hash
+        self._clock = clock
+        self._random = random
+        self._settings = settings
+        self._times = times or LaneTimes()
+        self._unbatchable: Mapping[tuple[CredentialId, str, str], datetime] = {}
+        self._occurrences: OrderedDict[bytes, int] = OrderedDict()
+
+    def admit(self, parsed: ParsedBody, endpoint: Endpoint, *, upstream: str) -> Admitted:
+        """Return what becomes of the body, bounded by what the upstream's batches take.
+
+        Raises:
+            CallerError: in the provider's terms, if it would refuse the call anyway.
+        """
+        limit = self._settings.max_body_bytes
+        provider = self._providers.get(upstream)
+        if provider is not None and endpoint.batched:
+            line = provider.limits(endpoint.path).max_line_bytes
+            limit = min(limit, line - LINE_FRAME_BYTES)
+        return admit(parsed, endpoint, max_line_bytes=limit)
+
+    async def accept(self, call: DeferredCall) -> Acceptance:
+        """Make the call a durable job, or return the one that its key stands for.
+
+        Raises:
+            CallerError: if it cannot be deferred as it is; nothing was written.
+            OverloadedError: if too much is pending; nothing was written.
+            StoreError: if the store failed. Whether the job is durable is then not
+                known; without an answer about it, nobody waits for it.
+        """
+        now = self._clock.now()
+        deadline = self._deadline(call.deadline, now)
+        self._check(call, deadline)
+        choice = self._choose(call, deadline, now)
+        key = self._idempotency_key(call)
+        job = self._job(call, choice, deadline, now, place=key or call.fingerprint)
+        new = NewJob(
+            job=job,
+            body=call.admitted.line_body,
+            retry_count=call.retry_count,
+            waiter_until=now + WAITER_LEASE,
+            idempotency_key=key,
+        )
+        with self._accounts.reserve(call.caller, job.body_bytes):
+            # First of the two: a job whose credential is not known could never run.
+            await self._credentials.remember(call.caller.credential)
+            acceptance = await self._jobs.accept(new)
+        _check_same(acceptance, job)
+        _log_accepted(acceptance, call)
+        return acceptance
+
+    async def run_once(self) -> int:
+        """Read anew which models cannot be batched; return how many are known.
+
+        Raises:
+            StoreError: if the store is away; what was known stays.
+        """
+        self._unbatchable = await self._unbatchable_store.known(now=self._clock.now())
+        return len(self._unbatchable)
+
+    def _deadline(self, asked: timedelta | datetime | None, now: datetime) -> datetime:
+        settings = self._settings
+        if isinstance(asked, datetime):
+            deadline = asked
+        else:
+            deadline = now + (settings.default_deadline if asked is None else asked)
+        return min(deadline, now + settings.max_deadline)
+
+    def _check(self, call: DeferredCall, deadline: datetime) -> None:
+        caller, settings = call.caller, self._settings
+        upstream = caller.credential.upstream
+        if settings.ephemeral and call.answer is not AnswerMode.WAIT:
+            raise CallerError(
+                "jobs are not kept durably here, so a call can only be deferred with "
+                "`X-Deferrable: wait`",
+                param="X-Deferrable",
+                code="not_durable",
+            )
+        if caller.anonymous and upstream not in settings.anonymous:
+            raise CallerError(
+                f"without a credential nothing can be deferred at {upstream!r}, "
+                "unless it is configured with `anonymous: true`",
+                code="credential_required",
+            )
+        if caller.expires_at is not None and caller.expires_at < deadline:
+            raise CallerError(
+                f"the token expires at {caller.expires_at:%Y-%m-%dT%H:%M:%SZ}, before the "
+                f"deadline {deadline:%Y-%m-%dT%H:%M:%SZ}: ask for an earlier deadline, "
+                "or use a credential that lasts",
+                param="X-Deferrable-Deadline",
+                code="credential_expires",
+            )
+        if call.webhook is not None:
+            self._check_webhook(call.webhook, caller)
+
+    def _check_webhook(self, name: str, caller: Caller) -> None:
+        owners = self._settings.webhooks.get(name, frozenset())
+        if owners is not None and owners.isdisjoint(caller.names):
+            # One answer for both, so that nobody learns the names of others.
+            raise CallerError(
+                f"no webhook {name!r} is configured for this caller",
+                param="X-Deferrable-Webhook",
+                code="unknown_webhook",
+            )
+
+    def _choose(self, call: DeferredCall, deadline: datetime, now: datetime) -> LaneChoice:
+        credential, endpoint = call.caller.credential, call.endpoint
+        if "?" in call.target and endpoint.batched:
+            return LaneChoice(Lane.INTERACTIVE, "a batch cannot carry the query of the call")
+        place = (credential.id, endpoint.path, call.admitted.model)
+        facts = LaneFacts(
+            has_batch=endpoint.batched and credential.upstream in self._providers,
+            unbatchable_until=self._unbatchable.get(place),
+            times=self._times,
+        )
+        choice = choose_lane(deadline, facts, now=now)
+        paused_at = self._accounts.paused_at(credential.id)
+        if paused_at is None:
+            return choice
+        since = format_duration(now - paused_at)
+        return LaneChoice(
+            choice.lane, f"{choice.reason}; the upstream refuses the credential since {since}"
+        )
+
+    def _idempotency_key(self, call: DeferredCall) -> str | None:
+        """Return the caller's key, or that of the call within its run, hashed."""
+        if call.idempotency_key is not None:
+            key = call.idempotency_key
+        elif call.run is not None:
+            key = run_key(call.run, call.fingerprint, self._occurrence(call.run, call.fingerprint))
+        else:
+            return None
+        kind = "key" if call.idempotency_key is not None else "run"
+        return self._hash.digest("idempotency", kind, call.caller.owner, key)
+
+    def _occurrence(self, run: str, call_fingerprint: str) -> int:
+        """Count one more call of the run; the fingerprint tells owners apart."""
+        place = hashlib.sha256(f"{call_fingerprint}:{run}".encode()).digest()[:16]
+        count = self._occurrences.pop(place, 0) + 1
+        self._occurrences[place] = count
+        if len(self._occurrences) > MAX_OCCURRENCES:
+            self._occurrences.popitem(last=False)
+        return count
+
+    def _job(
+        self,
+        call: DeferredCall,
+        choice: LaneChoice,
+        deadline: datetime,
+        now: datetime,
+        *,
+        place: str,
+    ) -> Job:
+        shard = int.from_bytes(hashlib.sha256(place.encode()).digest()[:8]) % SHARDS
+        admitted, credential = call.admitted, call.caller.credential
+        return Job(
+            id=mint_job_id(now, shard=shard, random=self._random(RANDOM_BYTES)),
+            owner=call.caller.owner,
+            accepted_at=now,
+            deadline=deadline,
+            key=BatchKey(
+                lane=choice.lane,
+                upstream=credential.upstream,
+                credential=credential.id,
+                endpoint=call.endpoint.path,
+                model=admitted.model,
+                headers=pick_headers(call.dialect.batch_headers, call.headers),
+            ),
+            lane=choice.lane,
+            lane_reason=choice.reason,
+            target=call.target,
+            answer=call.answer,
+            decided_by=call.decided_by,
+            tags=call.tags,
+            webhook=call.webhook,
+            fingerprint=call.fingerprint,
+            body_bytes=len(admitted.line_body),
+            tokens=admitted.tokens,
+            affinity=admitted.affinity,
+            headers=dict(pick_headers(DIRECT_HEADERS, call.headers)),
+        )
+
+
+def _check_same(acceptance: Acceptance, job: Job) -> None:
+    if acceptance.created or acceptance.job.fingerprint == job.fingerprint:
+        return
+    raise CallerError(
+        f"the idempotency key stands for another call, that of job {acceptance.job.id}",
+        param="Idempotency-Key",
+        code="idempotency_key_reused",
+        http_status=422,
+    )
+
+
+def _log_accepted(acceptance: Acceptance, call: DeferredCall) -> None:
+    job = acceptance.job
+    log.info(
+        "job.accepted",
+        job_id=job.id,
+        created=acceptance.created,
+        owner=job.owner,
+        upstream=job.key.upstream,
+        endpoint=job.key.endpoint,
+        model=job.key.model,
+        lane=job.lane.value,
+        reason=job.lane_reason,
+        decided_by=call.decided_by,
+        answer=call.answer.value,
+        deadline=job.deadline.isoformat(),
+        body_bytes=job.body_bytes,
+        tokens=job.tokens,
+    )

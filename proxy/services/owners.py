@@ -1,0 +1,154 @@
+"""Who calls, by hashes alone; whose token is genuine; and how much each may have pending.
+
+An owner is the keyed hash of a token's value, or the name that the configuration
+gives to several. Nothing here asks the store on a call's path: what is known of
+credentials and of pending jobs is a copy in memory, which passes refresh.
+"""
+
+import hashlib
+import hmac
+import json
+from base64 import urlsafe_b64decode
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+from urllib.parse import unquote_plus
+
+from proxy.core.dialects import DIALECTS, Dialect, Presented, RawHeaders, presented_credential
+from proxy.core.ids import CredentialId, OwnerId
+from proxy.ports.clock import KeyedHash
+from proxy.ports.jobs import Credential
+
+ANONYMOUS: Final = OwnerId("anonymous")
+"""Whoever calls without a credential. A hash is longer, so no token has this owner."""
+
+_HASH_PREFIX: Final = "sha256:"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who makes a call, as far as its headers tell."""
+
+    owner: OwnerId
+    credential: Credential
+    """What its deferred calls are made with; empty headers if it presented none."""
+
+    anonymous: bool
+    names: frozenset[str]
+    """By what rules may name the owner: the configured name, if any, and the hash."""
+
+    expires_at: datetime | None = None
+    """When the token says that it ends, if it is one that says so."""
+
+
+class Owners:
+    """Tells callers apart. Holds no token, and compares in constant time."""
+
+    def __init__(self, *, keyed_hash: KeyedHash, names: Mapping[str, str]) -> None:
+        """`names` gives the owner's name for each configured `credential_hash`."""
+        self._hash = keyed_hash
+        self._names = dict(names)
+
+    def identify(self, presented: Presented | None, upstream: str) -> Caller:
+        """Return who presents this at `upstream`."""
+        if presented is None:
+            credential_id = CredentialId(self._hash.digest("credential", upstream))
+            credential = Credential(
+                id=credential_id, owner=ANONYMOUS, upstream=upstream, headers=()
+            )
+            return Caller(owner=ANONYMOUS, credential=credential, anonymous=True, names=frozenset())
+        owner, names = self._owner(presented.token)
+        billing = [part for pair in presented.billing for part in pair]
+        credential = Credential(
+            id=CredentialId(self._hash.digest("credential", upstream, presented.token, *billing)),
+            owner=owner,
+            upstream=upstream,
+            headers=presented.headers,
+        )
+        return Caller(
+            owner=owner,
+            credential=credential,
+            anonymous=False,
+            names=names,
+            expires_at=token_expiry(presented.token),
+        )
+
+    def of_request(self, headers: RawHeaders, target: str) -> tuple[OwnerId, ...]:
+        """Return every owner that the headers prove, whichever provider they are meant for.
+
+        A request about a job need not look like one to the job's upstream. Without
+        any token it is the anonymous owner's.
+        """
+        found = (
+            presented_credential(dialect, headers, query_key=query_key(target))
+            for dialect in _FAMILIES
+        )
+        tokens = dict.fromkeys(presented.token for presented in found if presented is not None)
+        return tuple(self._owner(token)[0] for token in tokens) or (ANONYMOUS,)
+
+    def _owner(self, token: str) -> tuple[OwnerId, frozenset[str]]:
+        hashed = self._hash.digest("owner", token)
+        # Every configured hash is compared, so that the time tells nothing of them.
+        presented = credential_hash(token)
+        matches = [
+            name for known, name in self._names.items() if hmac.compare_digest(known, presented)
+        ]
+        owner = matches[0] if matches else hashed
+        return OwnerId(owner), frozenset({owner, hashed, presented})
+
+
+_FAMILIES: Final[tuple[Dialect, ...]] = tuple(DIALECTS.values())
+
+
+def credential_hash(token: str) -> str:
+    """Return a token's hash as the configuration names it.
+
+    Plain SHA-256, so that it can be made anywhere. Providers' tokens are long and
+    random, hence not to be found by trying; they are not passwords.
+    """
+    return _HASH_PREFIX + hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def owns(owner: OwnerId, owners: Iterable[OwnerId]) -> bool:
+    """Return whether `owner` is one of `owners`, in a time that tells nothing of them."""
+    wanted = owner.encode()
+    return sum(hmac.compare_digest(wanted, candidate.encode()) for candidate in owners) > 0
+
+
+def query_key(target: str) -> str | None:
+    """Return the value of `?key=`, by which Gemini's API takes a credential."""
+    _, _, query = target.partition("?")
+    for pair in query.split("&"):
+        name, _, value = pair.partition("=")
+        if name == "key" and value:
+            return unquote_plus(value)
+    return None
+
+
+def token_expiry(token: str) -> datetime | None:
+    """Return when a JSON Web Token ends (RFC 7519, `exp`); nothing for any other token.
+
+    The signature is not checked: who lies here harms only the own job.
+    """
+    parts = token.split(".")
+    if len(parts) != 3:
+        return None
+    header, claims = _claims(parts[0]), _claims(parts[1])
+    if "alg" not in header:
+        return None
+    expires = claims.get("exp")
+    if not isinstance(expires, int | float) or isinstance(expires, bool):
+        return None
+    try:
+        return datetime.fromtimestamp(expires, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def _claims(segment: str) -> Mapping[str, object]:
+    try:
+        decoded = json.loads(urlsafe_b64decode(segment + "=" * (-len(segment) % 4)))
+    except (ValueError, RecursionError):
+        return {}
+    return decoded if isinstance(decoded, dict) else {}
