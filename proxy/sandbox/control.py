@@ -143,8 +143,7 @@ class Control:
 
     async def _advance(self, request: web.Request) -> Any:
         asked = _Advance.model_validate_json(await request.read())
-        self._engine.clock.advance(asked.seconds)
-        await self._engine.workers.settle()
+        await self._engine.advance(asked.seconds)
         return {"now": self._engine.clock.now()}
 
     async def _change_key(self, request: web.Request) -> Any:

@@ -118,6 +118,12 @@ class Engine:
     workers: Workers
     directory: Path
 
+    async def advance(self, seconds: float) -> None:
+        """Move the clock, having done all that was due before and doing all that is due then."""
+        await self.workers.settle()
+        self.clock.advance(seconds)
+        await self.workers.settle()
+
     def bill(
         self,
         execution: Execution,

@@ -56,7 +56,10 @@ class BatchFault:
     nth: int = 1
     count: int | None = 1
     stick_in: Literal["validating", "in_progress", "finalizing", "cancelling"] | None = None
-    """Never leave that status until the fault is removed, not even at `expires_at`."""
+    """Never leave that status until the fault is removed, not even at `expires_at`.
+
+    A batch that is released after its window expires then, with what is finished.
+    """
     vanish: Literal["not_found", "error_body"] | None = None
     """Not listed; retrieved as 404, or as 200 with an `error` member only."""
     shown_status: str | None = None

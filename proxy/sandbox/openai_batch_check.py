@@ -20,7 +20,7 @@ from proxy.sandbox.openai_plain import embedding_inputs
 from proxy.sandbox.settings import BATCH_LINES_MAX, SandboxSettings
 from proxy.sandbox.wire import ApiError
 
-SLICE_S: Final = 0.004
+SLICE_S: Final = 0.002
 """Longest time that work on lines holds the event loop, so that other calls are answered."""
 
 

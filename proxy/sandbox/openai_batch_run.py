@@ -51,6 +51,8 @@ class BatchRun:
         self._batch = batch
         self._enqueued = enqueued
         self._expiry = batch.expires_at
+        self._held_to = 0.0
+        """When a fault that held the batch was last lifted; nothing ends before that."""
 
     async def run(self) -> None:
         """Live through the batch; returns once it is terminal."""
@@ -198,27 +200,30 @@ class BatchRun:
     async def _reach(self, due: float, stage: str) -> float:
         """Wait for `due`, and for the end of any fault that holds the batch in `stage`.
 
-        Returns the time reached: `due`, or the present if the batch was held beyond it. Raises
+        Returns the time reached: `due`, or when the batch was released if that was later. Raises
         `_StoppedError` if a cancel or the end of the window came first.
         """
-        was_held = False
         while True:
-            is_held, now = self._is_held(stage), self._engine.clock.now()
-            if not is_held and due <= min(now, self._stop_at(stage)):
-                return now if was_held else due
+            is_held, reached = self._is_held(stage), max(due, self._held_to)
+            if not is_held and reached <= min(self._engine.clock.now(), self._stop_at(stage)):
+                return reached
             self._raise_if_stopped(stage)
-            was_held = was_held or (is_held and now >= due)
-            await self._rest(math.inf if is_held else min(due, self._stop_at(stage)))
+            await self._rest(self._stop_at(stage) if is_held else min(due, self._stop_at(stage)))
+            if is_held:
+                self._held_to = self._engine.clock.now()
 
     async def _wound_up(self, stopped: _StoppedError) -> float:
         """Wait until a stopped batch is over; a cancelled one takes a while. Return when."""
         if stopped.status != "cancelled":
             return stopped.at
-        due, was_held = stopped.at + self._engine.settings.cancel_s, False
+        due = stopped.at + self._engine.settings.cancel_s
         while self._engine.clock.now() < due or self._is_held("cancelling"):
-            was_held = was_held or self._is_held("cancelling")
-            await self._rest(math.inf if self._is_held("cancelling") else due)
-        return self._engine.clock.now() if was_held else due
+            if self._is_held("cancelling"):
+                await self._rest(math.inf)
+                self._held_to = self._engine.clock.now()
+            else:
+                await self._rest(due)
+        return max(due, self._held_to)
 
     def _stop_at(self, stage: str) -> float:
         """When a cancel or the end of the window stops the work; a held batch never expires."""
@@ -230,7 +235,9 @@ class BatchRun:
     def _raise_if_stopped(self, stage: str) -> None:
         at = self._stop_at(stage)
         if at <= self._engine.clock.now():
-            raise _StoppedError("cancelled" if at == self._batch.cancel_at else "expired", at)
+            if at == self._batch.cancel_at:
+                raise _StoppedError("cancelled", at)
+            raise _StoppedError("expired", max(at, self._held_to))
 
     def _is_held(self, stage: str) -> bool:
         return any(fault.stick_in == stage for fault in self._faults())

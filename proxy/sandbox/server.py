@@ -92,8 +92,7 @@ class Running:
 
     async def advance(self, seconds: float) -> None:
         """Move the clock, and wait until everything that became due is done."""
-        self.engine.clock.advance(seconds)
-        await self.settle()
+        await self.engine.advance(seconds)
 
 
 class Sandbox:

@@ -50,6 +50,7 @@ class Rig:
         file_id = await self.upload(content, key)
         endpoint = fields.pop("endpoint", "/v1/chat/completions")
         body = {"input_file_id": file_id, "endpoint": endpoint, "completion_window": "24h"}
+        batch: dict[str, Any]
         status, batch = await self.call("POST", "/v1/batches", {**body, **fields}, key=key)
         assert status == 200, batch
         return batch
@@ -57,6 +58,7 @@ class Rig:
     async def batch(self, batch_id: str, key: str = KEY) -> dict[str, Any]:
         """Retrieve a batch when nothing more can happen to it at the present time."""
         await self.running.settle()
+        batch: dict[str, Any]
         status, batch = await self.call("GET", f"/v1/batches/{batch_id}", key=key)
         assert status == 200, batch
         return batch
@@ -99,4 +101,3 @@ async def started(**changes: Any) -> AsyncIterator[Rig]:
         AsyncOpenAI(base_url=f"{running.base_url}/v1", api_key=KEY, max_retries=0) as sdk,
     ):
         yield Rig(running, http, sdk)
-

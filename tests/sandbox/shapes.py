@@ -8,6 +8,7 @@ from typing import Any
 
 import jsonschema
 import referencing
+from referencing.jsonschema import DRAFT202012
 
 
 def _properties_present(
@@ -22,7 +23,7 @@ def _properties_present(
                 yield from validator.descend(value, properties[name], path=name, schema_path=name)
 
 
-_LenientValidator = jsonschema.validators.extend(
+_LenientValidator = jsonschema.validators.extend(  # type: ignore[no-untyped-call]
     jsonschema.Draft202012Validator, {"properties": _properties_present}
 )
 
@@ -30,13 +31,11 @@ _LenientValidator = jsonschema.validators.extend(
 @functools.cache
 def _validator(name: str) -> Any:
     document = json.loads((Path(__file__).parent / "openai-schemas.json").read_text())
-    resource = referencing.Resource.from_contents(
-        document, default_specification=referencing.jsonschema.DRAFT202012
+    resource = referencing.Resource.from_contents(document, default_specification=DRAFT202012)
+    registry: referencing.Registry[Any] = referencing.Registry().with_resource(
+        "urn:openai", resource
     )
-    registry: referencing.Registry[Any] = referencing.Registry().with_resource("urn:openai", resource)
-    return _LenientValidator(
-        {"$ref": f"urn:openai#/components/schemas/{name}"}, registry=registry
-    )
+    return _LenientValidator({"$ref": f"urn:openai#/components/schemas/{name}"}, registry=registry)
 
 
 @functools.cache

@@ -3,6 +3,7 @@
 import base64
 import json
 import struct
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ TOOL = {
 }
 
 
-async def events_of(rig: Rig, path: str, body: dict) -> list[tuple[str | None, str]]:
+async def events_of(rig: Rig, path: str, body: dict[str, Any]) -> list[tuple[str | None, str]]:
     """Return the server-sent events of a stream as (event name, data)."""
     url = rig.running.base_url + path
     headers = {"Authorization": f"Bearer {KEY}"}
@@ -77,7 +78,7 @@ async def test_a_forced_tool_call_in_chat(rig):
 @pytest.mark.parametrize("forced", [False, True])
 async def test_a_response_and_its_events(rig, forced):
     tool = {"type": "function", "name": "weather", "parameters": TOOL}
-    asked = {"model": "gpt-5.4-mini", "input": "hello", "tools": [tool]}
+    asked: dict[str, Any] = {"model": "gpt-5.4-mini", "input": "hello", "tools": [tool]}
     if forced:
         asked["tool_choice"] = {"type": "function", "name": "weather"}
 
