@@ -1,0 +1,65 @@
+"""`offramp batches`: what an operator can ask of a running proxy about its batches."""
+
+import os
+from collections.abc import Callable
+
+import click
+
+from proxy.cli.output import print_facts, print_json, print_table
+from proxy.cli.remote import Remote
+
+_COLUMNS = ("id", "state", "upstream", "model", "jobs", "created_at", "provider_batch_id")
+
+
+def remote_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options by which the listener for operators is named."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True),
+        click.option(
+            "--admin-url",
+            envvar="OFFRAMP_ADMIN_URL",
+            default="http://127.0.0.1:8081",
+            show_default=True,
+            help="Also OFFRAMP_ADMIN_URL. Off loopback, OFFRAMP_ADMIN_TOKEN holds the token.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def _remote(admin_url: str) -> Remote:
+    token = os.environ.get("OFFRAMP_ADMIN_TOKEN", "").strip()
+    return Remote(admin_url, token or None, hint="batches are on the proxy's admin listener")
+
+
+@click.group("batches")
+def command() -> None:
+    """Ask a running proxy about its batches."""
+
+
+@command.command("list")
+@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True)
+@remote_options
+def list_batches(*, limit: int, admin_url: str, as_json: bool) -> None:
+    """List batches, newest first."""
+    page = _remote(admin_url).get("/batches", {"limit": limit}).json()
+    if as_json:
+        print_json(page)
+        return
+    data = page.get("data")
+    batches = [one for one in data if isinstance(one, dict)] if isinstance(data, list) else []
+    print_table(_COLUMNS, [[batch.get(column) for column in _COLUMNS] for batch in batches])
+
+
+@command.command("show")
+@click.argument("batch")
+@remote_options
+def show(*, batch: str, admin_url: str, as_json: bool) -> None:
+    """Show one batch, by its own ID or by the provider's."""
+    if not batch.replace("_", "").replace("-", "").isalnum():
+        raise click.UsageError(f"{batch!r} is no batch ID")
+    found = _remote(admin_url).get(f"/batches/{batch}").json()
+    if as_json:
+        print_json(found)
+    else:
+        print_facts(found)

@@ -1,0 +1,44 @@
+"""`offramp check`."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from proxy.cli import BAD_CONFIGURATION
+from proxy.cli.namesake import refuse_namesake
+from proxy.cli.output import print_json, print_table
+from proxy.settings import BadConfigurationError, Configuration, load
+
+
+@click.command("check")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    envvar="OFFRAMP_CONFIG",
+    help="YAML file; without one the defaults hold. Also OFFRAMP_CONFIG.",
+)
+@click.option("--json", "as_json", is_flag=True)
+def command(config: Path | None, *, as_json: bool) -> None:
+    """Print the effective configuration and where each value came from.
+
+    Ends with 3 and every complaint at once if it cannot be used. Secrets are
+    shown as ***.
+    """
+    refuse_namesake()
+    try:
+        configuration = load(config)
+    except BadConfigurationError as exc:
+        if not as_json:
+            raise
+        print_json({"usable": False, "complaints": [asdict(one) for one in exc.complaints]})
+        raise click.exceptions.Exit(BAD_CONFIGURATION) from None
+    _show(configuration, as_json=as_json)
+
+
+def _show(configuration: Configuration, *, as_json: bool) -> None:
+    effective = configuration.effective()
+    if as_json:
+        print_json({"usable": True, "settings": [asdict(one) for one in effective]})
+        return
+    print_table(("key", "value", "from"), [(one.key, one.value, one.origin) for one in effective])

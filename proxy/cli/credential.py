@@ -1,0 +1,36 @@
+"""`offramp credential`."""
+
+import sys
+
+import click
+
+from proxy.cli.output import print_json
+from proxy.settings import credential_hash
+
+
+@click.group("credential")
+def command() -> None:
+    """Name tokens in the configuration without writing them there."""
+
+
+@command.command("hash")
+@click.option("--json", "as_json", is_flag=True)
+def hash_token(*, as_json: bool) -> None:
+    """Print what stands for a token under `owners`.
+
+    Reads the token from standard input, or asks for it on a terminal; it is no
+    argument, since arguments are seen by other users and kept by shells.
+    """
+    if sys.stdin.isatty():
+        token = click.prompt("Token", hide_input=True, err=True)
+    else:
+        token = sys.stdin.read()
+    if not token.strip():
+        raise click.UsageError("no token on standard input")
+    if len(token.split()) > 2:
+        raise click.UsageError("more than one token on standard input")
+    hashed = credential_hash(token)
+    if as_json:
+        print_json({"hash": hashed})
+    else:
+        click.echo(hashed)

@@ -1,0 +1,174 @@
+"""`offramp jobs`: what a caller can ask of a running proxy about its own jobs."""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import click
+
+from proxy.cli import FAILED
+from proxy.cli.output import print_facts, print_json, print_table, shown
+from proxy.cli.remote import LONG_POLL_S, Json, Remote, RemoteError
+from proxy.core.ids import is_job_id
+
+STATUSES: Final = ("queued", "in_progress", "completed", "failed", "expired", "cancelled")
+_FINAL: Final = frozenset(STATUSES[2:])
+
+
+class JobIdType(click.ParamType[str]):
+    """A job ID; its check character finds typing errors before anything is asked."""
+
+    name = "job"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not is_job_id(value):
+            self.fail(f"{value!r} is no job ID (mistyped?)", param, ctx)
+        return str(value)
+
+
+def remote_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options by which a running proxy and the caller's key are named."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True),
+        click.option(
+            "--api-key-env",
+            default="OPENAI_API_KEY",
+            show_default=True,
+            metavar="NAME",
+            help="Variable that holds the key which the jobs were made with.",
+        ),
+        click.option(
+            "--url",
+            envvar="OFFRAMP_URL",
+            default="http://127.0.0.1:8080",
+            show_default=True,
+            help="Where the proxy listens. Also OFFRAMP_URL.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def _remote(url: str, api_key_env: str) -> Remote:
+    token = os.environ.get(api_key_env, "").strip()
+    if not token:
+        raise click.UsageError(
+            f"{api_key_env} is not set; name the variable that holds your key by --api-key-env"
+        )
+    return Remote(url, token)
+
+
+@click.group("jobs")
+def command() -> None:
+    """Ask a running proxy about the jobs of one key."""
+
+
+@command.command("list")
+@click.option("--status", type=click.Choice(STATUSES))
+@click.option("--tag", metavar="NAME=VALUE")
+@click.option("--after", type=JobIdType(), help="Go on behind this job.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True)
+@remote_options
+def list_jobs(*, url: str, api_key_env: str, as_json: bool, **where: object) -> None:
+    """List jobs, newest first."""
+    page = _remote(url, api_key_env).get("/v1/jobs", where).json()
+    if as_json:
+        print_json(page)
+        return
+    data = page.get("data")
+    jobs = [job for job in data if isinstance(job, dict)] if isinstance(data, list) else []
+    columns = ("id", "status", "model", "lane", "created_at", "deadline")
+    print_table(columns, [[_cell(job, column) for column in columns] for job in jobs])
+    if page.get("has_more") and jobs:
+        click.echo(f"more: --after {jobs[-1].get('id')}", err=True)
+
+
+@command.command("show")
+@click.argument("job", type=JobIdType())
+@remote_options
+def show(*, job: str, url: str, api_key_env: str, as_json: bool) -> None:
+    """Show one job."""
+    _print_job(_remote(url, api_key_env).get(f"/v1/jobs/{job}").json(), as_json=as_json)
+
+
+@command.command("wait")
+@click.argument("job", type=JobIdType())
+@click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Default: none.")
+@remote_options
+def wait(*, job: str, timeout: float | None, url: str, api_key_env: str, as_json: bool) -> None:
+    """Wait until a job has ended; fails unless it was completed."""
+    found = _await_end(_remote(url, api_key_env), job, timeout)
+    _print_job(found, as_json=as_json)
+    if found.get("status") != "completed":
+        raise click.exceptions.Exit(FAILED)
+
+
+@command.command("result")
+@click.argument("job", type=JobIdType())
+@click.option("--wait/--no-wait", "patient", default=False, help="Wait until the job has ended.")
+@remote_options
+def result(*, job: str, patient: bool, url: str, api_key_env: str, as_json: bool) -> None:
+    """Write the provider's answer to standard output, byte for byte.
+
+    Fails if the job failed; the provider's error is written all the same. With
+    --json the answer is text within an object that also holds its status.
+    """
+    remote = _remote(url, api_key_env)
+    if patient:
+        _await_end(remote, job, None)
+    answer = remote.get(f"/v1/jobs/{job}/result")
+    if answer.status == 202:
+        raise RemoteError(f"job {job} has no result yet", hint=f"offramp jobs wait {job}")
+    if answer.is_own_error:
+        answer.json()
+    if as_json:
+        text = answer.body.decode(errors="replace")
+        print_json({"id": job, "status_code": answer.status, "body": text})
+    else:
+        sys.stdout.buffer.write(answer.body)
+        sys.stdout.buffer.flush()
+    if answer.status >= 400:
+        raise click.exceptions.Exit(FAILED)
+
+
+@command.command("cancel")
+@click.argument("jobs", type=JobIdType(), nargs=-1, required=True, metavar="JOB...")
+@remote_options
+def cancel(*, jobs: tuple[str, ...], url: str, api_key_env: str, as_json: bool) -> None:
+    """Cancel jobs; what a provider has finished by then is paid for nevertheless."""
+    remote = _remote(url, api_key_env)
+    cancelled = [remote.post(f"/v1/jobs/{job}/cancel").json() for job in jobs]
+    if as_json:
+        print_json(cancelled)
+        return
+    print_table(("id", "status"), [(job.get("id"), job.get("status")) for job in cancelled])
+
+
+def _await_end(remote: Remote, job: str, timeout: float | None) -> Json:
+    give_up = None if timeout is None else time.monotonic() + timeout
+    while True:
+        left = LONG_POLL_S if give_up is None else give_up - time.monotonic()
+        wanted = max(0, min(LONG_POLL_S, round(left)))
+        found = remote.get(f"/v1/jobs/{job}", {"wait": wanted}).json()
+        if found.get("status") in _FINAL:
+            return found
+        if give_up is not None and time.monotonic() >= give_up:
+            raise RemoteError(f"job {job} is still {found.get('status')}")
+        if wanted == 0:
+            # Less than the least wait that can be asked for is left.
+            time.sleep(0.2)
+
+
+def _print_job(job: Json, *, as_json: bool) -> None:
+    if as_json:
+        print_json(job)
+    else:
+        print_facts(job)
+
+
+def _cell(job: Json, column: str) -> object:
+    value = job.get(column)
+    # A lane comes with its reason.
+    return value.get("name") if isinstance(value, dict) else shown(column, value)

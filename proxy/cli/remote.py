@@ -1,0 +1,112 @@
+"""Speak to a running proxy, one request a connection.
+
+The standard library's client, since the answers are small, no redirect may carry
+a key elsewhere, and nothing has to be imported for a second.
+"""
+
+import http.client
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import urlencode, urlsplit
+
+from proxy.core.errors import ProxyError
+
+LONG_POLL_S: Final = 60
+_TIMEOUT_S: Final = LONG_POLL_S + 30.0
+
+Json = dict[str, object]
+
+
+class RemoteError(ProxyError):
+    """The proxy could not be reached, or refused."""
+
+    code = "remote_error"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the proxy answered."""
+
+    status: int
+    content_type: str
+    body: bytes
+
+    @property
+    def is_own_error(self) -> bool:
+        """Whether the proxy itself refused, rather than relayed a provider's error."""
+        return self.content_type.startswith("application/problem+json")
+
+    def json(self) -> Json:
+        """Return the body's object.
+
+        Raises:
+            RemoteError: if it is none, or if the proxy refused.
+        """
+        try:
+            content = json.loads(self.body)
+        except ValueError:
+            content = None
+        if self.status >= 400:
+            raise RemoteError(f"HTTP {self.status}: {_message(content)}")
+        if not isinstance(content, dict):
+            raise RemoteError(f"HTTP {self.status} without a JSON object: is this an offramp?")
+        return content
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """One listener of a running proxy."""
+
+    url: str
+    token: str | None = field(default=None, repr=False)
+    hint: str = "is `offramp serve` running there?"
+
+    def get(self, path: str, query: Mapping[str, object] | None = None) -> Answer:
+        """Read something. Query values that are `None` are left out."""
+        given = {name: value for name, value in (query or {}).items() if value is not None}
+        return self._send("GET", f"{path}?{urlencode(given)}" if given else path)
+
+    def post(self, path: str) -> Answer:
+        """Do something; it is not repeated, whatever happens."""
+        return self._send("POST", path)
+
+    def _send(self, method: str, target: str) -> Answer:
+        connection, base_path = self._connection()
+        headers = {"Accept": "application/json", "User-Agent": "offramp-cli"}
+        if self.token is not None:
+            headers["Authorization"] = f"Bearer {self.token}"
+        try:
+            connection.request(method, base_path + target, headers=headers)
+            response = connection.getresponse()
+            body = response.read()
+        except (OSError, http.client.HTTPException) as exc:
+            reason = getattr(exc, "strerror", None) or str(exc) or type(exc).__name__
+            raise RemoteError(f"cannot reach {self.url}: {reason}", hint=self.hint) from exc
+        finally:
+            connection.close()
+        return Answer(response.status, response.headers.get("Content-Type", ""), body)
+
+    def _connection(self) -> tuple[http.client.HTTPConnection, str]:
+        try:
+            parts = urlsplit(self.url)
+            host, port = parts.hostname, parts.port
+        except ValueError:
+            parts, host, port = urlsplit(""), None, None
+        kinds = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
+        if parts.scheme not in kinds or not host or parts.query or "@" in parts.netloc:
+            raise RemoteError("the URL of the proxy must be http(s)://host[:port][/path]")
+        return kinds[parts.scheme](host, port, timeout=_TIMEOUT_S), parts.path.rstrip("/")
+
+
+def _message(content: object) -> str:
+    """Return the message of any of the error shapes that the proxy answers with."""
+    if isinstance(content, dict):
+        error = content.get("error")
+        if isinstance(error, dict) and isinstance(error.get("message"), str):
+            return str(error["message"])
+        for name in ("detail", "title"):
+            if isinstance(content.get(name), str):
+                return str(content[name])
+    return "no message"

@@ -1,0 +1,41 @@
+"""`offramp serve`."""
+
+from pathlib import Path
+
+import click
+
+from proxy.app import run
+from proxy.cli.namesake import refuse_namesake
+from proxy.settings import load
+
+_LEVELS = click.Choice(["debug", "info", "warning", "error"])
+_FORMATS = click.Choice(["auto", "json", "console"])
+
+
+@click.command("serve")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    envvar="OFFRAMP_CONFIG",
+    help="YAML file; without one the defaults hold. Also OFFRAMP_CONFIG.",
+)
+@click.option("--listen", metavar="HOST:PORT", help="Where calls come in.")
+@click.option("--admin-listen", metavar="HOST:PORT", help="Where operators come in.")
+@click.option("--store", metavar="URL", help="sqlite:///path or a Redis URL.")
+@click.option("--policies", metavar="FILE", help="Rules that divert calls nobody tagged.")
+@click.option("--log-level", type=_LEVELS)
+@click.option("--log-format", type=_FORMATS)
+def command(config: Path | None, **options: str | None) -> None:
+    """Run the proxy until it is told to stop.
+
+    Every key of the configuration can also be set by a variable, e.g.
+    OFFRAMP_BATCHING__LINGER=5s for batching.linger.
+    """
+    refuse_namesake()
+    run(load(config, flags=flags_of(options)))
+
+
+def flags_of(options: dict[str, str | None]) -> dict[str, str]:
+    """Return the flags that were given, by the key that each one sets."""
+    keys = {"admin_listen": "admin.listen", "log_level": "log.level", "log_format": "log.format"}
+    return {keys.get(name, name): text for name, text in options.items() if text is not None}

@@ -1,0 +1,305 @@
+"""The listener for operators: probes, metrics, batches, drain.
+
+It is a listener of its own, so that no management verb is ever reachable where
+calls come in. Who may do what follows from the listener and the token alone,
+never from a header that says who somebody is.
+
+- `Host` must be an allowed name, or the very address that was connected to. A
+  web page can rebind its own name to this address, but not send another's.
+- Probes and metrics are open. Everything else needs the token once one is
+  configured, and is refused without one off loopback.
+- A change from a page of another origin is refused: a browser on this machine
+  would otherwise send it unasked.
+"""
+
+import asyncio
+import hmac
+import ipaddress
+import json
+from collections.abc import Awaitable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta
+from typing import Final, Protocol
+from urllib.parse import urlsplit
+
+import structlog
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from proxy.core.batch import Batch
+from proxy.core.errors import ProxyError, StoreUnavailableError
+from proxy.telemetry import Metrics, render
+
+log = structlog.get_logger()
+
+_OPEN_PATHS: Final = frozenset({"/livez", "/readyz", "/metrics"})
+_SAFE_METHODS: Final = frozenset({"GET", "HEAD"})
+
+_ANSWER_TIMEOUT_S: Final = 2.0
+"""How long the store may take. Kubernetes' own default for a probe is 1 s, but a
+store that takes longer is slow, not gone."""
+
+_BATCHES_MAX: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readiness:
+    """What an instance says of itself. Everything in it is public to a probe."""
+
+    draining: bool
+    durability: str
+    """`durable` or `ephemeral`, and for Redis what it was found to promise."""
+
+    policies: int
+    """Generation of the rules: how often they were loaded."""
+
+    instance: str
+    store: str
+    """Kind of store, e.g. `sqlite`."""
+
+    leases: Mapping[str, str] = field(default_factory=dict)
+    """Exclusive work and the instance that has it, as far as this one knows."""
+
+
+class AdminFacts(Protocol):
+    """What this listener asks of the application."""
+
+    async def readiness(self) -> Readiness:
+        """Return how the instance is, having asked the store.
+
+        Raises:
+            StoreUnavailableError: if the store does not answer.
+        """
+        ...
+
+    async def batches(self, *, limit: int) -> Sequence[Batch]:
+        """Return up to `limit` batches in any state, newest first."""
+        ...
+
+    def drain(self) -> None:
+        """Stop intake and leave, as after SIGTERM. May be called more than once."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdminAccess:
+    """Who may use the listener for what."""
+
+    allowed_hosts: Collection[str]
+    loopback: bool
+    """Whether only this machine can reach the listener."""
+
+    token: str | None = field(default=None, repr=False)
+
+
+def admin_application(
+    facts: AdminFacts, *, metrics: Metrics, access: AdminAccess
+) -> web.Application:
+    """Return the application; more routes may be added, and are guarded alike."""
+    application = web.Application(middlewares=[_guard(access), _errors])
+    application.router.add_get("/livez", _live)
+    application.router.add_get("/readyz", _ready(facts))
+    application.router.add_get("/metrics", _metrics(metrics))
+    application.router.add_get("/batches", _batches(facts))
+    application.router.add_get("/batches/{id}", _batch(facts))
+    application.router.add_post("/drain", _drain(facts))
+    return application
+
+
+async def _live(_request: web.Request) -> web.Response:
+    # Only that the event loop turns. Asking more would have the supervisor kill
+    # an instance that drains, or a whole fleet whose store restarts.
+    return web.json_response({"status": "live"})
+
+
+def _ready(facts: AdminFacts) -> Handler:
+    async def ready(_request: web.Request) -> web.Response:
+        try:
+            async with asyncio.timeout(_ANSWER_TIMEOUT_S):
+                now = await facts.readiness()
+        except (StoreUnavailableError, TimeoutError) as exc:
+            message = str(exc) or "the store did not answer in time"
+            return web.json_response({"status": "store unreachable", "error": message}, status=503)
+        status = "draining" if now.draining else "ready"
+        return web.json_response(
+            {"status": status, **asdict(now)}, status=503 if now.draining else 200
+        )
+
+    return ready
+
+
+def _metrics(metrics: Metrics) -> Handler:
+    async def page(_request: web.Request) -> web.Response:
+        # In a thread: rendering takes milliseconds, which calls would wait for.
+        body, content_type = await asyncio.to_thread(render, metrics.snapshot())
+        return web.Response(body=body, headers={"Content-Type": content_type})
+
+    return page
+
+
+def _batches(facts: AdminFacts) -> Handler:
+    async def page(request: web.Request) -> web.Response:
+        text = request.query.get("limit", "100")
+        if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= _BATCHES_MAX:
+            return _refusal(400, "bad_limit", f"limit must be 1 to {_BATCHES_MAX}")
+        found = await _in_time(facts.batches(limit=int(text)))
+        return _json({"object": "list", "data": [batch_record(batch) for batch in found]})
+
+    return page
+
+
+def _batch(facts: AdminFacts) -> Handler:
+    async def page(request: web.Request) -> web.Response:
+        wanted = request.match_info["id"]
+        for batch in await _in_time(facts.batches(limit=_BATCHES_MAX)):
+            if wanted in {batch.id, batch.provider_batch_id}:
+                return _json(batch_record(batch))
+        return _refusal(404, "batch_not_found", "no such batch among the newest ones")
+
+    return page
+
+
+def _drain(facts: AdminFacts) -> Handler:
+    async def drain(_request: web.Request) -> web.Response:
+        log.info("drain.requested")
+        facts.drain()
+        return web.json_response({"status": "draining"}, status=202)
+
+    return drain
+
+
+def batch_record(batch: Batch) -> dict[str, object]:
+    """Return a batch as operators see it: no credential, no line of its input."""
+    return {
+        "id": batch.id,
+        "state": batch.state.value,
+        "upstream": batch.key.upstream,
+        "endpoint": batch.key.endpoint,
+        "model": batch.key.model,
+        "jobs": batch.count,
+        "body_bytes": batch.body_bytes,
+        "tokens": batch.tokens,
+        "flush_reason": batch.flush_reason,
+        "created_at": batch.created_at,
+        "submitted_at": batch.submitted_at,
+        "ended_at": batch.ended_at,
+        "settled_at": batch.settled_at,
+        "nearest_deadline": batch.nearest_deadline,
+        "next_at": batch.next_at,
+        "polls": batch.polls,
+        "provider_batch_id": batch.provider_batch_id,
+        "twins": batch.twins,
+        "end_reason": batch.end_reason,
+        "error": {"code": batch.error_code, "message": batch.error_message}
+        if batch.error_code or batch.error_message
+        else None,
+    }
+
+
+async def _in_time(asked: Awaitable[Sequence[Batch]]) -> Sequence[Batch]:
+    try:
+        async with asyncio.timeout(_ANSWER_TIMEOUT_S):
+            return await asked
+    except TimeoutError as exc:
+        raise StoreUnavailableError("the store did not answer in time") from exc
+
+
+def _json(content: object, *, status: int = 200) -> web.Response:
+    return web.json_response(
+        content, status=status, dumps=lambda value: json.dumps(value, default=_plain)
+    )
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat().replace("+00:00", "Z")
+    assert isinstance(value, timedelta), value
+    return f"{value.total_seconds():g}s"
+
+
+@web.middleware
+async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except ProxyError as exc:
+        return _refusal(exc.http_status, exc.code, exc.message)
+
+
+def _guard(access: AdminAccess) -> Middleware:
+    """Return the middleware that everything passes, unknown paths included."""
+
+    @web.middleware
+    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+        refusal = _refused(request, access)
+        if refusal is not None:
+            log.info("request.refused", path=request.path, status_code=refusal.status)
+            return refusal
+        return await handler(request)
+
+    return guard
+
+
+def _refused(request: web.Request, access: AdminAccess) -> web.Response | None:
+    if not _host_allowed(request, access.allowed_hosts):
+        return _refusal(421, "host_not_allowed", "this Host is not in admin.allowed_hosts")
+    if request.path in _OPEN_PATHS:
+        return None
+    if request.method not in _SAFE_METHODS and not _same_origin(request):
+        return _refusal(403, "foreign_origin", "a page of another origin may not do this")
+    if access.token is None:
+        if access.loopback:
+            return None
+        return _refusal(403, "token_required", "set admin.token_file to use this off loopback")
+    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and _equal(given.strip(), access.token):
+        return None
+    answer = _refusal(401, "bad_token", "send the token of admin.token_file as a bearer token")
+    answer.headers["WWW-Authenticate"] = 'Bearer realm="offramp admin"'
+    return answer
+
+
+def _host_allowed(request: web.Request, allowed: Collection[str]) -> bool:
+    hosts = request.headers.getall("Host", [])
+    if len(hosts) != 1:
+        return False
+    name = _host_name(hosts[0])
+    if name is None:
+        return False
+    return name in {host.lower() for host in allowed} or name == _own_address(request)
+
+
+def _host_name(authority: str) -> str | None:
+    """Return the host of an authority in lower case, without brackets and port."""
+    try:
+        parts = urlsplit(f"//{authority}")
+        _ = parts.port
+    except ValueError:
+        return None
+    if parts.netloc != authority or parts.username is not None:
+        return None
+    return parts.hostname
+
+
+def _own_address(request: web.Request) -> str | None:
+    """Return the address that the connection came in on, as `Host` would name it."""
+    transport = request.transport
+    name = transport.get_extra_info("sockname") if transport is not None else None
+    if not isinstance(name, tuple):
+        return None
+    address = ipaddress.ip_address(str(name[0]).partition("%")[0])
+    mapped = getattr(address, "ipv4_mapped", None)
+    return str(mapped or address)
+
+
+def _same_origin(request: web.Request) -> bool:
+    # Fetch standard, "Origin header": browsers send it with every POST.
+    origin = request.headers.get("Origin")
+    return origin is None or urlsplit(origin).netloc.lower() == request.headers["Host"].lower()
+
+
+def _equal(given: str, token: str) -> bool:
+    return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), token.encode())
+
+
+def _refusal(status: int, code: str, message: str) -> web.Response:
+    return _json({"error": {"code": code, "message": message}}, status=status)
