@@ -3,8 +3,11 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from itertools import count
+
+from aiohttp import web
 
 from proxy.core.ids import BatchId, CredentialId, OwnerId, mint_batch_id
 from proxy.core.routing import Upstream
@@ -101,3 +104,16 @@ async def all_results(
         async for chunk in provider.results(credential, file_id)
         for line in chunk
     ]
+
+
+@asynccontextmanager
+async def serving(app: web.Application) -> AsyncIterator[str]:
+    """Serve an application and yield its base URL."""
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        host, port = runner.addresses[0]
+        yield f"http://{host}:{port}"
+    finally:
+        await runner.cleanup()

@@ -1,0 +1,104 @@
+from datetime import timedelta
+from email.utils import format_datetime
+
+import pytest
+
+from proxy.core.errors import (
+    CREDENTIAL_CODES,
+    CredentialRefusedError,
+    ProviderBusyError,
+    ProviderRejectedError,
+    ProviderUnavailableError,
+)
+from proxy.providers import _wire
+from tests.providers.kit import T0
+
+
+def envelope(code: str | None = None, kind: str = "invalid_request_error") -> bytes:
+    code_json = "null" if code is None else f'"{code}"'
+    return (
+        f'{{"error":{{"message":"why","type":"{kind}","param":null,"code":{code_json}}}}}'.encode()
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (400, ProviderRejectedError),
+        (404, ProviderRejectedError),
+        (413, ProviderRejectedError),
+        (422, ProviderRejectedError),
+        (401, CredentialRefusedError),
+        (402, CredentialRefusedError),
+        (403, CredentialRefusedError),
+        (409, ProviderBusyError),
+        (429, ProviderBusyError),
+        (498, ProviderBusyError),
+        (408, ProviderUnavailableError),
+        (500, ProviderUnavailableError),
+        (503, ProviderUnavailableError),
+        (307, ProviderUnavailableError),
+    ],
+)
+@pytest.mark.parametrize("body", [envelope(), b"", b"<html>", b'{"error":"text"}', b"[1]"])
+def test_a_status_says_who_must_act(status, expected, body):
+    error = _wire.refusal("create of b1", status=status, body=body)
+
+    assert type(error) is expected
+    assert error.status_code == status
+    assert error.body == body
+    assert f"HTTP {status}" in str(error)
+    assert error.sent
+
+
+@pytest.mark.parametrize("code", sorted(CREDENTIAL_CODES))
+@pytest.mark.parametrize("status", [400, 403, 429, 500])
+def test_a_code_that_blames_the_account_counts_in_whatever_status(code, status):
+    for body in (envelope(code), envelope(None, kind=code), envelope("other", kind=code)):
+        assert isinstance(_wire.refusal("x", status=status, body=body), CredentialRefusedError)
+
+
+def test_what_the_provider_echoes_of_a_credential_is_cut_out():
+    body = b'{"error":{"message":"Incorrect API key: sk-secret.","code":"invalid_api_key"}}'
+
+    error = _wire.refusal("poll", status=401, body=body, secrets=("Bearer sk-secret", "sk-secret"))
+
+    assert "sk-secret" not in str(error)
+    assert error.body == body.replace(b"sk-secret", b"[credential]")
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (None, None),
+        ("", None),
+        ("7", 7.0),
+        ("0.25", 0.25),
+        ("-3", 0.0),
+        ("nan", None),
+        ("inf", None),
+        ("soon", None),
+        (format_datetime(T0 + timedelta(seconds=90), usegmt=True), 90.0),
+        (format_datetime(T0 - timedelta(seconds=90), usegmt=True), 0.0),
+        ("Mon, 23 Nov 2026 12:00:30 -0000", None),
+    ],
+)
+def test_retry_after_is_read_as_seconds_or_as_a_date(value, seconds):
+    assert _wire.retry_after_s(value, now=T0) == seconds
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (None, None),
+        ("text", None),
+        ({}, None),
+        ({"code": ""}, None),
+        ({"code": "a", "type": "b"}, "a"),
+        ({"code": None, "type": "b"}, "b"),
+        ({"code": 429}, "429"),
+        ({"code": "x", "type": "insufficient_quota"}, "insufficient_quota"),
+    ],
+)
+def test_the_code_of_an_error_is_its_most_telling_word(error, code):
+    assert _wire.error_code(error) == code
