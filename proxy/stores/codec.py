@@ -1,0 +1,179 @@
+"""Records as compact JSON, with the number of the schema that wrote them.
+
+The fields are read off the dataclasses, so that a record cannot gain a field that
+a store forgets. A field that holds its default is left out: most of a job's do.
+A field that is added, renamed or retyped needs a new `RECORD_SCHEMA`, since an
+older instance must refuse what it would truncate.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, fields, is_dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from functools import lru_cache
+from operator import attrgetter
+from types import UnionType
+from typing import Any, Final, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from proxy.core.batch import Batch
+from proxy.core.errors import StoreCorruptError
+from proxy.core.job import Job
+from proxy.core.lanes import BatchKey
+
+RECORD_SCHEMA: Final = 1
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+_REQUIRED: Final = object()
+# `json.dumps` with any option makes a new encoder at each call. ASCII, because a
+# header or a model may hold a lone surrogate, which no store takes as text.
+_dumps: Final = json.JSONEncoder(separators=(",", ":")).encode
+
+Convert = Callable[[Any], Any]
+Record = TypeVar("Record")
+
+
+def to_micros(at: datetime) -> int:
+    """Return `at` as microseconds since 1970: exact, ordered, and short."""
+    return (at - _EPOCH) // _MICROSECOND
+
+
+def from_micros(micros: int) -> datetime:
+    """Return the time, in UTC, that `to_micros` was given."""
+    return _EPOCH + timedelta(microseconds=micros)
+
+
+def encode_job(job: Job) -> str:
+    """Return the job as text."""
+    return _JOBS.encode(job)
+
+
+def decode_job(text: str) -> Job:
+    """Return the job that `encode_job` was given.
+
+    Raises:
+        StoreCorruptError: if the text is none, or a newer version's.
+    """
+    return _JOBS.decode(text)
+
+
+def encode_batch(batch: Batch) -> str:
+    """Return the batch as text."""
+    return _BATCHES.encode(batch)
+
+
+def decode_batch(text: str) -> Batch:
+    """Return the batch that `encode_batch` was given.
+
+    Raises:
+        StoreCorruptError: if the text is none, or a newer version's.
+    """
+    return _BATCHES.decode(text)
+
+
+@lru_cache(maxsize=4096)
+def encode_key(key: BatchKey) -> str:
+    """Return the batch key as text; equal keys give equal texts."""
+    return _dumps(_key_to_list(key))
+
+
+@lru_cache(maxsize=4096)
+def decode_key(text: str) -> BatchKey:
+    """Return the batch key that `encode_key` was given."""
+    return _key_from_list(json.loads(text))
+
+
+class _RecordCodec(Generic[Record]):
+    """Encodes and decodes one dataclass."""
+
+    def __init__(self, record: type[Record]) -> None:
+        hints = get_type_hints(record)
+        self._record = record
+        members = [field for field in fields(record) if field.init]  # type: ignore[arg-type]
+        self._values = attrgetter(*(member.name for member in members))
+        self._plan = [
+            (member.name, _default(member), _converters(hints[member.name])[0])
+            for member in members
+        ]
+        self._from = {member.name: _converters(hints[member.name])[1] for member in members}
+
+    def encode(self, record: Record) -> str:
+        return _dumps({"v": RECORD_SCHEMA} | self.to_dict(record))
+
+    def to_dict(self, record: Record) -> dict[str, Any]:
+        data = {}
+        for (name, default, convert), value in zip(self._plan, self._values(record), strict=True):
+            if value != default:
+                data[name] = value if convert is None or value is None else convert(value)
+        return data
+
+    def decode(self, text: str) -> Record:
+        try:
+            data = json.loads(text)
+            schema = data.pop("v")
+            if schema > RECORD_SCHEMA:
+                raise StoreCorruptError(
+                    f"a {self._record.__name__} was written by a newer version (schema {schema})",
+                    hint="start the newer version again",
+                )
+            return self.from_dict(data)
+        except (AttributeError, KeyError, TypeError, ValueError):
+            # Without the cause: it would show contents.
+            raise StoreCorruptError(f"a stored {self._record.__name__} cannot be read") from None
+
+    def from_dict(self, data: Mapping[str, Any]) -> Record:
+        values = {}
+        for name, value in data.items():
+            convert = self._from[name]
+            values[name] = value if convert is None or value is None else convert(value)
+        return self._record(**values)
+
+
+def _default(member: Field[Any]) -> object:
+    if member.default is not MISSING:
+        return member.default
+    if member.default_factory is not MISSING:
+        return member.default_factory()
+    return _REQUIRED
+
+
+def _converters(hint: Any) -> tuple[Convert | None, Convert | None]:
+    """Return how a field goes to JSON and comes back; nothing where it goes as it is."""
+    if get_origin(hint) in {UnionType, Union}:
+        (hint,) = (one for one in get_args(hint) if one is not type(None))
+    hint = getattr(hint, "__supertype__", hint)
+    if hint is datetime:
+        return to_micros, from_micros
+    if hint is BatchKey:
+        return _key_to_list, _key_from_list
+    if get_origin(hint) is Mapping:
+        return dict, None
+    if get_origin(hint) is tuple:
+        inner = get_args(hint)[0]
+        return None, _pairs if get_origin(inner) is tuple else tuple
+    if isinstance(hint, type) and issubclass(hint, StrEnum):
+        return None, {one.value: one for one in hint}.__getitem__
+    if is_dataclass(hint) and isinstance(hint, type):
+        nested = _RecordCodec(hint)
+        return nested.to_dict, nested.from_dict
+    assert hint in {str, int, float, bool}, f"no way to store a {hint}"
+    return None, None
+
+
+def _key_to_list(key: BatchKey) -> list[Any]:
+    return [key.lane, key.upstream, key.credential, key.endpoint, key.model, key.headers]
+
+
+def _key_from_list(values: list[Any]) -> BatchKey:
+    return _KEYS.from_dict(dict(zip(_KEY_FIELDS, values, strict=True)))
+
+
+def _pairs(values: list[list[str]]) -> tuple[tuple[str, ...], ...]:
+    return tuple(map(tuple, values))
+
+
+_KEY_FIELDS: Final = tuple(member.name for member in fields(BatchKey))
+_KEYS: Final = _RecordCodec(BatchKey)
+_JOBS: Final = _RecordCodec(Job)
+_BATCHES: Final = _RecordCodec(Batch)

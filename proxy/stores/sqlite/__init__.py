@@ -1,0 +1,60 @@
+"""The embedded store: one SQLite file, which several processes of one machine may share."""
+
+import sqlite3
+from functools import partial
+from pathlib import Path
+from typing import Self
+
+from proxy.core.errors import StoreCorruptError
+from proxy.stores.sqlite import schema
+from proxy.stores.sqlite.batches import SqliteBatchStore
+from proxy.stores.sqlite.credentials import SqliteCredentialStore
+from proxy.stores.sqlite.database import Database
+from proxy.stores.sqlite.deliveries import SqliteDeliveryStore
+from proxy.stores.sqlite.jobs import SqliteJobStore
+from proxy.stores.sqlite.leases import SqliteLeaseStore, SqliteUnbatchableStore
+from proxy.stores.sqlite.queue import SqliteQueueStore
+from proxy.stores.vault import Vault
+
+
+class SqliteStores:
+    """All stores over one file."""
+
+    def __init__(self, database: Database, vault: Vault) -> None:
+        self._database = database
+        self.jobs = SqliteJobStore(database, vault)
+        self.queue = SqliteQueueStore(database)
+        self.deliveries = SqliteDeliveryStore(database)
+        self.credentials = SqliteCredentialStore(database, vault)
+        self.batches = SqliteBatchStore(database, vault)
+        self.unbatchable = SqliteUnbatchableStore(database)
+        self.leases = SqliteLeaseStore(database)
+
+    @classmethod
+    async def open(cls, path: Path, vault: Vault) -> Self:
+        """Open the file, or make it if there is none, readable for this user only.
+
+        Raises:
+            StoreError: if it cannot be made.
+            StoreUnavailableError: if it cannot be used now.
+            StoreCorruptError: if it is damaged, another program's, a newer version's,
+                or was made with another key file.
+        """
+        return cls(await Database.open(path, partial(_prepare, vault=vault)), vault)
+
+    async def aclose(self) -> None:
+        """Finish what was begun, and close the file."""
+        await self._database.aclose()
+
+
+def _prepare(connection: sqlite3.Connection, vault: Vault) -> None:
+    schema.prepare(connection)
+    # With another hash key every owner would be a stranger to their own jobs.
+    mark = vault.digest("offramp", "store")
+    connection.execute("INSERT OR IGNORE INTO meta VALUES ('hash_key', ?)", (mark,))
+    (known,) = connection.execute("SELECT value FROM meta WHERE name = 'hash_key'").fetchone()
+    if known != mark:
+        raise StoreCorruptError(
+            "the store was made with another key file",
+            hint="set secret_key_file to the one that was there first",
+        )

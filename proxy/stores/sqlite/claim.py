@@ -1,0 +1,132 @@
+"""Moving queue rows into a batch."""
+
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from proxy.core.batch import BatchState
+from proxy.core.ids import BatchId
+from proxy.core.lanes import BatchKey
+from proxy.ports.batches import Claimed, ClaimLimits
+from proxy.stores.codec import encode_key, from_micros, to_micros
+from proxy.stores.sqlite.queue import uncount
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """The front of the queue, as far as it fits: one sum, and the last row taken."""
+
+    rows: int = 0
+    body_bytes: int = 0
+    tokens: int = 0
+    held: int = 0
+    deadline: int | None = None
+    last: tuple[int, int] = (0, 0)
+
+
+def claim_chunk(
+    connection: sqlite3.Connection,
+    *,
+    key: BatchKey,
+    batch_id: BatchId,
+    limits: ClaimLimits,
+    ready_at: datetime,
+    chunk: int,
+) -> Claimed:
+    """Move up to `chunk` jobs; return what the batch holds then."""
+    row = connection.execute(
+        "SELECT num, state, claimed_count, claimed_bytes, claimed_tokens, claimed_deadline"
+        " FROM batches WHERE id = ?",
+        (batch_id,),
+    ).fetchone()
+    if row is None:
+        return _claimed(_Taken(), complete=True)
+    batch, state, *sums = row
+    held = _Taken(sums[0], sums[1], sums[2], 0, sums[3])
+    if state != BatchState.FILLING:
+        return _claimed(held, complete=True)
+    # One more than is taken: it tells whether another call would find any.
+    waiting = connection.execute(
+        "SELECT ready, job, bytes, tokens, deadline, held FROM queue"
+        " WHERE key = (SELECT id FROM keys WHERE key = ?) AND ready <= ?"
+        " ORDER BY ready, job LIMIT ?",
+        (encode_key(key), to_micros(ready_at), chunk + 1),
+    ).fetchall()
+    taken, complete = _fitting(waiting, held, limits, chunk)
+    if taken.rows:
+        _move(connection, encode_key(key), batch, held, taken)
+    return _claimed(_sum(held, taken), complete=complete)
+
+
+def _fitting(
+    waiting: Iterable[tuple[int, int, int, int, int, int]],
+    held: _Taken,
+    limits: ClaimLimits,
+    chunk: int,
+) -> tuple[_Taken, bool]:
+    """Return what fits of `waiting`, and whether that was all that can be taken."""
+    rows, body_bytes, tokens, callers, nearest = 0, 0, 0, 0, None
+    last = (0, 0)
+    max_tokens = float("inf") if limits.max_tokens is None else limits.max_tokens
+    for ready, job, size, cost, deadline, is_held in waiting:
+        if rows == chunk:
+            return _Taken(rows, body_bytes, tokens, callers, nearest, last), False
+        count = held.rows + rows
+        if count and (
+            count >= limits.max_requests
+            or held.body_bytes + body_bytes + size > limits.max_bytes
+            or held.tokens + tokens + cost > max_tokens
+        ):
+            break
+        rows += 1
+        body_bytes += size
+        tokens += cost
+        callers += is_held
+        nearest = deadline if nearest is None or deadline < nearest else nearest
+        last = (ready, job)
+    return _Taken(rows, body_bytes, tokens, callers, nearest, last), True
+
+
+def _move(
+    connection: sqlite3.Connection, key: str, batch: int, held: _Taken, taken: _Taken
+) -> None:
+    key_id = uncount(connection, key, (taken.rows, taken.body_bytes, taken.tokens, taken.held))
+    # What is taken is the front of the queue, up to and including its last row.
+    connection.execute(
+        "INSERT INTO items (batch, affinity, seq, job, attempt, bytes)"
+        " SELECT ?, affinity, ? + row_number() OVER (ORDER BY ready, job), job, attempt + 1, bytes"
+        " FROM queue WHERE key = ? AND (ready, job) <= (?, ?)",
+        (batch, held.rows, key_id, *taken.last),
+    )
+    gone = connection.execute(
+        "DELETE FROM queue WHERE key = ? AND (ready, job) <= (?, ?)", (key_id, *taken.last)
+    )
+    assert gone.rowcount == taken.rows
+    total = _sum(held, taken)
+    connection.execute(
+        "UPDATE batches SET claimed_count = ?, claimed_bytes = ?, claimed_tokens = ?,"
+        " claimed_deadline = ? WHERE num = ?",
+        (total.rows, total.body_bytes, total.tokens, total.deadline, batch),
+    )
+
+
+def _sum(held: _Taken, taken: _Taken) -> _Taken:
+    deadlines = [one for one in (held.deadline, taken.deadline) if one is not None]
+    return replace(
+        taken,
+        rows=held.rows + taken.rows,
+        body_bytes=held.body_bytes + taken.body_bytes,
+        tokens=held.tokens + taken.tokens,
+        deadline=min(deadlines, default=None),
+    )
+
+
+def _claimed(held: _Taken, *, complete: bool) -> Claimed:
+    return Claimed(
+        count=held.rows,
+        body_bytes=held.body_bytes,
+        tokens=held.tokens,
+        nearest_deadline=None if held.deadline is None else from_micros(held.deadline),
+        complete=complete,
+    )

@@ -1,0 +1,117 @@
+"""Who waits for the answer about a job.
+
+The rule of claiming is `proxy.core.repeats.claim_rank`. Here it is three queries,
+one for each rank and in their order, so that the best and oldest is found without
+reading the thousands of identical calls beside it.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+from datetime import datetime
+from functools import partial
+from typing import Final
+
+from proxy.core.ids import JobId, OwnerId
+from proxy.core.repeats import CLAIM_WINDOW, WAITER_LEASE, Answered
+from proxy.stores.codec import to_micros
+from proxy.stores.sqlite.database import Database
+
+RENEW_CHUNK: Final = 200
+
+_RANKS: Final = (
+    # Broken or abandoned.
+    """
+    SELECT job FROM deliveries INDEXED BY deliveries_open
+    WHERE owner = :owner AND fingerprint = :fingerprint AND state <> 'flushed'
+        AND until <= :now
+    ORDER BY job LIMIT 1
+    """,
+    # Flushed lately, claimed by a later try.
+    """
+    SELECT job FROM deliveries INDEXED BY deliveries_flushed
+    WHERE owner = :owner AND fingerprint = :fingerprint AND state = 'flushed'
+        AND claimed >= :window AND retry_count < :retry_count
+    ORDER BY job LIMIT 1
+    """,
+    # Still held, claimed by a later try.
+    """
+    SELECT job FROM deliveries INDEXED BY deliveries_open
+    WHERE owner = :owner AND fingerprint = :fingerprint AND state <> 'flushed'
+        AND claimed >= :window AND retry_count < :retry_count
+    ORDER BY job LIMIT 1
+    """,
+)
+
+
+class SqliteDeliveryStore:
+    """Waiters, their leases and who claims them."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def claim(
+        self, owner: OwnerId, fingerprint: str, *, retry_count: int, now: datetime
+    ) -> JobId | None:
+        values = {
+            "owner": owner,
+            "fingerprint": fingerprint,
+            "retry_count": retry_count,
+            "now": to_micros(now),
+            "window": to_micros(now - CLAIM_WINDOW),
+            "until": to_micros(now + WAITER_LEASE),
+        }
+        return await self._database.write(partial(_claim, values=values))
+
+    async def renew(self, job_ids: Sequence[JobId], *, until: datetime) -> None:
+        for start in range(0, len(job_ids), RENEW_CHUNK):
+            chunk = job_ids[start : start + RENEW_CHUNK]
+            await self._database.write(partial(_renew, job_ids=chunk, until=to_micros(until)))
+
+    async def finish(self, job_id: JobId, *, flushed: bool, retry_count: int) -> None:
+        work = partial(_finish, job_id=job_id, flushed=flushed, retry_count=retry_count)
+        await self._database.write(work)
+
+    async def claimable_owners(self, *, now: datetime) -> frozenset[OwnerId]:
+        return await self._database.read(partial(_claimable_owners, now=to_micros(now)))
+
+
+def _claim(connection: sqlite3.Connection, values: dict[str, object]) -> JobId | None:
+    for query in _RANKS:
+        row = connection.execute(query, values).fetchone()
+        if row is not None:
+            connection.execute(
+                "UPDATE deliveries SET state = 'waiting', until = :until, claimed = :now,"
+                " retry_count = max(retry_count, :retry_count) WHERE job = :job",
+                {**values, "job": row[0]},
+            )
+            (job_id,) = connection.execute("SELECT id FROM jobs WHERE num = ?", row).fetchone()
+            return JobId(job_id)
+    return None
+
+
+def _renew(connection: sqlite3.Connection, job_ids: Sequence[JobId], until: int) -> None:
+    connection.executemany(
+        "UPDATE deliveries SET until = ? WHERE job = (SELECT num FROM jobs WHERE id = ?)"
+        " AND state = 'waiting'",
+        [(until, job_id) for job_id in job_ids],
+    )
+
+
+def _finish(
+    connection: sqlite3.Connection, job_id: JobId, *, flushed: bool, retry_count: int
+) -> None:
+    state = Answered.FLUSHED if flushed else Answered.BROKEN
+    connection.execute(
+        "UPDATE deliveries SET state = ?, until = CASE ? WHEN 1 THEN until ELSE 0 END"
+        " WHERE job = (SELECT num FROM jobs WHERE id = ?) AND retry_count <= ?",
+        (state, flushed, job_id, retry_count),
+    )
+
+
+def _claimable_owners(connection: sqlite3.Connection, now: int) -> frozenset[OwnerId]:
+    rows = connection.execute(
+        "SELECT DISTINCT owner FROM deliveries INDEXED BY deliveries_waiting"
+        " WHERE state <> 'flushed' AND until <= ?",
+        (now,),
+    )
+    return frozenset(OwnerId(owner) for (owner,) in rows)

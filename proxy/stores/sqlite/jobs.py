@@ -1,0 +1,321 @@
+"""Job records, payloads and results."""
+
+import asyncio
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import Final
+
+from proxy.core.errors import JobNotFoundError
+from proxy.core.ids import JobId, OwnerId
+from proxy.core.job import TERMINAL, Job, JobState
+from proxy.core.repeats import Answered
+from proxy.ports.jobs import Acceptance, JobFilter, JobWrite, NewJob, Pending, Result
+from proxy.stores.codec import encode_job, to_micros
+from proxy.stores.sqlite.database import Database
+from proxy.stores.sqlite.erase import as_blob, erase_job
+from proxy.stores.sqlite.listing import Listing
+from proxy.stores.sqlite.queue import as_claimed, dequeue, enqueue
+from proxy.stores.vault import Vault
+
+SEAL_INLINE_BYTES: Final = 65_536
+"""Up to here sealing takes under a millisecond; more of it leaves the event loop."""
+
+PRUNE_CHUNK: Final = 50
+"""Jobs erased in one transaction: pages of their payloads are freed one by one."""
+
+_SELECT: Final = """
+    SELECT jobs.record, batches.id FROM jobs
+    LEFT JOIN items ON items.job = jobs.num AND items.attempt = jobs.attempt + 1
+        AND jobs.state = 'queued'
+    LEFT JOIN batches ON batches.num = items.batch
+    WHERE jobs.id = ? AND jobs.state <> 'erased'
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Write:
+    """A write with everything encoded, so that the transaction is short."""
+
+    after: Job
+    record: str
+    result: Result | None
+    sealed: bytes
+
+
+class SqliteJobStore:
+    """Durable jobs."""
+
+    def __init__(self, database: Database, vault: Vault) -> None:
+        self._database = database
+        self._vault = vault
+
+    async def accept(self, new: NewJob) -> Acceptance:
+        (sealed,) = await self._seal([(new.body, _payload(new.job.id))])
+        work = partial(_accept, new=new, record=encode_job(new.job), sealed=sealed)
+        return await self._database.write(work)
+
+    async def get(self, job_id: JobId) -> Job:
+        job = await self._database.read(partial(_find, job_id=job_id))
+        if job is None:
+            raise JobNotFoundError(job_id)
+        return job
+
+    async def get_many(self, job_ids: Sequence[JobId]) -> Sequence[Job]:
+        return await self._database.read(partial(_find_many, job_ids=job_ids))
+
+    async def replace_many(self, writes: Sequence[JobWrite]) -> frozenset[JobId]:
+        bodies = [
+            (write.result.body if write.result else b"", _answer(write.after.id))
+            for write in writes
+        ]
+        encoded = [
+            _Write(write.after, encode_job(write.after), write.result, sealed)
+            for write, sealed in zip(writes, await self._seal(bodies), strict=True)
+        ]
+        return await self._database.write(partial(_replace_many, writes=encoded))
+
+    async def body(self, job_id: JobId) -> bytes:
+        body = await self._database.read(partial(_body, vault=self._vault, job_id=job_id))
+        if body is None:
+            raise JobNotFoundError(job_id)
+        return body
+
+    async def result(self, job_id: JobId) -> Result | None:
+        return await self._database.read(partial(_result, vault=self._vault, job_id=job_id))
+
+    async def list_jobs(
+        self, owner: OwnerId, where: JobFilter, *, after: JobId | None, limit: int
+    ) -> Sequence[Job]:
+        listing = Listing(owner, where, after=after, limit=limit)
+        # Page by page: a rare state among a million jobs must not hold up the others.
+        while not listing.complete:
+            await self._database.read(listing.read_page)
+        return listing.found
+
+    async def erase(self, job_id: JobId) -> None:
+        await self._database.write(partial(_erase, job_id=job_id))
+
+    async def pending(self, owners: Sequence[OwnerId] | None = None) -> Mapping[OwnerId, Pending]:
+        return await self._database.read(partial(_pending, owners=owners))
+
+    async def prune(self, *, finalized_before: datetime, limit: int) -> int:
+        pruned = 0
+        while pruned < limit:
+            chunk = min(PRUNE_CHUNK, limit - pruned)
+            before = to_micros(finalized_before)
+            count = await self._database.write(partial(_prune, before=before, limit=chunk))
+            pruned += count
+            if count < chunk:
+                break
+        return pruned
+
+    async def _seal(self, bodies: Sequence[tuple[bytes, str]]) -> list[bytes]:
+        def seal() -> list[bytes]:
+            return [self._vault.seal(body, context=context) for body, context in bodies]
+
+        if sum(len(body) for body, _ in bodies) <= SEAL_INLINE_BYTES:
+            return seal()
+        return await asyncio.to_thread(seal)
+
+
+def open_payload(vault: Vault, job_id: JobId, sealed: bytes) -> bytes:
+    """Return the body of the job's call."""
+    return vault.open(sealed, context=_payload(job_id))
+
+
+def _payload(job_id: JobId) -> str:
+    return f"payload:{job_id}"
+
+
+def _answer(job_id: JobId) -> str:
+    return f"result:{job_id}"
+
+
+def _find(connection: sqlite3.Connection, job_id: JobId) -> Job | None:
+    row = connection.execute(_SELECT, (job_id,)).fetchone()
+    return as_claimed(*row) if row else None
+
+
+def _find_many(connection: sqlite3.Connection, job_ids: Sequence[JobId]) -> list[Job]:
+    found = (_find(connection, job_id) for job_id in job_ids)
+    return [job for job in found if job is not None]
+
+
+def _accept(connection: sqlite3.Connection, new: NewJob, record: str, sealed: bytes) -> Acceptance:
+    job = new.job
+    if new.idempotency_key is not None:
+        known = connection.execute(
+            "SELECT jobs.id FROM idempotency JOIN jobs ON jobs.num = idempotency.job"
+            " WHERE idempotency.owner = ? AND idempotency.key = ?",
+            (job.owner, new.idempotency_key),
+        ).fetchone()
+        found = _find(connection, known[0]) if known else None
+        if found is not None:
+            return Acceptance(found, created=False)
+    accepted = to_micros(job.accepted_at)
+    number = connection.execute(
+        "INSERT INTO jobs (id, owner, state, attempt, version, accepted, credential, record)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            job.id,
+            job.owner,
+            job.state,
+            job.attempt,
+            job.version,
+            accepted,
+            job.key.credential,
+            record,
+        ),
+    ).lastrowid
+    assert number is not None
+    connection.execute("INSERT INTO payloads VALUES (?, ?)", (number, sealed))
+    connection.execute(
+        "INSERT INTO deliveries VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (
+            number,
+            job.owner,
+            job.fingerprint,
+            Answered.WAITING,
+            to_micros(new.waiter_until),
+            new.retry_count,
+            accepted,
+        ),
+    )
+    enqueue(connection, number, job)
+    connection.execute(
+        "INSERT INTO owners VALUES (?, 1, ?)"
+        " ON CONFLICT (owner) DO UPDATE SET jobs = jobs + 1, bytes = bytes + excluded.bytes",
+        (job.owner, job.body_bytes),
+    )
+    _index(connection, number, new)
+    return Acceptance(job, created=True)
+
+
+def _index(connection: sqlite3.Connection, number: int, new: NewJob) -> None:
+    job = new.job
+    if new.idempotency_key is not None:
+        connection.execute(
+            "INSERT INTO idempotency VALUES (?, ?, ?)", (job.owner, new.idempotency_key, number)
+        )
+    for name, value in job.tags.items():
+        connection.execute(
+            "INSERT INTO tags VALUES (?, ?, ?, ?, ?)",
+            (job.owner, as_blob(name), as_blob(value), to_micros(job.accepted_at), number),
+        )
+
+
+def _replace_many(connection: sqlite3.Connection, writes: Sequence[_Write]) -> frozenset[JobId]:
+    return frozenset(write.after.id for write in writes if not _replace(connection, write))
+
+
+def _replace(connection: sqlite3.Connection, write: _Write) -> bool:
+    after = write.after
+    row = connection.execute(
+        "SELECT jobs.num, jobs.state, jobs.version, items.batch FROM jobs"
+        " LEFT JOIN items ON items.job = jobs.num AND items.attempt = jobs.attempt + 1"
+        " AND jobs.state = 'queued' WHERE jobs.id = ? AND jobs.state <> 'erased'",
+        (after.id,),
+    ).fetchone()
+    if row is None:
+        return False
+    number, state, version, claimed_by = row
+    if version + (claimed_by is not None) != after.version - 1:
+        return False
+    if state == JobState.QUEUED and claimed_by is None:
+        dequeue(
+            connection, number, as_claimed(*connection.execute(_SELECT, (after.id,)).fetchone())
+        )
+    connection.execute(
+        "UPDATE jobs SET state = ?, attempt = ?, version = ?, finalized = ?, record = ?"
+        " WHERE num = ?",
+        (
+            after.state,
+            after.attempt,
+            after.version,
+            to_micros(after.finalized_at) if after.finalized_at else None,
+            write.record,
+            number,
+        ),
+    )
+    if after.state is JobState.QUEUED:
+        enqueue(connection, number, after)
+    if after.state.is_terminal and state not in TERMINAL:
+        connection.execute(
+            "UPDATE owners SET jobs = jobs - 1, bytes = bytes - ? WHERE owner = ?",
+            (after.body_bytes, after.owner),
+        )
+    if after.state is JobState.CANCELLED:
+        connection.execute("DELETE FROM payloads WHERE job = ?", (number,))
+        connection.execute("DELETE FROM deliveries WHERE job = ?", (number,))
+    _keep_result(connection, number, write)
+    return True
+
+
+def _keep_result(connection: sqlite3.Connection, number: int, write: _Write) -> None:
+    result = write.result
+    if result is not None:
+        connection.execute(
+            "INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?)",
+            (number, result.status_code, result.content_type, result.request_id, write.sealed),
+        )
+
+
+def _body(connection: sqlite3.Connection, vault: Vault, job_id: JobId) -> bytes | None:
+    row = connection.execute(
+        "SELECT body FROM payloads WHERE job = (SELECT num FROM jobs WHERE id = ?)", (job_id,)
+    ).fetchone()
+    return open_payload(vault, job_id, row[0]) if row else None
+
+
+def _result(connection: sqlite3.Connection, vault: Vault, job_id: JobId) -> Result | None:
+    row = connection.execute(
+        "SELECT status, content_type, request_id, body FROM results"
+        " WHERE job = (SELECT num FROM jobs WHERE id = ?)",
+        (job_id,),
+    ).fetchone()
+    if row is None:
+        return None
+    status, content_type, request_id, sealed = row
+    return Result(
+        status_code=status,
+        body=vault.open(sealed, context=_answer(job_id)),
+        content_type=content_type,
+        request_id=request_id,
+    )
+
+
+def _erase(connection: sqlite3.Connection, job_id: JobId) -> None:
+    row = connection.execute(
+        "SELECT num, state FROM jobs WHERE id = ? AND state <> 'erased'", (job_id,)
+    ).fetchone()
+    if row is not None:
+        assert row[1] in TERMINAL, f"job {job_id} is {row[1]} and cannot be erased"
+        erase_job(connection, row[0])
+
+
+def _pending(
+    connection: sqlite3.Connection, owners: Sequence[OwnerId] | None
+) -> dict[OwnerId, Pending]:
+    query = "SELECT owner, jobs, bytes FROM owners WHERE jobs > 0"
+    if owners is None:
+        rows = connection.execute(query).fetchall()
+    else:
+        rows = [
+            row
+            for owner in dict.fromkeys(owners)
+            for row in connection.execute(f"{query} AND owner = ?", (owner,))
+        ]
+    return {OwnerId(owner): Pending(jobs, size) for owner, jobs, size in rows}
+
+
+def _prune(connection: sqlite3.Connection, before: int, limit: int) -> int:
+    numbers = connection.execute(
+        "SELECT num FROM jobs WHERE finalized < ? ORDER BY finalized LIMIT ?", (before, limit)
+    ).fetchall()
+    for (number,) in numbers:
+        erase_job(connection, number)
+    connection.execute("DELETE FROM owners WHERE jobs = 0")
+    return len(numbers)

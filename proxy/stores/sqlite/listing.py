@@ -1,0 +1,107 @@
+"""The list of an owner's jobs, read page by page."""
+
+import sqlite3
+from typing import Final
+
+from proxy.core.errors import JobNotFoundError
+from proxy.core.ids import JobId, OwnerId
+from proxy.core.job import Job, JobState
+from proxy.ports.jobs import JobFilter
+from proxy.stores.sqlite.erase import as_blob
+from proxy.stores.sqlite.queue import as_claimed
+
+PAGE: Final = 500
+
+_LATEST: Final = (1 << 62, 1 << 62)
+
+_COLUMNS: Final = """
+    SELECT jobs.accepted, jobs.num, jobs.state, jobs.record, batches.id FROM {source}
+    LEFT JOIN items ON items.job = jobs.num AND items.attempt = jobs.attempt + 1
+        AND jobs.state = 'queued'
+    LEFT JOIN batches ON batches.num = items.batch
+"""
+
+_BY_STATE: Final = (
+    _COLUMNS.format(source="jobs")
+    + """
+    WHERE jobs.owner = ? AND jobs.state = ? AND (jobs.accepted, jobs.num) < (?, ?)
+    ORDER BY jobs.accepted DESC, jobs.num DESC LIMIT ?
+"""
+)
+
+_BY_TAG: Final = (
+    _COLUMNS.format(source="tags JOIN jobs ON jobs.num = tags.job")
+    + """
+    WHERE tags.owner = ? AND tags.name = ? AND tags.value = ? AND (tags.accepted, tags.job) < (?, ?)
+    ORDER BY tags.accepted DESC, tags.job DESC LIMIT ?
+"""
+)
+
+
+class Listing:
+    """One call of `list_jobs`, newest first."""
+
+    def __init__(
+        self, owner: OwnerId, where: JobFilter, *, after: JobId | None, limit: int
+    ) -> None:
+        self.found: list[Job] = []
+        self.complete = limit <= 0
+        self._owner = owner
+        self._where = where
+        self._after = after
+        self._limit = limit
+        self._states = frozenset(JobState) if where.states is None else where.states
+        # A claimed job's record still says `queued`.
+        self._stored = self._states | (
+            {JobState.QUEUED} if JobState.BATCHED in self._states else frozenset()
+        )
+
+    def read_page(self, connection: sqlite3.Connection) -> None:
+        """Look at up to `PAGE` further jobs.
+
+        Raises:
+            JobNotFoundError: if `after` is no job of this owner.
+        """
+        position = self._position(connection)
+        size = PAGE
+        if self._where.tag is None and self._where.states is None:
+            size = min(PAGE, self._limit - len(self.found))
+        rows = self._rows(connection, position, size)
+        for _, _, state, record, batch_id in rows:
+            shown = JobState.BATCHED if batch_id is not None else JobState(state)
+            if shown in self._states and len(self.found) < self._limit:
+                self.found.append(as_claimed(record, batch_id))
+        self.complete = len(rows) < size or len(self.found) >= self._limit
+        if rows:
+            self._reached = rows[-1][:2]
+
+    _reached: tuple[int, int] | None = None
+
+    def _position(self, connection: sqlite3.Connection) -> tuple[int, int]:
+        if self._reached is not None:
+            return self._reached
+        if self._after is None:
+            return _LATEST
+        row: tuple[int, int] | None = connection.execute(
+            "SELECT accepted, num FROM jobs WHERE id = ? AND owner = ? AND state <> 'erased'",
+            (self._after, self._owner),
+        ).fetchone()
+        if row is None:
+            raise JobNotFoundError(self._after)
+        return row
+
+    def _rows(
+        self, connection: sqlite3.Connection, position: tuple[int, int], size: int
+    ) -> list[tuple[int, int, str, str, str | None]]:
+        if self._where.tag is not None:
+            name, value = map(as_blob, self._where.tag)
+            return connection.execute(
+                _BY_TAG, (self._owner, name, value, *position, size)
+            ).fetchall()
+        rows = [
+            row
+            for state in self._stored
+            for row in connection.execute(_BY_STATE, (self._owner, state, *position, size))
+        ]
+        rows.sort(reverse=True)
+        return rows[:size]

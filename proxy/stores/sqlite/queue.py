@@ -1,0 +1,160 @@
+"""The slim queue: what waits under each batch key, and its counters."""
+
+import sqlite3
+from collections.abc import Sequence
+from datetime import datetime
+from functools import partial
+from typing import Final
+
+from proxy.core.ids import BatchId, CredentialId
+from proxy.core.job import AnswerMode, Assigned, Job, advance
+from proxy.core.lanes import BatchKey
+from proxy.core.plan import Head
+from proxy.stores.codec import decode_job, decode_key, encode_key, from_micros, to_micros
+from proxy.stores.sqlite.database import Database
+
+# The index by name: both conditions could also be met by reading the whole queue
+# in the order of claiming, and the planner has no statistics to know better.
+_BY_DEADLINE: Final = """
+    SELECT jobs.record FROM queue INDEXED BY queue_deadlines
+    JOIN jobs ON jobs.num = queue.job
+    WHERE queue.key = (SELECT id FROM keys WHERE key = ?)
+    AND queue.ready <= ? AND queue.deadline < ?
+    ORDER BY queue.deadline, queue.ready LIMIT ?
+"""
+
+_HEADS: Final = """
+    SELECT key, count, bytes, tokens, held, small,
+        (SELECT min(ready) FROM queue WHERE queue.key = keys.id),
+        (SELECT max(ready) FROM queue WHERE queue.key = keys.id),
+        (SELECT min(deadline) FROM queue INDEXED BY queue_deadlines WHERE queue.key = keys.id),
+        EXISTS (SELECT 1 FROM credentials
+            WHERE credentials.id = keys.credential AND paused IS NOT NULL)
+    FROM keys WHERE count > 0
+"""
+
+_ALWAYS: Final = 1 << 62
+"""Later than any time, in microseconds."""
+
+
+class SqliteQueueStore:
+    """Jobs that wait to be called directly."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def take(self, key: BatchKey, *, ready_at: datetime, limit: int) -> Sequence[Job]:
+        values = (encode_key(key), to_micros(ready_at), _ALWAYS, limit)
+        return await self._database.read(partial(_queued, values=values))
+
+    async def due(self, key: BatchKey, *, before: datetime, limit: int) -> Sequence[Job]:
+        values = (encode_key(key), _ALWAYS, to_micros(before), limit)
+        return await self._database.read(partial(_queued, values=values))
+
+    async def escalating(self, *, limit: int) -> Sequence[Job]:
+        return await self._database.read(partial(_escalating, limit=limit))
+
+
+def enqueue(connection: sqlite3.Connection, number: int, job: Job) -> None:
+    """Put a job under its key and count it."""
+    held = job.answer is AnswerMode.WAIT
+    (key_id,) = connection.execute(
+        "INSERT INTO keys (key, credential, count, bytes, tokens, held) VALUES (?, ?, 1, ?, ?, ?)"
+        " ON CONFLICT (key) DO UPDATE SET count = count + 1, bytes = bytes + excluded.bytes,"
+        " tokens = tokens + excluded.tokens, held = held + excluded.held RETURNING id",
+        (encode_key(job.key), job.key.credential, job.body_bytes, job.tokens, held),
+    ).fetchone()
+    connection.execute(
+        "INSERT INTO queue VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            key_id,
+            _ready(job),
+            number,
+            job.attempt,
+            job.body_bytes,
+            job.tokens,
+            to_micros(job.deadline),
+            job.affinity,
+            held,
+        ),
+    )
+
+
+def dequeue(connection: sqlite3.Connection, number: int, job: Job) -> None:
+    """Take the job, as it was queued, out again."""
+    key_id = uncount(
+        connection,
+        encode_key(job.key),
+        (1, job.body_bytes, job.tokens, int(job.answer is AnswerMode.WAIT)),
+    )
+    gone = connection.execute(
+        "DELETE FROM queue WHERE key = ? AND ready = ? AND job = ?", (key_id, _ready(job), number)
+    )
+    assert gone.rowcount == 1, f"job {job.id} is not where it was queued"
+
+
+def uncount(connection: sqlite3.Connection, key: str, amounts: tuple[int, int, int, int]) -> int:
+    """Take count, bytes, tokens and held off the key's counters; return its number."""
+    (key_id,) = connection.execute(
+        "UPDATE keys SET count = count - ?, bytes = bytes - ?, tokens = tokens - ?,"
+        " held = held - ? WHERE key = ? RETURNING id",
+        (*amounts, key),
+    ).fetchone()
+    return int(key_id)
+
+
+def as_claimed(record: str, batch_id: str | None) -> Job:
+    """Return the job as its record says, and the batch that has claimed it since."""
+    job = decode_job(record)
+    return job if batch_id is None else advance(job, Assigned(BatchId(batch_id)))
+
+
+def heads(connection: sqlite3.Connection) -> list[Head]:
+    """Return one row for each key that has queued jobs."""
+    return [
+        Head(
+            key=decode_key(key),
+            count=count,
+            body_bytes=size,
+            tokens=tokens,
+            oldest_at=from_micros(oldest),
+            newest_at=from_micros(newest),
+            nearest_deadline=from_micros(nearest),
+            held=held,
+            small_batches=small,
+            paused=bool(paused),
+        )
+        for key, count, size, tokens, held, small, oldest, newest, nearest, paused in (
+            connection.execute(_HEADS)
+        )
+    ]
+
+
+def note_size(connection: sqlite3.Connection, *, key: BatchKey, small: bool) -> None:
+    """Count a small batch of the key, or start from zero."""
+    connection.execute(
+        "INSERT INTO keys (key, credential, small) VALUES (?, ?, ?)"
+        " ON CONFLICT (key) DO UPDATE SET small = CASE excluded.small WHEN 0 THEN 0"
+        " ELSE small + 1 END",
+        (encode_key(key), key.credential, int(small)),
+    )
+
+
+def forget_keys(connection: sqlite3.Connection, credential_id: CredentialId) -> None:
+    """Forget the counters of a credential under which nothing waits."""
+    connection.execute("DELETE FROM keys WHERE credential = ? AND count = 0", (credential_id,))
+
+
+def _ready(job: Job) -> int:
+    return to_micros(job.not_before or job.accepted_at)
+
+
+def _queued(connection: sqlite3.Connection, values: tuple[str, int, int, int]) -> list[Job]:
+    return [decode_job(record) for (record,) in connection.execute(_BY_DEADLINE, values)]
+
+
+def _escalating(connection: sqlite3.Connection, limit: int) -> list[Job]:
+    rows = connection.execute(
+        "SELECT record FROM jobs WHERE state = 'escalating' LIMIT ?", (limit,)
+    )
+    return [decode_job(record) for (record,) in rows]
