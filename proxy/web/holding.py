@@ -1,0 +1,165 @@
+"""Who is held here, and what became of their answers.
+
+A held connection is a promise to one caller. While it lives, its lease in the
+store says so, renewed for all of them together by one pass; when it ends, the
+store is told whether the answer was flushed, so that a repeat of the call can
+claim the job. Neither may be lost to a cancelled handler, and neither needs a
+task of its own.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from proxy.core.errors import StoreUnavailableError
+from proxy.core.ids import JobId
+from proxy.core.repeats import WAITER_LEASE
+from proxy.ports.clock import Clock
+from proxy.ports.jobs import DeliveryStore
+
+PASS_INTERVAL_S: Final = 10.0
+"""How often `run_once` must run: two passes may fail before a lease of 30 s ends."""
+
+RENEW_CHUNK: Final = 500
+"""Leases per call of the store, so that none holds it for long."""
+
+UNWRITTEN_MAX: Final = 10_000
+"""Notes kept while the store is away. The lease of one that is dropped ends by itself."""
+
+T = TypeVar("T")
+
+
+class DrainingError(Exception):
+    """The instance is about to stop, and nothing was sent to this caller yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Note:
+    flushed: bool
+    retry_count: int
+    made_at: float
+
+
+@dataclass(slots=True, eq=False)
+class Hold:
+    """One held connection, for as long as it is held."""
+
+    job_id: JobId
+    is_waiter: bool
+    """Whether it answers the call that made or claimed the job."""
+
+    _drained: bool = False
+    _interruption: asyncio.Timeout | None = None
+
+    async def uncommitted(self, waiting: Awaitable[T]) -> T:
+        """Await something before the first byte.
+
+        Raises:
+            DrainingError: as soon as the instance wants to stop.
+        """
+        try:
+            async with asyncio.timeout(0 if self._drained else None) as interruption:
+                self._interruption = interruption
+                return await waiting
+        except TimeoutError:
+            if interruption.expired():
+                raise DrainingError from None
+            raise
+        finally:
+            self._interruption = None
+
+    def drain(self) -> None:
+        """Interrupt what is awaited before the first byte, now or later."""
+        self._drained = True
+        if self._interruption is not None:
+            self._interruption.reschedule(0)
+
+
+class Holding:
+    """The held connections of this instance, bounded by `max_held`.
+
+    Each costs a file descriptor and some 30 KB, and each is a caller who would
+    rather hear "later" than be cut off with all the others.
+    """
+
+    def __init__(self, *, deliveries: DeliveryStore, clock: Clock, max_held: int) -> None:
+        self._deliveries = deliveries
+        self._clock = clock
+        self._max_held = max_held
+        self._holds: set[Hold] = set()
+        self._unwritten: dict[JobId, _Note] = {}
+        self._draining = False
+
+    @property
+    def count(self) -> int:
+        """How many connections are held now."""
+        return len(self._holds)
+
+    def has_room(self) -> bool:
+        """Return whether one more may be held; to be asked before anything is accepted."""
+        return not self._draining and len(self._holds) < self._max_held
+
+    @contextmanager
+    def enter(self, job_id: JobId, *, is_waiter: bool) -> Iterator[Hold]:
+        """Count a connection as held until the block ends."""
+        hold = Hold(job_id, is_waiter, self._draining)
+        self._holds.add(hold)
+        try:
+            yield hold
+        finally:
+            self._holds.discard(hold)
+
+    async def note(self, job_id: JobId, *, flushed: bool, retry_count: int) -> None:
+        """Tell the store whether the answer was flushed; never raise for the store's sake.
+
+        Safe in a handler that is being cancelled, even twice: what could not be
+        written waits for the next pass. Put down before the first await, because
+        that is where a cancellation strikes.
+        """
+        note = _Note(flushed, retry_count, self._clock.monotonic())
+        if len(self._unwritten) < UNWRITTEN_MAX:
+            self._unwritten[job_id] = note
+        try:
+            await self._deliveries.finish(job_id, flushed=flushed, retry_count=retry_count)
+        except StoreUnavailableError:
+            return
+        if self._unwritten.get(job_id) is note:
+            del self._unwritten[job_id]
+
+    async def run_once(self) -> int:
+        """Write what `note` could not, renew every waiter's lease; return how many.
+
+        Raises:
+            StoreUnavailableError: if the store is away; the next pass goes on.
+        """
+        await self._write_notes()
+        waiting = list({hold.job_id for hold in self._holds if hold.is_waiter})
+        for start in range(0, len(waiting), RENEW_CHUNK):
+            until = self._clock.now() + WAITER_LEASE
+            await self._deliveries.renew(waiting[start : start + RENEW_CHUNK], until=until)
+        return len(waiting)
+
+    async def _write_notes(self) -> None:
+        too_old = self._clock.monotonic() - WAITER_LEASE.total_seconds()
+        for job_id, note in list(self._unwritten.items()):
+            if not note.flushed and note.made_at < too_old:
+                # The lease has ended and says the same; by now a repeat may have
+                # claimed the job, and its connection must not be called broken.
+                del self._unwritten[job_id]
+                continue
+            await self._deliveries.finish(
+                job_id, flushed=note.flushed, retry_count=note.retry_count
+            )
+            if self._unwritten.get(job_id) is note:
+                del self._unwritten[job_id]
+
+    def drain(self) -> None:
+        """Take no more, and let go of everyone to whom nothing was sent yet.
+
+        The others are held on: the server cuts them when its own time is up.
+        """
+        self._draining = True
+        for hold in self._holds:
+            hold.drain()

@@ -1,0 +1,63 @@
+"""The stream that a finished result would have been.
+
+Pure: bytes of server-sent events out of the bytes of a body. Nothing is dropped:
+what an SDK accumulates from the events equals the object that it would have
+parsed from the body, and fields that no SDK knows are carried along.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final
+
+from proxy.core.dialects import Shape
+from proxy.web.synthesis.chat import chat_events
+from proxy.web.synthesis.completions import completion_events
+from proxy.web.synthesis.parts import Event, JsonObject, UnreadableResultError, is_object
+from proxy.web.synthesis.responses import response_events
+
+__all__ = ["UnreadableResultError", "synthesise"]
+
+_DONE: Final = b"data: [DONE]\n\n"
+
+
+def synthesise(shape: Shape, body: bytes, *, include_usage: bool) -> list[bytes]:
+    """Return the events of a successful result, in the order in which they are sent.
+
+    `include_usage` is the caller's `stream_options.include_usage`; the Responses
+    API reports usage in any case.
+
+    Raises:
+        UnreadableResultError: if the body is not what its API answers.
+    """
+    make, end = _SHAPES.get(shape, (None, b""))
+    if make is None:
+        raise UnreadableResultError(f"the {shape} API has no streams")
+    try:
+        events = [_encoded(event) for event in make(_parsed(body), include_usage)]
+    except UnreadableResultError:
+        raise
+    except (ValueError, RecursionError) as exc:
+        raise UnreadableResultError("the result is not readable JSON") from exc
+    return [*events, end] if end else events
+
+
+def _parsed(body: bytes) -> JsonObject:
+    result = json.loads(body)
+    if not is_object(result):
+        raise UnreadableResultError("the result is not a JSON object")
+    return result
+
+
+def _encoded(event: Event) -> bytes:
+    # Escaped, because some SDKs split lines as `str.splitlines` does, at U+2028
+    # too. No `NaN`: it is not JSON, though Python reads it.
+    data = json.dumps(event.data, allow_nan=False, separators=(",", ":"))
+    head = f"event: {event.name}\n" if event.name else ""
+    return f"{head}data: {data}\n\n".encode()
+
+
+_SHAPES: Final[Mapping[Shape, tuple[Callable[[JsonObject, bool], Iterator[Event]], bytes]]] = {
+    Shape.CHAT: (chat_events, _DONE),
+    Shape.COMPLETIONS: (completion_events, _DONE),
+    Shape.RESPONSES: (response_events, b""),
+}
