@@ -38,15 +38,10 @@ class TunnelEnd:
         while not self._buffer and not self._ended:
             self._arrived.clear()
             await self._arrived.wait()
-        data = self.take()
-        if not self._transport.is_closing():
-            self._transport.resume_reading()
-        return data
-
-    def take(self) -> bytes:
-        """Return what has arrived and was not read, without waiting."""
         data = bytes(self._buffer)
         self._buffer.clear()
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
         return data
 
     async def write(self, data: bytes) -> None:

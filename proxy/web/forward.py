@@ -338,7 +338,6 @@ class _Call:
                 sock = transport.get_extra_info("socket")
                 if sock is not None:
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-                transport.abort()
             transport.close()
         return RelayedResponse(self.status or 502, keep_alive=False)
 

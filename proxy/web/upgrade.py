@@ -8,7 +8,7 @@ between the two ends; nothing here knows frames.
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final, cast
+from typing import cast
 
 from aiohttp import web
 from aiohttp.http import WebSocketReader
@@ -17,14 +17,11 @@ from proxy.core.fields import response_head
 from proxy.ports.upstream import Tunnel, UpstreamResponse
 from proxy.upstreams.tunnel import TunnelEnd
 
-_LAST_WORDS_S: Final = 1.0
-"""For what a leaving caller had sent before it left."""
-
 
 async def run_tunnel(request: web.BaseRequest, response: UpstreamResponse) -> tuple[int, int]:
     """Answer the handshake and relay until either side ends; return bytes up and down.
 
-    Cancelled when the caller leaves; what it had sent before still goes up.
+    Cancelled when the caller leaves, which ends the upstream's side too.
     """
     transport = request.transport
     if transport is None:
@@ -48,10 +45,6 @@ async def run_tunnel(request: web.BaseRequest, response: UpstreamResponse) -> tu
             down = tasks.create_task(_pump(upstream, caller, end))
         return up.result(), down.result()
     finally:
-        if rest := caller.take():
-            with suppress(ConnectionError, TimeoutError):
-                async with asyncio.timeout(_LAST_WORDS_S):
-                    await upstream.write(rest)
         upstream.close()
 
 

@@ -6,8 +6,10 @@ The rest of its contract is tested through the relay, where it can be seen.
 import asyncio
 import ipaddress
 import ssl
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -16,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from proxy.core.routing import Upstream
-from proxy.ports.upstream import Phase, UpstreamRequest, UpstreamUnavailableError
+from proxy.ports.upstream import Phase, UpstreamRequest, UpstreamResponse, UpstreamUnavailableError
 from proxy.upstreams.session import AiohttpClient, ClientLimits
 from tests.helpers.raw_upstream import RawUpstream, replying, wait_until
 
@@ -33,7 +35,7 @@ async def client(limits=None, **options):
             await opened.aclose()
 
 
-def request(port, *, scheme="http", **fields):
+def request(port: int, *, scheme: str = "http", **fields: Any) -> UpstreamRequest:
     upstream = Upstream.parse("up", "openai", f"{scheme}://127.0.0.1:{port}")
     return UpstreamRequest(
         upstream=upstream,
@@ -44,7 +46,7 @@ def request(port, *, scheme="http", **fields):
     )
 
 
-async def read_all(response):
+async def read_all(response: UpstreamResponse) -> bytes:
     data = response.take_ready()
     while not response.at_end:
         data += await response.next_chunk()
@@ -92,7 +94,7 @@ async def test_a_cancelled_call_is_hung_up_on():
 
 
 async def test_a_body_can_be_sent_in_chunks_of_any_size():
-    async def pieces():
+    async def pieces() -> AsyncIterator[bytes]:
         for piece in (b"a", b"", b"bc" * 50000):
             yield piece
 
@@ -113,7 +115,7 @@ async def test_a_whole_body_can_be_held_until_it_is_wanted():
         assert await connection.reader.readexactly(3) == b"abc"
         await connection.send(OK)
 
-    informed = []
+    informed: list[object] = []
     headers = ((b"Expect", b"100-continue"), (b"Content-Length", b"3"))
     async with RawUpstream(script) as upstream, client() as sender:
         sent = request(
@@ -127,6 +129,81 @@ async def test_a_whole_body_can_be_held_until_it_is_wanted():
         assert await read_all(await sender.send(sent)) == b"ok"
 
     assert informed == [(100, "Continue", ())]
+
+
+async def test_a_body_that_is_not_wanted_is_not_sent_while_the_answer_still_comes():
+    async def script(connection):
+        await connection.reader.readuntil(b"\r\n\r\n")
+        await connection.send(b"HTTP/1.1 401 No\r\nContent-Length: 2\r\n\r\n")
+        # Long after the client would have gone on without the word.
+        await asyncio.sleep(0.1)
+        await connection.send(b"no")
+        assert await connection.wait_closed_by_peer() == b""
+
+    headers = ((b"Expect", b"100-continue"), (b"Content-Length", b"3"))
+    async with RawUpstream(script) as upstream, client(ClientLimits(continue_s=0.02)) as sender:
+        sent = request(
+            upstream.port, method="POST", headers=headers, body=b"abc", expect_continue=True
+        )
+        assert await read_all(await sender.send(sent)) == b"no"
+        await wait_until(upstream.connections[0].closed.is_set, "the upstream to be hung up on")
+
+
+async def test_what_arrived_before_the_break_is_handed_out_before_the_break():
+    async def script(connection):
+        await connection.request()
+        await connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc")
+
+    async with RawUpstream(script) as upstream, client() as sender:
+        response = await sender.send(request(upstream.port))
+        await wait_until(response._payload.exception, "the break to be noticed")
+
+        assert response.take_ready() == b""
+        assert await response.next_chunk() == b"abc"
+        with pytest.raises(UpstreamUnavailableError, match="broke off"):
+            await response.next_chunk()
+        response.close()
+
+
+async def test_an_upstream_that_waits_for_a_slow_reader_is_not_silent():
+    async def script(connection):
+        await connection.request()
+        await connection.send(
+            b"HTTP/1.1 200 OK\r\nContent-Length: 8000000\r\n\r\n" + b"x" * 8000000
+        )
+        await connection.wait_closed_by_peer()
+
+    async with RawUpstream(script) as upstream, client(ClientLimits(idle_s=0.05)) as sender:
+        response = await sender.send(request(upstream.port))
+        # Longer than the limit, with more in the pipe than is held here.
+        await asyncio.sleep(0.2)
+
+        assert len(await read_all(response)) == 8000000
+
+
+async def test_a_cancelled_upload_is_cut_and_not_sent_to_its_end():
+    total = 48 << 20
+    go = asyncio.Event()
+    received = 0
+
+    async def script(connection):
+        nonlocal received
+        connection.writer.transport.pause_reading()
+        await go.wait()
+        connection.writer.transport.resume_reading()
+        received = len(await connection.wait_closed_by_peer())
+
+    headers = ((b"Content-Length", b"%d" % total),)
+    async with RawUpstream(script) as upstream, client() as sender:
+        sent = request(upstream.port, method="POST", headers=headers, body=b"x" * total)
+        async with asyncio.TaskGroup() as tasks:
+            call = tasks.create_task(sender.send(sent))
+            await wait_until(lambda: upstream.connections, "the call upstream")
+            call.cancel()
+        go.set()
+
+        await wait_until(upstream.connections[0].closed.is_set, "the upstream to be hung up on")
+        assert received < total
 
 
 # TLS.

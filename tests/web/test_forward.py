@@ -429,16 +429,28 @@ async def test_a_connection_that_the_upstream_closed_meanwhile_is_not_used(facto
 
 
 async def test_unasked_bytes_on_a_kept_connection_answer_nobody(factory):
+    speak = asyncio.Event()
+    spoken = asyncio.Event()
+
     async def script(connection):
         await connection.request()
         await connection.send(OK)
+        await speak.wait()
         await connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
-        await connection.wait_closed_by_peer()
+        spoken.set()
+        await connection.request()
+        await connection.send(OK)
 
-    async with stage(script, factory) as (_, _, caller):
-        for _ in range(3):
-            await caller.send(POST)
-            assert (await caller.response()).body == b"ok"
+    async with stage(script, factory) as (upstream, _, caller):
+        await caller.send(POST)
+        await caller.response()
+        speak.set()
+        await spoken.wait()
+
+        await caller.send(POST)
+
+        assert (await caller.response()).body == b"ok"
+        assert len(upstream.connections) == 2
 
 
 async def dies_on_second(connection: RawConnection) -> None:
@@ -634,6 +646,22 @@ async def test_an_upstream_that_knows_no_continue_gets_the_body_after_a_while(fa
 
         assert (await caller.response()).body == b"ok"
         assert upstream.requests[0].body == b"abc"
+
+
+async def test_the_word_to_go_on_is_passed_once(factory):
+    async def script(connection):
+        await read_head(connection.reader)
+        await connection.reader.readexactly(3)
+        # Late: the proxy has already gone on by itself.
+        await connection.send(b"HTTP/1.1 100 Continue\r\n\r\n" + OK)
+
+    limits = ClientLimits(continue_s=0.01)
+    async with stage(script, factory, limits=limits) as (_, _, caller):
+        await caller.send(EXPECTING)
+        assert (await caller.response()).start_line == b"HTTP/1.1 100 Continue"
+        await caller.send(b"abc")
+
+        assert (await caller.response()).start_line == b"HTTP/1.1 200 OK"
 
 
 # What is taken out, and what is never told.

@@ -1,6 +1,7 @@
 """A stock SDK is served the same bytes, and its bytes arrive the same, proxied or not."""
 
 import json
+from collections.abc import Awaitable, Callable
 
 import openai
 import pytest
@@ -95,7 +96,7 @@ async def test_the_sdk_cannot_tell_and_neither_can_the_upstream(factory, call, r
         assert second.value(b"host") == first.value(b"host")
 
 
-async def run(call, base_url):
+async def run(call: Callable[[openai.AsyncOpenAI], Awaitable[object]], base_url: str) -> object:
     async with openai.AsyncOpenAI(api_key="sk-x", base_url=base_url, max_retries=0) as client:
         return await call(client)
 
