@@ -2,6 +2,8 @@
 
 import asyncio
 import re
+import signal
+from pathlib import Path
 from typing import Any
 
 import click
@@ -47,25 +49,30 @@ _DURATION = _Duration()
 @click.option("--file-lag", type=_DURATION, default="0s")
 @click.option("--enqueued-tokens-max", type=int, default=None)
 @click.option("--shuffle-seed", type=int, default=0, show_default=True)
+@click.option(
+    "--directory",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=None,
+    help="Where file contents live; a temporary one by default.",
+)
 @click.option("--time-scale", type=float, default=1.0, help="Speed of its clock; 0 stops it.")
 def main(host: str, port: int, **options: Any) -> None:
     """Serve a local provider until interrupted; its URL is the first line printed."""
-    names = {
-        name: f"{name}_s"
-        for name in options
-        if name not in ("enqueued_tokens_max", "shuffle_seed", "time_scale")
-    }
-    settings = SandboxSettings(**{names.get(name, name): value for name, value in options.items()})
-    try:
-        asyncio.run(_serve(settings, host, port))
-    except KeyboardInterrupt:
-        return
+    plain = {"enqueued_tokens_max", "shuffle_seed", "time_scale", "directory"}
+    settings = SandboxSettings(
+        **{name if name in plain else f"{name}_s": value for name, value in options.items()}
+    )
+    asyncio.run(_serve(settings, host, port))
 
 
 async def _serve(settings: SandboxSettings, host: str, port: int) -> None:
     async with Sandbox(settings).serve(host, port) as running:
+        # Both signals end it in order, so that its temporary directory goes with it.
+        stop = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
         click.echo(running.base_url)  # echo flushes, so a parent that waits for the URL gets it
-        await asyncio.Event().wait()
+        await stop.wait()
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ so that a day's window passes without a day's sleep.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 
@@ -51,7 +52,10 @@ class SandboxClock:
         """Wait until `due`, or until `interrupted` holds after a `nudge`."""
         while self.now() < due and not interrupted():
             moved = self._moved
-            remaining = (due - self.now()) / self._scale if self._scale else None
+            # No timer for what only an advance or a nudge can end: not every event loop takes an
+            # infinite one.
+            is_timed = self._scale > 0 and math.isfinite(due)
+            remaining = (due - self.now()) / self._scale if is_timed else None
             try:
                 async with asyncio.timeout(remaining):
                     await moved.wait()

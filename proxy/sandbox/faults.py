@@ -20,7 +20,8 @@ class HttpFault:
 
     `status` refuses without doing anything. `reset_before` drops the connection with nothing
     done; `reset_after` drops it when all is done and billed. `truncate` and `stall` send
-    `after_bytes` of the body, then cut the connection, or send nothing more.
+    `after_bytes` of the body, then cut the connection, or send nothing more; the work is done
+    and billed in full.
     """
 
     action: HttpAction

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import signal
 import sys
 
@@ -121,10 +122,12 @@ async def test_keys_and_flex_are_turned_over_the_wire(rig):
     assert (revoked, flex) == (401, 429)
 
 
-async def test_as_a_process_it_prints_its_url_and_ends_on_a_signal(rig):
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+async def test_as_a_process_it_prints_its_url_and_ends_on_a_signal(rig, tmp_path, ending):
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "proxy.sandbox", "--latency", "1ms", "--time-scale", "10"),
         stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
     )
     assert process.stdout is not None
     try:
@@ -133,8 +136,9 @@ async def test_as_a_process_it_prints_its_url_and_ends_on_a_signal(rig):
             async with rig.http.get(f"{url}/sandbox") as response:
                 about = await response.json()
     finally:
-        process.send_signal(signal.SIGINT)
+        process.send_signal(ending)
         code = await process.wait()
 
     assert about["object"] == "sandbox"
     assert code == 0
+    assert not list(tmp_path.iterdir())
