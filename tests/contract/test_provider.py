@@ -1,0 +1,600 @@
+"""What every `Provider` must do. A new adapter joins by adding one fixture param.
+
+Each runs against a server with real batch semantics, over real sockets; what is
+bought and how often something was asked is read from that server.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import structlog
+
+from proxy.core.errors import (
+    CredentialRefusedError,
+    ProviderBusyError,
+    ProviderError,
+    ProviderRejectedError,
+    ProviderUnavailableError,
+    StoreUnavailableError,
+)
+from proxy.ports.jobs import Credential
+from proxy.ports.provider import (
+    LineKind,
+    Provider,
+    ProviderBatch,
+    ProviderBatchState,
+    ResultLine,
+    Submission,
+)
+from proxy.providers.openai_family import OpenAIBatches
+from proxy.sandbox.faults import BatchFault, HttpFault, LineFault
+from proxy.sandbox.server import Running, Sandbox
+from proxy.sandbox.settings import SandboxSettings
+from tests.helpers.raw_upstream import wait_until
+from tests.providers.kit import (
+    CHAT,
+    KEY,
+    all_results,
+    chat_body,
+    framed,
+    make_credential,
+    make_submission,
+    openai_at,
+)
+
+HOUR = 3_600.0
+LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
+
+UPLOAD, CREATE, CANCEL = "POST /v1/files", "POST /v1/batches", "POST /v1/batches/{id}/cancel"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """An adapter at a server whose clock stands still."""
+
+    provider: Provider
+    credential: Credential
+    server: Running
+
+    async def bought(self, submission: Submission) -> ProviderBatch:
+        file_id = await self.provider.upload(self.credential, submission)
+        return await self.provider.create(self.credential, submission, file_id)
+
+    async def after(self, batch: ProviderBatch, seconds: float) -> ProviderBatch:
+        await self.server.advance(seconds)
+        return await self.provider.retrieve(self.credential, batch.id)
+
+    async def kinds(self, batch: ProviderBatch) -> Counter[tuple[str, int]]:
+        """What became of the lines, by kind and status."""
+        lines = await all_results(self.provider, self.credential, batch.output_file_ids)
+        return Counter((line.kind.value, line.status_code) for line in lines)
+
+    def asked(self, route: str) -> int:
+        return self.server.ledger.requests[route]
+
+    def breaks(self, **fault: Any) -> None:
+        self.server.faults.add(HttpFault(**fault))
+
+
+@pytest.fixture(params=["openai"])
+async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
+    """A batch takes an hour here, and a cancel ten minutes."""
+    settings = SandboxSettings(time_scale=0, turnaround_s=HOUR, cancel_s=600)
+    async with Sandbox(settings).serve() as server:
+        provider: OpenAIBatches = {"openai": openai_at}[request.param](server.base_url)
+        yield Bench(provider, make_credential(), server)
+        await provider.aclose()
+
+
+def ten(bench: Bench) -> Submission:
+    return make_submission(bench.provider, [chat_body(f"question {n}") for n in range(10)])
+
+
+async def test_a_batch_is_bought_once_and_its_answers_come_back_by_name(bench):
+    submission = ten(bench)
+
+    batch = await bench.bought(submission)
+    ended = await bench.after(batch, HOUR)
+
+    assert batch.state is ProviderBatchState.RUNNING
+    assert ended.state is ProviderBatchState.ENDED
+    assert ended.status == "completed"
+    lines = await all_results(bench.provider, bench.credential, ended.output_file_ids)
+    assert {line.custom_id for line in lines} == {f"job-{n}" for n in range(10)}
+    assert all(line.kind is LineKind.ANSWERED and line.status_code == 200 for line in lines)
+    assert all(line.body.startswith(b'{"id":"chatcmpl-') and line.request_id for line in lines)
+    assert bench.server.ledger.totals(lane="batch").executions == 10
+    assert (bench.asked(UPLOAD), bench.asked(CREATE)) == (1, 1)
+
+
+async def test_the_window_is_told_in_the_providers_time(bench):
+    batch = await bench.bought(ten(bench))
+
+    assert batch.window_ends_at == batch.created_at + timedelta(days=1)
+
+
+async def test_a_body_is_spliced_into_its_line_as_it_is(bench):
+    odd = b'{ "model":"gpt-5.4-mini" ,"messages":[{"content":"\\u0041\xc3\xa9","role":"user"}] }'
+
+    line = framed(bench.provider, 'a"b', odd)
+
+    assert odd in line
+    assert line.count(b"\n") == 1
+    assert line.endswith(b"\n")
+    batch = await bench.bought(make_submission(bench.provider, [odd]))
+    assert (await bench.kinds(await bench.after(batch, HOUR))) == {("answered", 200): 1}
+
+
+async def test_limits_leave_room_below_what_the_provider_takes(bench):
+    limits = bench.provider.limits(CHAT)
+
+    assert 0 < limits.max_requests <= bench.server.engine.settings.lines_max
+    assert 0 < limits.max_line_bytes < limits.max_bytes < bench.server.engine.settings.bytes_max
+
+
+FAILURES: dict[str, dict[str, Any]] = {
+    "status": {"action": "status", "status": 500},
+    "reset before": {"action": "reset_before"},
+    "reset after": {"action": "reset_after"},
+    "truncated": {"action": "truncate"},
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+async def test_an_ambiguous_create_is_sent_once_and_found_by_listing_if_it_was_done(bench, failure):
+    submission = ten(bench)
+    file_id = await bench.provider.upload(bench.credential, submission)
+    bench.breaks(method="POST", path="/v1/batches", **FAILURES[failure])
+
+    with pytest.raises(ProviderUnavailableError) as raised:
+        await bench.provider.create(bench.credential, submission, file_id)
+
+    assert raised.value.sent
+    assert bench.asked(CREATE) == 1
+    found = await bench.provider.find_batches(
+        bench.credential, submission.batch_id, created_after=LONG_AGO
+    )
+    was_done = failure in {"reset after", "truncated"}
+    assert len(found) == was_done
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+async def test_a_broken_upload_is_sent_once_and_found_if_it_arrived(bench, failure):
+    submission = ten(bench)
+    bench.breaks(method="POST", path="/v1/files", **FAILURES[failure])
+
+    with pytest.raises(ProviderUnavailableError):
+        await bench.provider.upload(bench.credential, submission)
+    found = await bench.provider.find_upload(bench.credential, submission)
+
+    assert bench.asked(UPLOAD) == 1
+    assert (found is not None) == (failure in {"reset after", "truncated"})
+    file_id = found or await bench.provider.upload(bench.credential, submission)
+    batch = await bench.provider.create(bench.credential, submission, file_id)
+    assert (await bench.after(batch, HOUR)).status == "completed"
+
+
+async def test_no_request_is_repeated_whatever_it_is_answered(bench):
+    batch = await bench.bought(ten(bench))
+    provider, credential = bench.provider, bench.credential
+    calls: dict[str, Callable[[], Awaitable[object]]] = {
+        "GET /v1/batches/{id}": lambda: provider.retrieve(credential, batch.id),
+        CANCEL: lambda: provider.cancel(credential, batch.id),
+        "GET /v1/batches": lambda: provider.find_batches(
+            credential, ten(bench).batch_id, created_after=LONG_AGO
+        ),
+        "GET /v1/files": lambda: provider.find_upload(credential, ten(bench)),
+        "DELETE /v1/files/{id}": lambda: provider.delete_file(credential, "file-1"),
+        "GET /v1/files/{id}/content": lambda: all_results(provider, credential, ["file-1"]),
+    }
+    for fault in FAILURES.values():
+        for route, call in calls.items():
+            before = bench.asked(route)
+            bench.breaks(**fault, headers={"Retry-After": "0"})
+            with pytest.raises(ProviderUnavailableError):
+                await call()
+            assert bench.asked(route) == before + 1, (route, fault)
+
+
+async def test_where_nothing_listens_it_is_certain_that_nothing_was_sent(unused_tcp_port):
+    provider = openai_at(f"http://127.0.0.1:{unused_tcp_port}")
+
+    with pytest.raises(ProviderUnavailableError) as raised:
+        await provider.create(make_credential(), make_submission(provider), "file-1")
+
+    assert not raised.value.sent
+    await provider.aclose()
+
+
+async def test_two_batches_with_our_id_are_both_found_oldest_first(bench):
+    submission, other = ten(bench), ten(bench)
+    file_id = await bench.provider.upload(bench.credential, submission)
+    batches = []
+    for bought in (submission, other, submission):
+        batches.append(await bench.provider.create(bench.credential, bought, file_id))
+        await bench.server.advance(1)
+
+    found = await bench.provider.find_batches(
+        bench.credential, submission.batch_id, created_after=LONG_AGO
+    )
+
+    assert [batch.id for batch in found] == [batches[0].id, batches[2].id]
+
+
+async def test_a_search_reads_page_after_page_but_not_further_back_than_needed(bench):
+    submission = ten(bench)
+    file_id = await bench.provider.upload(bench.credential, submission)
+    old = await bench.provider.create(bench.credential, submission, file_id)
+    await bench.server.advance(HOUR)
+    for _ in range(120):
+        await bench.provider.create(bench.credential, ten(bench), file_id)
+
+    async def found(created_after: datetime) -> list[str]:
+        batches = await bench.provider.find_batches(
+            bench.credential, submission.batch_id, created_after=created_after
+        )
+        return [batch.id for batch in batches]
+
+    assert await found(old.created_at + timedelta(minutes=5)) == [old.id]
+    assert bench.asked("GET /v1/batches") == 2
+    for _ in range(100):
+        await bench.provider.create(bench.credential, ten(bench), file_id)
+    assert await found(old.created_at + timedelta(days=1)) == []
+    assert bench.asked("GET /v1/batches") == 3
+
+
+async def test_an_upload_of_the_same_name_and_another_size_is_not_ours(bench):
+    submission = ten(bench)
+    await bench.provider.upload(bench.credential, submission)
+
+    longer = replace(submission, input_bytes=submission.input_bytes + 1)
+
+    assert await bench.provider.find_upload(bench.credential, longer) is None
+    assert await bench.provider.find_upload(bench.credential, ten(bench)) is None
+
+
+@pytest.mark.parametrize("difference", [-1, 1])
+async def test_an_input_of_another_length_than_announced_never_becomes_a_file(bench, difference):
+    honest = ten(bench)
+    submission = replace(honest, input_bytes=honest.input_bytes + difference)
+
+    with pytest.raises(ProviderUnavailableError):
+        await bench.provider.upload(bench.credential, submission)
+
+    assert await bench.provider.find_upload(bench.credential, honest) is None
+    assert await bench.provider.find_upload(bench.credential, submission) is None
+
+
+async def test_a_failure_of_the_input_itself_comes_through_unchanged(bench):
+    submission = ten(bench)
+
+    async def broken() -> AsyncIterator[bytes]:
+        yield b"{}\n"
+        raise StoreUnavailableError("the store is away")
+
+    with pytest.raises(StoreUnavailableError):
+        await bench.provider.upload(bench.credential, replace(submission, lines=broken))
+
+    assert await bench.provider.upload(bench.credential, submission)
+
+
+async def test_a_cancelled_upload_lets_go_of_everything(bench):
+    submission, opened = ten(bench), asyncio.Event()
+
+    async def endless() -> AsyncIterator[bytes]:
+        yield b"{}\n"
+        opened.set()
+        await asyncio.Event().wait()
+
+    async with asyncio.TaskGroup() as group:
+        uploading = group.create_task(
+            bench.provider.upload(bench.credential, replace(submission, lines=endless))
+        )
+        await opened.wait()
+        uploading.cancel()
+
+    assert uploading.cancelled()
+    async with asyncio.timeout(20):
+        assert await bench.provider.upload(bench.credential, submission)
+
+
+async def test_a_cancelled_call_does_not_wait_for_a_silent_provider(bench):
+    submission = ten(bench)
+    file_id = await bench.provider.upload(bench.credential, submission)
+    bench.breaks(action="stall", method="POST", path="/v1/batches")
+    async with asyncio.TaskGroup() as group:
+        creating = group.create_task(bench.provider.create(bench.credential, submission, file_id))
+        await wait_until(lambda: bench.asked(CREATE))
+        creating.cancel()
+
+    async with asyncio.timeout(20):
+        found = await bench.provider.find_batches(
+            bench.credential, submission.batch_id, created_after=LONG_AGO
+        )
+    assert len(found) == 1
+
+
+async def test_a_word_that_is_not_known_means_that_the_batch_still_runs(bench):
+    batch = await bench.bought(ten(bench))
+    bench.server.faults.add(BatchFault(batch_id=batch.id, shown_status="pondering"))
+
+    with structlog.testing.capture_logs() as logs:
+        polled = await bench.provider.retrieve(bench.credential, batch.id)
+
+    assert polled.state is ProviderBatchState.RUNNING
+    assert polled.status == "pondering"
+    (event,) = [entry for entry in logs if entry["event"] == "provider.unknown_status"]
+    assert event["log_level"] == "warning"
+    assert event["status"] == "pondering"
+
+
+@pytest.mark.parametrize("vanish", ["not_found", "error_body"])
+async def test_a_batch_that_the_provider_knows_no_more_is_a_404(bench, vanish):
+    batch = await bench.bought(ten(bench))
+    bench.server.faults.add(BatchFault(batch_id=batch.id, vanish=vanish))
+
+    with pytest.raises(ProviderRejectedError) as raised:
+        await bench.provider.retrieve(bench.credential, batch.id)
+
+    assert raised.value.status_code == 404
+
+
+async def test_a_batch_that_failed_says_which_line_was_at_fault(bench):
+    bench.server.faults.add(
+        BatchFault(fail_code="invalid_json_line", fail_message="Not JSON.", fail_line=3)
+    )
+
+    failed = await bench.after(await bench.bought(ten(bench)), 1)
+
+    assert failed.state is ProviderBatchState.ENDED
+    assert (failed.status, failed.error_code, failed.error_message, failed.error_line) == (
+        "failed",
+        "invalid_json_line",
+        "Not JSON.",
+        3,
+    )
+    assert failed.output_file_ids == ()
+
+
+@pytest.mark.parametrize("fault", ["empty_absent", "empty_all"])
+async def test_an_empty_string_is_no_file(bench, fault):
+    bench.server.faults.add(BatchFault(file_ids=fault))
+
+    ended = await bench.after(await bench.bought(ten(bench)), HOUR)
+
+    assert ended.status == "completed"
+    assert len(ended.output_file_ids) == (fault == "empty_absent")
+    assert "" not in ended.output_file_ids
+
+
+async def completed(bench: Bench, batch: ProviderBatch) -> ProviderBatch:
+    return await bench.after(batch, HOUR)
+
+
+async def expired(bench: Bench, batch: ProviderBatch) -> ProviderBatch:
+    bench.server.faults.add(BatchFault(batch_id=batch.id, stop_after=4))
+    return await bench.after(batch, 24 * HOUR)
+
+
+async def cancelled(bench: Bench, batch: ProviderBatch) -> ProviderBatch:
+    await bench.server.advance(HOUR * 0.45)
+    cancelling = await bench.provider.cancel(bench.credential, batch.id)
+    assert cancelling.state is ProviderBatchState.CANCELLING
+    return await bench.after(batch, 600)
+
+
+OUTCOMES = {"completed": (completed, 10), "expired": (expired, 4), "cancelled": (cancelled, 4)}
+
+
+@pytest.mark.parametrize("outcome", OUTCOMES)
+async def test_what_was_finished_is_there_however_the_batch_ended(bench, outcome):
+    end, finished = OUTCOMES[outcome]
+
+    ended = await end(bench, await bench.bought(ten(bench)))
+
+    assert ended.state is ProviderBatchState.ENDED
+    assert ended.status == outcome
+    expected = Counter({("answered", 200): finished, ("not_executed", 0): 10 - finished})
+    assert await bench.kinds(ended) == +expected
+    assert bench.server.ledger.totals(lane="batch").executions == finished
+
+
+@pytest.mark.parametrize("outcome", OUTCOMES)
+@pytest.mark.parametrize("status", [400, 429, 503])
+async def test_a_refused_line_keeps_its_status_and_body_however_the_batch_ended(
+    bench, outcome, status
+):
+    end, finished = OUTCOMES[outcome]
+    bench.server.faults.add(LineFault(outcome="status", status=status, code="why", count=2))
+
+    ended = await end(bench, await bench.bought(ten(bench)))
+
+    kinds = await bench.kinds(ended)
+    assert kinds[("answered", status)] == 2
+    assert kinds[("answered", 200)] == finished - 2
+    lines = await all_results(bench.provider, bench.credential, ended.output_file_ids)
+    refused = [line for line in lines if line.status_code == status]
+    assert {line.error_code for line in refused} == {"why"}
+    assert all(b'"code":"why"' in line.body for line in refused)
+
+
+async def test_a_batch_whose_every_line_failed_has_only_a_file_of_errors(bench):
+    bench.server.faults.add(LineFault(outcome="status", status=500, count=None))
+
+    ended = await bench.after(await bench.bought(ten(bench)), HOUR)
+
+    assert ended.status == "completed"
+    assert len(ended.output_file_ids) == 1
+    assert await bench.kinds(ended) == {("answered", 500): 10}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "expected"),
+    [
+        ("missing", {("answered", 200): 9}),
+        ("unparsable", {("answered", 200): 9, ("unreadable", 0): 1}),
+        ("duplicate", {("answered", 200): 11}),
+        ("foreign", {("answered", 200): 11}),
+    ],
+)
+async def test_a_spoiled_line_does_not_spoil_the_others(bench, outcome, expected):
+    bench.server.faults.add(LineFault(outcome=outcome, custom_id="job-3"))
+
+    ended = await bench.after(await bench.bought(ten(bench)), HOUR)
+
+    assert await bench.kinds(ended) == expected
+    lines = await all_results(bench.provider, bench.credential, ended.output_file_ids)
+    names = {f"job-{n}" for n in range(10)} - ({"job-3"} if outcome == "missing" else set())
+    assert names <= {line.custom_id for line in lines}
+
+
+async def test_lines_that_came_before_a_download_broke_off_stay_valid(bench):
+    submission = make_submission(bench.provider, [chat_body(f"question {n}") for n in range(2_000)])
+    ended = await bench.after(await bench.bought(submission), HOUR)
+    (file_id,) = ended.output_file_ids
+    bench.breaks(action="truncate", path="/v1/files/*/content", after_bytes=600_000)
+
+    lines: list[ResultLine] = []
+
+    async def read() -> None:
+        async for chunk in bench.provider.results(bench.credential, file_id):
+            lines.extend(chunk)
+
+    with pytest.raises(ProviderUnavailableError):
+        await read()
+
+    assert 100 < len(lines) < 2_000
+    assert {line.kind for line in lines} == {LineKind.ANSWERED}
+    assert len(await all_results(bench.provider, bench.credential, [file_id])) == 2_000
+
+
+async def test_whoever_reads_results_may_call_the_provider_meanwhile(bench):
+    submission = make_submission(bench.provider, [chat_body(f"question {n}") for n in range(2_000)])
+    ended = await bench.after(await bench.bought(submission), HOUR)
+    (file_id,) = ended.output_file_ids
+
+    chunks = 0
+    async with asyncio.timeout(60):
+        async for chunk in bench.provider.results(bench.credential, file_id):
+            chunks += 1
+            assert len(chunk) < 2_000
+            await bench.provider.retrieve(bench.credential, ended.id)
+            await all_results(bench.provider, bench.credential, [file_id])
+            await bench.provider.upload(bench.credential, ten(bench))
+    assert chunks > 1
+
+
+async def test_results_may_be_left_half_read(bench):
+    ended = await bench.after(await bench.bought(ten(bench)), HOUR)
+    bench.breaks(action="stall", path="/v1/files/*/content", after_bytes=10)
+    results = bench.provider.results(bench.credential, ended.output_file_ids[0])
+
+    async with asyncio.TaskGroup() as group:
+        reading = group.create_task(anext(results))
+        await wait_until(lambda: bench.asked("GET /v1/files/{id}/content"))
+        reading.cancel()
+
+    async with asyncio.timeout(20):
+        assert await bench.kinds(ended) == {("answered", 200): 10}
+
+
+async def test_deleting_a_file_twice_is_no_error(bench):
+    submission = ten(bench)
+    file_id = await bench.provider.upload(bench.credential, submission)
+
+    await bench.provider.delete_file(bench.credential, file_id)
+    await bench.provider.delete_file(bench.credential, file_id)
+
+    assert await bench.provider.find_upload(bench.credential, submission) is None
+
+
+async def test_what_one_credential_made_no_other_sees(bench):
+    mine, other = bench.credential, make_credential("sk-other")
+    submission = ten(bench)
+    batch = await bench.bought(submission)
+    ended = await bench.after(batch, HOUR)
+
+    assert await bench.provider.find_upload(other, submission) is None
+    assert not await bench.provider.find_batches(other, submission.batch_id, created_after=LONG_AGO)
+    with pytest.raises(ProviderRejectedError):
+        await bench.provider.retrieve(other, batch.id)
+    with pytest.raises(ProviderRejectedError):
+        await all_results(bench.provider, other, ended.output_file_ids)
+    await bench.provider.delete_file(other, ended.output_file_ids[0])
+    assert await all_results(bench.provider, mine, ended.output_file_ids)
+
+
+async def test_many_credentials_take_turns(bench):
+    credentials = [make_credential(f"sk-{n}") for n in range(40)]
+    submission = ten(bench)
+
+    async def buy(credential: Credential) -> str:
+        file_id = await bench.provider.upload(credential, submission)
+        batch: ProviderBatch = await bench.provider.create(credential, submission, file_id)
+        return batch.id
+
+    batch_ids = await asyncio.gather(*map(buy, credentials))
+    polled = await asyncio.gather(
+        *(bench.provider.retrieve(*pair) for pair in zip(credentials, batch_ids, strict=True))
+    )
+
+    assert [batch.id for batch in polled] == batch_ids
+    assert len(set(batch_ids)) == 40
+
+
+@pytest.mark.parametrize("trouble", ["revoke", "deny_batch", "exhaust"])
+async def test_trouble_with_the_account_is_told_from_trouble_with_the_call(bench, trouble):
+    submission = ten(bench)
+    file_id = await bench.provider.upload(bench.credential, submission)
+    getattr(bench.server.keys, trouble)(KEY)
+
+    with pytest.raises(CredentialRefusedError) as raised:
+        await bench.provider.create(bench.credential, submission, file_id)
+
+    assert raised.value.status_code in {401, 403, 429}
+    assert raised.value.body
+
+
+async def test_a_rate_limit_says_when_to_come_back(bench):
+    bench.breaks(action="status", status=429, code="rate_limit", headers={"Retry-After": "17"})
+
+    with pytest.raises(ProviderBusyError) as raised:
+        await bench.provider.upload(bench.credential, ten(bench))
+
+    assert raised.value.retry_after_s == 17
+
+
+async def test_a_batch_that_has_ended_cannot_be_cancelled_and_stays_as_it_is(bench):
+    ended = await bench.after(await bench.bought(ten(bench)), HOUR)
+
+    with pytest.raises((ProviderBusyError, ProviderRejectedError)):
+        await bench.provider.cancel(bench.credential, ended.id)
+
+    assert (await bench.provider.retrieve(bench.credential, ended.id)).status == "completed"
+
+
+async def test_no_secret_and_no_prompt_is_in_any_log_or_error(bench, caplog):
+    caplog.set_level(logging.DEBUG)
+    submission = make_submission(bench.provider, [chat_body("prompt-canary")])
+    batch = await bench.bought(submission)
+    texts = []
+    echo = '{"error": {"message": "Incorrect API key provided: %s", "code": "%s"}}'
+    for status, code in ((401, "invalid_api_key"), (400, "bad"), (500, "oops")):
+        bench.breaks(action="status", status=status, body=echo % (KEY, code))
+        with pytest.raises(ProviderError) as raised:
+            await bench.provider.retrieve(bench.credential, batch.id)
+        texts += [str(raised.getrepr(chain=True, style="native")), repr(vars(raised.value))]
+    bench.breaks(action="reset_after")
+    with pytest.raises(ProviderError) as raised:
+        await bench.provider.upload(bench.credential, submission)
+    texts += [str(raised.getrepr(chain=True, style="native")), repr(raised.value.__cause__)]
+
+    for text in (*texts, caplog.text):
+        assert "canary" not in text
+    assert raised.value.__cause__ is None

@@ -1,0 +1,44 @@
+import logging
+
+from proxy.providers.openai_client import SESSIONS_MAX, Session, Sessions
+from tests.providers.kit import make_credential
+
+
+def headers(number: int) -> tuple[tuple[str, str], ...]:
+    return make_credential(f"sk-{number}").headers
+
+
+def is_open(session: Session) -> bool:
+    return not session.client.is_closed()
+
+
+def test_a_credential_keeps_its_client_and_only_so_many_are_kept():
+    sessions = Sessions("http://127.0.0.1:9/v1")
+    first = sessions.of(headers(0))
+    others = [sessions.of(headers(n)) for n in range(1, SESSIONS_MAX)]
+
+    assert sessions.of(headers(0)) is first
+    newest = sessions.of(headers(SESSIONS_MAX))
+
+    assert is_open(first)
+    assert [is_open(other) for other in others] == [False] + [True] * (SESSIONS_MAX - 2)
+    sessions.close()
+    assert not any(is_open(session) for session in (first, newest, *others))
+
+
+def test_a_client_whose_connection_was_cut_is_not_used_again():
+    sessions = Sessions("http://127.0.0.1:9/v1")
+    cut = sessions.of(headers(1))
+    cut.cutter.cut()
+
+    fresh = sessions.of(headers(1))
+
+    assert fresh is not cut
+    assert not is_open(cut)
+    sessions.close()
+
+
+def test_the_libraries_stay_silent_below_warnings():
+    for name in ("openai", "httpx2", "httpcore2"):
+        assert not logging.getLogger(name).isEnabledFor(logging.INFO)
+        assert not logging.getLogger(f"{name}.any").isEnabledFor(logging.DEBUG)

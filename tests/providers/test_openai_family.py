@@ -1,0 +1,480 @@
+"""Wire shapes as recorded from OpenAI and its copies, and what goes out over the wire.
+
+Shapes: OpenAI API description (openapi.yaml, 2026-08-21); the Azure OpenAI batch
+guide (capitalised statuses, ISO times, null counts); BerriAI/litellm #33987 (empty
+file IDs); openai/openai-python #1643 (token limits on the batch object);
+tensorzero/tensorzero #1198 (an error as a success).
+"""
+
+import asyncio
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from proxy.core.errors import (
+    CredentialRefusedError,
+    ProviderBusyError,
+    ProviderRejectedError,
+    ProviderUnavailableError,
+)
+from proxy.core.routing import Upstream
+from proxy.ports.provider import BatchLimits, ProviderBatch, ProviderBatchState
+from proxy.providers.openai_family import METADATA_KEY, FamilyTable, OpenAIBatches
+from tests.providers.kit import (
+    CHAT,
+    MachineClock,
+    all_results,
+    make_credential,
+    make_submission,
+    openai_at,
+    serving,
+)
+
+CREATED = 1_795_420_800
+BATCH = {
+    "id": "batch_66f0",
+    "object": "batch",
+    "endpoint": CHAT,
+    "model": None,
+    "errors": None,
+    "input_file_id": "file-A1",
+    "completion_window": "24h",
+    "status": "in_progress",
+    "output_file_id": None,
+    "error_file_id": None,
+    "created_at": CREATED,
+    "in_progress_at": None,
+    "expires_at": CREATED + 86_400,
+    "finalizing_at": None,
+    "completed_at": None,
+    "failed_at": None,
+    "expired_at": None,
+    "cancelling_at": None,
+    "cancelled_at": None,
+    "request_counts": {"total": 0, "completed": 0, "failed": 0},
+    "usage": None,
+    "metadata": {},
+}
+
+
+@dataclass
+class Recorded:
+    """A request as it came."""
+
+    method: str
+    target: str
+    headers: dict[str, str]
+    body: bytes
+
+
+@dataclass
+class Wire:
+    """A server that answers what it is told to, and records what it is asked."""
+
+    base_url: str = ""
+    answers: list[web.Response] = field(default_factory=list)
+    asked: list[Recorded] = field(default_factory=list)
+
+    def answer(self, value: Any = None, *, status: int = 200, **more: Any) -> None:
+        if isinstance(value, str):
+            self.answers.append(web.Response(text=value, status=status, **more))
+        else:
+            self.answers.append(web.json_response(value, status=status, **more))
+
+    async def handle(self, request: web.Request) -> web.Response:
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        self.asked.append(Recorded(request.method, request.raw_path, headers, await request.read()))
+        return self.answers.pop(0)
+
+
+@pytest.fixture
+async def wire():
+    wire = Wire()
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", wire.handle)
+    async with serving(app) as wire.base_url:
+        yield wire
+
+
+@pytest.fixture
+async def provider(wire):
+    made = openai_at(wire.base_url)
+    yield made
+    await made.aclose()
+
+
+async def polled(wire: Wire, provider: OpenAIBatches, **changed: Any) -> ProviderBatch:
+    wire.answer({**BATCH, **changed})
+    return await provider.retrieve(make_credential(), "batch_66f0")
+
+
+RUNNING, CANCELLING, ENDED = ProviderBatchState
+
+
+@pytest.mark.parametrize(
+    ("status", "state"),
+    [
+        ("validating", RUNNING),
+        ("in_progress", RUNNING),
+        ("finalizing", RUNNING),
+        ("cancelling", CANCELLING),
+        ("completed", ENDED),
+        ("failed", ENDED),
+        ("expired", ENDED),
+        ("cancelled", ENDED),
+        ("Validating", RUNNING),
+        ("Completed", ENDED),
+        ("canceling", RUNNING),
+        ("", RUNNING),
+        (None, RUNNING),
+        (7, RUNNING),
+    ],
+)
+async def test_a_status_word_is_read_in_any_case(wire, provider, status, state):
+    batch = await polled(wire, provider, status=status)
+
+    assert batch.state is state
+    assert batch.status == (status.lower() if isinstance(status, str) else "")
+
+
+@pytest.mark.parametrize(
+    "created",
+    [CREATED, float(CREATED), str(CREATED), "2026-11-23T08:00:00Z", "2026-11-23T08:00:00",
+     "2026-11-23T09:00:00+01:00"],
+)  # fmt: skip
+async def test_times_are_read_as_seconds_or_as_text(wire, provider, created):
+    batch = await polled(wire, provider, created_at=created, expires_at=None)
+
+    assert batch.created_at == datetime.fromtimestamp(CREATED, UTC)
+    assert batch.created_at.utcoffset() is not None
+    assert batch.window_ends_at is None
+
+
+@pytest.mark.parametrize("junk", ["yesterday", None, True, {}, "0001-01-01T00:00:00+14:00"])
+async def test_a_time_that_cannot_be_read_is_now(wire, provider, junk):
+    before = MachineClock().now()
+
+    assert (await polled(wire, provider, created_at=junk)).created_at >= before
+
+
+@pytest.mark.parametrize(
+    ("output", "error", "files"),
+    [
+        (None, None, ()),
+        ("", "", ()),
+        ("file-o", "", ("file-o",)),
+        ("", "file-e", ("file-e",)),
+        ("file-o", "file-e", ("file-o", "file-e")),
+        (None, "file-e", ("file-e",)),
+        ("file-o", "file-o", ("file-o",)),
+        (7, " ", ()),
+    ],
+)
+async def test_files_are_those_that_have_an_id_successes_first(
+    wire, provider, output, error, files
+):
+    batch = await polled(
+        wire, provider, status="completed", output_file_id=output, error_file_id=error
+    )
+
+    assert batch.output_file_ids == files
+
+
+TOKEN_LIMIT = {
+    "code": "token_limit_exceeded",
+    "message": "Enqueued token limit reached for gpt-5.4-mini.",
+    "param": None,
+    "line": None,
+}
+
+
+@pytest.mark.parametrize(
+    ("errors", "expected"),
+    [
+        (None, (None, None, None)),
+        ({"object": "list", "data": []}, (None, None, None)),
+        ({"object": "list", "data": None}, (None, None, None)),
+        (
+            {"object": "list", "data": [TOKEN_LIMIT]},
+            ("token_limit_exceeded", TOKEN_LIMIT["message"], None),
+        ),
+        ([TOKEN_LIMIT], ("token_limit_exceeded", TOKEN_LIMIT["message"], None)),
+        (
+            {"data": [{"code": "mismatched_model", "param": "body.model", "line": 12}]},
+            ("mismatched_model", None, 12),
+        ),
+        ("text", (None, None, None)),
+    ],
+)
+async def test_what_failed_a_batch_is_read_from_its_errors(wire, provider, errors, expected):
+    batch = await polled(
+        wire, provider, status="failed", errors=errors, request_counts=None, metadata=None
+    )
+
+    assert batch.state is ENDED
+    assert (batch.error_code, batch.error_message, batch.error_line) == expected
+
+
+async def test_an_error_as_a_success_is_a_batch_that_is_gone(wire, provider):
+    wire.answer({"error": {"message": "No batch found.", "code": None, "type": "x"}})
+
+    with pytest.raises(ProviderRejectedError) as raised:
+        await provider.retrieve(make_credential(), "batch_66f0")
+
+    assert raised.value.status_code == 404
+
+
+async def test_an_error_as_a_success_can_blame_the_account(wire, provider):
+    wire.answer({"error": {"message": "Pay.", "code": "billing_not_active"}})
+
+    with pytest.raises(CredentialRefusedError):
+        await provider.retrieve(make_credential(), "batch_66f0")
+
+
+async def test_a_404_right_after_a_create_is_told_as_one(wire, provider):
+    wire.answer({"error": {"message": "No batch found with id 'batch_66f0'."}}, status=404)
+
+    with pytest.raises(ProviderRejectedError) as raised:
+        await provider.retrieve(make_credential(), "batch_66f0")
+
+    assert raised.value.status_code == 404
+
+
+@pytest.mark.parametrize(
+    "answer", ["", "<html>", "null", "[]", "{}", '{"id": ""}', '{"id": 7}', '{"error": "?"}']
+)
+async def test_a_create_that_is_answered_with_no_batch_is_unclear(wire, provider, answer):
+    wire.answer(answer, content_type="application/json")
+
+    with pytest.raises(ProviderUnavailableError) as raised:
+        await provider.create(make_credential(), make_submission(provider), "file-A1")
+
+    assert raised.value.sent
+
+
+@pytest.mark.parametrize("answer", ["", "<html>", "[]", "{}"])
+async def test_an_answer_that_says_nothing_is_no_answer(wire, provider, answer):
+    submission = make_submission(provider)
+    for _ in range(4):
+        wire.answer(answer)
+
+    with pytest.raises(ProviderUnavailableError):
+        await provider.upload(make_credential(), submission)
+    with pytest.raises(ProviderUnavailableError):
+        await provider.retrieve(make_credential(), "batch_1")
+    with pytest.raises(ProviderUnavailableError):
+        await provider.find_upload(make_credential(), submission)
+    with pytest.raises(ProviderUnavailableError):
+        await provider.find_batches(
+            make_credential(), submission.batch_id, created_after=MachineClock().now()
+        )
+
+
+async def test_an_entry_that_cannot_be_read_does_not_spoil_a_search(wire, provider):
+    submission = make_submission(provider)
+    ours = {**BATCH, "metadata": {METADATA_KEY: submission.batch_id}, "created_at": "2026-11-23"}
+    wire.answer({"data": [None, {"id": 7}, {"id": "x", "metadata": []}, ours]})
+
+    found = await provider.find_batches(
+        make_credential(), submission.batch_id, created_after=datetime(2026, 11, 22, tzinfo=UTC)
+    )
+
+    assert [batch.id for batch in found] == ["batch_66f0"]
+
+
+async def test_a_search_that_cannot_be_finished_proves_nothing(wire, provider):
+    for _ in range(2):
+        wire.answer({"data": [BATCH], "has_more": True})
+
+    with pytest.raises(ProviderUnavailableError):
+        await provider.find_batches(
+            make_credential(),
+            make_submission(provider).batch_id,
+            created_after=datetime(2020, 1, 1, tzinfo=UTC),
+        )
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+async def test_no_redirect_is_followed(wire, provider, status):
+    wire.answer(status=status, headers={"Location": f"{wire.base_url}/v1/batches/other"})
+
+    with pytest.raises(ProviderUnavailableError):
+        await provider.create(make_credential(), make_submission(provider), "file-A1")
+
+    assert len(wire.asked) == 1
+
+
+async def test_a_create_carries_our_id_and_how_long_results_are_kept(wire, provider):
+    submission = make_submission(provider, headers=(("openai-beta", "x=1"),))
+    wire.answer(BATCH)
+
+    await provider.create(make_credential(), submission, "file-A1")
+
+    (asked,) = wire.asked
+    assert (asked.method, asked.target) == ("POST", "/v1/batches")
+    assert asked.headers["openai-beta"] == "x=1"
+    assert json.loads(asked.body) == {
+        "input_file_id": "file-A1",
+        "endpoint": CHAT,
+        "completion_window": "24h",
+        "metadata": {METADATA_KEY: submission.batch_id},
+        "output_expires_after": {"anchor": "created_at", "seconds": 1_209_600},
+    }
+
+
+async def test_an_upload_is_a_form_of_announced_length_that_expires(wire, provider):
+    submission = make_submission(provider, [b'{"a":1}', b'{"b":2}'])
+    wire.answer({"id": "file-A1", "object": "file"})
+
+    assert await provider.upload(make_credential(), submission) == "file-A1"
+
+    (asked,) = wire.asked
+    assert (asked.method, asked.target) == ("POST", "/v1/files")
+    assert int(asked.headers["content-length"]) == len(asked.body)
+    boundary = asked.headers["content-type"].partition("boundary=")[2].encode()
+    parts = dict(
+        part.strip(b"\r\n").split(b"\r\n\r\n", 1)
+        for part in asked.body.split(b"--" + boundary)[1:-1]
+    )
+    lines = b"".join([chunk async for chunk in submission.lines()]).strip(b"\r\n")
+    assert parts == {
+        b'Content-Disposition: form-data; name="purpose"': b"batch",
+        b'Content-Disposition: form-data; name="expires_after[anchor]"': b"created_at",
+        b'Content-Disposition: form-data; name="expires_after[seconds]"': b"1209600",
+        b'Content-Disposition: form-data; name="file"; filename="%s.jsonl"\r\n'
+        b"Content-Type: application/jsonl" % submission.batch_id.encode(): lines,
+    }
+
+
+ENVIRONMENT = {
+    "OPENAI_API_KEY": "sk-leak",
+    "OPENAI_ADMIN_KEY": "sk-leak",
+    "OPENAI_ORG_ID": "org-leak",
+    "OPENAI_PROJECT_ID": "proj-leak",
+    "OPENAI_BASE_URL": "http://127.0.0.1:9/leak",
+    "OPENAI_CUSTOM_HEADERS": "X-Leak: leak\nAuthorization: Bearer sk-leak\nHost: leak",
+    "HTTP_PROXY": "http://leak:leak@127.0.0.1:9",
+    "ALL_PROXY": "http://leak:leak@127.0.0.1:9",
+    "http_proxy": "http://leak:leak@127.0.0.1:9",
+}
+
+
+@pytest.mark.parametrize(
+    "credential",
+    [
+        make_credential("sk-mine", ("openai-organization", "org-1"), ("openai-project", "p-1")),
+        make_credential("sk-mine"),
+    ],
+)
+async def test_nothing_of_the_environment_goes_out_and_all_of_the_credential_does(
+    wire, provider, monkeypatch, credential
+):
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    wire.answer({"id": "file-A1"})
+    wire.answer(BATCH)
+    wire.answer({"deleted": True})
+    wire.answer('{"custom_id": "a"}\n')
+
+    await provider.upload(credential, make_submission(provider))
+    await provider.retrieve(credential, "batch_1")
+    await provider.delete_file(credential, "file-A1")
+    await all_results(provider, credential, ["file-A1"])
+
+    assert len(wire.asked) == 4
+    host = wire.base_url.removeprefix("http://")
+    for asked in wire.asked:
+        ours = {name: asked.headers.get(name) for name in dict(credential.headers)}
+        assert ours == dict(credential.headers)
+        sent = {name for name in asked.headers if not name.startswith("x-stainless-")}
+        assert sent <= {"host", "accept", "accept-encoding", "connection", "content-type",
+                        "content-length", "user-agent", *ours}  # fmt: skip
+        assert asked.headers["host"] == host
+        assert "leak" not in str(asked.headers)
+        assert "sk-mine" not in asked.target
+
+
+async def test_a_server_of_ones_own_is_called_without_a_credential(wire, provider, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-leak")
+    nobody = make_credential()
+    object.__setattr__(nobody, "headers", ())
+    wire.answer(BATCH)
+
+    await provider.retrieve(nobody, "batch_1")
+
+    assert "authorization" not in wire.asked[0].headers
+
+
+async def test_an_id_cannot_lead_to_another_path(wire, provider):
+    wire.answer(BATCH)
+
+    await provider.retrieve(make_credential(), "../files/x?y#z")
+
+    assert wire.asked[0].target.startswith("/v1/batches/")
+    assert wire.asked[0].target.count("/") == 3
+
+
+async def test_a_clone_is_a_row(wire):
+    clone = FamilyTable(
+        name="clone",
+        base_path="/openai/v1",
+        completion_window="7d",
+        limits=BatchLimits(max_requests=5, max_bytes=100, max_line_bytes=10),
+        states={"done": ENDED},
+        file_life_s=3_600,
+    )
+    provider = OpenAIBatches(
+        Upstream.parse("clone", "openai", wire.base_url + "/base"), clone, clock=MachineClock()
+    )
+    wire.answer({**BATCH, "status": "done"})
+
+    batch = await provider.create(make_credential(), make_submission(provider), "file-A1")
+
+    assert batch.state is ENDED
+    assert wire.asked[0].target == "/base/openai/v1/batches"
+    assert b'"completion_window":"7d"' in wire.asked[0].body
+    assert b'"seconds":3600' in wire.asked[0].body
+    assert provider.limits(CHAT).max_requests == 5
+    await provider.aclose()
+
+
+async def test_an_early_refusal_of_an_upload_is_told_though_not_all_was_read():
+    async def refuse(request: web.Request) -> web.Response:
+        return web.json_response({"error": {"code": "slow_down"}}, status=429)
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", refuse)
+    async with serving(app) as base_url:
+        early = openai_at(base_url)
+        submission = make_submission(early, [b"x" * 100_000] * 100)
+
+        with pytest.raises((ProviderBusyError, ProviderUnavailableError)):
+            await early.upload(make_credential(), submission)
+        await early.aclose()
+
+
+async def test_closing_ends_what_waits():
+    arrived = asyncio.Event()
+
+    async def silent(request: web.Request) -> web.Response:
+        arrived.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", silent)
+    async with serving(app) as base_url:
+        waiting = openai_at(base_url)
+
+        async def poll() -> None:
+            with pytest.raises(ProviderUnavailableError):
+                await waiting.retrieve(make_credential(), "batch_1")
+
+        async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+            group.create_task(poll())
+            await arrived.wait()
+            await waiting.aclose()

@@ -1,0 +1,63 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.ports.provider import ProviderBatchState
+from proxy.providers.openai_objects import provider_batch, read_batch, read_file, read_page
+from tests.providers.kit import T0
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10)
+JSON = st.recursive(
+    SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["data", "id", "code", "line"]), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+FIELDS = st.sampled_from(
+    ["status", "created_at", "expires_at", "output_file_id", "error_file_id", "errors",
+     "metadata", "request_counts", "usage", "filename", "bytes"]
+)  # fmt: skip
+
+
+@given(st.dictionaries(FIELDS, JSON))
+def test_whatever_a_field_holds_a_batch_with_an_id_is_a_batch(fields):
+    batch = read_batch({"id": "batch_1", **fields})
+
+    assert batch is not None
+    ours = provider_batch(batch, {}, provider="test", now=T0)
+    assert ours.id == "batch_1"
+    assert ours.state is ProviderBatchState.RUNNING
+    assert ours.created_at.utcoffset() is not None
+    assert all(file.strip() for file in ours.output_file_ids)
+
+
+@given(st.dictionaries(FIELDS, JSON))
+def test_whatever_a_field_holds_a_file_with_an_id_is_a_file(fields):
+    file = read_file({"id": "file-1", **fields})
+
+    assert file is not None
+    assert file.id == "file-1"
+
+
+@given(JSON)
+def test_what_is_no_object_is_none(value):
+    is_object = isinstance(value, dict) and isinstance(value.get("id"), str) and value["id"] != ""
+
+    assert (read_batch(value) is not None) == is_object
+    assert (read_file(value) is not None) == is_object
+
+
+@given(JSON)
+def test_a_page_is_read_whatever_its_entries_are(value):
+    page = read_page(value)
+
+    is_list = isinstance(value, dict) and isinstance(value.get("data"), list)
+    assert (page is not None) == is_list
+
+
+def test_the_cursor_of_a_page_is_its_last_entry_that_has_an_id():
+    page = read_page({"data": [{"id": "a"}, {"id": "b"}, {"id": ""}, 7], "has_more": True})
+
+    assert page is not None
+    assert (page.last_id, page.has_more, len(page.entries)) == ("b", True, 3)
