@@ -7,6 +7,7 @@ import os
 import pathlib
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import Final
 
 from proxy.core.errors import ConfigError
 from proxy.core.routing import Upstream, check_upstream_name
@@ -15,6 +16,9 @@ from proxy.settings.tree import Settings
 from proxy.settings.values import duration_text
 
 Finding = tuple[Path, str]
+
+LEASE_MIN: Final = timedelta(seconds=3)
+"""A lease is renewed several times before its end, by passes that may be late."""
 
 _NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
 
@@ -40,6 +44,8 @@ def disagreements(settings: Settings) -> Iterator[Finding]:
             ("deferral", "default_answer"),
             "must be wait while durability is ephemeral: a job ID would not outlive the machine",
         )
+    if settings.instance.lease < LEASE_MIN:
+        yield ("instance", "lease"), f"must be at least {duration_text(LEASE_MIN)}"
     if settings.deferral.default_deadline > timedelta(days=30):
         yield ("deferral", "default_deadline"), "must be at most 30d"
 

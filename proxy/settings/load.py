@@ -32,7 +32,7 @@ NOT_SETTINGS: Final = frozenset(
 # Kubernetes sets these for a Service called `offramp` or `offramp-…`, in every
 # pod of its namespace (Kubernetes, "Service", section "Environment variables").
 _SERVICE_LINK: Final = re.compile(
-    r".*_SERVICE_(HOST|PORT)(_[A-Z0-9_]+)?|(.*_)?PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?"
+    r"(.*_)?SERVICE_(HOST|PORT)(_[A-Z0-9_]+)?|(.*_)?PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?"
 )
 
 _SHOWN_MAX: Final = 80
@@ -196,7 +196,10 @@ def _validate(merged: Layer, complaints: list[Complaint]) -> tuple[Settings | No
             before = len(broken)
             for error in exc.errors(include_url=False):
                 path = _data_path(error["loc"])
-                if path not in broken:
+                if any(other[: len(path)] == path for other in broken):
+                    # Empty, say, only without what was complained about inside of it.
+                    broken.add(path)
+                else:
                     problem = problem_text(error["type"], error["msg"], error.get("ctx", {}), path)
                     complaints.append(_complaint(merged, path, problem))
                     broken.add(path)

@@ -240,7 +240,7 @@ class Webhook(Section):
 class Instance(Section):
     """This process among those that share the store."""
 
-    lease: Annotated[PositiveDuration, Field(ge=timedelta(seconds=3))] = timedelta(seconds=15)
+    lease: Duration = timedelta(seconds=15)
     """How long another instance waits before it takes over from a silent one."""
 
     drain_timeout: Duration = timedelta(seconds=25)

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Annotated, Final
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 _DURATION_UNITS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
-_DURATION_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_DURATION_PART: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
 _DURATION: Final = re.compile(rf"(?:{_DURATION_PART.pattern})+")
 
 _SIZE_UNITS: Final = {
@@ -31,7 +31,7 @@ _SIZE_UNITS: Final = {
     "MIB": 1 << 20,
     "GIB": 1 << 30,
 }
-_SIZE: Final = re.compile(r"(\d+)\s*([KMG]?I?B)?")
+_SIZE: Final = re.compile(r"([0-9]+) ?([KMG]?I?B)?")
 
 _TOKEN_HASH: Final = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -226,8 +226,14 @@ def hide_secrets(url: str) -> str:
     return f"{head}://{tail}{'?***' if question else ''}"
 
 
-Duration = Annotated[timedelta, BeforeValidator(parse_duration), Field(ge=timedelta(0))]
-PositiveDuration = Annotated[timedelta, BeforeValidator(parse_duration), Field(gt=timedelta(0))]
+def _positive(value: timedelta) -> timedelta:
+    if value <= timedelta(0):
+        raise ValueError("must be more than 0s")
+    return value
+
+
+Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
+PositiveDuration = Annotated[Duration, AfterValidator(_positive)]
 Size = Annotated[int, BeforeValidator(parse_size)]
 Count = Annotated[int, Field(ge=1)]
 ListenAddress = Annotated[Address, BeforeValidator(parse_address)]

@@ -44,9 +44,7 @@ def problem_text(kind: str, message: str, context: Mapping[str, object], path: P
     if kind == "literal_error":
         return f"must be one of {str(context['expected']).replace(' or ', ', ')}"
     if len(context) == 1 and (bound := next(iter(context))) in _BOUNDS:
-        limit = context[bound]
-        text = duration_text(limit) if isinstance(limit, timedelta) else str(limit)
-        return f"must be {_BOUNDS[bound]} {text}"
+        return f"must be {_BOUNDS[bound]} {context[bound]}"
     return message
 
 

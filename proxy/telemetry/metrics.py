@@ -215,7 +215,7 @@ class Metrics:
         self._values["batches"] = batches
         self._values["batched_jobs"] = jobs
 
-    def value(self, name: str, **labels: str) -> float:
+    def value(self, name: str, /, **labels: str) -> float:
         """Return a counter or gauge as it stands; 0 if it never moved."""
         values = tuple(labels[label] for label in METRICS[name].labels)
         return self._values.get(name, {}).get(values, 0)

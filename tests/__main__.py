@@ -1,0 +1,61 @@
+"""Everything that CI runs, in one command: `python -m tests`.
+
+Each step must pass before the next one begins; the exit code is that of the step
+that failed. Arguments go to pytest. Its closing line is the last line printed.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TOOLS = Path(sys.executable).parent
+
+# Two processes: the runners have two cores, and most tests wait for sockets. Whole
+# files go to one of them, since fixtures of a file are expensive where they exist.
+PYTEST = ("-q", "-n", os.environ.get("TEST_PROCESSES", "2"), "--dist", "loadfile")
+
+
+def steps(pytest_arguments: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Return every step by name; the quick ones, and those that fail most, first."""
+    return [
+        ("format", [str(TOOLS / "ruff"), "format", "--check", "."]),
+        ("lint", [str(TOOLS / "ruff"), "check", "."]),
+        ("types", [sys.executable, "-m", "mypy"]),
+        ("layers", [str(TOOLS / "lint-imports")]),
+        ("tests", [sys.executable, "-m", "pytest", *PYTEST, *pytest_arguments]),
+    ]
+
+
+def ensure_redis_server() -> None:
+    """Get `redis-server` if that is possible; tests that need one say so themselves."""
+    if shutil.which("redis-server"):
+        return
+    command = ["apt-get", "install", "-y", "-q", "redis-server"]
+    if os.geteuid() == 0 and shutil.which("apt-get"):
+        # The service must not be started: tests start their own process.
+        environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
+        for words in (["apt-get", "update", "-q"], command):
+            subprocess.run(words, env=environment, stdout=subprocess.DEVNULL, check=False)
+    if not shutil.which("redis-server"):
+        print(f"warning: no redis-server; install it by: sudo {' '.join(command)}", flush=True)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run all steps and return the first exit code that is not 0."""
+    ensure_redis_server()
+    for name, words in steps(arguments):
+        print(f"== {name}", flush=True)
+        code = subprocess.run(words, cwd=ROOT, check=False).returncode
+        if code != 0:
+            shown = " ".join([Path(words[0]).name, *words[1:]])
+            print(f"== {name} failed with {code}: {shown}", flush=True)
+            return code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,34 @@
+"""What holds for every test: strict events, and no test that depends on speed."""
+
+import io
+import os
+
+import pytest
+from hypothesis import settings
+
+from proxy.telemetry import set_up_logging
+
+# A slow machine is no failed property; `pytest-timeout` ends what hangs.
+settings.register_profile("default", deadline=None)
+settings.load_profile("default")
+
+
+class _Nowhere(io.RawIOBase):
+    """Takes every line: tests read events, not text."""
+
+    def write(self, data: object) -> int:
+        return len(memoryview(data))  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _strict_events() -> None:
+    """An event that is not in the closed list fails the test that caused it."""
+    set_up_logging(level="debug", form="json", stream=_Nowhere(), strict=True, bridge=False)
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees the configuration, or a key, of whoever runs it."""
+    for name in list(os.environ):
+        if name.startswith("OFFRAMP_") or name.endswith("_API_KEY"):
+            monkeypatch.delenv(name)
