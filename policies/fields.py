@@ -104,6 +104,20 @@ def read_tags(text: str) -> Mapping[str, str]:
     return tags
 
 
+def read_tag_name(text: str) -> str:
+    """Read the name of one tag."""
+    if _NAME.fullmatch(text) is None:
+        raise ValueError("names of tags have up to 64 letters, digits, '.', '_' and '-'")
+    return text
+
+
+def read_tag_value(text: str) -> str:
+    """Read the value of one tag."""
+    if _TAG_VALUE.fullmatch(text) is None or text.strip() != text:
+        raise ValueError("values of tags have up to 128 letters, digits and any of '._:/@+# -'")
+    return text
+
+
 def read_name(text: str) -> str:
     """Read the name of something configured."""
     if _NAME.fullmatch(text) is None:
