@@ -264,6 +264,8 @@ def _by_inference(
 def _upstream_target(upstream: Upstream, rest: str) -> str:
     """Join base path and raw rest by string, with the one tolerance for `/v1`."""
     base = upstream.base_path
+    if not base and rest.startswith("/v1/") and not rest.startswith("/v1/", 3):
+        return rest
     if base.endswith("/v1"):
         # `base_url: …/v1` and an SDK that adds its own `/v1`.
         while _begins(rest, "/v1"):
@@ -346,6 +348,9 @@ def _clues(headers: RawHeaders) -> _Clues:
 def _foreign_credential(target: str, headers: RawHeaders, upstream: Upstream) -> str | None:
     """Return the dialect whose credential this is, if it is not the upstream's."""
     for name, value in headers:
+        # On every call's way: most names are told apart by their length alone.
+        if len(name) not in _TOKEN_LENGTHS:
+            continue
         lowered = name.lower()
         tokens_of = _TOKEN_SOURCES.get(lowered)
         if tokens_of is None:
@@ -407,6 +412,8 @@ _TOKEN_SOURCES: Final[dict[bytes, Callable[[bytes], list[bytes]]]] = {
     b"api-key": bytes.split,
     b"sec-websocket-protocol": _websocket_tokens,
 }
+
+_TOKEN_LENGTHS: Final = frozenset(map(len, _TOKEN_SOURCES))
 
 
 def _refuse_form(target: str) -> Refusal:
