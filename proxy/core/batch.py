@@ -2,7 +2,7 @@
 
     FILLING ──Sealed──► SEALED ──SubmissionStarted──► SUBMITTING
                           ▲                             │  │  │
-                          └──PutBack (proved absent)────┘  │  └─Rejected─► ENDED
+                          └──PutBack (proved absent)────┘  │  └─Rejected, Dissolved─► ENDED
                                                            │
                  ┌────────────────Created──────────────────┘
                  ▼
@@ -185,6 +185,14 @@ class Rejected:
 
 
 @dataclass(frozen=True, slots=True)
+class Dissolved:
+    """Given up before anything was bought: too late for it, or no one to buy it with."""
+
+    at: datetime
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Polled:
     """Not terminal yet."""
 
@@ -263,6 +271,7 @@ BatchEvent = (
     | PutBack
     | Created
     | Rejected
+    | Dissolved
     | Polled
     | CancelStarted
     | Missing
@@ -281,6 +290,7 @@ TRANSITIONS: Final[dict[BatchState, dict[type[BatchEvent], BatchState | Stale]]]
     _S.SEALED: {
         SubmissionStarted: _S.SUBMITTING,
         PutBack: STALE,
+        Dissolved: _S.ENDED,
         # Put back as absent by an instance that took over, then answered after all.
         Created: _S.IN_PROGRESS,
     },
@@ -293,6 +303,7 @@ TRANSITIONS: Final[dict[BatchState, dict[type[BatchEvent], BatchState | Stale]]]
         PutBack: _S.SEALED,
         Created: _S.IN_PROGRESS,
         Rejected: _S.ENDED,
+        Dissolved: _S.ENDED,
         Delayed: _S.SUBMITTING,
         TwinFound: _S.SUBMITTING,
     },
@@ -392,6 +403,8 @@ def _apply(moved: Batch, event: BatchEvent) -> Batch:
                 create_started_at=None,
                 next_at=None,
             )
+        case Dissolved(at, reason):
+            return replace(moved, ended_at=at, end_reason=reason, holder=None, next_at=None)
         case Polled() | CancelStarted() | Missing() | Vanished() | Delayed():
             return _apply_poll(moved, event)
         case BatchEnded():

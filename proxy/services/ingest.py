@@ -7,7 +7,7 @@ that answered it is no second one.
 """
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 from pydantic_core import from_json
@@ -47,6 +47,16 @@ class _Named:
     line: ResultLine
 
 
+@dataclass(slots=True)
+class _Reading:
+    """One file that is being read."""
+
+    batch: Batch
+    facts: Callable[[Job], LaneFacts]
+    is_twin: bool
+    sums: Ingested = field(default_factory=Ingested)
+
+
 class Ingestor:
     """Turns result lines into the ends of jobs."""
 
@@ -61,21 +71,21 @@ class Ingestor:
         chunks: AsyncIterator[Sequence[ResultLine]],
         *,
         facts: Callable[[Job], LaneFacts],
+        is_twin: bool = False,
     ) -> Ingested:
-        """Apply every line of one file. Bounded memory: one chunk at a time."""
-        sums = Ingested()
+        """Apply every line of one file. Bounded memory: one chunk at a time.
+
+        `is_twin` says that the file is of a second provider batch for the same
+        items: what it answers once more was bought twice.
+        """
+        reading = _Reading(batch, facts, is_twin)
         async for lines in chunks:
             for start in range(0, len(lines), CHUNK):
-                await self._apply(batch, lines[start : start + CHUNK], sums, facts)
-        return sums
+                await self._apply(reading, lines[start : start + CHUNK])
+        return reading.sums
 
-    async def _apply(
-        self,
-        batch: Batch,
-        lines: Sequence[ResultLine],
-        sums: Ingested,
-        facts: Callable[[Job], LaneFacts],
-    ) -> None:
+    async def _apply(self, reading: _Reading, lines: Sequence[ResultLine]) -> None:
+        batch, sums = reading.batch, reading.sums
         named = await self._own_lines(batch, lines)
         sums.ignored += len(lines) - len(named)
         # A write is refused if the job's caller cancels it at the same moment.
@@ -88,7 +98,7 @@ class Ingestor:
                 if job is None or entry.job_id in writes:
                     sums.ignored += 1
                     continue
-                write = await self._write_for(batch, job, entry, facts(job))
+                write = await self._write_for(reading, job, entry)
                 if write is None:
                     sums.ignored += 1
                 else:
@@ -114,20 +124,16 @@ class Ingestor:
             log.warning("line.ignored", batch_id=batch.id, lines=strange)
         return own
 
-    async def _write_for(
-        self, batch: Batch, job: Job, entry: _Named, facts: LaneFacts
-    ) -> JobWrite | None:
-        event, result = self._event(job, entry, facts)
+    async def _write_for(self, reading: _Reading, job: Job, entry: _Named) -> JobWrite | None:
+        event, result = self._event(job, entry, reading.facts(job))
         if isinstance(event, Released) and entry.line.kind is LineKind.ANSWERED:
-            await self._note_credential(batch, entry.line)
+            await self._note_credential(reading.batch, entry.line)
         after = advance(job, event)
         if after is not job:
             return JobWrite(after, result if after.outcome is not None else None)
-        if (
-            job.state.is_terminal
-            and job.answered_by != entry.attempt
-            and (200 <= entry.line.status_code < 300)
-        ):
+        read_before = job.answered_by == entry.attempt and not reading.is_twin
+        bought = 200 <= entry.line.status_code < 300
+        if job.state.is_terminal and bought and not read_before:
             # Bought, and of no use: the job ended in another way meanwhile.
             self._on.tally.count("late_result", state=job.state.value)
             log.warning("job.answered_late", job_id=job.id, attempt=entry.attempt)

@@ -97,13 +97,15 @@ class Settler:
         provider: Provider,
         file_ids: Sequence[str],
         facts: Callable[[Job], LaneFacts],
+        *,
+        is_twin: bool = False,
     ) -> bool:
         """Ingest the files; false if one cannot be read yet."""
         for file_id in file_ids:
 
             async def read(credential: Credential, file_id: str = file_id) -> None:
                 sums = await self._ingestor.ingest(
-                    batch, provider.results(credential, file_id), facts=facts
+                    batch, provider.results(credential, file_id), facts=facts, is_twin=is_twin
                 )
                 log.info(
                     "batch.ingested",
@@ -235,7 +237,7 @@ class Settler:
             if twin.state is not ProviderBatchState.ENDED:
                 done = False
                 continue
-            done &= await self._read_all(batch, provider, twin.output_file_ids, facts)
+            done &= await self._read_all(batch, provider, twin.output_file_ids, facts, is_twin=True)
         return done
 
     async def _clean_up(self, batch: Batch, provider: Provider) -> None:

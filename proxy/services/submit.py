@@ -27,6 +27,7 @@ from proxy.core.batch import (
     Created,
     CreateStarted,
     CreateUnclear,
+    Dissolved,
     PutBack,
     Rejected,
     SubmissionStarted,
@@ -41,6 +42,7 @@ from proxy.core.errors import (
     ProviderRejectedError,
 )
 from proxy.core.ids import BatchId, custom_id
+from proxy.core.lanes import LaneTimes, cancel_at
 from proxy.core.plan import PollPace
 from proxy.ports.jobs import Credential
 from proxy.ports.provider import Provider, ProviderBatch, Submission
@@ -78,11 +80,18 @@ class Submitter:
     """Submits sealed batches and recovers begun submissions."""
 
     def __init__(
-        self, ground: Ground, *, access: Access, times: SubmitTimes, pace: PollPace
+        self,
+        ground: Ground,
+        *,
+        access: Access,
+        times: SubmitTimes,
+        lanes: LaneTimes,
+        pace: PollPace,
     ) -> None:
         self._on = ground
         self._access = access
         self._times = times
+        self._lanes = lanes
         self._pace = pace
 
     async def run_once(self) -> int:
@@ -118,8 +127,9 @@ class Submitter:
     async def _submit(self, batch: Batch, provider: Provider, lease: HeldLease) -> Batch:
         credential = await self._access.own(batch.key.credential)
         if credential is None:
-            # Paused: the jobs wait in their batch, at no cost to anybody else.
-            return batch
+            return await self._dissolve(batch, "its credential is paused")
+        if self._is_too_late(batch):
+            return await self._dissolve(batch, "too late for a batch")
         started = advance(batch, SubmissionStarted(self._on.leases.instance))
         if not await self._on.batches.replace(started):
             return batch
@@ -130,6 +140,16 @@ class Submitter:
             return await self._create(uploaded, provider, credential, lease)
         except ProviderError as exc:
             return await self._refused_before_create(started.id, exc)
+
+    def _is_too_late(self, batch: Batch) -> bool:
+        return batch.nearest_deadline is not None and self._now() >= cancel_at(
+            batch.nearest_deadline, batch.count, self._lanes
+        )
+
+    async def _dissolve(self, batch: Batch, reason: str) -> Batch:
+        """Give the jobs back to their queue: nothing was bought."""
+        log.info("batch.dissolved", batch_id=batch.id, jobs=batch.count, reason=reason)
+        return await self._write(batch, Dissolved(self._now(), reason))
 
     async def _upload(
         self, batch: Batch, provider: Provider, credential: Credential, lease: HeldLease

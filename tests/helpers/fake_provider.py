@@ -1,0 +1,331 @@
+"""A provider in memory: batches and direct calls over one ledger, with faults on demand.
+
+It passes the provider contract as far as it concerns the services: uploads cost
+nothing, creates buy, results come once a batch is terminal, and every request can
+be lost before or after it was done.
+"""
+
+import json
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Literal
+
+from proxy.core.dialects import RawHeaders
+from proxy.core.errors import (
+    CredentialRefusedError,
+    ProviderBusyError,
+    ProviderRejectedError,
+    ProviderUnavailableError,
+)
+from proxy.core.ids import BatchId
+from proxy.ports.clock import Clock
+from proxy.ports.jobs import Credential
+from proxy.ports.provider import (
+    BatchLimits,
+    LineKind,
+    ProviderBatch,
+    ProviderBatchState,
+    ResultLine,
+    Submission,
+)
+from proxy.ports.upstream import (
+    Phase,
+    Tunnel,
+    UpstreamRequest,
+    UpstreamUnavailableError,
+)
+
+Fault = Literal["lost_before", "lost_after", "busy", "unavailable", "refused", "rejected"]
+"""`lost_before` surely did nothing; `lost_after` did it and lost the answer."""
+
+LineAnswer = Callable[[str, bytes], tuple[int, bytes] | None]
+"""From custom ID and body to status and answer; nothing means: no line at all."""
+
+
+@dataclass(slots=True)
+class FakeBatch:
+    id: str
+    ours: BatchId
+    owner_token: str
+    lines: list[tuple[str, bytes]]
+    created_at: datetime
+    status: str = "in_progress"
+    results: list[ResultLine] = field(default_factory=list)
+    error: tuple[str, int | None] | None = None
+    deleted: bool = False
+
+
+def right_answer(body: bytes) -> bytes:
+    """Return the one answer that this provider gives to a call."""
+    return json.dumps({"echo": json.loads(body), "usage": {"total_tokens": 3}}).encode()
+
+
+class FakeProvider:
+    """Implements `Provider`; `direct()` gives an `UpstreamClient` with the same ledger."""
+
+    def __init__(self, clock: Clock, *, max_requests: int = 1_000) -> None:
+        self._clock = clock
+        self._max_requests = max_requests
+        self.turnaround = timedelta(minutes=7)
+        self.window = timedelta(hours=24)
+        self.files: dict[str, tuple[str, bytes, str]] = {}
+        self.batches: dict[str, FakeBatch] = {}
+        self.bought: Counter[bytes] = Counter()
+        """How often each body was computed and billed."""
+        self.requests: Counter[str] = Counter()
+        self.faults: dict[str, deque[Fault]] = {}
+        self.revoked: set[str] = set()
+        self.answer_line: LineAnswer = lambda _, body: (200, right_answer(body))
+        self.fail_next: deque[tuple[str, int | None]] = deque()
+        """Validation errors, code and line, of the batches created next."""
+        self.stalled = False
+        """Whether batches stay in progress past their turnaround."""
+
+    def limits(self, endpoint: str) -> BatchLimits:
+        return BatchLimits(
+            max_requests=self._max_requests, max_bytes=10_000_000, max_line_bytes=1_000_000
+        )
+
+    def frame(self, custom_id: str, endpoint: str) -> tuple[bytes, bytes]:
+        return b'{"custom_id":"%s","body":' % custom_id.encode(), b"}\n"
+
+    async def upload(self, credential: Credential, submission: Submission) -> str | None:
+        self._before("upload", credential)
+        content = b"".join([chunk async for chunk in submission.lines()])
+        if len(content) != submission.input_bytes:
+            raise ProviderUnavailableError("the input changed while it was read")
+        file_id = f"file-{len(self.files) + 1}"
+        self.files[file_id] = (submission.batch_id, content, _token(credential))
+        self._after("upload")
+        return file_id
+
+    async def find_upload(self, credential: Credential, submission: Submission) -> str | None:
+        self._before("find_upload", credential)
+        for file_id, (name, content, token) in self.files.items():
+            mine = (name, len(content), token)
+            if mine == (submission.batch_id, submission.input_bytes, _token(credential)):
+                return file_id
+        return None
+
+    async def create(
+        self, credential: Credential, submission: Submission, file_id: str | None
+    ) -> ProviderBatch:
+        self._before("create", credential)
+        assert file_id is not None
+        if file_id not in self.files:
+            raise ProviderRejectedError("no such file", status_code=404)
+        batch = FakeBatch(
+            id=f"batch_{len(self.batches) + 1}",
+            ours=submission.batch_id,
+            owner_token=_token(credential),
+            lines=_lines(self.files[file_id][1]),
+            created_at=self._clock.now(),
+        )
+        assert len({name for name, _ in batch.lines}) == len(batch.lines), "a duplicate custom_id"
+        if self.fail_next:
+            batch.error = self.fail_next.popleft()
+            batch.status = "failed"
+        self.batches[batch.id] = batch
+        self._after("create")
+        return self._view(batch)
+
+    async def find_batches(
+        self, credential: Credential, batch_id: BatchId, *, created_after: datetime
+    ) -> Sequence[ProviderBatch]:
+        self._before("find_batches", credential)
+        return [
+            self._view(batch)
+            for batch in self.batches.values()
+            if batch.ours == batch_id
+            and batch.created_at >= created_after
+            and batch.owner_token == _token(credential)
+        ]
+
+    async def retrieve(self, credential: Credential, provider_batch_id: str) -> ProviderBatch:
+        self._before("retrieve", credential)
+        batch = self._own(credential, provider_batch_id)
+        self._progress(batch)
+        return self._view(batch)
+
+    async def cancel(self, credential: Credential, provider_batch_id: str) -> ProviderBatch:
+        self._before("cancel", credential)
+        batch = self._own(credential, provider_batch_id)
+        self._progress(batch)
+        if batch.status == "in_progress":
+            # Half of it is finished and billed, as providers do.
+            self._finish(batch, "cancelled", executed=len(batch.lines) // 2)
+        return self._view(batch)
+
+    async def results(
+        self, credential: Credential, file_id: str
+    ) -> AsyncIterator[Sequence[ResultLine]]:
+        self._before("results", credential)
+        batch = self._own(credential, file_id.removeprefix("out-"))
+        if batch.deleted:
+            raise ProviderRejectedError("no such file", status_code=404)
+        for start in range(0, len(batch.results), 3):
+            yield batch.results[start : start + 3]
+        self._after("results")
+
+    async def delete_file(self, credential: Credential, file_id: str) -> None:
+        self._before("delete_file", credential)
+        self.files.pop(file_id, None)
+        if file_id.startswith("out-"):
+            self.batches[file_id.removeprefix("out-")].deleted = True
+
+    def direct(self) -> "FakeUpstreamClient":
+        """Return a client for direct calls that bill to the same ledger."""
+        return FakeUpstreamClient(self)
+
+    def finish(self, provider_batch_id: str, status: str, *, executed: int) -> None:
+        """End a batch now, with this many of its lines computed."""
+        self._finish(self.batches[provider_batch_id], status, executed=executed)
+
+    def _progress(self, batch: FakeBatch) -> None:
+        age = self._clock.now() - batch.created_at
+        if batch.status != "in_progress":
+            return
+        if age >= self.window:
+            self._finish(batch, "expired", executed=len(batch.lines) // 2)
+        elif age >= self.turnaround and not self.stalled:
+            self._finish(batch, "completed", executed=len(batch.lines))
+
+    def _finish(self, batch: FakeBatch, status: str, *, executed: int) -> None:
+        batch.status = status
+        for name, body in reversed(batch.lines[:executed]):
+            answer = self.answer_line(name, body)
+            if answer is None:
+                continue
+            if 200 <= answer[0] < 300:
+                self.bought[body] += 1
+            batch.results.append(
+                ResultLine(
+                    kind=LineKind.ANSWERED, custom_id=name, status_code=answer[0], body=answer[1]
+                )
+            )
+        for name, _ in batch.lines[executed:]:
+            batch.results.append(
+                ResultLine(kind=LineKind.NOT_EXECUTED, custom_id=name, error_code=f"batch_{status}")
+            )
+
+    def _own(self, credential: Credential, provider_batch_id: str) -> FakeBatch:
+        batch = self.batches.get(provider_batch_id)
+        if batch is None or batch.owner_token != _token(credential):
+            raise ProviderRejectedError("no such batch", status_code=404)
+        return batch
+
+    def _view(self, batch: FakeBatch) -> ProviderBatch:
+        ended = batch.status != "in_progress"
+        error = batch.error or (None, None)
+        return ProviderBatch(
+            id=batch.id,
+            state=ProviderBatchState.ENDED if ended else ProviderBatchState.RUNNING,
+            status=batch.status,
+            created_at=batch.created_at,
+            window_ends_at=batch.created_at + self.window,
+            output_file_ids=(f"out-{batch.id}",) if batch.results else (),
+            error_code=error[0],
+            error_line=error[1],
+        )
+
+    def _before(self, operation: str, credential: Credential) -> None:
+        self.requests[operation] += 1
+        if _token(credential) in self.revoked:
+            raise CredentialRefusedError("revoked", status_code=401, body=b'{"error":"revoked"}')
+        waiting = self.faults.get(operation)
+        if not waiting or waiting[0] == "lost_after":
+            return
+        fault = waiting.popleft()
+        if fault == "lost_before":
+            raise ProviderUnavailableError(f"{operation}: refused", sent=False)
+        if fault == "unavailable":
+            raise ProviderUnavailableError(f"{operation}: 503", status_code=503)
+        if fault == "busy":
+            raise ProviderBusyError(f"{operation}: 429", status_code=429, retry_after_s=5)
+        if fault == "refused":
+            raise CredentialRefusedError(f"{operation}: 401", status_code=401, body=b"{}")
+        raise ProviderRejectedError(f"{operation}: 400", status_code=400)
+
+    def _after(self, operation: str) -> None:
+        waiting = self.faults.get(operation)
+        if waiting and waiting[0] == "lost_after":
+            waiting.popleft()
+            raise ProviderUnavailableError(f"{operation}: the answer was lost")
+
+
+def _token(credential: Credential) -> str:
+    return dict(credential.headers).get("authorization", "")
+
+
+def _lines(content: bytes) -> list[tuple[str, bytes]]:
+    lines = []
+    for line in content.splitlines():
+        name = json.loads(line)["custom_id"]
+        lines.append((name, line[line.index(b'"body":') + 7 : -1]))
+    return lines
+
+
+class FakeUpstreamClient:
+    """Implements `UpstreamClient` for direct calls of jobs."""
+
+    def __init__(self, provider: FakeProvider) -> None:
+        self._provider = provider
+
+    async def send(self, request: UpstreamRequest) -> "FakeResponse":
+        provider = self._provider
+        provider.requests["call"] += 1
+        fault = None
+        if waiting := provider.faults.get("call"):
+            fault = waiting.popleft()
+        token = dict(request.headers).get(b"authorization", b"").decode()
+        if token in provider.revoked:
+            return FakeResponse(401, b'{"error":{"code":"invalid_api_key"}}')
+        if fault == "lost_before":
+            raise UpstreamUnavailableError(
+                "refused", phase=Phase.CONNECT, cause="refused", sent=False
+            )
+        if fault == "busy":
+            return FakeResponse(429, b'{"error":{"code":"rate_limit_exceeded"}}')
+        if fault == "unavailable":
+            return FakeResponse(503, b"{}")
+        if request.method == "GET":
+            return FakeResponse(200, b'{"data":[]}')
+        assert isinstance(request.body, bytes)
+        provider.bought[request.body] += 1
+        if fault == "lost_after":
+            raise UpstreamUnavailableError(
+                "reset", phase=Phase.FIRST_BYTE, cause="reset", sent=True
+            )
+        return FakeResponse(200, right_answer(request.body))
+
+    async def aclose(self) -> None:
+        """Do nothing: there are no connections."""
+
+
+class FakeResponse:
+    """A whole answer."""
+
+    reason = ""
+    chunked = False
+    at_end = True
+    headers: RawHeaders = ((b"content-type", b"application/json"),)
+    trailers: RawHeaders = ()
+
+    def __init__(self, status: int, body: bytes) -> None:
+        self.status = status
+        self._body = body
+
+    def take_ready(self) -> bytes:
+        return b""
+
+    async def next_chunk(self) -> bytes:
+        body, self._body = self._body, b""
+        return body
+
+    def tunnel(self) -> Tunnel:
+        raise AssertionError("no call of a job is upgraded")
+
+    def close(self) -> None:
+        """Do nothing: there is no connection."""

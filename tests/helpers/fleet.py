@@ -1,0 +1,285 @@
+"""Instances of all background services over shared stores, driven by hand.
+
+Time moves only when a test moves it, passes run only when a test runs them, and
+an instance can be killed at any step: before any call to a store or a provider.
+"""
+
+import asyncio
+import inspect
+import json
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any, cast
+
+from proxy.core.ids import CredentialId, InstanceId, JobId, OwnerId
+from proxy.core.job import CancelRequested, Job, advance
+from proxy.core.lanes import LaneFacts, LaneTimes, choose_lane
+from proxy.core.plan import FlushLimits, PollPace
+from proxy.core.routing import Upstream
+from proxy.ports.jobs import JobWrite
+from proxy.services.access import Access
+from proxy.services.accounts import Verdict
+from proxy.services.call import DirectCaller
+from proxy.services.collect import Collector
+from proxy.services.dispatch import Flusher
+from proxy.services.escalate import EscalationLimits, Escalator
+from proxy.services.governor import TokenGovernor
+from proxy.services.ground import Ground
+from proxy.services.ingest import Ingestor
+from proxy.services.leases import Leases
+from proxy.services.prune import Pruner
+from proxy.services.rescue import Rescuer
+from proxy.services.settle import Settler
+from proxy.services.submit import Submitter, SubmitTimes
+from proxy.services.waiters import Waiters
+from tests.helpers.factories import IDS, T0, make_credential, make_job, make_key, new_job
+from tests.helpers.fake_provider import FakeProvider
+from tests.helpers.fakes import FakeClock, MemoryStores
+
+TIMES = LaneTimes()
+LEASE = timedelta(seconds=15)
+
+
+class Killed(BaseException):
+    """The process was killed at this point. No handler of ours may catch it."""
+
+
+class TallyCounter:
+    """Counts in memory."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+
+    def count(self, name: str, amount: float = 1, /, **labels: str) -> None:
+        self.counts[name] += int(amount)
+
+
+class Mortal:
+    """Passes calls on to a port, until the instance is killed."""
+
+    def __init__(self, port: object, instance: "Instance") -> None:
+        self._port = port
+        self._instance = instance
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._port, name)
+        if not callable(method):
+            return method
+
+        if inspect.iscoroutinefunction(method):
+
+            async def guarded(*args: object, **kwargs: object) -> object:
+                await self._instance.step()
+                return await method(*args, **kwargs)
+
+            return guarded
+        return method
+
+
+class Instance:
+    """One process of the fleet: every service, over ports that can be cut off."""
+
+    def __init__(self, fleet: "Fleet", name: str) -> None:
+        self.fleet = fleet
+        self.steps_left: int | None = None
+        self.frozen_after: int | None = None
+        self.thawed = asyncio.Event()
+        clock = fleet.clock
+
+        def port(real: object) -> Any:
+            return Mortal(real, self)
+
+        stores = fleet.stores
+        self.leases = Leases(
+            store=port(stores.leases), clock=clock, instance=InstanceId(name), ttl=LEASE
+        )
+        ground = Ground(
+            jobs=port(stores.jobs),
+            queue=port(stores.queue),
+            deliveries=port(stores.deliveries),
+            credentials=port(stores.credentials),
+            batches=port(stores.batches),
+            unbatchable=port(stores.unbatchable),
+            clock=clock,
+            leases=self.leases,
+            tally=fleet.tally,
+        )
+        access = Access(
+            providers={"openai": port(fleet.provider)},
+            credentials=ground.credentials,
+            clock=clock,
+            tally=fleet.tally,
+        )
+        upstreams = {"openai": Upstream.parse("openai", "openai", "http://127.0.0.1:1")}
+        waiters = Waiters(jobs=ground.jobs, clock=clock)
+        governor = TokenGovernor()
+        pace = PollPace()
+        settler = Settler(
+            ground,
+            access=access,
+            ingestor=Ingestor(ground, access=access, waiters=waiters),
+            governor=governor,
+            times=TIMES,
+        )
+        self._make_escalator: Callable[[asyncio.TaskGroup], Escalator] = lambda tasks: Escalator(
+            ground,
+            access=access,
+            caller=DirectCaller(port(fleet.provider.direct()), upstreams),
+            waiters=waiters,
+            limits=EscalationLimits(),
+            times=TIMES,
+            tasks=tasks,
+        )
+        self.passes: dict[str, Callable[[], Awaitable[int]]] = {
+            "live": self.leases.run_once,
+            "flush": Flusher(
+                ground,
+                access=access,
+                governor=governor,
+                limits=FlushLimits(max_requests=50_000, max_bytes=100_000_000),
+                times=TIMES,
+                new_batch_id=lambda: IDS.batch(clock.now()),
+            ).run_once,
+            "submit": Submitter(
+                ground, access=access, times=SubmitTimes(), lanes=TIMES, pace=pace
+            ).run_once,
+            "collect": Collector(
+                ground,
+                access=access,
+                settler=settler,
+                times=TIMES,
+                pace=pace,
+                jitter=lambda: 1.0,
+            ).run_once,
+            "escalate": self._escalate,
+            "rescue": Rescuer(ground, waiters=waiters, verify=fleet.verify).run_once,
+            "prune": Pruner(ground, keep_results=timedelta(days=365)).run_once,
+        }
+
+    async def _escalate(self) -> int:
+        async with asyncio.TaskGroup() as tasks:
+            return await self._make_escalator(tasks).run_once()
+
+    async def step(self) -> None:
+        """Count one call of a port; die or freeze when none is left."""
+        # Others may run at every call, as in life.
+        await asyncio.sleep(0)
+        if self.frozen_after is not None:
+            self.frozen_after -= 1
+            if self.frozen_after < 0:
+                await self.thawed.wait()
+        if self.steps_left is not None:
+            if self.steps_left <= 0:
+                raise Killed
+            self.steps_left -= 1
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether it stands still in the middle of a pass."""
+        return self.frozen_after is not None and self.frozen_after < 0 and not self.thawed.is_set()
+
+    def thaw(self) -> None:
+        """Let it go on with what it was doing, however much later it is."""
+        self.frozen_after = None
+        self.thawed.set()
+        self.thawed = asyncio.Event()
+
+    async def run(self, name: str) -> bool:
+        """Run a pass; return whether the instance survived it."""
+        try:
+            await self.passes[name]()
+        except Killed:
+            return False
+        except BaseExceptionGroup as group:
+            killed, rest = group.split(Killed)
+            if rest is not None:
+                raise rest from None
+            assert killed is not None
+            return False
+        return True
+
+
+class Fleet:
+    """One truth, one provider, some instances, and what was promised to callers."""
+
+    def __init__(self, *, stores: Any = None, instances: int = 1) -> None:
+        self.clock = FakeClock(T0)
+        self.stores = cast("MemoryStores", stores) if stores is not None else MemoryStores()
+        self.provider = FakeProvider(self.clock)
+        self.tally = TallyCounter()
+        self.births = 0
+        self.instances = [self.born() for _ in range(instances)]
+        self.bodies: dict[JobId, bytes] = {}
+
+    def born(self) -> Instance:
+        self.births += 1
+        return Instance(self, f"instance-{self.births}")
+
+    def kill(self, position: int) -> None:
+        """Replace an instance by a new one, which knows nothing of it."""
+        self.instances[position] = self.born()
+
+    async def verify(self, credential: object) -> Verdict:
+        token = dict(cast("Any", credential).headers)["authorization"]
+        return Verdict.REFUSED if token in self.provider.revoked else Verdict.ACCEPTED
+
+    async def add_credential(self, name: str = "credential-1", owner: str = "owner-1") -> None:
+        await self.stores.credentials.remember(
+            make_credential(
+                id=CredentialId(name),
+                owner=OwnerId(owner),
+                headers=(("authorization", f"Bearer {name}"),),
+            )
+        )
+
+    async def accept(
+        self, *, deadline: timedelta = timedelta(hours=26), credential: str = "credential-1"
+    ) -> JobId:
+        """Accept one job with a body of its own."""
+        now = self.clock.now()
+        body = json.dumps({"model": "gpt-4o-mini", "n": len(self.bodies)}).encode()
+        choice = choose_lane(now + deadline, LaneFacts(has_batch=True, times=TIMES), now=now)
+        job = make_job(
+            id=IDS.job(now),
+            accepted_at=now,
+            deadline=now + deadline,
+            owner=OwnerId(f"owner-of-{credential}"),
+            key=make_key(lane=choice.lane, credential=CredentialId(credential)),
+            lane=choice.lane,
+            lane_reason=choice.reason,
+            body_bytes=len(body),
+        )
+        await self.add_credential(credential, owner=f"owner-of-{credential}")
+        await self.stores.jobs.accept(new_job(job, body=body))
+        self.bodies[job.id] = body
+        return job.id
+
+    async def cancel(self, job_id: JobId) -> None:
+        job = await self.stores.jobs.get(job_id)
+        after = advance(job, CancelRequested(self.clock.now()))
+        if after is not job:
+            await self.stores.jobs.replace_many([JobWrite(after)])
+
+    async def round(self, position: int = 0) -> None:
+        """Run every pass of one instance once."""
+        for name in self.instances[position].passes:
+            if not await self.instances[position].run(name):
+                self.kill(position)
+                return
+
+    async def run_for(self, duration: timedelta, *, step: timedelta) -> None:
+        """Let the time pass, every instance running its passes at each step."""
+        end = self.clock.now() + duration
+        while self.clock.now() < end:
+            for position in range(len(self.instances)):
+                await self.round(position)
+            self.clock.advance(seconds=step.total_seconds())
+
+    async def jobs(self) -> list[Job]:
+        return list(await self.stores.jobs.get_many(list(self.bodies)))
+
+    def doubles(self) -> tuple[int, int]:
+        """Return how many bodies were bought more than once, and what was booked for that."""
+        extra = sum(count - 1 for count in self.provider.bought.values() if count > 1)
+        return extra, self.tally.counts["possible_double"] + self.tally.counts["late_result"]
