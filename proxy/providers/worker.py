@@ -18,7 +18,8 @@ from proxy.core.errors import ProviderUnavailableError
 
 T = TypeVar("T")
 
-_CONNECTED = ("connection.connect_tcp.complete", "connection.start_tls.complete")
+_CONNECTED = frozenset({"connection.connect_tcp.complete", "connection.start_tls.complete"})
+_BEGINNINGS = frozenset({"connection.connect_tcp.started", "http11.send_request_headers.started"})
 
 
 class AbortedError(Exception):
@@ -45,11 +46,12 @@ class Cutter:
         """
         if event in _CONNECTED:
             self._socket = info["return_value"].get_extra_info("socket")
-            # Written before it is read, and the other way round in `cut`: whichever
-            # thread comes second sees the other's mark.
+            # Written before the mark is read, and the other way round in `cut`:
+            # whichever thread comes second sees what the other did.
             if self.is_cut and self._socket is not None:
                 self._socket.close()
-        if self.is_cut:
+        # Not at other steps: those of cleaning up must go on.
+        if self.is_cut and (event in _CONNECTED or event in _BEGINNINGS):
             raise AbortedError
 
     def cut(self) -> None:

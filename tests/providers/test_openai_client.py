@@ -1,6 +1,10 @@
 import logging
+import socket
+
+import pytest
 
 from proxy.providers.openai_client import SESSIONS_MAX, Session, Sessions
+from proxy.providers.worker import AbortedError
 from tests.providers.kit import make_credential
 
 
@@ -36,6 +40,20 @@ def test_a_client_whose_connection_was_cut_is_not_used_again():
     assert fresh is not cut
     assert not is_open(cut)
     sessions.close()
+
+
+def test_a_call_that_was_aborted_before_it_had_a_connection_opens_none():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(0)
+        session = Sessions(f"http://127.0.0.1:{listener.getsockname()[1]}/v1").of(headers(1))
+        session.cutter.cut()
+
+        with pytest.raises(AbortedError):
+            session.client.batches.retrieve("batch_1")
+
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+        session.close()
 
 
 def test_the_libraries_stay_silent_below_warnings():

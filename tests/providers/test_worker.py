@@ -165,3 +165,5 @@ def test_after_a_cut_nothing_more_is_begun_and_a_late_connection_is_closed():
     assert ours.fileno() == -1
     with pytest.raises(AbortedError):
         cutter.trace("http11.send_request_headers.started", {})
+    cutter.trace("http11.response_closed.started", {})
+    cutter.trace("http11.receive_response_body.failed", {})
