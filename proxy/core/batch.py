@@ -392,32 +392,10 @@ def _apply(moved: Batch, event: BatchEvent) -> Batch:
             | Created()
         ):
             return _apply_submission(moved, event)
-        case Rejected(at, code, message):
-            return replace(
-                moved,
-                ended_at=at,
-                end_reason="rejected",
-                error_code=code,
-                error_message=message,
-                holder=None,
-                create_started_at=None,
-                next_at=None,
-            )
-        case Dissolved(at, reason):
-            return replace(moved, ended_at=at, end_reason=reason, holder=None, next_at=None)
+        case Rejected() | Dissolved() | BatchEnded():
+            return _apply_end(moved, event)
         case Polled() | CancelStarted() | Missing() | Vanished() | Delayed():
             return _apply_poll(moved, event)
-        case BatchEnded():
-            return replace(
-                moved,
-                ended_at=event.at,
-                end_reason=event.reason,
-                output_file_ids=event.output_file_ids,
-                error_code=event.error_code,
-                error_message=event.error_message,
-                error_line=event.error_line,
-                next_at=None,
-            )
         case Harvested(at):
             return replace(moved, harvested_at=at)
         case BatchSettled(at):
@@ -455,6 +433,30 @@ def _apply_submission(
                 window_ends_at=event.window_ends_at,
                 next_at=event.next_at,
                 holder=None,
+            )
+
+
+def _apply_end(moved: Batch, event: Rejected | Dissolved | BatchEnded) -> Batch:
+    moved = replace(moved, ended_at=event.at, holder=None, next_at=None)
+    match event:
+        case Rejected(_, code, message):
+            return replace(
+                moved,
+                end_reason="rejected",
+                error_code=code,
+                error_message=message,
+                create_started_at=None,
+            )
+        case Dissolved(_, reason):
+            return replace(moved, end_reason=reason)
+        case BatchEnded():
+            return replace(
+                moved,
+                end_reason=event.reason,
+                output_file_ids=event.output_file_ids,
+                error_code=event.error_code,
+                error_message=event.error_message,
+                error_line=event.error_line,
             )
 
 
