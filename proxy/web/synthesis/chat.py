@@ -7,6 +7,7 @@ of a choice only, and it wants the choices introduced in order.
 """
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import Final
 
 from proxy.web.synthesis.parts import (
@@ -23,12 +24,10 @@ from proxy.web.synthesis.parts import (
 
 _IN_EVERY_CHUNK: Final = ("id", "created", "model", "service_tier", "system_fingerprint")
 
-_STREAMED: Final = ("reasoning_content", "reasoning", "content", "refusal")
-"""Texts of a message, in the order in which models write them.
+_THINKING: Final = ("reasoning_content", "reasoning")
+"""What DeepSeek, vLLM and others call the text that a model writes to itself first."""
 
-The first two are what DeepSeek, vLLM and others call the thinking.
-"""
-
+_STREAMED: Final = (*_THINKING, "content", "refusal")
 _BEFORE_TEXT: Final = {"content": ""}
 """What the first chunk of a choice says of a text to come; of most it says null."""
 
@@ -75,16 +74,17 @@ def _choice_chunks(choice: JsonObject) -> Iterator[JsonObject]:
     unknown = {name: value for name, value in choice.items() if name not in _OF_CHOICE}
     yield {**unknown, **_chunk(index, _opening(message))}
     logprobs = choice.get("logprobs")
-    for delta, tokens in _deltas(message, logprobs):
-        if tokens is not None:
-            yield _chunk(index, delta, logprobs={**_rest(logprobs), "content": tokens})
-        else:
+    for name in _THINKING:
+        for delta in _text_deltas(message, name):
             yield _chunk(index, delta)
-    told = _told_by_token(message, logprobs)
+    for delta, its_logprobs in _content_chunks(message, logprobs):
+        yield _chunk(index, delta, logprobs=its_logprobs)
+    for delta in chain(_text_deltas(message, "refusal"), _call_deltas(message)):
+        yield _chunk(index, delta)
     yield _chunk(
         index,
         {},
-        logprobs=None if told else logprobs,
+        logprobs=None if _spelling(message, logprobs) else logprobs,
         finish_reason=choice.get("finish_reason"),
     )
 
@@ -109,27 +109,21 @@ def _opening(message: JsonObject) -> JsonObject:
     return opening
 
 
-def _deltas(
-    message: JsonObject, logprobs: object
-) -> Iterator[tuple[JsonObject, list[JsonObject] | None]]:
-    by_token = _told_by_token(message, logprobs)
-    for name in _STREAMED:
-        text = message.get(name)
-        if not isinstance(text, str):
-            continue
-        if name == "content" and by_token:
-            for piece, tokens in pieces_with_tokens(by_token):
-                yield {name: piece}, tokens
-        else:
-            for piece in pieces(text):
-                yield {name: piece}, None
+def _text_deltas(message: JsonObject, name: str) -> Iterator[JsonObject]:
+    text = message.get(name)
+    if isinstance(text, str):
+        for piece in pieces(text):
+            yield {name: piece}
+
+
+def _call_deltas(message: JsonObject) -> Iterator[JsonObject]:
     for index, call in enumerate(maybe_objects(message, "tool_calls")):
         for delta in _tool_call_deltas(index, call):
-            yield {"tool_calls": [delta]}, None
+            yield {"tool_calls": [delta]}
     function = message.get("function_call")
     if is_object(function) and function:
         for part in _function_deltas(function):
-            yield {"function_call": part}, None
+            yield {"function_call": part}
 
 
 def _tool_call_deltas(index: int, call: JsonObject) -> Iterator[JsonObject]:
@@ -153,14 +147,21 @@ def _function_deltas(function: JsonObject) -> Iterator[JsonObject]:
         yield {"arguments": piece}
 
 
-def _told_by_token(message: JsonObject, logprobs: object) -> list[JsonObject] | None:
-    """Return the tokens if each can go with the piece of content that it belongs to."""
+def _content_chunks(message: JsonObject, logprobs: object) -> Iterator[tuple[JsonObject, object]]:
+    """Yield the deltas of the content, each with the log probabilities of its tokens."""
+    tokens = _spelling(message, logprobs)
+    if tokens is None:
+        for delta in _text_deltas(message, "content"):
+            yield delta, None
+    elif is_object(logprobs):
+        for piece, group in pieces_with_tokens(tokens):
+            yield {"content": piece}, {**logprobs, "content": group}
+
+
+def _spelling(message: JsonObject, logprobs: object) -> list[JsonObject] | None:
+    """Return the tokens of the content if they, and nothing else, are in `logprobs`."""
     content = message.get("content")
     if not is_object(logprobs) or not isinstance(content, str) or logprobs.get("refusal"):
         return None
     tokens = logprobs.get("content")
     return tokens if spells(tokens, content) else None
-
-
-def _rest(logprobs: object) -> JsonObject:
-    return {**logprobs, "refusal": None} if is_object(logprobs) else {}
