@@ -149,7 +149,7 @@ def test_the_tree_cannot_be_changed():
     settings = Settings()
 
     with pytest.raises(ValidationError, match="frozen"):
-        settings.batching.worth = 3  # type: ignore[misc]
+        settings.batching.worth = 3
 
 
 def test_every_complaint_comes_at_once_with_place_key_value_and_what_is_allowed(complaints):

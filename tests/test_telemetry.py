@@ -6,6 +6,7 @@ import logging
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -327,16 +328,16 @@ def test_labels_that_never_end_do_not_fill_the_memory():
 
 
 def make_head(**changes):
-    facts = {
-        "key": make_key(),
-        "count": 3,
-        "body_bytes": 300,
-        "tokens": 30,
-        "oldest_at": T0,
-        "newest_at": T0,
-        "nearest_deadline": T0 + timedelta(hours=1),
-    }
-    return Head(**(facts | changes))
+    head = Head(
+        key=make_key(),
+        count=3,
+        body_bytes=300,
+        tokens=30,
+        oldest_at=T0,
+        newest_at=T0,
+        nearest_deadline=T0 + timedelta(hours=1),
+    )
+    return replace(head, **changes)
 
 
 def test_the_queue_is_summed_over_credentials_and_models():

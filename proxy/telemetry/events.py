@@ -41,6 +41,7 @@ EVENTS: Final = frozenset(
         "batch.absent",
         "batch.adopted",
         "batch.cancelled",
+        "batch.dissolved",
         "batch.ended",
         "batch.filled",
         "batch.ingested",

@@ -1,0 +1,543 @@
+"""The command line: what it prints, its exit codes, and that it is quick."""
+
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import PathDistribution
+from types import ModuleType
+
+import click
+import pytest
+
+from proxy.cli import COMMANDS, batches, jobs, main
+from proxy.cli.namesake import refuse_namesake
+from proxy.cli.output import plain
+from proxy.core.errors import ConfigError, ProxyError
+from tests.helpers.factories import IDS
+
+JOB = IDS.job()
+KEY = "sk-canary-0123456789"
+
+
+class Proxy(ThreadingHTTPServer):
+    """A listener that gives prepared answers by path and keeps what it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.answers: dict[str, list[tuple[int, str, bytes]]] = {}
+        self.requests: list[tuple[str, str, dict[str, str]]] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def answer(
+        self,
+        target: str,
+        content: object,
+        *,
+        status: int = 200,
+        content_type: str = "application/json",
+    ) -> None:
+        """Answer `target` so; several answers to one target come one after the other."""
+        body = content if isinstance(content, bytes) else json.dumps(content).encode()
+        self.answers.setdefault(target, []).append((status, content_type, body))
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Proxy
+
+    def do_GET(self) -> None:
+        self.server.requests.append((self.command, self.path, dict(self.headers)))
+        prepared = self.server.answers[self.path]
+        status, content_type, body = prepared.pop(0) if len(prepared) > 1 else prepared[0]
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_POST = do_GET  # noqa: N815 - the library's name
+
+    def log_message(self, *_: object) -> None:
+        """Print nothing."""
+
+
+@pytest.fixture
+def proxy():
+    server = Proxy()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def run(capfdbinary, monkeypatch):
+    """Run the command line; return exit code, standard output and standard error."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+
+    def ran(*words):
+        code = main([str(word) for word in words])
+        output, errors = capfdbinary.readouterr()
+        return code, output, errors.decode()
+
+    return ran
+
+
+@contextmanager
+def a_failing_command(name, failure):
+    """Let the command `name` fail so, whatever it would do."""
+
+    @click.command(name)
+    def command():
+        raise failure
+
+    # What is imported already is not imported again.
+    module = ModuleType(f"proxy.cli.{name}")
+    module.command = command  # type: ignore[attr-defined]
+    known = sys.modules.get(module.__name__)
+    sys.modules[module.__name__] = module
+    try:
+        yield
+    finally:
+        del sys.modules[module.__name__]
+        if known is not None:
+            sys.modules[module.__name__] = known
+
+
+# The command as a whole.
+
+
+def test_the_command_line_starts_without_the_heavy_libraries():
+    program = """
+import sys
+import proxy.cli
+heavy = {"aiohttp", "pydantic", "openai", "structlog", "rich", "asyncio", "cryptography", "redis"}
+assert not heavy & set(sys.modules), heavy & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_help_loads_no_command():
+    program = """
+import sys
+from proxy.cli import main
+assert main(["--help"]) == 0
+assert not [name for name in sys.modules if name.startswith("proxy.cli.")]
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+
+    for name in COMMANDS:
+        assert f"  {name} ".encode() in done.stdout
+
+
+def test_python_dash_m_proxy_is_the_command():
+    command = [sys.executable, "-m", "proxy", "--version"]
+    done = subprocess.run(command, check=True, capture_output=True)
+
+    assert done.stdout.startswith(b"offramp, version ")
+
+
+@pytest.mark.parametrize("words", [["nope"], ["--nope"], ["check", "--nope"], ["jobs", "show"]])
+def test_wrong_usage_ends_with_2_and_says_what_is_right(run, words):
+    code, output, errors = run(*words)
+
+    assert (code, output) == (2, b"")
+    assert "Usage: offramp" in errors
+
+
+def test_an_expected_failure_ends_with_1_and_a_hint(run):
+    with a_failing_command("demo", ProxyError("port 80 is taken", hint="choose another")):
+        code, output, errors = run("demo")
+
+    assert (code, output) == (1, b"")
+    assert errors == "offramp: port 80 is taken\nhint: choose another\n"
+
+
+def test_a_bug_shows_a_traceback_to_whoever_asked_alone(run):
+    with a_failing_command("demo", KeyError("canary")):
+        code, _, errors = run("demo")
+        debug_code, _, debug_errors = run("--debug", "demo")
+
+    assert (code, debug_code) == (1, 1)
+    assert "Traceback" not in errors
+    assert "canary" not in errors
+    assert "KeyError" in errors
+    assert "Traceback" in debug_errors
+
+
+@pytest.mark.parametrize("failure", [KeyboardInterrupt(), click.Abort()])
+def test_an_interrupt_ends_as_shells_expect(run, failure):
+    with a_failing_command("demo", failure):
+        code, _, errors = run("demo")
+
+    assert (code, errors) == (130, "interrupted\n")
+
+
+@pytest.mark.parametrize("words", [[], ["--json"]])
+def test_a_reader_that_has_seen_enough_is_told_nothing(words):
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "proxy", "check", *words]
+    with os.fdopen(writer, "wb") as output:
+        done = subprocess.run(command, check=False, stdout=output, stderr=subprocess.PIPE)
+
+    assert done.returncode == 1
+    assert done.stderr == b""
+
+
+# A package that is called like ours.
+
+
+@pytest.fixture
+def installed(tmp_path):
+    """Install a distribution, as far as its list of files goes."""
+
+    def made(name, *files):
+        folder = tmp_path / f"{name}-1.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
+        (folder / "RECORD").write_text("".join(f"{file},,\n" for file in files))
+        return PathDistribution(folder)
+
+    return made
+
+
+def test_another_distribution_with_a_package_proxy_is_refused_by_name(installed):
+    ours = installed("offramp", "proxy/__init__.py", "policies/__init__.py")
+    theirs = installed("proxy.py", "other.py", "proxy/__init__.py")
+
+    with pytest.raises(ConfigError, match=r"'proxy\.py'") as raised:
+        refuse_namesake([ours, theirs])
+
+    assert "pip uninstall proxy.py" in str(raised.value.hint)
+
+
+def test_packages_that_only_sound_alike_are_welcome(installed):
+    refuse_namesake(
+        [
+            installed("offramp", "proxy/__init__.py"),
+            installed("aproxy", "aproxy/__init__.py", "lib/proxy/__init__.py"),
+            installed("b", "proxy_tools/__init__.py", "proxy.py"),
+            PathDistribution(installed("c")._path.parent / "gone.dist-info"),
+        ]
+    )
+
+
+def test_this_environment_is_ours_alone():
+    refuse_namesake()
+
+
+# check and credential.
+
+
+def test_check_prints_every_value_and_its_origin(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("OFFRAMP_LOG__LEVEL", "debug")
+    file = tmp_path / "offramp.yaml"
+    file.write_text("batching: {linger: 5s}\n")
+
+    code, output, _ = run("check", "--config", file)
+
+    lines = [line.split() for line in output.decode().splitlines()]
+    assert code == 0
+    assert ["batching.linger", "5s", f"{file}:1:20"] in lines
+    assert ["log.level", "debug", "OFFRAMP_LOG__LEVEL"] in lines
+    assert ["listen", "127.0.0.1:8080", "default"] in lines
+
+
+def test_check_speaks_json(run, tmp_path):
+    code, output, _ = run("check", "--json")
+
+    content = json.loads(output)
+    assert (code, content["usable"]) == (0, True)
+    assert {"key": "listen", "value": "127.0.0.1:8080", "origin": "default"} in content["settings"]
+
+
+def test_a_bad_configuration_ends_with_3_and_every_complaint(run, tmp_path):
+    file = tmp_path / "offramp.yaml"
+    file.write_text("listen: x\nlog: {level: y}\n")
+
+    code, output, errors = run("check", "--config", file)
+    json_code, json_output, _ = run("check", "--config", file, "--json")
+
+    assert (code, output, json_code) == (3, b"", 3)
+    assert "2 problems" in errors
+    assert f"{file}:1:9: listen" in errors
+    assert f"{file}:2:14: log.level" in errors
+    content = json.loads(json_output)
+    assert content["usable"] is False
+    assert [one["key"] for one in content["complaints"]] == ["listen", "log.level"]
+
+
+@pytest.mark.parametrize("text", ["abc", "abc\n", "Bearer abc\n"])
+def test_a_token_is_read_from_standard_input_and_hashed(run, monkeypatch, text):
+    monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+
+    code, output, _ = run("credential", "hash")
+
+    assert code == 0
+    # The SHA-256 of "abc" as published: FIPS 180-4, example B.1.
+    assert output == (b"sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad\n")
+
+
+@pytest.mark.parametrize("text", ["", "\n", "one two three"])
+def test_what_is_no_token_is_wrong_usage(run, monkeypatch, text):
+    monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+
+    assert run("credential", "hash")[0] == 2
+
+
+# Jobs of a running proxy.
+
+
+def make_object(**changes):
+    return {
+        "id": JOB,
+        "object": "deferrable.job",
+        "status": "queued",
+        "created_at": 1_795_435_200,
+        "model": "gpt-4o-mini",
+        "lane": {"name": "batch", "reason": "26h to the deadline"},
+        "tags": {},
+        "error": None,
+        **changes,
+    }
+
+
+def test_jobs_are_asked_for_with_the_callers_key(run, proxy, monkeypatch):
+    monkeypatch.setenv("OTHER_API_KEY", "sk-other")
+    proxy.answer("/v1/jobs?limit=20", {"data": []})
+
+    run("jobs", "list", "--url", proxy.url)
+    run("jobs", "list", "--url", proxy.url, "--api-key-env", "OTHER_API_KEY")
+
+    keys = [headers["Authorization"] for _, _, headers in proxy.requests]
+    assert keys == [f"Bearer {KEY}", "Bearer sk-other"]
+
+
+def test_without_a_key_it_says_which_variable_is_empty(run, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY")
+
+    code, _, errors = run("jobs", "list")
+
+    assert code == 2
+    assert "OPENAI_API_KEY is not set" in errors
+
+
+def test_jobs_are_listed_as_a_table_and_as_json(run, proxy):
+    target = "/v1/jobs?status=queued&tag=team%3Detl&limit=5"
+    page = {"object": "list", "data": [make_object()], "has_more": True}
+    proxy.answer(target, page)
+    words = ("jobs", "list", "--url", proxy.url, "--status", "queued", "--tag", "team=etl")
+
+    code, output, errors = run(*words, "--limit", 5)
+    _, json_output, _ = run(*words, "--limit", 5, "--json")
+
+    assert code == 0
+    header, row = output.decode().splitlines()
+    assert header.split() == ["id", "status", "model", "lane", "created_at", "deadline"]
+    assert row.split() == [
+        JOB,
+        "queued",
+        "gpt-4o-mini",
+        "batch",
+        "2026-11-23",
+        "12:00:00Z",
+        "-",
+    ]
+    assert f"--after {JOB}" in errors
+    assert json.loads(json_output) == page
+
+
+def test_a_job_is_shown_with_everything_that_is_known(run, proxy):
+    proxy.answer(f"/v1/jobs/{JOB}", make_object())
+
+    code, output, _ = run("jobs", "show", JOB, "--url", proxy.url)
+
+    lines = [line.split(maxsplit=1) for line in output.decode().splitlines() if line.strip()]
+    assert code == 0
+    assert ["lane.reason", "26h to the deadline"] in [
+        [name, value.strip()] for name, value in lines
+    ]
+
+
+def test_a_mistyped_job_is_found_before_anything_is_asked(run, proxy):
+    wrong = JOB[:-1] + ("0" if JOB[-1] != "0" else "1")
+
+    code, _, errors = run("jobs", "show", wrong, "--url", proxy.url)
+
+    assert code == 2
+    assert "no job ID" in errors
+    assert proxy.requests == []
+
+
+def test_wait_asks_until_the_job_has_ended(run, proxy):
+    target = f"/v1/jobs/{JOB}?wait=60"
+    for status in ("queued", "in_progress", "completed"):
+        proxy.answer(target, make_object(status=status))
+
+    code, output, _ = run("jobs", "wait", JOB, "--url", proxy.url, "--json")
+
+    assert code == 0
+    assert json.loads(output)["status"] == "completed"
+    assert len(proxy.requests) == 3
+
+
+@pytest.mark.parametrize("status", ["failed", "expired", "cancelled"])
+def test_wait_fails_if_the_job_was_not_completed(run, proxy, status):
+    proxy.answer(f"/v1/jobs/{JOB}?wait=60", make_object(status=status))
+
+    assert run("jobs", "wait", JOB, "--url", proxy.url)[0] == 1
+
+
+def test_wait_gives_up_at_its_timeout(run, proxy):
+    proxy.answer(f"/v1/jobs/{JOB}?wait=0", make_object())
+
+    code, _, errors = run("jobs", "wait", JOB, "--url", proxy.url, "--timeout", 0)
+
+    assert code == 1
+    assert f"job {JOB} is still queued" in errors
+
+
+def test_a_result_is_written_byte_for_byte(run, proxy):
+    body = b'{ "id":"x",\r\n "\xc3\xa9": 1}\n\n'
+    proxy.answer(f"/v1/jobs/{JOB}/result", body)
+
+    code, output, _ = run("jobs", "result", JOB, "--url", proxy.url)
+
+    assert (code, output) == (0, body)
+
+
+def test_a_providers_error_is_written_and_fails(run, proxy):
+    body = b'{"error": {"message": "no"}}'
+    proxy.answer(f"/v1/jobs/{JOB}/result", body, status=400)
+
+    assert run("jobs", "result", JOB, "--url", proxy.url)[:2] == (1, body)
+
+
+def test_a_result_that_is_not_there_yet_fails_without_output(run, proxy):
+    proxy.answer(f"/v1/jobs/{JOB}/result", make_object(), status=202)
+
+    code, output, errors = run("jobs", "result", JOB, "--url", proxy.url)
+
+    assert (code, output) == (1, b"")
+    assert f"hint: offramp jobs wait {JOB}" in errors
+
+
+def test_a_refusal_of_the_proxy_is_a_message_and_no_result(run, proxy):
+    problem = {"title": "Not Found", "error": {"message": f"no job {JOB}"}}
+    proxy.answer(
+        f"/v1/jobs/{JOB}/result", problem, status=404, content_type="application/problem+json"
+    )
+
+    code, output, errors = run("jobs", "result", JOB, "--url", proxy.url)
+
+    assert (code, output) == (1, b"")
+    assert errors == f"offramp: HTTP 404: no job {JOB}\n"
+
+
+def test_cancel_posts_once_for_each_job(run, proxy):
+    other = IDS.job()
+    for job in (JOB, other):
+        proxy.answer(f"/v1/jobs/{job}/cancel", make_object(id=job, status="cancelled"))
+
+    code, output, _ = run("jobs", "cancel", JOB, other, "--url", proxy.url)
+
+    assert code == 0
+    assert [(method, path) for method, path, _ in proxy.requests] == [
+        ("POST", f"/v1/jobs/{JOB}/cancel"),
+        ("POST", f"/v1/jobs/{other}/cancel"),
+    ]
+    assert output.count(b"cancelled") == 2
+
+
+def test_a_proxy_that_does_not_run_is_a_hint_and_no_traceback(run):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        code, _, errors = run("jobs", "list", "--url", url)
+
+    assert code == 1
+    assert errors.startswith(f"offramp: cannot reach {url}: ")
+    assert "hint: is `offramp serve` running there?" in errors
+    assert KEY not in errors
+
+
+def test_something_else_that_listens_there_is_no_proxy(run, proxy):
+    proxy.answer("/v1/jobs?limit=20", b"<html>", content_type="text/html")
+
+    code, _, errors = run("jobs", "list", "--url", proxy.url)
+
+    assert code == 1
+    assert "is this an offramp?" in errors
+
+
+def test_a_redirect_is_not_followed_with_the_key(run, proxy):
+    proxy.answer("/v1/jobs?limit=20", {"data": []}, status=302)
+
+    run("jobs", "list", "--url", proxy.url)
+
+    assert len(proxy.requests) == 1
+
+
+@pytest.mark.parametrize("url", ["ftp://x", "x:1", "http://", "http://u:p@x", "http://x:port"])
+def test_a_url_that_is_none_is_refused(run, url):
+    code, _, errors = run("jobs", "list", "--url", url)
+
+    assert code == 1
+    assert "must be http(s)://host[:port][/path]" in errors
+
+
+# Batches of a running proxy.
+
+
+def test_batches_come_from_the_operators_listener(run, proxy, monkeypatch):
+    monkeypatch.setenv("OFFRAMP_ADMIN_TOKEN", "t0ken")
+    monkeypatch.setenv("OFFRAMP_ADMIN_URL", proxy.url)
+    proxy.answer("/batches?limit=20", {"data": [{"id": "b1", "state": "sealed", "jobs": 3}]})
+    proxy.answer("/batches/b1", {"id": "b1", "twins": [], "error": None})
+
+    listed = run("batches", "list")
+    shown = run("batches", "show", "b1", "--json")
+
+    assert listed[0] == 0
+    assert listed[1].split(b"\n")[1].split()[:2] == [b"b1", b"sealed"]
+    assert json.loads(shown[1])["id"] == "b1"
+    assert {headers["Authorization"] for _, _, headers in proxy.requests} == {"Bearer t0ken"}
+
+
+def test_without_a_token_none_is_sent_and_never_the_callers_key(run, proxy):
+    proxy.answer("/batches?limit=20", {"data": []})
+
+    run("batches", "list", "--admin-url", proxy.url)
+
+    assert "Authorization" not in proxy.requests[0][2]
+
+
+def test_a_batch_id_cannot_reach_another_path(run, proxy):
+    assert run("batches", "show", "../drain", "--admin-url", proxy.url)[0] == 2
+    assert proxy.requests == []
+
+
+def test_every_command_that_prints_speaks_json():
+    for group in (jobs.command, batches.command):
+        for command in group.commands.values():
+            options = {option for one in command.params for option in one.opts}
+            assert "--json" in options, command.name
+
+
+@pytest.mark.parametrize("text", ["\x1b[31mred", "a\nb", "a\x07", "\u202eabc"])
+def test_what_a_terminal_would_obey_is_not_printed(text):
+    shown = plain(text)
+
+    assert shown.isprintable()
+    assert len(shown) == len(text)

@@ -1,0 +1,190 @@
+"""What holds for the repository as a whole."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+from proxy.telemetry import EVENTS, METRICS
+from proxy.telemetry.metrics import Kind
+
+ROOT = Path(__file__).resolve().parent.parent
+PYPROJECT = (ROOT / "pyproject.toml").read_text()
+
+TOP_LEVEL = {
+    *("proxy", "policies", "tests", "deploy"),
+    *("Dockerfile", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md"),
+}
+
+TESTED_ELSEWHERE = {
+    "proxy/core/errors.py": "classes without behaviour; each is raised by some other test",
+    "proxy/ports/batches.py": "a protocol; tests/contract holds every store to it",
+    "proxy/ports/clock.py": "a protocol",
+    "proxy/ports/jobs.py": "a protocol; tests/contract holds every store to it",
+    "proxy/ports/provider.py": "a protocol; tests/contract holds every provider to it",
+    "proxy/ports/tally.py": "a protocol",
+    "proxy/ports/upstream.py": "a protocol; tests/upstreams holds the client to it",
+}
+"""Modules without a test file of their own, each with the reason."""
+
+FAMILIES = {
+    "proxy/cli/": "tests/test_cli.py",
+    "proxy/settings/": "tests/test_settings.py",
+    "proxy/telemetry/": "tests/test_telemetry.py",
+    "proxy/sandbox/": "tests/sandbox/test_sdk.py",
+}
+"""Packages that are one thing to those who use them, and are tested as one."""
+
+
+def modules() -> Iterator[str]:
+    for package in ("proxy", "policies"):
+        for file in sorted((ROOT / package).rglob("*.py")):
+            if not file.name.startswith("__"):
+                yield file.relative_to(ROOT).as_posix()
+
+
+def own_test(module: str) -> Path:
+    """Return the test file that a module has by its name, or by its family's."""
+    for prefix, test in FAMILIES.items():
+        if module.startswith(prefix):
+            return ROOT / test
+    package, _, rest = module.partition("/")
+    own = ROOT / "tests" / ("policies" if package == "policies" else "") / rest
+    return own.with_name(f"test_{own.name}")
+
+
+def trees() -> Iterator[tuple[str, ast.AST]]:
+    for module in modules():
+        yield module, ast.parse((ROOT / module).read_text())
+
+
+def calls_of(*methods: str) -> Iterator[tuple[str, ast.Call]]:
+    """Return every call of a method of one of these names, with its place."""
+    for module, tree in trees():
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+                continue
+            if node.func.attr in methods:
+                yield f"{module}:{node.lineno}", node
+
+
+def owner_of(call: ast.Call) -> str:
+    """Return the last name before the method, e.g. `tally` of `self._on.tally.count`."""
+    assert isinstance(call.func, ast.Attribute)
+    below = call.func.value
+    if isinstance(below, ast.Attribute):
+        return below.attr.lstrip("_")
+    return below.id.lstrip("_") if isinstance(below, ast.Name) else ""
+
+
+def test_the_top_level_holds_what_was_agreed_and_nothing_else():
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout.splitlines()
+
+    top = {path.partition("/")[0] for path in tracked}
+
+    assert {name for name in top if not name.startswith(".")} <= TOP_LEVEL
+
+
+def test_every_module_has_a_test_file_or_a_reason():
+    missing = [
+        module
+        for module in modules()
+        if not own_test(module).is_file() and module not in TESTED_ELSEWHERE
+    ]
+
+    assert missing == []
+
+
+def test_no_reason_outlives_its_module():
+    assert set(TESTED_ELSEWHERE) <= set(modules())
+
+
+def test_events_in_the_code_are_those_of_the_closed_list():
+    unlisted, used = [], set()
+    for place, call in calls_of("debug", "info", "warning", "error", "critical", "exception"):
+        if owner_of(call) not in {"log", "report"} or not call.args:
+            continue
+        name = call.args[0]
+        if isinstance(name, ast.Constant) and name.value in EVENTS:
+            used.add(name.value)
+        else:
+            unlisted.append(f"{place}: {ast.unparse(name)}")
+
+    assert unlisted == []
+    assert "pass.failed" in used
+
+
+def test_counts_in_the_code_are_those_of_the_closed_list():
+    wrong = []
+    for place, call in calls_of("count"):
+        if owner_of(call) not in {"tally", "metrics"} or not call.args:
+            continue
+        name = call.args[0]
+        metric = METRICS.get(str(name.value)) if isinstance(name, ast.Constant) else None
+        labels = {keyword.arg for keyword in call.keywords}
+        if metric is None or metric.kind is not Kind.COUNTER or set(metric.labels) != labels:
+            wrong.append(f"{place}: {ast.unparse(call)}")
+
+    assert wrong == []
+
+
+def test_layers_import_downwards_only():
+    tool = Path(sys.executable).parent / "lint-imports"
+    done = subprocess.run(
+        [tool, "--no-cache"], cwd=ROOT, check=False, capture_output=True, text=True
+    )
+
+    assert done.returncode == 0, done.stdout
+
+
+def test_every_dependency_has_a_reason():
+    lines = PYPROJECT.splitlines()
+    needed = re.compile(r'\s+"([A-Za-z0-9_.-]+)[><=!~]')
+    without = []
+    for at, line in enumerate(lines):
+        found = needed.match(line)
+        if found is None:
+            continue
+        above = at - 1
+        # One reason may stand for a few that belong together.
+        while needed.match(lines[above]):
+            above -= 1
+        if not lines[above].lstrip().startswith("#"):
+            without.append(found[1])
+
+    # The plugin that pytest needs for coroutines follows pytest itself.
+    assert [name for name in without if name not in {"pytest", "pytest-asyncio"}] == []
+
+
+def test_every_dependency_is_bounded():
+    project = tomllib.loads(PYPROJECT)["project"]
+
+    # A zone database has no interface that could break; newer is always better.
+    unbounded = [need for need in project["dependencies"] if "<" not in need]
+    assert unbounded == ["tzdata>=2026.1"]
+
+
+def test_the_wheel_holds_our_packages_and_nothing_that_runs_by_itself(tmp_path):
+    if find_spec("hatchling"):
+        build = ["hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    else:
+        # Gets the build back end first, into an environment of its own.
+        build = ["pip", "wheel", "-q", "--no-deps", "-w", str(tmp_path), "."]
+    subprocess.run([sys.executable, "-m", *build], cwd=ROOT, check=True, capture_output=True)
+
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.partition("/")[0] for name in names} == {
+        "proxy",
+        "policies",
+        next(name.partition("/")[0] for name in names if ".dist-info/" in name),
+    }
+    assert [name for name in names if name.endswith((".pth", ".so", ".pyc"))] == []
+    assert {"proxy/__init__.py", "proxy/py.typed", "policies/py.typed"} <= set(names)
