@@ -53,6 +53,6 @@ class FakeHash:
     def digest(self, *parts: str) -> str:
         digest = hashlib.sha256()
         for part in parts:
-            encoded = part.encode("utf-8", "surrogateescape")
+            encoded = part.encode("utf-8", "surrogatepass")
             digest.update(len(encoded).to_bytes(8) + encoded)
         return urlsafe_b64encode(digest.digest()).decode().rstrip("=")

@@ -162,13 +162,14 @@ class SqliteBatchStore:
 
 def _add(connection: sqlite3.Connection, batch: Batch, record: str) -> None:
     connection.execute(
-        "INSERT INTO batches (id, state, version, created, credential, record)"
-        " VALUES (?, ?, ?, ?, ?, ?)",
+        "INSERT INTO batches (id, state, version, created, settled, credential, record)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?)",
         (
             batch.id,
             batch.state,
             batch.version,
             to_micros(batch.created_at),
+            to_micros(batch.settled_at) if batch.settled_at else None,
             batch.key.credential,
             record,
         ),

@@ -1,0 +1,620 @@
+"""What every `JobStore` must do."""
+
+import asyncio
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from proxy.core.errors import JobNotFoundError
+from proxy.core.ids import BatchId, InstanceId, JobId, OwnerId
+from proxy.core.job import (
+    AnswerMode,
+    Assigned,
+    CancelRequested,
+    DeadlinePassed,
+    Escalated,
+    Failed,
+    Job,
+    JobState,
+    Outcome,
+    Released,
+    Rerouted,
+    Succeeded,
+    advance,
+)
+from proxy.core.lanes import BatchKey, Lane, LaneChoice
+from proxy.ports.batches import ClaimLimits
+from proxy.ports.jobs import JobFilter, JobWrite, Pending, Result
+from tests.contract.conftest import Stores
+from tests.helpers.factories import BODY, IDS, OWNER, T0, make_batch, make_job, make_key, new_job
+
+HOUR = timedelta(hours=1)
+OTHER = OwnerId("owner-2")
+PLENTY = ClaimLimits(max_requests=10_000, max_bytes=10**9)
+ALL = JobFilter()
+OK = Outcome(200, usage={"prompt_tokens": 7})
+ANSWER = Result(status_code=200, body=b'{"id":"chatcmpl-1"}', request_id="req_1")
+
+
+async def accepted(stores: Stores, **changes: Any) -> Job:
+    return (await stores.jobs.accept(new_job(**changes))).job
+
+
+async def claim(stores: Stores, key: BatchKey | None = None, **changes: Any) -> BatchId:
+    """Put everything that waits under `key` into a new batch."""
+    batch = make_batch(key=key or make_key(), **changes)
+    await stores.batches.add(batch)
+    claimed = await stores.batches.claim(batch.key, batch.id, PLENTY, ready_at=T0 + 99 * HOUR)
+    assert claimed.complete
+    return batch.id
+
+
+async def write(stores: Stores, after: Job, result: Result | None = None) -> bool:
+    return await stores.jobs.replace_many([JobWrite(after, result)]) == frozenset()
+
+
+async def finished(stores: Stores, job: Job, *, at: datetime = T0) -> Job:
+    after = advance(job, Succeeded(job.attempt, at, OK))
+    assert await write(stores, after, ANSWER)
+    return after
+
+
+async def queued_counts(stores: Stores) -> dict[BatchKey, int]:
+    return {head.key: head.count for head in await stores.batches.heads()}
+
+
+async def listed(
+    stores: Stores,
+    where: JobFilter = ALL,
+    *,
+    owner: OwnerId = OWNER,
+    after: JobId | None = None,
+    limit: int = 100,
+) -> list[JobId]:
+    jobs = await stores.jobs.list_jobs(owner, where, after=after, limit=limit)
+    return [job.id for job in jobs]
+
+
+# Accepting
+
+
+async def test_a_job_comes_back_as_it_was_accepted(stores):
+    job = make_job(
+        answer=AnswerMode.WAIT,
+        tags={"team": "etl", "ünï": "\udcff"},
+        webhook="done",
+        affinity="prefix-1",
+        headers={"openai-project": "p"},
+        key=make_key(headers=(("anthropic-version", "2023-06-01"),), model="gpt\ud800"),
+        deadline=T0 + timedelta(microseconds=1),
+    )
+
+    acceptance = await stores.jobs.accept(new_job(job))
+
+    assert acceptance.created
+    assert acceptance.job == job
+    assert await stores.jobs.get(job.id) == job
+
+
+async def test_a_body_comes_back_byte_for_byte(stores):
+    bodies = [b"", b"\x00\xff\r\n", b"x" * 1_000_000, BODY]
+    jobs = [await accepted(stores, body=body) for body in bodies]
+
+    assert [await stores.jobs.body(job.id) for job in jobs] == bodies
+
+
+async def test_an_accepted_job_is_queued_under_its_key(stores):
+    job = await accepted(stores)
+
+    assert await queued_counts(stores) == {job.key: 1}
+    assert await stores.queue.take(job.key, ready_at=T0, limit=10) == [job]
+
+
+async def test_an_unknown_job_is_not_found(stores):
+    nowhere = IDS.job()
+
+    with pytest.raises(JobNotFoundError):
+        await stores.jobs.get(nowhere)
+    with pytest.raises(JobNotFoundError):
+        await stores.jobs.body(nowhere)
+    assert await stores.jobs.result(nowhere) is None
+
+
+async def test_a_known_idempotency_key_returns_its_job_and_writes_nothing(stores):
+    first = await accepted(stores, idempotency_key="k")
+    repeat = new_job(idempotency_key="k", tags={"team": "etl"})
+
+    acceptance = await stores.jobs.accept(repeat)
+
+    assert acceptance.job == first
+    assert not acceptance.created
+    assert await queued_counts(stores) == {first.key: 1}
+    assert await listed(stores) == [first.id]
+    assert await stores.jobs.pending() == {OWNER: Pending(1, len(BODY))}
+    with pytest.raises(JobNotFoundError):
+        await stores.jobs.body(repeat.job.id)
+
+
+async def test_a_known_idempotency_key_returns_the_job_as_it_is_now(stores):
+    first = await accepted(stores, idempotency_key="k")
+    batch_id = await claim(stores)
+
+    known = await stores.jobs.accept(new_job(idempotency_key="k"))
+
+    assert known.job == advance(first, Assigned(batch_id))
+
+
+async def test_of_accepts_with_one_idempotency_key_at_once_one_creates(stores):
+    news = [new_job(idempotency_key="k") for _ in range(20)]
+
+    acceptances = await asyncio.gather(*map(stores.jobs.accept, news))
+
+    assert sum(acceptance.created for acceptance in acceptances) == 1
+    assert len({acceptance.job.id for acceptance in acceptances}) == 1
+
+
+async def test_an_idempotency_key_belongs_to_its_owner(stores):
+    mine = await accepted(stores, idempotency_key="k")
+
+    theirs = await stores.jobs.accept(new_job(idempotency_key="k", owner=OTHER))
+
+    assert theirs.created
+    assert theirs.job.id != mine.id
+
+
+async def test_the_idempotency_key_of_an_erased_job_is_free_again(stores):
+    job = await finished(stores, await accepted(stores, idempotency_key="k"))
+    await stores.jobs.erase(job.id)
+
+    assert (await stores.jobs.accept(new_job(idempotency_key="k"))).created
+
+
+# Reading
+
+
+async def test_many_jobs_come_in_the_order_asked_for_without_those_that_are_gone(stores):
+    one, two = await accepted(stores), await accepted(stores)
+
+    assert await stores.jobs.get_many([two.id, IDS.job(), one.id]) == [two, one]
+    assert await stores.jobs.get_many([]) == []
+
+
+async def test_a_claimed_job_is_reported_as_batched(stores):
+    job = await accepted(stores)
+
+    batch_id = await claim(stores)
+
+    batched = advance(job, Assigned(batch_id))
+    assert (batched.attempt, batched.version) == (1, 1)
+    assert await stores.jobs.get(job.id) == batched
+    assert await stores.jobs.get_many([job.id]) == [batched]
+
+
+async def test_there_is_no_result_before_the_end(stores):
+    job = await accepted(stores)
+
+    assert await stores.jobs.result(job.id) is None
+
+
+# Writing
+
+
+async def test_of_two_writers_the_second_is_refused(stores):
+    job = await accepted(stores)
+    cancelled = advance(job, CancelRequested(T0))
+    escalated = advance(job, Escalated(InstanceId("i"), T0))
+
+    assert await stores.jobs.replace_many([JobWrite(cancelled)]) == frozenset()
+    assert await stores.jobs.replace_many([JobWrite(escalated)]) == {job.id}
+
+    assert await stores.jobs.get(job.id) == cancelled
+
+
+async def test_of_many_writers_at_once_one_wins(stores):
+    job = await accepted(stores)
+    afters = [advance(job, Escalated(InstanceId(f"i{n}"), T0)) for n in range(20)]
+
+    refused = await asyncio.gather(
+        *(stores.jobs.replace_many([JobWrite(after)]) for after in afters)
+    )
+
+    assert sorted(map(len, refused)) == [0] + [1] * 19
+    winner = refused.index(frozenset())
+    assert (await stores.jobs.get(job.id)).holder == f"i{winner}"
+
+
+async def test_a_refusal_does_not_stop_the_others(stores):
+    lost, won = await accepted(stores), await accepted(stores)
+    assert await write(stores, advance(lost, CancelRequested(T0)))
+
+    refused = await stores.jobs.replace_many(
+        [JobWrite(advance(job, DeadlinePassed(T0))) for job in (lost, won)]
+    )
+
+    assert refused == {lost.id}
+    assert (await stores.jobs.get(won.id)).state is JobState.EXPIRED
+
+
+async def test_a_write_to_a_job_that_is_gone_is_refused(stores):
+    job = await finished(stores, await accepted(stores))
+    await stores.jobs.erase(job.id)
+    unknown = make_job(version=1)
+
+    refused = await stores.jobs.replace_many(
+        [JobWrite(advance(make_job(id=job.id), CancelRequested(T0))), JobWrite(unknown)]
+    )
+
+    assert refused == {job.id, unknown.id}
+
+
+async def test_a_job_ends_together_with_its_result(stores):
+    job = await finished(stores, await accepted(stores))
+
+    assert (await stores.jobs.get(job.id)) == job
+    assert (await stores.jobs.get(job.id)).outcome == OK
+    assert await stores.jobs.result(job.id) == ANSWER
+
+
+async def test_the_result_of_a_refused_write_is_not_kept(stores):
+    job = await accepted(stores)
+    late = advance(job, Succeeded(0, T0, OK))
+    assert await write(stores, advance(job, Escalated(InstanceId("i"), T0)))
+
+    assert not await write(stores, late, ANSWER)
+
+    assert await stores.jobs.result(job.id) is None
+
+
+async def test_a_released_job_is_queued_from_its_next_attempt_on(stores):
+    job = await accepted(stores)
+    called = advance(job, Escalated(InstanceId("i"), T0))
+    assert await write(stores, called)
+
+    released = advance(called, Released(1, "HTTP 503", not_before=T0 + HOUR))
+    assert await write(stores, released)
+
+    (head,) = await stores.batches.heads()
+    assert (head.count, head.oldest_at, head.newest_at) == (1, T0 + HOUR, T0 + HOUR)
+    assert await stores.queue.take(job.key, ready_at=T0, limit=9) == []
+    assert await stores.queue.take(job.key, ready_at=T0 + HOUR, limit=9) == [released]
+
+
+async def test_a_job_that_is_queued_again_changes_places_and_is_counted_once(stores):
+    job = await accepted(stores)
+    again = advance(job, Rerouted(LaneChoice(Lane.BATCH, "still")))
+
+    assert await write(stores, again)
+
+    assert await queued_counts(stores) == {job.key: 1}
+
+
+async def test_a_rerouted_job_waits_under_its_new_key(stores):
+    job = await accepted(stores)
+
+    rerouted = advance(job, Rerouted(LaneChoice(Lane.INTERACTIVE, "near")))
+    assert await write(stores, rerouted)
+
+    assert await queued_counts(stores) == {make_key(lane=Lane.INTERACTIVE): 1}
+    assert await stores.queue.take(rerouted.key, ready_at=T0, limit=9) == [rerouted]
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        Escalated(InstanceId("i"), T0),
+        Succeeded(0, T0, OK),
+        Failed(0, T0, Outcome(400)),
+        DeadlinePassed(T0),
+        CancelRequested(T0),
+    ],
+    ids=lambda event: type(event).__name__,
+)
+async def test_a_job_in_any_other_state_leaves_the_queue(stores, event):
+    job, other = await accepted(stores), await accepted(stores)
+
+    assert await write(stores, advance(job, event))
+
+    assert await queued_counts(stores) == {job.key: 1}
+    assert await stores.queue.take(job.key, ready_at=T0, limit=9) == [other]
+    assert await stores.queue.due(job.key, before=T0 + 99 * HOUR, limit=9) == [other]
+
+
+async def test_a_cancelled_jobs_payload_is_erased(stores):
+    cancelled, ended = await accepted(stores), await accepted(stores)
+    assert await write(stores, advance(cancelled, CancelRequested(T0)))
+    await finished(stores, ended)
+
+    with pytest.raises(JobNotFoundError):
+        await stores.jobs.body(cancelled.id)
+    assert await stores.jobs.body(ended.id) == BODY
+
+
+async def test_who_saw_a_job_queued_cannot_cancel_it_after_a_claim(stores):
+    job = await accepted(stores)
+    batch_id = await claim(stores)
+
+    assert not await write(stores, advance(job, CancelRequested(T0)))
+
+    assert (await stores.jobs.get(job.id)).batch_id == batch_id
+    assert await write(stores, advance(await stores.jobs.get(job.id), CancelRequested(T0)))
+
+
+async def test_a_job_that_was_cancelled_first_is_not_claimed(stores):
+    job = await accepted(stores)
+    assert await write(stores, advance(job, CancelRequested(T0)))
+
+    batch_id = await claim(stores)
+
+    assert (await stores.jobs.get(job.id)).state is JobState.CANCELLED
+    assert not await stores.batches.issued(batch_id, [(job.id, 1)])
+
+
+async def test_a_cancel_and_a_claim_at_once_never_both_get_the_job(stores):
+    for _ in range(20):
+        job = await accepted(stores)
+        batch = make_batch()
+        await stores.batches.add(batch)
+
+        cancelled, claimed = await asyncio.gather(
+            write(stores, advance(job, CancelRequested(T0))),
+            stores.batches.claim(job.key, batch.id, PLENTY, ready_at=T0),
+        )
+
+        assert cancelled != bool(claimed.count)
+
+
+async def test_a_job_released_by_one_batch_is_claimed_by_the_next(stores):
+    job = await accepted(stores)
+    await claim(stores)
+    released = advance(await stores.jobs.get(job.id), Released(1, "the batch expired"))
+    assert await write(stores, released)
+    assert (await stores.jobs.get(job.id)) == released
+
+    second = await claim(stores)
+
+    assert await stores.jobs.get(job.id) == advance(released, Assigned(second))
+    assert (await stores.jobs.get(job.id)).attempt == 2
+
+
+# Lists
+
+
+async def test_an_owners_jobs_are_listed_newest_first(stores):
+    old = await accepted(stores, accepted_at=T0)
+    await accepted(stores, accepted_at=T0, owner=OTHER)
+    new = await accepted(stores, accepted_at=T0 + 2 * HOUR)
+    middle = await accepted(stores, accepted_at=T0 + HOUR)
+
+    assert await listed(stores) == [new.id, middle.id, old.id]
+    assert await listed(stores, limit=2) == [new.id, middle.id]
+    assert await listed(stores, after=new.id, limit=1) == [middle.id]
+    assert await listed(stores, after=old.id) == []
+    assert await listed(stores, owner=OwnerId("nobody")) == []
+
+
+async def test_pages_of_a_list_neither_overlap_nor_leave_out(stores):
+    # Many at the same moment: the page must end between two of them.
+    everything = {(await accepted(stores)).id for _ in range(23)}
+
+    pages, last = [], None
+    while page := await listed(stores, after=last, limit=5):
+        pages.append(page)
+        last = page[-1]
+
+    assert [len(page) for page in pages] == [5, 5, 5, 5, 3]
+    assert {job_id for page in pages for job_id in page} == everything
+
+
+async def test_a_list_after_a_job_that_is_not_the_owners_is_not_found(stores):
+    theirs = await accepted(stores, owner=OTHER)
+
+    for after in (theirs.id, IDS.job()):
+        with pytest.raises(JobNotFoundError):
+            await listed(stores, after=after)
+
+
+async def test_a_list_can_be_narrowed_to_states_as_they_are_now(stores):
+    batched = await accepted(stores)
+    await claim(stores)
+    queued, done = await accepted(stores), await accepted(stores)
+    await finished(stores, done)
+
+    async def only(*states: JobState) -> list[JobId]:
+        return await listed(stores, JobFilter(states=frozenset(states)))
+
+    assert await only(JobState.QUEUED) == [queued.id]
+    assert await only(JobState.BATCHED) == [batched.id]
+    assert await only(JobState.COMPLETED) == [done.id]
+    assert set(await only(JobState.BATCHED, JobState.QUEUED)) == {queued.id, batched.id}
+    assert await only(JobState.FAILED) == []
+    assert await only() == []
+
+
+async def test_a_list_can_be_narrowed_to_a_tag(stores):
+    both = await accepted(stores, tags={"team": "etl", "run": "1"})
+    team = await accepted(stores, tags={"team": "etl"}, accepted_at=T0 + HOUR)
+    await accepted(stores, tags={"team": "web"})
+    await accepted(stores, tags={"etl": "team"})
+    await accepted(stores, tags={"team": "etl"}, owner=OTHER)
+    await finished(stores, both)
+
+    assert await listed(stores, JobFilter(tag=("team", "etl"))) == [team.id, both.id]
+    assert await listed(stores, JobFilter(tag=("team", "etl")), after=team.id) == [both.id]
+    assert await listed(stores, JobFilter(tag=("run", "1"))) == [both.id]
+    queued = JobFilter(tag=("team", "etl"), states=frozenset({JobState.QUEUED}))
+    assert await listed(stores, queued) == [team.id]
+
+
+async def test_a_rare_state_is_found_behind_many_others(stores):
+    rare = await accepted(stores, tags={"a": "b"})
+    await claim(stores)
+    for _ in range(1_100):
+        await accepted(stores, tags={"a": "b"}, accepted_at=T0 + HOUR)
+
+    batched = frozenset({JobState.BATCHED})
+    assert await listed(stores, JobFilter(states=batched)) == [rare.id]
+    assert await listed(stores, JobFilter(states=batched, tag=("a", "b"))) == [rare.id]
+
+
+# Erasing
+
+
+async def test_an_erased_job_is_not_found_anywhere(stores):
+    job = await finished(stores, await accepted(stores, tags={"team": "etl"}))
+
+    await stores.jobs.erase(job.id)
+
+    with pytest.raises(JobNotFoundError):
+        await stores.jobs.get(job.id)
+    with pytest.raises(JobNotFoundError):
+        await stores.jobs.body(job.id)
+    assert await stores.jobs.get_many([job.id]) == []
+    assert await stores.jobs.result(job.id) is None
+    assert await listed(stores) == []
+    assert await listed(stores, JobFilter(tag=("team", "etl"))) == []
+
+
+async def test_an_erased_job_leaves_its_batch_what_settlement_needs(stores):
+    job, other = await accepted(stores), await accepted(stores)
+    batch_id = await claim(stores)
+    batched = await stores.jobs.get(job.id)
+    assert await write(stores, advance(batched, CancelRequested(T0)))
+
+    await stores.jobs.erase(job.id)
+
+    names = [(job.id, 1), (other.id, 1)]
+    assert await stores.batches.issued(batch_id, names) == frozenset(names)
+    assert [item.job_id async for page in stores.batches.items(batch_id) for item in page] == [
+        other.id
+    ]
+    with pytest.raises(JobNotFoundError):
+        await stores.jobs.get(job.id)
+
+    await stores.batches.drop_items(batch_id)
+    assert await stores.batches.issued(batch_id, names) == frozenset()
+
+
+async def test_erasing_again_or_what_never_was_does_nothing(stores):
+    job = await finished(stores, await accepted(stores))
+    await stores.jobs.erase(job.id)
+
+    await stores.jobs.erase(job.id)
+    await stores.jobs.erase(IDS.job())
+
+    assert await stores.jobs.pending() == {}
+
+
+async def test_erasing_a_job_that_still_runs_is_a_bug(stores):
+    queued = await accepted(stores)
+
+    with pytest.raises(AssertionError):
+        await stores.jobs.erase(queued.id)
+
+    assert await stores.jobs.get(queued.id) == queued
+
+
+# Counting
+
+
+async def test_pending_is_what_is_not_terminal(stores):
+    await accepted(stores, body=b"12345")
+    await claim(stores)
+    called = await accepted(stores, body=b"123")
+    assert await write(stores, advance(called, Escalated(InstanceId("i"), T0)))
+    await accepted(stores, body=b"1", owner=OTHER)
+    await finished(stores, await accepted(stores))
+
+    assert await stores.jobs.pending() == {OWNER: Pending(2, 8), OTHER: Pending(1, 1)}
+    assert await stores.jobs.pending([OTHER, OwnerId("nobody")]) == {OTHER: Pending(1, 1)}
+    assert await stores.jobs.pending([]) == {}
+
+
+async def test_a_job_stays_pending_through_release_and_retry_and_ends_once(stores):
+    job = await accepted(stores)
+    await claim(stores)
+    released = advance(await stores.jobs.get(job.id), Released(1, "expired"))
+    assert await write(stores, released)
+    assert await stores.jobs.pending() == {OWNER: Pending(1, len(BODY))}
+
+    await finished(stores, released)
+
+    assert await stores.jobs.pending() == {}
+
+
+# Pruning
+
+
+async def test_pruning_erases_what_ended_before_and_no_more_than_asked(stores):
+    ended = [
+        await finished(stores, await accepted(stores), at=T0 + hours * HOUR) for hours in range(4)
+    ]
+    running = await accepted(stores)
+
+    assert await stores.jobs.prune(finalized_before=T0 + 3 * HOUR, limit=2) == 2
+    assert set(await listed(stores)) == {ended[2].id, ended[3].id, running.id}
+    assert await stores.jobs.prune(finalized_before=T0 + 3 * HOUR, limit=2) == 1
+    assert await stores.jobs.prune(finalized_before=T0 + 3 * HOUR, limit=2) == 0
+
+    assert set(await listed(stores)) == {ended[3].id, running.id}
+    assert await stores.jobs.result(ended[0].id) is None
+
+
+async def test_pruning_many_counts_them_all(stores):
+    jobs = [await accepted(stores) for _ in range(130)]
+    writes = [JobWrite(advance(job, CancelRequested(T0))) for job in jobs]
+    assert await stores.jobs.replace_many(writes) == frozenset()
+
+    assert await stores.jobs.prune(finalized_before=T0 + HOUR, limit=120) == 120
+    assert await stores.jobs.prune(finalized_before=T0 + HOUR, limit=120) == 10
+
+
+async def test_a_pruned_job_leaves_its_live_batch_what_settlement_needs(stores):
+    job = await accepted(stores)
+    batch_id = await claim(stores)
+    await finished(stores, await stores.jobs.get(job.id))
+
+    assert await stores.jobs.prune(finalized_before=T0 + HOUR, limit=9) == 1
+
+    assert await stores.batches.issued(batch_id, [(job.id, 1)]) == {(job.id, 1)}
+    assert await stores.jobs.prune(finalized_before=T0 + HOUR, limit=9) == 0
+
+
+# Cancellation
+
+
+async def test_a_cancelled_accept_is_whole_or_not_there(stores):
+    news = [new_job(idempotency_key=f"k{n}", tags={"n": str(n)}) for n in range(60)]
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(stores.jobs.accept(new)) for new in news]
+        for turns, task in enumerate(tasks):
+            if turns % 3:
+                await asyncio.sleep(0)
+            task.cancel()
+
+    # What was begun is done before a write that came later.
+    await finished(stores, await accepted(stores, owner=OTHER))
+    there = await stores.jobs.get_many([new.job.id for new in news])
+    assert await stores.jobs.pending() == (
+        {OWNER: Pending(len(there), len(BODY) * len(there))} if there else {}
+    )
+    assert sum((await queued_counts(stores)).values()) == len(there)
+    for job in there:
+        assert await stores.jobs.body(job.id) == BODY
+
+
+async def test_no_reader_gets_what_another_one_asked_for(stores):
+    jobs = [await accepted(stores, body=b"%d" % n, tokens=n) for n in range(50)]
+
+    async def read(job: Job) -> None:
+        assert await stores.jobs.get(job.id) == job
+        assert await stores.jobs.body(job.id) == b"%d" % job.tokens
+
+    async with asyncio.TaskGroup() as group:
+        for job in jobs:
+            doomed = [group.create_task(read(job)) for _ in range(3)]
+            group.create_task(read(job))
+            await asyncio.sleep(0)
+            for task in doomed:
+                task.cancel()
