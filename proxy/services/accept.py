@@ -89,6 +89,9 @@ class DeferredCall:
     answer: AnswerMode
     decided_by: str
     deadline: timedelta | datetime | None = None
+    lane: Lane | None = None
+    """The lane that a rule prefers; it is taken if it is sure to make the deadline."""
+
     tags: Mapping[str, str] = field(default_factory=dict)
     webhook: str | None = None
     run: str | None = None
@@ -240,6 +243,8 @@ class Acceptor:
 
     def _choose(self, call: DeferredCall, deadline: datetime, now: datetime) -> LaneChoice:
         credential, endpoint = call.caller.credential, call.endpoint
+        if call.lane is Lane.INTERACTIVE:
+            return LaneChoice(Lane.INTERACTIVE, f"preferred by {call.decided_by}")
         if "?" in call.target and endpoint.batched:
             return LaneChoice(Lane.INTERACTIVE, "a batch cannot carry the query of the call")
         place = (credential.id, endpoint.path, call.admitted.model)

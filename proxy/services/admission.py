@@ -49,6 +49,17 @@ class ParsedBody:
     raw: bytes
     """The body as it came."""
 
+    @property
+    def streams(self) -> bool:
+        """Whether the caller wants a stream."""
+        return self.fields.get("stream") is True
+
+    @property
+    def include_usage(self) -> bool:
+        """Whether the stream was asked to end with the usage."""
+        options = self.fields.get("stream_options")
+        return isinstance(options, dict) and options.get("include_usage") is True
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admitted:
@@ -71,8 +82,6 @@ class Admitted:
 
     streams: bool
     include_usage: bool
-    """Whether the stream was asked to end with the usage."""
-
     already_background: bool
     """Whether the provider runs the call in the background anyway: nothing to defer."""
 
@@ -125,16 +134,25 @@ def admit(parsed: ParsedBody, endpoint: Endpoint, *, max_line_bytes: int) -> Adm
     _check_fields(fields, endpoint)
     line_body = _line_body(parsed)
     check_size(len(line_body), max_bytes=max_line_bytes)
-    options = fields.get("stream_options")
     return Admitted(
         line_body=line_body,
         model=str(fields.get("model") or ""),
-        tokens=_estimate_tokens(line_body),
+        tokens=estimate_tokens(line_body),
         affinity=_affinity(fields, endpoint.shape),
-        streams=fields.get("stream") is True,
-        include_usage=isinstance(options, dict) and options.get("include_usage") is True,
+        streams=parsed.streams,
+        include_usage=parsed.include_usage,
         already_background=fields.get("background") is True,
     )
+
+
+def estimate_tokens(body: bytes) -> int:
+    """Return about how many prompt tokens a body has: a quarter of its bytes.
+
+    Base64 attachments count 1,000 tokens each.
+    """
+    attachments = _ATTACHMENT.findall(body) if len(body) > 1024 else []
+    text_bytes = len(body) - sum(map(len, attachments))
+    return -(-text_bytes // _BYTES_PER_TOKEN) + _ATTACHMENT_TOKENS * len(attachments)
 
 
 def _line_body(parsed: ParsedBody) -> bytes:
@@ -307,12 +325,6 @@ def _check_previous(fields: Mapping[str, object]) -> None:
 def _messages(fields: Mapping[str, object]) -> list[object]:
     messages = fields.get("messages")
     return messages if isinstance(messages, list) else []
-
-
-def _estimate_tokens(line_body: bytes) -> int:
-    attachments = _ATTACHMENT.findall(line_body) if len(line_body) > 1024 else []
-    text_bytes = len(line_body) - sum(map(len, attachments))
-    return -(-text_bytes // _BYTES_PER_TOKEN) + _ATTACHMENT_TOKENS * len(attachments)
 
 
 def _affinity(fields: Mapping[str, object], shape: Shape) -> str:

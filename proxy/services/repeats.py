@@ -65,6 +65,7 @@ class Repeats:
         A store that fails or is silent means nothing, and is counted: the call
         goes its way. A claim whose answer came too late ends with its lease.
         """
+        self._tally.count("claims")
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await self._claim(owner, fingerprint, retry_count)
@@ -86,7 +87,7 @@ class Repeats:
             # Never serve what does not say itself whose it is, whatever was asked for.
             log.error("claim.mismatched", job_id=job_id)
             return None
-        self._tally.count("claims")
+        self._tally.count("job_claimed")
         log.info("job.claimed", job_id=job.id, retry_count=retry_count)
         return job
 

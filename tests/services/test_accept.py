@@ -6,7 +6,6 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-import structlog
 from structlog.testing import capture_logs
 
 from proxy.core.dialects import DIALECTS, presented_credential
@@ -182,6 +181,13 @@ async def test_an_upstream_without_batches_runs_the_job_directly(world):
     assert job.lane is Lane.INTERACTIVE
 
 
+async def test_a_rule_may_prefer_the_direct_call(world):
+    job = (await world.accept(lane=Lane.INTERACTIVE, decided_by="rule:urgent")).job
+
+    assert job.lane is job.key.lane is Lane.INTERACTIVE
+    assert job.lane_reason == "preferred by rule:urgent"
+
+
 async def test_a_query_that_a_batch_could_not_carry_runs_the_job_directly(world):
     job = (await world.accept(target=CHAT + "?api-version=1")).job
 
@@ -346,7 +352,6 @@ def test_a_body_beyond_the_line_of_the_providers_batches_is_refused(world):
 
 
 async def test_one_line_is_logged_and_it_tells_neither_prompt_nor_token(world):
-    structlog.reset_defaults()
     with capture_logs() as logs:
         job = (await world.accept()).job
 

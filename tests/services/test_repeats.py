@@ -82,7 +82,8 @@ async def test_two_repeats_claim_two_jobs_and_a_third_none(world):
     ]
 
     assert [job and job.id for job in claims] == [jobs[0].id, jobs[1].id, None]
-    assert [name for name, _ in world.tally.counts] == ["claims", "claims"]
+    names = [name for name, _ in world.tally.counts]
+    assert (names.count("claims"), names.count("job_claimed")) == (3, 2)
 
 
 async def test_another_owner_claims_nothing(world):
@@ -109,7 +110,7 @@ async def test_a_silent_store_costs_a_call_little_and_no_error(world):
     async with asyncio.timeout(10):
         assert await world.over(Silent()).claim(OWNER, "f", retry_count=1) is None
 
-    assert world.tally.counts == [("claims_failed", {"reason": "timeout"})]
+    assert world.tally.counts[1:] == [("claims_failed", {"reason": "timeout"})]
 
 
 async def test_a_failing_store_is_no_error_of_the_call(world):
@@ -119,7 +120,7 @@ async def test_a_failing_store_is_no_error_of_the_call(world):
 
     assert await world.over(Failing()).claim(OWNER, "f", retry_count=1) is None
 
-    assert world.tally.counts == [("claims_failed", {"reason": "store_unavailable"})]
+    assert world.tally.counts[1:] == [("claims_failed", {"reason": "store_unavailable"})]
 
 
 async def test_a_job_that_was_erased_meanwhile_is_no_error(world):
