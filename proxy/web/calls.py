@@ -1,0 +1,181 @@
+"""What is told of each call: one line in the log, and a few numbers.
+
+Neither a body nor a header nor a query is among it.
+"""
+
+from contextvars import ContextVar
+from typing import Final, Protocol
+
+import structlog
+
+from policies.model import Decision, Forward
+from proxy.core.errors import ProxyError
+from proxy.core.job import AnswerMode, Job
+from proxy.core.routing import Route
+from proxy.ports.clock import Clock
+from proxy.web.forward import Forwarded
+
+log = structlog.get_logger()
+
+_PATH_MAX: Final = 200
+"""Characters of a path that are logged: the caller decides how long it is."""
+
+
+class CallRecorder(Protocol):
+    """Where the numbers go. Recording never blocks and never fails."""
+
+    def count(self, name: str, amount: float = 1, /, **labels: str) -> None:
+        """Add `amount` to the counter `name`."""
+        ...
+
+    def forwarded(
+        self,
+        *,
+        upstream: str,
+        outcome: str,
+        bytes_up: int,
+        bytes_down: int,
+        first_byte_s: float | None,
+        duration_s: float,
+    ) -> None:
+        """Record one forwarded call."""
+        ...
+
+
+class CallRecord:
+    """One call, from its arrival to its one line in the log."""
+
+    __slots__ = (
+        "body_bytes",
+        "decided_by",
+        "method",
+        "path",
+        "reason",
+        "route",
+        "shadow",
+        "started",
+    )
+
+    def __init__(self, method: str, target: str, started: float) -> None:
+        self.method = method
+        self.path = target.partition("?")[0][:_PATH_MAX]
+        self.started = started
+        self.route: Route | None = None
+        self.body_bytes: int | None = None
+        self.decided_by: str | None = None
+        self.reason: str | None = None
+        self.shadow: str | None = None
+
+    def decide(self, decision: Decision) -> None:
+        """Note what was decided, by whom and why."""
+        self.decided_by = decision.decided_by
+        self.reason = getattr(decision, "reason", None)
+        shadow = decision.shadow
+        if shadow is not None:
+            kind = "forward" if isinstance(shadow, Forward) else type(shadow).__name__.lower()
+            self.shadow = f"{kind} by {shadow.decided_by}"
+
+
+_CURRENT: Final[ContextVar[CallRecord | None]] = ContextVar("offramp_call", default=None)
+
+
+class Calls:
+    """Writes the line of each call. `forwarded` is what a `Forwarder` reports to."""
+
+    def __init__(self, *, recorder: CallRecorder, clock: Clock) -> None:
+        self._recorder = recorder
+        self._clock = clock
+
+    def begin(self, method: str, target: str) -> CallRecord:
+        """Return the record of the call that this task serves from now on."""
+        record = CallRecord(method, target, self._clock.monotonic())
+        _CURRENT.set(record)
+        return record
+
+    def forwarded(self, done: Forwarded) -> None:
+        """Tell of a forwarded call; called by the forwarder in the task of the call."""
+        self._recorder.forwarded(
+            upstream=done.upstream,
+            outcome=done.outcome.value,
+            bytes_up=done.bytes_up,
+            bytes_down=done.bytes_down,
+            first_byte_s=done.first_byte_s,
+            duration_s=done.duration_s,
+        )
+        record = _CURRENT.get()
+        facts: dict[str, object] = {
+            "method": done.method,
+            "upstream": done.upstream,
+            "outcome": done.outcome.value,
+            "status": done.status,
+            "bytes_up": done.bytes_up,
+            "bytes_down": done.bytes_down,
+            "first_byte_s": _rounded(done.first_byte_s),
+            "duration_s": _rounded(done.duration_s),
+        }
+        if done.error is not None:
+            facts["code"] = done.error.code
+        if record is not None:
+            facts |= _decision(record)
+        log.info("call.forwarded", **facts)
+
+    def deferred(
+        self,
+        record: CallRecord,
+        job: Job,
+        *,
+        mode: AnswerMode,
+        how: str,
+        status: int | None,
+    ) -> None:
+        """Tell of a call that a job stands for.
+
+        `how` is `created`, `known` (by its idempotency key) or `claimed`; `status`
+        what the caller was answered, nothing if it left before.
+        """
+        outcome = "caller_left" if status is None else "answered"
+        self._recorder.count("calls", decision="defer", outcome=outcome)
+        if how == "created":
+            self._recorder.count("job_accepted", lane=job.lane.value, mode=mode.value)
+        log.info(
+            "call.deferred",
+            method=record.method,
+            upstream=job.key.upstream,
+            job_id=job.id,
+            how=how,
+            answer=mode.value,
+            outcome=outcome,
+            status=status,
+            lane=job.lane.value,
+            bytes_up=record.body_bytes,
+            duration_s=_rounded(self._clock.monotonic() - record.started),
+            **_decision(record),
+        )
+
+    def refused(self, record: CallRecord, error: ProxyError) -> None:
+        """Tell of a call that got an error of ours and reached nobody."""
+        self._recorder.count("calls", decision="refuse", outcome=error.code)
+        upstream = record.route.upstream.name if record.route is not None else None
+        log.info(
+            "call.refused",
+            method=record.method,
+            upstream=upstream,
+            status=error.http_status,
+            code=error.code,
+            bytes_up=record.body_bytes,
+            duration_s=_rounded(self._clock.monotonic() - record.started),
+            **_decision(record),
+        )
+
+
+def _decision(record: CallRecord) -> dict[str, object]:
+    facts: dict[str, object] = {"path": record.path}
+    if record.decided_by is not None:
+        facts |= {"decided_by": record.decided_by, "reason": record.reason}
+    if record.shadow is not None:
+        facts["shadow"] = record.shadow
+    return facts
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 4)

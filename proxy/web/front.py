@@ -1,0 +1,386 @@
+"""Every request comes in here: ours, to be forwarded, or to be deferred.
+
+The order is fixed. First our own paths, which are never forwarded. Then where the
+call belongs. Then what its headers ask for; a call that asks for nothing, with no
+rule to ask and no job that it could repeat, is forwarded from here without its
+body being read, a token being hashed or the store being asked.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Final
+
+from aiohttp import web
+
+from policies.fields import Tag
+from policies.headers import Asked, HeaderError, read_headers
+from policies.model import UNDECIDED, CallFacts, Decision, Defer, Forward, Identity, Once, Reject
+from policies.model import Lane as PreferredLane
+from policies.policy import Policy
+from proxy.core.dialects import (
+    DIALECTS,
+    Dialect,
+    Endpoint,
+    Family,
+    endpoint_for,
+    error_answer,
+    presented_credential,
+)
+from proxy.core.errors import CallerError, OverloadedError, ProxyError, StoreError
+from proxy.core.job import AnswerMode, Job
+from proxy.core.lanes import Lane
+from proxy.core.routing import Refusal, Route, Upstream, resolve, without_credentials
+from proxy.ports.clock import Clock
+from proxy.services.accept import Acceptor, DeferredCall, call_fingerprint
+from proxy.services.accounts import Accounts
+from proxy.services.admission import ParsedBody, estimate_tokens, parse_body
+from proxy.services.owners import Caller, Owners, query_key
+from proxy.services.repeats import Repeats
+from proxy.web.answers import AnsweredCall, Answers
+from proxy.web.bodies import read_body
+from proxy.web.calls import CallRecord, Calls
+from proxy.web.forward import Forwarder
+from proxy.web.jobs import JobsApi, caller_family, is_job_path
+
+_BY_PREFER: Final = "header:prefer"
+
+_STORE_PAUSE_S: Final = 5
+_DRAIN_PAUSE_S: Final = 1
+"""Another instance, or the next process, takes the call at once."""
+
+
+class DrainingError(ProxyError):
+    """This instance stops and makes no promise that it could not keep itself."""
+
+    code = "draining"
+    http_status = 503
+    retryable = True
+
+
+@dataclass(slots=True)
+class _Call:
+    """One call on its way through this file."""
+
+    request: web.BaseRequest
+    record: CallRecord
+    route: Route
+    dialect: Dialect
+    endpoint: Endpoint | None
+    caller: Callable[[], Caller]
+    now: datetime
+    body: bytes | None = None
+    parsed: ParsedBody | None = None
+    asked: Asked = field(default_factory=Asked)
+
+    @property
+    def target(self) -> str:
+        return without_credentials(self.route.upstream_target)
+
+    def fingerprint(self) -> str:
+        assert self.body is not None
+        return call_fingerprint(
+            self.caller(),
+            self.dialect,
+            target=self.target,
+            headers=self.request.raw_headers,
+            body=self.body,
+        )
+
+
+class Front:
+    """The one handler of the data port. `policy` returns the one in force."""
+
+    def __init__(  # noqa: PLR0913 - collaborators, each by its name
+        self,
+        *,
+        upstreams: Mapping[str, Upstream],
+        policy: Callable[[], Policy],
+        forwarder: Forwarder,
+        acceptor: Acceptor,
+        answers: Answers,
+        repeats: Repeats,
+        owners: Owners,
+        accounts: Accounts,
+        jobs_api: JobsApi,
+        calls: Calls,
+        clock: Clock,
+        max_body_bytes: int,
+    ) -> None:
+        self._upstreams = upstreams
+        self._policy = policy
+        self._forwarder = forwarder
+        self._acceptor = acceptor
+        self._answers = answers
+        self._repeats = repeats
+        self._owners = owners
+        self._accounts = accounts
+        self._jobs_api = jobs_api
+        self._calls = calls
+        self._clock = clock
+        self._max_body_bytes = max_body_bytes
+        self._draining = False
+
+    def drain(self) -> None:
+        """Accept no more jobs. Calls are forwarded as long as they come."""
+        self._draining = True
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Serve one request; the handler of `aiohttp.web.Server`."""
+        target = request.raw_path
+        if is_job_path(target):
+            return await self._jobs_api.handle(request)
+        record = self._calls.begin(request.method, target)
+        route = resolve(target, request.raw_headers, self._upstreams)
+        if isinstance(route, Refusal):
+            dialect = DIALECTS.get(route.dialect or "")
+            family = caller_family(target, request.raw_headers, self._upstreams)
+            return self._refuse(record, dialect.family if dialect else family, route.error())
+        record.route = route
+        try:
+            return await self._serve(request, route, record)
+        except ProxyError as error:
+            return self._refuse(record, DIALECTS[route.upstream.dialect].family, error)
+
+    async def _serve(
+        self, request: web.BaseRequest, route: Route, record: CallRecord
+    ) -> web.StreamResponse:
+        now = self._clock.now()
+        try:
+            asked = read_headers(request.raw_headers, now=now)
+        except HeaderError as exc:
+            raise CallerError(str(exc), param=exc.header, code="bad_header") from exc
+        policy = self._policy()
+        may_repeat = self._may_repeat(request, asked)
+        if policy.is_idle(asked) and not may_repeat and not self._accounts.wants_news:
+            record.decide(UNDECIDED)
+            return await self._forwarder.forward(request, route)
+        call = self._call(request, route, record, asked, now)
+        return await self._consider(call, policy, may_repeat=may_repeat)
+
+    def _may_repeat(self, request: web.BaseRequest, asked: Asked) -> bool:
+        if request.method != "POST" or asked.tag is Tag.FALSE:
+            return False
+        return asked.retry_count >= 1 or self._repeats.expects_any
+
+    def _call(
+        self,
+        request: web.BaseRequest,
+        route: Route,
+        record: CallRecord,
+        asked: Asked,
+        now: datetime,
+    ) -> _Call:
+        dialect = DIALECTS[route.upstream.dialect]
+
+        def identify() -> Caller:
+            key = query_key(route.upstream_target) if dialect.family is Family.GEMINI else None
+            presented = presented_credential(dialect, request.raw_headers, query_key=key)
+            return self._owners.identify(presented, route.upstream.name)
+
+        return _Call(
+            request=request,
+            record=record,
+            route=route,
+            dialect=dialect,
+            endpoint=_endpoint(dialect, route),
+            caller=Once(identify),
+            now=now,
+            asked=asked,
+        )
+
+    async def _consider(
+        self, call: _Call, policy: Policy, *, may_repeat: bool
+    ) -> web.StreamResponse:
+        facts = self._facts(call)
+        # A claim is offered whatever would be decided now: a retry must not be
+        # decided otherwise than the call that it repeats.
+        claims = (
+            may_repeat
+            and facts.obstacle is None
+            and self._repeats.expects(call.caller().owner, retry_count=call.asked.retry_count)
+        )
+        if claims or policy.wants_body(call.asked, facts):
+            facts = await self._with_body(call, facts)
+        decision = policy.decide(call.asked, facts)
+        call.record.decide(decision)
+        if isinstance(decision, Reject):
+            raise CallerError(decision.message, code="not_deferrable", http_status=decision.status)
+        if claims and call.parsed is not None:
+            job = await self._repeats.claim(
+                call.caller().owner, call.fingerprint(), retry_count=call.asked.retry_count
+            )
+            if job is not None:
+                mode = _own_mode(call.asked, decision) or job.answer
+                return await self._answer(call, job, mode, decision, how="claimed")
+        if isinstance(decision, Defer):
+            return await self._defer(call, decision)
+        return await self._forward(call)
+
+    def _facts(self, call: _Call) -> CallFacts:
+        request, route = call.request, call.route
+        return CallFacts(
+            method=request.method,
+            upstream=route.upstream.name,
+            path=route.upstream_target.partition("?")[0],
+            headers=request.raw_headers,
+            now=call.now,
+            obstacle=self._obstacle(call),
+            tags=call.asked.tags,
+            body_bytes=request.content_length,
+            identity=lambda: _identity(call.caller()),
+        )
+
+    def _obstacle(self, call: _Call) -> str | None:
+        """Return why a call with this head cannot run later, or nothing."""
+        request = call.request
+        if request.method != "POST":
+            return "it is no POST"
+        if call.endpoint is None:
+            return "its path is none that can be deferred"
+        if request.content_type != "application/json":
+            return "its body is not `application/json`"
+        if request.headers.get("Content-Encoding", "identity") != "identity":
+            return "its body is compressed"
+        length = request.content_length
+        if length is None and not call.asked.defers:
+            # What is forwarded after all must not have to be read whole before.
+            return "the length of its body is not announced"
+        if length is not None and length > self._max_body_bytes:
+            return f"its body has {length} bytes, more than {self._max_body_bytes}"
+        return None
+
+    async def _with_body(self, call: _Call, facts: CallFacts) -> CallFacts:
+        """Read and parse the body; return the facts with what it says."""
+        body = await read_body(call.request, max_bytes=self._max_body_bytes)
+        call.body = body
+        call.record.body_bytes = len(body)
+        try:
+            parsed = parse_body(body, max_bytes=self._max_body_bytes)
+        except CallerError as error:
+            return replace(facts, obstacle=error.message, body_bytes=len(body))
+        call.parsed = parsed
+        return replace(
+            facts,
+            body_bytes=len(body),
+            body=lambda: parsed.fields,
+            tokens=Once(lambda: estimate_tokens(body)),
+            digest=Once(lambda: hashlib.sha256(f"{call.target}\n".encode() + body).digest()),
+        )
+
+    async def _forward(self, call: _Call) -> web.StreamResponse:
+        response = await self._forwarder.forward(call.request, call.route, body=call.body)
+        # Only what costs something proves a credential: some providers show
+        # their models to everybody.
+        served = 200 <= response.status < 300 and call.endpoint is not None
+        if served and call.request.method == "POST" and self._accounts.wants_news:
+            self._accounts.note_accepted(call.caller().credential.id)
+        return response
+
+    async def _defer(self, call: _Call, decision: Defer) -> web.StreamResponse:
+        try:
+            job, created = await self._accept(call, decision)
+        except ProxyError as error:
+            if call.asked.defers:
+                raise
+            # Nobody asked for it, so it must not fail for it. If it was the store
+            # that did not answer, the job may exist all the same: then the call
+            # is bought twice, once at the price of a batch.
+            call.record.reason = f"it could not be deferred ({error.code})"
+            return await self._forward(call)
+        mode = AnswerMode(decision.answer.value)
+        how = "created" if created else "known"
+        return await self._answer(call, job, mode, decision, how=how)
+
+    async def _accept(self, call: _Call, decision: Defer) -> tuple[Job, bool]:
+        assert call.parsed is not None
+        assert call.endpoint is not None
+        if self._draining:
+            raise DrainingError("this instance is stopping; send the call again")
+        if decision.answer.value == AnswerMode.WAIT and not self._answers.has_room():
+            raise OverloadedError("too many held connections", code="too_many_held")
+        asked = call.asked
+        admitted = self._acceptor.admit(
+            call.parsed, call.endpoint, upstream=call.route.upstream.name
+        )
+        acceptance = await self._acceptor.accept(
+            DeferredCall(
+                caller=call.caller(),
+                dialect=call.dialect,
+                endpoint=call.endpoint,
+                target=call.target,
+                headers=call.request.raw_headers,
+                admitted=admitted,
+                fingerprint=call.fingerprint(),
+                answer=AnswerMode(decision.answer.value),
+                decided_by=decision.decided_by,
+                deadline=decision.deadline,
+                lane=Lane.INTERACTIVE if decision.lane is PreferredLane.INTERACTIVE else None,
+                tags=dict(decision.tags),
+                webhook=asked.webhook,
+                run=asked.run,
+                idempotency_key=asked.idempotency_key,
+                retry_count=asked.retry_count,
+            )
+        )
+        return acceptance.job, acceptance.created
+
+    async def _answer(
+        self, call: _Call, job: Job, mode: AnswerMode, decision: Decision, *, how: str
+    ) -> web.StreamResponse:
+        asked = call.asked
+        assert call.endpoint is not None
+        assert call.parsed is not None
+        hold = decision.hold if isinstance(decision, Defer) else None
+        answered = AnsweredCall(
+            mode=mode,
+            dialect=call.dialect,
+            endpoint=call.endpoint,
+            streams=call.parsed.streams,
+            include_usage=call.parsed.include_usage,
+            retry_count=asked.retry_count,
+            read_timeout_s=asked.read_timeout.total_seconds() if asked.read_timeout else None,
+            typed_sdk=asked.typed_sdk,
+            prefer_wait_s=hold.total_seconds() if hold is not None else None,
+            preference_applied=decision.decided_by == _BY_PREFER and isinstance(decision, Defer),
+        )
+        status: int | None = None
+        try:
+            response = await self._answers.answer(call.request, job, answered)
+            status = response.status
+            return response
+        finally:
+            transport = call.request.transport
+            if transport is None or transport.is_closing():
+                status = None
+                self._repeats.note_broken(job.owner)
+            self._calls.deferred(call.record, job, mode=mode, how=how, status=status)
+
+    def _refuse(self, record: CallRecord, family: Family, error: ProxyError) -> web.Response:
+        self._calls.refused(record, error)
+        answer = error_answer(family, error)
+        headers = list(answer.headers)
+        if isinstance(error, StoreError):
+            headers.append(("Retry-After", str(_STORE_PAUSE_S)))
+        elif isinstance(error, DrainingError):
+            headers.append(("Retry-After", str(_DRAIN_PAUSE_S)))
+        return web.Response(status=answer.status, headers=headers, body=answer.body)
+
+
+def _endpoint(dialect: Dialect, route: Route) -> Endpoint | None:
+    """Return the deferrable endpoint of a route, whatever its base URL puts before."""
+    base, target = route.upstream.base_path, route.upstream_target
+    rest = target[len(base) :]
+    return endpoint_for(dialect, f"/v1{rest}" if base.endswith("/v1") else rest)
+
+
+def _identity(caller: Caller) -> Identity:
+    return Identity(owner=caller.names, credential=frozenset({caller.credential.id}))
+
+
+def _own_mode(asked: Asked, decision: Forward | Defer) -> AnswerMode | None:
+    """Return the mode that a repeat asks for itself, if it does."""
+    if asked.defers and isinstance(decision, Defer):
+        return AnswerMode(decision.answer.value)
+    return None

@@ -1,0 +1,274 @@
+"""The whole data port on a loopback socket, over stores in memory and a real upstream.
+
+Nothing runs in the background: a test ends a job itself, and moves the time.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+from openai import AsyncOpenAI
+
+from policies.policy import Policy
+from proxy.core.dialects import DIALECTS, error_answer
+from proxy.core.ids import InstanceId, JobId
+from proxy.core.job import Escalated, Failed, Job, JobEvent, Outcome, Succeeded, advance
+from proxy.core.routing import Upstream
+from proxy.ports.jobs import JobFilter, JobWrite, Result
+from proxy.services.accept import Acceptor, DeferralSettings
+from proxy.services.accounts import Accounts, Limits, Verdict
+from proxy.services.owners import Owners
+from proxy.services.repeats import Repeats
+from proxy.services.waiters import Waiters
+from proxy.telemetry.metrics import Metrics
+from proxy.upstreams.session import AiohttpClient
+from proxy.web.answers import Answers
+from proxy.web.calls import Calls
+from proxy.web.forward import SERVER_OPTIONS, Forwarder
+from proxy.web.front import Front
+from proxy.web.held import Holder
+from proxy.web.holding import Holding
+from proxy.web.jobs import JobsApi
+from tests.helpers.factories import T0, IdFactory
+from tests.helpers.fake_provider import FakeProvider
+from tests.helpers.fakes import FakeClock, FakeHash, MemoryStores
+from tests.helpers.raw_upstream import wait_until
+
+KEY = "sk-canary-owner"
+MAX_BODY = 5_000
+CHAT = "/v1/chat/completions"
+CHAT_BODY = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "canary prompt"}]}
+COMPLETION = json.dumps(
+    {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "gpt-4o-mini",
+        "choices": [
+            {
+                "index": 0,
+                "finish_reason": "stop",
+                "message": {"role": "assistant", "content": "hi", "refusal": None},
+            }
+        ],
+    },
+    indent=1,
+).encode()
+
+
+@dataclass
+class Seen:
+    """One request as the upstream got it."""
+
+    method: str
+    target: str
+    headers: dict[str, str]
+    body: bytes
+
+
+@dataclass
+class House:
+    policy: Policy = field(default_factory=Policy)
+    settings: DeferralSettings = field(default_factory=DeferralSettings)
+    limits: Limits = field(default_factory=Limits)
+    max_held: int = 100
+    stores: MemoryStores = field(default_factory=MemoryStores)
+    clock: FakeClock = field(default_factory=lambda: FakeClock(T0))
+    metrics: Metrics = field(default_factory=lambda: Metrics(strict=True))
+    seen: list[Seen] = field(default_factory=list)
+    upstream_status: int = 200
+    port: int = 0
+    http: aiohttp.ClientSession = field(init=False)
+    tasks: asyncio.TaskGroup = field(init=False)
+    """Owns what a test does at the same time."""
+
+    async def upstream(self, request: web.BaseRequest) -> web.Response:
+        body = await request.read()
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        self.seen.append(Seen(request.method, request.raw_path, headers, body))
+        return web.Response(
+            status=self.upstream_status, body=b'{"up": true}', content_type="application/json"
+        )
+
+    def build(self, client: AiohttpClient, upstream_port: int) -> None:
+        base = f"http://127.0.0.1:{upstream_port}"
+        upstreams = {
+            "openai": Upstream.parse("openai", "openai", base),
+            "anthropic": Upstream.parse("anthropic", "anthropic", base),
+            "based": Upstream.parse("based", "openai", f"{base}/serving/v1"),
+        }
+        stores, clock = self.stores, self.clock
+        self.owners = Owners(keyed_hash=FakeHash(), names={})
+        self.waiters = Waiters(jobs=stores.jobs, clock=clock)
+        self.holding = Holding(deliveries=stores.deliveries, clock=clock, max_held=self.max_held)
+        holder = Holder(jobs=stores.jobs, waiters=self.waiters, holding=self.holding, clock=clock)
+        self.accounts = Accounts(
+            credentials=stores.credentials,
+            jobs=stores.jobs,
+            clock=clock,
+            verify=_unknown,
+            limits=self.limits,
+        )
+        acceptor = Acceptor(
+            jobs=stores.jobs,
+            credentials=stores.credentials,
+            unbatchable=stores.unbatchable,
+            providers={"openai": FakeProvider(clock)},
+            accounts=self.accounts,
+            keyed_hash=FakeHash(),
+            clock=clock,
+            random=IdFactory().random,
+            settings=self.settings,
+        )
+        self.repeats = Repeats(
+            deliveries=stores.deliveries,
+            jobs=stores.jobs,
+            clock=clock,
+            tally=self.metrics,
+            timeout_s=0.2,
+        )
+        calls = Calls(recorder=self.metrics, clock=clock)
+        self.front = Front(
+            upstreams=upstreams,
+            policy=lambda: self.policy,
+            forwarder=Forwarder(
+                client,
+                error_response=lambda name, error: error_answer(DIALECTS[name].family, error),
+                on_done=calls.forwarded,
+            ),
+            acceptor=acceptor,
+            answers=Answers(holder=holder, holding=self.holding, clock=clock),
+            repeats=self.repeats,
+            owners=self.owners,
+            accounts=self.accounts,
+            jobs_api=JobsApi(
+                jobs=stores.jobs,
+                batches=stores.batches,
+                owners=self.owners,
+                waiters=self.waiters,
+                holder=holder,
+                holding=self.holding,
+                upstreams=upstreams,
+                clock=clock,
+            ),
+            calls=calls,
+            clock=clock,
+            max_body_bytes=MAX_BODY,
+        )
+
+    def url(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.port}{path}"
+
+    def sdk(self, **options: Any) -> Any:
+        usual: dict[str, Any] = {"base_url": self.url("/v1"), "api_key": KEY, "max_retries": 0}
+        return AsyncOpenAI(**(usual | options))
+
+    async def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        key: str | None = KEY,
+        headers: dict[str, str] | None = None,
+        **options: Any,
+    ) -> "Reply":
+        auth = {"Authorization": f"Bearer {key}"} if key is not None else {}
+        async with self.http.request(
+            method, self.url(path), headers=auth | (headers or {}), **options
+        ) as response:
+            return Reply(response.status, dict(response.headers), await response.read())
+
+    async def defer(self, mode: str = "job", body: Any = None, **options: Any) -> "Reply":
+        headers = {"X-Deferrable": mode} | options.pop("headers", {})
+        return await self.send(
+            "POST", options.pop("path", CHAT), headers=headers, json=body or CHAT_BODY, **options
+        )
+
+    async def job(self, **options: Any) -> Job:
+        """Defer a call and return its job."""
+        reply = await self.defer(**options)
+        assert reply.status in {200, 202}, reply.body
+        return await self.stores.jobs.get(JobId(reply.headers["X-Deferrable-Job"]))
+
+    async def jobs(self) -> list[Job]:
+        return [
+            job
+            for owner in await self.stores.jobs.pending()
+            for job in await self.stores.jobs.list_jobs(owner, JobFilter(), after=None, limit=1000)
+        ]
+
+    async def finish(
+        self, job: Job, body: bytes = COMPLETION, status: int = 200, **result: Any
+    ) -> Job:
+        """End the job as if a provider had answered."""
+        job = await self._advance(job, Escalated(InstanceId("instance-1"), self.clock.now()))
+        outcome = Outcome(status)
+        ended = Succeeded if status < 400 else Failed
+        event = ended(job.attempt, self.clock.now(), outcome)
+        return await self._advance(job, event, Result(status_code=status, body=body, **result))
+
+    async def _advance(self, job: Job, event: JobEvent, result: Result | None = None) -> Job:
+        after = advance(job, event)
+        assert not await self.stores.jobs.replace_many([JobWrite(after, result)])
+        self.waiters.wake([job.id])
+        return after
+
+    async def abandoned(self) -> Job:
+        """Send a call whose caller leaves while it is held; return its job."""
+        sending = self.tasks.create_task(self.defer("wait"))
+        await self.held()
+        sending.cancel()
+        await wait_until(lambda: self.holding.count == 0, "the handler to end")
+        await wait_until(lambda: self.repeats.expects_any, "the note")
+        (job,) = await self.jobs()
+        return job
+
+    async def held(self, count: int = 1) -> None:
+        await wait_until(lambda: self.waiters.count >= count, "a held connection")
+
+
+@dataclass(frozen=True)
+class Reply:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+async def _unknown(credential: object) -> Verdict:
+    return Verdict.UNKNOWN
+
+
+@asynccontextmanager
+async def serve(handle: Any, **options: Any) -> AsyncIterator[int]:
+    runner = web.ServerRunner(web.Server(handle, **options), shutdown_timeout=0.2)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def open_house(**options: Any) -> AsyncIterator[House]:
+    house = House(**options)
+    async with asyncio.TaskGroup() as tasks, serve(house.upstream) as upstream_port:
+        house.tasks = tasks
+        client = AiohttpClient(tasks)
+        house.build(client, upstream_port)
+        try:
+            async with serve(house.front.handle, **SERVER_OPTIONS) as port:
+                house.port = port
+                async with aiohttp.ClientSession() as house.http:
+                    yield house
+        finally:
+            await client.aclose()
