@@ -28,6 +28,7 @@ from proxy.ports.jobs import Credential, JobWrite, Result
 from proxy.services.access import Access
 from proxy.services.call import CallAnswer, DirectCaller
 from proxy.services.ground import Ground, count_doubles, count_end
+from proxy.services.tasks import TaskOwner
 from proxy.services.waiters import Waiters
 
 log = structlog.get_logger()
@@ -58,7 +59,7 @@ class Escalator:
         waiters: Waiters,
         limits: EscalationLimits,
         times: LaneTimes,
-        tasks: asyncio.TaskGroup,
+        tasks: TaskOwner,
     ) -> None:
         self._on = ground
         self._access = access
@@ -67,6 +68,7 @@ class Escalator:
         self._limits = limits
         self._facts = LaneFacts(has_batch=True, times=times)
         self._tasks = tasks
+        self._calls: set[asyncio.Task[None]] = set()
         self._running: Counter[CredentialId] = Counter()
         self._stopping = False
 
@@ -78,6 +80,11 @@ class Escalator:
     def stop(self) -> None:
         """Start no further calls."""
         self._stopping = True
+
+    def abandon(self) -> None:
+        """Cut off what is under way; another instance books it as a possible double."""
+        for call in self._calls:
+            call.cancel()
 
     async def run_once(self) -> int:
         """Start as many due calls as the caps allow; return how many."""
@@ -109,7 +116,9 @@ class Escalator:
         if escalating is job or await self._on.jobs.replace_many([JobWrite(escalating)]):
             return False
         self._running[credential.id] += 1
-        self._tasks.create_task(self._run(escalating, credential), name=f"call {job.id}")
+        task = self._tasks.create_task(self._run(escalating, credential), name=f"call {job.id}")
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
         return True
 
     async def _run(self, job: Job, credential: Credential) -> None:

@@ -1,0 +1,248 @@
+"""Open the adapters, run the house over them, and end it in order.
+
+The only place that names adapters, reads the real clock and owns the tasks.
+"""
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+import structlog
+from aiohttp import web
+
+from proxy.assembly import House, Outside, assemble
+from proxy.core.batch import Batch
+from proxy.core.errors import ConfigError
+from proxy.providers.openai_family import OpenAIBatches
+from proxy.settings import Address, Configuration, Settings
+from proxy.stores.sqlite import SqliteStores
+from proxy.stores.vault import Vault
+from proxy.telemetry import Metrics, set_up_logging
+from proxy.upstreams.session import AiohttpClient, ClientLimits
+from proxy.web.admin import AdminAccess, Readiness, admin_application
+from proxy.web.forward import SERVER_OPTIONS
+
+log = structlog.get_logger()
+
+_CALLS_END_WITHIN: Final = timedelta(seconds=5)
+"""How long direct calls of jobs may go on after everything else has ended.
+
+What is cut off then is booked as a possible double; what is waited for holds up
+the stop, which a supervisor bounds.
+"""
+
+
+class SystemClock:
+    """The time of this machine."""
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)  # noqa: TID251 - this is the clock that others are given
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A proxy that takes calls."""
+
+    base_url: str
+    admin_url: str
+    metrics: Metrics
+    stop: Callable[[], None]
+    """Begin to end: make no more promises. May be called more than once."""
+
+
+def run(configuration: Configuration) -> None:
+    """Run the proxy until SIGTERM, SIGINT or `POST /drain`; the command `offramp serve`.
+
+    Raises:
+        ProxyError: if it cannot start.
+    """
+    settings = configuration.settings
+    writer = set_up_logging(level=settings.log.level, form=settings.log.format)
+    try:
+        asyncio.run(_serve_until_told(settings))
+    except BaseExceptionGroup:
+        log.exception("instance.failed")
+        raise
+    finally:
+        writer.flush()
+
+
+async def _serve_until_told(settings: Settings) -> None:
+    told = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    async with serving(settings, on_stop=told.set) as running:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, running.stop)
+        await told.wait()
+
+
+@asynccontextmanager
+async def serving(
+    settings: Settings, *, on_stop: Callable[[], None] = lambda: None
+) -> AsyncIterator[Running]:
+    """Run a proxy while the block runs, and end it in order afterwards.
+
+    `on_stop` is called when the proxy is told to end.
+
+    Raises:
+        ProxyError: if it cannot start.
+    """
+    clock, metrics = SystemClock(), Metrics()
+    upstreams = settings.parsed_upstreams()
+    async with AsyncExitStack() as stack:
+        vault = Vault.load_or_create(_key_file(settings))
+        stores = await SqliteStores.open(_store_path(settings), vault)
+        stack.push_async_callback(stores.aclose)
+        providers = {
+            name: OpenAIBatches(upstream, clock=clock)
+            for name, upstream in upstreams.items()
+            if upstream.dialect == "openai"
+        }
+        for provider in providers.values():
+            stack.push_async_callback(provider.aclose)
+        tasks = await stack.enter_async_context(asyncio.TaskGroup())
+        client = AiohttpClient(tasks, _client_limits(settings))
+        stack.push_async_callback(client.aclose)
+        house = assemble(
+            settings,
+            Outside(
+                stores=stores,
+                keyed_hash=vault,
+                clock=clock,
+                upstreams=upstreams,
+                providers=providers,
+                client=client,
+                tasks=tasks,
+                metrics=metrics,
+            ),
+        )
+        facts = _Facts(settings, house, on_stop)
+        admin_url = await _listen_admin(stack, settings, facts, metrics)
+        front = web.ServerRunner(
+            web.Server(house.front.handle, **SERVER_OPTIONS),
+            shutdown_timeout=settings.instance.drain_timeout.total_seconds(),
+        )
+        base_url = await _open(stack, front, settings.listen)
+        passes = tasks.create_task(house.scheduler.run(), name="passes")
+        log.info(
+            "instance.started",
+            instance=house.ground.leases.instance,
+            listen=base_url,
+            admin=admin_url,
+            store=str(settings.store),
+        )
+        try:
+            yield Running(base_url, admin_url, metrics, facts.drain)
+        finally:
+            facts.drain()
+            await _end(house, front, passes)
+
+
+async def _end(house: House, front: web.ServerRunner, passes: asyncio.Task[None]) -> None:
+    """Let callers finish, then the background work; hand the leases over."""
+    # Takes no more connections and gives those in progress `drain_timeout`; the
+    # passes run on meanwhile, since held callers wait for what they bring.
+    await front.cleanup()
+    house.scheduler.stop()
+    await asyncio.wait([passes])
+    clock = house.ground.clock
+    give_up = clock.monotonic() + _CALLS_END_WITHIN.total_seconds()
+    while house.escalator.running and clock.monotonic() < give_up:
+        await clock.sleep(0.05)
+    house.escalator.abandon()
+    await house.ground.leases.leave()
+    log.info("instance.stopped", instance=house.ground.leases.instance)
+
+
+async def _listen_admin(
+    stack: AsyncExitStack, settings: Settings, facts: "_Facts", metrics: Metrics
+) -> str:
+    access = AdminAccess(
+        allowed_hosts=settings.admin.allowed_hosts,
+        loopback=settings.admin.listen.is_loopback,
+        token=settings.admin.read_token(),
+    )
+    application = admin_application(facts, metrics=metrics, access=access)
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
+    return await _open(stack, runner, settings.admin.listen)
+
+
+async def _open(stack: AsyncExitStack, runner: web.BaseRunner, at: Address) -> str:
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    try:
+        await web.TCPSite(runner, at.host, at.port, reuse_address=True).start()
+    except OSError as exc:
+        raise ConfigError(
+            f"cannot listen on {at}: {exc.strerror or exc}",
+            hint="another process may have the port; choose one with --listen",
+        ) from exc
+    host, port = runner.addresses[0][:2]
+    return f"http://{Address(host, port)}"
+
+
+class _Facts:
+    """What the admin listener asks, and the one order that it may give."""
+
+    def __init__(self, settings: Settings, house: House, on_stop: Callable[[], None]) -> None:
+        self._settings = settings
+        self._house = house
+        self._on_stop = on_stop
+        self._draining = False
+
+    async def readiness(self) -> Readiness:
+        ground = self._house.ground
+        alive = await ground.leases.alive()
+        return Readiness(
+            draining=self._draining,
+            durability=self._settings.durability,
+            policies=0,
+            instance=ground.leases.instance,
+            store=self._settings.store.scheme,
+            leases={str(number): name for number, name in enumerate(sorted(alive))},
+        )
+
+    async def batches(self, *, limit: int) -> Sequence[Batch]:
+        return await self._house.ground.batches.recent(limit=limit)
+
+    def drain(self) -> None:
+        if self._draining:
+            return
+        self._draining = True
+        self._house.drain()
+        self._on_stop()
+
+
+def _store_path(settings: Settings) -> Path:
+    if settings.store.path is None:
+        raise ConfigError(
+            f"store {settings.store}: this version keeps jobs in SQLite only",
+            hint="use sqlite:///path/to/offramp.db",
+        )
+    return settings.store.path
+
+
+def _key_file(settings: Settings) -> Path:
+    return settings.secret_key_file or _store_path(settings).with_suffix(".key")
+
+
+def _client_limits(settings: Settings) -> ClientLimits:
+    forwarding = settings.forwarding
+    return ClientLimits(
+        connect_s=forwarding.connect_timeout.total_seconds(),
+        first_byte_s=forwarding.first_byte_timeout.total_seconds(),
+        idle_s=forwarding.idle_timeout.total_seconds(),
+        max_connections=forwarding.max_connections,
+    )

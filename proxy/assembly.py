@@ -1,0 +1,351 @@
+"""Put the services and the web together over ports; no adapter is named here."""
+
+import random
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final, Protocol
+
+from policies.model import Answer
+from policies.policy import Policy
+from proxy.core.dialects import DIALECTS, ErrorAnswer, error_answer
+from proxy.core.errors import ProxyError
+from proxy.core.ids import RANDOM_BYTES, BatchId, InstanceId, mint_batch_id
+from proxy.core.routing import Upstream
+from proxy.ports.batches import BatchStore, LeaseStore, UnbatchableStore
+from proxy.ports.clock import Clock, KeyedHash
+from proxy.ports.jobs import CredentialStore, DeliveryStore, JobStore, QueueStore
+from proxy.ports.provider import Provider
+from proxy.ports.upstream import UpstreamClient
+from proxy.scheduler import Pass, Scheduler
+from proxy.services.accept import Acceptor, DeferralSettings
+from proxy.services.access import Access
+from proxy.services.accounts import Accounts, Limits
+from proxy.services.call import DirectCaller
+from proxy.services.collect import Collector
+from proxy.services.dispatch import Flusher
+from proxy.services.escalate import EscalationLimits, Escalator
+from proxy.services.governor import TokenGovernor
+from proxy.services.ground import Ground
+from proxy.services.ingest import Ingestor
+from proxy.services.leases import Leases
+from proxy.services.owners import Owners
+from proxy.services.prune import Pruner
+from proxy.services.repeats import Repeats
+from proxy.services.rescue import Rescuer
+from proxy.services.settle import Settler
+from proxy.services.submit import Submitter, SubmitTimes
+from proxy.services.tasks import TaskOwner
+from proxy.services.verify import Verifier
+from proxy.services.waiters import Waiters
+from proxy.settings import Settings
+from proxy.telemetry import Metrics
+from proxy.web.answers import Answers
+from proxy.web.calls import Calls
+from proxy.web.forward import Forwarder
+from proxy.web.front import Front
+from proxy.web.held import Holder
+from proxy.web.holding import PASS_INTERVAL_S, Holding
+from proxy.web.jobs import JobsApi
+
+
+class Stores(Protocol):
+    """One store in all its parts."""
+
+    @property
+    def jobs(self) -> JobStore: ...
+
+    @property
+    def queue(self) -> QueueStore: ...
+
+    @property
+    def deliveries(self) -> DeliveryStore: ...
+
+    @property
+    def credentials(self) -> CredentialStore: ...
+
+    @property
+    def batches(self) -> BatchStore: ...
+
+    @property
+    def unbatchable(self) -> UnbatchableStore: ...
+
+    @property
+    def leases(self) -> LeaseStore: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outside:
+    """Everything that the house needs of the world."""
+
+    stores: Stores
+    keyed_hash: KeyedHash
+    clock: Clock
+    upstreams: Mapping[str, Upstream]
+    providers: Mapping[str, Provider]
+    """The batch API of each upstream that has one."""
+
+    client: UpstreamClient
+    tasks: TaskOwner
+    metrics: Metrics
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class House:
+    """What was built, as far as running and ending it needs to know."""
+
+    front: Front
+    ground: Ground
+    holding: Holding
+    escalator: Escalator
+    scheduler: Scheduler
+
+    def drain(self) -> None:
+        """Make no more promises, and begin nothing that cannot be finished soon."""
+        self.front.drain()
+        self.holding.drain()
+        self.escalator.stop()
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """What the background and the web both use."""
+
+    ground: Ground
+    access: Access
+    caller: DirectCaller
+    accounts: Accounts
+    waiters: Waiters
+    holding: Holding
+    repeats: Repeats
+    acceptor: Acceptor
+
+
+QUICK: Final = timedelta(milliseconds=500)
+"""Passes that a caller may be waiting for; each asks the store once and finds mostly nothing."""
+
+CALM: Final = timedelta(seconds=5)
+SLOW: Final = timedelta(minutes=10)
+
+
+def assemble(settings: Settings, outside: Outside) -> House:
+    """Return the house, built and not yet running."""
+    shared = _shared(settings, outside)
+    escalator = Escalator(
+        shared.ground,
+        access=shared.access,
+        caller=shared.caller,
+        waiters=shared.waiters,
+        limits=EscalationLimits(per_credential=settings.lanes.max_concurrent_calls),
+        times=settings.lanes.times(),
+        tasks=outside.tasks,
+    )
+    scheduler = Scheduler(
+        [*_batch_passes(settings, shared), *_other_passes(settings, outside, shared, escalator)],
+        clock=outside.clock,
+        metrics=outside.metrics,
+        jitter=lambda: random.uniform(0.9, 1.1),  # noqa: S311 - spreads a fleet, protects nothing
+    )
+    return House(
+        front=_front(settings, outside, shared),
+        ground=shared.ground,
+        holding=shared.holding,
+        escalator=escalator,
+        scheduler=scheduler,
+    )
+
+
+def _shared(settings: Settings, outside: Outside) -> _Shared:
+    stores, clock, metrics = outside.stores, outside.clock, outside.metrics
+    leases = Leases(
+        store=stores.leases,
+        clock=clock,
+        instance=InstanceId(f"instance-{secrets.token_hex(8)}"),
+        ttl=settings.instance.lease,
+    )
+    ground = Ground(
+        jobs=stores.jobs,
+        queue=stores.queue,
+        deliveries=stores.deliveries,
+        credentials=stores.credentials,
+        batches=stores.batches,
+        unbatchable=stores.unbatchable,
+        clock=clock,
+        leases=leases,
+        tally=metrics,
+    )
+    access = Access(
+        providers=outside.providers, credentials=stores.credentials, clock=clock, tally=metrics
+    )
+    caller = DirectCaller(outside.client, outside.upstreams)
+    deferral = settings.deferral
+    accounts = Accounts(
+        credentials=stores.credentials,
+        jobs=stores.jobs,
+        clock=clock,
+        verify=Verifier(caller, outside.upstreams),
+        limits=Limits(
+            owner_jobs=deferral.max_pending_jobs,
+            owner_bytes=deferral.max_pending_bytes,
+            unverified_jobs=deferral.max_unverified_jobs,
+            unverified_bytes=deferral.max_unverified_bytes,
+        ),
+    )
+    return _Shared(
+        ground=ground,
+        access=access,
+        caller=caller,
+        accounts=accounts,
+        waiters=Waiters(jobs=stores.jobs, clock=clock),
+        holding=Holding(deliveries=stores.deliveries, clock=clock, max_held=deferral.max_held),
+        repeats=Repeats(deliveries=stores.deliveries, jobs=stores.jobs, clock=clock, tally=metrics),
+        acceptor=_acceptor(settings, outside, accounts),
+    )
+
+
+def _acceptor(settings: Settings, outside: Outside, accounts: Accounts) -> Acceptor:
+    return Acceptor(
+        jobs=outside.stores.jobs,
+        credentials=outside.stores.credentials,
+        unbatchable=outside.stores.unbatchable,
+        providers=outside.providers,
+        accounts=accounts,
+        keyed_hash=outside.keyed_hash,
+        clock=outside.clock,
+        random=secrets.token_bytes,
+        times=settings.lanes.times(),
+        settings=DeferralSettings(
+            default_deadline=settings.deferral.default_deadline,
+            max_body_bytes=settings.deferral.max_body_bytes,
+            ephemeral=settings.durability == "ephemeral",
+            anonymous=frozenset(
+                name for name, upstream in settings.upstreams.items() if upstream.anonymous
+            ),
+            webhooks={
+                name: None if webhook.owners is None else frozenset(webhook.owners)
+                for name, webhook in settings.webhooks.items()
+            },
+        ),
+    )
+
+
+def _batch_passes(settings: Settings, shared: _Shared) -> list[Pass]:
+    """Return what moves jobs through batches."""
+    ground, access = shared.ground, shared.access
+    times, pace = settings.lanes.times(), settings.batching.pace()
+    governor = TokenGovernor(settings.batching.max_tokens)
+    flusher = Flusher(
+        ground,
+        access=access,
+        governor=governor,
+        limits=settings.batching.flush_limits(),
+        times=times,
+        new_batch_id=lambda: _new_batch_id(ground.clock),
+    )
+    submitter = Submitter(ground, access=access, times=SubmitTimes(), lanes=times, pace=pace)
+    settler = Settler(
+        ground,
+        access=access,
+        ingestor=Ingestor(ground, access=access, waiters=shared.waiters),
+        governor=governor,
+        times=times,
+    )
+    collector = Collector(ground, access=access, settler=settler, times=times, pace=pace)
+    return [
+        Pass("flush", QUICK, flusher.run_once),
+        Pass("submit", QUICK, submitter.run_once),
+        Pass("collect", QUICK, collector.run_once),
+    ]
+
+
+def _new_batch_id(clock: Clock) -> BatchId:
+    return mint_batch_id(clock.now(), random=secrets.token_bytes(RANDOM_BYTES))
+
+
+def _other_passes(
+    settings: Settings, outside: Outside, shared: _Shared, escalator: Escalator
+) -> list[Pass]:
+    ground = shared.ground
+    rescuer = Rescuer(
+        ground, waiters=shared.waiters, verify=Verifier(shared.caller, outside.upstreams)
+    )
+    pruner = Pruner(ground, keep_results=settings.retention.results)
+    gauges = _Gauges(ground, outside.metrics, shared.holding)
+    return [
+        Pass("live", settings.instance.lease / 3, ground.leases.run_once),
+        Pass("escalate", QUICK, escalator.run_once),
+        Pass("rescue", CALM, rescuer.run_once),
+        Pass("prune", SLOW, pruner.run_once),
+        Pass("accounts", CALM, shared.accounts.run_once),
+        Pass("verify", CALM / 5, shared.accounts.verify_once),
+        Pass("unbatchable", CALM, shared.acceptor.run_once),
+        Pass("repeats", CALM / 5, shared.repeats.run_once),
+        Pass("holding", timedelta(seconds=PASS_INTERVAL_S), shared.holding.run_once),
+        Pass("gauges", CALM, gauges.run_once),
+    ]
+
+
+class _Gauges:
+    """Shows in the metrics what waits."""
+
+    def __init__(self, ground: Ground, metrics: Metrics, holding: Holding) -> None:
+        self._ground = ground
+        self._metrics = metrics
+        self._holding = holding
+
+    async def run_once(self) -> int:
+        self._metrics.show_queue(await self._ground.batches.heads())
+        self._metrics.show_batches(await self._ground.batches.live())
+        self._metrics.gauge("held_connections", self._holding.count)
+        paused = [one for one in await self._ground.credentials.all() if one.paused_at]
+        self._metrics.gauge("credentials_paused", len(paused))
+        return 0
+
+
+def _front(settings: Settings, outside: Outside, shared: _Shared) -> Front:
+    stores, clock = outside.stores, outside.clock
+    calls = Calls(recorder=outside.metrics, clock=clock)
+    names = {token: name for name, tokens in settings.owners.items() for token in tokens}
+    owners = Owners(keyed_hash=outside.keyed_hash, names=names)
+    holder = Holder(
+        jobs=stores.jobs,
+        waiters=shared.waiters,
+        holding=shared.holding,
+        clock=clock,
+        heartbeat_after_s=settings.deferral.heartbeat_after.total_seconds(),
+    )
+    return Front(
+        upstreams=outside.upstreams,
+        policy=_policy(settings),
+        forwarder=Forwarder(
+            outside.client, error_response=_error_response, on_done=calls.forwarded
+        ),
+        acceptor=shared.acceptor,
+        answers=Answers(holder=holder, holding=shared.holding, clock=clock),
+        repeats=shared.repeats,
+        owners=owners,
+        accounts=shared.accounts,
+        jobs_api=JobsApi(
+            jobs=stores.jobs,
+            batches=stores.batches,
+            owners=owners,
+            waiters=shared.waiters,
+            holder=holder,
+            holding=shared.holding,
+            upstreams=outside.upstreams,
+            clock=clock,
+        ),
+        calls=calls,
+        clock=clock,
+        max_body_bytes=settings.deferral.max_body_bytes,
+    )
+
+
+def _policy(settings: Settings) -> Callable[[], Policy]:
+    policy = Policy(default_answer=Answer(settings.deferral.default_answer))
+    return lambda: policy
+
+
+def _error_response(dialect: str, error: ProxyError) -> ErrorAnswer:
+    return error_answer(DIALECTS[dialect].family, error)
