@@ -303,6 +303,14 @@ def test_a_bad_variable_is_named_instead_of_a_place(complaints):
     ]
 
 
+def test_a_variable_that_replaces_a_value_of_the_file_is_blamed_in_its_place(complaints):
+    environ = {"OFFRAMP_OWNERS__ETL": "{a: b}"}
+
+    found = complaints(f"owners: {{etl: [{HASH}]}}", environ=environ)
+
+    assert found == ["OFFRAMP_OWNERS__ETL: owners.etl: must be a list"]
+
+
 def test_the_variables_of_a_kubernetes_service_called_offramp_are_not_ours(configure):
     environ = {
         "OFFRAMP_SERVICE_HOST": "10.0.0.1",
