@@ -11,6 +11,11 @@ from policies.globs import Patterns
 from policies.model import Answer, Lane
 from policies.windows import Window
 
+SECRET_HEADERS: Final = frozenset(
+    {"authorization", "proxy-authorization", "cookie", "x-api-key", "x-goog-api-key", "api-key"}
+)
+"""Rules may ask whether there is one; whose it is, is what `credential` and `owner` are for."""
+
 
 @dataclass(frozen=True, slots=True)
 class Range:

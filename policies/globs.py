@@ -112,7 +112,12 @@ class Patterns:
 
     def matches(self, text: str | None) -> bool:
         """Return whether there is a text, and it is wanted and not excluded."""
-        return text is not None and self.match_any((text,))
+        if text is None:
+            return False
+        # The common case, told here because it is asked for every rule and call.
+        if len(self._wanted) == 1 and not self._excluded and len(text) <= MAX_TEXT:
+            return self._wanted[0](text)
+        return self.match_any((text,))
 
     def match_any(self, texts: Iterable[str]) -> bool:
         """Return whether one of several values is wanted, and none of them excluded."""

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from policies.conditions import (
     INTERACTIVE,
+    SECRET_HEADERS,
     Divert,
     Outcome,
     Range,
@@ -29,11 +30,6 @@ from policies.windows import DAYS, WHOLE_DAY, Window, parse_days, parse_span, pa
 MAX_RULES: Final = 1_000
 MAX_NUMBER: Final = 10**15
 """The largest whole numbers that JSON parsers agree on have 15 digits."""
-
-SECRET_HEADERS: Final = frozenset(
-    {"authorization", "proxy-authorization", "cookie", "x-api-key", "x-goog-api-key", "api-key"}
-)
-"""Rules may ask whether there is one; whose it is, is what `credential` and `owner` are for."""
 
 _HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
 _BODY_PATH: Final = re.compile(r"[^.]{1,128}(?:\.[^.]{1,128}){0,15}")

@@ -155,8 +155,7 @@ class _Events:
 
     def next(self) -> Event:
         event = next(self._events)
-        if event.start_mark is not None:
-            self.mark = Mark(event.start_mark.line + 1, event.start_mark.column + 1)
+        self.mark = Mark(event.start_mark.line + 1, event.start_mark.column + 1)
         return event
 
 

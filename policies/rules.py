@@ -2,9 +2,6 @@
 
 A rule in shadow mode never ends the search: switching one on changes nothing
 for anybody, it only leaves what it would have decided beside the decision.
-
-Most rules ask for some header, and most calls do not have it. So rules are found
-by the headers that a call has, and one that asks for another costs it nothing.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,18 +9,9 @@ from dataclasses import replace
 from typing import Final
 
 from policies.conditions import Divert, Refuse, Rule
-from policies.globs import Patterns
+from policies.index import RuleIndex
 from policies.matchers import Matcher, content_matchers, guards, head_matchers, sampler
 from policies.model import UNDECIDED, CallFacts, Decision, Defer, Forward, Reject, beside
-
-MEMO_SIZE: Final = 512
-MEMO_VALUE_BYTES: Final = 256
-
-# Sent with nearly every call: telling rules apart by anything else is better.
-_COMMON_HEADERS: Final = frozenset(
-    {"accept", "accept-encoding", "connection", "content-length", "content-type", "host"}
-    | {"user-agent", "x-stainless-lang"}
-)
 
 
 class CompiledRule:
@@ -72,7 +60,7 @@ class RuleSet:
         self.needs_body: Final = any(rule.needs_content for rule in self.compiled)
         """Whether any condition is about the body. Diverting a call reads it in any case."""
 
-        self._always, self._anchors = _anchored(self.compiled)
+        self._index: Final = RuleIndex.of([rule.rule.when for rule in self.compiled])
 
     def __len__(self) -> int:
         return len(self.compiled)
@@ -99,59 +87,8 @@ class RuleSet:
         return None if shadow is None else replace(UNDECIDED, shadow=shadow)
 
     def _candidates(self, facts: CallFacts) -> Sequence[CompiledRule]:
-        """Return the rules that the names and values of the call's headers leave possible."""
-        if not self._anchors:
-            return self.compiled
-        found: set[int] = set()
-        for raw_name, value in facts.headers:
-            anchor = self._anchors.get(raw_name.lower())
-            if anchor is not None:
-                found.update(anchor.rules(value))
-        return [self.compiled[index] for index in sorted(found.union(self._always))]
-
-
-class _Anchor:
-    """The rules that ask for one header, by its value.
-
-    Values repeat from call to call, so what was found for one is remembered; the
-    memory is bounded, and dropped whole when it is full.
-    """
-
-    __slots__ = ("_asking", "_memo")
-
-    def __init__(self) -> None:
-        self._asking: list[tuple[int, Patterns]] = []
-        self._memo: dict[bytes, tuple[int, ...]] = {}
-
-    def add(self, index: int, patterns: Patterns) -> None:
-        self._asking.append((index, patterns))
-
-    def rules(self, value: bytes) -> tuple[int, ...]:
-        found = self._memo.get(value)
-        if found is None:
-            text = value.decode("latin-1")
-            found = tuple(index for index, patterns in self._asking if patterns.matches(text))
-            if len(value) <= MEMO_VALUE_BYTES:
-                if len(self._memo) >= MEMO_SIZE:
-                    self._memo.clear()
-                self._memo[value] = found
-        return found
-
-
-def _anchored(
-    compiled: Sequence[CompiledRule],
-) -> tuple[frozenset[int], dict[bytes, _Anchor]]:
-    """Return the rules that ask for no header, and the others by one that they ask for."""
-    always: list[int] = []
-    anchors: dict[bytes, _Anchor] = {}
-    for index, rule in enumerate(compiled):
-        headers = rule.rule.when.headers
-        if not headers:
-            always.append(index)
-            continue
-        name, patterns = min(headers, key=lambda header: header[0] in _COMMON_HEADERS)
-        anchors.setdefault(name.encode(), _Anchor()).add(index, patterns)
-    return frozenset(always), anchors
+        """Return the rules that what the call has leaves possible, in order."""
+        return [self.compiled[rule] for rule in self._index.possible(facts)]
 
 
 def _decision(rule: Rule) -> Decision:

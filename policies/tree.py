@@ -82,5 +82,4 @@ def plain(node: Node) -> object:
             return value
         case Sequence(items=items):
             return [plain(item) for item in items]
-        case Mapping(entries=entries):
-            return {key.text: plain(value) for key, value in entries}
+    return {key.text: plain(value) for key, value in node.entries}

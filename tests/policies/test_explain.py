@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from policies.explain import LONGEST_SHOWN, Step, Verdict, explain
 from policies.model import UNDECIDED
@@ -7,6 +7,7 @@ from tests.policies.facts import make_facts, rule_set
 from tests.policies.test_rules import CALL, RULES, interpret, names
 
 
+@settings(max_examples=50)
 @given(RULES, CALL)
 def test_an_explanation_tells_what_really_happens(rules, call):
     told = explain(rule_set(*rules), make_facts(**call))

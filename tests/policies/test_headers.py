@@ -2,7 +2,8 @@ from datetime import timedelta
 
 import pytest
 
-from policies.headers import NOTHING_ASKED, Asked, HeaderError, Tag, header_opinion, read_headers
+from policies.fields import Tag
+from policies.headers import NOTHING_ASKED, Asked, HeaderError, header_opinion, read_headers
 from policies.model import Answer, Defer, Forward, Reject
 from policies.prefer import Preferences
 from tests.policies.facts import NOW, make_facts, raw, unread

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policies.model import Answer, Defer, Forward, Lane, Reject
-from policies.rules import MEMO_SIZE, RuleSet
-from tests.policies.facts import make_facts, matches, raw, rule_set, unread
+from policies.rules import RuleSet
+from tests.policies.facts import make_facts, matches, rule_set, unread
 
 # A small world, so that arbitrary rules and arbitrary calls meet often.
 
@@ -202,12 +202,13 @@ def names(decision):
     )
 
 
-@settings(max_examples=300)
+@settings(max_examples=120)
 @given(RULES, CALL)
 def test_compiled_rules_agree_with_a_naive_interpreter(rules, call):
     assert names(rule_set(*rules).opinion(make_facts(**call))) == interpret(rules, call)
 
 
+@settings(max_examples=50)
 @given(RULES, CALL)
 def test_the_body_is_read_only_where_it_was_announced(rules, call):
     compiled, facts = rule_set(*rules), make_facts(**call)
@@ -217,6 +218,7 @@ def test_the_body_is_read_only_where_it_was_announced(rules, call):
         assert compiled.opinion(blind) == compiled.opinion(facts)
 
 
+@settings(max_examples=50)
 @given(RULES, CALL)
 def test_a_rule_in_shadow_mode_changes_nothing_for_anybody(rules, call):
     live = [rule for rule in rules if rule.get("mode") != "shadow"]
@@ -225,6 +227,7 @@ def test_a_rule_in_shadow_mode_changes_nothing_for_anybody(rules, call):
     assert names(rule_set(*rules).opinion(facts))[0] == names(rule_set(*live).opinion(facts))[0]
 
 
+@settings(max_examples=50)
 @given(RULES, CALL)
 def test_without_conditions_on_the_body_a_body_is_read_for_a_diversion_only(rules, call):
     compiled = rule_set(*(rule for rule in rules if rule["then"] != "defer"))
@@ -233,6 +236,7 @@ def test_without_conditions_on_the_body_a_body_is_read_for_a_diversion_only(rule
         assert not compiled.wants_body(make_facts(**{**call, "body": unread}))
 
 
+@settings(max_examples=50)
 @given(RULES, CALL, CALL)
 def test_what_one_call_was_does_not_change_what_the_next_one_is(rules, call, other):
     compiled = rule_set(*rules)
@@ -272,11 +276,11 @@ def test_a_rule_that_defers_says_how():
 
 
 def test_who_did_not_ask_for_a_job_gets_the_providers_answer():
-    for then in ("defer", {"defer": {}}):
-        decision = rule_set(then=then).opinion(make_facts())
+    decision = rule_set(then="defer").opinion(make_facts())
 
-        assert isinstance(decision, Defer)
-        assert decision.answer is Answer.WAIT
+    assert isinstance(decision, Defer)
+    assert decision.answer is Answer.WAIT
+    assert rule_set(then={"defer": {}}).opinion(make_facts()) == decision
 
 
 def test_a_rule_can_refuse_or_forward():
@@ -346,16 +350,3 @@ def test_a_diversion_wants_the_body_and_a_shadow_of_the_head_does_not_end_the_se
 
     assert rule_set(shadow, {"name": "d", "then": "defer"}).wants_body(make_facts(unread))
     assert not rule_set(shadow).wants_body(make_facts(unread))
-
-
-def test_values_of_headers_are_remembered_within_bounds_and_told_apart_all_the_same():
-    rules = rule_set(when={"headers": {"x-id": "*7"}}, then="interactive")
-
-    for n in range(MEMO_SIZE * 2 + 10):
-        facts = make_facts(headers=raw({"X-Id": str(n)}))
-        assert (rules.opinion(facts) is not None) == (n % 10 == 7)
-    assert rules.opinion(make_facts(headers=raw({"x-id": "x" * 5000 + "7"}))) is not None
-
-    memo = rules._anchors[b"x-id"]._memo
-    assert len(memo) <= MEMO_SIZE
-    assert max(map(len, memo)) < 5000
