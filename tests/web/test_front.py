@@ -353,6 +353,21 @@ async def test_an_offer_that_finds_nothing_forwards_the_call_unchanged(house):
     assert house.seen[0].body == raw
 
 
+async def test_a_retried_upload_is_no_repeat_of_a_job_and_passes_unread(house):
+    reply = await house.send(
+        "POST", "/v1/files", data=b"x" * 100_000, headers={"x-stainless-retry-count": "1"}
+    )
+
+    assert reply.json == {"up": True}
+    assert len(house.seen[0].body) == 100_000
+
+
+async def test_equal_samples_stay_as_many_as_they_are(house):
+    replies = await asyncio.gather(*(house.defer() for _ in range(8)))
+
+    assert len({reply.json["id"] for reply in replies}) == 8
+
+
 # Rules.
 
 
@@ -415,7 +430,8 @@ async def test_a_served_call_vouches_for_its_credential(house):
     assert house.accounts.wants_news
 
     house.upstream_status = 200
-    await house.send("GET", "/v1/models")
+    for path in ("/v1/models", CHAT):
+        await house.send("GET", path)
     assert house.accounts.wants_news
     await house.send("POST", CHAT, json=CHAT_BODY)
 
