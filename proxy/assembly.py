@@ -243,7 +243,16 @@ def _batch_passes(settings: Settings, shared: _Shared) -> list[Pass]:
         times=times,
         new_batch_id=lambda: _new_batch_id(ground.clock),
     )
-    submitter = Submitter(ground, access=access, times=SubmitTimes(), lanes=times, pace=pace)
+    submitter = Submitter(
+        ground,
+        access=access,
+        times=SubmitTimes(
+            create_timeout=settings.batching.create_timeout,
+            search_pause=settings.batching.search_pause,
+        ),
+        lanes=times,
+        pace=pace,
+    )
     settler = Settler(
         ground,
         access=access,

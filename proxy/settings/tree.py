@@ -102,6 +102,14 @@ class Batching(Section):
     idle: PositiveDuration = timedelta(seconds=2)
     """With every caller held, how long none may have arrived before a flush."""
 
+    create_timeout: PositiveDuration = timedelta(seconds=120)
+    """How long a create may be on its way. A batch whose sender died is searched for
+    at the provider only after this and the lease; less risks a second purchase."""
+
+    search_pause: PositiveDuration = timedelta(seconds=30)
+    """Between two searches for a batch whose create got no answer: how long a new one
+    can be missing from a provider's list is not documented."""
+
     def flush_limits(self) -> FlushLimits:
         """Return these values as the planner takes them; the provider's limits come on top."""
         return FlushLimits(

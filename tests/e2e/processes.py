@@ -1,0 +1,177 @@
+"""The real thing: `offramp serve` in a process of its own, beside a sandbox provider."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from proxy.sandbox import Running as Provider
+from proxy.sandbox import Sandbox, SandboxSettings
+
+QUICK: dict[str, Any] = {
+    "listen": "127.0.0.1:0",
+    "admin": {"listen": "127.0.0.1:0"},
+    "batching": {
+        "linger": "200ms",
+        "linger_max": "200ms",
+        "poll_interval": "200ms",
+        "create_timeout": "500ms",
+        "search_pause": "500ms",
+    },
+    "instance": {"lease": "3s", "drain_timeout": "10s"},
+    "log": {"level": "debug", "format": "json"},
+}
+"""A configuration that hurries in everything that waits by design."""
+
+KEY = "sk-canary-e2e"
+
+
+@dataclass
+class Proxy:
+    """One instance; it may be killed and started again over the same folder."""
+
+    folder: Path
+    settings: dict[str, Any]
+    process: asyncio.subprocess.Process | None = None
+    base_url: str = ""
+    admin_url: str = ""
+    logs: list[dict[str, Any]] = field(default_factory=list)
+    raw_logs: list[str] = field(default_factory=list)
+    _reader: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Start it and wait until it takes calls."""
+        config = self.folder / "offramp.yaml"
+        # JSON is YAML.
+        config.write_text(json.dumps(self.settings))
+        self.process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "proxy",
+            "serve",
+            "--config",
+            str(config),
+            stderr=asyncio.subprocess.PIPE,
+            env={"PATH": os.environ["PATH"], "HOME": str(self.folder)},
+        )
+        started = asyncio.get_running_loop().create_future()
+        self._reader = asyncio.get_running_loop().create_task(self._read(started))
+        async with asyncio.timeout(30):
+            event = await started
+        self.base_url, self.admin_url = event["listen"], event["admin"]
+
+    async def _read(self, started: "asyncio.Future[dict[str, Any]]") -> None:
+        assert self.process is not None
+        assert self.process.stderr is not None
+        async for line in self.process.stderr:
+            text = line.decode()
+            self.raw_logs.append(text)
+            try:
+                event = json.loads(text)
+            except ValueError:
+                continue
+            self.logs.append(event)
+            if event["event"] == "instance.started" and not started.done():
+                started.set_result(event)
+        if not started.done():
+            started.set_exception(AssertionError("".join(self.raw_logs[-20:])))
+
+    async def kill(self) -> None:
+        """End it as a power cut would: no handler of ours runs."""
+        await self._end(signal.SIGKILL)
+
+    async def terminate(self) -> int:
+        """End it as a supervisor would; return its exit code."""
+        return await self._end(signal.SIGTERM)
+
+    async def _end(self, number: signal.Signals) -> int:
+        assert self.process is not None
+        if self.process.returncode is None:
+            self.process.send_signal(number)
+        async with asyncio.timeout(30):
+            code = await self.process.wait()
+        if self._reader is not None:
+            await self._reader
+        return code
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """Return what was logged under a name, by all lives of the instance."""
+        return [event for event in self.logs if event.get("event") == name]
+
+    async def metric(self, name: str, labels: str = "") -> float:
+        """Return a number as `/metrics` shows it, 0 if it is not there."""
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"{self.admin_url}/metrics") as answer,
+        ):
+            for line in (await answer.text()).splitlines():
+                if line.startswith(name) and labels in line:
+                    return float(line.rpartition(" ")[2])
+        return 0.0
+
+
+@asynccontextmanager
+async def proxy_and_provider(
+    folder: Path,
+    *,
+    provider_settings: SandboxSettings | None = None,
+    changes: Mapping[str, Any] | None = None,
+) -> AsyncIterator[tuple[Proxy, Provider]]:
+    """Run a sandbox provider in this process and a proxy in its own."""
+    settings = provider_settings or SandboxSettings(turnaround_s=0.5)
+    async with Sandbox(settings).serve() as provider:
+        proxy = Proxy(
+            folder,
+            {
+                **QUICK,
+                "store": f"sqlite://{folder}/offramp.db",
+                "upstreams": {"openai": {"dialect": "openai", "base_url": provider.base_url}},
+                **(changes or {}),
+            },
+        )
+        await proxy.start()
+        try:
+            yield proxy, provider
+        finally:
+            await proxy.kill()
+
+
+async def chat(
+    proxy: Proxy, prompt: str, *, headers: Mapping[str, str] | None = None, key: str = KEY
+) -> tuple[int, dict[str, Any]]:
+    """Make a call by plain HTTP; return status and JSON."""
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(
+            f"{proxy.base_url}/v1/chat/completions",
+            json={"model": "gpt-4o-mini", "messages": [{"role": "user", "content": prompt}]},
+            headers={"Authorization": f"Bearer {key}", **(headers or {})},
+        ) as answer,
+    ):
+        return answer.status, await answer.json()
+
+
+async def results(
+    proxy: Proxy, job_ids: Sequence[str], *, key: str = KEY, wait_s: int = 60
+) -> list[tuple[int, bytes]]:
+    """Return status and exact body of each job's result, waiting for it."""
+
+    async def one(session: aiohttp.ClientSession, job_id: str) -> tuple[int, bytes]:
+        while True:
+            async with session.get(
+                f"{proxy.base_url}/v1/jobs/{job_id}/result?wait={wait_s}",
+                headers={"Authorization": f"Bearer {key}"},
+            ) as answer:
+                if answer.status != 202:
+                    return answer.status, await answer.read()
+
+    async with aiohttp.ClientSession() as session, asyncio.timeout(90):
+        return await asyncio.gather(*[one(session, job_id) for job_id in job_ids])
