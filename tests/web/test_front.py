@@ -1,5 +1,6 @@
 """What becomes of a call: forwarded untouched, deferred durably, or refused as its SDK expects."""
 
+import asyncio
 import json
 from typing import Any
 
