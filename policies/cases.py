@@ -98,9 +98,9 @@ def call_facts(call: Call, *, now: datetime, obstacle_of: ObstacleOf = only_post
     """
     when = call.now or now
     asked = read_headers(call.headers, now=when)
-    raw = b"" if call.body is None else json.dumps(call.body, separators=(",", ":")).encode()
+    raw = b"" if call.body is None else _as_sdks_write(call.body)
     body = call.body if isinstance(call.body, dict) else None
-    target = f"{call.method} {call.path} ".encode("utf-8", "surrogateescape")
+    target = f"{call.path}\n".encode("utf-8", "surrogateescape")
     barred = "it is marked as not deferrable" if call.deferrable is False else None
     return CallFacts(
         method=call.method,
@@ -116,6 +116,12 @@ def call_facts(call: Call, *, now: datetime, obstacle_of: ObstacleOf = only_post
         tokens=lambda: len(raw) // _BYTES_A_TOKEN if call.tokens is None else call.tokens,
         digest=Once(lambda: sha256(target + raw).digest()),
     )
+
+
+def _as_sdks_write(body: object) -> bytes:
+    """Return the bytes that a call with this body has, so that samples are drawn as in service."""
+    text = json.dumps(body, separators=(",", ":"), ensure_ascii=False)
+    return text.encode("utf-8", "surrogatepass")
 
 
 def run_cases(

@@ -69,11 +69,25 @@ def content_matchers(when: When) -> list[Matcher]:
     return found
 
 
+def readable() -> Matcher:
+    """Return what every condition on the body asks first.
+
+    The body of a call that cannot run later counts as unreadable: it may be an
+    upload of any size, or an upgrade that has none, and nobody may wait for it.
+    """
+    return Matcher(
+        "body",
+        "that of a call that can run later",
+        lambda facts: facts.obstacle is None,
+        lambda facts: facts.obstacle,
+    )
+
+
 def guards(rule: Rule) -> list[Matcher]:
     """Return what a rule that diverts asks of a call without anybody writing it."""
     if not isinstance(rule.then, Divert):
         return []
-    found = [Matcher("can run later", "yes", lambda f: f.bar() is None, lambda f: f.bar() or "yes")]
+    found = [Matcher("can run later", "yes", lambda f: f.bar() is None, CallFacts.bar)]
     if not rule.when.says_stream:
         wanted = "false (a rule diverts a stream only if it says `stream: true`)"
         found.append(Matcher("stream", wanted, lambda f: f.streams() is False, CallFacts.streams))

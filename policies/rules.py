@@ -10,14 +10,14 @@ from typing import Final
 
 from policies.conditions import Divert, Refuse, Rule
 from policies.index import RuleIndex
-from policies.matchers import Matcher, content_matchers, guards, head_matchers, sampler
+from policies.matchers import Matcher, content_matchers, guards, head_matchers, readable, sampler
 from policies.model import UNDECIDED, CallFacts, Decision, Defer, Forward, Reject, beside
 
 
 class CompiledRule:
     """One rule, ready to be asked."""
 
-    __slots__ = ("_content", "_diverts", "_head", "decision", "needs_content", "rule")
+    __slots__ = ("_content", "_head", "decision", "needs_content", "rule")
 
     def __init__(self, rule: Rule) -> None:
         self.rule: Final = rule
@@ -27,9 +27,9 @@ class CompiledRule:
             draw = sampler(rule.name, rule.sample)
             (head if rule.sample.by else content).append(draw)
         self.needs_content: Final = bool(content)
-        self._diverts = isinstance(rule.then, Divert)
+        first = [readable()] if content else []
         self._head: Final = tuple(head)
-        self._content: Final = (*guards(rule), *content)
+        self._content: Final = (*(guards(rule) or first), *content)
 
     @property
     def matchers(self) -> tuple[Matcher, ...]:
@@ -42,7 +42,7 @@ class CompiledRule:
 
     def may_match(self, facts: CallFacts) -> bool:
         """Return whether every condition holds that can be told without the body."""
-        if self._diverts and facts.obstacle is not None:
+        if self._content and facts.obstacle is not None:
             return False
         return all(matcher.test(facts) for matcher in self._head)
 

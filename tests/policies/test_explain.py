@@ -73,7 +73,12 @@ def test_other_reasons_why_a_rule_does_not_match():
     background = rule_set(then={"defer": {"answer": "background"}})
     sample = rule_set(sample="0%")
 
+    upload = make_facts(obstacle="an upload")
+
     assert explain(background, make_facts()).steps[0].key == "path"
+    assert str(
+        explain(rule_set(when={"model": "x"}, then="interactive"), upload).steps[0]
+    ).endswith("body is 'an upload', wanted that of a call that can run later")
     assert explain(sample, make_facts()).steps[0] == Step(
         "r", 1, Verdict.NO_MATCH, "sample", "0% by call", "'not drawn'"
     )

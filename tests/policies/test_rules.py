@@ -136,9 +136,14 @@ def at(body, path):
     return body
 
 
-def holds(key, wanted, call):
+ABOUT_THE_BODY = ("tokens", "body_bytes", "model", "stream", "has_tools", "body")
+
+
+def holds(key, wanted, call):  # noqa: C901 - one case per condition
     """One condition, by the words of its description."""
     body = call["body"]
+    if call["obstacle"] and key in ABOUT_THE_BODY:
+        return wanted == {}
     match key:
         case "upstream" | "method" | "path":
             return takes(wanted, [call[key]])
@@ -307,6 +312,17 @@ def test_what_cannot_run_later_is_left_to_later_rules(facts):
     rules = rule_set({"name": "d", "then": "defer"}, {"name": "i", "then": "interactive"})
 
     assert names(rules.opinion(facts)) == ("i", None)
+
+
+def test_the_body_of_what_cannot_run_later_is_never_waited_for():
+    upload = make_facts(unread, obstacle="an upload", body_bytes=10**9, tokens=unread)
+
+    for when in ({"model": "x"}, {"body_bytes": {"min": 1}}, {"tokens": {"min": 1}}):
+        rules = rule_set(when=when, then={"reject": {"message": "no"}})
+        assert not rules.wants_body(upload)
+        assert rules.opinion(upload) is None
+    refusal = {"reject": {"message": "no"}}
+    assert matches(upload, when={"path": "/v1/*"}, then=refusal)
 
 
 def test_a_stream_is_diverted_only_by_a_rule_that_says_so():
