@@ -106,9 +106,7 @@ class Download:
         return await self._channel.worker.run(self._what, self._step, within_s=CALL_S)
 
     def close(self) -> None:
-        """Cut the connection now, and clean up behind it when the thread is free."""
-        if self._session is not None:
-            self._session.cutter.cut()
+        """Close the connection, as soon as the thread is free."""
         self._channel.worker.post(self._stack.close)
 
     def _step(self, call: Call) -> list[ResultLine]:

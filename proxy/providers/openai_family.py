@@ -161,7 +161,7 @@ class OpenAIBatches:
                         what, credential, send, on_abort=body.abort, within_s=UPLOAD_S
                     )
                 finally:
-                    # An answer may come before all was read, and it may be a refusal.
+                    # An answer may come before all was read; nobody would read the rest.
                     filling.cancel()
         except ExceptionGroup as failures:
             # The first failure is the cause of whatever followed from it.

@@ -231,7 +231,7 @@ async def test_a_search_reads_page_after_page_but_not_further_back_than_needed(b
     submission = ten(bench)
     file_id = await bench.provider.upload(bench.credential, submission)
     old = await bench.provider.create(bench.credential, submission, file_id)
-    await bench.server.advance(HOUR)
+    await bench.server.advance(5 * 60)
     for _ in range(120):
         await bench.provider.create(bench.credential, ten(bench), file_id)
 
@@ -241,7 +241,8 @@ async def test_a_search_reads_page_after_page_but_not_further_back_than_needed(b
         )
         return [batch.id for batch in batches]
 
-    assert await found(old.created_at + timedelta(minutes=5)) == [old.id]
+    # Their clock may be behind ours: more is read than the time alone asks for.
+    assert await found(old.created_at + timedelta(minutes=10)) == [old.id]
     assert bench.asked("GET /v1/batches") == 2
     for _ in range(100):
         await bench.provider.create(bench.credential, ten(bench), file_id)
