@@ -14,7 +14,7 @@ from proxy.settings.layers import Complaint, Layer, Path, Value, key_text
 # A configuration file is written by hand. Aliases can make a small file large,
 # and one that holds itself endless.
 _DEPTH_MAX: Final = 20
-_NODES_MAX: Final = 200_000
+_NODES_MAX: Final = 20_000
 
 
 def read_yaml(text: str, name: str) -> Layer:
