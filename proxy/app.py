@@ -128,6 +128,7 @@ async def serving(
                 metrics=metrics,
             ),
         )
+        await house.warm_up()
         facts = _Facts(settings, house, on_stop)
         admin_url = await _listen_admin(stack, settings, facts, metrics)
         front = web.ServerRunner(
