@@ -32,12 +32,12 @@ DROP_CHUNK: Final = 500
 _START: Final = ("", -1)
 
 _ITEMS: Final = """
-    SELECT items.affinity, items.seq, jobs.id, items.attempt, items.bytes FROM items
+    SELECT items.affinity, items.job, jobs.id, items.attempt, items.bytes FROM items
     JOIN jobs ON jobs.num = items.job
     WHERE items.batch = (SELECT num FROM batches WHERE id = ?)
-    AND (items.affinity, items.seq) > (?, ?)
+    AND (items.affinity, items.job) > (?, ?)
     AND {condition}
-    ORDER BY items.affinity, items.seq LIMIT ?
+    ORDER BY items.affinity, items.job LIMIT ?
 """
 
 _SUBMITTED: Final = _ITEMS.format(
@@ -47,12 +47,12 @@ _SUBMITTED: Final = _ITEMS.format(
 _OPEN: Final = _ITEMS.format(condition="jobs.state = 'queued' AND items.attempt = jobs.attempt + 1")
 
 _LINES: Final = """
-    SELECT items.affinity, items.seq, jobs.id, items.attempt, payloads.body FROM items
+    SELECT items.affinity, items.job, jobs.id, items.attempt, payloads.body FROM items
     JOIN payloads ON payloads.job = items.job
     JOIN jobs ON jobs.num = items.job
     WHERE items.batch = (SELECT num FROM batches WHERE id = ?)
-    AND (items.affinity, items.seq) > (?, ?)
-    ORDER BY items.affinity, items.seq LIMIT ?
+    AND (items.affinity, items.job) > (?, ?)
+    ORDER BY items.affinity, items.job LIMIT ?
 """
 
 Position = tuple[str, int]
@@ -196,7 +196,9 @@ def _items(
     connection: sqlite3.Connection, query: str, batch_id: BatchId, position: Position
 ) -> Page[Item]:
     rows = connection.execute(query, (batch_id, *position, STREAM_CHUNK)).fetchall()
-    items = [Item(seq, JobId(job_id), attempt, size) for _, seq, job_id, attempt, size in rows]
+    items = [
+        Item(number, JobId(job_id), attempt, size) for _, number, job_id, attempt, size in rows
+    ]
     return items, rows[-1][:2] if rows else position
 
 
@@ -205,12 +207,12 @@ def _lines(
 ) -> Page[Line]:
     lines: list[Line] = []
     size = 0
-    for affinity, seq, job_id, attempt, sealed in connection.execute(
+    for affinity, number, job_id, attempt, sealed in connection.execute(
         _LINES, (batch_id, *position, STREAM_CHUNK)
     ):
         body = open_payload(vault, job_id, sealed)
         lines.append(Line(job_id, attempt, body))
-        position = (affinity, seq)
+        position = (affinity, number)
         size += len(body)
         if size >= STREAM_CHUNK_BYTES:
             break

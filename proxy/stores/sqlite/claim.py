@@ -94,10 +94,10 @@ def _move(
     key_id = uncount(connection, key, (taken.rows, taken.body_bytes, taken.tokens, taken.held))
     # What is taken is the front of the queue, up to and including its last row.
     connection.execute(
-        "INSERT INTO items (batch, affinity, seq, job, attempt, bytes)"
-        " SELECT ?, affinity, ? + row_number() OVER (ORDER BY ready, job), job, attempt + 1, bytes"
+        "INSERT INTO items (batch, affinity, job, attempt, bytes)"
+        " SELECT ?, affinity, job, attempt + 1, bytes"
         " FROM queue WHERE key = ? AND (ready, job) <= (?, ?)",
-        (batch, held.rows, key_id, *taken.last),
+        (batch, key_id, *taken.last),
     )
     gone = connection.execute(
         "DELETE FROM queue WHERE key = ? AND (ready, job) <= (?, ?)", (key_id, *taken.last)

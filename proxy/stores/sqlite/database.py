@@ -1,4 +1,4 @@
-"""One SQLite file, its two threads, and what its failures mean.
+"""One SQLite file and the threads that write and read it.
 
 Writes of many callers are executed by one thread and committed together, each in
 a savepoint of its own: the price of a durable write is the `fsync`, and sixty
@@ -12,17 +12,23 @@ nobody hears of it. Its result goes nowhere else: each has a future of its own.
 import asyncio
 import sqlite3
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from time import perf_counter
 from typing import Any, Final, Generic, Self, TypeVar
 
-from proxy.core.errors import StoreCorruptError, StoreError, StoreUnavailableError
+from proxy.core.errors import StoreUnavailableError
+from proxy.stores.sqlite.checkpoint import Checkpointer
+from proxy.stores.sqlite.connection import connect, create_file, translate
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
+Row = tuple[str | bytes | int | None, ...]
 
 HOLD_S: Final = 0.003
 """How long a group of writes may take before it is committed.
@@ -31,30 +37,29 @@ With the commit itself it stays below 5 ms, which is what another process that
 shares the file, or the next caller, may have to wait.
 """
 
-BUSY_TIMEOUT_S: Final = 5.0
-"""How long to wait for another process's write before the store counts as unavailable."""
+INSERT_ROWS: Final = 64
+"""Rows of one statement, at most: as many callers as are likely to wait at once."""
 
-# SQLite result codes, primary (sqlite.org/rescode.html).
-_CORRUPT: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
-_UNAVAILABLE: Final = {
-    sqlite3.SQLITE_FULL: "the disk is full",
-    sqlite3.SQLITE_BUSY: "another process holds it",
-    sqlite3.SQLITE_LOCKED: "another process holds it",
-    sqlite3.SQLITE_IOERR: "the disk does not answer as it should",
-    sqlite3.SQLITE_CANTOPEN: "it cannot be opened",
-    sqlite3.SQLITE_READONLY: "it cannot be written",
-    sqlite3.SQLITE_PERM: "it cannot be written",
-    sqlite3.SQLITE_NOMEM: "there is no memory left",
-    sqlite3.SQLITE_PROTOCOL: "its locks do not work on this file system",
-}
+
+class Insert:
+    """An `INSERT` of one row, which can be executed for the rows of many callers at once."""
+
+    def __init__(self, table: str, columns: int) -> None:
+        self._head = f"INSERT INTO {table} VALUES "  # noqa: S608 - our own names
+        self._row = f"({', '.join('?' * columns)})"
+        self.single = self.of(1)
+
+    def of(self, rows: int) -> str:
+        """Return the statement for so many rows."""
+        return self._head + ", ".join([self._row] * rows)
 
 
 class Database:
     """The file and its threads. Made by `open`, ended by `aclose`, used from one event loop."""
 
     def __init__(self, path: Path, *, loop: asyncio.AbstractEventLoop) -> None:
-        self._writer = _Thread(path, loop=loop, grouped=True)
-        self._reader = _Thread(path, loop=loop, grouped=False)
+        self._writer = _Writer(path, loop)
+        self._reader = _Reader(path, loop)
 
     @classmethod
     async def open(cls, path: Path, prepare: Work[None]) -> Self:
@@ -63,7 +68,7 @@ class Database:
         Raises:
             StoreError: if the file cannot be made or used.
         """
-        await asyncio.to_thread(_create_file, path)
+        await asyncio.to_thread(create_file, path)
         database = cls(path, loop=asyncio.get_running_loop())
         try:
             await database.write(prepare)
@@ -79,6 +84,15 @@ class Database:
         of its own changes are kept. It must be short: see `HOLD_S`.
         """
         return await self._writer.submit(work)
+
+    async def insert(self, insert: Insert, row: Row) -> None:
+        """Insert a row, durably, in one statement with those of others who wait.
+
+        Each statement hands the interpreter's lock to another thread and gets it
+        back late when that one is busy, so a hundred callers must not mean a
+        thousand statements.
+        """
+        await self._writer.submit(partial(_insert, insert=insert, row=row), insert, row)
 
     async def read(self, work: Work[T]) -> T:
         """Execute `work`, which only reads, beside the writes.
@@ -98,6 +112,10 @@ class Database:
 class _Call(Generic[T]):
     work: Work[T]
     future: asyncio.Future[T]
+    insert: Insert | None = None
+    """Set if `work` does nothing but insert `row` with it."""
+
+    row: Row = ()
 
 
 @dataclass(slots=True)
@@ -109,14 +127,13 @@ class _Done:
     error: BaseException | None = None
 
 
-class _Thread:
+class _Thread(ABC):
     """A thread with a connection, which executes one call after the other."""
 
-    def __init__(self, path: Path, *, loop: asyncio.AbstractEventLoop, grouped: bool) -> None:
+    def __init__(self, path: Path, loop: asyncio.AbstractEventLoop, *, writes: bool) -> None:
         self._path = path
         self._loop = loop
-        self._execute = self._commit_group if grouped else self._read_one
-        self._grouped = grouped
+        self._writes = writes
         self._waiting: SimpleQueue[_Call[Any] | None] = SimpleQueue()
         self._closing = False
         # A daemon: after a crash of the event loop nobody closes the store, and
@@ -124,11 +141,11 @@ class _Thread:
         self._thread = threading.Thread(target=self._run, name=f"store:{path.name}", daemon=True)
         self._thread.start()
 
-    async def submit(self, work: Work[T]) -> T:
+    async def submit(self, work: Work[T], insert: Insert | None = None, row: Row = ()) -> T:
         if self._closing:
             raise StoreUnavailableError("the store is closed")
         future: asyncio.Future[T] = self._loop.create_future()
-        self._waiting.put(_Call(work, future))
+        self._waiting.put(_Call(work, future, insert, row))
         return await future
 
     async def aclose(self) -> None:
@@ -137,47 +154,102 @@ class _Thread:
             self._waiting.put(None)
         await asyncio.to_thread(self._thread.join)
 
+    @abstractmethod
+    def _execute(self, connection: sqlite3.Connection, call: _Call[Any]) -> list[_Done]:
+        """Execute `call`, and others that wait, and return what became of them."""
+
     def _run(self) -> None:
         connection: sqlite3.Connection | None = None
-        try:
-            while (call := self._waiting.get()) is not None:
-                # Opened at the first call, whose caller then hears why it failed.
-                try:
-                    connection = connection or _connect(self._path, writes=self._grouped)
-                except sqlite3.Error as exc:
-                    self._report([_Done(call, error=_translate(exc, self._path))])
-                    continue
-                self._report(self._execute(connection, call))
-        finally:
-            if connection is not None:
-                connection.close()
+        while (call := self._waiting.get()) is not None:
+            # Opened at the first call, whose caller then hears why it failed.
+            try:
+                connection = connection or connect(self._path, writes=self._writes)
+            except sqlite3.Error as exc:
+                self._report([_Done(call, error=translate(exc, self._path))])
+                continue
+            self._report(self._execute(connection, call))
+        if connection is not None:
+            connection.close()
 
-    def _read_one(self, connection: sqlite3.Connection, call: _Call[T]) -> list[_Done]:
+    def _report(self, done: Sequence[_Done]) -> None:
+        try:
+            self._loop.call_soon_threadsafe(_deliver, done)
+        except RuntimeError:
+            # The loop is closed: whoever asked is gone with it.
+            return
+
+
+class _Reader(_Thread):
+    """Executes reads one by one."""
+
+    def __init__(self, path: Path, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(path, loop, writes=False)
+
+    def _execute(self, connection: sqlite3.Connection, call: _Call[Any]) -> list[_Done]:
         if call.future.cancelled():
             return []
         try:
             return [_Done(call, call.work(connection))]
-        except sqlite3.DatabaseError as exc:
-            return [_Done(call, error=_translate(exc, self._path))]
         except BaseException as exc:  # noqa: BLE001 - raised again where it was asked for
-            return [_Done(call, error=exc)]
+            return [_Done(call, error=translate(exc, self._path))]
 
-    def _commit_group(self, connection: sqlite3.Connection, first: _Call[T]) -> list[_Done]:
-        """Execute `first` and whatever else waits, for a short while, and commit."""
+
+class _Writer(_Thread):
+    """Executes writes in groups, each group in one transaction."""
+
+    def __init__(self, path: Path, loop: asyncio.AbstractEventLoop) -> None:
+        self._checkpointer = Checkpointer(path)
+        super().__init__(path, loop, writes=True)
+
+    async def aclose(self) -> None:
+        await asyncio.to_thread(self._checkpointer.stop)
+        await super().aclose()
+
+    def _execute(self, connection: sqlite3.Connection, call: _Call[Any]) -> list[_Done]:
+        """Execute `call` and whatever else waits, for a short while, and commit."""
         done: list[_Done] = []
-        call: _Call[Any] | None = first
+        following: _Call[Any] | None = call
         try:
             connection.execute("BEGIN IMMEDIATE")
             commit_at = perf_counter() + HOLD_S
-            while call is not None:
-                if not call.future.cancelled():
-                    done.append(_Done(call))
-                    self._execute_one(connection, done[-1])
-                call = self._next(commit_at)
+            while following is not None:
+                batch, following = self._alike(following, commit_at)
+                done += batch
+                self._execute_alike(connection, batch)
             connection.execute("COMMIT")
         except BaseException as exc:  # noqa: BLE001 - raised again where it was asked for
-            return _undone(connection, done or [_Done(first)], _translate(exc, self._path))
+            return _undone(connection, done or [_Done(call)], translate(exc, self._path))
+        self._checkpointer.after_commit(connection)
         return done
+
+    def _alike(self, first: _Call[Any], commit_at: float) -> tuple[list[_Done], _Call[Any] | None]:
+        """Return `first` and those behind it that make one statement, and the next call."""
+        batch: list[_Done] = []
+        call: _Call[Any] | None = first
+        while call is not None and call.insert is first.insert and len(batch) < INSERT_ROWS:
+            if not call.future.cancelled():
+                batch.append(_Done(call))
+            call = self._next(commit_at)
+            if first.insert is None:
+                break
+        return batch, call
+
+    def _execute_alike(self, connection: sqlite3.Connection, batch: Sequence[_Done]) -> None:
+        if len(batch) > 1:
+            insert = batch[0].call.insert
+            assert insert is not None
+            try:
+                rows = chain.from_iterable(done.call.row for done in batch)
+                # One statement is whole or not at all, by itself.
+                connection.execute(insert.of(len(batch)), tuple(rows))
+            except sqlite3.Error:
+                if not connection.in_transaction:
+                    raise
+                # One by one, to find out whose fault it is.
+            else:
+                return
+        for done in batch:
+            self._execute_one(connection, done)
 
     def _execute_one(self, connection: sqlite3.Connection, done: _Done) -> None:
         connection.execute("SAVEPOINT one")
@@ -189,8 +261,7 @@ class _Thread:
                 # others of the group wrote is gone too (sqlite.org/lang_transaction.html).
                 raise
             connection.execute("ROLLBACK TO one")
-            failed = isinstance(exc, sqlite3.DatabaseError)
-            done.error = _translate(exc, self._path) if failed else exc
+            done.error = translate(exc, self._path)
         connection.execute("RELEASE one")
 
     def _next(self, commit_at: float) -> _Call[Any] | None:
@@ -205,12 +276,9 @@ class _Thread:
             self._waiting.put(None)
         return call
 
-    def _report(self, done: Sequence[_Done]) -> None:
-        try:
-            self._loop.call_soon_threadsafe(_deliver, done)
-        except RuntimeError:
-            # The loop is closed: whoever asked is gone with it.
-            return
+
+def _insert(connection: sqlite3.Connection, insert: Insert, row: Row) -> None:
+    connection.execute(insert.single, row)
 
 
 def _deliver(done: Sequence[_Done]) -> None:
@@ -230,53 +298,3 @@ def _undone(
     if connection.in_transaction:
         connection.execute("ROLLBACK")
     return [_Done(one.call, error=error) for one in done]
-
-
-def _connect(path: Path, *, writes: bool) -> sqlite3.Connection:
-    connection = sqlite3.connect(
-        path,
-        timeout=BUSY_TIMEOUT_S,
-        # Transactions are begun and ended here, by hand.
-        isolation_level=None,
-        check_same_thread=False,
-        cached_statements=256,
-    )
-    # An acknowledged job survives the machine, not only the process: NORMAL is
-    # 13 % faster and loses the last commits when the power does.
-    connection.execute("PRAGMA synchronous = FULL")
-    # Erased is overwritten, as far as that costs no further writes.
-    connection.execute("PRAGMA secure_delete = FAST")
-    connection.execute("PRAGMA journal_mode = WAL")
-    if not writes:
-        connection.execute("PRAGMA query_only = ON")
-    return connection
-
-
-def _create_file(path: Path) -> None:
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Before SQLite makes it readable for all; its logs take over the mode.
-        path.touch(mode=0o600, exist_ok=True)
-    except OSError as exc:
-        raise StoreError(
-            f"the store {path} cannot be made: {exc.strerror}",
-            hint="make the directory writable, or set another `store`",
-        ) from exc
-
-
-def _translate(exc: BaseException, path: Path) -> BaseException:
-    """Return our error for one of SQLite's: the only place where those are told apart."""
-    code = getattr(exc, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-    if code in _UNAVAILABLE:
-        error: StoreError = StoreUnavailableError(f"the store {path}: {_UNAVAILABLE[code]}")
-    elif code in _CORRUPT:
-        error = StoreCorruptError(
-            f"the store {path} is damaged or no store", hint="restore it from a backup"
-        )
-    elif isinstance(exc, sqlite3.OperationalError):
-        error = StoreCorruptError(f"the store {path} does not have the tables it should")
-    else:
-        # A constraint or a wrong use of the library: a bug, and no state of the store.
-        return exc
-    error.__cause__ = exc
-    return error

@@ -27,17 +27,17 @@ def erase_job(connection: sqlite3.Connection, number: int) -> None:
 def drop_items(connection: sqlite3.Connection, batch: int, limit: int) -> int:
     """Forget up to `limit` items of a batch, and tombstones that only they held."""
     rows = connection.execute(
-        "SELECT affinity, seq, job FROM items WHERE batch = ? ORDER BY affinity, seq LIMIT ?",
+        "SELECT affinity, job FROM items WHERE batch = ? ORDER BY affinity, job LIMIT ?",
         (batch, limit),
     ).fetchall()
     if rows:
         connection.execute(
-            "DELETE FROM items WHERE batch = ? AND (affinity, seq) <= (?, ?)",
-            (batch, *rows[-1][:2]),
+            "DELETE FROM items WHERE batch = ? AND (affinity, job) <= (?, ?)",
+            (batch, *rows[-1]),
         )
         connection.executemany(
             "DELETE FROM jobs WHERE num = ? AND state = 'erased'"
             " AND NOT EXISTS (SELECT 1 FROM items WHERE items.job = jobs.num)",
-            [(job,) for _, _, job in rows],
+            [(job,) for _, job in rows],
         )
     return len(rows)

@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,11 +14,11 @@ from proxy.core.ids import JobId, OwnerId
 from proxy.core.job import TERMINAL, Job, JobState
 from proxy.core.repeats import Answered
 from proxy.ports.jobs import Acceptance, JobFilter, JobWrite, NewJob, Pending, Result
-from proxy.stores.codec import encode_job, to_micros
-from proxy.stores.sqlite.database import Database
+from proxy.stores.codec import decode_job, encode_job, encode_key, to_micros
+from proxy.stores.sqlite.database import Database, Insert, Row
 from proxy.stores.sqlite.erase import as_blob, erase_job
 from proxy.stores.sqlite.listing import Listing
-from proxy.stores.sqlite.queue import as_claimed, dequeue, enqueue
+from proxy.stores.sqlite.queue import dequeue, enqueue, queue_row, ready
 from proxy.stores.vault import Vault
 
 SEAL_INLINE_BYTES: Final = 65_536
@@ -25,6 +26,8 @@ SEAL_INLINE_BYTES: Final = 65_536
 
 PRUNE_CHUNK: Final = 50
 """Jobs erased in one transaction: pages of their payloads are freed one by one."""
+
+_ACCEPTING: Final = Insert("accepting", columns=20)
 
 _SELECT: Final = """
     SELECT jobs.record, batches.id FROM jobs
@@ -54,8 +57,11 @@ class SqliteJobStore:
 
     async def accept(self, new: NewJob) -> Acceptance:
         (sealed,) = await self._seal([(new.body, _payload(new.job.id))])
-        work = partial(_accept, new=new, record=encode_job(new.job), sealed=sealed)
-        return await self._database.write(work)
+        row = _accepting_row(new, sealed)
+        if new.idempotency_key is not None or new.job.tags:
+            return await self._database.write(partial(_accept, new=new, row=row))
+        await self._database.insert(_ACCEPTING, row)
+        return Acceptance(new.job, created=True)
 
     async def get(self, job_id: JobId) -> Job:
         job = await self._database.read(partial(_find, job_id=job_id))
@@ -136,7 +142,7 @@ def _answer(job_id: JobId) -> str:
 
 def _find(connection: sqlite3.Connection, job_id: JobId) -> Job | None:
     row = connection.execute(_SELECT, (job_id,)).fetchone()
-    return as_claimed(*row) if row else None
+    return decode_job(*row) if row else None
 
 
 def _find_many(connection: sqlite3.Connection, job_ids: Sequence[JobId]) -> list[Job]:
@@ -144,7 +150,29 @@ def _find_many(connection: sqlite3.Connection, job_ids: Sequence[JobId]) -> list
     return [job for job in found if job is not None]
 
 
-def _accept(connection: sqlite3.Connection, new: NewJob, record: str, sealed: bytes) -> Acceptance:
+def _accepting_row(new: NewJob, sealed: bytes) -> Row:
+    job = new.job
+    return (
+        job.id,
+        job.owner,
+        job.state,
+        job.attempt,
+        job.version,
+        to_micros(job.accepted_at),
+        job.key.credential,
+        encode_job(job),
+        sealed,
+        job.fingerprint,
+        Answered.WAITING,
+        to_micros(new.waiter_until),
+        new.retry_count,
+        encode_key(job.key),
+        ready(job),
+        *queue_row(job),
+    )
+
+
+def _accept(connection: sqlite3.Connection, new: NewJob, row: Row) -> Acceptance:
     job = new.job
     if new.idempotency_key is not None:
         known = connection.execute(
@@ -155,79 +183,68 @@ def _accept(connection: sqlite3.Connection, new: NewJob, record: str, sealed: by
         found = _find(connection, known[0]) if known else None
         if found is not None:
             return Acceptance(found, created=False)
-    accepted = to_micros(job.accepted_at)
-    number = connection.execute(
-        "INSERT INTO jobs (id, owner, state, attempt, version, accepted, credential, record)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            job.id,
-            job.owner,
-            job.state,
-            job.attempt,
-            job.version,
-            accepted,
-            job.key.credential,
-            record,
-        ),
-    ).lastrowid
-    assert number is not None
-    connection.execute("INSERT INTO payloads VALUES (?, ?)", (number, sealed))
-    connection.execute(
-        "INSERT INTO deliveries VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (
-            number,
-            job.owner,
-            job.fingerprint,
-            Answered.WAITING,
-            to_micros(new.waiter_until),
-            new.retry_count,
-            accepted,
-        ),
-    )
-    enqueue(connection, number, job)
-    connection.execute(
-        "INSERT INTO owners VALUES (?, 1, ?)"
-        " ON CONFLICT (owner) DO UPDATE SET jobs = jobs + 1, bytes = bytes + excluded.bytes",
-        (job.owner, job.body_bytes),
-    )
-    _index(connection, number, new)
-    return Acceptance(job, created=True)
-
-
-def _index(connection: sqlite3.Connection, number: int, new: NewJob) -> None:
-    job = new.job
+    connection.execute(_ACCEPTING.single, row)
+    (number,) = connection.execute("SELECT num FROM jobs WHERE id = ?", (job.id,)).fetchone()
     if new.idempotency_key is not None:
         connection.execute(
             "INSERT INTO idempotency VALUES (?, ?, ?)", (job.owner, new.idempotency_key, number)
         )
-    for name, value in job.tags.items():
-        connection.execute(
-            "INSERT INTO tags VALUES (?, ?, ?, ?, ?)",
-            (job.owner, as_blob(name), as_blob(value), to_micros(job.accepted_at), number),
-        )
+    connection.executemany(
+        "INSERT INTO tags VALUES (?, ?, ?, ?, ?)",
+        [
+            (job.owner, as_blob(name), as_blob(value), to_micros(job.accepted_at), number)
+            for name, value in job.tags.items()
+        ],
+    )
+    return Acceptance(job, created=True)
 
 
 def _replace_many(connection: sqlite3.Connection, writes: Sequence[_Write]) -> frozenset[JobId]:
-    return frozenset(write.after.id for write in writes if not _replace(connection, write))
+    refused: set[JobId] = set()
+    ended: list[Job] = []
+    for write in writes:
+        before = _versions(connection, write.after.id)
+        if before is None or before.version != write.after.version - 1:
+            refused.add(write.after.id)
+            continue
+        _replace(connection, before, write)
+        if write.after.state.is_terminal and before.state not in TERMINAL:
+            ended.append(write.after)
+    _uncount_pending(connection, ended)
+    return frozenset(refused)
 
 
-def _replace(connection: sqlite3.Connection, write: _Write) -> bool:
-    after = write.after
+@dataclass(frozen=True, slots=True)
+class _Versions:
+    """What is stored of a job, less the record, which is long to read."""
+
+    number: int
+    state: str
+    version: int
+    """As `get` reports it."""
+
+    is_claimed: bool
+
+
+def _versions(connection: sqlite3.Connection, job_id: JobId) -> _Versions | None:
     row = connection.execute(
-        "SELECT jobs.num, jobs.state, jobs.version, items.batch FROM jobs"
+        "SELECT jobs.num, jobs.state, jobs.version, items.batch IS NOT NULL FROM jobs"
         " LEFT JOIN items ON items.job = jobs.num AND items.attempt = jobs.attempt + 1"
         " AND jobs.state = 'queued' WHERE jobs.id = ? AND jobs.state <> 'erased'",
-        (after.id,),
+        (job_id,),
     ).fetchone()
     if row is None:
-        return False
-    number, state, version, claimed_by = row
-    if version + (claimed_by is not None) != after.version - 1:
-        return False
-    if state == JobState.QUEUED and claimed_by is None:
-        dequeue(
-            connection, number, as_claimed(*connection.execute(_SELECT, (after.id,)).fetchone())
-        )
+        return None
+    number, state, version, is_claimed = row
+    return _Versions(number, state, version + is_claimed, bool(is_claimed))
+
+
+def _replace(connection: sqlite3.Connection, before: _Versions, write: _Write) -> None:
+    after, number = write.after, before.number
+    if before.state == JobState.QUEUED and not before.is_claimed:
+        queued = _find(connection, after.id)
+        assert queued is not None
+        dequeue(connection, number, queued)
     connection.execute(
         "UPDATE jobs SET state = ?, attempt = ?, version = ?, finalized = ?, record = ?"
         " WHERE num = ?",
@@ -242,16 +259,20 @@ def _replace(connection: sqlite3.Connection, write: _Write) -> bool:
     )
     if after.state is JobState.QUEUED:
         enqueue(connection, number, after)
-    if after.state.is_terminal and state not in TERMINAL:
-        connection.execute(
-            "UPDATE owners SET jobs = jobs - 1, bytes = bytes - ? WHERE owner = ?",
-            (after.body_bytes, after.owner),
-        )
     if after.state is JobState.CANCELLED:
         connection.execute("DELETE FROM payloads WHERE job = ?", (number,))
         connection.execute("DELETE FROM deliveries WHERE job = ?", (number,))
     _keep_result(connection, number, write)
-    return True
+
+
+def _uncount_pending(connection: sqlite3.Connection, ended: Sequence[Job]) -> None:
+    # Once for each owner: the results of a batch are nearly always one owner's.
+    for owner, count in Counter(job.owner for job in ended).items():
+        size = sum(job.body_bytes for job in ended if job.owner == owner)
+        connection.execute(
+            "UPDATE owners SET jobs = jobs - ?, bytes = bytes - ? WHERE owner = ?",
+            (count, size, owner),
+        )
 
 
 def _keep_result(connection: sqlite3.Connection, number: int, write: _Write) -> None:

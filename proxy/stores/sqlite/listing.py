@@ -7,8 +7,8 @@ from proxy.core.errors import JobNotFoundError
 from proxy.core.ids import JobId, OwnerId
 from proxy.core.job import Job, JobState
 from proxy.ports.jobs import JobFilter
+from proxy.stores.codec import decode_job
 from proxy.stores.sqlite.erase import as_blob
-from proxy.stores.sqlite.queue import as_claimed
 
 PAGE: Final = 500
 
@@ -70,7 +70,7 @@ class Listing:
         for _, _, state, record, batch_id in rows:
             shown = JobState.BATCHED if batch_id is not None else JobState(state)
             if shown in self._states and len(self.found) < self._limit:
-                self.found.append(as_claimed(record, batch_id))
+                self.found.append(decode_job(record, batch_id))
         self.complete = len(rows) < size or len(self.found) >= self._limit
         if rows:
             self._reached = rows[-1][:2]

@@ -6,12 +6,12 @@ from datetime import datetime
 from functools import partial
 from typing import Final
 
-from proxy.core.ids import BatchId, CredentialId
-from proxy.core.job import AnswerMode, Assigned, Job, advance
+from proxy.core.ids import CredentialId
+from proxy.core.job import AnswerMode, Job
 from proxy.core.lanes import BatchKey
 from proxy.core.plan import Head
 from proxy.stores.codec import decode_job, decode_key, encode_key, from_micros, to_micros
-from proxy.stores.sqlite.database import Database
+from proxy.stores.sqlite.database import Database, Insert, Row
 
 # The index by name: both conditions could also be met by reading the whole queue
 # in the order of claiming, and the planner has no statistics to know better.
@@ -32,6 +32,8 @@ _HEADS: Final = """
             WHERE credentials.id = keys.credential AND paused IS NOT NULL)
     FROM keys WHERE count > 0
 """
+
+_QUEUEING: Final = Insert("queueing", columns=10)
 
 _ALWAYS: Final = 1 << 62
 """Later than any time, in microseconds."""
@@ -55,29 +57,33 @@ class SqliteQueueStore:
         return await self._database.read(partial(_escalating, limit=limit))
 
 
+def queue_row(job: Job) -> Row:
+    """Return how `job` stands in the queue, from its readiness on."""
+    return (
+        job.body_bytes,
+        job.tokens,
+        to_micros(job.deadline),
+        job.affinity,
+        job.answer is AnswerMode.WAIT,
+    )
+
+
+def ready(job: Job) -> int:
+    """Return from when on the job may be claimed."""
+    return to_micros(job.not_before or job.accepted_at)
+
+
 def enqueue(connection: sqlite3.Connection, number: int, job: Job) -> None:
     """Put a job under its key and count it."""
-    held = job.answer is AnswerMode.WAIT
-    (key_id,) = connection.execute(
-        "INSERT INTO keys (key, credential, count, bytes, tokens, held) VALUES (?, ?, 1, ?, ?, ?)"
-        " ON CONFLICT (key) DO UPDATE SET count = count + 1, bytes = bytes + excluded.bytes,"
-        " tokens = tokens + excluded.tokens, held = held + excluded.held RETURNING id",
-        (encode_key(job.key), job.key.credential, job.body_bytes, job.tokens, held),
-    ).fetchone()
-    connection.execute(
-        "INSERT INTO queue VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            key_id,
-            _ready(job),
-            number,
-            job.attempt,
-            job.body_bytes,
-            job.tokens,
-            to_micros(job.deadline),
-            job.affinity,
-            held,
-        ),
+    row = (
+        encode_key(job.key),
+        job.key.credential,
+        ready(job),
+        number,
+        job.attempt,
+        *queue_row(job),
     )
+    connection.execute(_QUEUEING.single, row)
 
 
 def dequeue(connection: sqlite3.Connection, number: int, job: Job) -> None:
@@ -88,7 +94,7 @@ def dequeue(connection: sqlite3.Connection, number: int, job: Job) -> None:
         (1, job.body_bytes, job.tokens, int(job.answer is AnswerMode.WAIT)),
     )
     gone = connection.execute(
-        "DELETE FROM queue WHERE key = ? AND ready = ? AND job = ?", (key_id, _ready(job), number)
+        "DELETE FROM queue WHERE key = ? AND ready = ? AND job = ?", (key_id, ready(job), number)
     )
     assert gone.rowcount == 1, f"job {job.id} is not where it was queued"
 
@@ -101,12 +107,6 @@ def uncount(connection: sqlite3.Connection, key: str, amounts: tuple[int, int, i
         (*amounts, key),
     ).fetchone()
     return int(key_id)
-
-
-def as_claimed(record: str, batch_id: str | None) -> Job:
-    """Return the job as its record says, and the batch that has claimed it since."""
-    job = decode_job(record)
-    return job if batch_id is None else advance(job, Assigned(BatchId(batch_id)))
 
 
 def heads(connection: sqlite3.Connection) -> list[Head]:
@@ -143,10 +143,6 @@ def note_size(connection: sqlite3.Connection, *, key: BatchKey, small: bool) -> 
 def forget_keys(connection: sqlite3.Connection, credential_id: CredentialId) -> None:
     """Forget the counters of a credential under which nothing waits."""
     connection.execute("DELETE FROM keys WHERE credential = ? AND count = 0", (credential_id,))
-
-
-def _ready(job: Job) -> int:
-    return to_micros(job.not_before or job.accepted_at)
 
 
 def _queued(connection: sqlite3.Connection, values: tuple[str, int, int, int]) -> list[Job]:

@@ -1,0 +1,524 @@
+"""What is SQLite's own: crashes, several processes, damaged files, what lies on the disk."""
+
+import asyncio
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxy.core.batch import BatchState
+from proxy.core.errors import StoreCorruptError, StoreError, StoreUnavailableError
+from proxy.core.ids import JobId
+from proxy.core.job import CancelRequested, Outcome, Succeeded, advance
+from proxy.ports.batches import ClaimLimits
+from proxy.ports.jobs import JobWrite, Result
+from proxy.stores.sqlite import SqliteStores, checkpoint, connection, schema
+from proxy.stores.vault import Vault
+from tests.helpers.factories import BODY, T0, make_batch, make_credential, make_job, new_job
+
+PLENTY = ClaimLimits(max_requests=10_000, max_bytes=10**9)
+CANARY = b"canary-7f3a"
+
+
+async def accepted(stores: SqliteStores, **changes: Any) -> JobId:
+    return (await stores.jobs.accept(new_job(**changes))).job.id
+
+
+def run(path: Path, statement: str, *values: object) -> None:
+    """Change the file behind the store's back."""
+    with sqlite3.connect(path) as direct:
+        direct.execute(statement, values)
+    direct.close()
+
+
+async def wait_until(predicate: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not predicate():
+            await asyncio.sleep(0.01)
+
+
+# Crashes
+
+ACCEPTING = """
+import asyncio, sys
+from pathlib import Path
+from typing import Any
+from proxy.stores.sqlite import SqliteStores
+from proxy.stores.vault import Vault
+from tests.helpers.factories import IdFactory, T0, make_job, new_job
+
+async def main():
+    stores = await SqliteStores.open(
+        Path(sys.argv[1]), Vault(keys=[b"k" * 32], hash_key=b"h" * 32)
+    )
+    ids = IdFactory()
+
+    async def accept(caller):
+        for number in range(100_000):
+            job = make_job(id=ids.job(T0), tags={"caller": str(caller)} if number % 2 else {})
+            await stores.jobs.accept(new_job(job))
+            print(job.id, flush=True)
+
+    await asyncio.gather(*map(accept, range(8)))
+
+asyncio.run(main())
+"""
+
+
+async def test_a_kill_in_the_middle_of_accepts_loses_no_acknowledged_job(open_stores, path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", ACCEPTING, str(path)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    acknowledged = [process.stdout.readline().strip() for _ in range(300)]
+    process.send_signal(signal.SIGKILL)
+    acknowledged += [line.strip() for line in process.stdout if line.endswith("\n")]
+    process.stdout.close()
+    assert process.wait() == -signal.SIGKILL
+
+    async with open_stores() as stores:
+        jobs = await stores.jobs.get_many([JobId(one) for one in acknowledged])
+        bodies = [await stores.jobs.body(job.id) for job in jobs]
+        (head,) = await stores.batches.heads()
+        (pending,) = (await stores.jobs.pending()).values()
+
+    assert len(jobs) == len(acknowledged) >= 300
+    assert set(bodies) == {BODY}
+    # Not acknowledged is whole or not there: all counters tell the same number.
+    assert head.count == pending.jobs >= len(jobs)
+    with sqlite3.connect(path) as direct:
+        assert direct.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert direct.execute("SELECT count(*) FROM jobs").fetchone() == (head.count,)
+    direct.close()
+
+
+async def test_a_claim_goes_on_where_it_stopped_after_a_restart(open_stores):
+    async with open_stores() as stores:
+        ids = {await accepted(stores) for _ in range(3)}
+        batch = make_batch()
+        await stores.batches.add(batch)
+        limits = ClaimLimits(max_requests=2, max_bytes=10**9)
+        first = await stores.batches.claim(batch.key, batch.id, limits, ready_at=T0)
+
+    async with open_stores() as stores:
+        again = await stores.batches.claim(batch.key, batch.id, limits, ready_at=T0)
+        rest = await stores.batches.claim(batch.key, batch.id, PLENTY, ready_at=T0)
+        items = [one async for page in stores.batches.items(batch.id) for one in page]
+
+    assert again == first
+    assert rest.count == 3
+    assert {item.job_id for item in items} == ids
+
+
+# Several processes
+
+
+async def test_processes_that_share_the_file_see_each_others_jobs(open_stores):
+    async with open_stores() as one, open_stores() as two:
+        ids = await asyncio.gather(*(accepted(stores) for _ in range(30) for stores in (one, two)))
+
+        assert len(await one.jobs.get_many(ids)) == len(await two.jobs.get_many(ids)) == 60
+        (head,) = await two.batches.heads()
+        assert head.count == 60
+
+
+async def test_processes_that_claim_at_once_share_no_job(open_stores):
+    async with open_stores() as one, open_stores() as two:
+        ids = [await accepted(one) for _ in range(100)]
+        batches = [make_batch(), make_batch()]
+        limits = ClaimLimits(max_requests=60, max_bytes=10**9)
+
+        for stores, batch in zip((one, two), batches, strict=True):
+            await stores.batches.add(batch)
+        claims = await asyncio.gather(
+            one.batches.claim(batches[0].key, batches[0].id, limits, ready_at=T0),
+            two.batches.claim(batches[1].key, batches[1].id, limits, ready_at=T0),
+        )
+        items = [
+            item.job_id
+            for batch in batches
+            async for page in one.batches.items(batch.id)
+            for item in page
+        ]
+
+    assert sorted(claim.count for claim in claims) == [40, 60]
+    assert sorted(items) == sorted(ids)
+
+
+OPENING = """
+import asyncio, sys
+from pathlib import Path
+from typing import Any
+from proxy.stores.sqlite import SqliteStores
+from proxy.stores.vault import Vault
+
+async def main():
+    folder = Path(sys.argv[1])
+    sys.stdin.readline()
+    stores = await SqliteStores.open(folder / "db", Vault.load_or_create(folder / "key"))
+    await stores.aclose()
+
+asyncio.run(main())
+"""
+
+
+def test_processes_that_start_at_once_make_one_store(tmp_path):
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", OPENING, str(tmp_path)],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(4)
+    ]
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+
+    for process in processes:
+        assert process.communicate(timeout=60)[1] == ""
+        assert process.returncode == 0
+
+
+async def test_a_file_that_another_process_holds_is_unavailable(open_stores, path, monkeypatch):
+    monkeypatch.setattr(connection, "BUSY_TIMEOUT_S", 0.05)
+    async with open_stores() as stores:
+        kept = await accepted(stores)
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreUnavailableError, match="another process"):
+            await accepted(stores)
+
+        # Readers do not wait for writers, whoever they are.
+        assert (await stores.jobs.get(kept)).id == kept
+
+        other.execute("ROLLBACK")
+        other.close()
+        assert await accepted(stores)
+
+
+# Grouped writes
+
+
+async def held_writer(stores: SqliteStores) -> tuple[threading.Event, asyncio.Task[None]]:
+    """Stop the writing thread, so that what comes now waits together."""
+    entered, release = threading.Event(), threading.Event()
+
+    def hold(_: sqlite3.Connection) -> None:
+        entered.set()
+        release.wait(30)
+
+    task = asyncio.get_running_loop().create_task(stores._database.write(hold))
+    await wait_until(entered.is_set)
+    return release, task
+
+
+async def test_writes_that_wait_together_are_committed_together(stores):
+    statements: list[str] = []
+    await stores._database.write(lambda direct: direct.set_trace_callback(statements.append))
+    release, held = await held_writer(stores)
+
+    accepts = asyncio.gather(*(accepted(stores, body=b"1") for _ in range(50)))
+    await asyncio.sleep(0)
+    release.set()
+    await asyncio.gather(held, accepts)
+
+    assert sum(statement == "COMMIT" for statement in statements) <= 3
+    # Nor is each of them a statement of its own; the trace repeats the statement for
+    # each step of its trigger.
+    assert len({one for one in statements if one.startswith("INSERT INTO accepting")}) <= 3
+
+
+@pytest.mark.parametrize("tags", [{}, {"team": "etl"}])
+async def test_one_write_that_fails_harms_none_of_its_group(stores, tags):
+    there = make_job()
+    await stores.jobs.accept(new_job(there))
+    release, held = await held_writer(stores)
+
+    news = [new_job(make_job(tags=tags)) for _ in range(6)]
+    news.insert(3, new_job(there))
+    accepts = asyncio.gather(*map(stores.jobs.accept, news), return_exceptions=True)
+    await asyncio.sleep(0)
+    release.set()
+    await held
+    outcomes = await accepts
+
+    failed = [number for number, one in enumerate(outcomes) if isinstance(one, BaseException)]
+    assert failed == [3]
+    assert len(await stores.jobs.get_many([new.job.id for new in news])) == 7
+    (head,) = await stores.batches.heads()
+    assert head.count == 7
+
+
+async def test_a_write_that_is_cancelled_while_it_waits_is_not_done(stores):
+    release, held = await held_writer(stores)
+    news = [new_job() for _ in range(3)]
+    tasks = [asyncio.get_running_loop().create_task(stores.jobs.accept(new)) for new in news]
+    await asyncio.sleep(0)
+
+    tasks[1].cancel()
+    await asyncio.sleep(0)
+    release.set()
+    await asyncio.gather(held, *tasks, return_exceptions=True)
+
+    found = await stores.jobs.get_many([new.job.id for new in news])
+    assert [job.id for job in found] == [news[0].job.id, news[2].job.id]
+
+
+async def test_closing_finishes_what_was_submitted(open_stores):
+    async with open_stores() as stores:
+        release, held = await held_writer(stores)
+        accepts = asyncio.gather(*(accepted(stores) for _ in range(20)))
+        await asyncio.sleep(0)
+        closing = asyncio.get_running_loop().create_task(stores.aclose())
+        await asyncio.sleep(0)
+        release.set()
+        await asyncio.gather(held, closing)
+        ids = await accepts
+
+    async with open_stores() as stores:
+        assert len(await stores.jobs.get_many(ids)) == 20
+
+
+async def test_a_closed_store_is_unavailable(open_stores):
+    async with open_stores() as stores:
+        await stores.aclose()
+
+        with pytest.raises(StoreUnavailableError, match="closed"):
+            await stores.batches.heads()
+        with pytest.raises(StoreUnavailableError, match="closed"):
+            await accepted(stores)
+
+
+async def test_a_long_write_does_not_hold_up_reads(stores):
+    job_id = await accepted(stores)
+    release, held = await held_writer(stores)
+
+    assert (await stores.jobs.get(job_id)).id == job_id
+
+    release.set()
+    await held
+
+
+# The log
+
+
+async def test_the_log_is_folded_into_the_file_beside_the_writes(open_stores, path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "PAUSE_S", 0.01)
+    async with open_stores() as stores:
+        await accepted(stores, body=os.urandom(500_000))
+
+        await wait_until(lambda: path.stat().st_size > 500_000)
+
+
+async def test_a_store_that_is_never_idle_begins_its_log_anew(open_stores, path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "PAUSE_S", 0.01)
+    monkeypatch.setattr(checkpoint, "LONG_PAGES", 64)
+    log = path.with_name(f"{path.name}-wal")
+    async with open_stores() as stores:
+        for _ in range(200):
+            await accepted(stores, body=os.urandom(50_000))
+
+        assert log.stat().st_size < path.stat().st_size
+
+
+# What cannot be used
+
+
+async def test_a_file_that_is_no_database_is_refused(path, vault):
+    path.write_bytes(b"this is not a database, but long enough to be looked at" * 100)
+
+    with pytest.raises(StoreCorruptError, match="damaged") as refused:
+        await SqliteStores.open(path, vault)
+
+    assert refused.value.hint
+
+
+async def test_a_damaged_page_is_refused_when_it_is_met(open_stores, path):
+    async with open_stores() as stores:
+        ids = [await accepted(stores, body=os.urandom(3_000)) for _ in range(50)]
+    with path.open("r+b") as file:
+        file.seek(4_096)
+        file.write(os.urandom(path.stat().st_size - 4_096))
+
+    with pytest.raises(StoreCorruptError):
+        async with open_stores() as stores:
+            await stores.jobs.get_many(ids)
+
+
+async def test_another_programs_database_is_refused_and_left_alone(path, vault):
+    run(path, "CREATE TABLE notes (text)")
+
+    with pytest.raises(StoreCorruptError, match="another program"):
+        await SqliteStores.open(path, vault)
+
+    with sqlite3.connect(path) as direct:
+        assert direct.execute("SELECT name FROM sqlite_master").fetchall() == [("notes",)]
+    direct.close()
+
+
+async def test_a_newer_schema_is_refused_with_a_hint(open_stores, path, vault):
+    async with open_stores():
+        pass
+    run(path, f"PRAGMA user_version = {schema.SCHEMA + 1}")
+
+    with pytest.raises(StoreCorruptError, match="newer version") as refused:
+        await SqliteStores.open(path, vault)
+
+    assert refused.value.hint
+
+
+async def test_a_store_of_another_key_file_is_refused_with_a_hint(open_stores, path):
+    async with open_stores():
+        pass
+
+    with pytest.raises(StoreCorruptError, match="another key file") as refused:
+        await SqliteStores.open(path, Vault(keys=[b"k" * 32], hash_key=b"x" * 32))
+
+    assert refused.value.hint
+
+
+async def test_a_place_that_cannot_be_written_is_refused_with_a_hint(tmp_path, vault):
+    (tmp_path / "file").touch()
+
+    for place in (tmp_path / "file" / "offramp.db", tmp_path / "file" / "a" / "offramp.db"):
+        with pytest.raises(StoreError, match="cannot be made") as refused:
+            await SqliteStores.open(place, vault)
+        assert refused.value.hint
+
+
+async def test_a_path_that_is_a_directory_is_refused(tmp_path, vault):
+    with pytest.raises(StoreError):
+        await SqliteStores.open(tmp_path, vault)
+
+
+async def test_a_full_disk_refuses_new_jobs_and_keeps_the_old_ones(stores):
+    ids = [await accepted(stores) for _ in range(5)]
+    (pages,) = await stores._database.write(
+        lambda direct: direct.execute("PRAGMA page_count").fetchone()
+    )
+    await stores._database.write(
+        lambda direct: direct.execute(f"PRAGMA max_page_count = {pages + 2}").fetchall()
+    )
+
+    large = [accepted(stores, body=os.urandom(100_000)) for _ in range(3)]
+    for outcome in await asyncio.gather(*large, return_exceptions=True):
+        assert isinstance(outcome, StoreUnavailableError)
+        assert "disk is full" in outcome.message
+
+    assert len(await stores.jobs.get_many(ids)) == 5
+    await stores._database.write(
+        lambda direct: direct.execute("PRAGMA max_page_count = 100000").fetchall()
+    )
+    assert await accepted(stores, body=os.urandom(100_000))
+    (head,) = await stores.batches.heads()
+    assert head.count == 6
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE jobs SET record = 'x'",
+        "UPDATE jobs SET record = replace(record, '\"v\":1', '\"v\":99')",
+        "ALTER TABLE jobs RENAME TO gone",
+    ],
+)
+async def test_a_record_that_cannot_be_read_is_corrupt(stores, path, damage):
+    job_id = await accepted(stores)
+
+    run(path, damage)
+
+    with pytest.raises(StoreCorruptError):
+        await stores.jobs.get(job_id)
+
+
+async def test_bodies_that_were_swapped_do_not_open(stores, path):
+    one, two = await accepted(stores, body=b"1"), await accepted(stores, body=b"2")
+    run(path, "UPDATE payloads SET job = -job")
+    run(path, "UPDATE payloads SET job = 3 + job")
+
+    for job_id in (one, two):
+        with pytest.raises(StoreCorruptError):
+            await stores.jobs.body(job_id)
+
+
+# What lies on the disk
+
+
+async def test_no_secret_lies_on_the_disk_in_clear(stores, path):
+    secret = CANARY.decode()
+    await stores.credentials.remember(
+        make_credential(headers=(("authorization", f"Bearer {secret}"),))
+    )
+    await stores.credentials.pause(
+        make_credential().id, at=T0, status=401, body=b"Incorrect API key: " + CANARY
+    )
+    job = (await stores.jobs.accept(new_job(body=b'{"prompt":"%s"}' % CANARY))).job
+    answer = Result(status_code=200, body=b'{"answer":"%s"}' % CANARY)
+    after = advance(job, Succeeded(0, T0, Outcome(200)))
+    await stores.jobs.replace_many([JobWrite(after, answer)])
+    assert await stores.jobs.result(job.id) == answer
+
+    files = list(path.parent.glob("offramp.db*"))
+
+    assert len(files) == 3
+    assert not [file.name for file in files if CANARY in file.read_bytes()]
+    # The search itself works: what is not secret is found.
+    assert any(job.id.encode() in file.read_bytes() for file in files)
+
+
+async def test_the_files_are_for_this_user_only(stores, path):
+    await accepted(stores)
+
+    modes = {file.name: file.stat().st_mode & 0o777 for file in path.parent.glob("offramp.db*")}
+
+    assert modes == dict.fromkeys(("offramp.db", "offramp.db-shm", "offramp.db-wal"), 0o600)
+
+
+async def test_nothing_of_a_job_is_left_once_its_batch_is_settled(stores, path):
+    job = (await stores.jobs.accept(new_job(tags={"a": "b"}, idempotency_key="k"))).job
+    batch = make_batch()
+    await stores.batches.add(batch)
+    await stores.batches.claim(batch.key, batch.id, PLENTY, ready_at=T0)
+    cancelled = advance(await stores.jobs.get(job.id), CancelRequested(T0))
+    assert not await stores.jobs.replace_many([JobWrite(cancelled)])
+    await stores.jobs.erase(job.id)
+    await stores.batches.drop_items(batch.id)
+
+    with sqlite3.connect(path) as direct:
+        left = {
+            table: direct.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+            for (table,) in direct.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        }
+    direct.close()
+
+    assert {table for table, count in left.items() if count} == {
+        "meta",
+        "owners",
+        "keys",
+        "batches",
+    }
+
+
+async def test_pruning_leaves_nothing_of_jobs_batches_and_idle_owners(stores, path):
+    job = (await stores.jobs.accept(new_job())).job
+    await stores.jobs.replace_many([JobWrite(advance(job, CancelRequested(T0)))])
+    await stores.batches.add(make_batch(state=BatchState.SETTLED, settled_at=T0))
+    later = T0.replace(year=2027)
+
+    assert await stores.jobs.prune(finalized_before=later, limit=9) == 1
+    assert await stores.batches.prune(settled_before=later, limit=9) == 1
+
+    with sqlite3.connect(path) as direct:
+        for table in ("jobs", "batches", "owners", "deliveries", "payloads"):
+            assert direct.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
+    direct.close()
