@@ -41,6 +41,8 @@ class Item:
     """One line of a batch."""
 
     seq: int
+    """Unique within the batch; among items of the same `affinity` in their order."""
+
     job_id: JobId
     attempt: int
     body_bytes: int
@@ -90,7 +92,7 @@ class BatchStore(Protocol):
         A job becomes an item with its attempt raised by one. Jobs that are not
         ready by `ready_at` stay. Repeat until `complete`; a repeat after a crash
         goes on where it stopped. A job that alone is above a limit is taken only
-        into an empty batch.
+        into an empty batch. A batch that is not `FILLING` takes none.
         """
         ...
 

@@ -109,7 +109,11 @@ class JobStore(Protocol):
 
         All are written at one moment, with their results. A job that is written
         as `QUEUED` is queued under its key from `not_before` on; one written in
-        any other state leaves the queue. A `CANCELLED` job's payload is erased.
+        any other state leaves the queue. A `CANCELLED` job's payload is erased, and
+        no repeat claims it any more.
+
+        Give about 100 at once: that holds the store for some milliseconds, in which
+        nobody else writes.
 
         Returns the IDs that were refused, because someone else had changed them
         or they are gone. A refusal is a lost race and not an error.
@@ -131,7 +135,11 @@ class JobStore(Protocol):
     async def list_jobs(
         self, owner: OwnerId, where: JobFilter, *, after: JobId | None, limit: int
     ) -> Sequence[Job]:
-        """Return up to `limit` jobs of `owner`, newest first, older than `after`."""
+        """Return up to `limit` jobs of `owner`, newest first, older than `after`.
+
+        Raises:
+            JobNotFoundError: if `after` is none of the owner's jobs, or gone.
+        """
         ...
 
     async def erase(self, job_id: JobId) -> None:
@@ -255,5 +263,10 @@ class CredentialStore(Protocol):
         ...
 
     async def forget_unused(self, *, limit: int) -> int:
-        """Erase up to `limit` credentials that no pending job or open batch needs."""
+        """Erase up to `limit` credentials that nothing needs, and needed at the last call.
+
+        A pending job and an open batch need all of their owner's credentials at that
+        upstream. One that was remembered since the last call stays for one call more:
+        the job that it was remembered for may be just on its way.
+        """
         ...
