@@ -44,6 +44,11 @@ def test_a_deadline_is_a_duration_or_a_time():
     )
 
 
+def test_thirty_days_are_not_too_far():
+    assert read_deadline("30d", NOW) == LONGEST_DEADLINE
+    assert read_deadline("2026-12-23T12:00:00Z", NOW) == NOW + LONGEST_DEADLINE
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -264,6 +264,14 @@ def test_the_first_match_wins():
     assert names(rule_set(b, a).opinion(make_facts())) == ("b", None)
 
 
+def test_of_two_rules_in_shadow_mode_the_first_is_told():
+    a, b = ({"name": name, "then": "defer", "mode": "shadow"} for name in "ab")
+    live = {"name": "c", "then": "interactive"}
+
+    assert names(rule_set(a, b).opinion(make_facts())) == (None, "a")
+    assert names(rule_set(a, b, live).opinion(make_facts())) == ("c", "a")
+
+
 def test_a_rule_that_defers_says_how():
     tags = {"by": "rule"}
     rules = rule_set(
