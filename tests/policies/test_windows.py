@@ -127,3 +127,12 @@ def test_a_zone_that_does_not_exist_is_refused(text):
 
 def test_a_window_reads_as_it_is_written():
     assert str(Window(NIGHT, parse_days("sat-sun"), BERLIN)) == "20:00-06:00 Europe/Berlin, sat sun"
+
+
+def test_a_span_within_a_day_begins_with_its_start_and_ends_before_its_end():
+    office = Window(parse_span("09:00-17:00"))
+    times = [(8, 59), (9, 0), (16, 59), (17, 0)]
+
+    found = [office.contains(datetime(2026, 11, 23, *time, tzinfo=UTC)) for time in times]
+
+    assert found == [False, True, True, False]
