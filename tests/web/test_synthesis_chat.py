@@ -283,6 +283,13 @@ def test_the_number_of_chunks_is_bounded_however_long_the_text_is():
     assert len(chunks(completion(choice(content="x" * 2_000_000)))) < 150
 
 
+def test_what_is_unknown_of_the_whole_is_told_once():
+    found = chunks(completion(choice(content="x"), provider="p", system_fingerprint="fp"))
+
+    assert [chunk.get("provider") for chunk in found] == ["p"] + [None] * (len(found) - 1)
+    assert {chunk["system_fingerprint"] for chunk in found} == {"fp"}
+
+
 def test_a_completion_without_choices_is_a_stream_of_its_head():
     assert chunks(completion(provider="p")) == [
         {**completion(provider="p"), "object": "chat.completion.chunk", "usage": None}

@@ -216,7 +216,7 @@ def test_a_plain_loop_sees_the_whole_life_of_a_message():
     ]
     assert played[0].response.status == "in_progress"
     assert (played[0].response.output, played[0].response.completed_at) == ([], None)
-    assert played[2].item.content == []
+    assert (played[2].item.content, played[2].item.status) == ([], "in_progress")
     assert played[-1].response.output_text == "Hello there."
 
 
