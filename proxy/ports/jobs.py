@@ -112,8 +112,8 @@ class JobStore(Protocol):
         any other state leaves the queue. A `CANCELLED` job's payload is erased, and
         no repeat claims it any more.
 
-        Give about 100 at once: that holds the store for some milliseconds, in which
-        nobody else writes.
+        Give each job once, and about 100 of them: that holds the store for some
+        milliseconds, in which nobody else writes.
 
         Returns the IDs that were refused, because someone else had changed them
         or they are gone. A refusal is a lost race and not an error.

@@ -107,6 +107,7 @@ async def test_of_two_writers_the_second_is_refused(stores):
 
     assert await stores.batches.replace(one)
     assert not await stores.batches.replace(two)
+    assert not await stores.batches.replace(replace(batch, version=3))
     assert not await stores.batches.replace(replace(make_batch(), version=1))
 
     assert await stores.batches.get(batch.id) == one

@@ -1,6 +1,7 @@
 """What every `JobStore` must do."""
 
 import asyncio
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -209,6 +210,27 @@ async def test_of_two_writers_the_second_is_refused(stores):
     assert await stores.jobs.replace_many([JobWrite(escalated)]) == {job.id}
 
     assert await stores.jobs.get(job.id) == cancelled
+
+
+async def test_a_write_that_skips_a_version_is_refused(stores):
+    job = await accepted(stores)
+
+    assert not await write(stores, replace(job, version=2))
+    assert not await write(stores, job)
+
+    assert await stores.jobs.get(job.id) == job
+
+
+async def test_more_jobs_than_fit_in_one_statement_are_written_at_one_moment(stores):
+    jobs = [await accepted(stores) for _ in range(230)]
+    afters = [advance(job, Succeeded(0, T0, OK)) for job in jobs]
+
+    refused = await stores.jobs.replace_many([JobWrite(after, ANSWER) for after in afters])
+
+    assert refused == frozenset()
+    assert await stores.jobs.get_many([job.id for job in jobs]) == afters
+    assert await stores.jobs.result(jobs[-1].id) == ANSWER
+    assert await stores.jobs.replace_many([]) == frozenset()
 
 
 async def test_of_many_writers_at_once_one_wins(stores):
@@ -493,6 +515,21 @@ async def test_an_erased_job_leaves_its_batch_what_settlement_needs(stores):
 
     await stores.batches.drop_items(batch_id)
     assert await stores.batches.issued(batch_id, names) == frozenset()
+
+
+async def test_an_erased_job_of_two_batches_is_kept_until_both_are_settled(stores):
+    job = await accepted(stores)
+    first = await claim(stores)
+    released = advance(await stores.jobs.get(job.id), Released(1, "lost"))
+    assert await write(stores, released)
+    second = await claim(stores)
+    await finished(stores, await stores.jobs.get(job.id))
+    await stores.jobs.erase(job.id)
+
+    await stores.batches.drop_items(first)
+
+    assert await stores.batches.issued(first, [(job.id, 1)]) == frozenset()
+    assert await stores.batches.issued(second, [(job.id, 2)]) == {(job.id, 2)}
 
 
 async def test_erasing_again_or_what_never_was_does_nothing(stores):

@@ -138,6 +138,7 @@ class MemoryJobStore:
         return [await self.get(job_id) for job_id in job_ids if job_id in self._memory.records]
 
     async def replace_many(self, writes: Sequence[JobWrite]) -> frozenset[JobId]:
+        assert len({write.after.id for write in writes}) == len(writes)
         return frozenset(write.after.id for write in writes if not self._replace(write))
 
     def _replace(self, write: JobWrite) -> bool:

@@ -42,10 +42,11 @@ INSERT_ROWS: Final = 64
 
 
 class Insert:
-    """An `INSERT` of one row, which can be executed for the rows of many callers at once."""
+    """An `INSERT` of one row, which can be executed for many rows at once."""
 
-    def __init__(self, table: str, columns: int) -> None:
-        self._head = f"INSERT INTO {table} VALUES "  # noqa: S608 - our own names
+    def __init__(self, table: str, columns: int, *, replace: bool = False) -> None:
+        verb = "INSERT OR REPLACE" if replace else "INSERT"
+        self._head = f"{verb} INTO {table} VALUES "
         self._row = f"({', '.join('?' * columns)})"
         self.single = self.of(1)
 

@@ -1,24 +1,24 @@
 """Job records, payloads and results."""
 
 import asyncio
+import json
 import sqlite3
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Final
 
 from proxy.core.errors import JobNotFoundError
 from proxy.core.ids import JobId, OwnerId
-from proxy.core.job import TERMINAL, Job, JobState
+from proxy.core.job import TERMINAL, Job
 from proxy.core.repeats import Answered
 from proxy.ports.jobs import Acceptance, JobFilter, JobWrite, NewJob, Pending, Result
 from proxy.stores.codec import decode_job, encode_job, encode_key, to_micros
 from proxy.stores.sqlite.database import Database, Insert, Row
 from proxy.stores.sqlite.erase import as_blob, erase_job
 from proxy.stores.sqlite.listing import Listing
-from proxy.stores.sqlite.queue import dequeue, enqueue, queue_row, ready
+from proxy.stores.sqlite.queue import queue_row, ready
+from proxy.stores.sqlite.replace import EncodedWrite, replace_many
 from proxy.stores.vault import Vault
 
 SEAL_INLINE_BYTES: Final = 65_536
@@ -30,22 +30,12 @@ PRUNE_CHUNK: Final = 50
 _ACCEPTING: Final = Insert("accepting", columns=20)
 
 _SELECT: Final = """
-    SELECT jobs.record, batches.id FROM jobs
+    SELECT jobs.id, jobs.record, batches.id FROM json_each(?) AS wanted
+    CROSS JOIN jobs ON jobs.id = wanted.value AND jobs.state <> 'erased'
     LEFT JOIN items ON items.job = jobs.num AND items.attempt = jobs.attempt + 1
         AND jobs.state = 'queued'
     LEFT JOIN batches ON batches.num = items.batch
-    WHERE jobs.id = ? AND jobs.state <> 'erased'
 """
-
-
-@dataclass(frozen=True, slots=True)
-class _Write:
-    """A write with everything encoded, so that the transaction is short."""
-
-    after: Job
-    record: str
-    result: Result | None
-    sealed: bytes
 
 
 class SqliteJobStore:
@@ -78,10 +68,10 @@ class SqliteJobStore:
             for write in writes
         ]
         encoded = [
-            _Write(write.after, encode_job(write.after), write.result, sealed)
+            EncodedWrite(write.after, encode_job(write.after), write.result, sealed)
             for write, sealed in zip(writes, await self._seal(bodies), strict=True)
         ]
-        return await self._database.write(partial(_replace_many, writes=encoded))
+        return await self._database.write(partial(replace_many, writes=encoded))
 
     async def body(self, job_id: JobId) -> bytes:
         body = await self._database.read(partial(_body, vault=self._vault, job_id=job_id))
@@ -141,13 +131,13 @@ def _answer(job_id: JobId) -> str:
 
 
 def _find(connection: sqlite3.Connection, job_id: JobId) -> Job | None:
-    row = connection.execute(_SELECT, (job_id,)).fetchone()
-    return decode_job(*row) if row else None
+    found = _find_many(connection, [job_id])
+    return found[0] if found else None
 
 
 def _find_many(connection: sqlite3.Connection, job_ids: Sequence[JobId]) -> list[Job]:
-    found = (_find(connection, job_id) for job_id in job_ids)
-    return [job for job in found if job is not None]
+    rows = {row[0]: row[1:] for row in connection.execute(_SELECT, (json.dumps(job_ids),))}
+    return [decode_job(*rows[job_id]) for job_id in job_ids if job_id in rows]
 
 
 def _accepting_row(new: NewJob, sealed: bytes) -> Row:
@@ -197,91 +187,6 @@ def _accept(connection: sqlite3.Connection, new: NewJob, row: Row) -> Acceptance
         ],
     )
     return Acceptance(job, created=True)
-
-
-def _replace_many(connection: sqlite3.Connection, writes: Sequence[_Write]) -> frozenset[JobId]:
-    refused: set[JobId] = set()
-    ended: list[Job] = []
-    for write in writes:
-        before = _versions(connection, write.after.id)
-        if before is None or before.version != write.after.version - 1:
-            refused.add(write.after.id)
-            continue
-        _replace(connection, before, write)
-        if write.after.state.is_terminal and before.state not in TERMINAL:
-            ended.append(write.after)
-    _uncount_pending(connection, ended)
-    return frozenset(refused)
-
-
-@dataclass(frozen=True, slots=True)
-class _Versions:
-    """What is stored of a job, less the record, which is long to read."""
-
-    number: int
-    state: str
-    version: int
-    """As `get` reports it."""
-
-    is_claimed: bool
-
-
-def _versions(connection: sqlite3.Connection, job_id: JobId) -> _Versions | None:
-    row = connection.execute(
-        "SELECT jobs.num, jobs.state, jobs.version, items.batch IS NOT NULL FROM jobs"
-        " LEFT JOIN items ON items.job = jobs.num AND items.attempt = jobs.attempt + 1"
-        " AND jobs.state = 'queued' WHERE jobs.id = ? AND jobs.state <> 'erased'",
-        (job_id,),
-    ).fetchone()
-    if row is None:
-        return None
-    number, state, version, is_claimed = row
-    return _Versions(number, state, version + is_claimed, bool(is_claimed))
-
-
-def _replace(connection: sqlite3.Connection, before: _Versions, write: _Write) -> None:
-    after, number = write.after, before.number
-    if before.state == JobState.QUEUED and not before.is_claimed:
-        queued = _find(connection, after.id)
-        assert queued is not None
-        dequeue(connection, number, queued)
-    connection.execute(
-        "UPDATE jobs SET state = ?, attempt = ?, version = ?, finalized = ?, record = ?"
-        " WHERE num = ?",
-        (
-            after.state,
-            after.attempt,
-            after.version,
-            to_micros(after.finalized_at) if after.finalized_at else None,
-            write.record,
-            number,
-        ),
-    )
-    if after.state is JobState.QUEUED:
-        enqueue(connection, number, after)
-    if after.state is JobState.CANCELLED:
-        connection.execute("DELETE FROM payloads WHERE job = ?", (number,))
-        connection.execute("DELETE FROM deliveries WHERE job = ?", (number,))
-    _keep_result(connection, number, write)
-
-
-def _uncount_pending(connection: sqlite3.Connection, ended: Sequence[Job]) -> None:
-    # Once for each owner: the results of a batch are nearly always one owner's.
-    for owner, count in Counter(job.owner for job in ended).items():
-        size = sum(job.body_bytes for job in ended if job.owner == owner)
-        connection.execute(
-            "UPDATE owners SET jobs = jobs - ?, bytes = bytes - ? WHERE owner = ?",
-            (count, size, owner),
-        )
-
-
-def _keep_result(connection: sqlite3.Connection, number: int, write: _Write) -> None:
-    result = write.result
-    if result is not None:
-        connection.execute(
-            "INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?)",
-            (number, result.status_code, result.content_type, result.request_id, write.sealed),
-        )
 
 
 def _body(connection: sqlite3.Connection, vault: Vault, job_id: JobId) -> bytes | None:

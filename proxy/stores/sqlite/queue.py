@@ -25,9 +25,9 @@ _BY_DEADLINE: Final = """
 
 _HEADS: Final = """
     SELECT key, count, bytes, tokens, held, small,
-        (SELECT min(ready) FROM queue WHERE queue.key = keys.id),
-        (SELECT max(ready) FROM queue WHERE queue.key = keys.id),
-        (SELECT min(deadline) FROM queue INDEXED BY queue_deadlines WHERE queue.key = keys.id),
+        (SELECT ready FROM queue WHERE queue.key = keys.id ORDER BY ready LIMIT 1),
+        (SELECT ready FROM queue WHERE queue.key = keys.id ORDER BY ready DESC LIMIT 1),
+        (SELECT deadline FROM queue WHERE queue.key = keys.id ORDER BY deadline LIMIT 1),
         EXISTS (SELECT 1 FROM credentials
             WHERE credentials.id = keys.credential AND paused IS NOT NULL)
     FROM keys WHERE count > 0

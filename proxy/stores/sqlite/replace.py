@@ -1,0 +1,161 @@
+"""Writing many jobs at one moment.
+
+A group of results is the most that is ever written at once. It takes a handful of
+statements, however many jobs there are: see `Database.insert` for why that counts.
+"""
+
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Final
+
+from proxy.core.ids import JobId
+from proxy.core.job import TERMINAL, Job, JobState
+from proxy.ports.jobs import Result
+from proxy.stores.codec import decode_job, to_micros
+from proxy.stores.sqlite.database import Insert, Row
+from proxy.stores.sqlite.queue import dequeue, enqueue
+
+CHUNK: Final = 100
+
+_VERSIONS: Final = """
+    SELECT jobs.id, jobs.num, jobs.state, jobs.version, items.batch IS NOT NULL
+    FROM json_each(?) AS wanted
+    CROSS JOIN jobs ON jobs.id = wanted.value AND jobs.state <> 'erased'
+    LEFT JOIN items ON items.job = jobs.num AND items.attempt = jobs.attempt + 1
+        AND jobs.state = 'queued'
+"""
+
+_COLUMNS: Final = 6
+_UPDATE: Final = """
+    WITH after (num, state, attempt, version, finalized, record) AS (VALUES {rows})
+    UPDATE jobs SET state = after.state, attempt = after.attempt, version = after.version,
+        finalized = after.finalized, record = after.record
+    FROM after WHERE jobs.num = after.num
+"""
+
+_RESULTS: Final = Insert("results", columns=5, replace=True)
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedWrite:
+    """A write with everything encoded, so that the transaction is short."""
+
+    after: Job
+    record: str
+    result: Result | None
+    sealed: bytes
+    """The result's body."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """What is stored of a job, less the record, which is long to read."""
+
+    number: int
+    state: str
+    version: int
+    """As `get` reports it."""
+
+    is_claimed: bool
+
+
+def replace_many(
+    connection: sqlite3.Connection, writes: Sequence[EncodedWrite]
+) -> frozenset[JobId]:
+    """Write all whose version is next; return the IDs of the others."""
+    stored = _stored(connection, [write.after.id for write in writes])
+    assert len({write.after.id for write in writes}) == len(writes), "a job is written once"
+    accepted = [
+        (stored[write.after.id], write)
+        for write in writes
+        if write.after.id in stored and stored[write.after.id].version == write.after.version - 1
+    ]
+    for before, write in accepted:
+        if before.state == JobState.QUEUED and not before.is_claimed:
+            _dequeue(connection, before.number)
+        if write.after.state is JobState.QUEUED:
+            enqueue(connection, before.number, write.after)
+        if write.after.state is JobState.CANCELLED:
+            connection.execute("DELETE FROM payloads WHERE job = ?", (before.number,))
+            connection.execute("DELETE FROM deliveries WHERE job = ?", (before.number,))
+    _write_records(connection, accepted)
+    _write_results(connection, accepted)
+    _uncount_pending(
+        connection,
+        [
+            write.after
+            for before, write in accepted
+            if write.after.state.is_terminal and before.state not in TERMINAL
+        ],
+    )
+    return frozenset(write.after.id for write in writes) - {write.after.id for _, write in accepted}
+
+
+def _stored(connection: sqlite3.Connection, job_ids: Sequence[JobId]) -> dict[str, _Stored]:
+    return {
+        job_id: _Stored(number, state, version + is_claimed, bool(is_claimed))
+        for job_id, number, state, version, is_claimed in connection.execute(
+            _VERSIONS, (json.dumps(job_ids),)
+        )
+    }
+
+
+def _dequeue(connection: sqlite3.Connection, number: int) -> None:
+    (record,) = connection.execute("SELECT record FROM jobs WHERE num = ?", (number,)).fetchone()
+    dequeue(connection, number, decode_job(record))
+
+
+def _write_records(
+    connection: sqlite3.Connection, accepted: Sequence[tuple[_Stored, EncodedWrite]]
+) -> None:
+    rows: list[Row] = [
+        (
+            before.number,
+            write.after.state,
+            write.after.attempt,
+            write.after.version,
+            to_micros(write.after.finalized_at) if write.after.finalized_at else None,
+            write.record,
+        )
+        for before, write in accepted
+    ]
+    row = f"({', '.join('?' * _COLUMNS)})"
+    for chunk in _chunks(rows):
+        update = _UPDATE.format(rows=", ".join([row] * len(chunk)))
+        connection.execute(update, tuple(chain.from_iterable(chunk)))
+
+
+def _write_results(
+    connection: sqlite3.Connection, accepted: Sequence[tuple[_Stored, EncodedWrite]]
+) -> None:
+    rows: list[Row] = [
+        (
+            before.number,
+            write.result.status_code,
+            write.result.content_type,
+            write.result.request_id,
+            write.sealed,
+        )
+        for before, write in accepted
+        if write.result is not None
+    ]
+    for chunk in _chunks(rows):
+        connection.execute(_RESULTS.of(len(chunk)), tuple(chain.from_iterable(chunk)))
+
+
+def _chunks(rows: Sequence[Row]) -> Iterable[Sequence[Row]]:
+    return (rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK))
+
+
+def _uncount_pending(connection: sqlite3.Connection, ended: Sequence[Job]) -> None:
+    # Once for each owner: the results of a batch are nearly always one owner's.
+    for owner, count in Counter(job.owner for job in ended).items():
+        size = sum(job.body_bytes for job in ended if job.owner == owner)
+        connection.execute(
+            "UPDATE owners SET jobs = jobs - ?, bytes = bytes - ? WHERE owner = ?",
+            (count, size, owner),
+        )
