@@ -289,7 +289,7 @@ class Job:
     finalized_at: datetime | None = None
     outcome: Outcome | None = None
     answered_by: int | None = None
-    """The attempt whose result this is: reading it again is no second purchase."""
+    """The attempt that succeeded: reading its result again is no second purchase."""
 
     version: int = 0
     """Raised by one at each write; a store refuses a write to an older one."""
@@ -340,7 +340,7 @@ def _apply(moved: Job, event: JobEvent) -> Job:
                 failures=moved.failures + (not event.uncharged),
                 possible_doubles=moved.possible_doubles + event.possible_double,
             )
-        case Succeeded() | Failed():
+        case Succeeded():
             return replace(
                 moved,
                 finalized_at=event.at,
@@ -348,9 +348,13 @@ def _apply(moved: Job, event: JobEvent) -> Job:
                 answered_by=event.attempt,
                 holder=None,
             )
+        case Failed():
+            # Not `answered_by`: a job that was given up may be answered after all,
+            # by this very attempt, and that was bought for nothing.
+            return replace(moved, finalized_at=event.at, outcome=event.outcome, holder=None)
         case DeadlinePassed() | CancelRequested():
             return replace(moved, finalized_at=event.at, holder=None)
-        case _:
+        case _:  # pragma: no cover
             assert_never(event)
 
 
