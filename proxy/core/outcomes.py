@@ -12,7 +12,7 @@ from typing import Final
 from proxy.core.batch import Batch
 from proxy.core.errors import CREDENTIAL_CODES
 from proxy.core.job import Failed, Job, Outcome, Released, Succeeded
-from proxy.core.lanes import Lane, LaneChoice, LaneFacts, choose_lane
+from proxy.core.lanes import Lane, LaneChoice, LaneFacts, cancel_at, choose_lane
 from proxy.core.ledger import usage_of
 
 
@@ -128,6 +128,10 @@ UNBATCHABLE_CODES: Final = frozenset({"model_not_found", "unsupported_model"})
 TOO_MANY_TOKENS: Final = "token_limit_exceeded"
 """Why a whole batch is refused of which every job only has to wait."""
 
+TOO_LATE: Final = "too late for a batch"
+"""Why a batch is dissolved whose remainder could not be called directly in time."""
+
+_BY_TIME: Final = LaneChoice(Lane.INTERACTIVE, "the deadline is too near for a batch so large")
 _BY_LINE: Final = LaneChoice(Lane.INTERACTIVE, "its line failed the validation of a batch")
 _BY_MODEL: Final = LaneChoice(Lane.INTERACTIVE, "the provider does not batch this model")
 
@@ -145,6 +149,10 @@ def after_batch(
         return Released(attempt, reason, onto=_BY_LINE)
     if batch.error_code in UNBATCHABLE_CODES:
         return Released(attempt, reason, onto=_BY_MODEL, uncharged=True)
+    if batch.end_reason == TOO_LATE and now >= cancel_at(job.deadline, batch.count, facts.times):
+        # Only the jobs because of which it was too late: with them, the next batch
+        # would be too late again; without them, the others make one.
+        return Released(attempt, reason, onto=_BY_TIME, uncharged=True)
     silent = batch.provider_batch_id is not None and batch.error_code is None
     # A refusal that is not understood must not send the same jobs round forever.
     strange = batch.error_code is not None and batch.error_code not in (

@@ -43,6 +43,7 @@ from proxy.core.errors import (
 )
 from proxy.core.ids import BatchId, custom_id
 from proxy.core.lanes import LaneTimes, cancel_at
+from proxy.core.outcomes import TOO_LATE
 from proxy.core.plan import PollPace
 from proxy.ports.jobs import Credential
 from proxy.ports.provider import Provider, ProviderBatch, Submission
@@ -129,7 +130,7 @@ class Submitter:
         if credential is None:
             return await self._dissolve(batch, "its credential is paused")
         if self._is_too_late(batch):
-            return await self._dissolve(batch, "too late for a batch")
+            return await self._dissolve(batch, TOO_LATE)
         started = advance(batch, SubmissionStarted(self._on.leases.instance))
         if not await self._on.batches.replace(started):
             return batch
