@@ -23,7 +23,7 @@ anything is sent again.
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import Final, assert_never
+from typing import Final
 
 from proxy.core.ids import BatchId, InstanceId
 from proxy.core.job import STALE, InvalidTransitionError, Stale
@@ -91,6 +91,9 @@ class Batch:
     twins: tuple[str, ...] = ()
     """Provider batches with our ID beside the one above: cancelled, but read."""
 
+    twins_read: tuple[str, ...] = ()
+    """Those of them that are read: once, since reading counts what was bought twice."""
+
     submitted_at: datetime | None = None
     window_ends_at: datetime | None = None
     next_at: datetime | None = None
@@ -99,6 +102,9 @@ class Batch:
     polls: int = 0
     missing_since: datetime | None = None
     """Since when the provider answers 404."""
+
+    refused_since: datetime | None = None
+    """Since when no credential of the owner is let in to ask for it."""
 
     output_file_ids: tuple[str, ...] = ()
     ended_at: datetime | None = None
@@ -230,6 +236,13 @@ class TwinFound:
 
 
 @dataclass(frozen=True, slots=True)
+class TwinRead:
+    """Every result of a twin is read, or gone for good."""
+
+    provider_batch_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class BatchEnded:
     """Terminal at the provider, in whatever way."""
 
@@ -243,9 +256,13 @@ class BatchEnded:
 
 @dataclass(frozen=True, slots=True)
 class Delayed:
-    """The provider could not be asked, or has not everything yet; again at `next_at`."""
+    """The provider could not be asked, or has not everything yet; again at `next_at`.
+
+    `refused_at` is set if every credential that might ask was refused.
+    """
 
     next_at: datetime
+    refused_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +294,7 @@ BatchEvent = (
     | Missing
     | Vanished
     | TwinFound
+    | TwinRead
     | BatchEnded
     | Delayed
     | Harvested
@@ -284,6 +302,11 @@ BatchEvent = (
 )
 
 _S: Final = BatchState
+
+# What an instance that stood still heard before the end.
+_LATE_NEWS: Final[dict[type[BatchEvent], BatchState | Stale]] = dict.fromkeys(
+    (BatchEnded, Polled, Missing, Vanished, CancelStarted, Created), STALE
+)
 
 TRANSITIONS: Final[dict[BatchState, dict[type[BatchEvent], BatchState | Stale]]] = {
     _S.FILLING: {Sealed: _S.SEALED},
@@ -335,25 +358,24 @@ TRANSITIONS: Final[dict[BatchState, dict[type[BatchEvent], BatchState | Stale]]]
         Vanished: STALE,
         TwinFound: _S.LOST,
         BatchEnded: _S.ENDED,
+        # Adopted, then lost, while the sender stood still with the answer in hand.
+        Created: STALE,
     },
     _S.ENDED: {
         TwinFound: _S.ENDED,
+        TwinRead: _S.ENDED,
         Delayed: _S.ENDED,
         Harvested: _S.ENDED,
         BatchSettled: _S.SETTLED,
-        BatchEnded: STALE,
-        Polled: STALE,
-        CancelStarted: STALE,
-        Created: STALE,
+        **_LATE_NEWS,
     },
     _S.SETTLED: {
         BatchSettled: STALE,
         Delayed: STALE,
         Harvested: STALE,
-        BatchEnded: STALE,
-        Polled: STALE,
         TwinFound: STALE,
-        Created: STALE,
+        TwinRead: STALE,
+        **_LATE_NEWS,
     },
 }
 
@@ -383,25 +405,18 @@ def _apply(moved: Batch, event: BatchEvent) -> Batch:
             if provider_batch_id in (*moved.twins, moved.provider_batch_id):
                 return moved
             return replace(moved, twins=(*moved.twins, provider_batch_id))
-        case (
-            SubmissionStarted()
-            | Uploaded()
-            | CreateStarted()
-            | CreateUnclear()
-            | PutBack()
-            | Created()
-        ):
-            return _apply_submission(moved, event)
+        case TwinRead(provider_batch_id):
+            return replace(moved, twins_read=(*moved.twins_read, provider_batch_id))
         case Rejected() | Dissolved() | BatchEnded():
             return _apply_end(moved, event)
         case Polled() | CancelStarted() | Missing() | Vanished() | Delayed():
             return _apply_poll(moved, event)
         case Harvested(at):
-            return replace(moved, harvested_at=at)
+            return replace(moved, harvested_at=at, refused_since=None)
         case BatchSettled(at):
             return replace(moved, settled_at=at, next_at=None)
         case _:
-            assert_never(event)
+            return _apply_submission(moved, event)
 
 
 def _apply_submission(
@@ -425,7 +440,7 @@ def _apply_submission(
             )
         case PutBack(next_at):
             return replace(moved, next_at=next_at, holder=None, create_started_at=None, searches=0)
-        case Created():
+        case _:
             return replace(
                 moved,
                 provider_batch_id=event.provider_batch_id,
@@ -433,11 +448,12 @@ def _apply_submission(
                 window_ends_at=event.window_ends_at,
                 next_at=event.next_at,
                 holder=None,
+                refused_since=None,
             )
 
 
 def _apply_end(moved: Batch, event: Rejected | Dissolved | BatchEnded) -> Batch:
-    moved = replace(moved, ended_at=event.at, holder=None, next_at=None)
+    moved = replace(moved, ended_at=event.at, holder=None, next_at=None, refused_since=None)
     match event:
         case Rejected(_, code, message):
             return replace(
@@ -449,7 +465,7 @@ def _apply_end(moved: Batch, event: Rejected | Dissolved | BatchEnded) -> Batch:
             )
         case Dissolved(_, reason):
             return replace(moved, end_reason=reason)
-        case BatchEnded():
+        case _:
             return replace(
                 moved,
                 end_reason=event.reason,
@@ -467,9 +483,18 @@ def _apply_poll(
         case Polled(next_at, cancelling):
             state = BatchState.CANCELLING if cancelling else moved.state
             return replace(
-                moved, state=state, next_at=next_at, polls=moved.polls + 1, missing_since=None
+                moved,
+                state=state,
+                next_at=next_at,
+                polls=moved.polls + 1,
+                missing_since=None,
+                refused_since=None,
             )
         case Missing(at, next_at):
-            return replace(moved, next_at=next_at, missing_since=moved.missing_since or at)
-        case CancelStarted(next_at) | Vanished(next_at) | Delayed(next_at):
-            return replace(moved, next_at=next_at)
+            since = moved.missing_since or at
+            return replace(moved, next_at=next_at, missing_since=since, refused_since=None)
+        case Delayed(next_at, refused_at):
+            # Another kind of silence in between says nothing about the credential.
+            return replace(moved, next_at=next_at, refused_since=moved.refused_since or refused_at)
+        case _:
+            return replace(moved, next_at=event.next_at)
