@@ -1,0 +1,72 @@
+"""Whose fault an error is, and what its caller is told."""
+
+import pytest
+
+from proxy.core.errors import (
+    CallerError,
+    ConfigError,
+    CredentialRefusedError,
+    JobNotFoundError,
+    OverloadedError,
+    ProviderBusyError,
+    ProviderError,
+    ProviderRejectedError,
+    ProviderUnavailableError,
+    ProxyError,
+    StoreCorruptError,
+    StoreError,
+    StoreUnavailableError,
+)
+
+# Code, status and whether the same call may pass later are public: callers match on them.
+PUBLIC = [
+    (ProxyError("x"), "proxy_error", 500, False),
+    (CallerError("x"), "invalid_request", 400, False),
+    (OverloadedError("x"), "too_many_jobs", 429, True),
+    (JobNotFoundError("job_1"), "job_not_found", 404, False),
+    (StoreError("x"), "store_error", 503, False),
+    (StoreUnavailableError("x"), "store_unavailable", 503, True),
+    (StoreCorruptError("x"), "store_corrupt", 503, False),
+    (ConfigError("x"), "bad_configuration", 500, False),
+    (ProviderError("x"), "provider_error", 502, False),
+    (ProviderUnavailableError("x"), "provider_unavailable", 502, True),
+    (ProviderBusyError("x"), "provider_busy", 502, True),
+    (ProviderRejectedError("x"), "provider_rejected", 502, False),
+    (CredentialRefusedError("x"), "credential_paused", 502, False),
+]
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "status", "retryable"), PUBLIC, ids=lambda case: type(case).__name__
+)
+def test_every_error_has_its_public_code(error, code, status, retryable) -> None:
+    assert (error.code, error.http_status, error.retryable) == (code, status, retryable)
+    assert error.message == str(error)
+
+
+def test_a_more_specific_code_is_this_errors_alone() -> None:
+    special = CallerError("no", code="bad_header", http_status=422, param="X-Deferrable", hint="h")
+
+    assert (special.code, special.http_status, special.param) == ("bad_header", 422, "X-Deferrable")
+    assert special.hint == "h"
+    assert (CallerError.code, CallerError.http_status) == ("invalid_request", 400)
+
+
+def test_an_overload_says_when_to_come_back() -> None:
+    assert OverloadedError("full").retry_after_s == 30
+    assert OverloadedError("full", retry_after_s=5, code="pool_full").retry_after_s == 5
+
+
+def test_a_missing_job_is_named_and_nothing_more() -> None:
+    assert JobNotFoundError("job_1").message == "no job job_1"
+
+
+def test_a_failed_request_counts_as_sent_unless_the_contrary_is_known() -> None:
+    assert ProviderUnavailableError("timeout").sent
+    assert not ProviderUnavailableError("refused", sent=False).sent
+
+
+def test_a_providers_answer_stays_with_its_error() -> None:
+    error = CredentialRefusedError("no", status_code=401, body=b"{}", retry_after_s=1.5)
+
+    assert (error.status_code, error.body, error.retry_after_s) == (401, b"{}", 1.5)

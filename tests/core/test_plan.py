@@ -1,0 +1,305 @@
+"""What is due, for which queue, and when: decided from one row per batch key."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from proxy.core.batch import BatchState
+from proxy.core.ids import CredentialId
+from proxy.core.lanes import Lane, LaneTimes
+from proxy.core.plan import (
+    Flush,
+    FlushLimits,
+    Head,
+    OpenBatches,
+    PollPace,
+    due_flush,
+    due_reroutes,
+    fair_order,
+    next_poll,
+    open_batches,
+)
+from tests.helpers.factories import CREDENTIAL, T0, make_batch, make_key
+
+LIMITS = FlushLimits(max_requests=1_000, max_bytes=1_000_000)
+TIMES = LaneTimes()
+NOTHING = OpenBatches(0, 0)
+OTHER = CredentialId("credential-2")
+
+
+def head(**changes) -> Head:
+    """Return 20 jobs with a day to go, the oldest of which waits since `T0`."""
+    fields: dict[str, Any] = {
+        "key": make_key(),
+        "count": 20,
+        "body_bytes": 2_000,
+        "tokens": 400,
+        "oldest_at": T0,
+        "newest_at": T0,
+        "nearest_deadline": T0 + timedelta(days=1),
+    }
+    return Head(**(fields | changes))
+
+
+def due(after_s: float = 0, *, under_way=NOTHING, limits=LIMITS, **changes) -> Flush | None:
+    return due_flush(
+        head(**changes), under_way, now=T0 + timedelta(seconds=after_s), limits=limits, times=TIMES
+    )
+
+
+def reason(after_s: float = 0, **changes) -> str | None:
+    flush = due(after_s, **changes)
+    return flush.reason if flush else None
+
+
+def limits(**changes) -> FlushLimits:
+    return FlushLimits(**({"max_requests": 1_000, "max_bytes": 1_000_000} | changes))
+
+
+def test_jobs_wait_for_company_as_long_as_the_linger() -> None:
+    assert reason(59.9) is None
+    assert reason(60) == "linger"
+
+
+def test_a_flush_names_its_key_and_how_much_fits() -> None:
+    flush = due(60)
+
+    assert flush is not None
+    assert (flush.key, flush.max_requests, flush.max_bytes) == (make_key(), 1_000, 1_000_000)
+    assert flush.max_tokens is None
+
+
+@pytest.mark.parametrize(
+    "full", [{"count": 1_000}, {"body_bytes": 1_000_000}, {"count": 2_000_000}]
+)
+def test_a_full_batch_waits_for_nothing(full) -> None:
+    assert reason(0, **full) == "full"
+
+
+def test_a_batch_is_full_of_tokens_too() -> None:
+    bounded = limits(max_tokens=400)
+
+    assert reason(0, limits=bounded) == "full"
+    assert reason(0, limits=bounded, tokens=399) is None
+
+
+@pytest.mark.parametrize("not_due", [{"count": 0}, {"paused": True}])
+def test_an_empty_or_paused_queue_is_never_due(not_due) -> None:
+    assert reason(10_000, **not_due) is None
+
+
+def test_jobs_that_all_pause_are_not_due_before_the_first_is_ready() -> None:
+    ready = T0 + timedelta(hours=1)
+
+    assert reason(3_599, oldest_at=ready, count=5_000) is None
+    assert reason(3_600, oldest_at=ready, count=5_000) == "full"
+
+
+@pytest.mark.parametrize(
+    ("small_batches", "linger_s"), [(0, 60), (1, 120), (2, 240), (3, 480), (4, 900), (50, 900)]
+)
+def test_the_linger_of_a_trickle_doubles_up_to_its_bound(small_batches, linger_s) -> None:
+    trickle = {"count": 9, "small_batches": small_batches}
+
+    assert reason(linger_s - 1, **trickle) is None
+    assert reason(linger_s, **trickle) == "linger"
+
+
+def test_enough_jobs_do_not_wait_for_the_smallness_of_earlier_batches() -> None:
+    assert reason(60, count=10, small_batches=5) == "linger"
+
+
+def test_when_every_caller_is_held_and_none_comes_the_batch_goes() -> None:
+    held = {"count": 3, "held": 3, "newest_at": T0 + timedelta(seconds=5)}
+
+    assert reason(6.9, **held) is None
+    assert reason(7, **held) == "all callers held"
+
+
+def test_one_caller_who_holds_nothing_is_worth_waiting_for_others() -> None:
+    assert reason(30, count=3, held=2) is None
+
+
+def test_a_deadline_that_presses_ends_the_linger_of_a_trickle() -> None:
+    pressing = T0 + TIMES.batch_slack + LIMITS.linger_max
+
+    trickle = {"count": 1, "small_batches": 9}
+    assert reason(2, nearest_deadline=pressing, **trickle) == "deadline"
+    assert reason(2, nearest_deadline=pressing + timedelta(seconds=3), **trickle) is None
+
+
+def test_even_a_pressing_deadline_lets_its_neighbours_arrive() -> None:
+    assert reason(1.9, count=1, nearest_deadline=T0 + TIMES.batch_slack) is None
+
+
+def test_no_more_batches_are_open_than_allowed() -> None:
+    assert reason(60, under_way=OpenBatches(19, 0)) == "linger"
+    assert reason(60, under_way=OpenBatches(20, 0)) is None
+
+
+def test_what_is_enqueued_leaves_only_the_rest_of_the_tokens() -> None:
+    flush = due(60, under_way=OpenBatches(1, 700), limits=limits(max_tokens=1_000))
+
+    assert flush is not None
+    assert flush.max_tokens == 300
+
+
+def test_a_small_rest_of_the_tokens_is_not_worth_a_batch() -> None:
+    bounded = limits(max_tokens=1_000)
+
+    # A tenth of the bound, or all that waits, is worth one.
+    assert reason(60, under_way=OpenBatches(1, 901), limits=bounded) is None
+    assert reason(60, under_way=OpenBatches(1, 900), limits=bounded) == "linger"
+    assert reason(60, under_way=OpenBatches(1, 970), limits=bounded, tokens=30) == "linger"
+    assert reason(60, under_way=OpenBatches(1, 971), limits=bounded, tokens=30) is None
+
+
+def test_with_nothing_under_way_even_an_oversized_job_may_try() -> None:
+    flush = due(60, under_way=OpenBatches(0, 5_000), limits=limits(max_tokens=1_000))
+
+    assert flush is not None
+    assert flush.max_tokens == 1
+
+
+def test_open_batches_are_summed_per_credential_and_model() -> None:
+    batches = [
+        make_batch(state=BatchState.FILLING, tokens=1),
+        make_batch(state=BatchState.IN_PROGRESS, tokens=2),
+        make_batch(state=BatchState.LOST, tokens=4, key=make_key(endpoint="/v1/responses")),
+        make_batch(state=BatchState.ENDED, tokens=8),
+        make_batch(state=BatchState.SETTLED, tokens=16),
+        make_batch(state=BatchState.SEALED, tokens=32, key=make_key(credential=OTHER)),
+        make_batch(state=BatchState.CANCELLING, tokens=64, key=make_key(model="o3")),
+    ]
+
+    assert open_batches(batches) == {
+        (CREDENTIAL, "gpt-4o-mini"): OpenBatches(3, 7),
+        (OTHER, "gpt-4o-mini"): OpenBatches(1, 32),
+        (CREDENTIAL, "o3"): OpenBatches(1, 64),
+    }
+
+
+@pytest.mark.parametrize("flood", [{"count": 200_000}, {"count": 200_000, "paused": True}])
+def test_one_credentials_flood_never_holds_up_anothers_ten(flood) -> None:
+    """Plan as the flusher does: heads in fair order, open batches counted as they grow."""
+    heads = [
+        head(oldest_at=T0 - timedelta(hours=1), key=make_key(model=f"m{n}"), **flood)
+        for n in range(30)
+    ]
+    small = head(key=make_key(credential=OTHER), count=10)
+    under_way = open_batches(make_batch(state=BatchState.IN_PROGRESS) for _ in range(20))
+
+    order = fair_order([*heads, small])
+
+    assert order.index(small) <= 1
+    seen = under_way.get((OTHER, small.key.model), NOTHING)
+    now = T0 + timedelta(seconds=60)
+    assert due_flush(small, seen, now=now, limits=LIMITS, times=TIMES) is not None
+
+
+def test_credentials_take_turns_each_with_its_oldest_first() -> None:
+    def one(credential: str, age: int) -> Head:
+        key = make_key(credential=CredentialId(credential), model=f"m{age}")
+        return head(key=key, oldest_at=T0 - timedelta(minutes=age))
+
+    heads = [one("b", 1), one("a", 7), one("a", 9), one("a", 8), one("b", 5), one("c", 2)]
+
+    order = [(h.key.credential, h.key.model) for h in fair_order(heads)]
+
+    assert order == [("a", "m9"), ("b", "m5"), ("c", "m2"), ("a", "m8"), ("b", "m1"), ("a", "m7")]
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 100)), max_size=20))
+@settings(max_examples=50)
+def test_any_prefix_of_the_order_serves_all_credentials_about_equally(drawn) -> None:
+    heads = [
+        head(key=make_key(credential=CredentialId(name)), oldest_at=T0 - timedelta(minutes=age))
+        for name, age in drawn
+    ]
+    total = {name: sum(one == name for one, _ in drawn) for name in "abcd"}
+
+    order = [str(one.key.credential) for one in fair_order(heads)]
+
+    assert sorted(order) == sorted(name for name, _ in drawn)
+    for end in range(len(order) + 1):
+        served = {name: order[:end].count(name) for name in "abcd"}
+        for name in "abcd":
+            assert served[name] >= min(total[name], max(served.values()) - 1)
+
+
+def test_jobs_whose_slack_no_batch_can_keep_are_called_directly() -> None:
+    now = T0 + timedelta(hours=1)
+    near = head(nearest_deadline=now + TIMES.batch_slack)
+
+    (reroute,) = due_reroutes([near], now=now, times=TIMES)
+
+    assert (reroute.key, reroute.before) == (near.key, now + TIMES.batch_slack)
+    assert reroute.onto.lane is Lane.INTERACTIVE
+    assert reroute.onto.reason == "the deadline came near in the queue"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"nearest_deadline": T0 + TIMES.batch_slack + timedelta(microseconds=1)},
+        {"nearest_deadline": T0, "paused": True},
+        {"nearest_deadline": T0, "key": make_key(lane=Lane.INTERACTIVE)},
+    ],
+)
+def test_jobs_with_time_or_without_another_way_stay_in_their_queue(changes) -> None:
+    assert due_reroutes([head(**changes)], now=T0, times=TIMES) == []
+
+
+PACE = PollPace()
+
+
+def poll(age: timedelta, *, polls: int = 1, jitter: float = 1.0, pace=PACE, urgent=None):
+    batch = make_batch(state=BatchState.IN_PROGRESS, submitted_at=T0, polls=polls)
+    now = T0 + age
+    return next_poll(batch, pace, now=now, jitter=jitter, urgent=urgent) - now
+
+
+def test_the_first_poll_comes_soon() -> None:
+    assert poll(timedelta(0), polls=0) == timedelta(seconds=10)
+    assert poll(timedelta(seconds=29), polls=0) == timedelta(seconds=10)
+    assert poll(timedelta(seconds=30), polls=0) == timedelta(seconds=30)
+    quick = PollPace(interval=timedelta(seconds=1))
+    assert poll(timedelta(0), polls=0, pace=quick) == timedelta(seconds=1)
+
+
+def test_polls_slow_down_with_the_age_of_the_batch() -> None:
+    assert poll(timedelta(minutes=5)) == timedelta(seconds=30)
+    assert poll(timedelta(minutes=40)) == timedelta(minutes=2)
+    assert poll(timedelta(hours=20)) == timedelta(minutes=5)
+
+
+def test_a_batch_that_was_adopted_counts_as_new() -> None:
+    batch = make_batch(state=BatchState.IN_PROGRESS)
+
+    assert next_poll(batch, PACE, now=T0, jitter=1.0) == T0 + PACE.first
+
+
+@given(st.timedeltas(timedelta(0), timedelta(days=2)), st.integers(0, 1_000), st.floats(0.9, 1.1))
+@settings(max_examples=60)
+def test_every_pause_lies_within_its_bounds(age, polls, jitter) -> None:
+    pause = poll(age, polls=polls, jitter=jitter)
+
+    assert PACE.first * jitter <= pause <= PACE.slowest * jitter
+
+
+def test_an_interval_above_the_slowest_pace_is_kept() -> None:
+    pace = PollPace(interval=timedelta(minutes=10))
+
+    assert poll(timedelta(hours=20), pace=pace) == timedelta(minutes=10)
+
+
+@pytest.mark.parametrize(
+    ("urgent_in_s", "pause_s"), [(-1, 30), (0, 30), (1, 1), (29, 29), (31, 30)]
+)
+def test_a_poll_is_never_later_than_what_is_urgent(urgent_in_s, pause_s) -> None:
+    urgent = T0 + timedelta(minutes=5, seconds=urgent_in_s)
+
+    assert poll(timedelta(minutes=5), urgent=urgent) == timedelta(seconds=pause_s)
