@@ -73,10 +73,11 @@ class Answers:
         """Return whether a call that is answered in `wait` may be accepted."""
         return self._holding.has_room()
 
-    async def answer(
-        self, request: web.BaseRequest, job: Job, call: AnsweredCall
-    ) -> web.StreamResponse:
+    async def answer(self, request: web.BaseRequest, job: Job, call: AnsweredCall) -> Sent:
         """Answer the call that made or claimed `job`, and note what became of the answer.
+
+        What is returned says it too. The connection afterwards does not: a caller
+        that has its whole answer may hang up before anybody looks.
 
         The server must cancel its handlers when callers go (aiohttp's
         `handler_cancellation`); the job goes on nevertheless.
@@ -94,7 +95,7 @@ class Answers:
                 # Only now: a repeat may come within milliseconds, and must find the note.
                 if ending is Ending.BROKEN:
                     abort(request)
-        return sent.response
+        return sent
 
     async def _send(self, request: web.BaseRequest, job: Job, call: AnsweredCall) -> Sent:
         family = call.dialect.family

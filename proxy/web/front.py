@@ -42,6 +42,7 @@ from proxy.web.answers import AnsweredCall, Answers
 from proxy.web.bodies import read_body
 from proxy.web.calls import CallRecord, Calls
 from proxy.web.forward import Forwarder
+from proxy.web.held import Ending, Sent
 from proxy.web.jobs import JobsApi, caller_family, is_job_path
 
 _BY_PREFER: Final = "header:prefer"
@@ -345,15 +346,15 @@ class Front:
             prefer_wait_s=hold.total_seconds() if hold is not None else None,
             preference_applied=decision.decided_by == _BY_PREFER and isinstance(decision, Defer),
         )
-        status: int | None = None
+        sent: Sent | None = None
         try:
-            response = await self._answers.answer(call.request, job, answered)
-            status = response.status
-            return response
+            sent = await self._answers.answer(call.request, job, answered)
+            return sent.response
         finally:
-            transport = call.request.transport
-            if transport is None or transport.is_closing():
-                status = None
+            status: int | None = None
+            if sent is not None and sent.ending is not Ending.BROKEN:
+                status = sent.response.status
+            if sent is None or sent.ending is not Ending.DELIVERED:
                 self._repeats.note_broken(job.owner)
             self._calls.deferred(call.record, job, mode=mode, how=how, status=status)
 

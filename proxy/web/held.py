@@ -112,15 +112,20 @@ class Holder:
     ) -> Sent:
         """Hold the connection until `job` has ended, however long that takes.
 
+        With no room for one more the caller is turned away with 429, also the
+        one that claimed its job: a later repeat can claim it again.
+
         A `BROKEN` answer is to be noted first and aborted then, so that a repeat,
         which may come within milliseconds, finds the note.
         """
+        if not job.state.is_terminal and self._holding.is_full:
+            return await self._turn_away(request, job, family, _too_many_held())
         rhythm = self._rhythm(read_timeout_s)
         with self._holding.enter(job.id, is_waiter=True) as hold:
             try:
                 early = await self._early(hold, job, family, for_s=rhythm.first_after_s)
             except DrainingError:
-                return await self._turn_away(request, job, family)
+                return await self._turn_away(request, job, family, _stopping(job))
             if early is not None:
                 return await send(request, framing.early(early))
             return await self._commit(request, job, framing, family=family, every_s=rhythm.every_s)
@@ -154,7 +159,7 @@ class Holder:
             OverloadedError: if no more connections can be held.
         """
         if not job.state.is_terminal and not self._holding.has_room():
-            raise OverloadedError("too many held connections", code="too_many_held")
+            raise _too_many_held()
         wait_s = min(max(wait_s, 0.0), TYPED_HOLD_S)
         rhythm = self._rhythm(read_timeout_s)
         with self._holding.enter(job.id, is_waiter=False) as hold:
@@ -162,7 +167,7 @@ class Holder:
             try:
                 early = await self._early(hold, job, family, for_s=first_after_s)
             except DrainingError:
-                return (await self._turn_away(request, job, family)).response
+                return (await self._turn_away(request, job, family, _stopping(job))).response
             if early is None and wait_s <= first_after_s:
                 early = self._still_pending(job, family)
             if early is not None:
@@ -252,14 +257,12 @@ class Holder:
             if self._clock.monotonic() >= until:
                 return None
 
-    async def _turn_away(self, request: web.BaseRequest, job: Job, family: Family) -> Sent:
-        stopping = ProxyError(
-            f"this instance is stopping; job {job.id} goes on, and the same call claims it",
-            code="draining",
-            http_status=503,
-        )
-        answer = own_answer(error_answer(family, stopping), job, ("Retry-After", "1"))
-        sent = await send(request, answer)
+    async def _turn_away(
+        self, request: web.BaseRequest, job: Job, family: Family, why: ProxyError
+    ) -> Sent:
+        # An overload names its own pause.
+        pause = () if isinstance(why, OverloadedError) else (("Retry-After", "1"),)
+        sent = await send(request, own_answer(error_answer(family, why), job, *pause))
         if sent.ending is Ending.DELIVERED:
             return Sent(sent.response, Ending.TURNED_AWAY)
         return sent
@@ -270,6 +273,18 @@ class Holder:
         )
         pause_s = retry_after_s(job, now=self._clock.now()) or 1
         return own_answer(error_answer(family, pending), job, ("Retry-After", str(pause_s)))
+
+
+def _stopping(job: Job) -> ProxyError:
+    return ProxyError(
+        f"this instance is stopping; job {job.id} goes on, and the same call claims it",
+        code="draining",
+        http_status=503,
+    )
+
+
+def _too_many_held() -> OverloadedError:
+    return OverloadedError("too many held connections", code="too_many_held")
 
 
 async def send(request: web.BaseRequest, answer: FinalAnswer) -> Sent:

@@ -97,9 +97,14 @@ class Holding:
         """How many connections are held now."""
         return len(self._holds)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether no more may be held, for now."""
+        return len(self._holds) >= self._max_held
+
     def has_room(self) -> bool:
         """Return whether one more may be held; to be asked before anything is accepted."""
-        return not self._draining and len(self._holds) < self._max_held
+        return not self._draining and not self.is_full
 
     @contextmanager
     def enter(self, job_id: JobId, *, is_waiter: bool) -> Iterator[Hold]:

@@ -14,6 +14,7 @@ from proxy.core.job import AnswerMode
 from proxy.core.lanes import Lane
 from proxy.services.accept import DeferralSettings
 from proxy.services.accounts import Limits
+from tests.helpers.factories import IdFactory
 from tests.web.house import CHAT, CHAT_BODY, COMPLETION, KEY, MAX_BODY, open_house
 
 
@@ -316,6 +317,19 @@ async def test_a_repeat_is_answered_in_its_own_mode(house):
 
     assert reply.status == 400
     assert job.id in reply.json["error"]["message"]
+
+
+async def test_a_repeat_that_cannot_be_held_finds_its_job_when_it_comes_again():
+    async with open_house(max_held=1) as house:
+        job = await house.abandoned()
+        with house.holding.enter(IdFactory().job(), is_waiter=False):
+            refused = await house.defer("wait")
+        await house.finish(job)
+        again = await house.defer("wait")
+
+    assert (refused.status, refused.json["error"]["code"]) == (429, "too_many_held")
+    assert refused.headers["Retry-After"] == "30"
+    assert (again.status, again.headers["X-Deferrable-Job"]) == (200, job.id)
 
 
 async def test_a_repeat_without_a_tag_is_answered_as_the_call_that_it_repeats(house):
