@@ -179,6 +179,13 @@ def _key_to_list(key: BatchKey) -> list[Any]:
 
 
 def _key_from_list(values: list[Any]) -> BatchKey:
+    lane, upstream, credential, endpoint, model, headers = values
+    return _key(lane, upstream, credential, endpoint, model, _pairs(headers))
+
+
+@lru_cache(maxsize=4096)
+def _key(*values: Any) -> BatchKey:
+    """Return one and the same key for the thousands of jobs that share it."""
     return _KEYS.from_dict(dict(zip(_KEY_FIELDS, values, strict=True)))
 
 

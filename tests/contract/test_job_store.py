@@ -579,6 +579,15 @@ async def test_a_job_stays_pending_through_release_and_retry_and_ends_once(store
     assert await stores.jobs.pending() == {}
 
 
+async def test_a_change_of_an_ended_job_does_not_count_its_end_again(stores):
+    other = await accepted(stores)
+    ended = await finished(stores, await accepted(stores))
+
+    assert await write(stores, replace(ended, last_reason="late news", version=ended.version + 1))
+
+    assert await stores.jobs.pending() == {OWNER: Pending(1, other.body_bytes)}
+
+
 # Pruning
 
 

@@ -259,6 +259,48 @@ async def test_one_write_that_fails_harms_none_of_its_group(stores, tags):
     assert head.count == 7
 
 
+async def test_a_write_that_fails_half_way_leaves_nothing_of_itself(stores):
+    def half(direct: sqlite3.Connection) -> None:
+        direct.execute("INSERT INTO leases VALUES ('half', 'a', ?)", (2**60,))
+        raise ZeroDivisionError
+
+    release, held = await held_writer(stores)
+    writes = asyncio.gather(
+        accepted(stores, tags={"a": "b"}),
+        stores._database.write(half),
+        accepted(stores),
+        return_exceptions=True,
+    )
+    await asyncio.sleep(0)
+    release.set()
+    await held
+    before, failed, after = await writes
+
+    assert isinstance(failed, ZeroDivisionError)
+    assert len(await stores.jobs.get_many([before, after])) == 2
+    assert await stores.leases.holders("half", now=T0) == frozenset()
+
+
+async def test_when_a_whole_group_is_rolled_back_each_of_it_hears_of_it(stores):
+    # As SQLite does by itself for some failures of the disk.
+    release, held = await held_writer(stores)
+    news = [new_job(tags={"a": "b"}) for _ in range(3)]
+    accepts = asyncio.gather(*map(stores.jobs.accept, news), return_exceptions=True)
+    await asyncio.sleep(0)
+    rolled_back = asyncio.get_running_loop().create_task(
+        stores._database.write(lambda direct: direct.execute("ROLLBACK").fetchall())
+    )
+    await asyncio.sleep(0)
+    release.set()
+    outcomes: list[object] = list(await asyncio.gather(held, rolled_back, return_exceptions=True))
+    outcomes += await accepts
+
+    there = await stores.jobs.get_many([new.job.id for new in news])
+    assert isinstance(outcomes[1], StoreError)
+    assert sum(not isinstance(one, BaseException) for one in outcomes[2:]) == len(there)
+    assert await accepted(stores)
+
+
 async def test_a_write_that_is_cancelled_while_it_waits_is_not_done(stores):
     release, held = await held_writer(stores)
     news = [new_job() for _ in range(3)]
