@@ -47,12 +47,16 @@ class Access:
 
     async def pause(self, credential_id: CredentialId, refusal: CredentialRefusedError) -> None:
         """Pause the lane of a credential that the provider refused."""
+        known = await self._credentials.get(credential_id)
         await self._credentials.pause(
             credential_id,
             at=self._clock.now(),
             status=refusal.status_code,
             body=refusal.body,
         )
+        if known is not None and known.paused_at is not None:
+            # Each poll of each of its batches is refused again.
+            return
         self._tally.count("credential_paused", code=refusal.code)
         log.warning(
             "credential.paused",

@@ -26,7 +26,7 @@ from proxy.ports.jobs import Credential
 from proxy.ports.provider import Provider, ProviderBatch, ProviderBatchState
 from proxy.services.access import Access
 from proxy.services.fanout import each
-from proxy.services.ground import Ground, write_batch
+from proxy.services.ground import Ground, is_forsaken, write_batch
 from proxy.services.settle import Settler
 
 log = structlog.get_logger()
@@ -73,7 +73,7 @@ class Collector:
             return batch.next_at is None or batch.next_at <= now
         if batch.state not in _AT_PROVIDER:
             return False
-        return batch.next_at is None or batch.next_at <= now or self._must_cancel(batch, now)
+        return batch.next_at is None or batch.next_at <= now
 
     def _must_cancel(self, batch: Batch, now: datetime) -> bool:
         return (
@@ -110,7 +110,11 @@ class Collector:
             pause = max(pause, timedelta(seconds=exc.retry_after_s))
         batch = await self._on.batches.get(batch_id)
         assert batch is not None
-        return await self._write(batch, Delayed(self._now() + pause * self._jitter()))
+        now = self._now()
+        if refused and await is_forsaken(self._on, batch):
+            return await self._settler.forsake(batch)
+        next_at = self._in_time(batch, now + pause * self._jitter())
+        return await self._write(batch, Delayed(next_at, now if refused else None))
 
     async def _poll(self, batch: Batch, provider: Provider) -> Batch:
         assert batch.provider_batch_id is not None
@@ -164,19 +168,26 @@ class Collector:
                 batch.nearest_deadline, batch.count, self._times
             ):
                 return await self._write(batch, BatchEnded(now, "lost"))
-            return await self._write(batch, Missing(now, now + self._pace.slowest))
+            next_at = self._in_time(batch, now + self._pace.slowest)
+            return await self._write(batch, Missing(now, next_at))
         since = batch.missing_since or now
         if now - since < LOST_AFTER:
-            return await self._write(batch, Missing(now, now + self._pace.interval))
+            next_at = self._in_time(batch, now + self._pace.interval)
+            return await self._write(batch, Missing(now, next_at))
         log.error("batch.lost", batch_id=batch.id, provider_batch_id=batch.provider_batch_id)
         self._on.tally.count("batch_lost", upstream=batch.key.upstream)
-        return await self._write(batch, Vanished(now + self._pace.slowest))
+        return await self._write(batch, Vanished(self._in_time(batch, now + self._pace.slowest)))
 
     def _next_poll(self, batch: Batch) -> datetime:
-        urgent = None
-        if batch.nearest_deadline is not None:
-            urgent = cancel_at(batch.nearest_deadline, batch.count, self._times)
-        return next_poll(batch, self._pace, now=self._now(), jitter=self._jitter(), urgent=urgent)
+        due = next_poll(batch, self._pace, now=self._now(), jitter=self._jitter())
+        return self._in_time(batch, due)
+
+    def _in_time(self, batch: Batch, due: datetime) -> datetime:
+        """Return `due`, or the time to cancel the batch if that comes before."""
+        if batch.nearest_deadline is None:
+            return due
+        urgent = cancel_at(batch.nearest_deadline, batch.count, self._times)
+        return urgent if self._now() < urgent < due else due
 
     async def _write(self, batch: Batch, event: BatchEvent) -> Batch:
         return await write_batch(self._on.batches, batch, event)

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
 
 from proxy.core.batch import Batch, BatchEvent, advance
 from proxy.core.job import Job, JobState
@@ -10,6 +12,12 @@ from proxy.ports.clock import Clock
 from proxy.ports.jobs import CredentialStore, DeliveryStore, JobStore, QueueStore
 from proxy.ports.tally import Tally
 from proxy.services.leases import Leases
+
+FORSAKE_AFTER: Final = timedelta(days=7)
+"""How long a batch of which nobody waits for anything is asked for with refused credentials.
+
+As long as results are kept by default: a key may be mended, but not for their sake.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +58,17 @@ def count_end(ground: Ground, job: Job) -> None:
         ground.tally.count("deadline_missed", cause=cause)
 
 
-def count_doubles(ground: Ground, released: Iterable[Job]) -> None:
-    """Count released jobs whose last attempt may have been computed and paid."""
-    for job in released:
-        if job.possible_doubles:
-            ground.tally.count("possible_double", lane=job.lane.value)
+def count_doubles(ground: Ground, doubtful: Iterable[Job]) -> None:
+    """Count jobs that were released after an attempt that may have been computed and paid."""
+    for job in doubtful:
+        ground.tally.count("possible_double", lane=job.lane.value)
+
+
+async def is_forsaken(ground: Ground, batch: Batch) -> bool:
+    """Return whether no credential is let in for long, and nobody waits for the batch."""
+    since = batch.refused_since
+    if since is None or ground.clock.now() - since < FORSAKE_AFTER:
+        return False
+    async for _ in ground.batches.open_items(batch.id):
+        return False
+    return True

@@ -6,7 +6,7 @@ from typing import Final
 
 import structlog
 
-from proxy.core.batch import Batch, BatchState
+from proxy.core.batch import Batch
 from proxy.core.ids import CredentialId
 from proxy.core.job import DeadlinePassed, Failed, Job, Outcome, Released, advance
 from proxy.core.plan import Head
@@ -43,7 +43,7 @@ class Rescuer:
                 if head.nearest_deadline <= self._now():
                     moved += await self._end_overdue(head)
             for batch in await self._on.batches.live():
-                if _is_overdue(batch, self._now()):
+                if _is_overdue_and_refused(batch, self._now()):
                     moved += await self._end_unreadable(batch)
             await self._probe_paused()
             return moved
@@ -141,9 +141,9 @@ class Rescuer:
         return self._on.clock.now()
 
 
-def _is_overdue(batch: Batch, now: datetime) -> bool:
+def _is_overdue_and_refused(batch: Batch, now: datetime) -> bool:
     return (
-        batch.state not in (BatchState.FILLING, BatchState.SETTLED)
+        batch.refused_since is not None
         and batch.nearest_deadline is not None
         and batch.nearest_deadline <= now
     )

@@ -13,11 +13,14 @@ import structlog
 
 from proxy.core.batch import (
     Batch,
+    BatchEnded,
     BatchEvent,
     BatchSettled,
+    BatchState,
     Delayed,
     Harvested,
     TwinFound,
+    TwinRead,
 )
 from proxy.core.errors import CREDENTIAL_CODES, CredentialRefusedError, ProviderRejectedError
 from proxy.core.ids import CredentialId
@@ -82,13 +85,22 @@ class Settler:
             batch = await self._write(batch, Harvested(self._now()))
         if batch.ambiguous_since is not None:
             batch = await self._sweep(batch, provider)
-        if not await self._read_twins(batch, provider, facts):
+        batch = await self._read_twins(batch, provider, facts)
+        if len(batch.twins_read) < len(batch.twins):
             return await self._later(batch, READ_AGAIN_AFTER)
         sweep_since = batch.ambiguous_since
         if sweep_since is not None and self._now() < sweep_since + SWEEP_FOR:
             return await self._later(batch, SWEEP_EVERY)
         await self._clean_up(batch, provider)
         log.info("batch.settled", batch_id=batch.id, reason=batch.end_reason)
+        return await self._write(batch, BatchSettled(self._now()))
+
+    async def forsake(self, batch: Batch) -> Batch:
+        """Settle a batch unread: no credential may read it and nobody waits for it."""
+        log.error("batch.unread", batch_id=batch.id, reason="no credential is let in")
+        if batch.state is not BatchState.ENDED:
+            batch = await self._write(batch, BatchEnded(self._now(), "unreadable"))
+        await self._on.batches.drop_items(batch.id)
         return await self._write(batch, BatchSettled(self._now()))
 
     async def _read_all(
@@ -171,6 +183,7 @@ class Settler:
     ) -> int:
         attempts = {item.job_id: item.attempt for item in items}
         writes = []
+        doubtful = set()
         for job in await self._on.jobs.get_many(list(attempts)):
             event = after_batch(
                 job,
@@ -183,10 +196,12 @@ class Settler:
             after = advance(job, event)
             if after is not job:
                 writes.append(JobWrite(after))
+            if event.possible_double:
+                doubtful.add(job.id)
         # A refused one was cancelled by its caller at this moment.
         refused = await self._on.jobs.replace_many(writes)
         released = [write.after for write in writes if write.after.id not in refused]
-        count_doubles(self._on, released)
+        count_doubles(self._on, [job for job in released if job.id in doubtful])
         return len(released)
 
     async def _bad_line(self, batch: Batch) -> Item | None:
@@ -218,27 +233,37 @@ class Settler:
 
     async def _read_twins(
         self, batch: Batch, provider: Provider, facts: Callable[[Job], LaneFacts]
-    ) -> bool:
-        """Stop and read every twin; false while one still runs."""
-        done = True
+    ) -> Batch:
+        """Stop and read every twin, once: what it answered was bought twice, and is counted."""
         for twin_id in batch.twins:
-
-            def retrieve(
-                credential: Credential, twin_id: str = twin_id
-            ) -> Awaitable[ProviderBatch]:
-                return provider.retrieve(credential, twin_id)
-
-            def cancel(credential: Credential, twin_id: str = twin_id) -> Awaitable[ProviderBatch]:
-                return provider.cancel(credential, twin_id)
-
-            twin = await self._access.read(batch, retrieve)
-            if twin.state is ProviderBatchState.RUNNING:
-                twin = await self._access.read(batch, cancel)
-            if twin.state is not ProviderBatchState.ENDED:
-                done = False
+            if twin_id in batch.twins_read:
                 continue
-            done &= await self._read_all(batch, provider, twin.output_file_ids, facts, is_twin=True)
-        return done
+            try:
+                done = await self._read_twin(batch, twin_id, provider, facts)
+            except ProviderRejectedError as exc:
+                log.warning("batch.unreadable", batch_id=batch.id, error=str(exc))
+                done = self._has_given_up(batch)
+            if done:
+                batch = await self._write(batch, TwinRead(twin_id))
+        return batch
+
+    async def _read_twin(
+        self, batch: Batch, twin_id: str, provider: Provider, facts: Callable[[Job], LaneFacts]
+    ) -> bool:
+        """Stop a twin and read what it answered; false while it still runs."""
+
+        def retrieve(credential: Credential) -> Awaitable[ProviderBatch]:
+            return provider.retrieve(credential, twin_id)
+
+        def cancel(credential: Credential) -> Awaitable[ProviderBatch]:
+            return provider.cancel(credential, twin_id)
+
+        twin = await self._access.read(batch, retrieve)
+        if twin.state is ProviderBatchState.RUNNING:
+            twin = await self._access.read(batch, cancel)
+        if twin.state is not ProviderBatchState.ENDED:
+            return False
+        return await self._read_all(batch, provider, twin.output_file_ids, facts, is_twin=True)
 
     async def _clean_up(self, batch: Batch, provider: Provider) -> None:
         """Delete our files at the provider, then what we needed to read them."""

@@ -27,6 +27,7 @@ from proxy.core.batch import (
     Created,
     CreateStarted,
     CreateUnclear,
+    Delayed,
     Dissolved,
     PutBack,
     Rejected,
@@ -49,7 +50,7 @@ from proxy.ports.jobs import Credential
 from proxy.ports.provider import Provider, ProviderBatch, Submission
 from proxy.services.access import Access
 from proxy.services.fanout import each
-from proxy.services.ground import Ground, write_batch
+from proxy.services.ground import Ground, is_forsaken, write_batch
 from proxy.services.leases import HeldLease
 
 log = structlog.get_logger()
@@ -131,16 +132,17 @@ class Submitter:
             return await self._dissolve(batch, "its credential is paused")
         if self._is_too_late(batch):
             return await self._dissolve(batch, TOO_LATE)
-        started = advance(batch, SubmissionStarted(self._on.leases.instance))
-        if not await self._on.batches.replace(started):
+        started = await self._step(batch, SubmissionStarted(self._on.leases.instance))
+        if started is None:
             return batch
         try:
             uploaded = await self._upload(started, provider, credential, lease)
-            if uploaded is None:
-                return started
-            return await self._create(uploaded, provider, credential, lease)
         except ProviderError as exc:
-            return await self._refused_before_create(started.id, exc)
+            return await self._upload_failed(started, exc)
+        if uploaded is None:
+            log.warning("lease.lost", name=lease.name)
+            return started
+        return await self._create(uploaded, provider, credential, lease)
 
     def _is_too_late(self, batch: Batch) -> bool:
         return batch.nearest_deadline is not None and self._now() >= cancel_at(
@@ -150,17 +152,17 @@ class Submitter:
     async def _dissolve(self, batch: Batch, reason: str) -> Batch:
         """Give the jobs back to their queue: nothing was bought."""
         log.info("batch.dissolved", batch_id=batch.id, jobs=batch.count, reason=reason)
-        return await self._write(batch, Dissolved(self._now(), reason))
+        return await self._step(batch, Dissolved(self._now(), reason)) or batch
 
     async def _upload(
         self, batch: Batch, provider: Provider, credential: Credential, lease: HeldLease
     ) -> Batch | None:
-        """Leave the input at the provider; nothing if the lease was lost meanwhile."""
+        """Leave the input at the provider; nothing if another instance took over meanwhile."""
         if batch.input_file_id is not None:
             return batch
         submission = await self._submission(batch, provider)
         if submission.count == 0:
-            return await self._write(
+            return await self._step(
                 batch, Rejected(self._now(), "empty", "every job was cancelled")
             )
         file_id = None
@@ -171,7 +173,7 @@ class Submitter:
         if file_id is None:
             return batch
         log.debug("batch.uploaded", batch_id=batch.id, body_bytes=submission.input_bytes)
-        return await self._write(batch, Uploaded(file_id)) if await lease.renew() else None
+        return await self._step(batch, Uploaded(file_id)) if await lease.renew() else None
 
     async def _create(
         self, batch: Batch, provider: Provider, credential: Credential, lease: HeldLease
@@ -179,12 +181,12 @@ class Submitter:
         if batch.state is not BatchState.SUBMITTING:
             return batch
         submission = await self._submission(batch, provider)
-        intent = await self._write(batch, CreateStarted(self._now()))
-        if not lease.is_valid():
+        intent = await self._step(batch, CreateStarted(self._now()))
+        if intent is None or not lease.is_valid():
             # Stopped for longer than our lease: whoever took over will search,
             # find nothing of ours, and submit. Sending now would buy it twice.
             log.warning("lease.lost", name=lease.name)
-            return intent
+            return intent or batch
         try:
             answer = await provider.create(credential, submission, intent.input_file_id)
         except ProviderError as exc:
@@ -198,18 +200,19 @@ class Submitter:
         )
         self._on.tally.count("batch_submitted", upstream=batch.key.upstream)
         event = Created(answer.id, now, answer.window_ends_at, now + self._pace.first)
-        after = await self._write(batch, event)
+        # Whatever another instance made of the batch meanwhile: this one exists.
+        after = await write_batch(self._on.batches, batch, event)
         if after.provider_batch_id != answer.id:
             # Someone else's create was noted first: both exist, ours is the twin.
             self._on.tally.count("batch_twin", upstream=batch.key.upstream)
-            return await self._write(after, TwinFound(answer.id))
+            return await write_batch(self._on.batches, after, TwinFound(answer.id))
         return after
 
     async def _create_failed(self, batch: Batch, exc: ProviderError) -> Batch:
         now = self._now()
         if isinstance(exc, ProviderRejectedError):
             log.warning("batch.rejected", batch_id=batch.id, code=exc.code, error=str(exc))
-            return await self._write(batch, Rejected(now, exc.code, exc.message))
+            return await self._step(batch, Rejected(now, exc.code, exc.message)) or batch
         if isinstance(exc, CredentialRefusedError):
             await self._access.pause(batch.key.credential, exc)
             return await self._put_back(batch, exc)
@@ -217,60 +220,72 @@ class Submitter:
             return await self._put_back(batch, exc)
         log.warning("batch.unclear", batch_id=batch.id, error=str(exc))
         self._on.tally.count("create_unclear", upstream=batch.key.upstream)
-        return await self._write(
-            batch, CreateUnclear(now, now + self._times.search_pause, searched=False)
-        )
+        unclear = CreateUnclear(now, now + self._times.search_pause, searched=False)
+        return await self._step(batch, unclear) or batch
 
-    async def _refused_before_create(self, batch_id: BatchId, exc: ProviderError) -> Batch:
+    async def _upload_failed(self, batch: Batch, exc: ProviderError) -> Batch:
         """Care for a failed upload: it cost nothing and may be done again."""
-        batch = await self._on.batches.get(batch_id)
-        assert batch is not None
         if isinstance(exc, CredentialRefusedError):
             await self._access.pause(batch.key.credential, exc)
         elif isinstance(exc, ProviderRejectedError):
-            log.warning("batch.rejected", batch_id=batch_id, code=exc.code, error=str(exc))
-            return await self._write(batch, Rejected(self._now(), exc.code, exc.message))
+            log.warning("batch.rejected", batch_id=batch.id, code=exc.code, error=str(exc))
+            rejected = Rejected(self._now(), exc.code, exc.message)
+            return await self._step(batch, rejected) or batch
         return await self._put_back(batch, exc)
 
     async def _put_back(self, batch: Batch, exc: ProviderError) -> Batch:
         pause = timedelta(seconds=exc.retry_after_s) if exc.retry_after_s else None
         log.warning("batch.put_back", batch_id=batch.id, code=exc.code, error=str(exc))
         next_at = self._now() + max(pause or timedelta(0), self._times.retry_pause)
-        return await self._write(batch, PutBack(next_at, exc.code))
+        return await self._step(batch, PutBack(next_at, exc.code)) or batch
 
     async def _recover(self, batch: Batch, provider: Provider) -> Batch:
         """Find out whether a begun create happened. Sends nothing that costs."""
         assert batch.create_started_at is not None
         now = self._now()
         patience = self._on.leases.ttl + self._times.create_timeout
-        # The sender itself noted a failed answer: it is not on its way any more.
-        sender_gave_up = batch.ambiguous_since is not None
-        if not sender_gave_up and now < batch.create_started_at + patience:
+        # Without a holder, the sender itself noted that this create failed: it is not
+        # on its way any more. (`ambiguous_since` may be that of an earlier one.)
+        if batch.holder is not None and now < batch.create_started_at + patience:
             return batch
-        found = await self._search(batch, provider)
+        try:
+            found = await self._search(batch, provider)
+        except ProviderError as exc:
+            return await self._unsearched(batch, exc)
         if found:
             log.info("batch.adopted", batch_id=batch.id, provider_batch_id=found[0].id)
             self._on.tally.count("batch_adopted", upstream=batch.key.upstream)
             adopted = await self._created(batch, found[0])
             for twin in found[1:]:
-                adopted = await self._write(adopted, TwinFound(twin.id))
+                adopted = await write_batch(self._on.batches, adopted, TwinFound(twin.id))
             return adopted
-        searched = await self._write(
-            batch, CreateUnclear(now, now + self._times.search_pause, searched=True)
-        )
-        if searched.searches < SEARCHES:
-            return searched
+        in_vain = CreateUnclear(now, now + self._times.search_pause, searched=True)
+        searched = await self._step(batch, in_vain)
+        if searched is None or searched.searches < SEARCHES:
+            return searched or batch
         log.info("batch.absent", batch_id=batch.id, searches=searched.searches)
-        return await self._write(searched, PutBack(now, "proved absent"))
+        return await self._step(searched, PutBack(now, "proved absent")) or searched
+
+    async def _unsearched(self, batch: Batch, exc: ProviderError) -> Batch:
+        """Search again later; until then nothing is known and nothing is sent."""
+        log.warning("batch.unreached", batch_id=batch.id, code=exc.code, error=str(exc))
+        now = self._now()
+        if not isinstance(exc, CredentialRefusedError):
+            return await self._step(batch, Delayed(now + self._times.search_pause)) or batch
+        if await is_forsaken(self._on, batch):
+            return await self._dissolve(batch, "its credential is refused")
+        return await self._step(batch, Delayed(now + self._pace.slowest, refused_at=now)) or batch
 
     async def _search(self, batch: Batch, provider: Provider) -> list[ProviderBatch]:
         assert batch.create_started_at is not None
         begun = min(batch.create_started_at, batch.ambiguous_since or batch.create_started_at)
 
         async def find(credential: Credential) -> list[ProviderBatch]:
-            return list(
-                await provider.find_batches(credential, batch.id, created_after=begun - SKEW)
-            )
+            found = await provider.find_batches(credential, batch.id, created_after=begun - SKEW)
+            if not found and credential.id != batch.key.credential:
+                # The lists of another key's project prove nothing by their silence.
+                raise ProviderRejectedError("not to be seen with this credential")
+            return list(found)
 
         return await self._access.read(batch, find)
 
@@ -305,8 +320,14 @@ class Submitter:
             lines=lines,
         )
 
-    async def _write(self, batch: Batch, event: BatchEvent) -> Batch:
-        return await write_batch(self._on.batches, batch, event)
+    async def _step(self, batch: Batch, event: BatchEvent) -> Batch | None:
+        """Make our own next step durable; nothing if another instance moved the batch.
+
+        Applied on top of what the other one did, a step of ours would send what is
+        sent already, or end what is being bought.
+        """
+        after = advance(batch, event)
+        return after if await self._on.batches.replace(after) else None
 
     def _now(self) -> datetime:
         return self._on.clock.now()

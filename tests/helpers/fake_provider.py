@@ -7,7 +7,7 @@ be lost before or after it was done.
 
 import json
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal
@@ -35,6 +35,7 @@ from proxy.ports.upstream import (
     Tunnel,
     UpstreamRequest,
     UpstreamUnavailableError,
+    Write,
 )
 
 Fault = Literal["lost_before", "lost_after", "busy", "unavailable", "refused", "rejected"]
@@ -42,6 +43,9 @@ Fault = Literal["lost_before", "lost_after", "busy", "unavailable", "refused", "
 
 LineAnswer = Callable[[str, bytes], tuple[int, bytes] | None]
 """From custom ID and body to status and answer; nothing means: no line at all."""
+
+CallAnswers = Callable[[bytes], tuple[int, bytes]]
+"""From the body of a direct call to status and answer. Only a 2xx is billed."""
 
 
 @dataclass(slots=True)
@@ -55,6 +59,8 @@ class FakeBatch:
     results: list[ResultLine] = field(default_factory=list)
     error: tuple[str, int | None] | None = None
     deleted: bool = False
+    ends_at: datetime | None = None
+    """When a cancelled batch will have stopped."""
 
 
 def right_answer(body: bytes) -> bytes:
@@ -82,6 +88,19 @@ class FakeProvider:
         """Validation errors, code and line, of the batches created next."""
         self.stalled = False
         """Whether batches stay in progress past their turnaround."""
+        self.cancel_time = timedelta(0)
+        """How long a cancelled batch goes on."""
+        self.listing_lag = timedelta(0)
+        """How long a new batch is missing from the lists."""
+        self.hidden: set[str] = set()
+        """Batches that the provider says it does not know."""
+        self.projects: dict[str, str] = {}
+        """The project of a token, for tokens that see each other's batches."""
+        self.answer_call: CallAnswers = lambda body: (200, right_answer(body))
+        self.mangle: Callable[[list[ResultLine]], list[ResultLine]] = lambda lines: lines
+        """What the provider makes of its lines before anybody reads them."""
+        self.in_the_middle: dict[str, Callable[[], Awaitable[None]]] = {}
+        """What happens elsewhere while a request is on its way, once."""
 
     def limits(self, endpoint: str) -> BatchLimits:
         return BatchLimits(
@@ -93,6 +112,7 @@ class FakeProvider:
 
     async def upload(self, credential: Credential, submission: Submission) -> str | None:
         self._before("upload", credential)
+        await self._meanwhile("upload")
         content = b"".join([chunk async for chunk in submission.lines()])
         if len(content) != submission.input_bytes:
             raise ProviderUnavailableError("the input changed while it was read")
@@ -113,6 +133,7 @@ class FakeProvider:
         self, credential: Credential, submission: Submission, file_id: str | None
     ) -> ProviderBatch:
         self._before("create", credential)
+        await self._meanwhile("create")
         assert file_id is not None
         if file_id not in self.files:
             raise ProviderRejectedError("no such file", status_code=404)
@@ -140,7 +161,8 @@ class FakeProvider:
             for batch in self.batches.values()
             if batch.ours == batch_id
             and batch.created_at >= created_after
-            and batch.owner_token == _token(credential)
+            and self._sees(credential, batch)
+            and self._clock.now() >= batch.created_at + self.listing_lag
         ]
 
     async def retrieve(self, credential: Credential, provider_batch_id: str) -> ProviderBatch:
@@ -154,8 +176,9 @@ class FakeProvider:
         batch = self._own(credential, provider_batch_id)
         self._progress(batch)
         if batch.status == "in_progress":
-            # Half of it is finished and billed, as providers do.
-            self._finish(batch, "cancelled", executed=len(batch.lines) // 2)
+            batch.status = "cancelling"
+            batch.ends_at = self._clock.now() + self.cancel_time
+            self._progress(batch)
         return self._view(batch)
 
     async def results(
@@ -165,8 +188,9 @@ class FakeProvider:
         batch = self._own(credential, file_id.removeprefix("out-"))
         if batch.deleted:
             raise ProviderRejectedError("no such file", status_code=404)
-        for start in range(0, len(batch.results), 3):
-            yield batch.results[start : start + 3]
+        lines = self.mangle(list(batch.results))
+        for start in range(0, len(lines), 3):
+            yield lines[start : start + 3]
         self._after("results")
 
     async def delete_file(self, credential: Credential, file_id: str) -> None:
@@ -185,6 +209,10 @@ class FakeProvider:
 
     def _progress(self, batch: FakeBatch) -> None:
         age = self._clock.now() - batch.created_at
+        if batch.ends_at is not None and self._clock.now() >= batch.ends_at:
+            batch.ends_at = None
+            # Half of it is finished and billed, as providers do.
+            self._finish(batch, "cancelled", executed=len(batch.lines) // 2)
         if batch.status != "in_progress":
             return
         if age >= self.window:
@@ -212,16 +240,28 @@ class FakeProvider:
 
     def _own(self, credential: Credential, provider_batch_id: str) -> FakeBatch:
         batch = self.batches.get(provider_batch_id)
-        if batch is None or batch.owner_token != _token(credential):
+        if batch is None or batch.id in self.hidden or not self._sees(credential, batch):
             raise ProviderRejectedError("no such batch", status_code=404)
         return batch
 
+    def _sees(self, credential: Credential, batch: FakeBatch) -> bool:
+        mine, its = _token(credential), batch.owner_token
+        return self.projects.get(mine, mine) == self.projects.get(its, its)
+
+    async def _meanwhile(self, operation: str) -> None:
+        happening = self.in_the_middle.pop(operation, None)
+        if happening is not None:
+            await happening()
+
     def _view(self, batch: FakeBatch) -> ProviderBatch:
-        ended = batch.status != "in_progress"
+        state = {
+            "in_progress": ProviderBatchState.RUNNING,
+            "cancelling": ProviderBatchState.CANCELLING,
+        }.get(batch.status, ProviderBatchState.ENDED)
         error = batch.error or (None, None)
         return ProviderBatch(
             id=batch.id,
-            state=ProviderBatchState.ENDED if ended else ProviderBatchState.RUNNING,
+            state=state,
             status=batch.status,
             created_at=batch.created_at,
             window_ends_at=batch.created_at + self.window,
@@ -293,12 +333,14 @@ class FakeUpstreamClient:
         if request.method == "GET":
             return FakeResponse(200, b'{"data":[]}')
         assert isinstance(request.body, bytes)
-        provider.bought[request.body] += 1
+        await provider._meanwhile("call")
+        status, answer = provider.answer_call(request.body)
+        provider.bought[request.body] += 200 <= status < 300
         if fault == "lost_after":
             raise UpstreamUnavailableError(
                 "reset", phase=Phase.FIRST_BYTE, cause="reset", sent=True
             )
-        return FakeResponse(200, right_answer(request.body))
+        return FakeResponse(status, answer)
 
     async def aclose(self) -> None:
         """Do nothing: there are no connections."""
@@ -312,6 +354,8 @@ class FakeResponse:
     at_end = True
     headers: RawHeaders = ((b"content-type", b"application/json"),)
     trailers: RawHeaders = ()
+    framed = False
+    body_bytes = 0
 
     def __init__(self, status: int, body: bytes) -> None:
         self.status = status
@@ -323,6 +367,9 @@ class FakeResponse:
     async def next_chunk(self) -> bytes:
         body, self._body = self._body, b""
         return body
+
+    async def pump(self, write: Write) -> None:
+        raise AssertionError("no answer to a job is relayed")
 
     def tunnel(self) -> Tunnel:
         raise AssertionError("no call of a job is upgraded")

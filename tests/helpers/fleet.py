@@ -12,8 +12,9 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any, cast
 
+from proxy.core.batch import Batch
 from proxy.core.ids import CredentialId, InstanceId, JobId, OwnerId
-from proxy.core.job import CancelRequested, Job, advance
+from proxy.core.job import CancelRequested, Job, JobState, advance
 from proxy.core.lanes import LaneFacts, LaneTimes, choose_lane
 from proxy.core.plan import FlushLimits, PollPace
 from proxy.core.routing import Upstream
@@ -32,6 +33,7 @@ from proxy.services.prune import Pruner
 from proxy.services.rescue import Rescuer
 from proxy.services.settle import Settler
 from proxy.services.submit import Submitter, SubmitTimes
+from proxy.services.tasks import TaskOwner
 from proxy.services.waiters import Waiters
 from tests.helpers.factories import IDS, T0, make_credential, make_job, make_key, new_job
 from tests.helpers.fake_provider import FakeProvider
@@ -105,15 +107,16 @@ class Instance:
             leases=self.leases,
             tally=fleet.tally,
         )
-        access = Access(
+        self.ground = ground
+        self.access = access = Access(
             providers={"openai": port(fleet.provider)},
             credentials=ground.credentials,
             clock=clock,
             tally=fleet.tally,
         )
         upstreams = {"openai": Upstream.parse("openai", "openai", "http://127.0.0.1:1")}
-        waiters = Waiters(jobs=ground.jobs, clock=clock)
-        governor = TokenGovernor()
+        self.waiters = waiters = Waiters(jobs=ground.jobs, clock=clock)
+        self.governor = governor = TokenGovernor()
         pace = PollPace()
         settler = Settler(
             ground,
@@ -122,12 +125,12 @@ class Instance:
             governor=governor,
             times=TIMES,
         )
-        self._make_escalator: Callable[[asyncio.TaskGroup], Escalator] = lambda tasks: Escalator(
+        self.make_escalator: Callable[[TaskOwner], Escalator] = lambda tasks: Escalator(
             ground,
             access=access,
             caller=DirectCaller(port(fleet.provider.direct()), upstreams),
             waiters=waiters,
-            limits=EscalationLimits(),
+            limits=fleet.escalation,
             times=TIMES,
             tasks=tasks,
         )
@@ -159,7 +162,7 @@ class Instance:
 
     async def _escalate(self) -> int:
         async with asyncio.TaskGroup() as tasks:
-            return await self._make_escalator(tasks).run_once()
+            return await self.make_escalator(tasks).run_once()
 
     async def step(self) -> None:
         """Count one call of a port; die or freeze when none is left."""
@@ -203,8 +206,15 @@ class Instance:
 class Fleet:
     """One truth, one provider, some instances, and what was promised to callers."""
 
-    def __init__(self, *, stores: Any = None, instances: int = 1) -> None:
+    def __init__(
+        self,
+        *,
+        stores: Any = None,
+        instances: int = 1,
+        escalation: EscalationLimits | None = None,
+    ) -> None:
         self.clock = FakeClock(T0)
+        self.escalation = escalation or EscalationLimits()
         self.stores = cast("MemoryStores", stores) if stores is not None else MemoryStores()
         self.provider = FakeProvider(self.clock)
         self.tally = TallyCounter()
@@ -224,7 +234,9 @@ class Fleet:
         token = dict(cast("Any", credential).headers)["authorization"]
         return Verdict.REFUSED if token in self.provider.revoked else Verdict.ACCEPTED
 
-    async def add_credential(self, name: str = "credential-1", owner: str = "owner-1") -> None:
+    async def add_credential(
+        self, name: str = "credential-1", owner: str = "owner-of-credential-1"
+    ) -> None:
         await self.stores.credentials.remember(
             make_credential(
                 id=CredentialId(name),
@@ -234,26 +246,36 @@ class Fleet:
         )
 
     async def accept(
-        self, *, deadline: timedelta = timedelta(hours=26), credential: str = "credential-1"
+        self,
+        *,
+        deadline: timedelta = timedelta(hours=26),
+        credential: str = "credential-1",
+        **changes: Any,
     ) -> JobId:
-        """Accept one job with a body of its own."""
+        """Accept one job with a body of its own; `changes` are fields of the record."""
         now = self.clock.now()
         body = json.dumps({"model": "gpt-4o-mini", "n": len(self.bodies)}).encode()
         choice = choose_lane(now + deadline, LaneFacts(has_batch=True, times=TIMES), now=now)
-        job = make_job(
-            id=IDS.job(now),
-            accepted_at=now,
-            deadline=now + deadline,
-            owner=OwnerId(f"owner-of-{credential}"),
-            key=make_key(lane=choice.lane, credential=CredentialId(credential)),
-            lane=choice.lane,
-            lane_reason=choice.reason,
-            body_bytes=len(body),
-        )
+        lane = changes.get("lane", choice.lane)
+        fields: dict[str, Any] = {
+            "id": IDS.job(now),
+            "accepted_at": now,
+            "deadline": now + deadline,
+            "owner": OwnerId(f"owner-of-{credential}"),
+            "key": make_key(lane=lane, credential=CredentialId(credential)),
+            "lane": lane,
+            "lane_reason": choice.reason,
+            "body_bytes": len(body),
+        }
+        job = make_job(**(fields | changes))
         await self.add_credential(credential, owner=f"owner-of-{credential}")
         await self.stores.jobs.accept(new_job(job, body=body))
         self.bodies[job.id] = body
         return job.id
+
+    async def accept_many(self, count: int, **changes: Any) -> list[JobId]:
+        """Accept `count` jobs, one after the other."""
+        return [await self.accept(**changes) for _ in range(count)]
 
     async def cancel(self, job_id: JobId) -> None:
         job = await self.stores.jobs.get(job_id)
@@ -275,6 +297,40 @@ class Fleet:
             for position in range(len(self.instances)):
                 await self.round(position)
             self.clock.advance(seconds=step.total_seconds())
+
+    async def run(self, *names: str, position: int = 0) -> None:
+        """Run these passes of one instance, which survives them."""
+        for name in names:
+            assert await self.instances[position].run(name)
+
+    async def flush(self, count: int = 12, **changes: Any) -> list[JobId]:
+        """Accept jobs and seal them into one batch."""
+        job_ids = await self.accept_many(count, **changes)
+        self.clock.advance(seconds=60)
+        await self.run("live", "flush")
+        return job_ids
+
+    async def submit(self, count: int = 12, **changes: Any) -> list[JobId]:
+        """Accept jobs and bring them to the provider as one batch."""
+        job_ids = await self.flush(count, **changes)
+        await self.run("submit")
+        return job_ids
+
+    async def answer(self) -> None:
+        """Let the provider's turnaround pass, and read what is there."""
+        self.clock.advance(seconds=self.provider.turnaround.total_seconds())
+        await self.run("live", "collect")
+
+    async def batch(self) -> Batch:
+        """Return the newest batch."""
+        (newest,) = await self.stores.batches.recent(limit=1)
+        return newest
+
+    async def job(self, job_id: JobId) -> Job:
+        return await self.stores.jobs.get(job_id)
+
+    async def states(self) -> Counter[JobState]:
+        return Counter([job.state for job in await self.jobs()])
 
     async def jobs(self) -> list[Job]:
         return list(await self.stores.jobs.get_many(list(self.bodies)))
