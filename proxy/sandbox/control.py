@@ -83,7 +83,7 @@ class Control:
 
     async def _about(self, _: web.Request) -> Any:
         models = [model.id for model in self._engine.settings.models]
-        return {"object": "sandbox", "dialects": ["openai"], "models": models}
+        return {"object": "sandbox", "dialects": ["anthropic", "openai"], "models": models}
 
     async def _ledger(self, request: web.Request) -> Any:
         ledger = self._engine.ledger

@@ -1,6 +1,7 @@
 """OpenAI's dialect: its endpoints, its credential and its error envelope."""
 
 import re
+from typing import Final
 
 from aiohttp import web
 
@@ -16,6 +17,8 @@ from proxy.sandbox.wire import ApiError, Reply, Route
 
 class OpenAIDialect:
     """Speaks the OpenAI API."""
+
+    request_id_header: Final = "x-request-id"
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -41,6 +44,14 @@ class OpenAIDialect:
         """Return the refusal of a wrong or absent key."""
         return errors.invalid_key() if has_credential else errors.missing_key()
 
-    def refuse(self, exc: ApiError) -> Reply:
+    def recognises(self, request: web.Request) -> bool:  # noqa: ARG002 (whoever is left)
+        """Return whether a request speaks this dialect."""
+        return True
+
+    def unknown(self, method: str, path: str) -> ApiError:
+        """Return the refusal of a URL that is no endpoint."""
+        return errors.no_such_url(method, path)
+
+    def refuse(self, exc: ApiError, request_id: str) -> Reply:  # noqa: ARG002 (only a header)
         """Return a refusal as this dialect words it."""
         return errors.error_reply(exc)

@@ -53,6 +53,11 @@ class Batch:
         """Whether the status never changes again."""
         return self.status in TERMINAL
 
+    @property
+    def started_at(self) -> float:
+        """When its lines began to run."""
+        return self.at["in_progress"]
+
     def enter(self, status: str, at: float) -> None:
         """Move to a status at that time."""
         self.status = status

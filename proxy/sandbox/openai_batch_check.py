@@ -4,24 +4,20 @@ The check stops at the first bad line, whose number (from 1) it reports; one bad
 whole batch, and nothing is executed or billed.
 """
 
-import asyncio
-import time
 from array import array
 from dataclasses import dataclass, field
-from typing import IO, Any, Final
+from typing import IO, Any
 
 import pydantic_core
 
 from proxy.sandbox import openai_errors as errors
 from proxy.sandbox.answers import tokens_in
+from proxy.sandbox.lines import Pause
 from proxy.sandbox.openai_execute import ENDPOINTS, find_model
 from proxy.sandbox.openai_fields import text_of
 from proxy.sandbox.openai_plain import embedding_inputs
 from proxy.sandbox.settings import BATCH_LINES_MAX, SandboxSettings
 from proxy.sandbox.wire import ApiError
-
-SLICE_S: Final = 0.002
-"""Longest time that work on lines holds the event loop, so that other calls are answered."""
 
 
 class InvalidBatchError(Exception):
@@ -44,19 +40,6 @@ class CheckedInput:
     prompt_tokens: int = 0
     inputs: int = 0
     """Embedding inputs over all lines, which have a limit of their own."""
-
-
-class Pause:
-    """Lets the event loop run whenever a slice of time is used up."""
-
-    def __init__(self) -> None:
-        self._until = time.perf_counter() + SLICE_S
-
-    async def breathe(self) -> None:
-        """Yield to the loop if the slice is over."""
-        if time.perf_counter() >= self._until:
-            await asyncio.sleep(0)
-            self._until = time.perf_counter() + SLICE_S
 
 
 async def check_input(

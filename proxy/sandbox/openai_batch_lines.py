@@ -10,8 +10,8 @@ import pydantic_core
 from proxy.sandbox import openai_errors as errors
 from proxy.sandbox.engine import Engine, new_id
 from proxy.sandbox.faults import LineFault
+from proxy.sandbox.lines import Pause, spoiled
 from proxy.sandbox.openai_batch import Batch
-from proxy.sandbox.openai_batch_check import Pause
 from proxy.sandbox.openai_execute import execute
 from proxy.sandbox.wire import ApiError
 
@@ -63,8 +63,6 @@ class LineRunner:
         self._engine = engine
         self._batch = batch
         self._results = results
-        self.done = 0
-        """Lines that ran, well or not."""
 
     def run(self, raw: bytes) -> None:
         """Run one line of the input, which was checked before."""
@@ -74,7 +72,6 @@ class LineRunner:
         fault = self._engine.faults.for_line(
             custom_id=custom_id, key_id=batch.key_id, model=batch.model
         )
-        self.done += 1
         try:
             self._refuse_if_told(fault)
             answer = self._answer(body, custom_id)
@@ -84,7 +81,7 @@ class LineRunner:
             self._results.write("error", _result(custom_id, response=response))
             return
         batch.completed += 1
-        for written in _spoiled(_result(custom_id, response=_response(200, answer)), fault):
+        for written in spoiled(_result(custom_id, response=_response(200, answer)), fault):
             self._results.write("output", written)
 
     async def give_up(self, lines: Iterator[bytes], status: str) -> None:
@@ -145,18 +142,3 @@ def _result(
             "error": error,
         }
     )
-
-
-def _spoiled(result: bytes, fault: LineFault | None) -> list[bytes]:
-    """Return the lines to write instead of one good line."""
-    match fault.outcome if fault else None:
-        case "missing":
-            return []
-        case "unparsable":
-            return [result[: len(result) // 2]]
-        case "duplicate":
-            return [result, result]
-        case "foreign":
-            line = pydantic_core.from_json(result)
-            return [result, pydantic_core.to_json({**line, "custom_id": new_id("foreign-")})]
-    return [result]

@@ -1,37 +1,19 @@
 """The life of one batch, from `validating` to its end.
 
-A batch keeps to a schedule: validation, then lines that finish evenly over the turnaround, then
-finalizing. Its times are those of the schedule, so a clock that jumps past all of them leaves
-the same batch behind as one that ran through. A line runs when the schedule says that it is
-due, and only lines that ran are billed.
+Validation, then lines that finish evenly over the turnaround, then finalizing. Only lines that
+ran are billed.
 """
 
-import math
-import random
 from collections.abc import Callable, Iterator
-from typing import IO, Final
+from typing import IO
 
 from proxy.sandbox.engine import Engine, new_id
-from proxy.sandbox.faults import BatchFault
 from proxy.sandbox.files import FileStore, StoredFile
+from proxy.sandbox.lines import shuffled
 from proxy.sandbox.openai_batch import Batch
-from proxy.sandbox.openai_batch_check import CheckedInput, InvalidBatchError, Pause, check_input
+from proxy.sandbox.openai_batch_check import CheckedInput, InvalidBatchError, check_input
 from proxy.sandbox.openai_batch_lines import LineRunner, Results
-
-_WAKES_MAX: Final = 20
-"""How often a batch reports progress between its first and its last line."""
-
-_CLOCK_GRAIN_S: Final = 1e-6
-"""Coarser than the rounding of Unix seconds in a float, so that a line due now is due now."""
-
-
-class _StoppedError(Exception):
-    """The batch was cancelled, or its window ended, before its work was done."""
-
-    def __init__(self, status: str, at: float) -> None:
-        super().__init__(status)
-        self.status = status
-        self.at = at
+from proxy.sandbox.schedule import Schedule, StoppedError
 
 
 class BatchRun:
@@ -50,9 +32,7 @@ class BatchRun:
         self._store = store
         self._batch = batch
         self._enqueued = enqueued
-        self._expiry = batch.expires_at
-        self._held_to = 0.0
-        """When a fault that held the batch was last lifted; nothing ends before that."""
+        self._schedule = Schedule(engine, batch)
 
     async def run(self) -> None:
         """Live through the batch; returns once it is terminal."""
@@ -65,8 +45,8 @@ class BatchRun:
         except InvalidBatchError as exc:
             batch.errors = [exc.entry]
             batch.enter("failed", self._engine.clock.now())
-        except _StoppedError as stopped:
-            batch.enter(stopped.status, await self._wound_up(stopped))
+        except StoppedError as stopped:
+            batch.enter(stopped.status, await self._schedule.wound_up(stopped))
 
     def _opened_input(self) -> IO[bytes]:
         batch = self._batch
@@ -88,7 +68,7 @@ class BatchRun:
         batch.fault_ids = self._engine.faults.for_new_batch(
             key_id=batch.key_id, model=checked.model
         )
-        started = await self._reach(batch.created_at + settings.validation_s, "validating")
+        started = await self._schedule.reach(batch.created_at + settings.validation_s, "validating")
         self._refuse_if_told()
         self._reserve_tokens(checked)
         batch.total = len(checked.offsets)
@@ -96,7 +76,7 @@ class BatchRun:
         return checked
 
     def _refuse_if_told(self) -> None:
-        for fault in self._faults():
+        for fault in self._schedule.faults():
             if fault.fail_code is not None:
                 raise InvalidBatchError(fault.fail_code, fault.fail_message, line=fault.fail_line)
         key = self._engine.keys.current(self._batch.key_id, self._batch.project)
@@ -128,54 +108,24 @@ class BatchRun:
         with Results(self._store.new_path(), self._store.new_path()) as results:
             runner = LineRunner(self._engine, batch, results)
             try:
-                await self._run_lines(lines, runner)
-                finished = await self._reach(self._line_due(batch.total), "in_progress")
+                await self._schedule.run_lines(lambda: runner.run(next(lines)), stage="in_progress")
+                finished = await self._schedule.reach(
+                    self._schedule.line_due(batch.total), "in_progress"
+                )
                 batch.enter("finalizing", finished)
                 due = finished + self._engine.settings.finalizing_s
-                status, ended = "completed", await self._reach(due, "finalizing")
-            except _StoppedError as stopped:
-                status, ended = stopped.status, await self._wound_up(stopped)
+                status, ended = "completed", await self._schedule.reach(due, "finalizing")
+            except StoppedError as stopped:
+                status, ended = stopped.status, await self._schedule.wound_up(stopped)
                 await runner.give_up(lines, status)
         self._publish(results)
         batch.enter(status, ended)
 
     def _in_order(self, file: IO[bytes], checked: CheckedInput) -> Iterator[bytes]:
-        order = list(range(len(checked.offsets)))
-        seed = self._engine.settings.shuffle_seed
-        if seed is not None:
-            random.Random(f"{seed}/{self._batch.ordinal}").shuffle(order)  # noqa: S311
-        for place in order:
+        seed, ordinal = self._engine.settings.shuffle_seed, self._batch.ordinal
+        for place in shuffled(len(checked.offsets), seed=seed, ordinal=ordinal):
             file.seek(checked.offsets[place])
             yield file.readline()
-
-    async def _run_lines(self, lines: Iterator[bytes], runner: LineRunner) -> None:
-        batch, clock = self._batch, self._engine.clock
-        pause = Pause()
-        step = max(1, batch.total // _WAKES_MAX)
-        while runner.done < batch.total:
-            stop = self._stop_at("in_progress")
-            allowed = min(
-                (f.stop_after for f in self._faults() if f.stop_after is not None),
-                default=batch.total,
-            )
-            if runner.done < min(allowed, self._lines_due(min(clock.now(), stop))):
-                runner.run(next(lines))
-                await pause.breathe()
-                continue
-            self._raise_if_stopped("in_progress")
-            ahead = min(batch.total, runner.done + step)
-            await self._rest(min(stop, self._line_due(ahead)) if runner.done < allowed else stop)
-
-    def _lines_due(self, at: float) -> int:
-        turnaround = self._engine.settings.turnaround_s
-        if turnaround <= 0:
-            return self._batch.total
-        elapsed = at - self._batch.at["in_progress"] + _CLOCK_GRAIN_S
-        return min(self._batch.total, math.floor(self._batch.total * elapsed / turnaround))
-
-    def _line_due(self, lines: int) -> float:
-        share = lines / self._batch.total
-        return self._batch.at["in_progress"] + self._engine.settings.turnaround_s * share
 
     def _publish(self, results: Results) -> None:
         batch, now = self._batch, self._engine.clock.now()
@@ -196,58 +146,3 @@ class BatchRun:
                 batch.output_file_id = file.id
             else:
                 batch.error_file_id = file.id
-
-    async def _reach(self, due: float, stage: str) -> float:
-        """Wait for `due`, and for the end of any fault that holds the batch in `stage`.
-
-        Returns the time reached: `due`, or when the batch was released if that was later. Raises
-        `_StoppedError` if a cancel or the end of the window came first.
-        """
-        while True:
-            is_held, reached = self._is_held(stage), max(due, self._held_to)
-            if not is_held and reached <= min(self._engine.clock.now(), self._stop_at(stage)):
-                return reached
-            self._raise_if_stopped(stage)
-            await self._rest(self._stop_at(stage) if is_held else min(due, self._stop_at(stage)))
-            if is_held:
-                self._held_to = self._engine.clock.now()
-
-    async def _wound_up(self, stopped: _StoppedError) -> float:
-        """Wait until a stopped batch is over; a cancelled one takes a while. Return when."""
-        if stopped.status != "cancelled":
-            return stopped.at
-        due = stopped.at + self._engine.settings.cancel_s
-        while self._engine.clock.now() < due or self._is_held("cancelling"):
-            if self._is_held("cancelling"):
-                await self._rest(math.inf)
-                self._held_to = self._engine.clock.now()
-            else:
-                await self._rest(due)
-        return max(due, self._held_to)
-
-    def _stop_at(self, stage: str) -> float:
-        """When a cancel or the end of the window stops the work; a held batch never expires."""
-        cancelled = math.inf if self._batch.cancel_at is None else self._batch.cancel_at
-        if any(fault.expire for fault in self._faults()):
-            self._expiry = min(self._expiry, self._engine.clock.now())
-        return cancelled if self._is_held(stage) else min(cancelled, self._expiry)
-
-    def _raise_if_stopped(self, stage: str) -> None:
-        at = self._stop_at(stage)
-        if at <= self._engine.clock.now():
-            if at == self._batch.cancel_at:
-                raise _StoppedError("cancelled", at)
-            raise _StoppedError("expired", max(at, self._held_to))
-
-    def _is_held(self, stage: str) -> bool:
-        return any(fault.stick_in == stage for fault in self._faults())
-
-    def _faults(self) -> Iterator[BatchFault]:
-        return self._engine.faults.of_batch(self._batch.id, self._batch.fault_ids)
-
-    async def _rest(self, until: float) -> None:
-        seen = (self._engine.faults.version, self._batch.cancel_at)
-        await self._engine.workers.rest(
-            until,
-            interrupted=lambda: seen != (self._engine.faults.version, self._batch.cancel_at),
-        )

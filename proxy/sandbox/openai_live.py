@@ -111,12 +111,13 @@ class Live:
             self._bill(path, execution, call, lane)
 
     async def _list_models(self, call: Call) -> Reply:  # noqa: ARG002
-        data = [_model_object(model.id) for model in self._engine.settings.models]
+        models = self._engine.settings.models
+        data = [_model_object(model.id) for model in models if model.kind != "messages"]
         return json_reply({"object": "list", "data": data})
 
     async def _get_model(self, call: Call) -> Reply:
         model = self._engine.settings.model(call.part("id"))
-        if model is None:
+        if model is None or model.kind == "messages":
             raise errors.model_not_found(call.part("id"))
         return json_reply(_model_object(model.id))
 

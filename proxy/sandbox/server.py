@@ -2,12 +2,15 @@
 
 async with Sandbox(settings).serve() as running:
     client = AsyncOpenAI(base_url=f"{running.base_url}/v1", api_key="any")
+
+One port speaks all dialects: a request shows by its path and headers which one it means.
 """
 
 import asyncio
 import contextlib
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -15,6 +18,7 @@ from typing import Final, Protocol
 import pydantic_core
 from aiohttp import web
 
+from proxy.sandbox.anthropic_api import AnthropicDialect
 from proxy.sandbox.clock import SandboxClock
 from proxy.sandbox.control import Control
 from proxy.sandbox.engine import Engine, FlexCapacity, Workers, new_id
@@ -22,7 +26,6 @@ from proxy.sandbox.faults import FaultBook, HttpFault
 from proxy.sandbox.keys import Keys, KeyState
 from proxy.sandbox.ledger import Ledger, key_id
 from proxy.sandbox.openai_api import OpenAIDialect
-from proxy.sandbox.openai_errors import no_such_url
 from proxy.sandbox.settings import SandboxSettings
 from proxy.sandbox.wire import ApiError, Call, Reply, Route, reset, send
 
@@ -36,8 +39,17 @@ _SHUTDOWN_S: Final = 0.1
 class Dialect(Protocol):
     """What the server needs of a vendor's API."""
 
+    @property
+    def request_id_header(self) -> str:
+        """Where SDKs look for the ID of a request."""
+        ...
+
     def routes(self) -> list[Route]:
         """Return all endpoints of the dialect."""
+        ...
+
+    def recognises(self, request: web.Request) -> bool:
+        """Return whether a request speaks this dialect."""
         ...
 
     def credential(self, request: web.Request) -> str | None:
@@ -48,7 +60,11 @@ class Dialect(Protocol):
         """Return the refusal of a wrong or absent key."""
         ...
 
-    def refuse(self, exc: ApiError) -> Reply:
+    def unknown(self, method: str, path: str) -> ApiError:
+        """Return the refusal of a URL that is no endpoint."""
+        ...
+
+    def refuse(self, exc: ApiError, request_id: str) -> Reply:
         """Return a refusal as this dialect words it."""
         ...
 
@@ -147,17 +163,30 @@ class Sandbox:
 def _application(engine: Engine) -> web.Application:
     app = web.Application(client_max_size=_BODY_BYTES_MAX)
     Control(engine).add_to(app)
-    dialect = OpenAIDialect(engine)
-    exchanges = _Exchanges(engine, dialect)
-    for route in dialect.routes():
+    served: defaultdict[tuple[str, str], dict[_Exchanges, Route]] = defaultdict(dict)
+    # In the order in which they are asked: the last one takes whatever nobody recognised.
+    for dialect in (AnthropicDialect(engine), OpenAIDialect(engine)):
+        exchanges = _Exchanges(engine, dialect)
+        unknown = Route("*", "/{path:.*}", exchanges.unknown)
+        for route in (*dialect.routes(), unknown):
+            served[route.method, route.path][exchanges] = route
+    for method, path in sorted(served, key=lambda place: place[1] == "/{path:.*}"):
         # Models and files have slashes in no ID; aiohttp's `{id}` stops at one.
-        app.router.add_route(route.method, route.path, exchanges.handling(route))
-    app.router.add_route("*", "/{path:.*}", exchanges.handling(Route("*", "unknown", _unknown)))
+        app.router.add_route(method, path, _handler(served[method, path]))
     return app
 
 
-async def _unknown(call: Call) -> Reply:
-    raise no_such_url(call.request.method, call.request.path)
+def _handler(
+    speakers: "Mapping[_Exchanges, Route]",
+) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    """Return the aiohttp handler of one place, which may be in several dialects."""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        meant = [one for one in speakers if one.dialect.recognises(request)]
+        exchanges = (meant or list(speakers))[0]
+        return await exchanges.handle(speakers[exchanges], request)
+
+    return handle
 
 
 class _Exchanges:
@@ -165,43 +194,51 @@ class _Exchanges:
 
     def __init__(self, engine: Engine, dialect: Dialect) -> None:
         self._engine = engine
-        self._dialect = dialect
+        self.dialect = dialect
 
-    def handling(self, route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-        """Return the aiohttp handler of a route."""
+    async def handle(self, route: Route, request: web.Request) -> web.StreamResponse:
+        """Answer a request at a route of the dialect."""
+        place = "unknown" if route.method == "*" else route.path
+        self._engine.ledger.requests[f"{request.method} {place}"] += 1
+        credential = self.dialect.credential(request)
+        fault = await self._fault(request, credential)
+        if fault is not None:
+            await self._engine.clock.sleep(fault.delay_s)
+            if fault.action == "reset_before":
+                return reset(request)
+        request_id = new_id("req_")
+        reply = await self._reply(route, request, credential, fault, request_id)
+        return await send(
+            request, _with_headers(reply, {self.dialect.request_id_header: request_id}), fault
+        )
 
-        async def handle(request: web.Request) -> web.StreamResponse:
-            self._engine.ledger.requests[f"{request.method} {route.path}"] += 1
-            credential = self._dialect.credential(request)
-            fault = await self._fault(request, credential)
-            if fault is not None:
-                await self._engine.clock.sleep(fault.delay_s)
-                if fault.action == "reset_before":
-                    return reset(request)
-            reply = await self._reply(route, request, credential, fault)
-            reply = _with_headers(reply, {"x-request-id": new_id("req_")})
-            return await send(request, reply, fault)
-
-        return handle
+    async def unknown(self, call: Call) -> Reply:
+        """Refuse a call that no route is for."""
+        raise self.dialect.unknown(call.request.method, call.request.path)
 
     async def _reply(
-        self, route: Route, request: web.Request, credential: str | None, fault: HttpFault | None
+        self,
+        route: Route,
+        request: web.Request,
+        credential: str | None,
+        fault: HttpFault | None,
+        request_id: str,
     ) -> Reply:
         try:
             if fault is not None and fault.action == "status":
-                return self._refusal(fault)
+                return self._refusal(fault, request_id)
             return await route.handler(Call(request, self._identify(credential)))
         except ApiError as exc:
-            return self._dialect.refuse(exc)
+            return self.dialect.refuse(exc, request_id)
         except web.HTTPRequestEntityTooLarge:
-            return self._dialect.refuse(ApiError(413, "The request body is too large."))
+            return self.dialect.refuse(ApiError(413, "The request body is too large."), request_id)
 
     def _identify(self, credential: str | None) -> KeyState:
         if credential is None:
-            raise self._dialect.unauthorized(has_credential=False)
+            raise self.dialect.unauthorized(has_credential=False)
         key = self._engine.keys.state(credential)
         if not key.valid:
-            raise self._dialect.unauthorized(has_credential=True)
+            raise self.dialect.unauthorized(has_credential=True)
         return key
 
     async def _fault(self, request: web.Request, credential: str | None) -> HttpFault | None:
@@ -214,17 +251,18 @@ class _Exchanges:
             model=model,
         )
 
-    def _refusal(self, fault: HttpFault) -> Reply:
+    def _refusal(self, fault: HttpFault, request_id: str) -> Reply:
         if fault.body is not None:
             reply = Reply(fault.body.encode(), fault.status)
         else:
-            reply = self._dialect.refuse(
+            reply = self.dialect.refuse(
                 ApiError(
                     fault.status,
                     fault.message,
                     code=fault.code,
                     error_type=fault.error_type or "sandbox_fault",
-                )
+                ),
+                request_id,
             )
         return _with_headers(reply, fault.headers)
 

@@ -25,7 +25,8 @@ class ModelSpec:
 
     id: str
     kind: str = "chat"
-    """`chat` (chat completions and responses), `completion`, `embedding` or `moderation`."""
+    """`chat` (chat completions and responses), `completion`, `embedding` or `moderation`, and
+    `messages`, which Anthropic's endpoints alone serve."""
     input_price: int = 2
     output_price: int = 8
     batchable: bool = True
@@ -50,6 +51,9 @@ DEFAULT_MODELS: Final = (
     ModelSpec("gpt-3.5-turbo-instruct", kind="completion"),
     ModelSpec("text-embedding-3-small", kind="embedding", output_price=0, context_tokens=8_192),
     ModelSpec("text-embedding-3-large", kind="embedding", output_price=0, context_tokens=8_192),
+    ModelSpec("claude-opus-5", kind="messages", input_price=10, output_price=50),
+    ModelSpec("claude-sonnet-5", kind="messages", input_price=4, output_price=16),
+    ModelSpec("claude-haiku-4-5", kind="messages"),
     ModelSpec("omni-moderation-latest", kind="moderation", input_price=0, output_price=0),
 )
 
@@ -78,6 +82,10 @@ class SandboxSettings:
 
     lines_max: int = BATCH_LINES_MAX
     bytes_max: int = BATCH_BYTES_MAX
+    inline_max: int = 100_000
+    """Requests of a batch that is created with them in its body. Anthropic, "Batch processing":
+    100,000 requests or 256 MB."""
+    inline_bytes_max: int = 256 * 1024 * 1024
     enqueued_tokens_max: int | None = None
     """Prompt tokens over all non-terminal batches of one model and project; None: no limit."""
     shuffle_seed: int | None = 0
