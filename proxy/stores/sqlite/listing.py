@@ -21,10 +21,23 @@ _COLUMNS: Final = """
     LEFT JOIN batches ON batches.num = items.batch
 """
 
-_BY_STATE: Final = (
-    _COLUMNS.format(source="jobs")
+_RARE: Final = frozenset(
+    {JobState.ESCALATING, JobState.FAILED, JobState.EXPIRED, JobState.CANCELLED}
+)
+_BY_RARE_STATE: Final = (
+    _COLUMNS.format(source="jobs INDEXED BY jobs_rare")
     + """
-    WHERE jobs.owner = ? AND jobs.state = ? AND (jobs.accepted, jobs.num) < (?, ?)
+    WHERE jobs.owner = ? AND jobs.state = ?
+    AND jobs.state IN ('escalating', 'failed', 'expired', 'cancelled')
+    AND (jobs.accepted, jobs.num) < (?, ?)
+    ORDER BY jobs.accepted DESC, jobs.num DESC LIMIT ?
+"""
+)
+
+_ALL: Final = (
+    _COLUMNS.format(source="jobs INDEXED BY jobs_listed")
+    + """
+    WHERE jobs.owner = ? AND jobs.state <> 'erased' AND (jobs.accepted, jobs.num) < (?, ?)
     ORDER BY jobs.accepted DESC, jobs.num DESC LIMIT ?
 """
 )
@@ -51,10 +64,7 @@ class Listing:
         self._after = after
         self._limit = limit
         self._states = frozenset(JobState) if where.states is None else where.states
-        # A claimed job's record still says `queued`.
-        self._stored = self._states | (
-            {JobState.QUEUED} if JobState.BATCHED in self._states else frozenset()
-        )
+        self._reached: tuple[int, int] | None = None
 
     def read_page(self, connection: sqlite3.Connection) -> None:
         """Look at up to `PAGE` further jobs.
@@ -68,14 +78,13 @@ class Listing:
             size = min(PAGE, self._limit - len(self.found))
         rows = self._rows(connection, position, size)
         for _, _, state, record, batch_id in rows:
-            shown = JobState.BATCHED if batch_id is not None else JobState(state)
+            # A claimed job's record still says `queued`.
+            shown = state if batch_id is None else JobState.BATCHED
             if shown in self._states and len(self.found) < self._limit:
                 self.found.append(decode_job(record, batch_id))
         self.complete = len(rows) < size or len(self.found) >= self._limit
         if rows:
             self._reached = rows[-1][:2]
-
-    _reached: tuple[int, int] | None = None
 
     def _position(self, connection: sqlite3.Connection) -> tuple[int, int]:
         if self._reached is not None:
@@ -98,10 +107,12 @@ class Listing:
             return connection.execute(
                 _BY_TAG, (self._owner, name, value, *position, size)
             ).fetchall()
+        if not self._states <= _RARE:
+            return connection.execute(_ALL, (self._owner, *position, size)).fetchall()
         rows = [
             row
-            for state in self._stored
-            for row in connection.execute(_BY_STATE, (self._owner, state, *position, size))
+            for state in self._states
+            for row in connection.execute(_BY_RARE_STATE, (self._owner, state, *position, size))
         ]
         rows.sort(reverse=True)
         return rows[:size]

@@ -35,14 +35,22 @@ TABLES: Final = (
         record TEXT NOT NULL
     )
     """,
-    "CREATE INDEX jobs_listed ON jobs (owner, state, accepted)",
+    # Without the state, so that the end of a job, which is written in any order, does
+    # not move its entry; those that are looked for among many others have their own.
+    "CREATE INDEX jobs_listed ON jobs (owner, accepted)",
+    """
+    CREATE INDEX jobs_rare ON jobs (owner, state, accepted)
+        WHERE state IN ('escalating', 'failed', 'expired', 'cancelled')
+    """,
     "CREATE INDEX jobs_ended ON jobs (finalized) WHERE finalized IS NOT NULL",
     "CREATE INDEX jobs_escalating ON jobs (credential) WHERE state = 'escalating'",
     # Apart from the records, so that reading those does not read these.
     "CREATE TABLE payloads (job INTEGER PRIMARY KEY, body BLOB NOT NULL)",
+    # Stored in the order of arrival, which is not that of the jobs: a page then takes
+    # several at once.
     """
     CREATE TABLE results (
-        job INTEGER PRIMARY KEY,
+        job INTEGER NOT NULL UNIQUE,
         status INTEGER NOT NULL,
         content_type TEXT NOT NULL,
         request_id TEXT,
