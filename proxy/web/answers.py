@@ -6,6 +6,7 @@ repeats depend on it.
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -61,6 +62,14 @@ class AnsweredCall:
     """What stands before `/v1/jobs` in the URLs that this caller is told."""
 
 
+OnEnd = Callable[[Ending, int | None], None]
+"""Hears what became of an answer, and its status if there was one."""
+
+
+def _unheard(_ending: Ending, _status: int | None) -> None:
+    return None
+
+
 class Answers:
     """Answers deferred calls; each exactly once."""
 
@@ -73,20 +82,24 @@ class Answers:
         """Return whether a call that is answered in `wait` may be accepted."""
         return self._holding.has_room()
 
-    async def answer(self, request: web.BaseRequest, job: Job, call: AnsweredCall) -> Sent:
+    async def answer(
+        self, request: web.BaseRequest, job: Job, call: AnsweredCall, *, on_end: OnEnd = _unheard
+    ) -> web.StreamResponse:
         """Answer the call that made or claimed `job`, and note what became of the answer.
 
-        What is returned says it too. The connection afterwards does not: a caller
-        that has its whole answer may hang up before anybody looks.
+        `on_end` is called exactly once, at the very moment that it is known. A
+        caller that has its whole answer may hang up then, which cancels this.
 
         The server must cancel its handlers when callers go (aiohttp's
         `handler_cancellation`); the job goes on nevertheless.
         """
-        ending = Ending.BROKEN
+        ending, status = Ending.BROKEN, None
         try:
             sent = await self._send(request, job, call)
-            ending = sent.ending
+            ending, status = sent.ending, sent.response.status
+            return sent.response
         finally:
+            on_end(ending, status)
             try:
                 await self._holding.note(
                     job.id, flushed=ending is Ending.DELIVERED, retry_count=call.retry_count
@@ -95,7 +108,6 @@ class Answers:
                 # Only now: a repeat may come within milliseconds, and must find the note.
                 if ending is Ending.BROKEN:
                     abort(request)
-        return sent
 
     async def _send(self, request: web.BaseRequest, job: Job, call: AnsweredCall) -> Sent:
         family = call.dialect.family

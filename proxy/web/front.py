@@ -42,10 +42,11 @@ from proxy.web.answers import AnsweredCall, Answers
 from proxy.web.bodies import read_body
 from proxy.web.calls import CallRecord, Calls
 from proxy.web.forward import Forwarder
-from proxy.web.held import Ending, Sent
+from proxy.web.held import Ending
 from proxy.web.jobs import JobsApi, caller_family, is_job_path
 
 _BY_PREFER: Final = "header:prefer"
+_BY_RULE: Final = "rule:"
 
 _STORE_PAUSE_S: Final = 5
 _DRAIN_PAUSE_S: Final = 1
@@ -154,8 +155,12 @@ class Front:
             raise CallerError(str(exc), param=exc.header, code="bad_header") from exc
         policy = self._policy()
         may_repeat = self._may_repeat(request, asked)
-        if policy.is_idle(asked) and not may_repeat and not self._accounts.wants_news:
-            record.decide(UNDECIDED)
+        if (
+            not may_repeat
+            and not self._accounts.wants_news
+            and _is_idle(policy, asked, request, route)
+        ):
+            record.decide(UNDECIDED, generation=policy.generation)
             return await self._forwarder.forward(request, route)
         call = self._call(request, route, record, asked, now)
         return await self._consider(call, policy, may_repeat=may_repeat)
@@ -205,16 +210,19 @@ class Front:
         if claims or policy.wants_body(call.asked, facts):
             facts = await self._with_body(call, facts)
         decision = policy.decide(call.asked, facts)
-        call.record.decide(decision)
-        if isinstance(decision, Reject):
-            raise CallerError(decision.message, code="not_deferrable", http_status=decision.status)
-        if claims and call.parsed is not None:
+        if claims and call.parsed is not None and not _refuses_its_caller(decision):
             job = await self._repeats.claim(
                 call.caller().owner, call.fingerprint(), retry_count=call.asked.retry_count
             )
             if job is not None:
+                call.record.repeat(job, generation=policy.generation)
                 mode = _own_mode(call.asked, decision) or job.answer
                 return await self._answer(call, job, mode, decision, how="claimed")
+        self._calls.decided(call.record, decision, generation=policy.generation)
+        if isinstance(decision, Reject):
+            by_rule = decision.decided_by.startswith(_BY_RULE)
+            code = "refused_by_policy" if by_rule else "not_deferrable"
+            raise CallerError(decision.message, code=code, http_status=decision.status)
         if isinstance(decision, Defer):
             return await self._defer(call, decision)
         return await self._forward(call)
@@ -288,7 +296,7 @@ class Front:
             # Nobody asked for it, so it must not fail for it. If it was the store
             # that did not answer, the job may exist all the same: then the call
             # is bought twice, once at the price of a batch.
-            call.record.reason = f"it could not be deferred ({error.code})"
+            self._calls.not_deferred(call.record, decision, error)
             return await self._forward(call)
         mode = AnswerMode(decision.answer.value)
         how = "created" if created else "known"
@@ -346,17 +354,14 @@ class Front:
             prefer_wait_s=hold.total_seconds() if hold is not None else None,
             preference_applied=decision.decided_by == _BY_PREFER and isinstance(decision, Defer),
         )
-        sent: Sent | None = None
-        try:
-            sent = await self._answers.answer(call.request, job, answered)
-            return sent.response
-        finally:
-            status: int | None = None
-            if sent is not None and sent.ending is not Ending.BROKEN:
-                status = sent.response.status
-            if sent is None or sent.ending is not Ending.DELIVERED:
+
+        def tell(ending: Ending, status: int | None) -> None:
+            if ending is not Ending.DELIVERED:
                 self._repeats.note_broken(job.owner)
-            self._calls.deferred(call.record, job, mode=mode, how=how, status=status)
+            told = None if ending is Ending.BROKEN else status
+            self._calls.deferred(call.record, job, mode=mode, how=how, status=told)
+
+        return await self._answers.answer(call.request, job, answered, on_end=tell)
 
     def _refuse(self, record: CallRecord, family: Family, error: ProxyError) -> web.Response:
         self._calls.refused(record, error)
@@ -377,10 +382,26 @@ def _endpoint(dialect: Dialect, route: Route) -> Endpoint | None:
 
 
 def _identity(caller: Caller) -> Identity:
-    return Identity(owner=caller.names, credential=frozenset({caller.credential.id}))
+    # The plain hash is what `offramp credential hash` prints, and rules name.
+    hashes = {name for name in caller.names if name.startswith("sha256:")}
+    return Identity(owner=caller.names, credential=frozenset({caller.credential.id, *hashes}))
 
 
-def _own_mode(asked: Asked, decision: Forward | Defer) -> AnswerMode | None:
+def _is_idle(policy: Policy, asked: Asked, request: web.BaseRequest, route: Route) -> bool:
+    return policy.is_idle(
+        asked,
+        headers=request.raw_headers,
+        path=route.upstream_target.partition("?")[0],
+        upstream=route.upstream.name,
+    )
+
+
+def _refuses_its_caller(decision: Decision) -> bool:
+    """Return whether the call's own headers are at fault: then it repeats none that was taken."""
+    return isinstance(decision, Reject) and not decision.decided_by.startswith(_BY_RULE)
+
+
+def _own_mode(asked: Asked, decision: Decision) -> AnswerMode | None:
     """Return the mode that a repeat asks for itself, if it does."""
     if asked.defers and isinstance(decision, Defer):
         return AnswerMode(decision.answer.value)

@@ -87,7 +87,7 @@ class Desk:
             streams=json.loads(body).get("stream", False),
             read_timeout_s=float(said) if said else None,
         )
-        return (await self.answers.answer(request, job, call)).response
+        return await self.answers.answer(request, job, call)
 
     async def _retrieve(self, request: web.BaseRequest, job_id: JobId) -> web.StreamResponse:
         job = await self.stores.jobs.get(job_id)
