@@ -1,83 +1,40 @@
-"""What every `BatchStore` must do."""
+"""What every `BatchStore` must do with batches, heads and claims.
+
+Items are in `test_batch_items.py`.
+"""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
-from typing import Any, TypeVar
 
 import pytest
 
 from proxy.core.batch import BatchState
-from proxy.core.ids import BatchId, CredentialId, JobId
+from proxy.core.ids import CredentialId
 from proxy.core.job import (
     AnswerMode,
-    CancelRequested,
-    Job,
     JobState,
-    Outcome,
     Released,
-    Succeeded,
     advance,
 )
-from proxy.core.lanes import BatchKey
-from proxy.ports.batches import Claimed, ClaimLimits, Item, Line
+from proxy.ports.batches import Claimed
 from proxy.ports.jobs import JobWrite
-from tests.contract.conftest import Stores
+from tests.contract.batch_steps import (
+    HOUR,
+    KEY,
+    accepted,
+    cancel,
+    claim,
+    filling,
+    ids,
+)
 from tests.helpers.factories import (
-    BODY,
     CREDENTIAL,
     IDS,
     T0,
     make_batch,
     make_credential,
     make_key,
-    new_job,
 )
-
-T = TypeVar("T")
-
-HOUR = timedelta(hours=1)
-KEY = make_key()
-
-
-def limits(**changes: Any) -> ClaimLimits:
-    return ClaimLimits(**({"max_requests": 10_000, "max_bytes": 10**9} | changes))
-
-
-async def accepted(stores: Stores, **changes: Any) -> Job:
-    return (await stores.jobs.accept(new_job(**changes))).job
-
-
-async def filling(stores: Stores, **changes: Any) -> BatchId:
-    batch = make_batch(**changes)
-    await stores.batches.add(batch)
-    return batch.id
-
-
-async def claim(
-    stores: Stores,
-    batch_id: BatchId,
-    *,
-    key: BatchKey = KEY,
-    ready_at: datetime = T0,
-    **changes: Any,
-) -> Claimed:
-    return await stores.batches.claim(key, batch_id, limits(**changes), ready_at=ready_at)
-
-
-async def cancel(stores: Stores, job_id: JobId) -> None:
-    after = advance(await stores.jobs.get(job_id), CancelRequested(T0))
-    assert await stores.jobs.replace_many([JobWrite(after)]) == frozenset()
-
-
-async def listed(stream: AsyncIterator[Sequence[T]]) -> list[T]:
-    return [one for page in [page async for page in stream] for one in page]
-
-
-async def ids(stream: AsyncIterator[Sequence[Item | Line]]) -> list[JobId]:
-    return [one.job_id for one in await listed(stream)]
-
 
 # Batches
 
@@ -384,147 +341,3 @@ async def test_a_batch_that_is_sealed_or_unknown_takes_no_more_jobs(stores):
     assert (claimed.count, claimed.complete) == (1, True)
     assert (await claim(stores, IDS.batch())).complete
     assert (await stores.jobs.get(late.id)).state is JobState.QUEUED
-
-
-# Items and lines
-
-
-async def test_items_stand_by_affinity_then_age_with_the_attempt_of_the_claim(stores):
-    order = {
-        name: await accepted(stores, affinity=name[0], accepted_at=T0 + n * HOUR, body=b"x" * n)
-        for n, name in enumerate(["b1", "a1", "b2", " 1", "a2"])
-    }
-    batch_id = await filling(stores)
-    await claim(stores, batch_id, ready_at=T0 + 9 * HOUR)
-
-    items = await listed(stores.batches.items(batch_id))
-
-    assert [item.job_id for item in items] == [
-        order[name].id for name in (" 1", "a1", "a2", "b1", "b2")
-    ]
-    assert [item.body_bytes for item in items] == [3, 1, 4, 0, 2]
-    assert {item.attempt for item in items} == {1}
-    assert len({item.seq for item in items}) == 5
-
-
-async def test_lines_are_the_items_with_their_bodies(stores):
-    for n in range(7):
-        await accepted(stores, body=b"%d" % n, affinity=str(n % 3))
-    batch_id = await filling(stores)
-    await claim(stores, batch_id)
-
-    items = await listed(stores.batches.items(batch_id))
-    lines = await listed(stores.batches.lines(batch_id))
-
-    assert [(line.job_id, line.attempt) for line in lines] == [
-        (item.job_id, item.attempt) for item in items
-    ]
-    for line in lines:
-        assert line.body == await stores.jobs.body(line.job_id)
-
-
-async def test_chunks_of_lines_are_bounded_in_count_and_bytes(stores):
-    await asyncio.gather(*(accepted(stores, body=b"x", affinity="a") for _ in range(1_500)))
-    for _ in range(5):
-        await accepted(stores, body=b"x" * 400_000, affinity="b")
-    batch_id = await filling(stores)
-    await claim(stores, batch_id)
-
-    chunks = [chunk async for chunk in stores.batches.lines(batch_id)]
-
-    assert sum(map(len, chunks)) == 1_505
-    assert max(map(len, chunks)) <= 1_000
-    assert max(sum(len(line.body) for line in chunk) for chunk in chunks) <= 1_400_000
-    assert len(await listed(stores.batches.items(batch_id))) == 1_505
-
-
-async def test_a_job_that_was_cancelled_after_the_claim_is_left_out(stores):
-    jobs = [await accepted(stores) for _ in range(3)]
-    batch_id = await filling(stores)
-    await claim(stores, batch_id)
-    await cancel(stores, jobs[1].id)
-
-    for stream in (stores.batches.items, stores.batches.lines):
-        assert set(await ids(stream(batch_id))) == {jobs[0].id, jobs[2].id}
-
-
-async def test_an_unknown_batch_has_no_items(stores):
-    for stream in (stores.batches.items, stores.batches.lines, stores.batches.open_items):
-        assert await listed(stream(IDS.batch())) == []
-
-
-async def test_only_this_very_batch_issued_a_name(stores):
-    mine, queued = await accepted(stores), None
-    batch_id, other = await filling(stores), await filling(stores)
-    await claim(stores, batch_id)
-    queued = await accepted(stores)
-
-    names = [(mine.id, 1), (mine.id, 2), (mine.id, 0), (queued.id, 1), (IDS.job(), 1)]
-
-    assert await stores.batches.issued(batch_id, names) == {(mine.id, 1)}
-    assert await stores.batches.issued(other, names) == frozenset()
-    assert await stores.batches.issued(IDS.batch(), names) == frozenset()
-    assert await stores.batches.issued(batch_id, []) == frozenset()
-
-
-async def test_a_name_stays_issued_by_the_batch_that_gave_the_job_up(stores):
-    job = await accepted(stores)
-    first, second = await filling(stores), await filling(stores)
-    await claim(stores, first)
-    released = advance(await stores.jobs.get(job.id), Released(1, "lost"))
-    await stores.jobs.replace_many([JobWrite(released)])
-    await claim(stores, second)
-
-    names = [(job.id, 1), (job.id, 2)]
-
-    assert await stores.batches.issued(first, names) == {(job.id, 1)}
-    assert await stores.batches.issued(second, names) == {(job.id, 2)}
-
-
-async def test_open_items_are_those_whose_job_this_batch_still_owes(stores):
-    done, cancelled, released, still = [await accepted(stores, body=BODY) for _ in range(4)]
-    batch_id = await filling(stores)
-    await claim(stores, batch_id)
-    batched = await stores.jobs.get(done.id)
-    finished = advance(batched, Succeeded(1, T0, Outcome(200)))
-    back = advance(await stores.jobs.get(released.id), Released(1, "expired"))
-    await stores.jobs.replace_many([JobWrite(finished), JobWrite(back)])
-    await cancel(stores, cancelled.id)
-
-    assert await ids(stores.batches.open_items(batch_id)) == [still.id]
-
-    again = await filling(stores)
-    await claim(stores, again)
-    assert await ids(stores.batches.open_items(again)) == [released.id]
-    assert await ids(stores.batches.open_items(batch_id)) == [still.id]
-
-
-async def test_open_items_of_many_can_be_released_while_they_are_read(stores):
-    await asyncio.gather(*(accepted(stores, body=b"1") for _ in range(1_500)))
-    batch_id = await filling(stores)
-    await claim(stores, batch_id)
-
-    seen = 0
-    async for page in stores.batches.open_items(batch_id):
-        seen += len(page)
-        jobs = await stores.jobs.get_many([item.job_id for item in page])
-        writes = [JobWrite(advance(job, Released(1, "expired"))) for job in jobs]
-        assert await stores.jobs.replace_many(writes) == frozenset()
-
-    assert seen == 1_500
-    assert await listed(stores.batches.open_items(batch_id)) == []
-
-
-async def test_dropped_items_are_forgotten_and_their_jobs_stay_as_they_are(stores):
-    job = await accepted(stores)
-    batch_id = await filling(stores)
-    await claim(stores, batch_id)
-    finished = advance(await stores.jobs.get(job.id), Succeeded(1, T0, Outcome(200)))
-    await stores.jobs.replace_many([JobWrite(finished)])
-
-    await stores.batches.drop_items(batch_id)
-    await stores.batches.drop_items(batch_id)
-
-    assert await listed(stores.batches.items(batch_id)) == []
-    assert await stores.jobs.get(job.id) == finished
-    assert await stores.jobs.body(job.id) == BODY

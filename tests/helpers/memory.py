@@ -10,7 +10,7 @@ from itertools import islice
 
 from proxy.core.batch import Batch, BatchState
 from proxy.core.errors import JobNotFoundError
-from proxy.core.ids import BatchId, CredentialId, InstanceId, JobId, OwnerId
+from proxy.core.ids import BatchId, CredentialId, JobId, OwnerId
 from proxy.core.job import AnswerMode, Assigned, Job, JobState, advance
 from proxy.core.lanes import BatchKey
 from proxy.core.plan import Head
@@ -25,6 +25,7 @@ from proxy.ports.jobs import (
     Pending,
     Result,
 )
+from tests.helpers.memory_leases import MemoryLeaseStore, MemoryUnbatchableStore
 
 CLAIM_CHUNK = 2_000
 LINES_CHUNK = 1_000
@@ -474,41 +475,3 @@ def _chunks(items: Iterable[Item], size: int) -> Iterable[Sequence[Item]]:
     left = iter(items)
     while chunk := list(islice(left, size)):
         yield chunk
-
-
-class MemoryUnbatchableStore:
-    def __init__(self) -> None:
-        self._until: dict[tuple[CredentialId, str, str], datetime] = {}
-
-    async def note(
-        self, credential_id: CredentialId, endpoint: str, model: str, *, until: datetime
-    ) -> None:
-        self._until[credential_id, endpoint, model] = until
-
-    async def known(self, *, now: datetime) -> Mapping[tuple[CredentialId, str, str], datetime]:
-        return {place: until for place, until in self._until.items() if now < until}
-
-
-class MemoryLeaseStore:
-    def __init__(self) -> None:
-        self._leases: dict[str, tuple[InstanceId, datetime]] = {}
-
-    async def acquire(
-        self, name: str, holder: InstanceId, *, now: datetime, until: datetime
-    ) -> bool:
-        other, expires_at = self._leases.get(name, (holder, now))
-        if other != holder and now < expires_at:
-            return False
-        self._leases[name] = (holder, until)
-        return True
-
-    async def release(self, name: str, holder: InstanceId) -> None:
-        if name in self._leases and self._leases[name][0] == holder:
-            del self._leases[name]
-
-    async def holders(self, prefix: str, *, now: datetime) -> frozenset[InstanceId]:
-        return frozenset(
-            holder
-            for name, (holder, until) in self._leases.items()
-            if name.startswith(prefix) and now < until
-        )

@@ -1,4 +1,4 @@
-"""What is SQLite's own: crashes, several processes, damaged files, what lies on the disk."""
+"""What is SQLite's own: crashes, several processes, groups of writes, what lies on the disk."""
 
 import asyncio
 import os
@@ -14,13 +14,12 @@ from typing import Any
 import pytest
 
 from proxy.core.batch import BatchState
-from proxy.core.errors import StoreCorruptError, StoreError, StoreUnavailableError
+from proxy.core.errors import StoreError, StoreUnavailableError
 from proxy.core.ids import JobId
 from proxy.core.job import CancelRequested, Outcome, Succeeded, advance
 from proxy.ports.batches import ClaimLimits
 from proxy.ports.jobs import JobWrite, Result
-from proxy.stores.sqlite import SqliteStores, checkpoint, connection, schema
-from proxy.stores.vault import Vault
+from proxy.stores.sqlite import SqliteStores, checkpoint, connection
 from tests.helpers.factories import BODY, T0, make_batch, make_credential, make_job, new_job
 
 PLENTY = ClaimLimits(max_requests=10_000, max_bytes=10**9)
@@ -371,126 +370,6 @@ async def test_a_store_that_is_never_idle_begins_its_log_anew(open_stores, path,
             await accepted(stores, body=os.urandom(50_000))
 
         assert log.stat().st_size < path.stat().st_size
-
-
-# What cannot be used
-
-
-async def test_a_file_that_is_no_database_is_refused(path, vault):
-    path.write_bytes(b"this is not a database, but long enough to be looked at" * 100)
-
-    with pytest.raises(StoreCorruptError, match="damaged") as refused:
-        await SqliteStores.open(path, vault)
-
-    assert refused.value.hint
-
-
-async def test_a_damaged_page_is_refused_when_it_is_met(open_stores, path):
-    async with open_stores() as stores:
-        ids = [await accepted(stores, body=os.urandom(3_000)) for _ in range(50)]
-    with path.open("r+b") as file:
-        file.seek(4_096)
-        file.write(os.urandom(path.stat().st_size - 4_096))
-
-    with pytest.raises(StoreCorruptError):
-        async with open_stores() as stores:
-            await stores.jobs.get_many(ids)
-
-
-async def test_another_programs_database_is_refused_and_left_alone(path, vault):
-    run(path, "CREATE TABLE notes (text)")
-
-    with pytest.raises(StoreCorruptError, match="another program"):
-        await SqliteStores.open(path, vault)
-
-    with sqlite3.connect(path) as direct:
-        assert direct.execute("SELECT name FROM sqlite_master").fetchall() == [("notes",)]
-    direct.close()
-
-
-async def test_a_newer_schema_is_refused_with_a_hint(open_stores, path, vault):
-    async with open_stores():
-        pass
-    run(path, f"PRAGMA user_version = {schema.SCHEMA + 1}")
-
-    with pytest.raises(StoreCorruptError, match="newer version") as refused:
-        await SqliteStores.open(path, vault)
-
-    assert refused.value.hint
-
-
-async def test_a_store_of_another_key_file_is_refused_with_a_hint(open_stores, path):
-    async with open_stores():
-        pass
-
-    with pytest.raises(StoreCorruptError, match="another key file") as refused:
-        await SqliteStores.open(path, Vault(keys=[b"k" * 32], hash_key=b"x" * 32))
-
-    assert refused.value.hint
-
-
-async def test_a_place_that_cannot_be_written_is_refused_with_a_hint(tmp_path, vault):
-    (tmp_path / "file").touch()
-
-    for place in (tmp_path / "file" / "offramp.db", tmp_path / "file" / "a" / "offramp.db"):
-        with pytest.raises(StoreError, match="cannot be made") as refused:
-            await SqliteStores.open(place, vault)
-        assert refused.value.hint
-
-
-async def test_a_path_that_is_a_directory_is_refused(tmp_path, vault):
-    with pytest.raises(StoreError):
-        await SqliteStores.open(tmp_path, vault)
-
-
-async def test_a_full_disk_refuses_new_jobs_and_keeps_the_old_ones(stores):
-    ids = [await accepted(stores) for _ in range(5)]
-    (pages,) = await stores._database.write(
-        lambda direct: direct.execute("PRAGMA page_count").fetchone()
-    )
-    await stores._database.write(
-        lambda direct: direct.execute(f"PRAGMA max_page_count = {pages + 2}").fetchall()
-    )
-
-    large = [accepted(stores, body=os.urandom(100_000)) for _ in range(3)]
-    for outcome in await asyncio.gather(*large, return_exceptions=True):
-        assert isinstance(outcome, StoreUnavailableError)
-        assert "disk is full" in outcome.message
-
-    assert len(await stores.jobs.get_many(ids)) == 5
-    await stores._database.write(
-        lambda direct: direct.execute("PRAGMA max_page_count = 100000").fetchall()
-    )
-    assert await accepted(stores, body=os.urandom(100_000))
-    (head,) = await stores.batches.heads()
-    assert head.count == 6
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        "UPDATE jobs SET record = 'x'",
-        "UPDATE jobs SET record = replace(record, '\"v\":1', '\"v\":99')",
-        "ALTER TABLE jobs RENAME TO gone",
-    ],
-)
-async def test_a_record_that_cannot_be_read_is_corrupt(stores, path, damage):
-    job_id = await accepted(stores)
-
-    run(path, damage)
-
-    with pytest.raises(StoreCorruptError):
-        await stores.jobs.get(job_id)
-
-
-async def test_bodies_that_were_swapped_do_not_open(stores, path):
-    one, two = await accepted(stores, body=b"1"), await accepted(stores, body=b"2")
-    run(path, "UPDATE payloads SET job = -job")
-    run(path, "UPDATE payloads SET job = 3 + job")
-
-    for job_id in (one, two):
-        with pytest.raises(StoreCorruptError):
-            await stores.jobs.body(job_id)
 
 
 # What lies on the disk

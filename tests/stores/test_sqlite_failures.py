@@ -1,0 +1,143 @@
+"""Files that SQLite cannot use, and what an operator is told."""
+
+import asyncio
+import os
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxy.core.errors import StoreCorruptError, StoreError, StoreUnavailableError
+from proxy.core.ids import JobId
+from proxy.stores.sqlite import SqliteStores, schema
+from proxy.stores.vault import Vault
+from tests.helpers.factories import new_job
+
+
+async def accepted(stores: SqliteStores, **changes: Any) -> JobId:
+    return (await stores.jobs.accept(new_job(**changes))).job.id
+
+
+def run(path: Path, statement: str, *values: object) -> None:
+    """Change the file behind the store's back."""
+    with sqlite3.connect(path) as direct:
+        direct.execute(statement, values)
+    direct.close()
+
+
+async def test_a_file_that_is_no_database_is_refused(path, vault):
+    path.write_bytes(b"this is not a database, but long enough to be looked at" * 100)
+
+    with pytest.raises(StoreCorruptError, match="damaged") as refused:
+        await SqliteStores.open(path, vault)
+
+    assert refused.value.hint
+
+
+async def test_a_damaged_page_is_refused_when_it_is_met(open_stores, path):
+    async with open_stores() as stores:
+        ids = [await accepted(stores, body=os.urandom(3_000)) for _ in range(50)]
+    with path.open("r+b") as file:
+        file.seek(4_096)
+        file.write(os.urandom(path.stat().st_size - 4_096))
+
+    with pytest.raises(StoreCorruptError):
+        async with open_stores() as stores:
+            await stores.jobs.get_many(ids)
+
+
+async def test_another_programs_database_is_refused_and_left_alone(path, vault):
+    run(path, "CREATE TABLE notes (text)")
+
+    with pytest.raises(StoreCorruptError, match="another program"):
+        await SqliteStores.open(path, vault)
+
+    with sqlite3.connect(path) as direct:
+        assert direct.execute("SELECT name FROM sqlite_master").fetchall() == [("notes",)]
+    direct.close()
+
+
+async def test_a_newer_schema_is_refused_with_a_hint(open_stores, path, vault):
+    async with open_stores():
+        pass
+    run(path, f"PRAGMA user_version = {schema.SCHEMA + 1}")
+
+    with pytest.raises(StoreCorruptError, match="newer version") as refused:
+        await SqliteStores.open(path, vault)
+
+    assert refused.value.hint
+
+
+async def test_a_store_of_another_key_file_is_refused_with_a_hint(open_stores, path):
+    async with open_stores():
+        pass
+
+    with pytest.raises(StoreCorruptError, match="another key file") as refused:
+        await SqliteStores.open(path, Vault(keys=[b"k" * 32], hash_key=b"x" * 32))
+
+    assert refused.value.hint
+
+
+async def test_a_place_that_cannot_be_written_is_refused_with_a_hint(tmp_path, vault):
+    (tmp_path / "file").touch()
+
+    for place in (tmp_path / "file" / "offramp.db", tmp_path / "file" / "a" / "offramp.db"):
+        with pytest.raises(StoreError, match="cannot be made") as refused:
+            await SqliteStores.open(place, vault)
+        assert refused.value.hint
+
+
+async def test_a_path_that_is_a_directory_is_refused(tmp_path, vault):
+    with pytest.raises(StoreError):
+        await SqliteStores.open(tmp_path, vault)
+
+
+async def test_a_full_disk_refuses_new_jobs_and_keeps_the_old_ones(stores):
+    ids = [await accepted(stores) for _ in range(5)]
+    (pages,) = await stores._database.write(
+        lambda direct: direct.execute("PRAGMA page_count").fetchone()
+    )
+    await stores._database.write(
+        lambda direct: direct.execute(f"PRAGMA max_page_count = {pages + 2}").fetchall()
+    )
+
+    large = [accepted(stores, body=os.urandom(100_000)) for _ in range(3)]
+    for outcome in await asyncio.gather(*large, return_exceptions=True):
+        assert isinstance(outcome, StoreUnavailableError)
+        assert "disk is full" in outcome.message
+
+    assert len(await stores.jobs.get_many(ids)) == 5
+    await stores._database.write(
+        lambda direct: direct.execute("PRAGMA max_page_count = 100000").fetchall()
+    )
+    assert await accepted(stores, body=os.urandom(100_000))
+    (head,) = await stores.batches.heads()
+    assert head.count == 6
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE jobs SET record = 'x'",
+        "UPDATE jobs SET record = replace(record, '\"v\":1', '\"v\":99')",
+        "ALTER TABLE jobs RENAME TO gone",
+    ],
+)
+async def test_a_record_that_cannot_be_read_is_corrupt(stores, path, damage):
+    job_id = await accepted(stores)
+
+    run(path, damage)
+
+    with pytest.raises(StoreCorruptError):
+        await stores.jobs.get(job_id)
+
+
+async def test_bodies_that_were_swapped_do_not_open(stores, path):
+    one, two = await accepted(stores, body=b"1"), await accepted(stores, body=b"2")
+    run(path, "UPDATE payloads SET job = -job")
+    run(path, "UPDATE payloads SET job = 3 + job")
+
+    for job_id in (one, two):
+        with pytest.raises(StoreCorruptError):
+            await stores.jobs.body(job_id)
