@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from openai import AsyncOpenAI
 
 from proxy.sandbox import Running as Provider
-from proxy.sandbox import Sandbox, SandboxSettings
+from proxy.sandbox import Sandbox, SandboxSettings, answer_text, body_hash
 
 QUICK: dict[str, Any] = {
     "listen": "127.0.0.1:0",
@@ -32,6 +33,40 @@ QUICK: dict[str, Any] = {
 """A configuration that hurries in everything that waits by design."""
 
 KEY = "sk-canary-e2e"
+
+
+COMMAND = (sys.executable, "-m", "proxy")
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """Return all that an instance may know of this machine: nothing of who runs the tests."""
+    temporary = folder / "tmp"
+    temporary.mkdir(exist_ok=True)
+    return {"PATH": os.environ["PATH"], "HOME": str(folder), "TMPDIR": str(temporary)}
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A command that has run."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+async def run(folder: Path, *words: str, env: Mapping[str, str] | None = None) -> Ended:
+    """Run the command line in a process of its own, to its end."""
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND,
+        *words,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=environment(folder) | dict(env or {}),
+    )
+    async with asyncio.timeout(30):
+        stdout, stderr = await process.communicate()
+    assert process.returncode is not None
+    return Ended(process.returncode, stdout.decode(), stderr.decode())
 
 
 @dataclass
@@ -53,14 +88,12 @@ class Proxy:
         # JSON is YAML.
         config.write_text(json.dumps(self.settings))
         self.process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "proxy",
+            *COMMAND,
             "serve",
             "--config",
             str(config),
             stderr=asyncio.subprocess.PIPE,
-            env={"PATH": os.environ["PATH"], "HOME": str(self.folder)},
+            env=environment(self.folder),
         )
         started = asyncio.get_running_loop().create_future()
         self._reader = asyncio.get_running_loop().create_task(self._read(started))
@@ -102,6 +135,11 @@ class Proxy:
             await self._reader
         return code
 
+    def sdk(self, key: str = KEY, **options: Any) -> AsyncOpenAI:
+        """Return a stock client of this proxy, as it is now; give it a retry to get one."""
+        usual: dict[str, Any] = {"base_url": f"{self.base_url}/v1", "max_retries": 0}
+        return AsyncOpenAI(api_key=key, **(usual | options))
+
     def events(self, name: str) -> list[dict[str, Any]]:
         """Return what was logged under a name, by all lives of the instance."""
         return [event for event in self.logs if event.get("event") == name]
@@ -118,25 +156,37 @@ class Proxy:
         return 0.0
 
 
+def settings_for(
+    folder: Path, urls: Mapping[str, str], changes: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return a whole configuration over a store in `folder`."""
+    settings = QUICK | {
+        "store": f"sqlite://{folder}/offramp.db",
+        "upstreams": {name: {"dialect": "openai", "base_url": url} for name, url in urls.items()},
+    }
+    for name, change in changes.items():
+        below = settings.get(name)
+        settings[name] = below | change if isinstance(below, dict) else change
+    return settings
+
+
 @asynccontextmanager
 async def proxy_and_provider(
     folder: Path,
     *,
     provider_settings: SandboxSettings | None = None,
+    upstreams: Mapping[str, str] | None = None,
     changes: Mapping[str, Any] | None = None,
 ) -> AsyncIterator[tuple[Proxy, Provider]]:
-    """Run a sandbox provider in this process and a proxy in its own."""
+    """Run a sandbox provider in this process and a proxy in its own.
+
+    `upstreams` are more base URLs by name; `changes` are laid over the settings,
+    section by section.
+    """
     settings = provider_settings or SandboxSettings(turnaround_s=0.5)
     async with Sandbox(settings).serve() as provider:
-        proxy = Proxy(
-            folder,
-            {
-                **QUICK,
-                "store": f"sqlite://{folder}/offramp.db",
-                "upstreams": {"openai": {"dialect": "openai", "base_url": provider.base_url}},
-                **(changes or {}),
-            },
-        )
+        urls = {"openai": provider.base_url, **(upstreams or {})}
+        proxy = Proxy(folder, settings_for(folder, urls, changes or {}))
         await proxy.start()
         try:
             yield proxy, provider
@@ -152,7 +202,7 @@ async def chat(
         aiohttp.ClientSession() as session,
         session.post(
             f"{proxy.base_url}/v1/chat/completions",
-            json={"model": "gpt-4o-mini", "messages": [{"role": "user", "content": prompt}]},
+            json=body_of(prompt),
             headers={"Authorization": f"Bearer {key}", **(headers or {})},
         ) as answer,
     ):
@@ -175,3 +225,18 @@ async def results(
 
     async with aiohttp.ClientSession() as session, asyncio.timeout(90):
         return await asyncio.gather(*[one(session, job_id) for job_id in job_ids])
+
+
+def body_of(prompt: str) -> dict[str, Any]:
+    """Return the body that `chat` sends."""
+    return {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": prompt}]}
+
+
+def right_answer(prompt: str) -> str:
+    """Return what the sandbox answers to `chat`, by whatever lane."""
+    return answer_text(body_hash(body_of(prompt)), prompt)
+
+
+def bought(provider: Provider, prompt: str) -> int:
+    """Return how often `chat` was executed, and so paid for, with that prompt."""
+    return provider.ledger.bought(body_hash(body_of(prompt)))
