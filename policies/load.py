@@ -128,7 +128,10 @@ def parse_yaml(text: str) -> Node:
     except MarkedYAMLError as exc:
         at = exc.problem_mark or exc.context_mark
         mark = events.mark if at is None else Mark(at.line + 1, at.column + 1)
-        raise _stop(mark, f"not YAML: {exc.problem or exc.context}; {_QUOTE}") from exc
+        lines = text.splitlines()
+        line = lines[mark.line - 1].strip() if mark.line <= len(lines) else ""
+        problem = exc.problem or exc.context
+        raise _stop(mark, f"not YAML: {problem}, in {line[:60]!r}; {_QUOTE}") from exc
     except (YAMLError, ArithmeticError, ValueError) as exc:
         if isinstance(exc, BadNodeError):
             raise

@@ -4,11 +4,22 @@ What an operator refuses is refused whatever the caller's headers say. Beyond
 that the caller comes first, and rules fill only what the caller left open.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from policies.headers import Asked, header_opinion
-from policies.model import Answer, CallFacts, Decision, Defer, Forward, Reject, beside, decide
+from policies.model import (
+    Answer,
+    CallFacts,
+    Decision,
+    Defer,
+    Forward,
+    RawHeaders,
+    Reject,
+    beside,
+    decide,
+)
 
 
 class Rules(Protocol):
@@ -16,6 +27,12 @@ class Rules(Protocol):
 
     def __len__(self) -> int:
         """Return how many rules there are."""
+        ...
+
+    def concerns(
+        self, *, headers: RawHeaders, tags: Mapping[str, str], path: str, upstream: str
+    ) -> bool:
+        """Return whether any rule could match a call with this head; false is for sure."""
         ...
 
     def wants_body(self, facts: CallFacts) -> bool:
@@ -32,6 +49,17 @@ class NoRules:
 
     def __len__(self) -> int:
         return 0
+
+    def concerns(
+        self,
+        *,
+        headers: RawHeaders,  # noqa: ARG002 - the protocol's, as below
+        tags: Mapping[str, str],  # noqa: ARG002
+        path: str,  # noqa: ARG002
+        upstream: str,  # noqa: ARG002
+    ) -> bool:
+        """No rule, no concern."""
+        return False
 
     def wants_body(self, facts: CallFacts) -> bool:  # noqa: ARG002 - the protocol's
         """No rule, no need."""
@@ -53,9 +81,17 @@ class Policy:
     default_answer: Answer = Answer.JOB
     """What `X-Deferrable: true` stands for."""
 
-    def is_idle(self, asked: Asked) -> bool:
-        """Return whether the call is forwarded whatever its facts: nobody need gather them."""
-        return not asked.defers and not len(self.rules)
+    generation: int = 0
+    """How many sets of rules have been in force, this one included; 0: there never were any."""
+
+    def is_idle(self, asked: Asked, *, headers: RawHeaders, path: str, upstream: str) -> bool:
+        """Return whether the call is forwarded whatever its other facts: nobody need gather them.
+
+        `path` is the raw one at the upstream, without the query.
+        """
+        return not asked.defers and not self.rules.concerns(
+            headers=headers, tags=asked.tags, path=path, upstream=upstream
+        )
 
     def wants_body(self, asked: Asked, facts: CallFacts) -> bool:
         """Return whether the body must be read before `decide` is asked.
@@ -79,13 +115,19 @@ class Policy:
         )
         if isinstance(decision, Defer):
             if asked.idempotency_problem is not None:
-                return _refuse_key(asked.idempotency_problem, decision)
-            decision = _filled(decision, asked, ruled)
+                decision = _without_key(asked.idempotency_problem, decision, asked)
+            else:
+                decision = _filled(decision, asked, ruled)
         return beside(decision, ruled.shadow if ruled is not None else None)
 
 
-def _refuse_key(problem: str, decision: Defer) -> Decision:
-    return Reject(status=400, message=problem, decided_by=decision.decided_by)
+def _without_key(problem: str, decision: Defer, asked: Asked) -> Decision:
+    """Return what becomes of a call that cannot be deferred under its idempotency key."""
+    by = decision.decided_by
+    if asked.defers:
+        return Reject(status=400, message=problem, decided_by=by)
+    # Only a rule wanted it deferred, so its caller must not suffer for it.
+    return Forward(decided_by=by, reason=f"it could not be deferred: {problem}")
 
 
 def _filled(decision: Defer, asked: Asked, ruled: Forward | Defer | None) -> Defer:

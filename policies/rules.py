@@ -4,14 +4,23 @@ A rule in shadow mode never ends the search: switching one on changes nothing
 for anybody, it only leaves what it would have decided beside the decision.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Final
 
 from policies.conditions import Divert, Refuse, Rule
-from policies.index import RuleIndex
+from policies.index import ContentIndex, RuleIndex
 from policies.matchers import Matcher, content_matchers, guards, head_matchers, readable, sampler
-from policies.model import UNDECIDED, CallFacts, Decision, Defer, Forward, Reject, beside
+from policies.model import (
+    UNDECIDED,
+    CallFacts,
+    Decision,
+    Defer,
+    Forward,
+    RawHeaders,
+    Reject,
+    beside,
+)
 
 
 class CompiledRule:
@@ -60,14 +69,23 @@ class RuleSet:
         self.needs_body: Final = any(rule.needs_content for rule in self.compiled)
         """Whether any condition is about the body. Diverting a call reads it in any case."""
 
-        self._index: Final = RuleIndex.of([rule.rule.when for rule in self.compiled])
+        conditions = [rule.rule.when for rule in self.compiled]
+        self._index: Final = RuleIndex.of(conditions)
+        self._content: Final = ContentIndex.of(conditions)
 
     def __len__(self) -> int:
         return len(self.compiled)
 
+    def concerns(
+        self, *, headers: RawHeaders, tags: Mapping[str, str], path: str, upstream: str
+    ) -> bool:
+        """Return whether any rule could match a call with this head; false is for sure."""
+        return self._index.concerns(headers=headers, tags=tags, path=path, upstream=upstream)
+
     def wants_body(self, facts: CallFacts) -> bool:
         """Return whether the rules cannot decide this call before its body is read."""
-        for rule in self._candidates(facts):
+        for number in self._index.possible(facts):
+            rule = self.compiled[number]
             if rule.may_match(facts):
                 if rule.wants_content:
                     return True
@@ -86,9 +104,20 @@ class RuleSet:
             shadow = shadow or rule.decision
         return None if shadow is None else replace(UNDECIDED, shadow=shadow)
 
-    def _candidates(self, facts: CallFacts) -> Sequence[CompiledRule]:
-        """Return the rules that what the call has leaves possible, in order."""
-        return [self.compiled[rule] for rule in self._index.possible(facts)]
+    def _candidates(self, facts: CallFacts) -> Iterator[CompiledRule]:
+        """Yield the rules that what the call has leaves possible, in order.
+
+        Its body is looked into only where the first rule is met that wants it.
+        """
+        possible = self._index.possible(facts)
+        for place, number in enumerate(possible):
+            rule = self.compiled[number]
+            if not rule.wants_content:
+                yield rule
+            elif rule.may_match(facts):
+                among = self._content.possible(facts)
+                yield from [self.compiled[each] for each in possible[place:] if each in among]
+                return
 
 
 def _decision(rule: Rule) -> Decision:

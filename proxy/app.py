@@ -16,10 +16,12 @@ from typing import Final
 import structlog
 from aiohttp import web
 
+from policies.model import Answer
 from proxy.assembly import House, Outside, assemble
 from proxy.core.batch import Batch
 from proxy.core.errors import ConfigError
 from proxy.providers.openai_family import OpenAIBatches
+from proxy.services.policies import Policies, open_policies
 from proxy.settings import Address, Configuration, Settings
 from proxy.stores.sqlite import SqliteStores
 from proxy.stores.vault import Vault
@@ -61,6 +63,9 @@ class Running:
     stop: Callable[[], None]
     """Begin to end: make no more promises. May be called more than once."""
 
+    reload: Callable[[], None]
+    """Read the rule file anew, if there is one."""
+
 
 def run(configuration: Configuration) -> None:
     """Run the proxy until SIGTERM, SIGINT or `POST /drain`; the command `offramp serve`.
@@ -85,6 +90,9 @@ async def _serve_until_told(settings: Settings) -> None:
     async with serving(settings, on_stop=told.set) as running:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, running.stop)
+        if settings.policies is not None:
+            # Without rules it means what it always does: the terminal is gone.
+            loop.add_signal_handler(signal.SIGHUP, running.reload)
         await told.wait()
 
 
@@ -101,6 +109,7 @@ async def serving(
     """
     clock, metrics = SystemClock(), Metrics()
     upstreams = settings.parsed_upstreams()
+    policies = _policies(settings, metrics)
     async with AsyncExitStack() as stack:
         vault = Vault.load_or_create(_key_file(settings))
         stores = await SqliteStores.open(_store_path(settings), vault)
@@ -126,10 +135,11 @@ async def serving(
                 client=client,
                 tasks=tasks,
                 metrics=metrics,
+                policies=policies,
             ),
         )
         await house.warm_up()
-        facts = _Facts(settings, house, on_stop)
+        facts = _Facts(settings, house, policies, on_stop)
         admin_url = await _listen_admin(stack, settings, facts, metrics)
         front = web.ServerRunner(
             web.Server(house.front.handle, **SERVER_OPTIONS),
@@ -145,7 +155,7 @@ async def serving(
             store=str(settings.store),
         )
         try:
-            yield Running(base_url, admin_url, metrics, facts.drain)
+            yield Running(base_url, admin_url, metrics, facts.drain, facts.reload)
         finally:
             facts.drain()
             await _end(house, front, passes)
@@ -197,9 +207,16 @@ async def _open(stack: AsyncExitStack, runner: web.BaseRunner, at: Address) -> s
 class _Facts:
     """What the admin listener asks, and the one order that it may give."""
 
-    def __init__(self, settings: Settings, house: House, on_stop: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        house: House,
+        policies: Policies | None,
+        on_stop: Callable[[], None],
+    ) -> None:
         self._settings = settings
         self._house = house
+        self._policies = policies
         self._on_stop = on_stop
         self._draining = False
 
@@ -209,7 +226,7 @@ class _Facts:
         return Readiness(
             draining=self._draining,
             durability=self._settings.durability,
-            policies=0,
+            policies=self._policies.current().generation if self._policies else 0,
             instance=ground.leases.instance,
             store=self._settings.store.scheme,
             leases={str(number): name for number, name in enumerate(sorted(alive))},
@@ -218,12 +235,24 @@ class _Facts:
     async def batches(self, *, limit: int) -> Sequence[Batch]:
         return await self._house.ground.batches.recent(limit=limit)
 
+    def reload(self) -> None:
+        if self._policies is not None:
+            self._policies.ask()
+            self._house.scheduler.wake("policies")
+
     def drain(self) -> None:
         if self._draining:
             return
         self._draining = True
         self._house.drain()
         self._on_stop()
+
+
+def _policies(settings: Settings, metrics: Metrics) -> Policies | None:
+    if settings.policies is None:
+        return None
+    answer = Answer(settings.deferral.default_answer)
+    return open_policies(settings.policies, default_answer=answer, metrics=metrics)
 
 
 def _store_path(settings: Settings) -> Path:

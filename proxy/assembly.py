@@ -31,6 +31,7 @@ from proxy.services.ground import Ground
 from proxy.services.ingest import Ingestor
 from proxy.services.leases import Leases
 from proxy.services.owners import Owners
+from proxy.services.policies import Policies
 from proxy.services.prune import Pruner
 from proxy.services.repeats import Repeats
 from proxy.services.rescue import Rescuer
@@ -89,6 +90,8 @@ class Outside:
     client: UpstreamClient
     tasks: TaskOwner
     metrics: Metrics
+    policies: Policies | None = None
+    """The rules, if there is a file of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -307,6 +310,7 @@ def _other_passes(
         Pass("repeats", CALM / 5, shared.repeats.run_once),
         Pass("holding", timedelta(seconds=PASS_INTERVAL_S), shared.holding.run_once),
         Pass("gauges", CALM, gauges.run_once),
+        *([Pass("policies", CALM / 5, outside.policies.run_once)] if outside.policies else []),
     ]
 
 
@@ -341,7 +345,7 @@ def _front(settings: Settings, outside: Outside, shared: _Shared) -> Front:
     )
     return Front(
         upstreams=outside.upstreams,
-        policy=_policy(settings),
+        policy=_policy(settings, outside.policies),
         forwarder=Forwarder(
             outside.client, error_response=_error_response, on_done=calls.forwarded
         ),
@@ -366,7 +370,9 @@ def _front(settings: Settings, outside: Outside, shared: _Shared) -> Front:
     )
 
 
-def _policy(settings: Settings) -> Callable[[], Policy]:
+def _policy(settings: Settings, policies: Policies | None) -> Callable[[], Policy]:
+    if policies is not None:
+        return policies.current
     policy = Policy(default_answer=Answer(settings.deferral.default_answer))
     return lambda: policy
 

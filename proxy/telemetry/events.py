@@ -83,6 +83,7 @@ EVENTS: Final = frozenset(
         "pass.stopped",
         "policies.kept",
         "policies.loaded",
+        "policies.unchanged",
         "request.refused",
         "step.failed",
         "store.opened",

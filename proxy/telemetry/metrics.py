@@ -99,6 +99,20 @@ METRICS: Final[Mapping[str, Metric]] = {
     "create_unclear": _counter("Creates without a clear answer.", "upstream"),
     "credential_paused": _counter("Refusals that paused a credential's lane.", "code"),
     "credentials_paused": _gauge("Credentials whose lane is paused."),
+    # Rules.
+    "policies_generation": _gauge("How often rules came into force; 0: there are none."),
+    "policies_refused": _gauge("1 while the rule file cannot be used and older rules hold."),
+    "policies_loaded": _counter("Changed rule files that came into force."),
+    "policies_kept": _counter("Changed rule files that could not be used."),
+    "rule_matched": _counter(
+        "Calls that a rule decided or, in shadow mode, would have decided.",
+        "rule",
+        "mode",
+        "decision",
+    ),
+    "rule_forwarded": _counter(
+        "Calls that a rule diverted, forwarded because no job could be made.", "rule", "reason"
+    ),
     # The service itself.
     "pass_seconds": Metric(
         Kind.HISTOGRAM, "Duration of background passes.", ("name",), _PASS_SECONDS

@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from policies.model import Decision, Forward
+from policies.model import Decision, Defer, Forward
 from proxy.core.errors import ProxyError
 from proxy.core.job import AnswerMode, Job
 from proxy.core.routing import Route
@@ -16,6 +16,9 @@ from proxy.ports.clock import Clock
 from proxy.web.forward import Forwarded
 
 log = structlog.get_logger()
+
+_RULE: Final = "rule:"
+"""What `decided_by` begins with where a rule decided."""
 
 _PATH_MAX: Final = 200
 """Characters of a path that are logged: the caller decides how long it is."""
@@ -48,6 +51,7 @@ class CallRecord:
     __slots__ = (
         "body_bytes",
         "decided_by",
+        "generation",
         "method",
         "path",
         "reason",
@@ -63,17 +67,24 @@ class CallRecord:
         self.route: Route | None = None
         self.body_bytes: int | None = None
         self.decided_by: str | None = None
+        self.generation = 0
         self.reason: str | None = None
         self.shadow: str | None = None
 
-    def decide(self, decision: Decision) -> None:
-        """Note what was decided, by whom and why."""
+    def decide(self, decision: Decision, *, generation: int = 0) -> None:
+        """Note what was decided, by whom, why, and under which generation of the rules."""
         self.decided_by = decision.decided_by
+        self.generation = generation
         self.reason = getattr(decision, "reason", None)
         shadow = decision.shadow
         if shadow is not None:
-            kind = "forward" if isinstance(shadow, Forward) else type(shadow).__name__.lower()
-            self.shadow = f"{kind} by {shadow.decided_by}"
+            self.shadow = f"{_kind(shadow)} by {shadow.decided_by}"
+
+    def repeat(self, job: Job, *, generation: int) -> None:
+        """Note that nothing was decided: the call repeats one that had been."""
+        self.decided_by = job.decided_by
+        self.generation = generation
+        self.reason = "it repeats the call that made the job"
 
 
 _CURRENT: Final[ContextVar[CallRecord | None]] = ContextVar("offramp_call", default=None)
@@ -91,6 +102,20 @@ class Calls:
         record = CallRecord(method, target, self._clock.monotonic())
         _CURRENT.set(record)
         return record
+
+    def decided(self, record: CallRecord, decision: Decision, *, generation: int) -> None:
+        """Note a decision that is carried out now, and count the rules that had a part in it."""
+        record.decide(decision, generation=generation)
+        for mode, made in (("live", decision), ("shadow", decision.shadow)):
+            if made is not None and made.decided_by.startswith(_RULE):
+                rule = made.decided_by.removeprefix(_RULE)
+                self._recorder.count("rule_matched", rule=rule, mode=mode, decision=_kind(made))
+
+    def not_deferred(self, record: CallRecord, decision: Defer, error: ProxyError) -> None:
+        """Note that a call is forwarded although a rule diverted it."""
+        record.reason = f"it could not be deferred ({error.code})"
+        rule = decision.decided_by.removeprefix(_RULE)
+        self._recorder.count("rule_forwarded", rule=rule, reason=error.code)
 
     def forwarded(self, done: Forwarded) -> None:
         """Tell of a forwarded call; called by the forwarder in the task of the call."""
@@ -171,10 +196,18 @@ class Calls:
 def _decision(record: CallRecord) -> dict[str, object]:
     facts: dict[str, object] = {"path": record.path}
     if record.decided_by is not None:
-        facts |= {"decided_by": record.decided_by, "reason": record.reason}
+        facts |= {
+            "decided_by": record.decided_by,
+            "reason": record.reason,
+            "policies": record.generation,
+        }
     if record.shadow is not None:
         facts["shadow"] = record.shadow
     return facts
+
+
+def _kind(decision: Decision) -> str:
+    return "forward" if isinstance(decision, Forward) else type(decision).__name__.lower()
 
 
 def _rounded(seconds: float | None) -> float | None:

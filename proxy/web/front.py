@@ -16,7 +16,7 @@ from aiohttp import web
 
 from policies.fields import Tag
 from policies.headers import Asked, HeaderError, read_headers
-from policies.model import UNDECIDED, CallFacts, Decision, Defer, Forward, Identity, Once, Reject
+from policies.model import UNDECIDED, CallFacts, Decision, Defer, Identity, Once, Reject
 from policies.model import Lane as PreferredLane
 from policies.policy import Policy
 from proxy.core.dialects import (

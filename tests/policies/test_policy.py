@@ -1,4 +1,6 @@
+from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -18,6 +20,9 @@ class Ruled:
 
     def __len__(self):
         return 1
+
+    def concerns(self, **head):
+        return True
 
     def wants_body(self, facts):
         return False
@@ -40,10 +45,11 @@ def test_without_rules_and_headers_nobody_need_gather_facts():
     tagged = read_headers(raw({"X-Deferrable": "job"}), now=NOW)
     untagged = read_headers(raw({"X-Deferrable": "false"}), now=NOW)
 
-    assert Policy().is_idle(NOTHING_ASKED)
-    assert Policy().is_idle(untagged)
-    assert not Policy().is_idle(tagged)
-    assert not Policy(Ruled(None)).is_idle(NOTHING_ASKED)
+    head: dict[str, Any] = {"headers": (), "path": "/v1/chat/completions", "upstream": "openai"}
+    assert Policy().is_idle(NOTHING_ASKED, **head)
+    assert Policy().is_idle(untagged, **head)
+    assert not Policy().is_idle(tagged, **head)
+    assert not Policy(Ruled(None)).is_idle(NOTHING_ASKED, **head)
 
 
 def test_the_body_is_wanted_exactly_if_it_will_be_read():
@@ -108,9 +114,20 @@ def test_a_shadow_stays_beside_whatever_is_decided(tag):
 def test_a_call_cannot_be_deferred_under_a_bad_key_but_forwarded():
     key = {"Idempotency-Key": "x" * 300}
 
+    refused = decided({**key, "X-Deferrable": "job"})
+
     assert isinstance(decided(key), Forward)
-    for refused in (decided({**key, "X-Deferrable": "job"}), decided(key, rule())):
-        assert isinstance(refused, Reject)
-        assert refused.status == 400
-        assert "Idempotency-Key" in refused.message
-        assert "xxx" not in refused.message
+    assert isinstance(refused, Reject)
+    assert refused.status == 400
+    assert "Idempotency-Key" in refused.message
+    assert "xxx" not in refused.message
+
+
+def test_a_bad_key_costs_a_call_that_nobody_tagged_its_job_and_nothing_else():
+    ruled = replace(rule(), shadow=SHADOW)
+
+    decision = decided({"Idempotency-Key": "x" * 300}, ruled)
+
+    assert isinstance(decision, Forward)
+    assert (decision.decided_by, decision.shadow) == ("rule:r", SHADOW)
+    assert "Idempotency-Key" in decision.reason

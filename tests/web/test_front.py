@@ -34,6 +34,9 @@ class Ruling:
     def __len__(self):
         return 1
 
+    def concerns(self, **head):
+        return True
+
     def wants_body(self, facts):
         return self._wants_body and facts.obstacle is None
 
