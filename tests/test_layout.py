@@ -33,8 +33,6 @@ TESTED_BY = {
     "proxy/stores/sqlite/": "tests/contract/",
     # Classes without behaviour, raised and rendered by what is tested here.
     "proxy/core/errors.py": "tests/web/test_answers.py",
-    # The end of a tunnel is only of use with the other end.
-    "proxy/upstreams/tunnel.py": "tests/web/test_upgrade.py",
 }
 """Modules without a test file of their own, and what tests them instead."""
 

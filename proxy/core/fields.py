@@ -12,20 +12,20 @@ from typing import Final
 
 from proxy.core.routing import RawHeaders
 
-_HOP_BY_HOP: Final = frozenset(
+HOP_BY_HOP: Final = frozenset(
     {b"connection", b"keep-alive", b"proxy-connection", b"te", b"upgrade"}
 )
-_HOP_OF_REQUESTS: Final = _HOP_BY_HOP | {b"proxy-authorization"}
-_OURS: Final = b"x-deferrable"
+HOP_OF_REQUESTS: Final = HOP_BY_HOP | {b"proxy-authorization"}
+OURS: Final = b"x-deferrable"
 
 # Framing, addressing and what is written anew are never dropped because
 # `Connection` names them: that is how requests are smuggled.
 _NEVER_NAMED: Final = frozenset({b"content-length", b"transfer-encoding", b"host", b"expect"})
 
 _READ: Final = frozenset({b"content-length", b"transfer-encoding", b"host", b"expect"})
-_NOTABLE: Final = _HOP_OF_REQUESTS | _READ
+_NOTABLE: Final = HOP_OF_REQUESTS | _READ
 # `Connection` values of nearly every call; they name no field.
-_PLAIN_CONNECTION: Final = frozenset({b"keep-alive", b"close", b""})
+PLAIN_CONNECTION: Final = frozenset({b"keep-alive", b"close", b""})
 
 
 @dataclass(slots=True)
@@ -47,14 +47,14 @@ def request_fields(
     found = RequestFields()
     kept: list[tuple[bytes, bytes]] = []
     connection: list[bytes] = []
-    dropped = _HOP_OF_REQUESTS | without if without else _HOP_OF_REQUESTS
+    dropped = HOP_OF_REQUESTS | without if without else HOP_OF_REQUESTS
     addressed = False
     for field in headers:
         name = field[0].lower()
-        if name in _NOTABLE or name in without or name.startswith(_OURS):
+        if name in _NOTABLE or name in without or name.startswith(OURS):
             if name == b"connection":
                 connection += _tokens(field[1])
-            if name in dropped or name.startswith(_OURS):
+            if name in dropped or name.startswith(OURS):
                 continue
             if name == b"host":
                 addressed = True
@@ -77,7 +77,7 @@ def response_fields(headers: RawHeaders, *, dechunk: bool = False) -> RawHeaders
     named: list[bytes] = []
     for field in headers:
         name = field[0].lower()
-        if name in _HOP_BY_HOP:
+        if name in HOP_BY_HOP:
             if name == b"connection":
                 named += _tokens(field[1])
         elif not (dechunk and name == b"transfer-encoding"):
@@ -132,7 +132,7 @@ def _read(found: RequestFields, name: bytes, value: bytes) -> None:
 
 def _tokens(value: bytes) -> list[bytes]:
     lowered = value.lower()
-    if lowered in _PLAIN_CONNECTION:
+    if lowered in PLAIN_CONNECTION:
         return []
     return [token.strip() for token in lowered.split(b",")]
 

@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Literal, Protocol
 
 from proxy.core.errors import ProxyError
+from proxy.core.fields import request_head
 from proxy.core.routing import RawHeaders, Upstream
 
 
@@ -70,8 +71,43 @@ Body = bytes | AsyncIterator[bytes] | None
 OnInformational = Callable[[int, str, RawHeaders], None]
 """Called for each 1xx answer but 101, in order, before the final one."""
 
+Write = Callable[[bytes], bool]
+"""Takes bytes at once, and says whether more may follow right away."""
+
 
 @dataclass(frozen=True, slots=True)
+class ClientLimits:
+    """Every bound of a client; durations in seconds. There is no total: streams are long."""
+
+    connect_s: float = 15.0
+    """For a free connection, name, TCP and TLS together."""
+    first_byte_s: float = 900.0
+    """From the last byte sent to the final head. Reasoning models think for minutes
+    before a non-streamed answer; SDKs themselves give up after 600 s."""
+    idle_s: float = 600.0
+    """Between two pieces of an answer, and for the upstream to take a piece of a body."""
+    keepalive_s: float = 30.0
+    """How long a free connection is kept; below the usual 60 s of load balancers, since
+    a call sent just as they close it fails."""
+    max_age_s: float = 300.0
+    """No call is sent over an older connection, so that a name that points elsewhere
+    is followed."""
+    continue_s: float = 1.0
+    """For `100 Continue`, then the body is sent unasked (RFC 9110, section 10.1.1)."""
+    max_connections: int = 4096
+    """Over all upstreams; more calls wait for a free one, within `connect_s`."""
+    max_per_upstream: int = 3072
+    """So that one upstream that answers nobody leaves room for the others."""
+    max_line_bytes: int = 32768
+    max_field_bytes: int = 32768
+    max_fields: int = 512
+    max_head_bytes: int = 1 << 18
+    """All fields of one answer together, and its trailers."""
+
+
+# Not frozen, as records are elsewhere: one is made for each call, and freezing
+# would make that three times as dear.
+@dataclass(slots=True)
 class UpstreamRequest:
     """One call as the upstream shall see it.
 
@@ -82,7 +118,7 @@ class UpstreamRequest:
     upstream: Upstream
     method: str
     target: str
-    headers: RawHeaders
+    headers: RawHeaders = ()
     body: Body = None
     chunked: bool = False
     """Whether `headers` say so; the body is then sent in chunks of any size."""
@@ -91,6 +127,14 @@ class UpstreamRequest:
     upgrade: bool = False
     """Whether a 101 is welcome; the connection is then this call's alone."""
     on_informational: OnInformational | None = None
+    head: bytes = b""
+    """The head written already; then `headers` are not looked at."""
+    keep_chunks: bool = False
+    """Whether a chunked answer may be handed out as it is framed, trailers and all."""
+
+    def written_head(self) -> bytes:
+        """Return the head as it goes out."""
+        return self.head or request_head(self.method, self.target, self.headers)
 
 
 class UpstreamResponse(Protocol):
@@ -117,8 +161,20 @@ class UpstreamResponse(Protocol):
         ...
 
     @property
+    def framed(self) -> bool:
+        """Whether what is handed out has its chunks and trailers around it, checked."""
+        ...
+
+    @property
+    def body_bytes(self) -> int:
+        """Body bytes handed out so far, without framing."""
+        ...
+
+    @property
     def trailers(self) -> RawHeaders:
-        """The trailer fields, known after the end; empty where an adapter cannot see them."""
+        """The trailer fields, known after the end; empty where an adapter cannot see them.
+
+        Empty as well where they are handed out with the body."""
         ...
 
     @property
@@ -135,6 +191,17 @@ class UpstreamResponse(Protocol):
 
         Not calling it holds the upstream back, with a bounded number of bytes
         in between.
+
+        Raises:
+            UpstreamUnavailableError: if the body breaks off or falls silent.
+        """
+        ...
+
+    async def pump(self, write: Write) -> None:
+        """Hand each piece of the body to `write` as it arrives, in the very same turn of the loop.
+
+        Returns at the end of the body, or as soon as `write` wants no more for
+        now; the upstream is held back from then until the next call.
 
         Raises:
             UpstreamUnavailableError: if the body breaks off or falls silent.

@@ -10,7 +10,6 @@ are written here.
 import asyncio
 import select
 import ssl
-from dataclasses import dataclass
 from typing import Final
 from weakref import WeakSet
 
@@ -29,17 +28,21 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from yarl import URL
 
-from proxy.core.fields import has_length, request_head
+from proxy.core.fields import has_length
 from proxy.core.routing import RawHeaders, Upstream
+from proxy.ports.tunnel import TunnelEnd
 from proxy.ports.upstream import (
     BodySourceError,
     Cause,
+    ClientLimits,
     Phase,
     UpstreamRequest,
     UpstreamResponse,
     UpstreamUnavailableError,
+    Write,
 )
-from proxy.upstreams.tunnel import TunnelEnd
+
+__all__ = ["AiohttpClient", "ClientLimits"]
 
 # Safe by definition and without a body, so that sending them twice buys nothing
 # (RFC 9110, section 9.2.2).
@@ -48,29 +51,6 @@ _REPEATABLE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _READ_LIMIT: Final = 1 << 16
 # aiohttp holds a peer back above twice the limit.
 _PAUSED_ABOVE: Final = 2 * _READ_LIMIT
-
-
-@dataclass(frozen=True, slots=True)
-class ClientLimits:
-    """Every bound of the client; durations in seconds. There is no total: streams are long."""
-
-    connect_s: float = 15.0
-    """For a free connection, name, TCP and TLS together."""
-    first_byte_s: float = 900.0
-    """From the last byte sent to the final head. Reasoning models think for minutes
-    before a non-streamed answer; SDKs themselves give up after 600 s."""
-    idle_s: float = 600.0
-    """Between two pieces of an answer, and for the upstream to take a piece of a body."""
-    keepalive_s: float = 30.0
-    """How long a free connection is kept; below the usual 60 s of load balancers, since
-    a call sent just as they close it fails."""
-    continue_s: float = 1.0
-    """For `100 Continue`, then the body is sent unasked (RFC 9110, section 10.1.1)."""
-    max_connections: int = 4096
-    """Over all upstreams; more calls wait for a free one, within `connect_s`."""
-    max_line_bytes: int = 32768
-    max_field_bytes: int = 32768
-    max_fields: int = 512
 
 
 class AiohttpClient:
@@ -182,15 +162,17 @@ class _Response:
         self.reason = ""
         self.headers: RawHeaders = ()
         self.chunked = False
-        # aiohttp's parser drops trailer fields.
+        # aiohttp's parser takes the chunks apart and drops trailer fields.
+        self.framed = False
         self.trailers: RawHeaders = ()
+        self.body_bytes = 0
         self.at_end = False
 
     # The way out.
 
     def send_whole(self, body: bytes | None) -> None:
         """Send head and body in one write."""
-        data = request_head(self._request.method, self._request.target, self._request.headers)
+        data = self._request.written_head()
         if self._request.chunked:
             data += (_chunk(body) if body else b"") + b"0\r\n\r\n"
         elif body:
@@ -220,7 +202,7 @@ class _Response:
         if request.expect_continue:
             self._continue = asyncio.get_running_loop().create_future()
         writer = StreamWriter(self._protocol, asyncio.get_running_loop())
-        self._transport.write(request_head(request.method, request.target, request.headers))
+        self._transport.write(request.written_head())
         await self._await_continue()
         if isinstance(request.body, bytes):
             await self._send_piece(writer, request.body)
@@ -304,6 +286,7 @@ class _Response:
         if self.at_end or self._payload.exception() is not None:
             return b""
         data = self._payload.read_nowait()
+        self.body_bytes += len(data)
         self._settle()
         return data
 
@@ -315,9 +298,16 @@ class _Response:
             data = await self._payload.readany()
         except (ClientError, OSError, RuntimeError):
             # RuntimeError: the reader found the connection gone already.
-            return self._take_before_break()
+            data = self._take_before_break()
+        self.body_bytes += len(data)
         self._settle()
         return data
+
+    async def pump(self, write: Write) -> None:
+        while not self.at_end:
+            data = await self.next_chunk()
+            if data and not write(data):
+                return
 
     def _take_before_break(self) -> bytes:
         """Return what had arrived before the body broke off; the break itself comes next."""

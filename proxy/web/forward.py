@@ -16,6 +16,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, Final
 
 from aiohttp import web
@@ -25,14 +26,9 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from proxy.core.dialects import ErrorAnswer
 from proxy.core.errors import ProxyError
-from proxy.core.fields import (
-    has_length,
-    persistence,
-    request_fields,
-    response_fields,
-    response_head,
-)
+from proxy.core.fields import persistence, response_fields, response_head
 from proxy.core.routing import RawHeaders, Route
+from proxy.core.shapes import HeadWriter
 from proxy.ports.upstream import (
     Body,
     BodySourceError,
@@ -74,6 +70,7 @@ SERVER_OPTIONS: Final[dict[str, Any]] = {
 ErrorResponder = Callable[[str, ProxyError], ErrorAnswer]
 """Puts an error of ours in the envelope of a dialect, given by name."""
 
+_LAST_CHUNK: Final = b"0\r\n\r\n"
 _BODILESS: Final = frozenset({204, 304})
 _RESET: Final = struct.pack("ii", 1, 0)
 """`SO_LINGER` on, for zero seconds: closing sends RST instead of FIN."""
@@ -124,6 +121,12 @@ class RelayedResponse(web.StreamResponse):
         return None
 
 
+@lru_cache(maxsize=256)
+def _relayed(status: int, *, keep_alive: bool) -> RelayedResponse:
+    """Return what stands for an answer; the same one for all that are alike, as none changes."""
+    return RelayedResponse(status, keep_alive=keep_alive)
+
+
 class Forwarder:
     """Forwards calls. One instance serves all of them, concurrently."""
 
@@ -141,6 +144,7 @@ class Forwarder:
         does not tell that to whoever reads the body.
         """
         self._upload_idle_s = upload_idle_s
+        self._heads = HeadWriter()
         self._client = client
         self._error_response = error_response
         self._on_done = on_done
@@ -160,7 +164,7 @@ class Forwarder:
         case. What is returned was sent already. `on_done` is called exactly
         once, also if this is cancelled because the caller left.
         """
-        call = _Call(request, route, self._upload_idle_s)
+        call = _Call(request, route, self._heads, self._upload_idle_s)
         try:
             return await self._relay(call, body, without)
         except (asyncio.CancelledError, ConnectionError, BodySourceError) as exc:
@@ -170,7 +174,11 @@ class Forwarder:
             return call.cut()
         finally:
             if call.response is not None:
+                call.bytes_down += call.response.body_bytes
                 call.response.close()
+                # The response knows the request, and that whom to tell of a 103:
+                # without the cycle, a call is freed as it ends, not by the collector.
+                call.response = None
             self._on_done(call.record())
 
     async def _relay(
@@ -187,7 +195,7 @@ class Forwarder:
             call.status = 101
             call.bytes_up, call.bytes_down = await run_tunnel(call.request, response)
             call.outcome = Outcome.COMPLETED
-            return RelayedResponse(101, keep_alive=False)
+            return _relayed(101, keep_alive=False)
         try:
             return await call.relay(response)
         except UpstreamUnavailableError as exc:
@@ -204,8 +212,12 @@ class Forwarder:
 class _Call:
     """The caller's side of one forwarded call, and what is to be told about it."""
 
-    def __init__(self, request: web.BaseRequest, route: Route, upload_idle_s: float) -> None:
+    def __init__(
+        self, request: web.BaseRequest, route: Route, heads: HeadWriter, upload_idle_s: float
+    ) -> None:
         self._upload_idle_s = upload_idle_s
+        self._heads = heads
+        self._modern = request.version >= HttpVersion11
         self.request = request
         self.route = route
         self.started = time.perf_counter()
@@ -216,26 +228,29 @@ class _Call:
         self.response: UpstreamResponse | None = None
         self.bytes_up = 0
         self.bytes_down = 0
+        self._expects = False
         self._continued = False
         self._until_close = False
 
     def outgoing(self, body: bytes | None, without: frozenset[bytes]) -> UpstreamRequest:
         """Return the call as the upstream shall see it."""
-        request = self.request
-        fields = request_fields(
-            request.raw_headers, host=self.route.upstream.host_header, without=without
+        request, upstream = self.request, self.route.upstream
+        method, target = request.method, self.route.upstream_target
+        head, fields = self._heads.request(
+            method, target, request.raw_headers, host=upstream.host_header, without=without
         )
-        expects = fields.expect_continue and body is None
+        self._expects = fields.expect_continue and body is None
         return UpstreamRequest(
-            upstream=self.route.upstream,
-            method=request.method,
-            target=self.route.upstream_target,
-            headers=fields.kept,
+            upstream=upstream,
+            method=method,
+            target=target,
             body=self._body(body, framed=fields.has_body),
             chunked=fields.chunked,
-            expect_continue=expects,
+            expect_continue=self._expects,
             upgrade=fields.upgrade,
             on_informational=self._relay_informational,
+            head=head,
+            keep_chunks=self._modern,
         )
 
     def _body(self, body: bytes | None, *, framed: bool) -> Body:
@@ -249,15 +264,17 @@ class _Call:
         return body
 
     async def _pieces(self) -> AsyncIterator[bytes]:
-        if not self._continued and self.request.headers.get("Expect", "").lower() == "100-continue":
+        if self._expects:
             # The upstream did not ask for the body in time; it gets it unasked,
             # and the caller still waits for the word.
             self._relay_informational(100, "Continue", ())
         content = self.request.content
         while True:
             try:
-                async with asyncio.timeout(self._upload_idle_s):
-                    piece = await content.readany()
+                piece = content.read_nowait()
+                if not piece and not content.at_eof():
+                    async with asyncio.timeout(self._upload_idle_s):
+                        piece = await content.readany()
             except asyncio.CancelledError:
                 raise
             except Exception as exc:
@@ -271,7 +288,7 @@ class _Call:
 
     def _relay_informational(self, status: int, reason: str, headers: RawHeaders) -> None:
         transport = self.request.transport
-        if self.request.version < HttpVersion11 or transport is None or self.response is not None:
+        if not self._modern or transport is None or self.status is not None:
             return
         if status == 100:
             if self._continued:
@@ -286,34 +303,70 @@ class _Call:
             UpstreamUnavailableError: if the upstream breaks off.
             ConnectionError: if the caller left.
         """
-        request, writer = self.request, self.request.writer
-        modern = request.version >= HttpVersion11
-        headers = response_fields(response.headers, dechunk=not modern)
+        request, modern = self.request, self._modern
+        head, has_length = self._heads.response(
+            response.status, response.reason, response.headers, dechunk=not modern
+        )
         bodiless = request.method == "HEAD" or response.status in _BODILESS
         chunked = modern and response.chunked and not bodiless
-        self._until_close = not (bodiless or chunked or has_length(headers))
+        self._until_close = not (bodiless or chunked or has_length)
         keep_alive = request.keep_alive and not self._until_close
-        head = response_head(
-            response.status,
-            response.reason,
-            headers + persistence(keep_alive=keep_alive, modern=modern),
-        )
+        if not keep_alive or not modern:
+            head += b"%b: %b\r\n" % persistence(keep_alive=keep_alive, modern=modern)[0]
         self.status = response.status
-
-        data = head + self._framed(response.take_ready(), chunked, last=response.at_end)
-        await writer.write(data)
-        while not response.at_end:
-            data = await response.next_chunk()
-            await writer.write(self._framed(data, chunked, last=response.at_end))
+        frame = chunked and not response.framed
+        self._write_first(head + b"\r\n", response, frame=frame)
+        if not response.at_end:
+            await self._pump(response, frame=frame)
+        if request.protocol.writing_paused:
+            # Or a caller who sends calls and reads no answer would fill the memory.
+            await self._caller_takes_more()
         self.outcome = Outcome.COMPLETED
-        return RelayedResponse(response.status, keep_alive=keep_alive)
+        return _relayed(response.status, keep_alive=keep_alive)
 
-    def _framed(self, data: bytes, chunked: bool, *, last: bool) -> bytes:
-        self.bytes_down += len(data)
-        if not chunked:
-            return data
-        framed = b"%x\r\n%b\r\n" % (len(data), data) if data else b""
-        return framed + b"0\r\n\r\n" if last else framed
+    def _write_first(self, head: bytes, response: UpstreamResponse, *, frame: bool) -> None:
+        """Write the head together with what came with it, mostly all."""
+        request = self.request
+        transport = request.transport
+        if transport is None:
+            raise ConnectionResetError("the caller left")
+        data = response.take_ready()
+        if frame:
+            data = (_chunk(data) if data else b"") + (_LAST_CHUNK if response.at_end else b"")
+        # By this aiohttp tells whether it could still send an error page.
+        request.writer.output_size = len(head)
+        transport.write(head + data)
+
+    async def _pump(self, response: UpstreamResponse, *, frame: bool) -> None:
+        """Write each piece in the turn of the loop in which it came."""
+        request = self.request
+        transport, protocol = request.transport, request.protocol
+        if transport is None:
+            raise ConnectionResetError("the caller left")
+
+        def write(data: bytes) -> bool:
+            if transport.is_closing():
+                return False
+            transport.write(_chunk(data) if frame else data)
+            return not protocol.writing_paused
+
+        while not response.at_end:
+            if protocol.writing_paused or transport.is_closing():
+                await self._caller_takes_more()
+            await response.pump(write)
+        if frame:
+            transport.write(_LAST_CHUNK)
+
+    async def _caller_takes_more(self) -> None:
+        """Wait until the caller read most of what was written.
+
+        Raises:
+            ConnectionError: if it left.
+        """
+        transport = self.request.transport
+        if transport is None or transport.is_closing():
+            raise ConnectionResetError("the caller left")
+        await self.request.writer.drain()
 
     async def answer(self, answer: ErrorAnswer) -> web.StreamResponse:
         """Write an error of ours, and drop the connection if the body did not come whole."""
@@ -326,7 +379,7 @@ class _Call:
         self.status = answer.status
         body = b"" if request.method == "HEAD" else answer.body
         await request.writer.write(response_head(answer.status, None, fields) + body)
-        return RelayedResponse(answer.status, keep_alive=keep_alive)
+        return _relayed(answer.status, keep_alive=keep_alive)
 
     def cut(self) -> web.StreamResponse:
         """End the caller's connection so that the answer cannot be taken for whole."""
@@ -339,7 +392,7 @@ class _Call:
                 if sock is not None:
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             transport.close()
-        return RelayedResponse(self.status or 502, keep_alive=False)
+        return _relayed(self.status or 502, keep_alive=False)
 
     def record(self) -> Forwarded:
         return Forwarded(
@@ -353,3 +406,7 @@ class _Call:
             duration_s=time.perf_counter() - self.started,
             error=self.error,
         )
+
+
+def _chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)

@@ -14,8 +14,8 @@ from aiohttp import web
 from aiohttp.http import WebSocketReader
 
 from proxy.core.fields import response_head
+from proxy.ports.tunnel import TunnelEnd
 from proxy.ports.upstream import Tunnel, UpstreamResponse
-from proxy.upstreams.tunnel import TunnelEnd
 
 
 async def run_tunnel(request: web.BaseRequest, response: UpstreamResponse) -> tuple[int, int]:

@@ -120,6 +120,8 @@ class RawConnection:
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
+    number: int = 0
+    """How many connections came before."""
     requests: list[Message] = field(default_factory=list)
     closed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once the peer has hung up; only scripts that read to the end learn it."""
@@ -189,7 +191,7 @@ class RawUpstream:
             raise self.failures[0]
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connection = RawConnection(reader, writer)
+        connection = RawConnection(reader, writer, len(self.connections))
         self.connections.append(connection)
         try:
             await self._script(connection)

@@ -9,8 +9,9 @@ from aiohttp import web
 
 from proxy.core.dialects import DIALECTS, Family, error_answer
 from proxy.core.routing import Refusal, Route, Upstream, resolve
-from proxy.ports.upstream import UpstreamClient
-from proxy.upstreams.session import AiohttpClient, ClientLimits
+from proxy.ports.upstream import ClientLimits, UpstreamClient
+from proxy.upstreams.lean import LeanClient
+from proxy.upstreams.session import AiohttpClient
 from proxy.web.forward import SERVER_OPTIONS, Forwarded, Forwarder
 
 ClientFactory = Callable[[ClientLimits], AbstractAsyncContextManager[UpstreamClient]]
@@ -26,7 +27,17 @@ async def aiohttp_client(limits: ClientLimits) -> AsyncIterator[UpstreamClient]:
             await client.aclose()
 
 
-CLIENTS: dict[str, ClientFactory] = {"aiohttp": aiohttp_client}
+@asynccontextmanager
+async def lean_client(limits: ClientLimits) -> AsyncIterator[UpstreamClient]:
+    async with asyncio.TaskGroup() as tasks:
+        client = LeanClient(tasks, limits)
+        try:
+            yield client
+        finally:
+            await client.aclose()
+
+
+CLIENTS: dict[str, ClientFactory] = {"aiohttp": aiohttp_client, "lean": lean_client}
 """Every adapter; a new one joins the whole suite here."""
 
 

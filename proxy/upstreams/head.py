@@ -1,0 +1,98 @@
+"""Where the head of an answer ends, and what it says.
+
+What a head says is decided by aiohttp's C parser (llhttp) alone. It is given
+exactly one head at a time and no body, so it can never be led to see a message
+within a body. Where a head ends is found here, by the same rule; if the parser
+does not agree that these very bytes are one head, the answer is refused.
+"""
+
+import asyncio
+from typing import Any, Final, cast
+
+from aiohttp import http_parser
+from aiohttp.base_protocol import BaseProtocol
+from aiohttp.http import HttpVersion10, HttpVersion11, RawResponseMessage
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.http_parser import HttpResponseParser, HttpResponseParserPy
+
+from proxy.core.errors import ConfigError
+from proxy.ports.upstream import ClientLimits
+
+_BEGINNING: Final = b"HTTP/1."
+_VERSIONS: Final = (HttpVersion10, HttpVersion11)
+
+
+class MalformedHeadError(Exception):
+    """What an upstream sent is no head that everybody would read alike."""
+
+
+def check_parser() -> None:
+    """Refuse to start where aiohttp fell back to its parser in Python.
+
+    Raises:
+        ConfigError: with a hint.
+    """
+    # Both names are of the pinned minor version. The fallback has had flaws of
+    # its own (CVE-2023-47627), and nothing here was tested with it.
+    if http_parser.HttpResponseParser is HttpResponseParserPy:
+        raise ConfigError(
+            "aiohttp runs without its C parser; install a wheel of aiohttp that has it, and unset "
+            "AIOHTTP_NO_EXTENSIONS, or choose the client `aiohttp`"
+        )
+
+
+def may_be_head(data: bytes) -> bool:
+    """Tell whether a head can begin so; else there is no use in waiting for its end."""
+    return data.startswith(_BEGINNING) or _BEGINNING.startswith(data)
+
+
+def head_end(data: bytes, start: int = 0) -> int:
+    """Return where the first head in `data` ends, or -1 if it is not all there.
+
+    A line may end with LF alone, as it may for the parser.
+    """
+    crlf = data.find(b"\n\r\n", start)
+    lf = data.find(b"\n\n", start, crlf + 1 if crlf >= 0 else len(data))
+    if lf >= 0:
+        return lf + 2
+    return crlf + 3 if crlf >= 0 else -1
+
+
+class HeadParser:
+    """Reads the heads of one connection."""
+
+    __slots__ = ("_parser",)
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, limits: ClientLimits) -> None:
+        self._parser: Any = HttpResponseParser(
+            # Only a body could call back, and there is none.
+            cast("BaseProtocol", None),
+            loop,
+            1,
+            max_line_size=limits.max_line_bytes,
+            max_field_size=limits.max_field_bytes,
+            max_headers=limits.max_fields,
+            response_with_body=False,
+            auto_decompress=False,
+        )
+
+    def parse(self, head: bytes) -> RawResponseMessage:
+        """Return what one whole head says.
+
+        Raises:
+            MalformedHeadError: if it is none, or could be read in two ways.
+        """
+        # Folded lines are read differently by different parsers; a proxy may
+        # refuse them (RFC 9112, section 5.2).
+        if b"\n " in head or b"\n\t" in head or not head.startswith(_BEGINNING):
+            raise MalformedHeadError("no head, or folded lines")
+        try:
+            messages, _, rest = self._parser.feed_data(head)
+        except HttpProcessingError as exc:
+            raise MalformedHeadError(str(exc)) from exc
+        if len(messages) != 1 or rest:
+            raise MalformedHeadError("not one head")
+        message: RawResponseMessage = messages[0][0]
+        if message.version not in _VERSIONS or message.code < 100 or "\0" in message.reason:
+            raise MalformedHeadError("no valid status line")
+        return message

@@ -1,0 +1,91 @@
+import asyncio
+import socket
+import struct
+
+import pytest
+
+from proxy.ports.upstream import Phase, UpstreamUnavailableError
+from proxy.upstreams.lean import LeanClient
+from tests.helpers.raw_upstream import RawUpstream, read_head, wait_until
+from tests.upstreams.clients import OK, opened, read_all, request
+
+
+async def test_an_answer_that_came_before_a_reset_is_read():
+    """A server that wants no large body answers, and closes with the body unread."""
+
+    async def script(connection):
+        await read_head(connection.reader)
+        connection.writer.transport.pause_reading()
+        await connection.send(b"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\n\r\nbig")
+        connection.reset()
+
+    async def endless():
+        while True:
+            yield b"x" * 65536
+
+    headers = ((b"Transfer-Encoding", b"chunked"),)
+    async with RawUpstream(script) as upstream, opened(LeanClient) as client:
+        for _ in range(5):
+            sent = request(
+                upstream.port, method="POST", headers=headers, body=endless(), chunked=True
+            )
+            answer = await client.send(sent)
+            assert (answer.status, await read_all(answer)) == (413, b"big")
+
+
+async def test_unasked_bytes_end_a_free_connection():
+    speak = asyncio.Event()
+
+    async def script(connection):
+        await connection.request()
+        await connection.send(OK)
+        await speak.wait()
+        await connection.send(OK)
+        await connection.wait_closed_by_peer()
+
+    async with RawUpstream(script) as upstream, opened(LeanClient) as client:
+        await read_all(await client.send(request(upstream.port)))
+        speak.set()
+
+        await wait_until(upstream.connections[0].closed.is_set, "the connection to be cut")
+        assert not client._pool._all
+
+
+async def test_a_goodbye_that_the_loop_has_not_seen_is_seen():
+    """Nothing is sent over a connection that the kernel knows to be closed."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    with listener:
+        listener.setblocking(False)
+        loop = asyncio.get_running_loop()
+        async with opened(LeanClient) as client, asyncio.TaskGroup() as tasks:
+            port = listener.getsockname()[1]
+            call = tasks.create_task(client.send(request(port, method="POST", body=b"{}")))
+            peer, _ = await loop.sock_accept(listener)
+            await loop.sock_recv(peer, 65536)
+            await loop.sock_sendall(peer, OK)
+            await read_all(await call)
+            # From here to the second call the loop does not turn.
+            peer.close()
+            again = client.send(request(port, method="POST", body=b"{}"))
+            call = tasks.create_task(again)
+
+            peer, _ = await loop.sock_accept(listener)
+
+            await loop.sock_recv(peer, 65536)
+            await loop.sock_sendall(peer, OK)
+            assert await read_all(await call) == b"ok"
+            peer.close()
+
+
+async def test_a_reset_without_an_answer_is_a_failure():
+    async def script(connection):
+        await connection.request()
+        sock = connection.writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.writer.transport.abort()
+
+    async with RawUpstream(script) as upstream, opened(LeanClient) as client:
+        with pytest.raises(UpstreamUnavailableError) as caught:
+            await client.send(request(upstream.port, method="POST", body=b"{}"))
+
+    assert (caught.value.phase, caught.value.cause) == (Phase.FIRST_BYTE, "reset")
