@@ -49,6 +49,7 @@ class Admin(Section):
     """The listener for operators: probes, metrics, drain, dashboard."""
 
     listen: ListenAddress = Address("127.0.0.1", 8081)
+    """Where operators come in."""
 
     token_file: Path | None = None
     """Holds the token that everything but probes and metrics asks for off loopback."""
@@ -67,7 +68,10 @@ class UpstreamSettings(Section):
     """A host that calls go to."""
 
     dialect: Literal[tuple(sorted(DIALECTS))]  # type: ignore[valid-type]  # the table is the list
+    """What it speaks; may be left out where the name is that of a public provider."""
+
     base_url: str
+    """Where it is, without the `/v1` of its paths; public providers' may be left out."""
 
     anonymous: bool = False
     """Whether calls without a credential may be deferred: self-hosted servers."""
@@ -98,6 +102,7 @@ class Batching(Section):
     """Per upstream, credential and model."""
 
     poll_interval: PositiveDuration = timedelta(seconds=30)
+    """Between two questions about a batch; the first comes sooner, and old ones more rarely."""
 
     idle: PositiveDuration = timedelta(seconds=2)
     """With every caller held, how long none may have arrived before a flush."""
@@ -147,6 +152,7 @@ class Deferral(Section):
     their true status."""
 
     heartbeat_every: PositiveDuration = timedelta(seconds=10)
+    """Between two heartbeats of a held call, once it has begun to answer."""
 
     max_body_bytes: Annotated[Size, Field(ge=1)] = 32 << 20
     """A larger call is forwarded. The narrowest limit of a direct call among the
@@ -165,6 +171,7 @@ class Deferral(Section):
     """Of all owners together whose token no upstream has accepted yet; beyond it 429."""
 
     max_unverified_bytes: Annotated[Size, Field(ge=1)] = 64_000_000
+    """Of the same, bodies alone."""
 
 
 class Lanes(Section):
@@ -183,6 +190,7 @@ class Lanes(Section):
     """Direct calls begun per second: a remainder must not become a stampede."""
 
     max_concurrent_calls: Count = 16
+    """Direct calls under way at once."""
 
     def times(self) -> LaneTimes:
         """Return these values as the planner takes them."""
@@ -214,14 +222,20 @@ class Retention(Section):
     """How long things are kept after their end."""
 
     results: PositiveDuration = timedelta(days=7)
+    """Jobs that ended, with their results."""
 
 
 class Webhook(Section):
     """Where the end of a job is reported, if its caller named this webhook."""
 
     url: str
+    """Where to: http(s) without credentials."""
+
     secret: SecretStr | None = None
+    """What reports are signed with (Standard Webhooks): base64 of 24 to 64 bytes."""
+
     secret_file: Path | None = None
+    """The file that holds the secret, instead of `secret`."""
 
     owners: tuple[str, ...] | None = None
     """Names under `owners` that may use it; nothing: all callers."""
@@ -259,6 +273,7 @@ class Log(Section):
     """What is written to standard error."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least that is written."""
 
     format: Literal["auto", "json", "console"] = "auto"
     """`auto`: for people on a terminal, else JSON lines."""
@@ -290,8 +305,12 @@ class Settings(Section):
     """The whole configuration."""
 
     listen: ListenAddress = Address("127.0.0.1", 8080)
+    """Where calls come in."""
+
     admin: Admin = Admin()
+
     store: Store = Field(default_factory=default_store)
+    """Where jobs are kept: `sqlite:///absolute/path`, or the URL of a Redis for a fleet."""
 
     secret_key_file: Path | None = None
     """Keys that seal what is stored. Nothing: made beside the SQLite file."""
