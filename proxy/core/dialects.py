@@ -24,6 +24,7 @@ class Shape(StrEnum):
     COMPLETIONS = "completions"
     EMBEDDINGS = "embeddings"
     MODERATIONS = "moderations"
+    MESSAGES = "messages"
 
 
 class Family(StrEnum):
@@ -48,6 +49,9 @@ class Endpoint:
     batched: bool = True
     """Whether the provider batches it; if not, another lane runs it."""
 
+    unbatched_fields: tuple[str, ...] = ()
+    """Top-level body fields with which another lane must run a call."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dialect:
@@ -70,6 +74,9 @@ class Dialect:
     models_path: str = "/v1/models"
     """A free listing, by which a credential can be verified."""
 
+    listing_headers: tuple[tuple[str, str], ...] = ()
+    """What that listing wants besides the credential."""
+
 
 _OPENAI_ENDPOINTS: Final = {
     endpoint.path: endpoint
@@ -81,6 +88,9 @@ _OPENAI_ENDPOINTS: Final = {
         Endpoint(path="/v1/moderations", shape=Shape.MODERATIONS, required=("input",)),
     )
 }
+
+ANTHROPIC_VERSION: Final = "2023-06-01"
+"""The `anthropic-version` of calls that no caller made: what we read has not changed since."""
 
 DIALECTS: Final[Mapping[str, Dialect]] = {
     dialect.name: dialect
@@ -94,9 +104,18 @@ DIALECTS: Final[Mapping[str, Dialect]] = {
         Dialect(
             name="anthropic",
             family=Family.ANTHROPIC,
+            endpoints={
+                "/v1/messages": Endpoint(
+                    path="/v1/messages",
+                    shape=Shape.MESSAGES,
+                    required=("model", "messages", "max_tokens"),
+                    unbatched_fields=("speed", "fallbacks"),
+                )
+            },
             credential_headers=("x-api-key", "authorization"),
             billing_headers=("anthropic-workspace-id",),
             batch_headers=("anthropic-version", "anthropic-beta"),
+            listing_headers=(("anthropic-version", ANTHROPIC_VERSION),),
         ),
         Dialect(
             name="gemini",
@@ -194,14 +213,21 @@ _GEMINI_STATUS: Final = {
     504: "DEADLINE_EXCEEDED",
 }
 
-_ANTHROPIC_TYPE: Final = {
-    400: "invalid_request_error",
-    401: "authentication_error",
-    403: "permission_error",
-    404: "not_found_error",
-    413: "request_too_large",
-    429: "rate_limit_error",
+ANTHROPIC_STATUS: Final[Mapping[str, int]] = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "billing_error": 402,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "api_error": 500,
+    "timeout_error": 504,
+    "overloaded_error": 529,
 }
+"""The HTTP status of each error type (Anthropic API, "Errors"): lines of a batch name no other."""
+
+_ANTHROPIC_TYPE: Final = {status: kind for kind, status in ANTHROPIC_STATUS.items()}
 
 
 def error_answer(family: Family, error: ProxyError) -> ErrorAnswer:
@@ -213,7 +239,8 @@ def error_answer(family: Family, error: ProxyError) -> ErrorAnswer:
     status = error.http_status
     content: dict[str, object]
     if family is Family.ANTHROPIC:
-        kind = _ANTHROPIC_TYPE.get(status, "api_error")
+        other = "api_error" if status >= 500 else "invalid_request_error"
+        kind = _ANTHROPIC_TYPE.get(status, other)
         content = {
             "type": "error",
             "error": {"type": kind, "message": error.message, "code": error.code},

@@ -175,9 +175,13 @@ class CredentialRefusedError(ProviderError):
 
 
 # OpenAI API errors, section "Error codes"; where they surface (create, batch
-# object or line) is not documented, so they are recognised in all three.
+# object or line) is not documented, so they are recognised in all three. The
+# types among them are Anthropic's (Anthropic API, "Errors").
 CREDENTIAL_CODES: Final = frozenset(
     {
+        "authentication_error",
+        "billing_error",
+        "permission_error",
         "account_deactivated",
         "billing_hard_limit_reached",
         "billing_not_active",

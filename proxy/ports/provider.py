@@ -30,6 +30,13 @@ class BatchLimits:
 
     max_line_bytes: int
 
+    names_batches: bool = True
+    """Whether a batch can carry our ID, so that a search knows it for certain.
+
+    If not, what `find_batches` returns may be anybody's, and only one create of a
+    credential may be in doubt at a time.
+    """
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
@@ -68,6 +75,9 @@ class ProviderBatch:
 
     created_at: datetime
     window_ends_at: datetime | None = None
+    count: int | None = None
+    """How many requests it has, where the provider tells."""
+
     output_file_ids: tuple[str, ...] = ()
     """Every file with results, those of successes first. Never an empty string."""
 
@@ -133,7 +143,11 @@ class Provider(Protocol):
     async def find_batches(
         self, credential: Credential, batch_id: BatchId, *, created_after: datetime
     ) -> Sequence[ProviderBatch]:
-        """Return every provider batch that carries our ID, oldest first."""
+        """Return every provider batch that carries our ID, oldest first.
+
+        Where batches have no names (`BatchLimits.names_batches`), every one of the
+        account that was created after `created_after`.
+        """
         ...
 
     async def retrieve(self, credential: Credential, provider_batch_id: str) -> ProviderBatch:
@@ -153,5 +167,8 @@ class Provider(Protocol):
         ...
 
     async def delete_file(self, credential: Credential, file_id: str) -> None:
-        """Delete a file at the provider; one that is gone already is no error."""
+        """Delete a file at the provider; one that is gone already is no error.
+
+        Where results are a part of their batch, this deletes the batch.
+        """
         ...

@@ -20,9 +20,9 @@ from proxy.core.errors import (
 
 _CREDENTIAL_STATUSES: Final = frozenset({401, 402, 403})
 
-_BUSY_STATUSES: Final = frozenset({409, 423, 425, 429, 498})
+_BUSY_STATUSES: Final = frozenset({409, 423, 425, 429, 498, 529})
 """Explicit refusals that can pass. 409 is a batch in the wrong state for a cancel, or
-a lock; 498 is Groq's `capacity_exceeded`."""
+a lock; 498 is Groq's `capacity_exceeded`, 529 Anthropic's `overloaded_error`."""
 
 _UNCLEAR_STATUSES: Final = frozenset({408})
 """A server that gave up waiting may have acted on what it had received."""

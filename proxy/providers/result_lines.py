@@ -7,6 +7,7 @@ the scan here relies on a parser having accepted the whole line before.
 
 import json
 import re
+from collections.abc import Callable
 from typing import Final
 
 import pydantic_core
@@ -24,23 +25,22 @@ NO_STATUS: Final = "no_status"
 """Error code of a line with status 0: seen at OpenAI for calls that were never made."""
 
 Span = tuple[int, int]
+Pattern = re.Pattern[bytes]
 
 _STRING: Final = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _TOKEN = re.compile(_STRING + rb"|[{}\[\]]", re.DOTALL)
 _KEY = re.compile(rb"[\s,]*+(" + _STRING + rb")\s*+:\s*+", re.DOTALL)
 _SCALAR = re.compile(_STRING + rb"|[^\s,}\]]++", re.DOTALL)
-_SCALAR_MEMBERS: Final = (
+SCALAR_MEMBERS: Final = (
     rb"(?:\s*+" + _STRING + rb"\s*+:\s*+(?:" + _STRING + rb"|[^\s,{}\[\]\"]++)\s*+,)*?\s*+"
 )
+"""Members that stand before the one that is looked for, none of them an object or a list."""
+
 _CUSTOM_ID = re.compile(
-    rb"\s*+\{" + _SCALAR_MEMBERS + rb'"custom_id"\s*+:\s*+(' + _STRING + rb")", re.DOTALL
+    rb"\s*+\{" + SCALAR_MEMBERS + rb'"custom_id"\s*+:\s*+(' + _STRING + rb")", re.DOTALL
 )
 _USUAL_HEAD = re.compile(
-    rb"\s*+\{"
-    + _SCALAR_MEMBERS
-    + rb'"response"\s*+:\s*+\{'
-    + _SCALAR_MEMBERS
-    + rb'"body"\s*+:\s*+',
+    rb"\s*+\{" + SCALAR_MEMBERS + rb'"response"\s*+:\s*+\{' + SCALAR_MEMBERS + rb'"body"\s*+:\s*+',
     re.DOTALL,
 )
 _USUAL_TAIL = re.compile(rb'\s*+\}\s*+(?:,\s*+"error"\s*+:\s*+null\s*+)?\}\s*+\Z')
@@ -48,9 +48,18 @@ _TAIL_BYTES: Final = 64
 
 
 class LineCutter:
-    """Cuts a stream of bytes into lines, holding back no more than one of them."""
+    """Cuts a stream of bytes into lines, holding back no more than one of them.
 
-    def __init__(self, *, line_bytes_max: int = LINE_BYTES_MAX) -> None:
+    `read` makes a result of each; by default lines are of OpenAI's shape.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[bytes], ResultLine] | None = None,
+        *,
+        line_bytes_max: int = LINE_BYTES_MAX,
+    ) -> None:
+        self._read = read or result_line
         self._line_bytes_max = line_bytes_max
         self._begun = bytearray()
         self._is_skipping = False
@@ -79,8 +88,8 @@ class LineCutter:
         line, was_skipping = bytes(self._begun), self._is_skipping
         self._begun, self._is_skipping = bytearray(), False
         if was_skipping:
-            return _unreadable(line)
-        return result_line(line) if line.strip() else None
+            return unreadable(line)
+        return self._read(line) if line.strip() else None
 
 
 def result_line(line: bytes) -> ResultLine:
@@ -89,12 +98,12 @@ def result_line(line: bytes) -> ResultLine:
     An answer counts wherever there is one: it was paid for, whatever else the line
     says.
     """
-    parsed = _parsed(line)
+    parsed = parsed_line(line)
     if not isinstance(parsed, dict):
-        return _unreadable(line)
+        return unreadable(line)
     custom_id = parsed.get("custom_id")
     if not isinstance(custom_id, str) or not custom_id:
-        return _unreadable(line)
+        return unreadable(line)
     response, error = parsed.get("response"), parsed.get("error")
     status = response.get("status_code") if isinstance(response, dict) else None
     if isinstance(response, dict) and isinstance(status, int) and status > 0:
@@ -111,16 +120,25 @@ def body_span(line: bytes) -> Span | None:
 
     Of equal keys the last counts, as it does for parsers.
     """
-    return _usual_span(line) or _member(line, line.index(b"{"), (b"response", b"body"))[1]
+    return _usual_span(line) or member_span(line, (b"response", b"body"))
 
 
 def _usual_span(line: bytes) -> Span | None:
-    """Return the span if the body is the last member of a response that ends the line.
+    return usual_span(line, _USUAL_HEAD, _USUAL_TAIL)
+
+
+def member_span(line: bytes, path: tuple[bytes, ...]) -> Span | None:
+    """Return where the value that `path` names stands in a line of valid JSON."""
+    return _member(line, line.index(b"{"), path)[1]
+
+
+def usual_span(line: bytes, usual_head: Pattern, usual_tail: Pattern) -> Span | None:
+    """Return what stands between head and tail, if it is one value and the last of its line.
 
     Eight times as fast as the walk, and as sure: what begins where the body begins
     and is one whole JSON value is the body, and after it nothing can override it.
     """
-    head, tail = _USUAL_HEAD.match(line), _USUAL_TAIL.search(line, max(0, len(line) - _TAIL_BYTES))
+    head, tail = usual_head.match(line), usual_tail.search(line, max(0, len(line) - _TAIL_BYTES))
     if head is None or tail is None or tail.start() <= head.end():
         return None
     span = (head.end(), tail.start())
@@ -151,12 +169,14 @@ def _not_executed(custom_id: str, code: str | None) -> ResultLine:
     return ResultLine(kind=LineKind.NOT_EXECUTED, custom_id=custom_id, error_code=code)
 
 
-def _unreadable(line: bytes) -> ResultLine:
+def unreadable(line: bytes) -> ResultLine:
+    """Return what is left of a broken line: its `custom_id`, if that can be read."""
     found = _CUSTOM_ID.match(line)
     return ResultLine(kind=LineKind.UNREADABLE, custom_id=_text(found[1]) if found else None)
 
 
-def _parsed(line: bytes) -> object:
+def parsed_line(line: bytes) -> object:
+    """Return the JSON of a line, or nothing if it is none."""
     try:
         return pydantic_core.from_json(line)
     except ValueError:

@@ -57,9 +57,11 @@ class DirectCaller:
         }
         return await self._send(job.key.upstream, "POST", job.target, headers, body)
 
-    async def list_models(self, credential: Credential, models_path: str) -> CallAnswer:
+    async def list_models(
+        self, credential: Credential, models_path: str, more_headers: Mapping[str, str]
+    ) -> CallAnswer:
         """Ask for the free listing of models, by which a credential is verified."""
-        headers = {"accept": "application/json", **dict(credential.headers)}
+        headers = {"accept": "application/json", **more_headers, **dict(credential.headers)}
         return await self._send(credential.upstream, "GET", models_path, headers, None)
 
     async def _send(

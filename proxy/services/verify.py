@@ -24,9 +24,12 @@ class Verifier:
         upstream = self._upstreams.get(credential.upstream)
         if upstream is None:
             return Verdict.UNKNOWN
-        models_path = upstream.base_path + DIALECTS[upstream.dialect].models_path
+        dialect = DIALECTS[upstream.dialect]
+        models_path = upstream.base_path + dialect.models_path
         try:
-            answer = await self._caller.list_models(credential, models_path)
+            answer = await self._caller.list_models(
+                credential, models_path, dict(dialect.listing_headers)
+            )
         except ProviderError:
             return Verdict.UNKNOWN
         match verdict(answer.answer.status, answer.answer.error_code):

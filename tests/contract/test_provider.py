@@ -7,11 +7,13 @@ bought and how often something was asked is read from that server.
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import aiohttp
 import pytest
 import structlog
 
@@ -32,39 +34,38 @@ from proxy.ports.provider import (
     ResultLine,
     Submission,
 )
-from proxy.providers.openai_family import OpenAIBatches
 from proxy.sandbox.faults import BatchFault, HttpFault, LineFault
 from proxy.sandbox.server import Running, Sandbox
 from proxy.sandbox.settings import SandboxSettings
 from tests.helpers.raw_upstream import wait_until
-from tests.providers.kit import (
-    CHAT,
-    KEY,
-    all_results,
-    chat_body,
-    framed,
-    make_credential,
-    make_submission,
-    openai_at,
-)
+from tests.providers.kit import KEY, all_results, framed, make_submission
+from tests.providers.wires import OPENAI, WIRES, Wire
 
 HOUR = 3_600.0
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 
-UPLOAD, CREATE, CANCEL = "POST /v1/files", "POST /v1/batches", "POST /v1/batches/{id}/cancel"
+UPLOAD = "POST /v1/files"
 
 
 @dataclass(frozen=True)
 class Bench:
     """An adapter at a server whose clock stands still."""
 
+    wire: Wire
     provider: Provider
     credential: Credential
     server: Running
 
-    async def bought(self, submission: Submission) -> ProviderBatch:
-        file_id = await self.provider.upload(self.credential, submission)
-        return await self.provider.create(self.credential, submission, file_id)
+    def submission(self, bodies: Sequence[bytes]) -> Submission:
+        return make_submission(self.provider, bodies, endpoint=self.wire.endpoint)
+
+    async def bought(
+        self, submission: Submission, credential: Credential | None = None
+    ) -> ProviderBatch:
+        credential = credential or self.credential
+        file_id = await self.provider.upload(credential, submission)
+        assert (file_id is not None) == self.wire.uploads
+        return await self.provider.create(credential, submission, file_id)
 
     async def after(self, batch: ProviderBatch, seconds: float) -> ProviderBatch:
         await self.server.advance(seconds)
@@ -82,18 +83,40 @@ class Bench:
         self.server.faults.add(HttpFault(**fault))
 
 
-@pytest.fixture(params=["openai"])
+@asynccontextmanager
+async def opened(wire: Wire) -> AsyncIterator[Bench]:
+    settings = SandboxSettings(time_scale=0, turnaround_s=HOUR, cancel_s=600)
+    async with (
+        Sandbox(settings).serve() as server,
+        wire.opened(server.base_url) as provider,
+    ):
+        yield Bench(wire, provider, wire.credential(KEY), server)
+
+
+@pytest.fixture(params=list(WIRES))
 async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
     """A batch takes an hour here, and a cancel ten minutes."""
-    settings = SandboxSettings(time_scale=0, turnaround_s=HOUR, cancel_s=600)
-    async with Sandbox(settings).serve() as server:
-        provider: OpenAIBatches = {"openai": openai_at}[request.param](server.base_url)
-        yield Bench(provider, make_credential(), server)
-        await provider.aclose()
+    async with opened(WIRES[request.param]) as made:
+        yield made
+
+
+@pytest.fixture
+async def files() -> AsyncIterator[Bench]:
+    """The same, with an adapter whose inputs are files and whose batches have names."""
+    async with opened(OPENAI) as made:
+        yield made
+
+
+async def all_batches(bench: Bench) -> Sequence[object]:
+    """What the provider itself lists."""
+    page = bench.server.base_url + bench.wire.batches + "?limit=100"
+    headers = {**dict(bench.credential.headers), "anthropic-version": "2023-06-01"}
+    async with aiohttp.ClientSession() as http, http.get(page, headers=headers) as answer:
+        return list((await answer.json())["data"])
 
 
 def ten(bench: Bench) -> Submission:
-    return make_submission(bench.provider, [chat_body(f"question {n}") for n in range(10)])
+    return bench.submission([bench.wire.body(f"question {n}") for n in range(10)])
 
 
 async def test_a_batch_is_bought_once_and_its_answers_come_back_by_name(bench):
@@ -104,13 +127,13 @@ async def test_a_batch_is_bought_once_and_its_answers_come_back_by_name(bench):
 
     assert batch.state is ProviderBatchState.RUNNING
     assert ended.state is ProviderBatchState.ENDED
-    assert ended.status == "completed"
+    assert ended.status == bench.wire.words["completed"]
     lines = await all_results(bench.provider, bench.credential, ended.output_file_ids)
     assert {line.custom_id for line in lines} == {f"job-{n}" for n in range(10)}
     assert all(line.kind is LineKind.ANSWERED and line.status_code == 200 for line in lines)
-    assert all(line.body.startswith(b'{"id":"chatcmpl-') and line.request_id for line in lines)
+    assert all(line.body.startswith(bench.wire.answer_begins) for line in lines)
     assert bench.server.ledger.totals(lane="batch").executions == 10
-    assert (bench.asked(UPLOAD), bench.asked(CREATE)) == (1, 1)
+    assert (bench.asked(UPLOAD), bench.asked(bench.wire.create)) == (bench.wire.uploads, 1)
 
 
 async def test_the_window_is_told_in_the_providers_time(bench):
@@ -120,22 +143,23 @@ async def test_the_window_is_told_in_the_providers_time(bench):
 
 
 async def test_a_body_is_spliced_into_its_line_as_it_is(bench):
-    odd = b'{ "model":"gpt-5.4-mini" ,"messages":[{"content":"\\u0041\xc3\xa9","role":"user"}] }'
+    odd = bench.wire.body("\\u0041é").replace(b", ", b" ,").replace(b"{", b"{ ", 1)
 
-    line = framed(bench.provider, 'a"b', odd)
+    line = framed(bench.provider, 'a"b', odd, bench.wire.endpoint)
 
     assert odd in line
     assert line.count(b"\n") == 1
     assert line.endswith(b"\n")
-    batch = await bench.bought(make_submission(bench.provider, [odd]))
+    batch = await bench.bought(bench.submission([odd]))
     assert (await bench.kinds(await bench.after(batch, HOUR))) == {("answered", 200): 1}
 
 
 async def test_limits_leave_room_below_what_the_provider_takes(bench):
-    limits = bench.provider.limits(CHAT)
+    limits = bench.provider.limits(bench.wire.endpoint)
+    requests, size = bench.wire.input_limits(bench.server.engine.settings)
 
-    assert 0 < limits.max_requests <= bench.server.engine.settings.lines_max
-    assert 0 < limits.max_line_bytes < limits.max_bytes < bench.server.engine.settings.bytes_max
+    assert 0 < limits.max_requests <= requests
+    assert 0 < limits.max_line_bytes < limits.max_bytes < size
 
 
 FAILURES: dict[str, dict[str, Any]] = {
@@ -150,13 +174,13 @@ FAILURES: dict[str, dict[str, Any]] = {
 async def test_an_ambiguous_create_is_sent_once_and_found_by_listing_if_it_was_done(bench, failure):
     submission = ten(bench)
     file_id = await bench.provider.upload(bench.credential, submission)
-    bench.breaks(method="POST", path="/v1/batches", **FAILURES[failure])
+    bench.breaks(method="POST", path=bench.wire.batches, **FAILURES[failure])
 
     with pytest.raises(ProviderUnavailableError) as raised:
         await bench.provider.create(bench.credential, submission, file_id)
 
     assert raised.value.sent
-    assert bench.asked(CREATE) == 1
+    assert bench.asked(bench.wire.create) == 1
     found = await bench.provider.find_batches(
         bench.credential, submission.batch_id, created_after=LONG_AGO
     )
@@ -165,34 +189,36 @@ async def test_an_ambiguous_create_is_sent_once_and_found_by_listing_if_it_was_d
 
 
 @pytest.mark.parametrize("failure", FAILURES)
-async def test_a_broken_upload_is_sent_once_and_found_if_it_arrived(bench, failure):
-    submission = ten(bench)
-    bench.breaks(method="POST", path="/v1/files", **FAILURES[failure])
+async def test_a_broken_upload_is_sent_once_and_found_if_it_arrived(files, failure):
+    submission = ten(files)
+    files.breaks(method="POST", path="/v1/files", **FAILURES[failure])
 
     with pytest.raises(ProviderUnavailableError):
-        await bench.provider.upload(bench.credential, submission)
-    found = await bench.provider.find_upload(bench.credential, submission)
+        await files.provider.upload(files.credential, submission)
+    found = await files.provider.find_upload(files.credential, submission)
 
-    assert bench.asked(UPLOAD) == 1
+    assert files.asked(UPLOAD) == 1
     assert (found is not None) == (failure in {"reset after", "truncated"})
-    file_id = found or await bench.provider.upload(bench.credential, submission)
-    batch = await bench.provider.create(bench.credential, submission, file_id)
-    assert (await bench.after(batch, HOUR)).status == "completed"
+    file_id = found or await files.provider.upload(files.credential, submission)
+    batch = await files.provider.create(files.credential, submission, file_id)
+    assert (await files.after(batch, HOUR)).status == "completed"
 
 
 async def test_no_request_is_repeated_whatever_it_is_answered(bench):
     batch = await bench.bought(ten(bench))
     provider, credential = bench.provider, bench.credential
+    wire = bench.wire
     calls: dict[str, Callable[[], Awaitable[object]]] = {
-        "GET /v1/batches/{id}": lambda: provider.retrieve(credential, batch.id),
-        CANCEL: lambda: provider.cancel(credential, batch.id),
-        "GET /v1/batches": lambda: provider.find_batches(
+        f"GET {wire.batches}/{{id}}": lambda: provider.retrieve(credential, batch.id),
+        wire.cancel: lambda: provider.cancel(credential, batch.id),
+        f"GET {wire.batches}": lambda: provider.find_batches(
             credential, ten(bench).batch_id, created_after=LONG_AGO
         ),
-        "GET /v1/files": lambda: provider.find_upload(credential, ten(bench)),
-        "DELETE /v1/files/{id}": lambda: provider.delete_file(credential, "file-1"),
-        "GET /v1/files/{id}/content": lambda: all_results(provider, credential, ["file-1"]),
+        wire.delete: lambda: provider.delete_file(credential, "file-1"),
+        wire.results: lambda: all_results(provider, credential, ["file-1"]),
     }
+    if wire.uploads:
+        calls["GET /v1/files"] = lambda: provider.find_upload(credential, ten(bench))
     for fault in FAILURES.values():
         for route, call in calls.items():
             before = bench.asked(route)
@@ -202,74 +228,77 @@ async def test_no_request_is_repeated_whatever_it_is_answered(bench):
             assert bench.asked(route) == before + 1, (route, fault)
 
 
-async def test_where_nothing_listens_it_is_certain_that_nothing_was_sent(unused_tcp_port):
-    provider = openai_at(f"http://127.0.0.1:{unused_tcp_port}")
+@pytest.mark.parametrize("name", WIRES)
+async def test_where_nothing_listens_it_is_certain_that_nothing_was_sent(name, unused_tcp_port):
+    wire = WIRES[name]
+    async with wire.opened(f"http://127.0.0.1:{unused_tcp_port}") as provider:
+        submission = make_submission(provider, [wire.body("x")], endpoint=wire.endpoint)
+        file_id = "file-1" if wire.uploads else None
 
-    with pytest.raises(ProviderUnavailableError) as raised:
-        await provider.create(make_credential(), make_submission(provider), "file-1")
+        with pytest.raises(ProviderUnavailableError) as raised:
+            await provider.create(wire.credential(KEY), submission, file_id)
 
     assert not raised.value.sent
-    await provider.aclose()
 
 
-async def test_two_batches_with_our_id_are_both_found_oldest_first(bench):
-    submission, other = ten(bench), ten(bench)
-    file_id = await bench.provider.upload(bench.credential, submission)
+async def test_two_batches_with_our_id_are_both_found_oldest_first(files):
+    submission, other = ten(files), ten(files)
+    file_id = await files.provider.upload(files.credential, submission)
     batches = []
     for bought in (submission, other, submission):
-        batches.append(await bench.provider.create(bench.credential, bought, file_id))
-        await bench.server.advance(1)
+        batches.append(await files.provider.create(files.credential, bought, file_id))
+        await files.server.advance(1)
 
-    found = await bench.provider.find_batches(
-        bench.credential, submission.batch_id, created_after=LONG_AGO
+    found = await files.provider.find_batches(
+        files.credential, submission.batch_id, created_after=LONG_AGO
     )
 
     assert [batch.id for batch in found] == [batches[0].id, batches[2].id]
 
 
-async def test_a_search_reads_page_after_page_but_not_further_back_than_needed(bench):
-    submission = ten(bench)
-    file_id = await bench.provider.upload(bench.credential, submission)
-    old = await bench.provider.create(bench.credential, submission, file_id)
-    await bench.server.advance(5 * 60)
+async def test_a_search_reads_page_after_page_but_not_further_back_than_needed(files):
+    submission = ten(files)
+    file_id = await files.provider.upload(files.credential, submission)
+    old = await files.provider.create(files.credential, submission, file_id)
+    await files.server.advance(5 * 60)
     for _ in range(120):
-        await bench.provider.create(bench.credential, ten(bench), file_id)
+        await files.provider.create(files.credential, ten(files), file_id)
 
     async def found(created_after: datetime) -> list[str]:
-        batches = await bench.provider.find_batches(
-            bench.credential, submission.batch_id, created_after=created_after
+        batches = await files.provider.find_batches(
+            files.credential, submission.batch_id, created_after=created_after
         )
         return [batch.id for batch in batches]
 
     # Their clock may be behind ours: more is read than the time alone asks for.
     assert await found(old.created_at + timedelta(minutes=10)) == [old.id]
-    assert bench.asked("GET /v1/batches") == 2
+    assert files.asked("GET /v1/batches") == 2
     for _ in range(100):
-        await bench.provider.create(bench.credential, ten(bench), file_id)
+        await files.provider.create(files.credential, ten(files), file_id)
     assert await found(old.created_at + timedelta(days=1)) == []
-    assert bench.asked("GET /v1/batches") == 3
+    assert files.asked("GET /v1/batches") == 3
 
 
-async def test_an_upload_of_the_same_name_and_another_size_is_not_ours(bench):
-    submission = ten(bench)
-    await bench.provider.upload(bench.credential, submission)
+async def test_an_upload_of_the_same_name_and_another_size_is_not_ours(files):
+    submission = ten(files)
+    await files.provider.upload(files.credential, submission)
 
     longer = replace(submission, input_bytes=submission.input_bytes + 1)
 
-    assert await bench.provider.find_upload(bench.credential, longer) is None
-    assert await bench.provider.find_upload(bench.credential, ten(bench)) is None
+    assert await files.provider.find_upload(files.credential, longer) is None
+    assert await files.provider.find_upload(files.credential, ten(files)) is None
 
 
 @pytest.mark.parametrize("difference", [-1, 1])
-async def test_an_input_of_another_length_than_announced_never_becomes_a_file(bench, difference):
-    honest = ten(bench)
+async def test_an_input_of_another_length_than_announced_never_becomes_a_file(files, difference):
+    honest = ten(files)
     submission = replace(honest, input_bytes=honest.input_bytes + difference)
 
     with pytest.raises(ProviderUnavailableError):
-        await bench.provider.upload(bench.credential, submission)
+        await files.provider.upload(files.credential, submission)
 
-    assert await bench.provider.find_upload(bench.credential, honest) is None
-    assert await bench.provider.find_upload(bench.credential, submission) is None
+    assert await files.provider.find_upload(files.credential, honest) is None
+    assert await files.provider.find_upload(files.credential, submission) is None
 
 
 async def test_a_failure_of_the_input_itself_comes_through_unchanged(bench):
@@ -280,9 +309,10 @@ async def test_a_failure_of_the_input_itself_comes_through_unchanged(bench):
         raise StoreUnavailableError("the store is away")
 
     with pytest.raises(StoreUnavailableError):
-        await bench.provider.upload(bench.credential, replace(submission, lines=broken))
+        await bench.bought(replace(submission, lines=broken))
 
-    assert await bench.provider.upload(bench.credential, submission)
+    assert await bench.bought(submission)
+    assert len(await all_batches(bench)) == 1
 
 
 async def test_a_cancelled_upload_lets_go_of_everything(bench):
@@ -294,24 +324,23 @@ async def test_a_cancelled_upload_lets_go_of_everything(bench):
         await asyncio.Event().wait()
 
     async with asyncio.TaskGroup() as group:
-        uploading = group.create_task(
-            bench.provider.upload(bench.credential, replace(submission, lines=endless))
-        )
+        uploading = group.create_task(bench.bought(replace(submission, lines=endless)))
         await opened.wait()
         uploading.cancel()
 
     assert uploading.cancelled()
     async with asyncio.timeout(20):
-        assert await bench.provider.upload(bench.credential, submission)
+        assert await bench.bought(submission)
+    assert len(await all_batches(bench)) == 1
 
 
 async def test_a_cancelled_call_does_not_wait_for_a_silent_provider(bench):
     submission = ten(bench)
     file_id = await bench.provider.upload(bench.credential, submission)
-    bench.breaks(action="stall", method="POST", path="/v1/batches")
+    bench.breaks(action="stall", method="POST", path=bench.wire.batches)
     async with asyncio.TaskGroup() as group:
         creating = group.create_task(bench.provider.create(bench.credential, submission, file_id))
-        await wait_until(lambda: bench.asked(CREATE))
+        await wait_until(lambda: bench.asked(bench.wire.create))
         creating.cancel()
 
     async with asyncio.timeout(20):
@@ -346,12 +375,12 @@ async def test_a_batch_that_the_provider_knows_no_more_is_a_404(bench, vanish):
     assert raised.value.status_code == 404
 
 
-async def test_a_batch_that_failed_says_which_line_was_at_fault(bench):
-    bench.server.faults.add(
+async def test_a_batch_that_failed_says_which_line_was_at_fault(files):
+    files.server.faults.add(
         BatchFault(fail_code="invalid_json_line", fail_message="Not JSON.", fail_line=3)
     )
 
-    failed = await bench.after(await bench.bought(ten(bench)), 1)
+    failed = await files.after(await files.bought(ten(files)), 1)
 
     assert failed.state is ProviderBatchState.ENDED
     assert (failed.status, failed.error_code, failed.error_message, failed.error_line) == (
@@ -364,10 +393,10 @@ async def test_a_batch_that_failed_says_which_line_was_at_fault(bench):
 
 
 @pytest.mark.parametrize("fault", ["empty_absent", "empty_all"])
-async def test_an_empty_string_is_no_file(bench, fault):
-    bench.server.faults.add(BatchFault(file_ids=fault))
+async def test_an_empty_string_is_no_file(files, fault):
+    files.server.faults.add(BatchFault(file_ids=fault))
 
-    ended = await bench.after(await bench.bought(ten(bench)), HOUR)
+    ended = await files.after(await files.bought(ten(files)), HOUR)
 
     assert ended.status == "completed"
     assert len(ended.output_file_ids) == (fault == "empty_absent")
@@ -400,7 +429,7 @@ async def test_what_was_finished_is_there_however_the_batch_ended(bench, outcome
     ended = await end(bench, await bench.bought(ten(bench)))
 
     assert ended.state is ProviderBatchState.ENDED
-    assert ended.status == outcome
+    assert ended.status == bench.wire.words[outcome]
     expected = Counter({("answered", 200): finished, ("not_executed", 0): 10 - finished})
     assert await bench.kinds(ended) == +expected
     assert bench.server.ledger.totals(lane="batch").executions == finished
@@ -417,20 +446,21 @@ async def test_a_refused_line_keeps_its_status_and_body_however_the_batch_ended(
     ended = await end(bench, await bench.bought(ten(bench)))
 
     kinds = await bench.kinds(ended)
-    assert kinds[("answered", status)] == 2
+    shown, code = bench.wire.refused[status]
+    assert kinds[("answered", shown)] == 2
     assert kinds[("answered", 200)] == finished - 2
     lines = await all_results(bench.provider, bench.credential, ended.output_file_ids)
-    refused = [line for line in lines if line.status_code == status]
-    assert {line.error_code for line in refused} == {"why"}
-    assert all(b'"code":"why"' in line.body for line in refused)
+    refused = [line for line in lines if line.status_code == shown]
+    assert {line.error_code for line in refused} == {code}
+    assert all(code.encode() in line.body for line in refused)
 
 
-async def test_a_batch_whose_every_line_failed_has_only_a_file_of_errors(bench):
+async def test_a_batch_whose_every_line_failed_has_one_file(bench):
     bench.server.faults.add(LineFault(outcome="status", status=500, count=None))
 
     ended = await bench.after(await bench.bought(ten(bench)), HOUR)
 
-    assert ended.status == "completed"
+    assert ended.status == bench.wire.words["completed"]
     assert len(ended.output_file_ids) == 1
     assert await bench.kinds(ended) == {("answered", 500): 10}
 
@@ -456,10 +486,10 @@ async def test_a_spoiled_line_does_not_spoil_the_others(bench, outcome, expected
 
 
 async def test_lines_that_came_before_a_download_broke_off_stay_valid(bench):
-    submission = make_submission(bench.provider, [chat_body(f"question {n}") for n in range(2_000)])
+    submission = bench.submission([bench.wire.body(f"question {n}") for n in range(2_000)])
     ended = await bench.after(await bench.bought(submission), HOUR)
     (file_id,) = ended.output_file_ids
-    bench.breaks(action="truncate", path="/v1/files/*/content", after_bytes=600_000)
+    bench.breaks(action="truncate", path=bench.wire.results_glob, after_bytes=600_000)
 
     lines: list[ResultLine] = []
 
@@ -476,7 +506,7 @@ async def test_lines_that_came_before_a_download_broke_off_stay_valid(bench):
 
 
 async def test_whoever_reads_results_may_call_the_provider_meanwhile(bench):
-    submission = make_submission(bench.provider, [chat_body(f"question {n}") for n in range(2_000)])
+    submission = bench.submission([bench.wire.body(f"question {n}") for n in range(2_000)])
     ended = await bench.after(await bench.bought(submission), HOUR)
     (file_id,) = ended.output_file_ids
 
@@ -487,36 +517,36 @@ async def test_whoever_reads_results_may_call_the_provider_meanwhile(bench):
             assert len(chunk) < 2_000
             await bench.provider.retrieve(bench.credential, ended.id)
             await all_results(bench.provider, bench.credential, [file_id])
-            await bench.provider.upload(bench.credential, ten(bench))
+            await bench.bought(ten(bench))
     assert chunks > 1
 
 
 async def test_results_may_be_left_half_read(bench):
     ended = await bench.after(await bench.bought(ten(bench)), HOUR)
-    bench.breaks(action="stall", path="/v1/files/*/content", after_bytes=10)
+    bench.breaks(action="stall", path=bench.wire.results_glob, after_bytes=10)
     results = bench.provider.results(bench.credential, ended.output_file_ids[0])
 
     async with asyncio.TaskGroup() as group:
         reading = group.create_task(anext(results))
-        await wait_until(lambda: bench.asked("GET /v1/files/{id}/content"))
+        await wait_until(lambda: bench.asked(bench.wire.results))
         reading.cancel()
 
     async with asyncio.timeout(20):
         assert await bench.kinds(ended) == {("answered", 200): 10}
 
 
-async def test_deleting_a_file_twice_is_no_error(bench):
-    submission = ten(bench)
-    file_id = await bench.provider.upload(bench.credential, submission)
+async def test_deleting_a_file_twice_is_no_error(files):
+    submission = ten(files)
+    file_id = await files.provider.upload(files.credential, submission)
 
-    await bench.provider.delete_file(bench.credential, file_id)
-    await bench.provider.delete_file(bench.credential, file_id)
+    await files.provider.delete_file(files.credential, file_id)
+    await files.provider.delete_file(files.credential, file_id)
 
-    assert await bench.provider.find_upload(bench.credential, submission) is None
+    assert await files.provider.find_upload(files.credential, submission) is None
 
 
 async def test_what_one_credential_made_no_other_sees(bench):
-    mine, other = bench.credential, make_credential("sk-other")
+    mine, other = bench.credential, bench.wire.credential("sk-other")
     submission = ten(bench)
     batch = await bench.bought(submission)
     ended = await bench.after(batch, HOUR)
@@ -532,12 +562,11 @@ async def test_what_one_credential_made_no_other_sees(bench):
 
 
 async def test_many_credentials_take_turns(bench):
-    credentials = [make_credential(f"sk-{n}") for n in range(40)]
+    credentials = [bench.wire.credential(f"sk-{n}") for n in range(40)]
     submission = ten(bench)
 
     async def buy(credential: Credential) -> str:
-        file_id = await bench.provider.upload(credential, submission)
-        batch: ProviderBatch = await bench.provider.create(credential, submission, file_id)
+        batch: ProviderBatch = await bench.bought(submission, credential)
         return batch.id
 
     batch_ids = await asyncio.gather(*map(buy, credentials))
@@ -558,7 +587,7 @@ async def test_trouble_with_the_account_is_told_from_trouble_with_the_call(bench
     with pytest.raises(CredentialRefusedError) as raised:
         await bench.provider.create(bench.credential, submission, file_id)
 
-    assert raised.value.status_code in {401, 403, 429}
+    assert raised.value.status_code in {401, 402, 403, 429}
     assert raised.value.body
 
 
@@ -566,7 +595,7 @@ async def test_a_rate_limit_says_when_to_come_back(bench):
     bench.breaks(action="status", status=429, code="rate_limit", headers={"Retry-After": "17"})
 
     with pytest.raises(ProviderBusyError) as raised:
-        await bench.provider.upload(bench.credential, ten(bench))
+        await bench.bought(ten(bench))
 
     assert raised.value.retry_after_s == 17
 
@@ -577,12 +606,13 @@ async def test_a_batch_that_has_ended_cannot_be_cancelled_and_stays_as_it_is(ben
     with pytest.raises((ProviderBusyError, ProviderRejectedError)):
         await bench.provider.cancel(bench.credential, ended.id)
 
-    assert (await bench.provider.retrieve(bench.credential, ended.id)).status == "completed"
+    status = (await bench.provider.retrieve(bench.credential, ended.id)).status
+    assert status == bench.wire.words["completed"]
 
 
 async def test_no_secret_and_no_prompt_is_in_any_log_or_error(bench, caplog):
     caplog.set_level(logging.DEBUG)
-    submission = make_submission(bench.provider, [chat_body("prompt-canary")])
+    submission = bench.submission([bench.wire.body("prompt-canary")])
     batch = await bench.bought(submission)
     texts = []
     echo = '{"error": {"message": "Incorrect API key provided: %s", "code": "%s"}}'
@@ -593,7 +623,7 @@ async def test_no_secret_and_no_prompt_is_in_any_log_or_error(bench, caplog):
         texts += [str(raised.getrepr(chain=True, style="native")), repr(vars(raised.value))]
     bench.breaks(action="reset_after")
     with pytest.raises(ProviderError) as raised:
-        await bench.provider.upload(bench.credential, submission)
+        await bench.bought(submission)
     texts += [str(raised.getrepr(chain=True, style="native")), repr(raised.value.__cause__)]
 
     for text in (*texts, caplog.text):

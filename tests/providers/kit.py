@@ -35,12 +35,17 @@ class MachineClock:
         await asyncio.sleep(seconds)
 
 
-def make_credential(key: str = KEY, *more: tuple[str, str]) -> Credential:
+def make_credential(
+    key: str = KEY,
+    *more: tuple[str, str],
+    headers: tuple[tuple[str, str], ...] = (),
+    upstream: str = "openai",
+) -> Credential:
     return Credential(
         id=CredentialId(f"cred-{hash((key, more))}"),
         owner=OwnerId("owner"),
-        upstream="openai",
-        headers=(("authorization", f"Bearer {key}"), *more),
+        upstream=upstream,
+        headers=headers or (("authorization", f"Bearer {key}"), *more),
     )
 
 
@@ -89,6 +94,13 @@ def opener(chunks: Iterable[bytes]) -> Callable[[], AsyncIterator[bytes]]:
             yield chunk
 
     return lines
+
+
+@asynccontextmanager
+async def client_tasks() -> AsyncIterator[asyncio.TaskGroup]:
+    """The tasks of an upstream client."""
+    async with asyncio.TaskGroup() as tasks:
+        yield tasks
 
 
 def openai_at(base_url: str) -> OpenAIBatches:

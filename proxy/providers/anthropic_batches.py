@@ -1,0 +1,184 @@
+"""Anthropic's Message Batches.
+
+The input goes inline with the create; there are no files. A batch has no name and
+no metadata, so after an ambiguous create all that can be told of a candidate is
+when it was created and how many requests it has. Whose it is shows only in the
+custom IDs of its results, which can be read once it has ended.
+
+Sources: Anthropic, "Batch processing" guide; types of the Anthropic SDK 2.12.
+"""
+
+import re
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from datetime import datetime
+from typing import Final
+
+import pydantic_core
+
+from proxy.core.errors import ProviderRejectedError, ProviderUnavailableError
+from proxy.core.ids import BatchId
+from proxy.core.routing import Upstream
+from proxy.ports.clock import Clock
+from proxy.ports.jobs import Credential
+from proxy.ports.provider import BatchLimits, ProviderBatch, ResultLine, Submission
+from proxy.ports.upstream import UpstreamClient
+from proxy.providers import _wire
+from proxy.providers.anthropic_calls import CALL_S, AnthropicCalls, Input
+from proxy.providers.anthropic_lines import result_line
+from proxy.providers.anthropic_objects import provider_batch, read_batch
+from proxy.providers.openai_objects import read_page
+from proxy.providers.result_lines import LineCutter
+
+_PATH: Final = "/v1/messages/batches"
+
+_LIMITS: Final = BatchLimits(
+    max_requests=100_000,
+    # "256 MB"; the smaller reading, with some left for brackets and commas.
+    max_bytes=255_000_000,
+    # As for every provider: a larger body is not worth its way, and can be called directly.
+    max_line_bytes=32 * 1024 * 1024,
+    names_batches=False,
+)
+
+_BYTES_PER_S: Final = 256 * 1024
+"""The slowest line that a create is given time for, beyond that of a short call."""
+
+_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,256}")
+_LIST_LIMIT: Final = 100
+_LIST_PAGES_MAX: Final = 100
+
+
+class AnthropicBatches:
+    """The batch API of one upstream that speaks Anthropic's dialect.
+
+    `client` is used and not closed. The results of a batch go by its own ID, for
+    `results` and `delete_file` alike.
+    """
+
+    def __init__(self, upstream: Upstream, client: UpstreamClient, *, clock: Clock) -> None:
+        self._calls = AnthropicCalls(upstream, client, clock)
+        self._clock = clock
+
+    def limits(self, endpoint: str) -> BatchLimits:  # noqa: ARG002
+        return _LIMITS
+
+    def frame(self, custom_id: str, endpoint: str) -> tuple[bytes, bytes]:  # noqa: ARG002
+        # The comma comes first, so that a line is the same wherever it stands.
+        name = pydantic_core.to_json(custom_id)
+        return b',{"custom_id":' + name + b',"params":', b"}\n"
+
+    async def upload(self, credential: Credential, submission: Submission) -> str | None:  # noqa: ARG002
+        return None
+
+    async def find_upload(self, credential: Credential, submission: Submission) -> str | None:  # noqa: ARG002
+        return None
+
+    async def create(
+        self, credential: Credential, submission: Submission, file_id: str | None
+    ) -> ProviderBatch:
+        assert file_id is None, "there are no files"
+        what = f"create of {submission.batch_id}"
+        body = Input(submission.lines(), submission.input_bytes)
+        raw = await self._calls.call(
+            what,
+            credential,
+            "POST",
+            _PATH,
+            headers=dict(submission.headers),
+            body=body,
+            within_s=CALL_S + submission.input_bytes / _BYTES_PER_S,
+        )
+        return self._batch(what, raw)
+
+    async def find_batches(
+        self, credential: Credential, batch_id: BatchId, *, created_after: datetime
+    ) -> Sequence[ProviderBatch]:
+        """Return the account's batches since `created_after`, whosever they are.
+
+        Raises:
+            ProviderUnavailableError: also if the list could not be read to that time.
+        """
+        what = f"search for {batch_id}"
+        found: list[ProviderBatch] = []
+        query = f"?limit={_LIST_LIMIT}"
+        for _ in range(_LIST_PAGES_MAX):
+            raw = await self._calls.call(what, credential, "GET", _PATH + query)
+            page = read_page(_json(raw))
+            if page is None:
+                raise _wire.unavailable(what, "HTTP 200 without a list")
+            batches = [
+                provider_batch(batch, now=self._clock.now())
+                for entry in page.entries
+                if (batch := read_batch(entry))
+            ]
+            found += [batch for batch in batches if batch.created_at >= created_after]
+            is_behind = bool(batches) and batches[-1].created_at < created_after
+            if not page.has_more or is_behind:
+                return sorted(found, key=lambda batch: batch.created_at)
+            if page.last_id is None:
+                break
+            query = f"?limit={_LIST_LIMIT}&after_id={_checked(page.last_id)}"
+        raise ProviderUnavailableError(f"{what}: the list does not end")
+
+    async def retrieve(self, credential: Credential, provider_batch_id: str) -> ProviderBatch:
+        what = f"retrieve of {provider_batch_id}"
+        raw = await self._calls.call(what, credential, "GET", _place(provider_batch_id))
+        return self._batch(what, raw)
+
+    async def cancel(self, credential: Credential, provider_batch_id: str) -> ProviderBatch:
+        what = f"cancel of {provider_batch_id}"
+        raw = await self._calls.call(
+            what, credential, "POST", f"{_place(provider_batch_id)}/cancel"
+        )
+        return self._batch(what, raw)
+
+    async def results(
+        self, credential: Credential, file_id: str
+    ) -> AsyncGenerator[Sequence[ResultLine], None]:
+        cutter = LineCutter(result_line)
+        # Not the `results_url` that a batch names: credentials go to our upstream alone.
+        stream = self._calls.stream(
+            f"results of {file_id}", credential, f"{_place(file_id)}/results"
+        )
+        async with aclosing(stream) as chunks:
+            async for chunk in chunks:
+                if lines := cutter.feed(chunk):
+                    yield lines
+        if lines := cutter.end():
+            yield lines
+
+    async def delete_file(self, credential: Credential, file_id: str) -> None:
+        try:
+            await self._calls.call(f"delete of {file_id}", credential, "DELETE", _place(file_id))
+        except ProviderRejectedError as exc:
+            if exc.status_code != 404:
+                raise
+
+    async def aclose(self) -> None:
+        """Do nothing: the connections are the client's."""
+
+    def _batch(self, what: str, raw: bytes) -> ProviderBatch:
+        batch = read_batch(_json(raw))
+        if batch is None:
+            # Whatever is no batch promises nothing.
+            raise _wire.unavailable(what, "HTTP 200 without a batch")
+        return provider_batch(batch, now=self._clock.now())
+
+
+def _place(provider_batch_id: str) -> str:
+    return f"{_PATH}/{_checked(provider_batch_id)}"
+
+
+def _checked(provider_batch_id: str) -> str:
+    # It comes from the provider and goes into a target: nothing but the characters of an ID.
+    if not _ID.fullmatch(provider_batch_id):
+        raise ProviderRejectedError("this is no batch ID", status_code=404)
+    return provider_batch_id
+
+
+def _json(raw: bytes) -> object:
+    try:
+        return pydantic_core.from_json(raw)
+    except ValueError:
+        return None

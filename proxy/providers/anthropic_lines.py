@@ -1,0 +1,96 @@
+"""Lines of Anthropic's result streams.
+
+A line is `{"custom_id": ..., "result": {"type": ..., ...}}` (Anthropic SDK 2.12,
+`MessageBatchIndividualResponse`). It names no HTTP status; the type of an error
+stands for one.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from proxy.core.dialects import ANTHROPIC_STATUS
+from proxy.ports.provider import LineKind, ResultLine
+from proxy.providers.result_lines import (
+    SCALAR_MEMBERS,
+    member_span,
+    parsed_line,
+    unreadable,
+    usual_span,
+)
+
+_UNKNOWN_ERROR_STATUS: Final = 500
+"""For an error type that is new: tried again, a few times."""
+
+_NOT_EXECUTED: Final[Mapping[object, str]] = {"canceled": "cancelled", "expired": "expired"}
+
+_USUAL_HEAD: Final = {
+    member: re.compile(
+        rb"\s*+\{"
+        + SCALAR_MEMBERS
+        + rb'"result"\s*+:\s*+\{'
+        + SCALAR_MEMBERS
+        + rb'"%b"\s*+:\s*+' % member,
+        re.DOTALL,
+    )
+    for member in (b"message", b"error")
+}
+_USUAL_TAIL: Final = re.compile(rb"\s*+\}\s*+\}\s*+\Z")
+
+
+def result_line(line: bytes) -> ResultLine:
+    """Read one line; a broken one says so, with its `custom_id` if that can be read."""
+    parsed = parsed_line(line)
+    custom_id = parsed.get("custom_id") if isinstance(parsed, dict) else None
+    if not isinstance(parsed, dict) or not isinstance(custom_id, str) or not custom_id:
+        return unreadable(line)
+    result = parsed.get("result")
+    if isinstance(result, dict):
+        if isinstance(result.get("message"), dict):
+            return _answered(line, custom_id, b"message", 200)
+        if isinstance(result.get("error"), dict):
+            return _refused(line, custom_id, result["error"])
+        if result.get("type") in _NOT_EXECUTED:
+            return ResultLine(
+                kind=LineKind.NOT_EXECUTED,
+                custom_id=custom_id,
+                error_code=_NOT_EXECUTED[result["type"]],
+            )
+    return ResultLine(kind=LineKind.UNREADABLE, custom_id=custom_id)
+
+
+def _refused(line: bytes, custom_id: str, envelope: dict[str, object]) -> ResultLine:
+    """Return the answer that the API gives for an error: the envelope is its very body."""
+    error, request_id = envelope.get("error"), envelope.get("request_id")
+    kind = error.get("type") if isinstance(error, dict) else None
+    return _answered(
+        line,
+        custom_id,
+        b"error",
+        ANTHROPIC_STATUS.get(str(kind), _UNKNOWN_ERROR_STATUS),
+        request_id=request_id if isinstance(request_id, str) else None,
+        error_code=kind if isinstance(kind, str) else None,
+    )
+
+
+def _answered(
+    line: bytes,
+    custom_id: str,
+    member: bytes,
+    status: int,
+    *,
+    request_id: str | None = None,
+    error_code: str | None = None,
+) -> ResultLine:
+    span = usual_span(line, _USUAL_HEAD[member], _USUAL_TAIL) or member_span(
+        line, (b"result", member)
+    )
+    assert span is not None, "a parser found it there"
+    return ResultLine(
+        kind=LineKind.ANSWERED,
+        custom_id=custom_id,
+        status_code=status,
+        body=line[slice(*span)],
+        request_id=request_id,
+        error_code=error_code,
+    )

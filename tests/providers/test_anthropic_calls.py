@@ -1,0 +1,62 @@
+"""The body of a create on its way, and what a failure on the way means."""
+
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+
+from proxy.core.errors import StoreUnavailableError
+from proxy.ports.upstream import BodySourceError
+from proxy.providers.anthropic_calls import Input
+from tests.providers.kit import opener
+
+LINES = [b',{"custom_id":"a","params":{}}\n', b',{"custom_id":"b","params":{"x":[1]}}\n']
+
+
+async def read(body: Input) -> bytes:
+    return b"".join([piece async for piece in body.stream()])
+
+
+@pytest.mark.parametrize("chunks", [LINES, [b"".join(LINES)], [b"", *LINES]])
+async def test_the_lines_become_one_body_of_the_announced_length(chunks):
+    body = Input(opener(chunks)(), sum(map(len, LINES)))
+
+    sent = await read(body)
+
+    assert len(sent) == body.length
+    assert json.loads(sent) == {
+        "requests": [
+            {"custom_id": "a", "params": {}},
+            {"custom_id": "b", "params": {"x": [1]}},
+        ]
+    }
+    assert body.is_whole
+
+
+@pytest.mark.parametrize("difference", [-1, 1])
+async def test_a_source_of_another_length_never_gives_a_whole_body(difference):
+    body = Input(opener(LINES)(), sum(map(len, LINES)) + difference)
+    pieces: list[bytes] = []
+
+    async def send() -> None:
+        async for piece in body.stream():
+            pieces.append(piece)  # noqa: PERF401 (what came before the failure counts)
+
+    with pytest.raises(BodySourceError):
+        await send()
+
+    assert not body.is_whole
+    with pytest.raises(ValueError, match="Expecting"):
+        json.loads(b"".join(pieces))
+
+
+async def test_the_failure_of_a_source_is_kept_in_its_own_terms():
+    async def broken() -> AsyncIterator[bytes]:
+        yield LINES[0]
+        raise StoreUnavailableError("away")
+
+    body = Input(broken(), 100)
+
+    with pytest.raises(BodySourceError):
+        await read(body)
+    assert isinstance(body.failure, StoreUnavailableError)

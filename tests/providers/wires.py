@@ -1,0 +1,128 @@
+"""What the provider contract must know of each adapter's wire: where things are and how named."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+
+from proxy.core.routing import Upstream
+from proxy.ports.jobs import Credential
+from proxy.ports.provider import Provider
+from proxy.providers.anthropic_batches import AnthropicBatches
+from proxy.sandbox import SandboxSettings
+from proxy.upstreams.session import AiohttpClient
+from tests.providers.kit import (
+    CHAT,
+    KEY,
+    MachineClock,
+    chat_body,
+    client_tasks,
+    make_credential,
+    openai_at,
+)
+
+MESSAGES = "/v1/messages"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wire:
+    opened: Callable[[str], AbstractAsyncContextManager[Provider]]
+    """An adapter at a base URL."""
+
+    endpoint: str
+    body: Callable[[str], bytes]
+    credential: Callable[[str], Credential]
+    batches: str
+    """The path under which batches are."""
+
+    results: str
+    """The route of results."""
+
+    delete: str
+    uploads: bool
+    """Whether the input is a file of its own, and not inline in the create."""
+
+    answer_begins: bytes
+    words: dict[str, str]
+    """The provider's own status words for `completed`, `expired` and `cancelled`."""
+
+    input_limits: Callable[[SandboxSettings], tuple[int, int]]
+    """The provider's bounds of requests and bytes."""
+
+    refused: dict[int, tuple[int, str]]
+    """What a line that is refused with a status is read as: status and code."""
+
+    @property
+    def create(self) -> str:
+        return f"POST {self.batches}"
+
+    @property
+    def cancel(self) -> str:
+        return f"POST {self.batches}/{{id}}/cancel"
+
+    @property
+    def results_glob(self) -> str:
+        return self.results.removeprefix("GET ").replace("{id}", "*")
+
+
+@asynccontextmanager
+async def opened_openai(base_url: str) -> AsyncIterator[Provider]:
+    provider = openai_at(base_url)
+    yield provider
+    await provider.aclose()
+
+
+@asynccontextmanager
+async def opened_anthropic(base_url: str) -> AsyncIterator[AnthropicBatches]:
+    async with client_tasks() as tasks:
+        client = AiohttpClient(tasks)
+        upstream = Upstream.parse("anthropic", "anthropic", base_url)
+        yield AnthropicBatches(upstream, client, clock=MachineClock())
+        await client.aclose()
+
+
+def message_body(text: str, model: str = "claude-haiku-4-5") -> bytes:
+    return (
+        b'{"model": "%s", "max_tokens": 100, "messages": [{"role": "user", "content": "%s"}]}'
+        % (model.encode(), text.encode())
+    )
+
+
+def anthropic_credential(key: str = KEY) -> Credential:
+    return make_credential(key, headers=(("x-api-key", key),), upstream="anthropic")
+
+
+OPENAI = Wire(
+    opened=opened_openai,
+    endpoint=CHAT,
+    body=chat_body,
+    credential=make_credential,
+    batches="/v1/batches",
+    results="GET /v1/files/{id}/content",
+    delete="DELETE /v1/files/{id}",
+    uploads=True,
+    answer_begins=b'{"id":"chatcmpl-',
+    words={name: name for name in ("completed", "expired", "cancelled")},
+    input_limits=lambda settings: (settings.lines_max, settings.bytes_max),
+    refused={status: (status, "why") for status in (400, 429, 503)},
+)
+
+ANTHROPIC = Wire(
+    opened=opened_anthropic,
+    endpoint=MESSAGES,
+    body=message_body,
+    credential=anthropic_credential,
+    batches="/v1/messages/batches",
+    results="GET /v1/messages/batches/{id}/results",
+    delete="DELETE /v1/messages/batches/{id}",
+    uploads=False,
+    answer_begins=b'{"id":"msg_',
+    words=dict.fromkeys(("completed", "expired", "cancelled"), "ended"),
+    input_limits=lambda settings: (settings.inline_max, settings.inline_bytes_max),
+    refused={
+        400: (400, "invalid_request_error"),
+        429: (429, "rate_limit_error"),
+        503: (500, "api_error"),
+    },
+)
+
+WIRES = {"openai": OPENAI, "anthropic": ANTHROPIC}
