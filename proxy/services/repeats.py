@@ -22,6 +22,10 @@ log = structlog.get_logger()
 CLAIM_TIMEOUT_S: Final = 0.05
 """What a call may lose by asking: nobody notices it, and a store in health needs 2 ms."""
 
+DEFERRED_CLAIM_TIMEOUT_S: Final = 5.0
+"""The same for a call that is deferred in any case. It needs the store anyway, and
+without an answer it would be bought a second time."""
+
 BROKEN_HERE_S: Final = 60.0
 """How long an owner is kept in mind whom the store may not name yet, or any more."""
 
@@ -59,15 +63,19 @@ class Repeats:
         """Note that a connection broke here before its answer was out."""
         self._broken_here[owner] = self._clock.monotonic() + BROKEN_HERE_S
 
-    async def claim(self, owner: OwnerId, fingerprint: str, *, retry_count: int) -> Job | None:
+    async def claim(
+        self, owner: OwnerId, fingerprint: str, *, retry_count: int, is_deferred: bool = False
+    ) -> Job | None:
         """Return the job that this repeat takes over, or nothing if it is a new call.
 
-        A store that fails or is silent means nothing, and is counted: the call
-        goes its way. A claim whose answer came too late ends with its lease.
+        `is_deferred` says that the call becomes a job if it claims none. A store
+        that fails or is silent means nothing, and is counted: the call goes its
+        way. A claim whose answer came too late ends with its lease.
         """
         self._tally.count("claims")
+        timeout_s = DEFERRED_CLAIM_TIMEOUT_S if is_deferred else self._timeout_s
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(timeout_s):
                 return await self._claim(owner, fingerprint, retry_count)
         except TimeoutError:
             reason = "timeout"

@@ -212,7 +212,10 @@ class Front:
         decision = policy.decide(call.asked, facts)
         if claims and call.parsed is not None and not _refuses_its_caller(decision):
             job = await self._repeats.claim(
-                call.caller().owner, call.fingerprint(), retry_count=call.asked.retry_count
+                call.caller().owner,
+                call.fingerprint(),
+                retry_count=call.asked.retry_count,
+                is_deferred=isinstance(decision, Defer),
             )
             if job is not None:
                 call.record.repeat(job, generation=policy.generation)

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from proxy.core.errors import StoreUnavailableError
-from proxy.services.repeats import BROKEN_HERE_S, Repeats
+from proxy.services.repeats import BROKEN_HERE_S, CLAIM_TIMEOUT_S, Repeats
 from tests.helpers.factories import OWNER, T0, make_job, new_job
 from tests.helpers.fakes import FakeClock, MemoryStores
 
@@ -111,6 +111,26 @@ async def test_a_silent_store_costs_a_call_little_and_no_error(world):
         assert await world.over(Silent()).claim(OWNER, "f", retry_count=1) is None
 
     assert world.tally.counts[1:] == [("claims_failed", {"reason": "timeout"})]
+
+
+async def test_a_slow_store_is_waited_for_by_a_call_that_is_deferred_anyway(world):
+    """Otherwise it would be a second job, and bought twice."""
+    job = await world.broken_job()
+
+    class Slow:
+        async def claim(self, owner, fingerprint, *, retry_count, now):
+            await asyncio.sleep(CLAIM_TIMEOUT_S * 2)
+            return job.id
+
+    hurried, patient = [
+        await world.over(Slow()).claim(
+            OWNER, job.fingerprint, retry_count=1, is_deferred=is_deferred
+        )
+        for is_deferred in (False, True)
+    ]
+
+    assert hurried is None
+    assert patient == job
 
 
 async def test_a_failing_store_is_no_error_of_the_call(world):
