@@ -231,14 +231,16 @@ def _is_credential(pair: str) -> bool:
 
 
 def _by_prefix(target: str, upstreams: Mapping[str, Upstream]) -> Route | None:
-    end = _segment_end(target, 1)
-    upstream = upstreams.get(target[1:end])
+    first = target.split("/", 2)[1]
+    if "?" in first:
+        first = first.partition("?")[0]
+    upstream = upstreams.get(first)
     if upstream is None:
         return None
-    rest = target[end:]
+    rest = target[len(first) + 1 :]
     # Azure's own paths begin with `/openai/deployments`, so `openai` alone is
     # not yet the prefix.
-    if upstream.name == "openai" and not _begins(rest, "/v1"):
+    if first == "openai" and not _begins(rest, "/v1"):
         return None
     return Route(upstream, _upstream_target(upstream, rest))
 
@@ -333,7 +335,9 @@ def _is_openai_path(target: str) -> bool:
 def _clues(headers: RawHeaders) -> _Clues:
     clues = _Clues()
     for name, value in headers:
-        match name.lower():
+        match _TELLING[name]:
+            case None:
+                continue
             case b"authorization":
                 clues.bearer = clues.bearer or value[:7].lower() == b"bearer "
             case b"x-goog-api-key":
@@ -348,10 +352,9 @@ def _clues(headers: RawHeaders) -> _Clues:
 def _foreign_credential(target: str, headers: RawHeaders, upstream: Upstream) -> str | None:
     """Return the dialect whose credential this is, if it is not the upstream's."""
     for name, value in headers:
-        # On every call's way: most names are told apart by their length alone.
-        if len(name) not in _TOKEN_LENGTHS:
+        lowered = _TELLING[name]
+        if lowered is None:
             continue
-        lowered = name.lower()
         tokens_of = _TOKEN_SOURCES.get(lowered)
         if tokens_of is None:
             continue
@@ -413,7 +416,36 @@ _TOKEN_SOURCES: Final[dict[bytes, Callable[[bytes], list[bytes]]]] = {
     b"sec-websocket-protocol": _websocket_tokens,
 }
 
-_TOKEN_LENGTHS: Final = frozenset(map(len, _TOKEN_SOURCES))
+_CLUES: Final = frozenset(
+    {
+        *(b"authorization", b"x-goog-api-key", b"anthropic-version", b"x-api-key"),
+        b"sec-websocket-protocol",
+    }
+)
+
+
+class _TellingNames(dict[bytes, bytes | None]):
+    """Field names as spelled: in lower case if they tell anything here, else nothing.
+
+    Every name of every call is looked up here, so each is lowered and compared
+    once only. The answer follows from the name alone and so is never outdated;
+    what callers can make it hold is bounded.
+    """
+
+    MAX_NAMES: Final = 1024
+    MAX_NAME_BYTES: Final = 64
+
+    def __missing__(self, name: bytes) -> bytes | None:
+        lowered = name.lower()
+        telling = lowered if lowered in _TOKEN_SOURCES or lowered in _CLUES else None
+        if len(name) <= self.MAX_NAME_BYTES:
+            if len(self) >= self.MAX_NAMES:
+                self.clear()
+            self[name] = telling
+        return telling
+
+
+_TELLING: Final = _TellingNames()
 
 
 def _refuse_form(target: str) -> Refusal:

@@ -8,6 +8,7 @@ that was not framed validly to its end is never `done`.
 import re
 from typing import Final, Protocol
 
+from aiohttp.hdrs import CONTENT_LENGTH, TRANSFER_ENCODING
 from aiohttp.http import RawResponseMessage
 
 from proxy.core.routing import RawHeaders
@@ -219,18 +220,13 @@ def framing_of(
     """
     if method == "HEAD" or message.code in _BODILESS:
         return LengthFraming(0)
-    length: int | None = None
-    codings: list[bytes] = []
-    for name, value in message.raw_headers:
-        # Told apart by length first: this looks at every field of every answer.
-        if len(name) == 14 and name.lower() == b"content-length":
-            length = int(value)
-        elif len(name) == 17 and name.lower() == b"transfer-encoding":
-            codings.append(value.strip().lower())
-    if codings:
-        # Both framings at once, or two lengths, were refused by the parser. Any
-        # other coding is one that some readers miss.
-        if codings != [b"chunked"]:
+    headers = message.headers
+    if TRANSFER_ENCODING in headers:
+        # Both framings at once were refused by the parser. Any coding but this
+        # one is missed by some readers.
+        if [value.strip().lower() for value in headers.getall(TRANSFER_ENCODING)] != ["chunked"]:
             raise MalformedHeadError("a transfer coding other than `chunked`")
         return ChunkFraming(keep=keep_chunks, max_trailer_bytes=max_trailer_bytes)
-    return CloseFraming() if length is None else LengthFraming(length)
+    # One at most, and digits only: the parser saw to that.
+    length = headers.get(CONTENT_LENGTH)
+    return CloseFraming() if length is None else LengthFraming(int(length))

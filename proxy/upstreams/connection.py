@@ -100,9 +100,8 @@ class Connection(asyncio.Protocol):
             await self._drained
 
     def note_answered(self) -> None:
-        """Keep what makes the next connection to this upstream cheaper."""
-        if self.calls == 1:
-            keep_session(self.transport.get_extra_info("ssl_object"))
+        """Keep what makes the next connection to this upstream cheaper; said once."""
+        keep_session(self.transport.get_extra_info("ssl_object"))
 
     def abort(self) -> None:
         """Cut the connection at once, whatever is still to be sent."""

@@ -111,18 +111,12 @@ class LeanResponse:
 
     # What the holder calls.
 
-    async def read_head(self) -> None:
-        """Wait for the final head.
-
-        Raises:
-            UpstreamUnavailableError: if none comes.
-            BodySourceError: if the body of the call broke off before.
-        """
-        if not self.headed and self.failure is None:
-            await self._wait()
-        if not self.headed:
-            assert self.failure is not None
-            raise self.failure
+    def arrival(self) -> asyncio.Future[None]:
+        """Return what is done with the final head, or with a failure instead of it."""
+        self._waiter = waiter = asyncio.get_running_loop().create_future()
+        if self.headed or self.failure is not None:
+            waiter.set_result(None)
+        return waiter
 
     def take_ready(self) -> bytes:
         held = self._held
@@ -331,7 +325,8 @@ class LeanResponse:
             self._hold(rest)
         else:
             self._reusable = _persists(message, bodiless=self._framing.done)
-            self._take_body(rest)
+            if rest or self._framing.done:
+                self._take_body(rest)
         self._wake()
 
     def _take_body(self, data: bytes) -> None:
@@ -369,8 +364,10 @@ class LeanResponse:
         self._connection = None
         # Where an upload still goes on, half a request lies on the connection.
         if keep and self.sent_all and not connection.writing_paused:
-            connection.note_answered()
-            connection.resume_reading()
+            if connection.calls == 1:
+                connection.note_answered()
+            if connection.reading_paused:
+                connection.resume_reading()
             self._pool.give_back(connection)
         else:
             if self.upload is not None:

@@ -46,16 +46,17 @@ def may_be_head(data: bytes) -> bool:
     return data.startswith(_BEGINNING) or _BEGINNING.startswith(data)
 
 
-def head_end(data: bytes, start: int = 0) -> int:
+def head_end(data: bytes) -> int:
     """Return where the first head in `data` ends, or -1 if it is not all there.
 
-    A line may end with LF alone, as it may for the parser.
+    Raises:
+        MalformedHeadError: if it ends in bare LF. A recipient need not take that
+            for an end (RFC 9112, section 2.2), so not all would see the same one.
     """
-    crlf = data.find(b"\n\r\n", start)
-    lf = data.find(b"\n\n", start, crlf + 1 if crlf >= 0 else len(data))
-    if lf >= 0:
-        return lf + 2
-    return crlf + 3 if crlf >= 0 else -1
+    end = data.find(b"\r\n\r\n")
+    if end < 0 and (b"\n\n" in data or b"\n\r\n" in data):
+        raise MalformedHeadError("a head that ends in bare LF")
+    return end + 4 if end >= 0 else -1
 
 
 class HeadParser:
@@ -82,10 +83,8 @@ class HeadParser:
         Raises:
             MalformedHeadError: if it is none, or could be read in two ways.
         """
-        # Folded lines are read differently by different parsers; a proxy may
-        # refuse them (RFC 9112, section 5.2).
-        if b"\n " in head or b"\n\t" in head or not head.startswith(_BEGINNING):
-            raise MalformedHeadError("no head, or folded lines")
+        if not head.startswith(_BEGINNING):
+            raise MalformedHeadError("no head")
         try:
             messages, _, rest = self._parser.feed_data(head)
         except HttpProcessingError as exc:
@@ -93,6 +92,13 @@ class HeadParser:
         if len(messages) != 1 or rest:
             raise MalformedHeadError("not one head")
         message: RawResponseMessage = messages[0][0]
+        # A line each for status, fields and end. More of them are folded, which
+        # different parsers read differently and a proxy may refuse (RFC 9112,
+        # section 5.2), or the parser saw the end before we did.
+        # The parser reads over blanks before the first field.
+        folded = head[head.find(b"\n") + 1] in b" \t"
+        if folded or head.count(b"\n") != len(message.raw_headers) + 2:
+            raise MalformedHeadError("folded lines, or an end within")
         if message.version not in _VERSIONS or message.code < 100 or "\0" in message.reason:
             raise MalformedHeadError("no valid status line")
         return message

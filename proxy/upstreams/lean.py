@@ -81,10 +81,13 @@ class LeanClient:
             else:
                 upload = _Upload(connection, response, request, self._limits)
                 response.upload = self._tasks.create_task(upload.run())
-            await response.read_head()
+            await response.arrival()
         except BaseException:
             response.close()
             raise
+        if response.failure is not None and not response.headed:
+            response.close()
+            raise response.failure
         return response
 
 

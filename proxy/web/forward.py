@@ -89,7 +89,8 @@ class Outcome(StrEnum):
     """The caller went away, or its body broke off; the upstream call was cut."""
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen, as records are elsewhere: one is made for each call.
+@dataclass(slots=True)
 class Forwarded:
     """What became of one forwarded call; durations in seconds."""
 

@@ -11,6 +11,7 @@ from proxy.core.routing import (
     Refusal,
     Route,
     Upstream,
+    _TellingNames,
     check_upstream_name,
     resolve,
     without_credentials,
@@ -356,3 +357,14 @@ def test_no_credential_stays_wherever_it_stands(pairs, at, credential):
     pairs.insert(at, credential)
 
     assert "CANARY" not in without_credentials("/x?" + "&".join(pairs))
+
+
+def test_ever_new_field_names_are_not_remembered_without_end():
+    names = _TellingNames()
+    for at in range(3 * names.MAX_NAMES):
+        assert names[b"x-%d" % at] is None
+    assert names[b"x" * 1000] is None
+    assert names[b"AUTHORIZATION"] == b"authorization"
+
+    assert len(names) <= names.MAX_NAMES
+    assert b"x" * 1000 not in names

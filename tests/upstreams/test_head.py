@@ -25,15 +25,19 @@ def parser():
     ("data", "end"),
     [
         (b"a\r\n\r\nbody\r\n\r\n", 5),
-        (b"a\n\nbody\r\n\r\n", 3),
-        (b"a\n\r\nbody", 4),
-        (b"a\r\n\nbody\r\n\r\n", 4),
+        (b"a\nb\r\n\r\n\r\n\r\n", 7),
         (b"a\r\nb\r\n", -1),
         (b"", -1),
     ],
 )
 def test_a_head_ends_at_its_first_empty_line(data, end):
     assert head_end(data) == end
+
+
+@pytest.mark.parametrize("data", [b"a\n\nbody", b"a\n\r\nbody", b"a\r\n\nbody"])
+def test_a_bare_line_feed_ends_no_head(data):
+    with pytest.raises(MalformedHeadError):
+        head_end(data)
 
 
 @pytest.mark.parametrize("data", [b"", b"H", b"HTTP/1", b"HTTP/1.", b"HTTP/1.1 2"])
@@ -86,6 +90,9 @@ def test_names_values_and_reason_are_as_they_were_sent(parser):
         b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nA: " + b"x" * 200 + b"\r\n\r\n",
         b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 9 + b"\r\n",
+        # An end that only some would see.
+        b"HTTP/1.1 200 OK\r\nContent-Length: 3\n\n\r\n\r\n",
+        b"HTTP/1.1 204 No\n\r\nabc\r\n\r\n",
         # Two heads where one was said to be: where they part is then in doubt.
         b"HTTP/1.1 204 No\r\n\r\nHTTP/1.1 204 No\r\n\r\n",
     ],
