@@ -85,36 +85,40 @@ def build(base: Path, scratch: Path) -> Stage:
     stage = Stage(base)
     for word, rest in instructions((HERE / "Dockerfile").read_text()):
         print(f"== {word} {rest[:100]}", flush=True)
-        match word:
-            case "FROM":
-                name = rest.partition(" AS ")[2] or "final"
-                stage = stages[name] = Stage(scratch / name)
-                subprocess.run(["cp", "-a", str(base), str(stage.root)], check=True)
-                stage.environment |= {k: v for k, v in os.environ.items() if k == "PIP_CERT"}
-            case "RUN":
-                stage.run(rest)
-            case "COPY":
-                stage.copy(rest, stages)
-            case "ENV":
-                stage.environment |= dict(pair.split("=", 1) for pair in shlex.split(rest))
-            case "WORKDIR":
-                stage.workdir = rest
-                (stage.root / rest.lstrip("/")).mkdir(parents=True, exist_ok=True)
-            case "USER":
-                stage.user = rest
-            case "STOPSIGNAL":
-                stage.stop_signal = rest
-            case "ENTRYPOINT":
-                stage.entrypoint = json.loads(rest)
-            case "CMD":
-                stage.command = json.loads(rest)
-            case "HEALTHCHECK":
-                stage.health = json.loads(rest[rest.index("[") :])
-            case "ARG" | "VOLUME" | "EXPOSE":
-                pass
-            case _:
-                raise ValueError(f"{word} is not known here")
+        if word == "FROM":
+            name = rest.partition(" AS ")[2] or "final"
+            stage = stages[name] = Stage(scratch / name)
+            subprocess.run(["cp", "-a", str(base), str(stage.root)], check=True)
+            stage.environment |= {k: v for k, v in os.environ.items() if k == "PIP_CERT"}
+        elif word == "COPY":
+            stage.copy(rest, stages)
+        elif word not in {"ARG", "VOLUME", "EXPOSE"}:
+            carry_out(stage, word, rest)
     return stage
+
+
+def carry_out(stage: Stage, word: str, rest: str) -> None:
+    """Carry out an instruction that concerns one stage alone."""
+    match word:
+        case "RUN":
+            stage.run(rest)
+        case "ENV":
+            stage.environment |= dict(pair.split("=", 1) for pair in shlex.split(rest))
+        case "WORKDIR":
+            stage.workdir = rest
+            (stage.root / rest.lstrip("/")).mkdir(parents=True, exist_ok=True)
+        case "USER":
+            stage.user = rest
+        case "STOPSIGNAL":
+            stage.stop_signal = rest
+        case "ENTRYPOINT":
+            stage.entrypoint = json.loads(rest)
+        case "CMD":
+            stage.command = json.loads(rest)
+        case "HEALTHCHECK":
+            stage.health = json.loads(rest[rest.index("[") :])
+        case _:
+            raise ValueError(f"{word} is not known here")
 
 
 def start(stage: Stage) -> subprocess.Popen[bytes]:

@@ -1,0 +1,170 @@
+"""Parts of the documents and manifests that are made from the code, so that they stay true.
+
+    python -m tests.deploy.generated
+
+writes them anew; the tests compare. Each part of a document stands between a line
+`<!-- generated: NAME -->` and a line `<!-- end of NAME -->`.
+"""
+
+import ast
+import inspect
+import re
+from collections.abc import Callable, Iterator, Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final, get_args
+
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from proxy.core import batch, job
+from proxy.settings import tree
+from proxy.settings.words import shown_value
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+CHART: Final = ROOT / "deploy" / "chart"
+FLEET: Final = ROOT / "deploy" / "kubernetes" / "fleet.yaml"
+
+
+# The life of a job and of a batch.
+
+Table = Mapping[Any, Mapping[type, object]]
+
+
+def diagram(table: Table, *, first: StrEnum, begin: str) -> str:
+    """Return a transition table as a Mermaid state diagram; stale events are not drawn."""
+    lines = ["```mermaid", "stateDiagram-v2", f"    [*] --> {first.value}: {begin}"]
+    for state, row in table.items():
+        arrows: dict[str, list[str]] = {}
+        for event, target in row.items():
+            if isinstance(target, StrEnum):
+                arrows.setdefault(target.value, []).append(event.__name__)
+        lines += [
+            f"    {state.value} --> {target}: {', '.join(names)}"
+            for target, names in arrows.items()
+        ]
+        if not arrows:
+            lines.append(f"    {state.value} --> [*]")
+    return "\n".join([*lines, "```"])
+
+
+def job_diagram() -> str:
+    return diagram(job.TRANSITIONS, first=job.JobState.QUEUED, begin="accepted")
+
+
+def batch_diagram() -> str:
+    return diagram(batch.TRANSITIONS, first=batch.BatchState.FILLING, begin="flush")
+
+
+# The configuration.
+
+
+def docstrings(section: type[BaseModel]) -> dict[str, str]:
+    """Return the text below each field of a section, as one line."""
+    body = ast.parse(inspect.getsource(section)).body[0]
+    assert isinstance(body, ast.ClassDef)
+    found = {}
+    for field, below in zip(body.body, body.body[1:], strict=False):
+        if not isinstance(field, ast.AnnAssign) or not isinstance(field.target, ast.Name):
+            continue
+        if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
+            found[field.target.id] = " ".join(str(below.value.value).split())
+    return found
+
+
+def sections_of(annotation: object) -> Iterator[type[BaseModel]]:
+    """Return the sections that an annotation holds, however deep."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from sections_of(argument)
+
+
+def settings_rows(
+    section: type[BaseModel] = tree.Settings, at: tuple[str, ...] = ()
+) -> Iterator[tuple[str, str, str]]:
+    """Return key, default and meaning of everything that can be configured."""
+    said = docstrings(section)
+    for name, field in section.model_fields.items():
+        path = (*at, name)
+        below = next(sections_of(field.annotation), None)
+        if below is None:
+            yield ".".join(path), _default(path, field), said.get(name, "")
+        elif isinstance(field.annotation, type):
+            yield from settings_rows(below, path)
+        else:
+            yield from settings_rows(below, (*path, f"{name.upper().removesuffix('S')}"))
+
+
+def _default(path: tuple[str, ...], field: Any) -> str:
+    if path == ("store",):
+        return "`sqlite://$HOME/.local/state/offramp/offramp.db`"
+    if field.default_factory is not None:
+        return "`{}`"
+    if field.default is PydanticUndefined:
+        return "required"
+    return f"`{shown_value(path, field.default)}`"
+
+
+def settings_table() -> str:
+    lines = ["| key | default | meaning |", "|---|---|---|"]
+    for key, default, meaning in settings_rows():
+        lines.append(f"| `{key}` | {default} | {meaning.replace('|', chr(92) + '|')} |")
+    return "\n".join(lines)
+
+
+# The manifests of the fleet.
+
+
+def rendered(values: Mapping[str, Any], *, release: str = "offramp") -> str:
+    """Return the chart's manifests as Helm itself renders them."""
+    import helm_python
+
+    with helm_python.Chart.load(str(CHART)) as chart:
+        files = chart.render(dict(values), name=release, namespace="offramp")
+    manifests = [text.strip() for name, text in sorted(files.items()) if name.endswith(".yaml")]
+    return "\n---\n".join(text for text in manifests if text) + "\n"
+
+
+def fleet_manifests() -> str:
+    head = "# Written by `python -m tests.deploy.generated` from deploy/chart; do not edit.\n"
+    return head + rendered({})
+
+
+# Where each part stands.
+
+PARTS: Final[Mapping[str, tuple[str, Callable[[], str]]]] = {
+    "job": ("proxy/README.md", job_diagram),
+    "batch": ("proxy/README.md", batch_diagram),
+    "settings": ("deploy/README.md", settings_table),
+}
+
+
+def current(name: str, text: str) -> str:
+    """Return what stands between the markers of a part."""
+    return _between(name, text)[2]
+
+
+def renewed(name: str, text: str, part: str) -> str:
+    """Return a document with a part replaced."""
+    before, mark, _, after = _between(name, text)
+    return f"{before}{mark}\n{part}\n{after}"
+
+
+def _between(name: str, text: str) -> tuple[str, str, str, str]:
+    found = re.search(
+        rf"(<!-- generated: {name} -->)\n(.*?)\n?(<!-- end of {name} -->)", text, re.DOTALL
+    )
+    assert found is not None, f"no markers of {name}"
+    return text[: found.start()], found[1], found[2], text[found.start(3) :]
+
+
+def main() -> None:
+    for name, (document, make) in PARTS.items():
+        path = ROOT / document
+        path.write_text(renewed(name, path.read_text(), make()))
+    FLEET.write_text(fleet_manifests())
+
+
+if __name__ == "__main__":
+    main()
