@@ -54,6 +54,9 @@ class _Reading:
     batch: Batch
     facts: Callable[[Job], LaneFacts]
     is_twin: bool
+    has_paused: bool = False
+    """Whether a line of it has paused the credential: one is enough."""
+
     sums: Ingested = field(default_factory=Ingested)
 
 
@@ -126,10 +129,11 @@ class Ingestor:
 
     async def _write_for(self, reading: _Reading, job: Job, entry: _Named) -> JobWrite | None:
         event, result = self._event(job, entry, reading.facts(job))
-        if isinstance(event, Released) and entry.line.kind is LineKind.ANSWERED:
-            await self._note_credential(reading.batch, entry.line)
         after = advance(job, event)
         if after is not job:
+            if not after.state.is_terminal and not reading.has_paused:
+                # Before the write: no flush may find the job in a lane that is not paused.
+                reading.has_paused = await self._note_credential(reading.batch, entry.line)
             return JobWrite(after, result if after.outcome is not None else None)
         read_before = job.answered_by == entry.attempt and not reading.is_twin
         bought = 200 <= entry.line.status_code < 300
@@ -151,15 +155,23 @@ class Ingestor:
         result = Result(status_code=line.status_code, body=line.body, request_id=line.request_id)
         return after_answer(job, entry.attempt, answer, facts=facts, now=now), result
 
-    async def _note_credential(self, batch: Batch, line: ResultLine) -> None:
-        code = Answer(status=line.status_code, content=_content(line.body)).error_code
-        if verdict(line.status_code, code) is Verdict.CREDENTIAL:
+    async def _note_credential(self, batch: Batch, line: ResultLine) -> bool:
+        """Pause the credential if the line was refused for its sake; return whether."""
+        if line.kind is LineKind.NOT_EXECUTED:
+            if line.error_code not in CREDENTIAL_CODES:
+                return False
+            refusal = CredentialRefusedError(f"batch {batch.id}: {line.error_code}")
+        else:
+            code = Answer(status=line.status_code, content=_content(line.body)).error_code
+            if verdict(line.status_code, code) is not Verdict.CREDENTIAL:
+                return False
             refusal = CredentialRefusedError(
                 f"batch {batch.id}: a line was refused with {line.status_code}",
                 status_code=line.status_code,
                 body=line.body,
             )
-            await self._access.pause(batch.key.credential, refusal)
+        await self._access.pause(batch.key.credential, refusal)
+        return True
 
     def _count(self, written: Sequence[JobWrite], sums: Ingested) -> None:
         for write in written:
