@@ -74,7 +74,9 @@ class DirectCaller:
     ) -> CallAnswer:
         upstream = self._upstreams.get(upstream_name)
         if upstream is None:
-            raise ProviderRejectedError(f"upstream {upstream_name} is not configured any more")
+            raise ProviderRejectedError(
+                f"upstream {upstream_name} is not configured any more", sent=False
+            )
         length = {} if body is None else {"content-length": str(len(body))}
         fields = {**headers, **length, "accept-encoding": "identity"}
         request = UpstreamRequest(

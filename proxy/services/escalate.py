@@ -9,6 +9,7 @@ import asyncio
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Final
 
 import structlog
 
@@ -20,9 +21,9 @@ from proxy.core.errors import (
     StoreError,
 )
 from proxy.core.ids import CredentialId
-from proxy.core.job import Escalated, Job, JobEvent, Released, advance
+from proxy.core.job import Escalated, Failed, Job, JobEvent, Outcome, Released, Succeeded, advance
 from proxy.core.lanes import Lane, LaneFacts, LaneTimes
-from proxy.core.outcomes import Verdict, after_answer, backoff, verdict
+from proxy.core.outcomes import MAX_FAILURES, Verdict, after_answer, backoff, verdict
 from proxy.core.plan import fair_order
 from proxy.ports.jobs import Credential, JobWrite, Result
 from proxy.services.access import Access
@@ -32,6 +33,9 @@ from proxy.services.tasks import TaskOwner
 from proxy.services.waiters import Waiters
 
 log = structlog.get_logger()
+
+UNREACHED_PAUSE: Final = timedelta(seconds=10)
+"""Until the next try of a call that did not leave: an outage is no fault of the job."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +102,9 @@ class Escalator:
                 continue
             now = self._on.clock.now()
             for job in await self._on.queue.take(head.key, ready_at=now, limit=free):
-                started += await self._start(job)
+                # An overdue one is no use to anybody, and ends by itself.
+                if job.deadline > now:
+                    started += await self._start(job)
         return started
 
     def _free(self, credential: CredentialId) -> int:
@@ -162,15 +168,21 @@ class Escalator:
         )
         return event, answer.result
 
-    def _unanswered(self, job: Job, exc: Exception) -> Released:
-        sent = not isinstance(exc, ProviderError) or exc.sent
+    def _unanswered(self, job: Job, exc: Exception) -> Released | Failed:
         reason = exc.code if isinstance(exc, ProxyError) else "timeout"
         log.warning("call.unanswered", job_id=job.id, attempt=job.attempt, reason=reason)
+        now = self._now()
+        if isinstance(exc, ProviderError) and not exc.sent:
+            # Nothing was bought and nothing says that the call is at fault.
+            return Released(job.attempt, reason, not_before=now + UNREACHED_PAUSE, uncharged=True)
+        if job.failures + 1 >= MAX_FAILURES:
+            # Each of them may have been paid for.
+            return Failed(job.attempt, now, Outcome(None, reason, "the provider gave no answer"))
         return Released(
             job.attempt,
             reason,
-            not_before=self._now() + backoff(job.failures + 1),
-            possible_double=sent,
+            not_before=now + backoff(job.failures + 1),
+            possible_double=True,
         )
 
     async def _note_credential(self, credential: Credential, answer: CallAnswer) -> None:
@@ -188,21 +200,28 @@ class Escalator:
             await self._access.pause(credential.id, refusal)
 
     async def _finish(self, job: Job, event: JobEvent, result: Result | None) -> None:
-        after = advance(job, event)
-        write = JobWrite(after, result if after.state.is_terminal else None)
-        if await self._on.jobs.replace_many([write]):
-            # Cancelled meanwhile: the answer is of no use to anybody.
-            self._on.tally.count("late_result", state="cancelled")
-            return
+        while (after := advance(job, event)) is not job:
+            write = JobWrite(after, result if after.state.is_terminal else None)
+            if not await self._on.jobs.replace_many([write]):
+                self._count(job, after)
+                self._waiters.wake([job.id])
+                return
+            # Changed meanwhile. If this instance was taken for dead and the job given
+            # back, its answer is as good as ever.
+            current = await self._on.jobs.get_many([job.id])
+            if not current:
+                break
+            job = current[0]
+        if isinstance(event, Succeeded):
+            # Bought, and of no use: the job ended in another way meanwhile.
+            self._on.tally.count("late_result", state=job.state.value)
+            log.warning("job.answered_late", job_id=job.id, attempt=event.attempt)
+
+    def _count(self, before: Job, after: Job) -> None:
         if after.state.is_terminal:
             count_end(self._on, after)
-        else:
-            count_doubles(self._on, [after] if _is_new_double(job, after) else [])
-        self._waiters.wake([job.id])
+        elif after.possible_doubles > before.possible_doubles:
+            count_doubles(self._on, [after])
 
     def _now(self) -> datetime:
         return self._on.clock.now()
-
-
-def _is_new_double(before: Job, after: Job) -> bool:
-    return after.possible_doubles > before.possible_doubles
