@@ -25,7 +25,11 @@ class Verifier:
         if upstream is None:
             return Verdict.UNKNOWN
         dialect = DIALECTS[upstream.dialect]
-        models_path = upstream.base_path + dialect.models_path
+        path = dialect.models_path
+        if upstream.base_path.endswith("/v1"):
+            # `base_url: …/v1`, as SDKs are given it.
+            path = path.removeprefix("/v1")
+        models_path = upstream.base_path + path
         try:
             answer = await self._caller.list_models(
                 credential, models_path, dict(dialect.listing_headers)
