@@ -19,6 +19,7 @@ from proxy.core.lanes import LaneFacts, LaneTimes, choose_lane
 from proxy.core.plan import FlushLimits, PollPace
 from proxy.core.routing import Upstream
 from proxy.ports.jobs import JobWrite
+from proxy.ports.tasks import TaskOwner
 from proxy.services.access import Access
 from proxy.services.accounts import Verdict
 from proxy.services.call import DirectCaller
@@ -33,7 +34,6 @@ from proxy.services.prune import Pruner
 from proxy.services.rescue import Rescuer
 from proxy.services.settle import Settler
 from proxy.services.submit import Submitter, SubmitTimes
-from proxy.services.tasks import TaskOwner
 from proxy.services.waiters import Waiters
 from tests.helpers.factories import IDS, T0, make_credential, make_job, make_key, new_job
 from tests.helpers.fake_provider import FakeProvider
@@ -176,6 +176,12 @@ class Instance:
             if self.steps_left <= 0:
                 raise Killed
             self.steps_left -= 1
+
+    def watch_wakes(self) -> list[JobId]:
+        """Return the list that every later wake-up adds its jobs to."""
+        woken: list[JobId] = []
+        cast("Any", self.waiters).wake = woken.extend
+        return woken
 
     @property
     def is_frozen(self) -> bool:

@@ -1,0 +1,288 @@
+"""Asking after provider batches, and stopping those that would come too late."""
+
+from collections import deque
+from datetime import timedelta
+
+import pytest
+
+from proxy.core.batch import BatchState
+from proxy.core.ids import CredentialId
+from proxy.core.job import JobState
+from proxy.core.lanes import Lane
+from tests.helpers.factories import T0
+from tests.helpers.fleet import TIMES, Fleet
+
+CREDENTIAL = CredentialId("credential-1")
+TOKEN = "Bearer credential-1"
+
+
+async def stalled(**changes) -> Fleet:
+    """Return a fleet with one batch of 12 that takes its time, submitted at `T0` + 60 s."""
+    fleet = Fleet()
+    fleet.provider.stalled = True
+    await fleet.submit(12, **changes)
+    return fleet
+
+
+async def polled(fleet: Fleet, **delta: float) -> None:
+    fleet.clock.advance(**(delta or {"seconds": 10}))
+    await fleet.run("live", "collect")
+
+
+async def test_a_batch_is_asked_for_when_it_is_due_and_not_before() -> None:
+    fleet = await stalled()
+
+    await polled(fleet, seconds=9)
+    assert fleet.provider.requests["retrieve"] == 0
+    await polled(fleet, seconds=1)
+    await fleet.run("collect")
+    assert fleet.provider.requests["retrieve"] == 1
+    await polled(fleet, seconds=30)
+    assert fleet.provider.requests["retrieve"] == 2
+
+
+async def test_a_provider_that_does_not_answer_is_asked_again_after_a_pause() -> None:
+    fleet = await stalled()
+    fleet.provider.faults["retrieve"] = deque(["unavailable"])
+
+    await polled(fleet)
+    assert (await fleet.batch()).next_at == fleet.clock.now() + timedelta(seconds=30)
+    await polled(fleet, seconds=30)
+
+    assert fleet.provider.requests["retrieve"] == 2
+    assert (await fleet.batch()).state is BatchState.IN_PROGRESS
+
+
+async def test_a_batch_is_cancelled_early_enough_for_its_nearest_deadline() -> None:
+    fleet = await stalled(deadline=timedelta(hours=3))
+    due = T0 + timedelta(hours=3) - TIMES.batch_slack - timedelta(seconds=1.2)
+
+    fleet.clock.advance(seconds=(due - fleet.clock.now()).total_seconds() - 1)
+    await fleet.run("live", "collect")
+    assert fleet.provider.requests["cancel"] == 0
+    planned = (await fleet.batch()).next_at
+    assert planned == due
+    await polled(fleet, seconds=1)
+
+    assert fleet.provider.requests["cancel"] == 1
+    assert fleet.provider.batches["batch_1"].status == "cancelled"
+
+
+async def test_only_the_remainder_of_a_cancelled_batch_is_called_directly() -> None:
+    fleet = await stalled(deadline=timedelta(hours=3))
+    fleet.provider.cancel_time = timedelta(minutes=20)
+
+    await fleet.run_for(timedelta(hours=3), step=timedelta(minutes=1))
+
+    assert await fleet.states() == {JobState.COMPLETED: 12}
+    assert fleet.provider.requests["call"] == 6
+    assert fleet.provider.requests["cancel"] == 1
+    assert not any(job.deadline_missed for job in await fleet.jobs())
+    assert fleet.doubles() == (0, 0)
+
+
+async def test_nothing_is_called_directly_while_the_batch_may_still_answer() -> None:
+    fleet = await stalled(deadline=timedelta(hours=3))
+    fleet.provider.cancel_time = timedelta(hours=2)
+
+    await fleet.run_for(timedelta(hours=4), step=timedelta(minutes=1))
+    assert fleet.provider.requests["call"] == 0
+    assert await fleet.states() == {JobState.BATCHED: 12}
+    await fleet.run_for(timedelta(hours=1), step=timedelta(minutes=1))
+
+    states = await fleet.states()
+    assert states[JobState.COMPLETED] == 6
+    assert states[JobState.EXPIRED] == 6
+    assert fleet.tally.counts["deadline_missed"] == 12
+
+
+async def test_a_cancel_that_fails_is_tried_again_soon() -> None:
+    fleet = await stalled(deadline=timedelta(hours=3))
+    fleet.provider.faults["cancel"] = deque(["unavailable", "lost_before"])
+
+    await fleet.run_for(timedelta(hours=2, minutes=30), step=timedelta(minutes=1))
+
+    assert fleet.provider.requests["cancel"] == 3
+    assert (await fleet.batch()).state is BatchState.SETTLED
+
+
+async def test_a_provider_in_trouble_near_the_deadline_is_not_asked_at_every_pass() -> None:
+    fleet = await stalled(deadline=timedelta(hours=3))
+    fleet.provider.faults["retrieve"] = deque(["unavailable"] * 99)
+    await polled(fleet, hours=2, minutes=28)
+    asked = fleet.provider.requests["retrieve"]
+
+    for _ in range(30):
+        await polled(fleet, seconds=2)
+
+    assert fleet.provider.requests["retrieve"] - asked <= 3
+
+
+async def test_a_silent_provider_does_not_delay_a_poll_beyond_the_time_to_cancel() -> None:
+    fleet = await stalled(deadline=timedelta(hours=3))
+    due = T0 + timedelta(hours=3) - TIMES.batch_slack - timedelta(seconds=1.2)
+    fleet.clock.advance(seconds=(due - fleet.clock.now()).total_seconds() - 5)
+    fleet.provider.faults["retrieve"] = deque(["unavailable"])
+
+    await fleet.run("live", "collect")
+
+    assert (await fleet.batch()).next_at == due
+
+
+async def test_a_batch_that_nobody_wants_any_more_is_cancelled() -> None:
+    fleet = await stalled()
+    job_ids = list(fleet.bodies)
+    for job_id in job_ids[:-1]:
+        await fleet.cancel(job_id)
+    await polled(fleet)
+    assert fleet.provider.requests["cancel"] == 0
+
+    await fleet.cancel(job_ids[-1])
+    await polled(fleet, seconds=30)
+    await polled(fleet)
+
+    assert fleet.provider.requests["cancel"] == 1
+    assert (await fleet.batch()).state is BatchState.SETTLED
+    assert fleet.tally.counts["late_result"] == 6
+
+
+async def test_a_batch_that_somebody_else_cancelled_is_waited_for() -> None:
+    fleet = await stalled()
+    fleet.provider.batches["batch_1"].status = "cancelling"
+
+    await polled(fleet)
+
+    assert (await fleet.batch()).state is BatchState.CANCELLING
+    assert fleet.provider.requests["cancel"] == 0
+
+
+async def test_a_new_batch_that_is_not_known_yet_is_no_lost_one() -> None:
+    fleet = await stalled()
+    fleet.provider.hidden.add("batch_1")
+
+    await polled(fleet)
+    await polled(fleet, minutes=2)
+    assert (await fleet.batch()).state is BatchState.IN_PROGRESS
+    fleet.provider.hidden.clear()
+    await polled(fleet, minutes=1)
+
+    batch = await fleet.batch()
+    assert (batch.state, batch.missing_since) == (BatchState.IN_PROGRESS, None)
+    assert fleet.tally.counts["batch_lost"] == 0
+
+
+async def lost(**changes) -> Fleet:
+    fleet = await stalled(**changes)
+    fleet.provider.hidden.add("batch_1")
+    await polled(fleet)
+    await polled(fleet, minutes=10)
+    assert (await fleet.batch()).state is BatchState.LOST
+    return fleet
+
+
+async def test_a_lost_batch_is_kept_until_its_deadline_presses_and_then_counted() -> None:
+    fleet = await lost(deadline=timedelta(hours=3))
+    assert fleet.tally.counts["batch_lost"] == 1
+
+    await fleet.run_for(timedelta(hours=2, minutes=10), step=timedelta(minutes=1))
+    assert await fleet.states() == {JobState.BATCHED: 12}
+    await fleet.run_for(timedelta(minutes=20), step=timedelta(minutes=1))
+
+    assert await fleet.states() == {JobState.COMPLETED: 12}
+    assert not any(job.deadline_missed for job in await fleet.jobs())
+    assert fleet.tally.counts["possible_double"] == 12
+    assert {job.possible_doubles for job in await fleet.jobs()} == {1}
+
+
+async def test_a_lost_batch_that_turns_up_is_read_as_if_nothing_had_been() -> None:
+    fleet = await lost()
+    fleet.provider.hidden.clear()
+    fleet.provider.stalled = False
+
+    await polled(fleet, minutes=5)
+
+    assert await fleet.states() == {JobState.COMPLETED: 12}
+    assert fleet.doubles() == (0, 0)
+
+
+async def test_a_revoked_key_is_polled_with_the_owners_other_one_of_the_project() -> None:
+    fleet = await stalled()
+    await fleet.add_credential("credential-9")
+    fleet.provider.projects = {TOKEN: "p", "Bearer credential-9": "p"}
+    fleet.provider.revoked.add(TOKEN)
+    fleet.provider.stalled = False
+
+    await fleet.answer()
+
+    assert await fleet.states() == {JobState.COMPLETED: 12}
+    credential = await fleet.stores.credentials.get(CREDENTIAL)
+    assert credential is not None
+    assert credential.paused_at is not None
+    assert (await fleet.batch()).state is BatchState.SETTLED
+
+
+async def test_a_batch_that_no_key_may_read_notes_since_when_and_is_asked_rarely() -> None:
+    fleet = await stalled()
+    fleet.provider.revoked.add(TOKEN)
+
+    await polled(fleet)
+    since = fleet.clock.now()
+    await polled(fleet, seconds=299)
+    assert fleet.provider.requests["retrieve"] == 1
+    await polled(fleet, seconds=1)
+
+    assert (await fleet.batch()).refused_since == since
+    assert fleet.provider.requests["retrieve"] == 2
+    assert fleet.tally.counts["credential_paused"] == 1
+
+
+async def test_a_key_that_is_restored_reads_what_was_finished_meanwhile() -> None:
+    fleet = await stalled()
+    fleet.provider.revoked.add(TOKEN)
+    fleet.provider.stalled = False
+    await fleet.run_for(timedelta(hours=5), step=timedelta(minutes=5))
+    assert await fleet.states() == {JobState.BATCHED: 12}
+
+    fleet.provider.revoked.clear()
+    await fleet.run_for(timedelta(minutes=15), step=timedelta(minutes=1))
+
+    assert await fleet.states() == {JobState.COMPLETED: 12}
+    assert fleet.doubles() == (0, 0)
+
+
+async def test_two_instances_do_not_settle_a_batch_at_once() -> None:
+    fleet = Fleet(instances=2)
+    await fleet.submit(12)
+    fleet.clock.advance(minutes=7)
+    first = fleet.instances[0]
+    held = first.leases.held(f"batch:{(await fleet.batch()).id}")
+
+    async with held:
+        await fleet.run("collect", position=1)
+        assert fleet.provider.requests["retrieve"] == 0
+    await fleet.run("collect", position=1)
+
+    assert await fleet.states() == {JobState.COMPLETED: 12}
+
+
+@pytest.mark.parametrize("credential", ["credential-2"])
+async def test_one_credentials_trouble_holds_up_nobody_elses_batch(credential: str) -> None:
+    fleet = Fleet()
+    await fleet.submit(12)
+    others = await fleet.submit(12, credential=credential)
+    fleet.provider.revoked.add(TOKEN)
+
+    await fleet.answer()
+
+    assert {(await fleet.job(job_id)).state for job_id in others} == {JobState.COMPLETED}
+    assert (await fleet.states())[JobState.BATCHED] == 12
+
+
+async def test_a_batch_with_an_unknown_upstream_is_left_alone() -> None:
+    fleet = await stalled()
+    fleet.instances[0].access._providers = {}
+
+    await polled(fleet)
+
+    assert (await fleet.batch()).state is BatchState.IN_PROGRESS
+    assert {job.lane for job in await fleet.jobs()} == {Lane.BATCH}

@@ -1,0 +1,117 @@
+"""What every pass stands on: merged news, and counts with their causes."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from proxy.core.batch import BatchEnded, BatchState, Delayed, Missing, Polled, Sealed, advance
+from proxy.core.job import InvalidTransitionError, JobState
+from proxy.services.ground import FORSAKE_AFTER, count_end, is_forsaken, write_batch
+from tests.helpers.factories import T0, make_batch, make_job
+from tests.helpers.fakes import MemoryStores
+from tests.helpers.fleet import Fleet
+
+LATER = T0 + timedelta(minutes=1)
+
+
+async def test_an_event_becomes_durable() -> None:
+    batches = MemoryStores().batches
+    batch = make_batch(state=BatchState.IN_PROGRESS)
+    await batches.add(batch)
+
+    after = await write_batch(batches, batch, Polled(LATER))
+
+    assert await batches.get(batch.id) == after
+    assert (after.version, after.polls) == (1, 1)
+
+
+async def test_news_is_merged_into_what_another_instance_wrote_meanwhile() -> None:
+    batches = MemoryStores().batches
+    batch = make_batch(state=BatchState.IN_PROGRESS)
+    await batches.add(batch)
+    await batches.replace(advance(batch, Missing(T0, LATER)))
+
+    after = await write_batch(batches, batch, BatchEnded(T0, "completed"))
+
+    assert (after.state, after.version, after.missing_since) == (BatchState.ENDED, 2, T0)
+
+
+async def test_news_that_means_nothing_any_more_changes_nothing() -> None:
+    batches = MemoryStores().batches
+    batch = make_batch(state=BatchState.IN_PROGRESS)
+    await batches.add(batch)
+    ended = advance(batch, BatchEnded(T0, "completed"))
+    await batches.replace(ended)
+
+    assert await write_batch(batches, batch, BatchEnded(LATER, "expired")) == ended
+    assert await batches.get(batch.id) == ended
+
+
+async def test_an_event_that_no_state_explains_is_a_bug() -> None:
+    batches = MemoryStores().batches
+    batch = make_batch(state=BatchState.IN_PROGRESS)
+    await batches.add(batch)
+
+    with pytest.raises(InvalidTransitionError):
+        await write_batch(batches, batch, Sealed(1, 1, 1, None))
+
+
+def ended(**changes):
+    job = {"state": JobState.COMPLETED, "deadline": T0, "finalized_at": LATER, "attempt": 1}
+    return make_job(**(job | changes))
+
+
+@pytest.mark.parametrize(
+    ("job", "missed"),
+    [
+        (ended(finalized_at=T0), 0),
+        (ended(), 1),
+        (ended(state=JobState.EXPIRED, finalized_at=T0), 1),
+    ],
+)
+def test_every_end_is_counted_and_those_that_came_too_late_twice(job, missed) -> None:
+    fleet = Fleet()
+
+    count_end(fleet.instances[0].ground, job)
+
+    assert fleet.tally.counts["job_ended"] == 1
+    assert fleet.tally.counts["deadline_missed"] == missed
+
+
+@pytest.mark.parametrize(
+    ("changes", "cause"),
+    [
+        ({"attempt": 0, "state": JobState.EXPIRED}, "queued"),
+        ({"failures": 2}, "retried"),
+        ({}, "in_flight"),
+    ],
+)
+def test_a_missed_deadline_has_a_cause(changes, cause: str) -> None:
+    labels: dict[str, dict[str, str]] = {}
+
+    class Labels:
+        def count(self, name: str, amount: float = 1, /, **given: str) -> None:
+            labels[name] = given
+
+    count_end(replace(Fleet().instances[0].ground, tally=Labels()), ended(**changes))
+
+    assert labels["deadline_missed"] == {"cause": cause}
+
+
+async def test_a_batch_is_forsaken_a_week_after_the_last_key_was_refused() -> None:
+    fleet = Fleet()
+    fleet.provider.stalled = True
+    (job_id,) = await fleet.submit(1)
+    ground = fleet.instances[0].ground
+    since = fleet.clock.now()
+    batch = await write_batch(ground.batches, await fleet.batch(), Delayed(LATER, since))
+    fleet.clock.advance(seconds=FORSAKE_AFTER.total_seconds())
+    assert not await is_forsaken(ground, batch), "somebody waits for it"
+
+    await fleet.cancel(job_id)
+
+    assert await is_forsaken(ground, batch)
+    assert not await is_forsaken(ground, make_batch(id=batch.id)), "nobody was refused"
+    fleet.clock.advance(seconds=-1)
+    assert not await is_forsaken(ground, batch)
