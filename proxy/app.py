@@ -19,7 +19,9 @@ from aiohttp import web
 from policies.model import Answer
 from proxy.assembly import House, Outside, assemble
 from proxy.core.batch import Batch
-from proxy.core.errors import ConfigError
+from proxy.core.errors import ConfigError, StoreError
+from proxy.ports.provider import Provider
+from proxy.providers.anthropic_batches import AnthropicBatches
 from proxy.providers.openai_family import OpenAIBatches
 from proxy.services.policies import Policies, open_policies
 from proxy.settings import Address, Configuration, Settings
@@ -124,6 +126,14 @@ async def serving(
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         client = AiohttpClient(tasks, _client_limits(settings))
         stack.push_async_callback(client.aclose)
+        providers: dict[str, Provider] = {}
+        for name, upstream in upstreams.items():
+            if upstream.dialect == "openai":
+                batches = OpenAIBatches(upstream, clock=clock)
+                stack.push_async_callback(batches.aclose)
+                providers[name] = batches
+            elif upstream.dialect == "anthropic":
+                providers[name] = AnthropicBatches(upstream, client, clock=clock)
         house = assemble(
             settings,
             Outside(

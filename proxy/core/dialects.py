@@ -74,8 +74,15 @@ class Dialect:
     models_path: str = "/v1/models"
     """A free listing, by which a credential can be verified."""
 
+    idle_queries: tuple[str, ...] = ()
+    """Queries that SDKs add and that change nothing, whole."""
+
     listing_headers: tuple[tuple[str, str], ...] = ()
     """What that listing wants besides the credential."""
+
+    def is_idle_query(self, query: str) -> bool:
+        """Return whether a call with this query asks for what it would ask for without."""
+        return not query or query in self.idle_queries
 
 
 _OPENAI_ENDPOINTS: Final = {
@@ -115,6 +122,8 @@ DIALECTS: Final[Mapping[str, Dialect]] = {
             credential_headers=("x-api-key", "authorization"),
             billing_headers=("anthropic-workspace-id",),
             batch_headers=("anthropic-version", "anthropic-beta"),
+            # Of `client.beta.messages`; what is beta about a call stands in its headers.
+            idle_queries=("beta=true",),
             listing_headers=(("anthropic-version", ANTHROPIC_VERSION),),
         ),
         Dialect(

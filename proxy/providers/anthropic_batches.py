@@ -155,9 +155,6 @@ class AnthropicBatches:
             if exc.status_code != 404:
                 raise
 
-    async def aclose(self) -> None:
-        """Do nothing: the connections are the client's."""
-
     def _batch(self, what: str, raw: bytes) -> ProviderBatch:
         batch = read_batch(_json(raw))
         if batch is None:

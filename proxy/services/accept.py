@@ -245,8 +245,10 @@ class Acceptor:
         credential, endpoint = call.caller.credential, call.endpoint
         if call.lane is Lane.INTERACTIVE:
             return LaneChoice(Lane.INTERACTIVE, f"preferred by {call.decided_by}")
-        if "?" in call.target and endpoint.batched:
+        if endpoint.batched and not call.dialect.is_idle_query(call.target.partition("?")[2]):
             return LaneChoice(Lane.INTERACTIVE, "a batch cannot carry the query of the call")
+        if endpoint.batched and not call.admitted.fits_a_batch:
+            return LaneChoice(Lane.INTERACTIVE, "a batch refuses a field of the body")
         place = (credential.id, endpoint.path, call.admitted.model)
         facts = LaneFacts(
             has_batch=endpoint.batched and credential.upstream in self._providers,

@@ -85,6 +85,9 @@ class Admitted:
     already_background: bool
     """Whether the provider runs the call in the background anyway: nothing to defer."""
 
+    fits_a_batch: bool = True
+    """Whether no field of it keeps it out of batches."""
+
 
 def parse_body(body: bytes, *, max_bytes: int) -> ParsedBody:
     """Parse the body of a call that may be deferred.
@@ -142,6 +145,7 @@ def admit(parsed: ParsedBody, endpoint: Endpoint, *, max_line_bytes: int) -> Adm
         streams=parsed.streams,
         include_usage=parsed.include_usage,
         already_background=fields.get("background") is True,
+        fits_a_batch=not any(fields.get(name) for name in endpoint.unbatched_fields),
     )
 
 
@@ -259,6 +263,7 @@ def _too_deep() -> CallerError:
 _EXPECTED: Final[Mapping[str, tuple[tuple[type, ...], str]]] = {
     "model": ((str,), "a string"),
     "messages": ((list,), "an array of objects"),
+    "max_tokens": ((int,), "an integer"),
     "input": ((str, list), "a string or an array"),
     "prompt": ((str, list), "a string or an array"),
     "stream": ((bool,), "a boolean"),
@@ -337,6 +342,8 @@ def _prompt_prefix(fields: Mapping[str, object], shape: Shape) -> str:
     """Return the beginning of the prompt that other calls may share."""
     if shape is Shape.CHAT:
         return _leading(_messages(fields))
+    if shape is Shape.MESSAGES:
+        return _content_text(fields.get("system")) or _leading(_messages(fields))
     if shape is Shape.RESPONSES:
         instructions = fields.get("instructions")
         if isinstance(instructions, str) and instructions:

@@ -12,6 +12,7 @@ from typing import Final
 from proxy.core.dialects import Shape
 from proxy.web.synthesis.chat import chat_events
 from proxy.web.synthesis.completions import completion_events
+from proxy.web.synthesis.messages import message_events
 from proxy.web.synthesis.parts import Event, JsonObject, UnreadableResultError, is_object
 from proxy.web.synthesis.responses import response_events
 
@@ -24,7 +25,7 @@ def synthesise(shape: Shape, body: bytes, *, include_usage: bool) -> list[bytes]
     """Return the events of a successful result, in the order in which they are sent.
 
     `include_usage` is the caller's `stream_options.include_usage`; the Responses
-    API reports usage in any case.
+    and Messages APIs report usage in any case.
 
     Raises:
         UnreadableResultError: if the body is not what its API answers.
@@ -60,4 +61,5 @@ _SHAPES: Final[Mapping[Shape, tuple[Callable[[JsonObject, bool], Iterator[Event]
     Shape.CHAT: (chat_events, _DONE),
     Shape.COMPLETIONS: (completion_events, _DONE),
     Shape.RESPONSES: (response_events, b""),
+    Shape.MESSAGES: (message_events, b""),
 }
