@@ -116,13 +116,6 @@ async def serving(
         vault = Vault.load_or_create(_key_file(settings))
         stores = await SqliteStores.open(_store_path(settings), vault)
         stack.push_async_callback(stores.aclose)
-        providers = {
-            name: OpenAIBatches(upstream, clock=clock)
-            for name, upstream in upstreams.items()
-            if upstream.dialect == "openai"
-        }
-        for provider in providers.values():
-            stack.push_async_callback(provider.aclose)
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         client = AiohttpClient(tasks, _client_limits(settings))
         stack.push_async_callback(client.aclose)
