@@ -29,13 +29,7 @@ class Rig:
         return Leases(store=self.store, clock=self.clock, instance=instance, ttl=TTL)
 
     def lease(self, holder: InstanceId = ONE) -> HeldLease:
-        parts: dict[str, Any] = {
-            "store": self.store,
-            "clock": self.clock,
-            "holder": holder,
-            "ttl": TTL,
-        }
-        return HeldLease("x", **(parts | changes))
+        return HeldLease("x", store=self.store, clock=self.clock, holder=holder, ttl=TTL)
 
 
 async def settled() -> None:
