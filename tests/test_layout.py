@@ -31,6 +31,7 @@ TESTED_BY = {
     # Every adapter of a port is held to one suite.
     "proxy/ports/": "tests/contract/",
     "proxy/stores/sqlite/": "tests/contract/",
+    "proxy/stores/redis/": "tests/contract/",
     # Classes without behaviour, raised and rendered by what is tested here.
     "proxy/core/errors.py": "tests/web/test_answers.py",
 }

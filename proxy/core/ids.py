@@ -8,6 +8,7 @@ matters: a provider's own ID must not be taken for ours by chance.
 Nothing here draws randomness: the caller passes the bytes.
 """
 
+import hashlib
 import re
 from datetime import datetime
 from typing import Final, NewType
@@ -75,6 +76,14 @@ def find_job_id(text: str) -> JobId | None:
         if is_job_id(match.group()):
             return JobId(match.group())
     return None
+
+
+def shard_for(place: str) -> int:
+    """Return the shard for a call, by its idempotency key or else its fingerprint.
+
+    The same always: a store looks for what is known of a call in that shard alone.
+    """
+    return int.from_bytes(hashlib.sha256(place.encode()).digest()[:8]) % SHARDS
 
 
 def shard_of(job_id: JobId) -> int:

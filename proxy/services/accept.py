@@ -11,7 +11,7 @@ import structlog
 
 from proxy.core.dialects import Dialect, Endpoint, RawHeaders, pick_headers
 from proxy.core.errors import CallerError
-from proxy.core.ids import RANDOM_BYTES, SHARDS, CredentialId, mint_job_id
+from proxy.core.ids import RANDOM_BYTES, CredentialId, mint_job_id, shard_for
 from proxy.core.job import AnswerMode, Job
 from proxy.core.lanes import (
     BatchKey,
@@ -293,10 +293,9 @@ class Acceptor:
         *,
         place: str,
     ) -> Job:
-        shard = int.from_bytes(hashlib.sha256(place.encode()).digest()[:8]) % SHARDS
         admitted, credential = call.admitted, call.caller.credential
         return Job(
-            id=mint_job_id(now, shard=shard, random=self._random(RANDOM_BYTES)),
+            id=mint_job_id(now, shard=shard_for(place), random=self._random(RANDOM_BYTES)),
             owner=call.caller.owner,
             accepted_at=now,
             deadline=deadline,

@@ -13,6 +13,7 @@ from proxy.core.ids import (
     OwnerId,
     mint_batch_id,
     mint_job_id,
+    shard_for,
 )
 from proxy.core.job import AnswerMode, Job
 from proxy.core.lanes import BatchKey, Lane
@@ -31,14 +32,19 @@ class IdFactory:
 
     def __init__(self) -> None:
         self._count = 0
+        self.shards = 1
+        """Over how many shards the jobs are spread whose shard does not matter."""
 
     def random(self, size: int = RANDOM_BYTES) -> bytes:
         """Return bytes that no earlier call returned."""
         self._count += 1
         return self._count.to_bytes(size)
 
-    def job(self, now: datetime = T0, *, shard: int = 0) -> JobId:
-        return mint_job_id(now, shard=shard, random=self.random())
+    def job(self, now: datetime = T0, *, shard: int | None = None) -> JobId:
+        random = self.random()
+        return mint_job_id(
+            now, shard=self._count % self.shards if shard is None else shard, random=random
+        )
 
     def batch(self, now: datetime = T0) -> BatchId:
         return mint_batch_id(now, random=self.random())
@@ -93,6 +99,10 @@ def new_job(
     **changes: Any,
 ) -> NewJob:
     """Return what `JobStore.accept` takes; `changes` are fields of the job."""
+    if idempotency_key is not None and job is None and IDS.shards > 1:
+        # As every job whose call brought a key.
+        shard = shard_for(idempotency_key)
+        changes = {"id": IDS.job(changes.get("accepted_at", T0), shard=shard)} | changes
     job = job if job is not None else make_job(**({"body_bytes": len(body)} | changes))
     return NewJob(
         job=job,

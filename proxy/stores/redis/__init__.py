@@ -1,0 +1,83 @@
+"""The fleet's store: Redis, alone, behind Sentinel, or as a Cluster.
+
+Jobs are spread over 64 shards by what made their ID, and all that belongs to a job
+lies in its shard: what must happen at one moment is one script in one slot. Sums and
+orders over all jobs are made of the shards' own.
+"""
+
+from datetime import timedelta
+from typing import Final, Self
+
+from proxy.ports.tasks import TaskOwner
+from proxy.stores.redis.address import RedisAddress
+from proxy.stores.redis.batches import RedisBatchStore
+from proxy.stores.redis.client import Client
+from proxy.stores.redis.credentials import RedisCredentialStore
+from proxy.stores.redis.deliveries import RedisDeliveryStore
+from proxy.stores.redis.jobs import RedisJobStore
+from proxy.stores.redis.leases import RedisLeaseStore, RedisUnbatchableStore
+from proxy.stores.redis.opening import describe, prepare
+from proxy.stores.redis.queue import RedisQueueStore
+from proxy.stores.redis.wakeups import RedisWakeups
+from proxy.stores.vault import Vault
+
+KEEP: Final = timedelta(days=90)
+"""When a job that ended vanishes even if nobody prunes it: far beyond any retention."""
+
+
+class RedisStores:
+    """All stores over one Redis."""
+
+    def __init__(
+        self,
+        client: Client,
+        address: RedisAddress,
+        vault: Vault,
+        *,
+        tasks: TaskOwner,
+        keep: timedelta,
+    ) -> None:
+        self._client = client
+        self._address = address
+        self.jobs = RedisJobStore(client, vault, keep=keep)
+        self.queue = RedisQueueStore(client)
+        self.deliveries = RedisDeliveryStore(client)
+        self.batches = RedisBatchStore(client, vault)
+        self.credentials = RedisCredentialStore(client, vault, self.batches)
+        self.unbatchable = RedisUnbatchableStore(client)
+        self.leases = RedisLeaseStore(client)
+        self.wakeups = RedisWakeups(client, address, tasks)
+
+    @classmethod
+    async def open(
+        cls, url: str, vault: Vault, tasks: TaskOwner, *, keep: timedelta = KEEP
+    ) -> Self:
+        """Connect. `tasks` owns the connections and must outlive the stores.
+
+        Raises:
+            ConfigError: if the URL or the server's configuration cannot be used.
+            StoreUnavailableError: if Redis does not answer.
+            StoreCorruptError: if the store is a newer version's, or was made with
+                another key file.
+        """
+        address = RedisAddress.parse(url)
+        client = Client(address, tasks)
+        try:
+            await prepare(client, vault)
+        except BaseException:
+            client.close()
+            raise
+        return cls(client, address, vault, tasks=tasks, keep=keep)
+
+    async def durability(self) -> str:
+        """Return in a few words what outlives a crash of Redis, as it is set now.
+
+        Raises:
+            StoreUnavailableError: if Redis does not answer.
+        """
+        return await describe(self._client, self._address)
+
+    async def aclose(self) -> None:
+        """Take no more calls; what was begun is finished by the tasks."""
+        await self.wakeups.aclose()
+        self._client.close()

@@ -1,0 +1,128 @@
+"""What must happen at one moment to a batch, or to its part in one shard, in Lua."""
+
+from typing import Final
+
+from proxy.stores.redis.commands import Script
+from proxy.stores.redis.lua import QUEUE
+
+PEEK: Final = Script(
+    """
+-- What a batch holds of this shard, and the front of the queue.
+local sums = redis.call('HMGET', KEYS[2], 'count', 'bytes', 'tokens', 'deadline', 'closed')
+local limit = tonumber(ARGV[2])
+local rows = redis.call('ZRANGE', KEYS[1], '-inf', ARGV[1], 'BYSCORE',
+  'LIMIT', 0, limit, 'WITHSCORES')
+local lines = {}
+for j = 1, #rows, 2 do
+  local job, bytes, tokens = string.match(rows[j], '^(%S+) %S+ (%S+) (%S+)')
+  lines[#lines + 1] = table.concat({rows[j + 1], job, bytes, tokens}, ' ')
+end
+return {sums[1] or '0', sums[2] or '0', sums[3] or '0', sums[4] or '', sums[5],
+  #rows == 2 * limit and 1 or 0, table.concat(lines, '\\n')}
+""",
+    writes=False,
+)
+
+TAKE: Final = Script(
+    QUEUE
+    + """
+local k = {queue = KEYS[1], due = KEYS[2], heads = KEYS[3], keys = KEYS[4]}
+local items, claims, sums = KEYS[5], KEYS[6], KEYS[7]
+local kid, batch = ARGV[1], ARGV[2]
+local last_ready, last_job = tonumber(ARGV[3]), ARGV[4]
+local most, most_bytes, most_tokens = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+if redis.call('HEXISTS', sums, 'closed') == 1 then return {0, 0, 0, ''} end
+local rows = redis.call('ZRANGE', k.queue, 0, most - 1, 'WITHSCORES')
+local n, bytes, tokens, held, near = 0, 0, 0, 0, nil
+local due, lines, named = {}, {}, {}
+for j = 1, #rows, 2 do
+  local job, attempt, b, t, deadline, h, affinity =
+    string.match(rows[j], '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (.*)$')
+  local ready = tonumber(rows[j + 1])
+  if ready > last_ready or (ready == last_ready and job > last_job)
+    or bytes + b > most_bytes or tokens + t > most_tokens then break end
+  n, bytes, tokens, held = n + 1, bytes + b, tokens + t, held + h
+  if not near or tonumber(deadline) < near then near = tonumber(deadline) end
+  attempt = attempt + 1
+  due[n] = job .. ' ' .. rows[j + 1]
+  lines[2 * n - 1] = 0
+  lines[2 * n] = table.concat(
+    {affinity, string.format('%020.0f', ready), job .. ' ' .. attempt .. ' ' .. b}, '\\0')
+  named[2 * n - 1] = job .. '-' .. attempt
+  named[2 * n] = batch
+end
+if n == 0 then return {0, 0, 0, ''} end
+redis.call('ZREMRANGEBYRANK', k.queue, 0, n - 1)
+redis.call('ZREM', k.due, unpack(due))
+redis.call('ZADD', items, unpack(lines))
+redis.call('HSET', claims, unpack(named))
+count(k, kid, '', -n, -bytes, -tokens, -held)
+redis.call('HINCRBY', sums, 'count', n)
+redis.call('HINCRBY', sums, 'bytes', num(bytes))
+redis.call('HINCRBY', sums, 'tokens', num(tokens))
+local known = redis.call('HGET', sums, 'deadline')
+if not known or near < tonumber(known) then
+  redis.call('HSET', sums, 'deadline', num(near))
+end
+return {n, num(bytes), num(tokens), num(near)}
+"""
+)
+
+DROP: Final = Script(
+    """
+-- Forget some items of a batch; return whether there may be more.
+local rows = redis.call('ZRANGE', KEYS[1], 0, ARGV[1] - 1)
+local names = {}
+for i = 1, #rows do
+  local job, attempt = string.match(rows[i], '([%w_]+) (%d+) %d+$')
+  names[i] = job .. '-' .. attempt
+end
+if #rows > 0 then
+  redis.call('HDEL', KEYS[2], unpack(names))
+  redis.call('ZREMRANGEBYRANK', KEYS[1], 0, #rows - 1)
+end
+redis.call('EXPIRE', KEYS[3], ARGV[2])
+return #rows == tonumber(ARGV[1]) and 1 or 0
+"""
+)
+
+ADD_BATCH: Final = Script(
+    """
+if redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2]) == 0 then
+  error('batch ' .. ARGV[1] .. ' is there already')
+end
+redis.call('ZADD', KEYS[3], ARGV[3], ARGV[1])
+if ARGV[4] == '' then
+  redis.call('ZADD', KEYS[2], ARGV[3], ARGV[1])
+elseif ARGV[4] ~= '0' then
+  redis.call('ZADD', KEYS[4], ARGV[4], ARGV[1])
+end
+return 1
+"""
+)
+
+REPLACE_BATCH: Final = Script(
+    """
+-- `closed` says that no shard gives the batch any more jobs.
+local stored = redis.call('HGET', KEYS[1], ARGV[1])
+if not stored then return 'refused' end
+local version, state = string.match(stored, '^(%S+) (%S+)')
+if tonumber(version) ~= ARGV[2] - 1 then return 'refused' end
+if state == 'filling' and ARGV[3] ~= 'filling' and ARGV[6] ~= 'closed' then return 'open' end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[4])
+if ARGV[3] == 'settled' then
+  redis.call('ZREM', KEYS[2], ARGV[1])
+  if ARGV[5] ~= '' then redis.call('ZADD', KEYS[3], ARGV[5], ARGV[1]) end
+end
+return 'written'
+"""
+)
+
+NOTE_SIZE: Final = Script(
+    """
+if ARGV[2] == '1' then
+  return redis.call('HINCRBY', KEYS[1], ARGV[1], 1)
+end
+return redis.call('HDEL', KEYS[1], ARGV[1])
+"""
+)

@@ -1,0 +1,168 @@
+"""Batches and their items."""
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
+
+from proxy.core.batch import Batch, BatchState
+from proxy.core.errors import StoreCorruptError
+from proxy.core.ids import BatchId, JobId
+from proxy.core.lanes import BatchKey
+from proxy.core.plan import Head
+from proxy.ports.batches import Claimed, ClaimLimits, Item, Line
+from proxy.stores.codec import decode_batch, encode_batch, to_micros
+from proxy.stores.redis import batch_scripts, keys
+from proxy.stores.redis.claim import Claim
+from proxy.stores.redis.client import Client
+from proxy.stores.redis.commands import ScriptCall, read, write
+from proxy.stores.redis.items import Items
+from proxy.stores.redis.queue import Heads, small_field
+from proxy.stores.redis.wire import Reply, as_list, as_text
+from proxy.stores.vault import Vault
+
+READ_CHUNK = 500
+
+
+class RedisBatchStore:
+    """Durable batches, and what was claimed for them."""
+
+    def __init__(self, client: Client, vault: Vault) -> None:
+        self._client = client
+        self._vault = vault
+        self._heads = Heads(client)
+
+    async def heads(self) -> Sequence[Head]:
+        return await self._heads.read()
+
+    async def add(self, batch: Batch) -> None:
+        settled = batch.state is BatchState.SETTLED
+        await self._client.call(
+            batch_scripts.ADD_BATCH.call(
+                [keys.BATCHES, keys.BATCHES_LIVE, keys.BATCHES_RECENT, keys.BATCHES_SETTLED],
+                batch.id,
+                _record(batch),
+                to_micros(batch.created_at),
+                (to_micros(batch.settled_at) if batch.settled_at else 0) if settled else "",
+            )
+        )
+
+    async def get(self, batch_id: BatchId) -> Batch | None:
+        found = await self._read([batch_id])
+        return found[0] if found else None
+
+    async def replace(self, after: Batch) -> bool:
+        outcome = as_text(await self._client.call(_replace_call(after, "")))
+        if outcome == "open":
+            # First no shard gives it any more jobs, then it is sealed: the other way
+            # round a slow claim could add one that is not counted.
+            await self._client.call_many(
+                [
+                    write("HSET", keys.sums(shard, after.id), "closed", 1)
+                    for shard in keys.ALL_SHARDS
+                ]
+            )
+            outcome = as_text(await self._client.call(_replace_call(after, "closed")))
+        return outcome == "written"
+
+    async def live(self) -> Sequence[Batch]:
+        ids = await self._client.call(read("ZRANGE", keys.BATCHES_LIVE, 0, -1))
+        found = await self._read([BatchId(as_text(one)) for one in as_list(ids)])
+        return [batch for batch in found if batch.state is not BatchState.SETTLED]
+
+    async def recent(self, *, limit: int) -> Sequence[Batch]:
+        if limit <= 0:
+            return []
+        ids = await self._client.call(read("ZREVRANGE", keys.BATCHES_RECENT, 0, limit - 1))
+        return await self._read([BatchId(as_text(one)) for one in as_list(ids)])
+
+    async def claim(
+        self, key: BatchKey, batch_id: BatchId, limits: ClaimLimits, *, ready_at: datetime
+    ) -> Claimed:
+        return await Claim(
+            client=self._client,
+            key=keys.key_digest(key),
+            batch_id=batch_id,
+            limits=limits,
+            ready_at=to_micros(ready_at),
+        ).run()
+
+    async def note_size(self, key: BatchKey, *, small: bool) -> None:
+        await self._client.call(
+            batch_scripts.NOTE_SIZE.call([keys.SMALL], small_field(key), int(small))
+        )
+
+    def items(self, batch_id: BatchId) -> AsyncIterator[Sequence[Item]]:
+        return self._items(batch_id).submitted()
+
+    def lines(self, batch_id: BatchId) -> AsyncIterator[Sequence[Line]]:
+        return self._items(batch_id).lines(self._vault)
+
+    async def issued(
+        self, batch_id: BatchId, custom_ids: Sequence[tuple[JobId, int]]
+    ) -> frozenset[tuple[JobId, int]]:
+        return await self._items(batch_id).issued(custom_ids)
+
+    def open_items(self, batch_id: BatchId) -> AsyncIterator[Sequence[Item]]:
+        return self._items(batch_id).still_open()
+
+    async def drop_items(self, batch_id: BatchId) -> None:
+        await self._items(batch_id).drop()
+
+    async def prune(self, *, settled_before: datetime, limit: int) -> int:
+        before = f"({to_micros(settled_before)}"
+        ids = as_list(
+            await self._client.call(
+                read("ZRANGE", keys.BATCHES_SETTLED, "-inf", before, "BYSCORE", "LIMIT", 0, limit)
+            )
+        )
+        for one in ids:
+            batch_id = as_text(one)
+            await self.drop_items(BatchId(batch_id))
+            # The index that leads here last: after a crash the next pass finds it again.
+            await self._client.call_many(
+                [
+                    write("ZREM", keys.BATCHES_RECENT, batch_id),
+                    write("ZREM", keys.BATCHES_LIVE, batch_id),
+                    write("HDEL", keys.BATCHES, batch_id),
+                    write("ZREM", keys.BATCHES_SETTLED, batch_id),
+                ]
+            )
+        return len(ids)
+
+    def _items(self, batch_id: BatchId) -> Items:
+        return Items(self._client, batch_id)
+
+    async def _read(self, ids: Sequence[BatchId]) -> list[Batch]:
+        found: list[Batch] = []
+        for start in range(0, len(ids), READ_CHUNK):
+            chunk = ids[start : start + READ_CHUNK]
+            replies = as_list(await self._client.call(read("HMGET", keys.BATCHES, *chunk)))
+            found += [
+                _parse(reply, batch_id)
+                for reply, batch_id in zip(replies, chunk, strict=True)
+                if reply is not None
+            ]
+        return found
+
+
+def _record(batch: Batch) -> str:
+    """Return version and state for scripts, and the batch."""
+    return f"{batch.version} {batch.state} {encode_batch(batch)}"
+
+
+def _parse(reply: Reply, batch_id: BatchId) -> Batch:
+    batch = decode_batch(as_text(reply).split(" ", 2)[2])
+    if batch.id != batch_id:
+        raise StoreCorruptError(f"another batch stands where {batch_id} should")
+    return batch
+
+
+def _replace_call(after: Batch, closed: str) -> ScriptCall:
+    return batch_scripts.REPLACE_BATCH.call(
+        [keys.BATCHES, keys.BATCHES_LIVE, keys.BATCHES_SETTLED],
+        after.id,
+        after.version,
+        after.state.value,
+        _record(after),
+        to_micros(after.settled_at) if after.settled_at else "",
+        closed,
+    )

@@ -1,0 +1,181 @@
+"""Send commands to where their keys are, and see to it that they arrive.
+
+Sent again is only what certainly had no effect: a command that was refused because
+the node has not the slot, the script or the role. After a broken connection nobody
+knows, and the caller is told so.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+from redis.asyncio import Connection
+from redis.exceptions import (
+    AskError,
+    MovedError,
+    NoScriptError,
+    ReadOnlyError,
+    ResponseError,
+    TryAgainError,
+)
+
+from proxy.core.errors import StoreError
+from proxy.ports.tasks import TaskOwner
+from proxy.stores.redis.address import RedisAddress
+from proxy.stores.redis.commands import Command, ScriptCall
+from proxy.stores.redis.topology import Node, topology_of
+from proxy.stores.redis.wire import Answer, Ask, Reply, pack, translate
+
+ROUNDS: Final = 8
+"""How often a command is sent on: a slot that moves is answered by two nodes in turn."""
+
+CHUNK: Final = 500
+"""Commands of one caller that go out at once, so that others get their turn."""
+
+PAUSE_S: Final = 0.05
+
+
+class Client:
+    """All of Redis behind one address. Used from one event loop."""
+
+    def __init__(self, address: RedisAddress, tasks: TaskOwner) -> None:
+        self._topology = topology_of(address, tasks)
+        self._doubtful = address.is_cluster
+
+    @property
+    def nodes(self) -> Sequence[Node]:
+        """All masters that are known."""
+        return self._topology.nodes
+
+    async def call(self, command: Command, *, background: bool = False) -> Reply:
+        """Execute one command.
+
+        Raises:
+            StoreError: if it was refused, or may not have been executed.
+        """
+        return (await self.call_many([command], background=background))[0]
+
+    async def call_many(
+        self, commands: Sequence[Command], *, background: bool = False
+    ) -> list[Reply]:
+        """Execute commands beside each other; return their replies in their order.
+
+        They are not one transaction: if one fails, others may be done. What nobody
+        waits for should go in the `background`, on a connection of its own.
+
+        Raises:
+            StoreError: if one was refused, or may not have been executed.
+        """
+        replies: list[Reply] = []
+        for start in range(0, len(commands), CHUNK):
+            replies += await self._settled(commands[start : start + CHUNK], background)
+        return replies
+
+    async def refresh(self) -> None:
+        """Find out anew where everything is.
+
+        Raises:
+            StoreUnavailableError: if nobody can say.
+        """
+        await self._topology.refresh()
+        self._doubtful = False
+
+    def close(self) -> None:
+        """Take no more commands; what was begun is finished."""
+        self._topology.close()
+
+    async def connect(self) -> Connection:
+        """Return a connection of the caller's own, for messages.
+
+        Raises:
+            RedisError: in the library's terms, as all that happens on it.
+        """
+        return await self.nodes[0].connect()
+
+    async def _settled(self, commands: Sequence[Command], background: bool) -> list[Reply]:
+        if self._doubtful:
+            await self.refresh()
+        sent = list(commands)
+        answers: list[Answer] = [None] * len(sent)
+        todo = list(range(len(sent)))
+        for _ in range(ROUNDS):
+            await self._round(sent, todo, answers, background)
+            todo = [place for place in todo if isinstance(answers[place], ResponseError)]
+            if not todo:
+                break
+            await self._prepare(sent, todo, answers)
+        replies: list[Reply] = []
+        for answer in answers:
+            if isinstance(answer, ResponseError):
+                raise translate(answer) from answer
+            replies.append(answer)
+        return replies
+
+    async def _round(
+        self,
+        commands: Sequence[Command],
+        todo: Sequence[int],
+        answers: list[Answer],
+        background: bool,
+    ) -> None:
+        """Send what is to do, grouped by node; put down what each command got."""
+        places: dict[Node, list[int]] = {}
+        asked_at = [answers[place] for place in todo]
+        for place, before in zip(todo, asked_at, strict=True):
+            places.setdefault(self._node(commands[place], before), []).append(place)
+        asks = []
+        for node, its in places.items():
+            ask = _ask([commands[place] for place in its], [answers[place] for place in its])
+            (node.back if background else node.front).submit(ask)
+            asks.append((ask, its))
+        for ask, its in asks:
+            outcome = await ask.future
+            if isinstance(outcome, StoreError):
+                self._doubtful = True
+                raise outcome
+            # What comes before a command's own answer is that to `ASKING`.
+            own = outcome[-len(its) :] if len(outcome) == len(its) else outcome[1::2]
+            for place, answer in zip(its, own, strict=True):
+                answers[place] = answer
+
+    def _node(self, command: Command, before: Answer) -> Node:
+        # `AskError` is a kind of `MovedError` for the library, for one command only.
+        if isinstance(before, AskError) and not isinstance(before, MovedError):
+            return self._topology.node_at((before.host, before.port))
+        return self._topology.node_of(command.slot)
+
+    async def _prepare(
+        self, commands: list[Command], todo: Sequence[int], answers: list[Answer]
+    ) -> None:
+        """Do what it takes for each refused command to be accepted the next time.
+
+        Raises:
+            StoreError: if one was refused for good.
+        """
+        refresh = pause = False
+        for place in todo:
+            match answers[place]:
+                case NoScriptError():
+                    command = commands[place]
+                    assert isinstance(command, ScriptCall)
+                    commands[place] = command.in_full()
+                case MovedError() | ReadOnlyError():
+                    refresh = True
+                case AskError():
+                    pass
+                case TryAgainError():
+                    pause = True
+                case ResponseError() as exc:
+                    raise translate(exc) from exc
+        if pause:
+            await asyncio.sleep(PAUSE_S)
+        if refresh:
+            await self.refresh()
+
+
+def _ask(commands: Sequence[Command], before: Sequence[Answer]) -> Ask:
+    writes = any(command.writes for command in commands)
+    if any(isinstance(one, AskError) and not isinstance(one, MovedError) for one in before):
+        asking = pack(("ASKING",))
+        return Ask([part for one in commands for part in (asking, one.packed)], writes)
+    return Ask([command.packed for command in commands], writes)

@@ -1,0 +1,195 @@
+"""Sealed credentials, and whose lanes are paused."""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+from proxy.core.ids import CredentialId, OwnerId
+from proxy.ports.jobs import Credential
+from proxy.stores.codec import from_micros, to_micros
+from proxy.stores.redis import keys, other_scripts
+from proxy.stores.redis.batches import RedisBatchStore
+from proxy.stores.redis.client import Client
+from proxy.stores.redis.commands import read, write
+from proxy.stores.redis.wire import Argument, Reply, as_list, as_map, as_text
+from proxy.stores.vault import Vault
+
+_NEVER = datetime.min.replace(tzinfo=UTC)
+
+
+class RedisCredentialStore:
+    """What calls are made and billed with."""
+
+    def __init__(self, client: Client, vault: Vault, batches: RedisBatchStore) -> None:
+        self._client = client
+        self._vault = vault
+        self._batches = batches
+
+    async def remember(self, credential: Credential) -> None:
+        name = keys.credential(credential.id)
+        # At every accepted job: sealing is only for those that are new.
+        if await self._client.call(other_scripts.TOUCH_CREDENTIAL.call([name])):
+            return
+        headers = json.dumps(credential.headers).encode()
+        succeeded = credential.succeeded_at
+        await self._client.call(
+            other_scripts.ADD_CREDENTIAL.call(
+                [
+                    name,
+                    keys.CREDENTIALS,
+                    keys.credentials_of(credential.owner, credential.upstream),
+                ],
+                credential.id,
+                credential.owner,
+                credential.upstream,
+                self._vault.seal(headers, context=f"credential:{credential.id}"),
+                to_micros(succeeded) if succeeded else "",
+            )
+        )
+
+    async def get(self, credential_id: CredentialId) -> Credential | None:
+        found = await self._read([credential_id])
+        return found[0][0] if found else None
+
+    async def of_owner(self, owner: OwnerId, upstream: str) -> Sequence[Credential]:
+        name = keys.credentials_of(owner, upstream)
+        found = await self._of(await self._client.call(read("SMEMBERS", name)))
+        # Not of another owner, whatever stands in the index.
+        mine = [one for one, _ in found if (one.owner, one.upstream) == (owner, upstream)]
+        return sorted(mine, key=lambda one: one.succeeded_at or _NEVER, reverse=True)
+
+    async def all(self) -> Sequence[Credential]:
+        return [one for one, _ in await self._everything()]
+
+    async def accepted(self, credential_id: CredentialId, *, at: datetime) -> None:
+        await self._client.call(
+            other_scripts.ACCEPTED_CREDENTIAL.call(
+                [keys.credential(credential_id), keys.PAUSED], credential_id, to_micros(at)
+            )
+        )
+
+    async def pause(
+        self, credential_id: CredentialId, *, at: datetime, status: int | None, body: bytes | None
+    ) -> None:
+        # Sealed, too: providers repeat parts of the credential in their refusals.
+        sealed: Argument = ""
+        if body is not None:
+            sealed = self._vault.seal(body, context=f"pause:{credential_id}")
+        await self._client.call(
+            other_scripts.PAUSE_CREDENTIAL.call(
+                [keys.credential(credential_id), keys.PAUSED],
+                credential_id,
+                to_micros(at),
+                "" if status is None else status,
+                sealed,
+            )
+        )
+
+    async def forget_unused(self, *, limit: int) -> int:
+        needed = await self._needed()
+        everything = await self._everything()
+        kept = {(one.owner, one.upstream) for one, _ in everything if one.id in needed}
+        unused = [
+            (one, is_marked)
+            for one, is_marked in everything
+            if (one.owner, one.upstream) not in kept
+        ]
+        twice = sorted((one for one, is_marked in unused if is_marked), key=lambda one: one.id)
+        forgotten = [one for one in twice[:limit] if await self._forget(one)]
+        gone = {one.id for one in forgotten}
+        await self._mark([one for one, _ in unused if one.id not in gone])
+        await self._unmark(
+            [
+                one
+                for one, marked in everything
+                if marked and one.id not in gone and (one.owner, one.upstream) in kept
+            ]
+        )
+        await self._forget_models(gone)
+        return len(gone)
+
+    async def _needed(self) -> set[CredentialId]:
+        """Return what pending jobs and open batches are made with.
+
+        Asked in the order in which a job moves on, and from its beginning once more,
+        so that none is overlooked because it moved in between.
+        """
+        needed = {head.key.credential for head in await self._batches.heads()}
+        replies = await self._client.call_many(
+            [read("HVALS", keys.escalating(shard)) for shard in keys.ALL_SHARDS], background=True
+        )
+        needed |= {CredentialId(as_text(one)) for reply in replies for one in as_list(reply)}
+        needed |= {batch.key.credential for batch in await self._batches.live()}
+        return needed | {head.key.credential for head in await self._batches.heads()}
+
+    async def _forget(self, credential: Credential) -> bool:
+        reply = await self._client.call(
+            other_scripts.FORGET_CREDENTIAL.call(
+                [
+                    keys.credential(credential.id),
+                    keys.CREDENTIALS,
+                    keys.PAUSED,
+                    keys.credentials_of(credential.owner, credential.upstream),
+                ],
+                credential.id,
+            )
+        )
+        return reply == 1
+
+    async def _mark(self, credentials: Sequence[Credential]) -> None:
+        await self._client.call_many(
+            [other_scripts.MARK_CREDENTIAL.call([keys.credential(one.id)]) for one in credentials]
+        )
+
+    async def _unmark(self, credentials: Sequence[Credential]) -> None:
+        await self._client.call_many(
+            [write("HDEL", keys.credential(one.id), "unused") for one in credentials]
+        )
+
+    async def _forget_models(self, gone: set[CredentialId]) -> None:
+        """Forget what was noted about the batches of these credentials."""
+        if not gone:
+            return
+        for name in (keys.SMALL, keys.UNBATCHABLE):
+            fields = [as_text(one) for one in as_list(await self._client.call(read("HKEYS", name)))]
+            theirs = [one for one in fields if one.partition(" ")[0] in gone]
+            if theirs:
+                await self._client.call(write("HDEL", name, *theirs))
+
+    async def _everything(self) -> list[tuple[Credential, bool]]:
+        return await self._of(await self._client.call(read("SMEMBERS", keys.CREDENTIALS)))
+
+    async def _of(self, ids: Reply) -> list[tuple[Credential, bool]]:
+        return await self._read(sorted(CredentialId(as_text(one)) for one in as_list(ids)))
+
+    async def _read(self, ids: Sequence[CredentialId]) -> list[tuple[Credential, bool]]:
+        """Return the credentials, and whether the last pass marked them as unused."""
+        replies = await self._client.call_many(
+            [read("HGETALL", keys.credential(one)) for one in ids]
+        )
+        fields = [as_map(reply) for reply in replies]
+        return [
+            (_opened(one, found, self._vault), "unused" in found)
+            for one, found in zip(ids, fields, strict=True)
+            if found
+        ]
+
+
+def _opened(name: CredentialId, found: Mapping[str, bytes], vault: Vault) -> Credential:
+    # The context is the ID that was asked for: another one's headers do not open.
+    headers = json.loads(vault.open(found["headers"], context=f"credential:{name}"))
+    body = found.get("body")
+    return Credential(
+        id=name,
+        owner=OwnerId(found["owner"].decode()),
+        upstream=found["upstream"].decode(),
+        headers=tuple((header, value) for header, value in headers),
+        succeeded_at=_time(found.get("succeeded")),
+        paused_at=_time(found.get("paused")),
+        pause_status=int(found["status"]) if "status" in found else None,
+        pause_body=None if body is None else vault.open(body, context=f"pause:{name}"),
+    )
+
+
+def _time(value: bytes | None) -> datetime | None:
+    return None if value is None else from_micros(int(value))

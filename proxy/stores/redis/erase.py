@@ -1,0 +1,115 @@
+"""What goes when a job goes."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+from proxy.core.errors import StoreUnavailableError
+from proxy.core.ids import JobId, shard_of
+from proxy.core.job import TERMINAL, Job, JobState
+from proxy.stores.codec import decode_job, to_micros
+from proxy.stores.redis import keys, scripts
+from proxy.stores.redis.client import Client
+from proxy.stores.redis.commands import ScriptCall, read, write
+from proxy.stores.redis.merge import Front, certain, share
+from proxy.stores.redis.rows import NOTHING, Header, call_digest, delivery_keys, tag_keys
+from proxy.stores.redis.wire import as_int, as_list, as_text
+
+PRUNE_CHUNK: Final = 200
+
+TRIES: Final = 20
+
+
+async def erase_job(client: Client, job_id: JobId) -> None:
+    """Erase a terminal job and all that points at it, claims apart.
+
+    The claims stay in the items of its batch until those are dropped.
+    """
+    for _ in range(TRIES):
+        record = await client.call(read("GET", keys.record(job_id)))
+        if record is None:
+            return
+        call, state = _erase_call(job_id, as_text(record))
+        assert state in TERMINAL, f"job {job_id} is {state} and cannot be erased"
+        if as_int(await client.call(call)) >= 0:
+            return
+    raise StoreUnavailableError("a job moves faster than it can be erased")
+
+
+async def prune_jobs(client: Client, finalized_before: datetime, limit: int) -> int:
+    """Erase up to `limit` jobs that ended before, oldest first; return how many."""
+    pruned = 0
+    while pruned < limit:
+        ids, more = await _ended(client, finalized_before, min(PRUNE_CHUNK, limit - pruned))
+        pruned += await _erase_many(client, ids)
+        if not more:
+            break
+    return pruned
+
+
+async def _ended(client: Client, before: datetime, limit: int) -> tuple[list[JobId], bool]:
+    """Return the first that ended, and whether there may be more."""
+    each = share(limit)
+    replies = await client.call_many(
+        [
+            read(
+                "ZRANGE",
+                keys.ended(shard),
+                "-inf",
+                f"({to_micros(before)}",
+                *("BYSCORE", "LIMIT", 0, each, "WITHSCORES"),
+            )
+            for shard in keys.ALL_SHARDS
+        ],
+        background=True,
+    )
+    fronts = []
+    for reply in replies:
+        flat = as_list(reply)
+        rows = [
+            (as_int(score), as_text(job)) for job, score in zip(flat[::2], flat[1::2], strict=True)
+        ]
+        fronts.append(Front(rows, rows[-1] if len(rows) == each else None))
+    rows = certain(fronts)
+    more = len(rows) > limit or any(front.upto is not None for front in fronts)
+    return [JobId(job) for _, job in rows[:limit]], more
+
+
+async def _erase_many(client: Client, job_ids: Sequence[JobId]) -> int:
+    """Erase terminal jobs; return how many there were."""
+    records = await client.call_many(
+        [read("GET", keys.record(job_id)) for job_id in job_ids], background=True
+    )
+    commands = []
+    for job_id, record in zip(job_ids, records, strict=True):
+        if record is None:
+            # It vanished with its time.
+            commands.append(write("ZREM", keys.ended(shard_of(job_id)), job_id))
+        else:
+            commands.append(_erase_call(job_id, as_text(record))[0])
+    await client.call_many(commands, background=True)
+    return len(job_ids)
+
+
+def _erase_call(job_id: JobId, record: str) -> tuple[ScriptCall, JobState]:
+    header, json = Header.of(record)
+    job: Job = decode_job(json)
+    shard = shard_of(job_id)
+    place = "" if header.idempotency == NOTHING else header.idempotency
+    call = scripts.ERASE.call(
+        [
+            keys.record(job_id),
+            keys.payload(job_id),
+            keys.result(job_id),
+            keys.ended(shard),
+            keys.idempotency(shard),
+            *delivery_keys(shard, job.owner, call_digest(job.owner, job.fingerprint)),
+            keys.listed(shard, job.owner, header.state),
+            *tag_keys(job),
+        ],
+        job_id,
+        job.owner,
+        str(header),
+        place,
+    )
+    return call, job.state

@@ -1,0 +1,213 @@
+"""The items of a batch: kept in every shard, and streamed in one order."""
+
+import heapq
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from proxy.core.errors import StoreCorruptError
+from proxy.core.ids import BatchId, JobId, shard_of
+from proxy.core.job import JobState
+from proxy.ports.batches import Item, Line
+from proxy.stores.redis import batch_scripts, keys
+from proxy.stores.redis.client import Client
+from proxy.stores.redis.commands import read
+from proxy.stores.redis.jobs import open_payload
+from proxy.stores.redis.wire import Reply, as_int, as_list
+from proxy.stores.vault import Vault
+
+PAGE: Final = 1_000
+LINES_BYTES: Final = 1_000_000
+
+DROP_CHUNK: Final = 200
+KEEP_CLOSED_S: Final = 86_400
+"""How long a shard remembers that a dropped batch takes nothing any more.
+
+Longer than any instance could stand still between planning a claim and sending it.
+"""
+
+_HEADER_BYTES: Final = 200
+"""A record's first line is shorter."""
+
+
+@dataclass(slots=True)
+class _Source:
+    """What was read ahead of one shard, in the order of submission."""
+
+    name: str
+    rows: list[bytes] = field(default_factory=list)
+    place: int = 0
+    complete: bool = False
+
+    @property
+    def left(self) -> int:
+        return len(self.rows) - self.place
+
+
+class Items:
+    """The items of one batch."""
+
+    def __init__(self, client: Client, batch_id: BatchId) -> None:
+        self._client = client
+        self._batch_id = batch_id
+
+    async def pages(self) -> AsyncIterator[list[Item]]:
+        """Stream all items, whatever became of their jobs."""
+        sources = [_Source(keys.items(shard, self._batch_id)) for shard in keys.ALL_SHARDS]
+        each, seq = 16, 0
+        while True:
+            await self._refill(sources, each)
+            page = []
+            for row in _merged(sources):
+                seq += 1
+                page.append(_parse_item(seq, row))
+            if not page:
+                return
+            for start in range(0, len(page), PAGE):
+                yield page[start : start + PAGE]
+            each = 128
+
+    async def submitted(self) -> AsyncIterator[list[Item]]:
+        """Stream the items whose payload is still there."""
+        async for page in self.pages():
+            replies = await self._client.call_many(
+                [read("EXISTS", keys.payload(item.job_id)) for item in page], background=True
+            )
+            there = [item for item, reply in zip(page, replies, strict=True) if as_int(reply)]
+            if there:
+                yield there
+
+    async def still_open(self) -> AsyncIterator[list[Item]]:
+        """Stream the items whose job is still `BATCHED` in this batch."""
+        async for page in self.pages():
+            replies = await self._client.call_many(
+                [read("GETRANGE", keys.record(item.job_id), 0, _HEADER_BYTES - 1) for item in page],
+                background=True,
+            )
+            there = [
+                item for item, reply in zip(page, replies, strict=True) if _is_open(reply, item)
+            ]
+            if there:
+                yield there
+
+    async def lines(self, vault: Vault) -> AsyncIterator[list[Line]]:
+        """Stream the items with their bodies."""
+        async for page in self.pages():
+            for chunk in _by_size(page):
+                found = await self._lines(chunk, vault)
+                if found:
+                    yield found
+
+    async def drop(self) -> None:
+        """Forget all items, in short steps, each whole: a repeat after a crash goes on."""
+        shards: Sequence[int] = keys.ALL_SHARDS
+        while shards:
+            replies = await self._client.call_many(
+                [
+                    batch_scripts.DROP.call(
+                        [
+                            keys.items(shard, self._batch_id),
+                            keys.claims(shard),
+                            keys.sums(shard, self._batch_id),
+                        ],
+                        DROP_CHUNK,
+                        KEEP_CLOSED_S,
+                    )
+                    for shard in shards
+                ],
+                background=True,
+            )
+            shards = [shard for shard, more in zip(shards, replies, strict=True) if as_int(more)]
+
+    async def issued(self, custom_ids: Sequence[tuple[JobId, int]]) -> frozenset[tuple[JobId, int]]:
+        """Return which of these names this batch issued."""
+        replies = await self._client.call_many(
+            [
+                read("HGET", keys.claims(shard_of(job_id)), f"{job_id}-{attempt}")
+                for job_id, attempt in custom_ids
+            ],
+            background=True,
+        )
+        mine = self._batch_id.encode()
+        return frozenset(
+            name for name, reply in zip(custom_ids, replies, strict=True) if reply == mine
+        )
+
+    async def _refill(self, sources: Sequence[_Source], each: int) -> None:
+        low = [source for source in sources if not source.complete and source.left < each]
+        replies = await self._client.call_many(
+            [
+                read(
+                    "ZRANGE",
+                    source.name,
+                    b"(" + source.rows[-1] if source.rows else "-",
+                    "+",
+                    *("BYLEX", "LIMIT", 0, each),
+                )
+                for source in low
+            ],
+            background=True,
+        )
+        for source, reply in zip(low, replies, strict=True):
+            rows = [row for row in as_list(reply) if isinstance(row, bytes)]
+            source.rows = source.rows[source.place :] + rows
+            source.place = 0
+            source.complete = len(rows) < each
+
+    async def _lines(self, items: Sequence[Item], vault: Vault) -> list[Line]:
+        replies = await self._client.call_many(
+            [read("GET", keys.payload(item.job_id)) for item in items], background=True
+        )
+        return [
+            Line(item.job_id, item.attempt, open_payload(vault, item.job_id, reply))
+            for item, reply in zip(items, replies, strict=True)
+            if reply is not None
+        ]
+
+
+def _merged(sources: Sequence[_Source]) -> list[bytes]:
+    """Take what no unread row can precede off the sources, in order."""
+    heap = [
+        (source.rows[source.place], place) for place, source in enumerate(sources) if source.left
+    ]
+    heapq.heapify(heap)
+    merged = []
+    while heap:
+        row, place = heap[0]
+        merged.append(row)
+        source = sources[place]
+        source.place += 1
+        if source.left:
+            heapq.heapreplace(heap, (source.rows[source.place], place))
+        elif source.complete:
+            heapq.heappop(heap)
+        else:
+            break
+    return merged
+
+
+def _by_size(page: Sequence[Item]) -> list[list[Item]]:
+    chunks: list[list[Item]] = [[]]
+    size = 0
+    for item in page:
+        if chunks[-1] and size + item.body_bytes > LINES_BYTES:
+            chunks.append([])
+            size = 0
+        chunks[-1].append(item)
+        size += item.body_bytes
+    return chunks
+
+
+def _parse_item(seq: int, row: bytes) -> Item:
+    try:
+        job, attempt, size = row[row.rindex(b"\0") + 1 :].decode("ascii").split(" ")
+        return Item(seq, JobId(job), int(attempt), int(size))
+    except ValueError:
+        raise StoreCorruptError("a stored item cannot be read") from None
+
+
+def _is_open(header: Reply, item: Item) -> bool:
+    if not isinstance(header, bytes) or not header:
+        return False
+    _, state, attempt = header.split(b" ", 3)[:3]
+    return state == JobState.QUEUED.value.encode() and int(attempt) + 1 == item.attempt

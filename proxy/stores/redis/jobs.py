@@ -1,0 +1,238 @@
+"""Job records, payloads and results."""
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Final
+
+from proxy.core.errors import JobNotFoundError, StoreCorruptError, StoreUnavailableError
+from proxy.core.ids import JobId, OwnerId, shard_for, shard_of
+from proxy.core.job import Job
+from proxy.ports.jobs import Acceptance, JobFilter, JobWrite, NewJob, Pending, Result
+from proxy.stores.redis import keys
+from proxy.stores.redis.client import Client
+from proxy.stores.redis.commands import read, write
+from proxy.stores.redis.erase import erase_job, prune_jobs
+from proxy.stores.redis.listing import list_jobs
+from proxy.stores.redis.rows import (
+    Before,
+    accept_call,
+    call_digest,
+    get_call,
+    idempotency_place,
+    likely_before,
+    parse_job,
+    replace_call,
+    stored_here,
+)
+from proxy.stores.redis.wire import Reply, as_list, as_map, as_text
+from proxy.stores.vault import Vault
+
+SEAL_INLINE_BYTES: Final = 65_536
+"""Up to here sealing takes under a millisecond; more of it leaves the event loop."""
+
+TRIES: Final = 20
+"""How often a write looks again because the job moved in between."""
+
+
+class RedisJobStore:
+    """Durable jobs. A job that ended vanishes by itself `keep` later, if nobody prunes it."""
+
+    def __init__(self, client: Client, vault: Vault, *, keep: timedelta) -> None:
+        self._client = client
+        self._vault = vault
+        self._keep = keep
+
+    async def accept(self, new: NewJob) -> Acceptance:
+        job, key = new.job, new.idempotency_key
+        place = idempotency_place(job.owner, key) if key is not None else ""
+        (sealed,) = await self._seal([(new.body, _payload(job.id))])
+        await self._point_here(job)
+        gone = ""
+        for _ in range(TRIES):
+            known = await self._client.call(accept_call(new, sealed, place=place, gone=gone))
+            if known is None:
+                return Acceptance(job, created=True)
+            gone = as_text(known)
+            found = await self._find(JobId(gone))
+            if found is not None:
+                return Acceptance(found, created=False)
+            # Erased, or vanished with its time: the key is free again.
+        raise StoreUnavailableError("an idempotency key changes faster than it can be read")
+
+    async def get(self, job_id: JobId) -> Job:
+        job = await self._find(job_id)
+        if job is None:
+            raise JobNotFoundError(job_id)
+        return job
+
+    async def get_many(self, job_ids: Sequence[JobId]) -> Sequence[Job]:
+        return await find_jobs(self._client, job_ids)
+
+    async def replace_many(self, writes: Sequence[JobWrite]) -> frozenset[JobId]:
+        results = await self._seal_results(writes)
+        befores = {write.after.id: likely_before(write.after) for write in writes}
+        refused: set[JobId] = set()
+        todo = list(range(len(writes)))
+        for _ in range(TRIES):
+            replies = await self._client.call_many(
+                [
+                    replace_call(
+                        writes[place].after,
+                        befores[writes[place].after.id],
+                        results[place],
+                        keep=self._keep,
+                    )
+                    for place in todo
+                ]
+            )
+            again = []
+            for place, reply in zip(todo, replies, strict=True):
+                match as_text(reply).split(" "):
+                    case ["written"]:
+                        continue
+                    case ["refused"]:
+                        refused.add(writes[place].after.id)
+                    case [state, key]:
+                        befores[writes[place].after.id] = Before(state, key)
+                        again.append(place)
+            todo = again
+            if not todo:
+                return frozenset(refused)
+        raise StoreUnavailableError("a job moves faster than it can be written")
+
+    async def body(self, job_id: JobId) -> bytes:
+        reply = None
+        if stored_here(job_id):
+            reply = await self._client.call(read("GET", keys.payload(job_id)))
+        if reply is None:
+            raise JobNotFoundError(job_id)
+        return open_payload(self._vault, job_id, reply)
+
+    async def result(self, job_id: JobId) -> Result | None:
+        if not stored_here(job_id):
+            return None
+        reply = await self._client.call(read("GET", keys.result(job_id)))
+        if reply is None:
+            return None
+        if not isinstance(reply, bytes):
+            raise StoreCorruptError("a stored result cannot be read")
+        head, _, sealed = reply.partition(b"\n")
+        status, content_type, request_id = json.loads(head)
+        return Result(
+            status_code=status,
+            body=self._vault.open(sealed, context=_answer(job_id)),
+            content_type=content_type,
+            request_id=request_id,
+        )
+
+    async def list_jobs(
+        self, owner: OwnerId, where: JobFilter, *, after: JobId | None, limit: int
+    ) -> Sequence[Job]:
+        return await list_jobs(self._client, owner, where, after=after, limit=limit)
+
+    async def erase(self, job_id: JobId) -> None:
+        if stored_here(job_id):
+            await erase_job(self._client, job_id)
+
+    async def pending(self, owners: Sequence[OwnerId] | None = None) -> Mapping[OwnerId, Pending]:
+        if owners is not None and not owners:
+            return {}
+        names = list(dict.fromkeys(owners or ()))
+        replies = await self._client.call_many(
+            [
+                read("HGETALL", keys.pending(shard))
+                if owners is None
+                else read("HMGET", keys.pending(shard), *names)
+                for shard in keys.ALL_SHARDS
+            ]
+        )
+        return _sum_pending(replies, None if owners is None else names)
+
+    async def prune(self, *, finalized_before: datetime, limit: int) -> int:
+        return await prune_jobs(self._client, finalized_before, limit)
+
+    async def _find(self, job_id: JobId) -> Job | None:
+        if not stored_here(job_id):
+            return None
+        return parse_job(await self._client.call(get_call(job_id)), job_id)
+
+    async def _point_here(self, job: Job) -> None:
+        """Let repeats of the call find the job, if it is not in the shard of its fingerprint.
+
+        Before the job is there: a pointer to a shard with nothing in it does no harm.
+        """
+        home, shard = shard_for(job.fingerprint), shard_of(job.id)
+        if home != shard:
+            name = keys.elsewhere(home, call_digest(job.owner, job.fingerprint))
+            await self._client.call_many(
+                [
+                    write("SADD", name, shard),
+                    # No job is pending for longer than its deadline, a month at most.
+                    write("EXPIRE", name, int(self._keep.total_seconds()) + 31 * 86_400),
+                ]
+            )
+
+    async def _seal_results(self, writes: Sequence[JobWrite]) -> list[bytes]:
+        bodies = [
+            (write.result.body if write.result else b"", _answer(write.after.id))
+            for write in writes
+        ]
+        return [
+            b"" if write.result is None else _result_head(write.result) + sealed
+            for write, sealed in zip(writes, await self._seal(bodies), strict=True)
+        ]
+
+    async def _seal(self, bodies: Sequence[tuple[bytes, str]]) -> list[bytes]:
+        def seal() -> list[bytes]:
+            return [self._vault.seal(body, context=context) for body, context in bodies]
+
+        if sum(len(body) for body, _ in bodies) <= SEAL_INLINE_BYTES:
+            return seal()
+        return await asyncio.to_thread(seal)
+
+
+async def find_jobs(client: Client, job_ids: Sequence[JobId]) -> list[Job]:
+    """Return those of the jobs that exist, in the order asked for."""
+    ours = [job_id for job_id in job_ids if stored_here(job_id)]
+    replies = await client.call_many([get_call(job_id) for job_id in ours])
+    found = (parse_job(reply, job_id) for reply, job_id in zip(replies, ours, strict=True))
+    return [job for job in found if job is not None]
+
+
+def open_payload(vault: Vault, job_id: JobId, sealed: Reply) -> bytes:
+    """Return the body of the job's call."""
+    if not isinstance(sealed, bytes):
+        raise StoreCorruptError("a stored payload cannot be read")
+    return vault.open(sealed, context=_payload(job_id))
+
+
+def _payload(job_id: JobId) -> str:
+    return f"payload:{job_id}"
+
+
+def _answer(job_id: JobId) -> str:
+    return f"result:{job_id}"
+
+
+def _result_head(result: Result) -> bytes:
+    head = [result.status_code, result.content_type, result.request_id]
+    return json.dumps(head).encode() + b"\n"
+
+
+def _sum_pending(
+    replies: Sequence[Reply], names: Sequence[OwnerId] | None
+) -> dict[OwnerId, Pending]:
+    sums: dict[OwnerId, Pending] = {}
+    for reply in replies:
+        if names is None:
+            found = {OwnerId(owner): value for owner, value in as_map(reply).items()}
+        else:
+            pairs = zip(names, as_list(reply), strict=True)
+            found = {owner: value for owner, value in pairs if isinstance(value, bytes)}
+        for owner, value in found.items():
+            jobs, size = map(int, value.split())
+            seen = sums.get(owner, Pending(0, 0))
+            sums[owner] = Pending(seen.jobs + jobs, seen.body_bytes + size)
+    return sums

@@ -1,0 +1,169 @@
+"""The names of everything that we keep.
+
+All begin with `offramp:`, so that a user of Redis can be confined to them, and all
+have a tag in braces, which decides the slot (Redis Cluster specification, "Hash
+tags"). The tag of a job and of all that stands beside it is its shard.
+"""
+
+import hashlib
+from base64 import urlsafe_b64encode
+from typing import Final
+
+from proxy.core.ids import SHARDS, BatchId, JobId, OwnerId, shard_of
+from proxy.core.lanes import BatchKey
+from proxy.stores.codec import encode_key
+
+META: Final = "offramp:{meta}:facts"
+WAKEUPS: Final = "offramp:{wakeups}"
+
+BATCHES: Final = "offramp:{batches}:records"
+BATCHES_LIVE: Final = "offramp:{batches}:live"
+BATCHES_RECENT: Final = "offramp:{batches}:recent"
+BATCHES_SETTLED: Final = "offramp:{batches}:settled"
+SMALL: Final = "offramp:{batches}:small"
+
+CREDENTIALS: Final = "offramp:{credentials}:ids"
+PAUSED: Final = "offramp:{credentials}:paused"
+
+LEASES: Final = "offramp:{leases}:holders"
+LEASES_UNTIL: Final = "offramp:{leases}:until"
+UNBATCHABLE: Final = "offramp:{unbatchable}:models"
+
+ALL_SHARDS: Final = range(SHARDS)
+
+_SHARD: Final = tuple(f"offramp:{{{shard:02d}}}:" for shard in ALL_SHARDS)
+
+
+def digest(*parts: str) -> str:
+    """Return 22 characters that stand for the parts."""
+    hashed = hashlib.sha256()
+    for part in parts:
+        encoded = part.encode("utf-8", "surrogatepass")
+        # Length first: no two lists of parts may read the same when joined.
+        hashed.update(len(encoded).to_bytes(8) + encoded)
+    return urlsafe_b64encode(hashed.digest()[:16]).decode().rstrip("=")
+
+
+def key_digest(key: BatchKey) -> str:
+    """Return what stands for a batch key in names and fields."""
+    return digest(encode_key(key))
+
+
+def record(job_id: JobId) -> str:
+    """Name the job's record: a header line for scripts, then JSON."""
+    return f"{_SHARD[shard_of(job_id)]}job:{job_id}"
+
+
+def payload(job_id: JobId) -> str:
+    """Name the sealed body of the job's call."""
+    return f"{_SHARD[shard_of(job_id)]}body:{job_id}"
+
+
+def result(job_id: JobId) -> str:
+    """Name the job's result, its body sealed."""
+    return f"{_SHARD[shard_of(job_id)]}result:{job_id}"
+
+
+def queue(shard: int, key: str) -> str:
+    """Name the queue of a batch key, by readiness."""
+    return f"{_SHARD[shard]}queue:{key}"
+
+
+def deadlines(shard: int, key: str) -> str:
+    """Name the same queue by deadline."""
+    return f"{_SHARD[shard]}due:{key}"
+
+
+def heads(shard: int) -> str:
+    """Name the counters of the shard's queues, by batch key."""
+    return f"{_SHARD[shard]}heads"
+
+
+def batch_keys(shard: int) -> str:
+    """Name the batch keys themselves, by their digest."""
+    return f"{_SHARD[shard]}keys"
+
+
+def pending(shard: int) -> str:
+    """Name what is not terminal, by owner."""
+    return f"{_SHARD[shard]}pending"
+
+
+def listed(shard: int, owner: OwnerId, state: str) -> str:
+    """Name the owner's jobs of one stored state, by acceptance."""
+    return f"{_SHARD[shard]}list:{owner}:{state}"
+
+
+def tagged(shard: int, owner: OwnerId, name: str, value: str) -> str:
+    """Name the owner's jobs with one tag, by acceptance."""
+    return f"{_SHARD[shard]}tag:{digest(owner, name, value)}"
+
+
+def ended(shard: int) -> str:
+    """Name the terminal jobs, by their end."""
+    return f"{_SHARD[shard]}ended"
+
+
+def escalating(shard: int) -> str:
+    """Name the jobs that are called directly now, with their credentials."""
+    return f"{_SHARD[shard]}escalating"
+
+
+def idempotency(shard: int) -> str:
+    """Name what idempotency keys stand for."""
+    return f"{_SHARD[shard]}idempotency"
+
+
+def claims(shard: int) -> str:
+    """Name the batches that claimed, by custom ID."""
+    return f"{_SHARD[shard]}claims"
+
+
+def items(shard: int, batch_id: BatchId) -> str:
+    """Name the items of a batch, in the order of submission."""
+    return f"{_SHARD[shard]}items:{batch_id}"
+
+
+def sums(shard: int, batch_id: BatchId) -> str:
+    """Name what a batch has claimed of the shard, in sum."""
+    return f"{_SHARD[shard]}sums:{batch_id}"
+
+
+def deliveries(shard: int) -> str:
+    """Name who waits for each job."""
+    return f"{_SHARD[shard]}deliveries"
+
+
+def open_calls(shard: int, call: str) -> str:
+    """Name the deliveries of equal calls that are not out, by the waiter's lease."""
+    return f"{_SHARD[shard]}open:{call}"
+
+
+def flushed_calls(shard: int, call: str) -> str:
+    """Name the deliveries of equal calls that are out, by their last claim."""
+    return f"{_SHARD[shard]}flushed:{call}"
+
+
+def waiting_of(shard: int, owner: OwnerId) -> str:
+    """Name the owner's deliveries that are not out, by the waiter's lease."""
+    return f"{_SHARD[shard]}waiting:{owner}"
+
+
+def waiting(shard: int) -> str:
+    """Name the owners with such deliveries, by the lease that ends first."""
+    return f"{_SHARD[shard]}waiting"
+
+
+def elsewhere(shard: int, call: str) -> str:
+    """Name the other shards that may hold deliveries of equal calls."""
+    return f"{_SHARD[shard]}elsewhere:{call}"
+
+
+def credential(credential_id: str) -> str:
+    """Name a credential."""
+    return f"offramp:{{credentials}}:one:{credential_id}"
+
+
+def credentials_of(owner: OwnerId, upstream: str) -> str:
+    """Name the credentials of an owner at an upstream."""
+    return f"offramp:{{credentials}}:of:{digest(owner, upstream)}"

@@ -1,0 +1,81 @@
+"""Leases, and models that a provider refused in batches."""
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+
+from proxy.core.ids import CredentialId, InstanceId
+from proxy.stores.codec import from_micros, to_micros
+from proxy.stores.redis import keys, other_scripts
+from proxy.stores.redis.client import Client
+from proxy.stores.redis.commands import read, write
+from proxy.stores.redis.wire import as_list, as_map, as_text
+
+Place = tuple[CredentialId, str, str]
+
+
+class RedisLeaseStore:
+    """Exclusive rights for a time, among all instances of the fleet."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    async def acquire(
+        self, name: str, holder: InstanceId, *, now: datetime, until: datetime
+    ) -> bool:
+        reply = await self._client.call(
+            other_scripts.ACQUIRE.call(
+                [keys.LEASES, keys.LEASES_UNTIL], name, holder, to_micros(now), to_micros(until)
+            )
+        )
+        return reply == 1
+
+    async def release(self, name: str, holder: InstanceId) -> None:
+        await self._client.call(
+            other_scripts.RELEASE.call([keys.LEASES, keys.LEASES_UNTIL], name, holder)
+        )
+
+    async def holders(self, prefix: str, *, now: datetime) -> frozenset[InstanceId]:
+        holders, names = await self._client.call_many(
+            [
+                read("HGETALL", keys.LEASES),
+                read("ZRANGE", keys.LEASES_UNTIL, f"({to_micros(now)}", "+inf", "BYSCORE"),
+            ]
+        )
+        by_name = as_map(holders)
+        live = {as_text(name) for name in as_list(names)}
+        return frozenset(
+            InstanceId(by_name[name].decode())
+            for name in live & by_name.keys()
+            if name.startswith(prefix)
+        )
+
+
+class RedisUnbatchableStore:
+    """What a provider does not batch."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    async def note(
+        self, credential_id: CredentialId, endpoint: str, model: str, *, until: datetime
+    ) -> None:
+        # The credential first, so that its notes can be told when it is forgotten.
+        field = f"{credential_id} {json.dumps([endpoint, model])}"
+        await self._client.call(write("HSET", keys.UNBATCHABLE, field, to_micros(until)))
+
+    async def known(self, *, now: datetime) -> Mapping[Place, datetime]:
+        reply = await self._client.call(read("HGETALL", keys.UNBATCHABLE))
+        found: dict[Place, datetime] = {}
+        over = []
+        for field, value in as_map(reply).items():
+            until = from_micros(int(value))
+            credential_id, _, place = field.partition(" ")
+            endpoint, model = json.loads(place)
+            if now < until:
+                found[CredentialId(credential_id), endpoint, model] = until
+            else:
+                over.append(field)
+        if over:
+            await self._client.call(write("HDEL", keys.UNBATCHABLE, *over))
+        return found

@@ -1,0 +1,102 @@
+"""Functions that the scripts share.
+
+Numbers are microseconds and bytes: exact in a double up to 2^53. A queue's row is
+`job attempt bytes tokens deadline held affinity`, a delivery `state lease retry_count
+claimed call owner`; what is indexed of it is `job retry_count claimed`.
+"""
+
+from typing import Final
+
+QUEUE: Final = """
+local function num(x) return string.format('%.0f', x) end
+
+-- Count rows of the queue in or out, and put down its ends, for planners.
+local function count(k, kid, text, rows, bytes, tokens, held)
+  local n, b, t, h = 0, 0, 0, 0
+  local packed = redis.call('HGET', k.heads, kid)
+  if packed then n, b, t, h = string.match(packed, '^(%S+) (%S+) (%S+) (%S+)') end
+  n, b, t, h = n + rows, b + bytes, t + tokens, h + held
+  if n <= 0 then
+    redis.call('HDEL', k.heads, kid)
+    redis.call('HDEL', k.keys, kid)
+    return
+  end
+  if not packed then redis.call('HSET', k.keys, kid, text) end
+  local first = redis.call('ZRANGE', k.queue, 0, 0, 'WITHSCORES')[2]
+  local last = redis.call('ZRANGE', k.queue, -1, -1, 'WITHSCORES')[2]
+  local near = redis.call('ZRANGE', k.due, 0, 0, 'WITHSCORES')[2]
+  redis.call('HSET', k.heads, kid,
+    table.concat({num(n), num(b), num(t), num(h), first, last, near}, ' '))
+end
+
+local function row(job, attempt, q)
+  return table.concat({job, attempt, q.bytes, q.tokens, q.deadline, q.held, q.affinity}, ' ')
+end
+
+local function enqueue(k, kid, text, job, attempt, ready, q)
+  redis.call('ZADD', k.queue, ready, row(job, attempt, q))
+  redis.call('ZADD', k.due, q.deadline, job .. ' ' .. ready)
+  count(k, kid, text, 1, q.bytes, q.tokens, q.held)
+end
+
+local function dequeue(k, kid, job, attempt, ready, q)
+  if redis.call('ZREM', k.queue, row(job, attempt, q)) ~= 1 then
+    error('job ' .. job .. ' is not where it was queued')
+  end
+  redis.call('ZREM', k.due, job .. ' ' .. ready)
+  count(k, kid, '', -1, -q.bytes, -q.tokens, -q.held)
+end
+
+local function pend(key, owner, jobs, bytes)
+  local n, b = 0, 0
+  local packed = redis.call('HGET', key, owner)
+  if packed then n, b = string.match(packed, '^(%S+) (%S+)') end
+  n, b = n + jobs, b + bytes
+  if n > 0 then
+    redis.call('HSET', key, owner, num(n) .. ' ' .. num(b))
+  else
+    redis.call('HDEL', key, owner)
+  end
+end
+"""
+
+DELIVERY: Final = """
+local function parse(d)
+  local state, lease, retry, claimed = string.match(d, '^(%S+) (%S+) (%S+) (%S+)')
+  return state, lease, tonumber(retry), tonumber(claimed)
+end
+
+-- Put the delivery of a job where its new state belongs, or nowhere.
+local function deliver(k, owner, job, new)
+  local old = redis.call('HGET', k.deliveries, job)
+  if old then
+    local state, lease, retry, claimed = string.match(old, '^(%S+) (%S+) (%S+) (%S+)')
+    local member = job .. ' ' .. retry .. ' ' .. claimed
+    if state == 'flushed' then
+      redis.call('ZREM', k.flushed, member)
+    else
+      redis.call('ZREM', k.open, member)
+      redis.call('ZREM', k.waiting_of, job)
+    end
+  end
+  if new then
+    local state, lease, retry, claimed = string.match(new, '^(%S+) (%S+) (%S+) (%S+)')
+    local member = job .. ' ' .. retry .. ' ' .. claimed
+    if state == 'flushed' then
+      redis.call('ZADD', k.flushed, claimed, member)
+    else
+      redis.call('ZADD', k.open, lease, member)
+      redis.call('ZADD', k.waiting_of, lease, job)
+    end
+    redis.call('HSET', k.deliveries, job, new)
+  elseif old then
+    redis.call('HDEL', k.deliveries, job)
+  end
+  local first = redis.call('ZRANGE', k.waiting_of, 0, 0, 'WITHSCORES')[2]
+  if first then
+    redis.call('ZADD', k.waiting, first, owner)
+  else
+    redis.call('ZREM', k.waiting, owner)
+  end
+end
+"""

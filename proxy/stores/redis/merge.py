@@ -1,0 +1,63 @@
+"""One order over many shards, read front by front.
+
+Each shard gives the first rows of its own order and says how far it looked. What
+lies before the place up to which every shard has looked is certain; the rest waits
+for the next round.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from proxy.core.ids import SHARDS
+from proxy.stores.redis.wire import Reply, as_text
+
+Row: TypeAlias = tuple[int, str]
+"""A number to order by, and a job."""
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """The first rows of one shard."""
+
+    rows: Sequence[Row]
+    upto: Row | None
+    """The last row that was looked at; nothing if there are no more."""
+
+
+def certain(fronts: Iterable[Front], *, reverse: bool = False) -> list[Row]:
+    """Return, in order, the rows that no unread row of any shard can precede."""
+    fronts = list(fronts)
+    rows = sorted((row for front in fronts for row in front.rows), reverse=reverse)
+    limits = [front.upto for front in fronts if front.upto is not None]
+    if not limits:
+        return rows
+    if reverse:
+        bound = max(limits)
+        return [row for row in rows if row >= bound]
+    bound = min(limits)
+    return [row for row in rows if row <= bound]
+
+
+def share(limit: int, shards: int = SHARDS) -> int:
+    """Return how many rows to ask each shard for, so that about `limit` are certain.
+
+    Shards are filled by a hash, so the fullest is not far above the mean; asking for
+    all `limit` from each would read 64 times too much.
+    """
+    return max(1, min(limit, limit * 2 // max(1, shards) + 8))
+
+
+def parse_rows(reply: Reply) -> list[Row]:
+    """Return the rows of lines `number job`."""
+    rows = []
+    for line in as_text(reply).splitlines():
+        number, _, job = line.partition(" ")
+        rows.append((int(number), job))
+    return rows
+
+
+def parse_row(reply: Reply) -> Row | None:
+    """Return a row, or nothing for an empty text."""
+    found = parse_rows(reply)
+    return found[0] if found else None

@@ -1,0 +1,104 @@
+"""What must hold of a Redis before jobs are trusted to it, and what can be said of it."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from redis.exceptions import ResponseError
+
+from proxy.core.errors import ConfigError, StoreCorruptError
+from proxy.stores.redis import keys
+from proxy.stores.redis.address import RedisAddress
+from proxy.stores.redis.client import Client
+from proxy.stores.redis.commands import read, write
+from proxy.stores.redis.topology import Node
+from proxy.stores.redis.wire import as_int, as_list, as_text, translate
+from proxy.stores.vault import Vault
+
+SCHEMA: Final = 1
+
+OLDEST: Final = (7, 0)
+"""Sorted sets are read by `ZRANGE … BYSCORE`, and numbers in scripts are exact."""
+
+
+async def prepare(client: Client, vault: Vault) -> None:
+    """Check that the store is ours and fit to keep jobs, or make it ours if it is empty.
+
+    Raises:
+        ConfigError: if Redis may throw keys away, or is too old.
+        StoreCorruptError: if a newer version or another key file made the store.
+        StoreUnavailableError: if it does not answer.
+    """
+    await client.refresh()
+    for node in client.nodes:
+        _check_server(await _info(node))
+    mark = vault.digest("offramp", "store")
+    for field, value in (("schema", SCHEMA), ("hash_key", mark)):
+        await client.call(write("HSETNX", keys.META, field, value))
+    schema, known = as_list(await client.call(read("HMGET", keys.META, "schema", "hash_key")))
+    if as_int(schema) > SCHEMA:
+        raise StoreCorruptError(
+            f"the store was written by a newer version (schema {as_int(schema)}, "
+            f"this one knows {SCHEMA})",
+            hint="start the newer version again, or restore a backup from before it",
+        )
+    # With another hash key every owner would be a stranger to their own jobs.
+    if as_text(known) != mark:
+        raise StoreCorruptError(
+            "the store was made with another key file",
+            hint="set secret_key_file to the one that was there first",
+        )
+
+
+async def describe(client: Client, address: RedisAddress) -> str:
+    """Return in a few words what outlives a crash of Redis, worst node first.
+
+    Raises:
+        StoreUnavailableError: if a node does not answer.
+    """
+    texts = sorted({await _describe_node(node) for node in client.nodes})
+    acks = f"; each write waits for {address.acks} replicas" if address.acks else ""
+    return f"redis: {' | '.join(texts)}{acks}"
+
+
+async def _describe_node(node: Node) -> str:
+    info = await _info(node)
+    replicas = int(info.get("connected_slaves", "0"))
+    if info.get("aof_enabled") == "1":
+        kept = f"append-only file, fsync {await _fsync(node)}"
+    elif int(info.get("rdb_last_save_time", "0")) and await _config(node, "save"):
+        kept = "snapshots only: the last minutes can be lost"
+    else:
+        kept = "memory only: everything can be lost"
+    return f"{kept}; {replicas} {'replica' if replicas == 1 else 'replicas'}"
+
+
+async def _fsync(node: Node) -> str:
+    return await _config(node, "appendfsync") or "unknown"
+
+
+async def _config(node: Node, name: str) -> str:
+    """Return a setting, or nothing where the server tells nobody (managed services)."""
+    answer = await node.ask("CONFIG", "GET", name)
+    if isinstance(answer, list) and len(answer) == 2:
+        return as_text(answer[1])
+    return ""
+
+
+async def _info(node: Node) -> Mapping[str, str]:
+    answer = await node.ask("INFO")
+    if isinstance(answer, ResponseError):
+        raise translate(answer)
+    pairs = (line.partition(":") for line in as_text(answer).splitlines())
+    return {name: value for name, _, value in pairs}
+
+
+def _check_server(info: Mapping[str, str]) -> None:
+    version = info.get("redis_version", "0.0")
+    if tuple(int(part) for part in version.split(".")[:2]) < OLDEST:
+        raise ConfigError(f"store: Redis {version} is too old", hint="7.0 or later is needed")
+    policy = info.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction":
+        raise ConfigError(
+            f"store: Redis throws keys away when its memory is full (maxmemory-policy {policy})",
+            hint="CONFIG SET maxmemory-policy noeviction: accepted jobs must not vanish",
+        )

@@ -1,0 +1,175 @@
+"""The slim queue: what waits under each batch key, and its counters."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from proxy.core.ids import CredentialId, JobId
+from proxy.core.job import Job, JobState
+from proxy.core.lanes import BatchKey
+from proxy.core.plan import Head
+from proxy.stores.codec import decode_key, from_micros, to_micros
+from proxy.stores.redis import keys, scripts
+from proxy.stores.redis.client import Client
+from proxy.stores.redis.commands import read
+from proxy.stores.redis.jobs import find_jobs
+from proxy.stores.redis.merge import Front, Row, certain, parse_row, parse_rows, share
+from proxy.stores.redis.wire import Reply, as_int, as_list, as_map, as_text
+
+LOOK: Final = 500
+"""Rows that a script looks at, at most."""
+
+_ALWAYS: Final = 1 << 52
+
+
+class RedisQueueStore:
+    """Jobs that wait to be called directly."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    async def take(self, key: BatchKey, *, ready_at: datetime, limit: int) -> Sequence[Job]:
+        return await self._near(key, before="+inf", ready_at=to_micros(ready_at), limit=limit)
+
+    async def due(self, key: BatchKey, *, before: datetime, limit: int) -> Sequence[Job]:
+        until = f"({to_micros(before)}"
+        return await self._near(key, before=until, ready_at=_ALWAYS, limit=limit)
+
+    async def escalating(self, *, limit: int) -> Sequence[Job]:
+        replies = await self._client.call_many(
+            [read("HKEYS", keys.escalating(shard)) for shard in keys.ALL_SHARDS], background=True
+        )
+        ids = [JobId(as_text(one)) for reply in replies for one in as_list(reply)][:limit]
+        found = await find_jobs(self._client, ids)
+        return [job for job in found if job.state is JobState.ESCALATING]
+
+    async def _near(
+        self, key: BatchKey, *, before: str, ready_at: int, limit: int
+    ) -> Sequence[Job]:
+        """Return jobs by deadline, from the fronts of all shards."""
+        name = keys.key_digest(key)
+        looks = {shard: _Look() for shard in keys.ALL_SHARDS}
+        while True:
+            behind = _behind(looks, limit)
+            if not behind:
+                break
+            replies = await self._client.call_many(
+                [
+                    scripts.NEAR.call(
+                        [keys.deadlines(shard, name)],
+                        before,
+                        ready_at,
+                        looks[shard].offset,
+                        share(limit),
+                        LOOK,
+                    )
+                    for shard in behind
+                ]
+            )
+            for shard, reply in zip(behind, replies, strict=True):
+                looks[shard] = looks[shard].further(reply)
+        rows = certain(look.front for look in looks.values())[:limit]
+        found = await find_jobs(self._client, [JobId(job) for _, job in rows])
+        # What a claim took in between is not to be called directly.
+        return [job for job in found if job.state is JobState.QUEUED and job.key == key]
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """How far one shard was looked through."""
+
+    rows: tuple[Row, ...] = ()
+    offset: int = 0
+    upto: Row | None = (-1, "")
+
+    @property
+    def front(self) -> Front:
+        return Front(self.rows, self.upto)
+
+    def further(self, reply: Reply) -> "_Look":
+        looked, last, lines = as_list(reply)
+        rows = (*self.rows, *parse_rows(lines))
+        return _Look(rows, self.offset + as_int(looked), parse_row(last))
+
+
+def _behind(looks: Mapping[int, _Look], limit: int) -> list[int]:
+    """Return the shards that must be looked at further, if any."""
+    if len(certain(look.front for look in looks.values())) >= limit:
+        return []
+    left = [shard for shard, look in looks.items() if look.upto is not None]
+    if not left:
+        return []
+    least = min(looks[shard].upto or (0, "") for shard in left)
+    return [shard for shard in left if (looks[shard].upto or (0, "")) <= least]
+
+
+class Heads:
+    """Sums the counters of all shards up."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        # A digest stands for one key for ever.
+        self._keys: dict[str, BatchKey] = {}
+
+    async def read(self) -> list[Head]:
+        """Return one row for each key that has queued jobs."""
+        *shards, small, paused = await self._client.call_many(
+            [
+                *[scripts.HEADS.call([keys.heads(shard)]) for shard in keys.ALL_SHARDS],
+                read("HGETALL", keys.SMALL),
+                read("SMEMBERS", keys.PAUSED),
+            ]
+        )
+        counts: dict[str, list[list[int]]] = {}
+        for reply in shards:
+            for line in as_text(reply).splitlines():
+                name, *numbers = line.split(" ")
+                counts.setdefault(name, []).append([int(number) for number in numbers])
+        await self._learn(counts)
+        small_by_key = {name: int(value) for name, value in as_map(small).items()}
+        halted = {CredentialId(as_text(one)) for one in as_list(paused)}
+        return [
+            _head(self._keys[name], rows, small_by_key, halted)
+            for name, rows in counts.items()
+            if name in self._keys
+        ]
+
+    async def _learn(self, counts: Mapping[str, object]) -> None:
+        """Look up the keys that were not seen before."""
+        unknown = [name for name in counts if name not in self._keys]
+        if not unknown:
+            return
+        replies = await self._client.call_many(
+            [read("HMGET", keys.batch_keys(shard), *unknown) for shard in keys.ALL_SHARDS]
+        )
+        for reply in replies:
+            for name, text in zip(unknown, as_list(reply), strict=True):
+                if text is not None:
+                    self._keys[name] = decode_key(as_text(text))
+
+
+def small_field(key: BatchKey) -> str:
+    """Return where small batches of a key are counted."""
+    return f"{key.credential} {keys.key_digest(key)}"
+
+
+def _head(
+    key: BatchKey,
+    rows: Sequence[Sequence[int]],
+    small: Mapping[str, int],
+    paused: set[CredentialId],
+) -> Head:
+    count, size, tokens, held, oldest, newest, nearest = zip(*rows, strict=True)
+    return Head(
+        key=key,
+        count=sum(count),
+        body_bytes=sum(size),
+        tokens=sum(tokens),
+        oldest_at=from_micros(min(oldest)),
+        newest_at=from_micros(max(newest)),
+        nearest_deadline=from_micros(min(nearest)),
+        held=sum(held),
+        small_batches=small.get(small_field(key), 0),
+        paused=key.credential in paused,
+    )

@@ -1,0 +1,235 @@
+"""How a job stands in Redis: the arguments of the scripts that write it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+from proxy.core.errors import StoreCorruptError
+from proxy.core.ids import SHARDS, JobId, OwnerId, is_job_id, shard_of
+from proxy.core.job import AnswerMode, Job, JobState
+from proxy.core.repeats import Answered
+from proxy.ports.jobs import NewJob
+from proxy.stores.codec import decode_job, encode_job, encode_key, to_micros
+from proxy.stores.redis import keys, scripts
+from proxy.stores.redis.commands import ScriptCall
+from proxy.stores.redis.wire import Argument, Reply, as_list, as_text
+
+NOTHING: Final = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The first line of a record, which scripts read."""
+
+    version: int
+    state: str
+    attempt: int
+    key: str
+    ready: int
+    idempotency: str
+
+    @classmethod
+    def of(cls, record: str) -> tuple["Header", str]:
+        """Return the header of a record, and the rest.
+
+        Raises:
+            StoreCorruptError: if it is none.
+        """
+        line, _, json = record.partition("\n")
+        try:
+            version, state, attempt, key, ready, idempotency = line.split(" ")
+            header = cls(int(version), state, int(attempt), key, int(ready), idempotency)
+        except ValueError:
+            raise StoreCorruptError("a stored job cannot be read") from None
+        return header, json
+
+    def __str__(self) -> str:
+        return (
+            f"{self.version} {self.state} {self.attempt} {self.key} {self.ready} {self.idempotency}"
+        )
+
+
+def call_digest(owner: OwnerId, fingerprint: str) -> str:
+    """Return what equal calls of an owner share."""
+    return keys.digest(owner, fingerprint)
+
+
+def ready(job: Job) -> int:
+    """Return from when on the job may be claimed."""
+    return to_micros(job.not_before or job.accepted_at)
+
+
+def delivery_keys(shard: int, owner: OwnerId, call: str) -> list[str]:
+    """Return the keys that a change of a delivery touches, in the scripts' order."""
+    return [
+        keys.deliveries(shard),
+        keys.open_calls(shard, call),
+        keys.flushed_calls(shard, call),
+        keys.waiting_of(shard, owner),
+        keys.waiting(shard),
+    ]
+
+
+def delivery_text(
+    state: Answered, lease: int, *, retry_count: int, claimed: int, call: str, owner: OwnerId
+) -> str:
+    """Return a delivery as it is stored."""
+    return f"{state.value} {lease} {retry_count} {claimed} {call} {owner}"
+
+
+def tag_keys(job: Job) -> list[str]:
+    """Return the lists of the job's tags."""
+    shard = shard_of(job.id)
+    return [keys.tagged(shard, job.owner, name, value) for name, value in job.tags.items()]
+
+
+def accept_call(new: NewJob, sealed: bytes, *, place: str, gone: str) -> ScriptCall:
+    """Return the command that accepts a job.
+
+    `place` is the field of its idempotency key, if it has one, and `gone` a job that
+    the key stood for and that is erased.
+    """
+    job = new.job
+    shard, key = shard_of(job.id), keys.key_digest(job.key)
+    call = call_digest(job.owner, job.fingerprint)
+    header = Header(job.version, job.state, job.attempt, key, ready(job), place or NOTHING)
+    return scripts.ACCEPT.call(
+        [
+            keys.record(job.id),
+            keys.payload(job.id),
+            keys.idempotency(shard),
+            keys.queue(shard, key),
+            keys.deadlines(shard, key),
+            keys.heads(shard),
+            keys.batch_keys(shard),
+            keys.pending(shard),
+            *delivery_keys(shard, job.owner, call),
+            keys.listed(shard, job.owner, job.state),
+            *tag_keys(job),
+        ],
+        job.id,
+        job.owner,
+        f"{header}\n{encode_job(job)}",
+        sealed,
+        delivery_text(
+            Answered.WAITING,
+            to_micros(new.waiter_until),
+            retry_count=new.retry_count,
+            claimed=to_micros(job.accepted_at),
+            call=call,
+            owner=job.owner,
+        ),
+        key,
+        encode_key(job.key),
+        header.ready,
+        to_micros(job.accepted_at),
+        *_queue_arguments(job),
+        place,
+        gone,
+    )
+
+
+def idempotency_place(owner: OwnerId, key: str) -> str:
+    """Return the field of an owner's idempotency key."""
+    return keys.digest(owner, key)
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """In what stored state and under what batch key a job is believed to be."""
+
+    state: str
+    key: str
+
+
+def likely_before(after: Job) -> Before:
+    """Return what the job probably was: wrong costs a second round, and nothing else."""
+    called = after.attempt > 0 and after.batch_id is None and after.state.is_terminal
+    state = JobState.ESCALATING if called else JobState.QUEUED
+    return Before(state, keys.key_digest(after.key))
+
+
+def replace_call(
+    after: Job, before: Before, packed_result: bytes, *, keep: timedelta
+) -> ScriptCall:
+    """Return the command that writes a job which was `before`."""
+    shard, key = shard_of(after.id), keys.key_digest(after.key)
+    names = [
+        keys.record(after.id),
+        keys.result(after.id),
+        keys.payload(after.id),
+        keys.claims(shard),
+        keys.heads(shard),
+        keys.batch_keys(shard),
+        keys.pending(shard),
+        keys.ended(shard),
+        keys.escalating(shard),
+        keys.listed(shard, after.owner, before.state),
+        keys.listed(shard, after.owner, after.state),
+        keys.queue(shard, before.key),
+        keys.deadlines(shard, before.key),
+        keys.queue(shard, key),
+        keys.deadlines(shard, key),
+    ]
+    if after.state is JobState.CANCELLED:
+        names += delivery_keys(shard, after.owner, call_digest(after.owner, after.fingerprint))
+    return scripts.REPLACE.call(
+        names,
+        after.id,
+        after.owner,
+        after.version,
+        after.state.value,
+        after.attempt,
+        key,
+        encode_key(after.key),
+        ready(after),
+        encode_job(after),
+        after.key.credential,
+        to_micros(after.accepted_at),
+        to_micros(after.finalized_at) if after.finalized_at else "",
+        int(keep.total_seconds()),
+        packed_result,
+        *_queue_arguments(after),
+        before.state,
+        before.key,
+    )
+
+
+def parse_job(reply: Reply, job_id: JobId) -> Job | None:
+    """Return the job that `scripts.GET` found for `job_id`.
+
+    Raises:
+        StoreCorruptError: if it is another one, or cannot be read.
+    """
+    if reply is None:
+        return None
+    found = as_list(reply)
+    _, json = Header.of(as_text(found[0]))
+    claimed_by = found[1] if len(found) > 1 else None
+    job = decode_job(json, None if claimed_by is None else as_text(claimed_by))
+    # Whatever else may go wrong between here and there: never another one's job.
+    if job.id != job_id:
+        raise StoreCorruptError(f"another job stands where {job_id} should")
+    return job
+
+
+def get_call(job_id: JobId) -> ScriptCall:
+    """Return the command that reads a job and its claim."""
+    shard = shard_of(job_id)
+    return scripts.GET.call([keys.record(job_id), keys.claims(shard)], job_id)
+
+
+def stored_here(job_id: JobId) -> bool:
+    """Return whether the text can name a job of ours at all."""
+    return is_job_id(job_id) and shard_of(job_id) < SHARDS
+
+
+def _queue_arguments(job: Job) -> Sequence[Argument]:
+    return (
+        job.body_bytes,
+        job.tokens,
+        to_micros(job.deadline),
+        int(job.answer is AnswerMode.WAIT),
+        job.affinity,
+    )

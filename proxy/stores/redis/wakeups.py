@@ -1,0 +1,69 @@
+"""Messages between instances, over Redis' publish and subscribe."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Final
+
+from redis.asyncio import Connection
+from redis.exceptions import RedisError
+
+from proxy.core.errors import StoreError
+from proxy.core.ids import JobId
+from proxy.ports.tasks import TaskOwner
+from proxy.stores.redis import keys
+from proxy.stores.redis.address import RedisAddress
+from proxy.stores.redis.client import Client
+from proxy.stores.redis.commands import write
+
+MESSAGE_JOBS: Final = 500
+AGAIN_S: Final = 1.0
+"""Between two attempts to subscribe."""
+
+
+class RedisWakeups:
+    """One channel for the whole fleet; a cluster passes it on to every node."""
+
+    def __init__(self, client: Client, address: RedisAddress, tasks: TaskOwner) -> None:
+        self._client = client
+        self._address = address
+        self._tasks = tasks
+        self._closing = asyncio.Event()
+
+    async def publish(self, job_ids: Sequence[JobId]) -> None:
+        messages = [
+            write("PUBLISH", keys.WAKEUPS, " ".join(job_ids[start : start + MESSAGE_JOBS]))
+            for start in range(0, len(job_ids), MESSAGE_JOBS)
+        ]
+        with suppress(StoreError):
+            await self._client.call_many(messages, background=True)
+
+    def subscribe(self, on_change: Callable[[Sequence[JobId]], None]) -> None:
+        self._tasks.create_task(self._run(on_change), name="redis wakeups")
+
+    async def aclose(self) -> None:
+        """End the subscription."""
+        self._closing.set()
+
+    async def _run(self, on_change: Callable[[Sequence[JobId]], None]) -> None:
+        async with asyncio.TaskGroup() as group:
+            listening = group.create_task(self._listen(on_change))
+            await self._closing.wait()
+            listening.cancel()
+
+    async def _listen(self, on_change: Callable[[Sequence[JobId]], None]) -> None:
+        while True:
+            connection: Connection | None = None
+            try:
+                connection = await self._client.connect()
+                await connection.send_command("SUBSCRIBE", keys.WAKEUPS)
+                while True:
+                    message = await connection.read_response()
+                    # RESP2, "Push messages": kind, channel, payload.
+                    if isinstance(message, list) and message[0] == b"message":
+                        on_change([JobId(one) for one in message[2].decode().split()])
+            except (RedisError, OSError, StoreError, TimeoutError):
+                await asyncio.sleep(AGAIN_S)
+            finally:
+                if connection is not None:
+                    await connection.disconnect(nowait=True)

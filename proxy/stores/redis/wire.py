@@ -1,0 +1,285 @@
+"""One connection, and the task that alone talks on it.
+
+Callers never touch a connection: they leave their commands and wait for a future.
+The task sends the commands of all who wait in one pipeline and reads every reply
+before the next group, so that a caller who is cancelled leaves nothing unread
+that the next one could take for an answer (as in CVE-2023-28858).
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+from redis.asyncio import Connection
+from redis.exceptions import (
+    AuthenticationError,
+    NoPermissionError,
+    OutOfMemoryError,
+    RedisError,
+    ResponseError,
+)
+
+from proxy.core.errors import StoreCorruptError, StoreError, StoreUnavailableError
+
+Argument: TypeAlias = str | bytes | int
+Reply: TypeAlias = "bytes | int | list[Reply] | None"
+Answer: TypeAlias = "bytes | int | list[Reply] | ResponseError | None"
+"""What one command got: a command that Redis refused does not spoil the others."""
+
+GROUP_COMMANDS: Final = 1_000
+GROUP_BYTES: Final = 4_000_000
+"""What is sent before replies are read: it bounds the buffers on both sides."""
+
+WAITING_BYTES: Final = 256_000_000
+"""What may wait for its turn. More than Redis takes in seconds is better refused."""
+
+IDLE_S: Final = 1.0
+"""A connection that was not used for so long is checked: the other end may have gone."""
+
+
+def pack(arguments: Iterable[Argument]) -> bytes:
+    """Return a command in Redis' protocol (RESP, "Sending commands to a Redis server")."""
+    parts = [
+        part
+        if isinstance(part, bytes)
+        # Callers' texts may hold lone surrogates.
+        else str(part).encode("utf-8", "surrogatepass")
+        for part in arguments
+    ]
+    body = b"".join([b"$%d\r\n%b\r\n" % (len(part), part) for part in parts])
+    return b"*%d\r\n%b" % (len(parts), body)
+
+
+def translate(exc: BaseException) -> StoreError:
+    """Return what went wrong, in our terms and without contents."""
+    if isinstance(exc, StoreError):
+        return exc
+    if isinstance(exc, OutOfMemoryError):
+        return StoreUnavailableError(
+            "Redis is out of memory", hint="raise maxmemory, or shorten retention.results"
+        )
+    if isinstance(exc, AuthenticationError | NoPermissionError):
+        return StoreUnavailableError(
+            "Redis refused the credentials or their rights",
+            hint="the user needs all commands on keys and channels that begin with offramp:",
+        )
+    # The first word of a refusal names it; what follows may quote arguments.
+    word = str(exc).partition(" ")[0]
+    if isinstance(exc, ResponseError) and (word == "WRONGTYPE" or "user_script" in str(exc)):
+        return StoreCorruptError(f"Redis holds something else under our keys ({word})")
+    if isinstance(exc, ResponseError):
+        return StoreUnavailableError(f"Redis refused a command: {word}")
+    return StoreUnavailableError(f"Redis does not answer: {type(exc).__name__}")
+
+
+@dataclass(slots=True)
+class Ask:
+    """The commands of one caller for one node, and where their replies go."""
+
+    packed: Sequence[bytes]
+    writes: bool
+    future: "asyncio.Future[list[Answer] | StoreError]" = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+    """An error is its result, since nobody may be left to be told."""
+
+    def settle(self, outcome: list[Answer] | StoreError) -> None:
+        """Say what became of it, if anybody still waits."""
+        if not self.future.done():
+            self.future.set_result(outcome)
+
+    @property
+    def size(self) -> int:
+        """How many bytes it sends."""
+        return sum(map(len, self.packed))
+
+
+class Lane:
+    """One connection. `run` is its task, which ends after `close`."""
+
+    def __init__(
+        self,
+        connect: Callable[[], Awaitable[Connection]],
+        *,
+        timeout_s: float,
+        acks: int = 0,
+        acks_timeout_s: float = 1.0,
+    ) -> None:
+        self._connect = connect
+        self._timeout_s = timeout_s
+        self._acks = acks
+        self._acks_timeout_s = acks_timeout_s
+        self._waiting: deque[Ask] = deque()
+        self._waiting_bytes = 0
+        self._more = asyncio.Event()
+        self._connection: Connection | None = None
+        self._used_at = 0.0
+        self._closing = False
+
+    def submit(self, ask: Ask) -> None:
+        """Let `ask` be sent with the next group.
+
+        Raises:
+            StoreUnavailableError: if too much waits already, or the lane is closed.
+        """
+        if self._closing:
+            raise StoreUnavailableError("the store is closed")
+        if self._waiting_bytes + ask.size > WAITING_BYTES:
+            raise StoreUnavailableError("too much waits for Redis")
+        self._waiting.append(ask)
+        self._waiting_bytes += ask.size
+        self._more.set()
+
+    def reset(self) -> None:
+        """Use a new connection from the next group on."""
+        self._used_at = float("-inf")
+
+    def close(self) -> None:
+        """Take no more; `run` ends once what waits is answered."""
+        self._closing = True
+        self._more.set()
+
+    async def run(self) -> None:
+        """Send what waits, group by group, until closed."""
+        group: list[Ask] = []
+        try:
+            while await self._some():
+                group = self._next_group()
+                await self._exchange(group)
+                group = []
+        finally:
+            ended = StoreUnavailableError("the store is closed")
+            for ask in (*group, *self._waiting):
+                ask.settle(ended)
+            await self._disconnect()
+
+    async def _some(self) -> bool:
+        while not self._waiting:
+            if self._closing:
+                return False
+            self._more.clear()
+            await self._more.wait()
+        return True
+
+    def _next_group(self) -> list[Ask]:
+        group: list[Ask] = []
+        commands = size = 0
+        while self._waiting and commands < GROUP_COMMANDS and size < GROUP_BYTES:
+            ask = self._waiting.popleft()
+            self._waiting_bytes -= ask.size
+            if ask.future.cancelled():
+                continue
+            group.append(ask)
+            commands += len(ask.packed)
+            size += ask.size
+        return group
+
+    async def _exchange(self, group: Sequence[Ask]) -> None:
+        if not group:
+            return
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                connection = await self._connected()
+                await self._talk(connection, group)
+            self._used_at = asyncio.get_running_loop().time()
+        except (RedisError, OSError, TimeoutError) as exc:
+            # Whether it took effect is not known, so nothing is sent again.
+            await self._disconnect()
+            for ask in group:
+                ask.settle(translate(exc))
+
+    async def _talk(self, connection: Connection, group: Sequence[Ask]) -> None:
+        packed = [command for ask in group for command in ask.packed]
+        asks_acks = self._acks > 0 and any(ask.writes for ask in group)
+        if asks_acks:
+            packed.append(pack(("WAIT", self._acks, int(self._acks_timeout_s * 1000))))
+        await connection.send_packed_command(b"".join(packed), check_health=False)
+        answers = []
+        for ask in group:
+            answers.append([await _read(connection) for _ in ask.packed])
+            if not asks_acks:
+                ask.settle(answers[-1])
+        if asks_acks:
+            self._settle_acknowledged(group, answers, await _read(connection))
+
+    def _settle_acknowledged(
+        self, group: Sequence[Ask], answers: Sequence[list[Answer]], acks: Answer
+    ) -> None:
+        missing = not isinstance(acks, int) or acks < self._acks
+        for ask, replies in zip(group, answers, strict=True):
+            if missing and ask.writes:
+                ask.settle(
+                    StoreUnavailableError(
+                        f"a write reached fewer than {self._acks} replicas in time",
+                        hint="look at the replicas, or lower acks in the store's URL",
+                    )
+                )
+            else:
+                ask.settle(replies)
+
+    async def _connected(self) -> Connection:
+        now = asyncio.get_running_loop().time()
+        idle_s = now - self._used_at
+        connection = self._connection
+        if connection is not None and (
+            idle_s == float("inf") or (idle_s > IDLE_S and await _is_dirty(connection))
+        ):
+            await self._disconnect()
+        if self._connection is None:
+            self._connection = await self._connect()
+        return self._connection
+
+    async def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.disconnect(nowait=True)
+
+
+async def _read(connection: Connection) -> Answer:
+    try:
+        reply: Reply = await connection.read_response()
+    except ResponseError as exc:
+        return exc
+    return reply
+
+
+async def _is_dirty(connection: Connection) -> bool:
+    try:
+        return bool(await connection.can_read())
+    except (RedisError, OSError):
+        return True
+
+
+def as_text(reply: Reply) -> str:
+    """Return a string that must be one."""
+    if not isinstance(reply, bytes):
+        raise StoreCorruptError("Redis answered with something else than text")
+    return reply.decode("utf-8", "surrogatepass")
+
+
+def as_int(reply: Reply) -> int:
+    """Return a number that must be one."""
+    if isinstance(reply, bytes):
+        return int(reply)
+    if not isinstance(reply, int):
+        raise StoreCorruptError("Redis answered with something else than a number")
+    return reply
+
+
+def as_list(reply: Reply) -> list[Reply]:
+    """Return a list that must be one."""
+    if not isinstance(reply, list):
+        raise StoreCorruptError("Redis answered with something else than a list")
+    return reply
+
+
+def as_map(reply: Reply) -> dict[str, bytes]:
+    """Return what `HGETALL` found."""
+    flat = as_list(reply)
+    return {
+        as_text(name): value
+        for name, value in zip(flat[::2], flat[1::2], strict=True)
+        if isinstance(value, bytes)
+    }

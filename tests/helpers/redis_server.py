@@ -1,0 +1,120 @@
+"""Redis processes of our own: one server, or a cluster of three masters."""
+
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from redis import Redis
+
+LAST_PORT = 55_535
+"""A cluster node also listens on its port plus 10,000."""
+
+
+@dataclass(frozen=True)
+class RedisServer:
+    """A running server; `admin` is a plain client of the library."""
+
+    port: int
+    admin: Redis
+    process: "subprocess.Popen[bytes]"
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+
+@dataclass(frozen=True)
+class RedisClusterServers:
+    """Three masters that share the slots."""
+
+    servers: Sequence[RedisServer]
+
+    @property
+    def url(self) -> str:
+        places = ",".join(f"127.0.0.1:{server.port}" for server in self.servers)
+        return f"redis+cluster://{places}"
+
+    def flush(self) -> None:
+        for server in self.servers:
+            server.admin.flushall()
+
+
+def free_port() -> int:
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        if port <= LAST_PORT:
+            return port
+
+
+@contextmanager
+def redis_server(
+    folder: Path, *options: str, port: int | None = None, password: str | None = None
+) -> Iterator[RedisServer]:
+    """Run a server on a free port of the loopback until the block ends."""
+    port = port or free_port()
+    process = subprocess.Popen(
+        [
+            *("redis-server", "--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder)),
+            *("--save", "", "--daemonize", "no", "--loglevel", "warning", *options),
+        ],
+        stdout=subprocess.DEVNULL,
+    )
+    admin = Redis(host="127.0.0.1", port=port, password=password, protocol=2)
+    try:
+        _wait_until_up(admin, process)
+        yield RedisServer(port, admin, process)
+    finally:
+        admin.close()
+        process.kill()
+        process.wait()
+
+
+@contextmanager
+def redis_cluster(folder: Path) -> Iterator[RedisClusterServers]:
+    """Run three masters that have divided the slots, until the block ends."""
+    with ExitStack() as stack:
+        servers = []
+        for number in range(3):
+            home = folder / f"node-{number}"
+            home.mkdir()
+            servers.append(stack.enter_context(redis_server(home, "--cluster-enabled", "yes")))
+        step = 16_384 // 3 + 1
+        for number, server in enumerate(servers):
+            first, last = number * step, min((number + 1) * step, 16_384) - 1
+            server.admin.execute_command("CLUSTER", "ADDSLOTSRANGE", first, last)
+            server.admin.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+        for server in servers[1:]:
+            servers[0].admin.execute_command("CLUSTER", "MEET", "127.0.0.1", server.port)
+        for server in servers:
+            _wait_for(lambda server=server: _is_whole(server))
+        yield RedisClusterServers(servers)
+
+
+def _is_whole(server: RedisServer) -> bool:
+    info = server.admin.execute_command("CLUSTER", "INFO")
+    return b"cluster_state:ok" in info and b"cluster_known_nodes:3" in info
+
+
+def _wait_until_up(admin: Redis, process: "subprocess.Popen[bytes]") -> None:
+    def is_up() -> bool:
+        assert process.poll() is None, "redis-server ended at once"
+        try:
+            return bool(admin.ping())
+        except Exception:  # noqa: BLE001 - not up yet, in whatever way
+            return False
+
+    _wait_for(is_up)
+
+
+def _wait_for(is_true: object, *, seconds: float = 30) -> None:
+    assert callable(is_true)
+    until = time.monotonic() + seconds
+    while not is_true():
+        assert time.monotonic() < until, "redis-server does not come up"
+        time.sleep(0.02)
