@@ -30,7 +30,7 @@ from proxy.stores.vault import Vault
 from proxy.telemetry import Metrics, set_up_logging
 from proxy.upstreams.session import AiohttpClient, ClientLimits
 from proxy.web.admin import AdminAccess, Readiness, admin_application
-from proxy.web.forward import SERVER_OPTIONS
+from proxy.web.server import DataServer
 
 log = structlog.get_logger()
 
@@ -145,7 +145,7 @@ async def serving(
         facts = _Facts(settings, house, policies, on_stop)
         admin_url = await _listen_admin(stack, settings, facts, metrics)
         front = web.ServerRunner(
-            web.Server(house.front.handle, **SERVER_OPTIONS),
+            DataServer(house.front.handle),
             shutdown_timeout=settings.instance.drain_timeout.total_seconds(),
         )
         base_url = await _open(stack, front, settings.listen)
