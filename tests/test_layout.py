@@ -32,6 +32,10 @@ TESTED_BY = {
     "proxy/ports/": "tests/contract/",
     "proxy/stores/sqlite/": "tests/contract/",
     "proxy/stores/redis/": "tests/contract/",
+    # The whole house, which only a running process can prove.
+    "proxy/app.py": "tests/e2e/",
+    "proxy/assembly.py": "tests/e2e/",
+    "proxy/providers/_wire.py": "tests/providers/test_wire.py",
     # Classes without behaviour, raised and rendered by what is tested here.
     "proxy/core/errors.py": "tests/web/test_answers.py",
 }

@@ -23,7 +23,7 @@ def _properties_present(
                 yield from validator.descend(value, properties[name], path=name, schema_path=name)
 
 
-_LenientValidator = jsonschema.validators.extend(  # type: ignore[no-untyped-call]
+_LenientValidator = jsonschema.validators.extend(
     jsonschema.Draft202012Validator, {"properties": _properties_present}
 )
 

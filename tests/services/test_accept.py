@@ -4,6 +4,7 @@ import json
 from base64 import urlsafe_b64encode
 from dataclasses import replace
 from datetime import timedelta
+from typing import cast
 
 import pytest
 from structlog.testing import capture_logs
@@ -13,7 +14,7 @@ from proxy.core.errors import CallerError, OverloadedError
 from proxy.core.ids import is_job_id, shard_of
 from proxy.core.job import AnswerMode
 from proxy.core.lanes import Lane
-from proxy.ports.provider import BatchLimits
+from proxy.ports.provider import BatchLimits, Provider
 from proxy.services.accept import (
     Acceptor,
     DeferralSettings,
@@ -59,7 +60,7 @@ class World:
             jobs=self.stores.jobs,
             credentials=self.stores.credentials,
             unbatchable=self.stores.unbatchable,
-            providers={"openai": OnlyLimits()},
+            providers={"openai": cast("Provider", OnlyLimits())},
             accounts=self.accounts,
             keyed_hash=FakeHash(),
             clock=self.clock,

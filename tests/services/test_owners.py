@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from proxy.core.dialects import DIALECTS, Presented, presented_credential
+from proxy.core.ids import OwnerId
 from proxy.services.owners import (
     ANONYMOUS,
     Owners,
@@ -114,9 +115,11 @@ def test_a_request_proves_every_token_that_it_carries():
 
 
 def test_ownership_is_told_by_equality_alone():
-    assert owns("ab", ["x", "ab"])
-    assert not owns("ab", ["a", "abc", ""])
-    assert not owns("ab", [])
+    owner = OwnerId("ab")
+
+    assert owns(owner, [OwnerId("x"), OwnerId("ab")])
+    assert not owns(owner, [OwnerId("a"), OwnerId("abc"), OwnerId("")])
+    assert not owns(owner, [])
 
 
 @pytest.mark.parametrize(

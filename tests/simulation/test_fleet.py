@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from proxy.core.ids import JobId
 from proxy.core.job import JobState
-from tests.helpers.fake_provider import right_answer
+from tests.helpers.fake_provider import Fault, right_answer
 from tests.helpers.fleet import Fleet, Instance
 
 T = TypeVar("T")
@@ -117,7 +117,7 @@ class FleetMachine(RuleBasedStateMachine):
         operation=st.sampled_from(OPERATIONS),
         fault=st.sampled_from(["lost_before", "lost_after", "busy", "unavailable"]),
     )
-    def the_provider_will_fail(self, operation: str, fault: str) -> None:
+    def the_provider_will_fail(self, operation: str, fault: Fault) -> None:
         faults = self.fleet.provider.faults.setdefault(operation, deque())
         if len(faults) < 3:
             faults.append(fault)

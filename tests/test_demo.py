@@ -1,0 +1,29 @@
+"""The demo is the first thing that anybody sees: it must work, and tell the truth."""
+
+import json
+
+import pytest
+
+from proxy.cli import main
+
+
+def test_the_demo_halves_the_deferred_part_of_the_bill(capsys: pytest.CaptureFixture[str]):
+    code = main(["demo", "--jobs", "24", "--json"])
+
+    bill = json.loads(capsys.readouterr().out)
+    assert code == 0
+    assert (bill["forwarded"], bill["deferred"], bill["wrong_answers"]) == (12, 12, 0)
+    assert bill["batches"] >= 1
+    assert 0 < bill["paid_usd"] < bill["list_usd"]
+    assert bill["saved_usd"] == pytest.approx(bill["list_usd"] - bill["paid_usd"])
+    # Half of the calls at half the price, give or take the lengths of their answers.
+    assert 0.2 < bill["saved_usd"] / bill["list_usd"] < 0.3
+
+
+def test_the_demo_shows_people_a_bill(capsys: pytest.CaptureFixture[str]):
+    code = main(["demo", "--jobs", "4"])
+
+    shown = capsys.readouterr().out
+    assert code == 0
+    assert "saved" in shown
+    assert "Every deferred result is the one that a direct call is answered." in shown
