@@ -98,7 +98,7 @@ def call_facts(call: Call, *, now: datetime, obstacle_of: ObstacleOf = only_post
     """
     when = call.now or now
     asked = read_headers(call.headers, now=when)
-    raw = b"" if call.body is None else _as_sdks_write(call.body)
+    raw = written_body(call.body)
     body = call.body if isinstance(call.body, dict) else None
     target = f"{call.path}\n".encode("utf-8", "surrogateescape")
     barred = "it is marked as not deferrable" if call.deferrable is False else None
@@ -118,8 +118,10 @@ def call_facts(call: Call, *, now: datetime, obstacle_of: ObstacleOf = only_post
     )
 
 
-def _as_sdks_write(body: object) -> bytes:
-    """Return the bytes that a call with this body has, so that samples are drawn as in service."""
+def written_body(body: object) -> bytes:
+    """Return the bytes that SDKs write for a body, so that samples are drawn as in service."""
+    if body is None:
+        return b""
     text = json.dumps(body, separators=(",", ":"), ensure_ascii=False)
     return text.encode("utf-8", "surrogatepass")
 

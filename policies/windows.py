@@ -45,9 +45,11 @@ class Window:
     zone: tzinfo = UTC
 
     def __str__(self) -> str:
-        days = " ".join(DAYS[day] for day in sorted(self.days))
+        days = (
+            "" if len(self.days) == 7 else ", " + " ".join(DAYS[day] for day in sorted(self.days))
+        )
         start, end = (f"{m // 60:02}:{m % 60:02}" for m in (self.span.start, self.span.end))
-        return f"{start}-{end} {self.zone}, {days}"
+        return f"{start}-{end} {self.zone}{days}"
 
     def contains(self, moment: datetime) -> bool:
         """Return whether the aware `moment` lies in the window."""

@@ -7,7 +7,7 @@ import asyncio
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,6 +25,7 @@ from proxy.providers.anthropic_batches import AnthropicBatches
 from proxy.providers.openai_family import OpenAIBatches
 from proxy.services.policies import Policies, open_policies
 from proxy.settings import Address, Configuration, Settings
+from proxy.stores.facts_file import FactsFile
 from proxy.stores.sqlite import SqliteStores
 from proxy.stores.vault import Vault
 from proxy.telemetry import Metrics, set_up_logging
@@ -139,6 +140,7 @@ async def serving(
                 tasks=tasks,
                 metrics=metrics,
                 policies=policies,
+                facts=_facts_file(settings),
             ),
         )
         await house.warm_up()
@@ -176,6 +178,9 @@ async def _end(house: House, front: web.ServerRunner, passes: asyncio.Task[None]
     while house.escalator.running and clock.monotonic() < give_up:
         await clock.sleep(0.05)
     house.escalator.abandon()
+    if house.facts is not None:
+        with suppress(StoreError):
+            await house.facts.run_once()
     await house.ground.leases.leave()
     log.info("instance.stopped", instance=house.ground.leases.instance)
 
@@ -256,6 +261,13 @@ def _policies(settings: Settings, metrics: Metrics) -> Policies | None:
         return None
     answer = Answer(settings.deferral.default_answer)
     return open_policies(settings.policies, default_answer=answer, metrics=metrics)
+
+
+def _facts_file(settings: Settings) -> FactsFile | None:
+    recording = settings.recording
+    if recording.path is None:
+        return None
+    return FactsFile(recording.path, max_bytes=recording.max_bytes)
 
 
 def _store_path(settings: Settings) -> Path:

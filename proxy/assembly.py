@@ -26,6 +26,7 @@ from proxy.services.call import DirectCaller
 from proxy.services.collect import Collector
 from proxy.services.dispatch import Flusher
 from proxy.services.escalate import EscalationLimits, Escalator
+from proxy.services.facts import Recorder, Sink
 from proxy.services.governor import TokenGovernor
 from proxy.services.ground import Ground
 from proxy.services.ingest import Ingestor
@@ -93,6 +94,9 @@ class Outside:
     policies: Policies | None = None
     """The rules, if there is a file of them."""
 
+    facts: Sink | None = None
+    """Where facts of calls are recorded, if they are."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class House:
@@ -104,6 +108,7 @@ class House:
     escalator: Escalator
     scheduler: Scheduler
     first: Sequence[Callable[[], Awaitable[int]]]
+    facts: Recorder | None = None
 
     async def warm_up(self) -> None:
         """Learn from the store what a call must not wait for; before the first call.
@@ -132,6 +137,7 @@ class _Shared:
     holding: Holding
     repeats: Repeats
     acceptor: Acceptor
+    facts: Recorder | None
 
 
 QUICK: Final = timedelta(milliseconds=500)
@@ -165,6 +171,7 @@ def assemble(settings: Settings, outside: Outside) -> House:
         holding=shared.holding,
         escalator=escalator,
         scheduler=scheduler,
+        facts=shared.facts,
         first=(
             shared.ground.leases.run_once,
             shared.accounts.run_once,
@@ -219,6 +226,19 @@ def _shared(settings: Settings, outside: Outside) -> _Shared:
         holding=Holding(deliveries=stores.deliveries, clock=clock, max_held=deferral.max_held),
         repeats=Repeats(deliveries=stores.deliveries, jobs=stores.jobs, clock=clock, tally=metrics),
         acceptor=_acceptor(settings, outside, accounts),
+        facts=_facts(settings, outside),
+    )
+
+
+def _facts(settings: Settings, outside: Outside) -> Recorder | None:
+    if outside.facts is None:
+        return None
+    return Recorder(
+        outside.facts,
+        sample=settings.recording.sample,
+        draw=random.random,
+        tally=outside.metrics,
+        headers=settings.recording.headers,
     )
 
 
@@ -311,6 +331,7 @@ def _other_passes(
         Pass("holding", timedelta(seconds=PASS_INTERVAL_S), shared.holding.run_once),
         Pass("gauges", CALM, gauges.run_once),
         *([Pass("policies", CALM / 5, outside.policies.run_once)] if outside.policies else []),
+        *([Pass("facts", CALM / 5, shared.facts.run_once)] if shared.facts else []),
     ]
 
 
@@ -333,7 +354,7 @@ class _Gauges:
 
 def _front(settings: Settings, outside: Outside, shared: _Shared) -> Front:
     stores, clock = outside.stores, outside.clock
-    calls = Calls(recorder=outside.metrics, clock=clock)
+    calls = Calls(recorder=outside.metrics, clock=clock, facts=shared.facts)
     names = {token: name for name, tokens in settings.owners.items() for token in tokens}
     owners = Owners(keyed_hash=outside.keyed_hash, names=names)
     holder = Holder(

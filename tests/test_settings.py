@@ -663,3 +663,26 @@ def test_the_planners_get_what_is_configured(configure):
     assert settings.lanes.times() == LaneTimes(
         cancel=timedelta(minutes=1), margin=timedelta(seconds=1), calls_per_s=2
     )
+
+
+def test_recording_is_off_unless_there_is_a_file_to_record_to(configure, tmp_path):
+    assert configure("").settings.recording.path is None
+
+    recording = configure("recording: {path: facts.jsonl, max_bytes: 1MB, sample: 0.25}").settings
+    assert recording.recording.path == tmp_path / "facts.jsonl"
+    assert (recording.recording.max_bytes, recording.recording.sample) == (1_000_000, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("recording", "problem"),
+    [
+        ("{sample: 0}", "must be more than 0"),
+        ("{sample: 2}", "must be at most 1"),
+        ("{max_bytes: 1KB}", "must be at least 65536"),
+        ("{headers: [x-job, Authorization]}", "carries credentials: it is never recorded"),
+        ("{path: offramp.yaml/facts}", "cannot be made"),
+    ],
+)
+def test_recording_within_bounds_and_without_credentials(configure, recording, problem):
+    with pytest.raises(BadConfigurationError, match=problem):
+        configure(f"recording: {recording}")

@@ -32,6 +32,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "jobs": "List, show, await, fetch and cancel jobs of a running proxy.",
     "batches": "List and show batches of a running proxy.",
     "credential": "Hash tokens for the configuration.",
+    "policy": "Test and explain rules, and print their schema for editors.",
 }
 """Each is `command` in the module of that name here; the text stands in `--help`."""
 

@@ -8,7 +8,7 @@ import click
 from proxy.cli import BAD_CONFIGURATION
 from proxy.cli.namesake import refuse_namesake
 from proxy.cli.output import print_json, print_table
-from proxy.settings import BadConfigurationError, Configuration, load
+from proxy.settings import BadConfigurationError, Complaint, Configuration, load
 
 
 @click.command("check")
@@ -28,12 +28,28 @@ def command(config: Path | None, *, as_json: bool) -> None:
     refuse_namesake()
     try:
         configuration = load(config)
+        _check_policies(configuration.settings.policies)
     except BadConfigurationError as exc:
         if not as_json:
             raise
         print_json({"usable": False, "complaints": [asdict(one) for one in exc.complaints]})
         raise click.exceptions.Exit(BAD_CONFIGURATION) from None
     _show(configuration, as_json=as_json)
+
+
+def _check_policies(file: Path | None) -> None:
+    """Read the rules as a start would; a file that there is not needs no library."""
+    if file is None:
+        return
+    from proxy.services.policies import BadPoliciesError, read_policies  # noqa: PLC0415
+
+    try:
+        read_policies(file)
+    except BadPoliciesError as exc:
+        complaints = (line.partition(": ") for line in exc.complaints)
+        raise BadConfigurationError(
+            Complaint(place, "policies", problem) for place, _, problem in complaints
+        ) from exc
 
 
 def _show(configuration: Configuration, *, as_json: bool) -> None:

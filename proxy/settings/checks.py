@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Final
 
+from policies.conditions import SECRET_HEADERS
 from proxy.core.errors import ConfigError
 from proxy.core.routing import Upstream, check_upstream_name
 from proxy.settings.layers import Path
@@ -46,6 +47,9 @@ def disagreements(settings: Settings) -> Iterator[Finding]:
         )
     if settings.instance.lease < LEASE_MIN:
         yield ("instance", "lease"), f"must be at least {duration_text(LEASE_MIN)}"
+    for position, name in enumerate(settings.recording.headers):
+        if name.lower() in SECRET_HEADERS:
+            yield ("recording", "headers", position), "carries credentials: it is never recorded"
     if settings.deferral.default_deadline > timedelta(days=30):
         yield ("deferral", "default_deadline"), "must be at most 30d"
 
@@ -100,6 +104,10 @@ def surroundings(settings: Settings) -> Iterator[Finding]:
         problem = _unwritable(settings.store.path)
         if problem:
             yield ("store",), problem
+    if settings.recording.path is not None:
+        problem = _unwritable(settings.recording.path)
+        if problem:
+            yield ("recording", "path"), problem
     yield from _secret_key(settings)
     for path, file in (
         (("admin", "token_file"), settings.admin.token_file),

@@ -225,6 +225,22 @@ class Retention(Section):
     """Jobs that ended, with their results."""
 
 
+class Recording(Section):
+    """Facts of calls for trying rules on: no prompt, no key. Off unless there is a path."""
+
+    path: Path | None = None
+    """A file of JSON lines, one per instance."""
+
+    max_bytes: Annotated[Size, Field(ge=64 << 10)] = 64 << 20
+    """Of this file and the older one beside it, together; a call takes about 700."""
+
+    sample: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 1.0
+    """The share of calls that is recorded, drawn by chance."""
+
+    headers: tuple[str, ...] = ()
+    """Names of more headers whose values are kept, because rules ask for them."""
+
+
 class Webhook(Section):
     """Where the end of a job is reported, if its caller named this webhook."""
 
@@ -327,6 +343,7 @@ class Settings(Section):
     lanes: Lanes = Lanes()
     forwarding: Forwarding = Forwarding()
     retention: Retention = Retention()
+    recording: Recording = Recording()
 
     owners: Mapping[str, tuple[TokenHash, ...]] = Field(default_factory=dict)
     """Hashes of the tokens that belong to one owner, by the owner's name."""

@@ -97,6 +97,11 @@ METRICS: Final[Mapping[str, Metric]] = {
     "batch_cancelled": _counter("Batches cancelled so that the rest is in time.", "upstream"),
     "batch_lost": _counter("Batches that their provider does not know any more.", "upstream"),
     "create_unclear": _counter("Creates without a clear answer.", "upstream"),
+    "create_unnamed": _counter(
+        "Unclear creates where batches have no names, by what the search came to.",
+        "upstream",
+        "outcome",
+    ),
     "credential_paused": _counter("Refusals that paused a credential's lane.", "code"),
     "credentials_paused": _gauge("Credentials whose lane is paused."),
     # Rules.
@@ -113,6 +118,9 @@ METRICS: Final[Mapping[str, Metric]] = {
     "rule_forwarded": _counter(
         "Calls that a rule diverted, forwarded because no job could be made.", "rule", "reason"
     ),
+    # Recorded facts.
+    "facts_recorded": _counter("Calls whose facts were recorded."),
+    "facts_dropped": _counter("Calls whose facts were to be recorded, and were not.", "reason"),
     # The service itself.
     "pass_seconds": Metric(
         Kind.HISTOGRAM, "Duration of background passes.", ("name",), _PASS_SECONDS

@@ -13,6 +13,7 @@ from proxy.core.errors import ProxyError
 from proxy.core.job import AnswerMode, Job
 from proxy.core.routing import Route
 from proxy.ports.clock import Clock
+from proxy.services.facts import Recorder, Seen, Sighting
 from proxy.web.forward import Forwarded
 
 log = structlog.get_logger()
@@ -56,6 +57,7 @@ class CallRecord:
         "path",
         "reason",
         "route",
+        "seen",
         "shadow",
         "started",
     )
@@ -70,6 +72,8 @@ class CallRecord:
         self.generation = 0
         self.reason: str | None = None
         self.shadow: str | None = None
+        self.seen: Seen | None = None
+        """What is recorded of the call at its end, if it belongs to the sample."""
 
     def decide(self, decision: Decision, *, generation: int = 0) -> None:
         """Note what was decided, by whom, why, and under which generation of the rules."""
@@ -93,9 +97,17 @@ _CURRENT: Final[ContextVar[CallRecord | None]] = ContextVar("offramp_call", defa
 class Calls:
     """Writes the line of each call. `forwarded` is what a `Forwarder` reports to."""
 
-    def __init__(self, *, recorder: CallRecorder, clock: Clock) -> None:
+    def __init__(
+        self, *, recorder: CallRecorder, clock: Clock, facts: Recorder | None = None
+    ) -> None:
+        """`facts` records the calls of the sample, if the operator wants that."""
         self._recorder = recorder
         self._clock = clock
+        self._facts = facts
+
+    def samples(self) -> bool:
+        """Return whether this call is to be recorded; to be asked once for each."""
+        return self._facts is not None and self._facts.draws()
 
     def begin(self, method: str, target: str) -> CallRecord:
         """Return the record of the call that this task serves from now on."""
@@ -142,6 +154,7 @@ class Calls:
             facts["code"] = done.error.code
         if record is not None:
             facts |= _decision(record)
+            self._record(record, status=done.status, duration_s=done.duration_s)
         log.info("call.forwarded", **facts)
 
     def deferred(
@@ -160,6 +173,8 @@ class Calls:
         """
         outcome = "caller_left" if status is None else "answered"
         self._recorder.count("calls", decision="defer", outcome=outcome)
+        duration_s = self._clock.monotonic() - record.started
+        self._record(record, status=status, duration_s=duration_s)
         if how == "created":
             self._recorder.count("job_accepted", lane=job.lane.value, mode=mode.value)
         log.info(
@@ -173,7 +188,7 @@ class Calls:
             status=status,
             lane=job.lane.value,
             bytes_up=record.body_bytes,
-            duration_s=_rounded(self._clock.monotonic() - record.started),
+            duration_s=_rounded(duration_s),
             **_decision(record),
         )
 
@@ -181,6 +196,8 @@ class Calls:
         """Tell of a call that got an error of ours and reached nobody."""
         self._recorder.count("calls", decision="refuse", outcome=error.code)
         upstream = record.route.upstream.name if record.route is not None else None
+        duration_s = self._clock.monotonic() - record.started
+        self._record(record, status=error.http_status, duration_s=duration_s)
         log.info(
             "call.refused",
             method=record.method,
@@ -188,9 +205,22 @@ class Calls:
             status=error.http_status,
             code=error.code,
             bytes_up=record.body_bytes,
-            duration_s=_rounded(self._clock.monotonic() - record.started),
+            duration_s=_rounded(duration_s),
             **_decision(record),
         )
+
+    def _record(self, record: CallRecord, *, status: int | None, duration_s: float) -> None:
+        seen, record.seen = record.seen, None
+        if seen is not None and self._facts is not None:
+            self._facts.record(
+                Sighting(
+                    seen=seen,
+                    decided_by=record.decided_by,
+                    shadow=record.shadow,
+                    status=status,
+                    duration_s=duration_s,
+                )
+            )
 
 
 def _decision(record: CallRecord) -> dict[str, object]:

@@ -24,7 +24,6 @@ from proxy.core.dialects import (
     Dialect,
     Endpoint,
     Family,
-    endpoint_for,
     error_answer,
     presented_credential,
 )
@@ -36,6 +35,8 @@ from proxy.ports.clock import Clock
 from proxy.services.accept import Acceptor, DeferredCall, call_fingerprint
 from proxy.services.accounts import Accounts
 from proxy.services.admission import ParsedBody, estimate_tokens, parse_body
+from proxy.services.facts import Seen
+from proxy.services.obstacles import Head, endpoint_at, obstacle
 from proxy.services.owners import Caller, Owners, query_key
 from proxy.services.repeats import Repeats
 from proxy.web.answers import AnsweredCall, Answers
@@ -155,15 +156,13 @@ class Front:
             raise CallerError(str(exc), param=exc.header, code="bad_header") from exc
         policy = self._policy()
         may_repeat = self._may_repeat(request, asked)
-        if (
-            not may_repeat
-            and not self._accounts.wants_news
-            and _is_idle(policy, asked, request, route)
-        ):
+        samples = self._calls.samples()
+        busy = may_repeat or samples or self._accounts.wants_news
+        if not busy and _is_idle(policy, asked, request, route):
             record.decide(UNDECIDED, generation=policy.generation)
             return await self._forwarder.forward(request, route)
         call = self._call(request, route, record, asked, now)
-        return await self._consider(call, policy, may_repeat=may_repeat)
+        return await self._consider(call, policy, may_repeat=may_repeat, samples=samples)
 
     def _may_repeat(self, request: web.BaseRequest, asked: Asked) -> bool:
         if request.method != "POST" or asked.tag is Tag.FALSE:
@@ -190,14 +189,14 @@ class Front:
             record=record,
             route=route,
             dialect=dialect,
-            endpoint=_endpoint(dialect, route),
+            endpoint=endpoint_at(route.upstream, dialect, route.upstream_target),
             caller=Once(identify),
             now=now,
             asked=asked,
         )
 
     async def _consider(
-        self, call: _Call, policy: Policy, *, may_repeat: bool
+        self, call: _Call, policy: Policy, *, may_repeat: bool, samples: bool
     ) -> web.StreamResponse:
         facts = self._facts(call)
         # A claim is offered whatever would be decided now: a retry must not be
@@ -207,8 +206,10 @@ class Front:
             and facts.obstacle is None
             and self._repeats.expects(call.caller().owner, retry_count=call.asked.retry_count)
         )
-        if claims or policy.wants_body(call.asked, facts):
+        if claims or policy.wants_body(call.asked, facts) or (samples and facts.obstacle is None):
             facts = await self._with_body(call, facts)
+        if samples:
+            call.record.seen = _seen(call, facts)
         decision = policy.decide(call.asked, facts)
         if claims and call.parsed is not None and not _refuses_its_caller(decision):
             job = await self._repeats.claim(
@@ -245,23 +246,16 @@ class Front:
         )
 
     def _obstacle(self, call: _Call) -> str | None:
-        """Return why a call with this head cannot run later, or nothing."""
         request = call.request
-        if request.method != "POST":
-            return "it is no POST"
-        if call.endpoint is None:
-            return "its path is none that can be deferred"
-        if request.content_type != "application/json":
-            return "its body is not `application/json`"
-        if request.headers.get("Content-Encoding", "identity") != "identity":
-            return "its body is compressed"
-        length = request.content_length
-        if length is None and not call.asked.defers:
-            # What is forwarded after all must not have to be read whole before.
-            return "the length of its body is not announced"
-        if length is not None and length > self._max_body_bytes:
-            return f"its body has {length} bytes, more than {self._max_body_bytes}"
-        return None
+        head = Head(
+            method=request.method,
+            endpoint=call.endpoint,
+            content_type=request.content_type,
+            content_encoding=request.headers.get("Content-Encoding", "identity"),
+            length=request.content_length,
+            tagged=call.asked.defers,
+        )
+        return obstacle(head, max_body_bytes=self._max_body_bytes)
 
     async def _with_body(self, call: _Call, facts: CallFacts) -> CallFacts:
         """Read and parse the body; return the facts with what it says."""
@@ -377,13 +371,6 @@ class Front:
         return web.Response(status=answer.status, headers=headers, body=answer.body)
 
 
-def _endpoint(dialect: Dialect, route: Route) -> Endpoint | None:
-    """Return the deferrable endpoint of a route, whatever its base URL puts before."""
-    base, target = route.upstream.base_path, route.upstream_target
-    rest = target[len(base) :]
-    return endpoint_for(dialect, f"/v1{rest}" if base.endswith("/v1") else rest)
-
-
 def _identity(caller: Caller) -> Identity:
     # The plain hash is what `offramp credential hash` prints, and rules name.
     hashes = {name for name in caller.names if name.startswith("sha256:")}
@@ -402,6 +389,11 @@ def _is_idle(policy: Policy, asked: Asked, request: web.BaseRequest, route: Rout
 def _refuses_its_caller(decision: Decision) -> bool:
     """Return whether the call's own headers are at fault: then it repeats none that was taken."""
     return isinstance(decision, Reject) and not decision.decided_by.startswith(_BY_RULE)
+
+
+def _seen(call: _Call, facts: CallFacts) -> Seen:
+    caller = call.caller()
+    return Seen(facts=facts, owner=caller.owner, credential=caller.credential.id, body=call.body)
 
 
 def _own_mode(asked: Asked, decision: Decision) -> AnswerMode | None:

@@ -22,6 +22,7 @@ from proxy.core.routing import Upstream
 from proxy.ports.jobs import JobFilter, JobWrite, Result
 from proxy.services.accept import Acceptor, DeferralSettings
 from proxy.services.accounts import Accounts, Limits, Verdict
+from proxy.services.facts import Recorder
 from proxy.services.owners import Owners
 from proxy.services.repeats import Repeats
 from proxy.services.waiters import Waiters
@@ -77,6 +78,7 @@ class House:
     settings: DeferralSettings = field(default_factory=DeferralSettings)
     limits: Limits = field(default_factory=Limits)
     max_held: int = 100
+    facts: Recorder | None = None
     stores: MemoryStores = field(default_factory=MemoryStores)
     clock: FakeClock = field(default_factory=lambda: FakeClock(T0))
     metrics: Metrics = field(default_factory=lambda: Metrics(strict=True))
@@ -132,7 +134,7 @@ class House:
             tally=self.metrics,
             timeout_s=0.2,
         )
-        calls = Calls(recorder=self.metrics, clock=clock)
+        calls = Calls(recorder=self.metrics, clock=clock, facts=self.facts)
         self.front = Front(
             upstreams=upstreams,
             policy=lambda: self.policy,

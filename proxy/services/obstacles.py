@@ -1,0 +1,52 @@
+"""Why a call cannot run later, as far as its head tells; the body has its own reasons.
+
+One function for calls as they arrive and for calls that somebody wrote down, so
+that what an explanation says is what happens.
+"""
+
+from dataclasses import dataclass
+
+from proxy.core.dialects import Dialect, Endpoint, endpoint_for
+from proxy.core.routing import Upstream
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """What of a call's head decides whether it can run later."""
+
+    method: str
+    endpoint: Endpoint | None
+    content_type: str
+    """Without parameters, in lower case."""
+
+    content_encoding: str = "identity"
+    length: int | None
+    """Announced bytes of the body."""
+
+    tagged: bool = False
+    """Whether its caller asked for it: then a body of unknown length is read."""
+
+
+def obstacle(head: Head, *, max_body_bytes: int) -> str | None:
+    """Return why a call with this head cannot run later, in words for its caller, or nothing."""
+    if head.method != "POST":
+        return "it is no POST"
+    if head.endpoint is None:
+        return "its path is none that can be deferred"
+    if head.content_type != "application/json":
+        return "its body is not `application/json`"
+    if head.content_encoding != "identity":
+        return "its body is compressed"
+    if head.length is None and not head.tagged:
+        # What is forwarded after all must not have to be read whole before.
+        return "the length of its body is not announced"
+    if head.length is not None and head.length > max_body_bytes:
+        return f"its body has {head.length} bytes, more than {max_body_bytes}"
+    return None
+
+
+def endpoint_at(upstream: Upstream, dialect: Dialect, target: str) -> Endpoint | None:
+    """Return the deferrable endpoint of a raw target, whatever its base URL puts before."""
+    base = upstream.base_path
+    rest = target[len(base) :]
+    return endpoint_for(dialect, f"/v1{rest}" if base.endswith("/v1") else rest)
