@@ -19,7 +19,7 @@ from aiohttp import web
 from policies.model import Answer
 from proxy.assembly import House, Outside, assemble
 from proxy.core.batch import Batch
-from proxy.core.errors import ConfigError, StoreError
+from proxy.core.errors import ConfigError, ProxyError, StoreError
 from proxy.ports.provider import Provider
 from proxy.providers.anthropic_batches import AnthropicBatches
 from proxy.providers.openai_family import OpenAIBatches
@@ -117,7 +117,7 @@ async def serving(
         vault = Vault.load_or_create(_key_file(settings))
         stores = await SqliteStores.open(_store_path(settings), vault)
         stack.push_async_callback(stores.aclose)
-        tasks = await stack.enter_async_context(asyncio.TaskGroup())
+        tasks = await stack.enter_async_context(_task_group())
         client = AiohttpClient(tasks, _client_limits(settings))
         stack.push_async_callback(client.aclose)
         providers: dict[str, Provider] = {}
@@ -164,6 +164,19 @@ async def serving(
         finally:
             facts.drain()
             await _end(house, front, passes)
+
+
+@asynccontextmanager
+async def _task_group() -> AsyncIterator[asyncio.TaskGroup]:
+    """Own the tasks of the block; what keeps it from starting comes out as it is."""
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            yield tasks
+    except BaseExceptionGroup as group:
+        # A group of one, by which no command could tell a port in use from a bug.
+        if len(group.exceptions) == 1 and isinstance(group.exceptions[0], ProxyError):
+            raise group.exceptions[0] from None
+        raise
 
 
 async def _end(house: House, front: web.ServerRunner, passes: asyncio.Task[None]) -> None:
