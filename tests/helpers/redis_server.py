@@ -1,11 +1,13 @@
 """Redis processes of our own: one server, or a cluster of three masters."""
 
+import asyncio
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from redis import Redis
@@ -58,13 +60,28 @@ def redis_server(
 ) -> Iterator[RedisServer]:
     """Run a server on a free port of the loopback until the block ends."""
     port = port or free_port()
-    process = subprocess.Popen(
-        [
-            *("redis-server", "--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder)),
-            *("--save", "", "--daemonize", "no", "--loglevel", "warning", *options),
-        ],
-        stdout=subprocess.DEVNULL,
+    usual = ("--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder), "--save", "")
+    with _running(("redis-server", *usual, *options), port, password) as server:
+        yield server
+
+
+@contextmanager
+def redis_sentinel(folder: Path, master: RedisServer, password: str) -> Iterator[RedisServer]:
+    """Run a sentinel that decides alone, and calls the master `main`."""
+    port, config = free_port(), folder / "sentinel.conf"
+    config.write_text(
+        f"bind 127.0.0.1\nport {port}\ndir {folder}\n"
+        f"sentinel monitor main 127.0.0.1 {master.port} 1\n"
+        f"sentinel auth-pass main {password}\n"
+        "sentinel failover-timeout main 10000\n"
     )
+    with _running(("redis-server", str(config), "--sentinel"), port, None) as server:
+        yield server
+
+
+@contextmanager
+def _running(command: Sequence[str], port: int, password: str | None) -> Iterator[RedisServer]:
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     admin = Redis(host="127.0.0.1", port=port, password=password, protocol=2)
     try:
         _wait_until_up(admin, process)
@@ -92,8 +109,15 @@ def redis_cluster(folder: Path) -> Iterator[RedisClusterServers]:
         for server in servers[1:]:
             servers[0].admin.execute_command("CLUSTER", "MEET", "127.0.0.1", server.port)
         for server in servers:
-            _wait_for(lambda server=server: _is_whole(server))
+            _wait_for(partial(_is_whole, server))
         yield RedisClusterServers(servers)
+
+
+async def eventually(is_true: Callable[[], Awaitable[bool]], *, seconds: float = 30) -> None:
+    """Return once a condition holds that has to be asked for."""
+    async with asyncio.timeout(seconds):
+        while not await is_true():
+            await asyncio.sleep(0.02)
 
 
 def _is_whole(server: RedisServer) -> bool:
@@ -112,8 +136,7 @@ def _wait_until_up(admin: Redis, process: "subprocess.Popen[bytes]") -> None:
     _wait_for(is_up)
 
 
-def _wait_for(is_true: object, *, seconds: float = 30) -> None:
-    assert callable(is_true)
+def _wait_for(is_true: Callable[[], bool], *, seconds: float = 30) -> None:
     until = time.monotonic() + seconds
     while not is_true():
         assert time.monotonic() < until, "redis-server does not come up"

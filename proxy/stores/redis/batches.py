@@ -91,7 +91,7 @@ class RedisBatchStore:
         )
 
     def items(self, batch_id: BatchId) -> AsyncIterator[Sequence[Item]]:
-        return self._items(batch_id).submitted()
+        return self._items(batch_id).still_open()
 
     def lines(self, batch_id: BatchId) -> AsyncIterator[Sequence[Line]]:
         return self._items(batch_id).lines(self._vault)

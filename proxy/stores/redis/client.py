@@ -26,8 +26,12 @@ from proxy.stores.redis.commands import Command, ScriptCall
 from proxy.stores.redis.topology import Node, topology_of
 from proxy.stores.redis.wire import Answer, Ask, Reply, pack, translate
 
-ROUNDS: Final = 8
-"""How often a command is sent on: a slot that moves is answered by two nodes in turn."""
+ROUNDS: Final = 40
+"""How often a command is sent on.
+
+While a slot moves, its two nodes refuse scripts whose keys are partly here and partly
+there (`TRYAGAIN`); with the pause, that is waited for for two seconds.
+"""
 
 CHUNK: Final = 500
 """Commands of one caller that go out at once, so that others get their turn."""

@@ -67,16 +67,6 @@ class Items:
                 yield page[start : start + PAGE]
             each = 128
 
-    async def submitted(self) -> AsyncIterator[list[Item]]:
-        """Stream the items whose payload is still there."""
-        async for page in self.pages():
-            replies = await self._client.call_many(
-                [read("EXISTS", keys.payload(item.job_id)) for item in page], background=True
-            )
-            there = [item for item, reply in zip(page, replies, strict=True) if as_int(reply)]
-            if there:
-                yield there
-
     async def still_open(self) -> AsyncIterator[list[Item]]:
         """Stream the items whose job is still `BATCHED` in this batch."""
         async for page in self.pages():
@@ -91,8 +81,8 @@ class Items:
                 yield there
 
     async def lines(self, vault: Vault) -> AsyncIterator[list[Line]]:
-        """Stream the items with their bodies."""
-        async for page in self.pages():
+        """Stream the items that are still open, with their bodies."""
+        async for page in self.still_open():
             for chunk in _by_size(page):
                 found = await self._lines(chunk, vault)
                 if found:

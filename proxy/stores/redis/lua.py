@@ -10,23 +10,38 @@ from typing import Final
 QUEUE: Final = """
 local function num(x) return string.format('%.0f', x) end
 
--- Count rows of the queue in or out, and put down its ends, for planners.
-local function count(k, kid, text, rows, bytes, tokens, held)
-  local n, b, t, h = 0, 0, 0, 0
+-- Count rows of the queue out, and put down its ends, for planners.
+local function count_out(k, kid, rows, bytes, tokens, held)
   local packed = redis.call('HGET', k.heads, kid)
-  if packed then n, b, t, h = string.match(packed, '^(%S+) (%S+) (%S+) (%S+)') end
-  n, b, t, h = n + rows, b + bytes, t + tokens, h + held
+  local n, b, t, h = string.match(packed, '^(%S+) (%S+) (%S+) (%S+)')
+  n, b, t, h = n - rows, b - bytes, t - tokens, h - held
   if n <= 0 then
     redis.call('HDEL', k.heads, kid)
     redis.call('HDEL', k.keys, kid)
     return
   end
-  if not packed then redis.call('HSET', k.keys, kid, text) end
   local first = redis.call('ZRANGE', k.queue, 0, 0, 'WITHSCORES')[2]
   local last = redis.call('ZRANGE', k.queue, -1, -1, 'WITHSCORES')[2]
   local near = redis.call('ZRANGE', k.due, 0, 0, 'WITHSCORES')[2]
   redis.call('HSET', k.heads, kid,
     table.concat({num(n), num(b), num(t), num(h), first, last, near}, ' '))
+end
+
+-- Count one more row in, of which nothing must be looked up.
+local function count_in(k, kid, text, ready, q)
+  local n, b, t, h, first, last, near = 0, 0, 0, 0, ready, ready, q.deadline
+  local packed = redis.call('HGET', k.heads, kid)
+  if packed then
+    local f, l, d
+    n, b, t, h, f, l, d = string.match(packed, '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)')
+    if tonumber(f) < tonumber(first) then first = f end
+    if tonumber(l) > tonumber(last) then last = l end
+    if tonumber(d) < tonumber(near) then near = d end
+  else
+    redis.call('HSET', k.keys, kid, text)
+  end
+  redis.call('HSET', k.heads, kid, table.concat({num(n + 1), num(b + q.bytes),
+    num(t + q.tokens), num(h + q.held), first, last, near}, ' '))
 end
 
 local function row(job, attempt, q)
@@ -36,7 +51,7 @@ end
 local function enqueue(k, kid, text, job, attempt, ready, q)
   redis.call('ZADD', k.queue, ready, row(job, attempt, q))
   redis.call('ZADD', k.due, q.deadline, job .. ' ' .. ready)
-  count(k, kid, text, 1, q.bytes, q.tokens, q.held)
+  count_in(k, kid, text, ready, q)
 end
 
 local function dequeue(k, kid, job, attempt, ready, q)
@@ -44,7 +59,7 @@ local function dequeue(k, kid, job, attempt, ready, q)
     error('job ' .. job .. ' is not where it was queued')
   end
   redis.call('ZREM', k.due, job .. ' ' .. ready)
-  count(k, kid, '', -1, -q.bytes, -q.tokens, -q.held)
+  count_out(k, kid, 1, q.bytes, q.tokens, q.held)
 end
 
 local function pend(key, owner, jobs, bytes)

@@ -93,6 +93,7 @@ def accept_call(new: NewJob, sealed: bytes, *, place: str, gone: str) -> ScriptC
     job = new.job
     shard, key = shard_of(job.id), keys.key_digest(job.key)
     call = call_digest(job.owner, job.fingerprint)
+    accepted, lease = to_micros(job.accepted_at), to_micros(new.waiter_until)
     header = Header(job.version, job.state, job.attempt, key, ready(job), place or NOTHING)
     return scripts.ACCEPT.call(
         [
@@ -114,19 +115,21 @@ def accept_call(new: NewJob, sealed: bytes, *, place: str, gone: str) -> ScriptC
         sealed,
         delivery_text(
             Answered.WAITING,
-            to_micros(new.waiter_until),
+            lease,
             retry_count=new.retry_count,
-            claimed=to_micros(job.accepted_at),
+            claimed=accepted,
             call=call,
             owner=job.owner,
         ),
         key,
         encode_key(job.key),
         header.ready,
-        to_micros(job.accepted_at),
+        accepted,
         *_queue_arguments(job),
         place,
         gone,
+        lease,
+        f"{job.id} {new.retry_count} {accepted}",
     )
 
 

@@ -13,7 +13,6 @@ from proxy.stores.redis.lua import DELIVERY, QUEUE
 
 ACCEPT: Final = Script(
     QUEUE
-    + DELIVERY
     + """
 local k = {record = KEYS[1], body = KEYS[2], idempotency = KEYS[3], queue = KEYS[4],
   due = KEYS[5], heads = KEYS[6], keys = KEYS[7], pending = KEYS[8], deliveries = KEYS[9],
@@ -22,7 +21,7 @@ local job, owner, record, body, delivery = ARGV[1], ARGV[2], ARGV[3], ARGV[4], A
 local kid, text, ready, accepted = ARGV[6], ARGV[7], ARGV[8], ARGV[9]
 local q = {bytes = ARGV[10], tokens = ARGV[11], deadline = ARGV[12], held = ARGV[13],
   affinity = ARGV[14]}
-local place, gone = ARGV[15], ARGV[16]
+local place, gone, lease, delivered = ARGV[15], ARGV[16], ARGV[17], ARGV[18]
 if place ~= '' then
   local known = redis.call('HGET', k.idempotency, place)
   if known and known ~= gone then return known end
@@ -34,7 +33,10 @@ end
 redis.call('SET', k.body, body)
 enqueue(k, kid, text, job, '0', ready, q)
 pend(k.pending, owner, 1, q.bytes)
-deliver(k, owner, job, delivery)
+redis.call('HSET', k.deliveries, job, delivery)
+redis.call('ZADD', k.open, lease, delivered)
+redis.call('ZADD', k.waiting_of, lease, job)
+redis.call('ZADD', k.waiting, 'LT', lease, owner)
 for i = 14, #KEYS do redis.call('ZADD', KEYS[i], accepted, job) end
 return false
 """

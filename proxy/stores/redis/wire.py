@@ -65,8 +65,10 @@ def translate(exc: BaseException) -> StoreError:
             "Redis refused the credentials or their rights",
             hint="the user needs all commands on keys and channels that begin with offramp:",
         )
-    # The first word of a refusal names it; what follows may quote arguments.
-    word = str(exc).partition(" ")[0]
+    # The first word of a refusal names it; what follows may quote arguments. Of those
+    # that the library knows it has cut the word off.
+    known = isinstance(exc, ResponseError) and type(exc) is not ResponseError
+    word = type(exc).__name__ if known else str(exc).partition(" ")[0]
     if isinstance(exc, ResponseError) and (word == "WRONGTYPE" or "user_script" in str(exc)):
         return StoreCorruptError(f"Redis holds something else under our keys ({word})")
     if isinstance(exc, ResponseError):
@@ -182,8 +184,8 @@ class Lane:
         try:
             async with asyncio.timeout(self._timeout_s):
                 connection = await self._connected()
+                self._used_at = asyncio.get_running_loop().time()
                 await self._talk(connection, group)
-            self._used_at = asyncio.get_running_loop().time()
         except (RedisError, OSError, TimeoutError) as exc:
             # Whether it took effect is not known, so nothing is sent again.
             await self._disconnect()
@@ -208,6 +210,9 @@ class Lane:
         self, group: Sequence[Ask], answers: Sequence[list[Answer]], acks: Answer
     ) -> None:
         missing = not isinstance(acks, int) or acks < self._acks
+        if missing:
+            # It may be a master that was replaced and does not know it yet.
+            self.reset()
         for ask, replies in zip(group, answers, strict=True):
             if missing and ask.writes:
                 ask.settle(

@@ -1,0 +1,336 @@
+"""What the fleet's store does beyond the contract: opening, crashes, time to live, secrets."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+
+from proxy.core.batch import BatchState
+from proxy.core.errors import ConfigError, StoreCorruptError
+from proxy.core.ids import BatchId, JobId, shard_for
+from proxy.core.job import CancelRequested, Job, Outcome, Succeeded, advance
+from proxy.ports.batches import ClaimLimits
+from proxy.ports.jobs import JobWrite, Result
+from proxy.stores.redis import RedisStores, keys
+from proxy.stores.vault import Vault
+from tests.contract.test_delivery_store import STEPS, play
+from tests.helpers.factories import (
+    IDS,
+    OWNER,
+    T0,
+    make_batch,
+    make_credential,
+    make_job,
+    make_key,
+    new_job,
+)
+from tests.helpers.fakes import MemoryStores
+from tests.helpers.redis_server import RedisServer, eventually, redis_server
+
+pytestmark = pytest.mark.redis
+
+HOUR = timedelta(hours=1)
+PLENTY = ClaimLimits(max_requests=10_000, max_bytes=10**9)
+KEYS = Vault(keys=[b"k" * 32], hash_key=b"h" * 32)
+CANARY = "canary-prompt"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    with redis_server(tmp_path_factory.mktemp("redis")) as running:
+        yield running
+
+
+@asynccontextmanager
+async def opened(server: RedisServer) -> AsyncIterator[RedisStores]:
+    async with asyncio.TaskGroup() as tasks:
+        stores = await RedisStores.open(server.url, KEYS, tasks)
+        try:
+            yield stores
+        finally:
+            await stores.aclose()
+
+
+@pytest.fixture
+async def stores(server: RedisServer) -> AsyncIterator[RedisStores]:
+    server.admin.flushall()
+    async with opened(server) as one:
+        yield one
+
+
+async def accepted(stores: RedisStores, **changes: Any) -> Job:
+    return (await stores.jobs.accept(new_job(**changes))).job
+
+
+async def accepted_everywhere(stores: RedisStores, count: int) -> list[Job]:
+    """Accept jobs in all shards."""
+    news = [new_job(id=IDS.job(shard=number % 64)) for number in range(count)]
+    return [one.job for one in await asyncio.gather(*map(stores.jobs.accept, news))]
+
+
+async def filling(stores: RedisStores) -> BatchId:
+    batch = make_batch()
+    await stores.batches.add(batch)
+    return batch.id
+
+
+async def claim(stores: RedisStores, batch_id: BatchId) -> int:
+    claimed = await stores.batches.claim(make_key(), batch_id, PLENTY, ready_at=T0)
+    return claimed.count
+
+
+async def items(stores: RedisStores, batch_id: BatchId) -> list[JobId]:
+    return [item.job_id async for page in stores.batches.items(batch_id) for item in page]
+
+
+# Opening
+
+
+async def test_a_server_that_throws_keys_away_is_refused(server):
+    server.admin.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            with pytest.raises(ConfigError, match="allkeys-lru") as refused:
+                await RedisStores.open(server.url, KEYS, tasks)
+    finally:
+        server.admin.config_set("maxmemory-policy", "noeviction")
+
+    assert "noeviction" in (refused.value.hint or "")
+
+
+async def test_a_store_of_a_newer_version_is_refused(stores, server):
+    server.admin.hset(keys.META, "schema", 2)
+
+    async with asyncio.TaskGroup() as tasks:
+        with pytest.raises(StoreCorruptError, match="newer version"):
+            await RedisStores.open(server.url, KEYS, tasks)
+
+
+async def test_a_store_that_another_key_file_made_is_refused(stores, server):
+    other = Vault(keys=[b"k" * 32], hash_key=b"x" * 32)
+
+    async with asyncio.TaskGroup() as tasks:
+        with pytest.raises(StoreCorruptError, match="another key file"):
+            await RedisStores.open(server.url, other, tasks)
+
+
+async def test_it_says_that_a_server_keeps_everything_in_memory_only(stores):
+    assert await stores.durability() == "redis: memory only: everything can be lost; 0 replicas"
+
+
+# Crashes
+
+
+async def test_a_claim_that_is_cut_off_at_any_moment_loses_no_job_and_takes_none_twice(stores):
+    for turns in range(1, 40, 3):
+        jobs = await accepted_everywhere(stores, 96)
+        batch_id = await filling(stores)
+        async with asyncio.TaskGroup() as group:
+            doomed = group.create_task(claim(stores, batch_id))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            doomed.cancel()
+
+        assert await claim(stores, batch_id) == 96
+
+        assert sorted(await items(stores, batch_id)) == sorted(job.id for job in jobs)
+        assert await stores.batches.heads() == []
+
+
+async def test_a_batch_that_is_sealed_stays_as_it_was_while_a_claim_goes_on(stores):
+    for turns in range(1, 20, 2):
+        batch = make_batch()
+        await stores.batches.add(batch)
+        await accepted_everywhere(stores, 64)
+        async with asyncio.TaskGroup() as group:
+            claiming = group.create_task(claim(stores, batch.id))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            sealed = replace(batch, state=BatchState.SEALED, version=1)
+            assert await stores.batches.replace(sealed)
+            at_seal = await items(stores, batch.id)
+        claiming.result()
+
+        assert await items(stores, batch.id) == at_seal
+        assert await claim(stores, await filling(stores)) == 64 - len(at_seal)
+
+
+async def test_what_stands_in_another_jobs_place_is_not_taken_for_it(stores, server):
+    mine, theirs = await accepted(stores), await accepted(stores)
+    for name in (keys.record, keys.payload):
+        server.admin.set(name(mine.id), server.admin.get(name(theirs.id)))
+
+    for read in (stores.jobs.get, stores.jobs.body):
+        with pytest.raises(StoreCorruptError):
+            await read(mine.id)
+
+
+# What is kept, and for how long
+
+
+async def test_nothing_that_is_pending_has_a_time_to_live(stores, server):
+    await stores.credentials.remember(make_credential())
+    await accepted_everywhere(stores, 5)
+    await claim(stores, await filling(stores))
+    home = shard_for(make_job().fingerprint)
+    await accepted(stores, id=IDS.job(shard=home), tags={"team": "etl"})
+
+    # That a shard may hold equal calls is worth nothing without them.
+    lasting = [name for name in server.admin.scan_iter() if b"elsewhere" not in name]
+    assert {server.admin.ttl(name) for name in lasting} == {-1}
+
+
+async def test_a_job_that_ended_vanishes_by_itself_long_after_its_retention(stores, server):
+    job = await accepted(stores)
+    after = advance(job, Succeeded(0, T0, Outcome(200)))
+    await stores.jobs.replace_many([JobWrite(after, Result(status_code=200, body=b"{}"))])
+
+    for name in (keys.record, keys.payload, keys.result):
+        assert 80 * 86_400 < server.admin.ttl(name(job.id)) <= 90 * 86_400
+
+    # As when the time is over: it is gone from lists, and the pruner is not confused.
+    server.admin.delete(keys.record(job.id), keys.payload(job.id), keys.result(job.id))
+    assert await stores.jobs.get_many([job.id]) == []
+    assert await stores.jobs.prune(finalized_before=T0 + HOUR, limit=9) == 1
+    assert await stores.jobs.prune(finalized_before=T0 + HOUR, limit=9) == 0
+
+
+async def test_when_all_is_over_nothing_is_left_that_does_not_vanish_by_itself(stores, server):
+    await stores.credentials.remember(make_credential())
+    await stores.credentials.pause(make_credential().id, at=T0, status=401, body=b"no")
+    await stores.unbatchable.note(make_credential().id, "/v1/x", "m", until=T0)
+    await stores.batches.note_size(make_key(), small=True)
+    jobs = [
+        await accepted(stores, id=IDS.job(shard=n), idempotency_key=f"k{n}", tags={"a": "b"})
+        for n in range(6)
+    ]
+    batch = make_batch()
+    await stores.batches.add(batch)
+    await claim(stores, batch.id)
+    for number, job in enumerate(jobs):
+        await stores.deliveries.finish(job.id, flushed=number % 2 == 0, retry_count=0)
+        event = CancelRequested(T0) if number == 0 else Succeeded(1, T0, Outcome(200))
+        after = advance(await stores.jobs.get(job.id), event)
+        await stores.jobs.replace_many([JobWrite(after, Result(status_code=200, body=b"{}"))])
+    for version, state in enumerate((BatchState.SEALED, BatchState.SETTLED), start=1):
+        assert await stores.batches.replace(
+            replace(batch, state=state, settled_at=T0, version=version)
+        )
+
+    assert await stores.jobs.prune(finalized_before=T0 + HOUR, limit=99) == 6
+    assert await stores.batches.prune(settled_before=T0 + HOUR, limit=9) == 1
+    assert await stores.credentials.forget_unused(limit=9) == 0
+    assert await stores.credentials.forget_unused(limit=9) == 1
+    left = [name for name in server.admin.scan_iter() if server.admin.ttl(name) == -1]
+    assert left == [keys.META.encode()]
+
+
+async def test_neither_prompts_nor_credentials_are_stored_in_clear(stores, server):
+    secret = "sk-canary-secret"
+    await stores.credentials.remember(
+        make_credential(headers=(("authorization", f"Bearer {secret}"),))
+    )
+    await stores.credentials.pause(make_credential().id, at=T0, status=401, body=secret.encode())
+    job = await accepted(stores, body=json.dumps({"prompt": CANARY}).encode())
+    after = advance(job, Succeeded(0, T0, Outcome(200)))
+    result = Result(status_code=200, body=CANARY.encode())
+    await stores.jobs.replace_many([JobWrite(after, result)])
+
+    dump = b"".join(server.admin.dump(name) + name for name in server.admin.scan_iter())
+
+    assert job.id.encode() in dump
+    assert CANARY.encode() not in dump
+    assert b"canary" not in dump
+
+
+async def test_a_user_can_be_confined_to_our_keys(stores, server):
+    await accepted_everywhere(stores, 3)
+    await claim(stores, await filling(stores))
+
+    assert all(name.startswith(b"offramp:{") for name in server.admin.scan_iter())
+
+
+# Repeats
+
+
+async def test_equal_calls_are_claimed_oldest_first_wherever_their_jobs_are(
+    stores: RedisStores,
+):
+    print_ = make_job().fingerprint
+    home = shard_for(print_)
+    shards = [home, (home + 1) % 64, home, (home + 40) % 64]
+    ids = []
+    for age, shard in enumerate(shards):
+        at = T0 + timedelta(seconds=age)
+        job = await accepted(stores, id=IDS.job(at, shard=shard), accepted_at=at)
+        await stores.deliveries.finish(job.id, flushed=False, retry_count=0)
+        ids.append(job.id)
+
+    async def claimed() -> JobId | None:
+        return await stores.deliveries.claim(OWNER, print_, retry_count=0, now=T0 + HOUR / 99)
+
+    assert [await claimed() for _ in range(5)] == [*ids, None]
+
+
+async def test_equal_calls_in_their_own_shard_are_claimed_each_once(stores, server):
+    home = shard_for(make_job().fingerprint)
+    jobs = [await accepted(stores, id=IDS.job(shard=home)) for _ in range(10)]
+    assert not list(server.admin.scan_iter("*elsewhere*"))
+
+    claims = await asyncio.gather(
+        *(
+            stores.deliveries.claim(OWNER, jobs[0].fingerprint, retry_count=0, now=T0 + HOUR)
+            for _ in range(15)
+        )
+    )
+
+    assert sorted(filter(None, claims)) == sorted(job.id for job in jobs)
+
+
+@settings(max_examples=40)
+@given(STEPS)
+def test_the_scripts_rank_like_the_rule_in_the_core(server, steps):
+    async def both() -> None:
+        server.admin.flushall()
+        async with opened(server) as stores:
+            assert await play(stores, steps) == await play(MemoryStores(), steps)
+
+    asyncio.run(both())
+
+
+# Other instances
+
+
+async def test_what_one_instance_publishes_every_instance_hears(server):
+    async with opened(server) as one, opened(server) as two:
+        heard: dict[str, set[JobId]] = {"one": set(), "two": set()}
+        one.wakeups.subscribe(heard["one"].update)
+        two.wakeups.subscribe(heard["two"].update)
+        ids = [IDS.job() for _ in range(1_200)]
+
+        async def everybody_knows() -> bool:
+            await one.wakeups.publish(ids)
+            return heard["one"] == heard["two"] == set(ids)
+
+        await eventually(everybody_knows)
+
+
+async def test_a_subscription_survives_a_broken_connection(server):
+    async with opened(server) as stores:
+        heard: set[JobId] = set()
+        stores.wakeups.subscribe(heard.update)
+
+        async def is_heard() -> bool:
+            await stores.wakeups.publish([IDS.job()])
+            return bool(heard)
+
+        await eventually(is_heard)
+        server.admin.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+        heard.clear()
+        await eventually(is_heard)

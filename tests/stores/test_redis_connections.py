@@ -1,0 +1,321 @@
+"""What becomes of calls when callers, connections, servers or slots go away."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis import Redis
+from redis.exceptions import ResponseError
+
+from proxy.core.errors import StoreError, StoreUnavailableError
+from proxy.core.ids import shard_of
+from proxy.core.job import Job
+from proxy.stores.redis import RedisStores, keys
+from proxy.stores.redis.commands import slot_of
+from proxy.stores.vault import Vault
+from tests.helpers.factories import BODY, IDS, new_job
+from tests.helpers.redis_server import (
+    RedisClusterServers,
+    RedisServer,
+    eventually,
+    free_port,
+    redis_cluster,
+    redis_sentinel,
+    redis_server,
+)
+
+pytestmark = pytest.mark.redis
+
+KEYS = Vault(keys=[b"k" * 32], hash_key=b"h" * 32)
+
+
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator[RedisStores]:
+    async with asyncio.TaskGroup() as tasks:
+        stores = await RedisStores.open(url, KEYS, tasks)
+        try:
+            yield stores
+        finally:
+            await stores.aclose()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    with redis_server(tmp_path_factory.mktemp("redis")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisClusterServers]:
+    with redis_cluster(tmp_path_factory.mktemp("cluster")) as running:
+        yield running
+
+
+@pytest.fixture
+async def stores(server: RedisServer) -> AsyncIterator[RedisStores]:
+    server.admin.flushall()
+    async with opened(server.url) as one:
+        yield one
+
+
+async def accepted(stores: RedisStores, **changes: Any) -> Job:
+    return (await stores.jobs.accept(new_job(**changes))).job
+
+
+async def works_again(stores: RedisStores) -> bool:
+    """Try a call; whether it may fail for a while is for the test to say."""
+    try:
+        await accepted(stores)
+    except StoreUnavailableError:
+        return False
+    return True
+
+
+async def test_nobody_reads_the_reply_of_a_caller_who_was_cancelled(stores, server):
+    """Callers are cancelled after each number of turns of the loop: before their
+    commands are sent, while the replies are out, and while they are read. Each time
+    others follow on the same connection and must get what they asked for."""
+    jobs = [await accepted(stores, body=b"body of %d" % n, tokens=n) for n in range(8)]
+
+    async def read(job: Job) -> None:
+        assert await stores.jobs.get(job.id) == job
+        assert await stores.jobs.body(job.id) == b"body of %d" % job.tokens
+        assert (await stores.batches.heads())[0].count == len(jobs)
+
+    for turns in range(40):
+        if turns % 4 == 0:
+            # Replies are late: the commands are sent, and nothing has come back yet.
+            server.admin.execute_command("CLIENT", "PAUSE", 20, "ALL")
+        async with asyncio.TaskGroup() as group:
+            doomed = [group.create_task(read(job)) for job in jobs]
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            for task in doomed:
+                task.cancel()
+            for job in reversed(jobs):
+                group.create_task(read(job))
+
+
+async def test_commands_of_callers_who_wait_together_go_out_together(stores, server):
+    jobs = [await accepted(stores) for _ in range(50)]
+    before = server.admin.info("stats")["total_reads_processed"]
+
+    await asyncio.gather(*(stores.jobs.get(job.id) for job in jobs))
+
+    assert server.admin.info("stats")["total_reads_processed"] - before < 10
+
+
+async def test_a_broken_connection_fails_its_calls_and_the_next_ones_work(stores, server):
+    job = await accepted(stores)
+
+    for _ in range(5):
+        server.admin.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        with suppress(StoreUnavailableError):
+            await stores.jobs.get(job.id)
+
+        assert await stores.jobs.get(job.id) == job
+
+
+async def test_a_server_that_forgot_the_scripts_is_told_them_again(stores, server):
+    await accepted(stores)
+    server.admin.script_flush()
+
+    jobs = await asyncio.gather(*(accepted(stores) for _ in range(20)))
+
+    assert await stores.jobs.get_many([job.id for job in jobs]) == jobs
+
+
+async def test_a_full_memory_refuses_what_is_new_and_says_what_to_do(stores, server):
+    job = await accepted(stores)
+    server.admin.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(StoreUnavailableError, match="out of memory") as refused:
+            await accepted(stores)
+        assert await stores.jobs.get(job.id) == job
+    finally:
+        server.admin.config_set("maxmemory", 0)
+
+    assert "raise maxmemory" in (refused.value.hint or "")
+    assert await works_again(stores)
+
+
+async def test_a_server_that_does_not_answer_costs_a_bounded_time(server):
+    server.admin.flushall()
+    async with opened(f"{server.url}?timeout=0.2") as stores:
+        job = await accepted(stores)
+        server.admin.execute_command("CLIENT", "PAUSE", 1_000, "ALL")
+
+        with pytest.raises(StoreUnavailableError, match="does not answer"):
+            await stores.jobs.get(job.id)
+        server.admin.execute_command("CLIENT", "UNPAUSE")
+
+        await eventually(lambda: _is_back(stores, job))
+
+
+async def _is_back(stores: RedisStores, job: Job) -> bool:
+    try:
+        return await stores.jobs.get(job.id) == job
+    except StoreUnavailableError:
+        return False
+
+
+async def test_what_was_accepted_outlives_a_kill_of_a_server_that_syncs(tmp_path: Path):
+    port, options = free_port(), ("--appendonly", "yes", "--appendfsync", "always")
+    with redis_server(tmp_path, *options, port=port) as first:
+        async with opened(first.url) as stores:
+            jobs = await asyncio.gather(*(accepted(stores) for _ in range(50)))
+            assert "fsync always" in await stores.durability()
+            first.process.kill()
+            first.process.wait()
+            with pytest.raises(StoreUnavailableError):
+                await accepted(stores)
+
+            with redis_server(tmp_path, *options, port=port):
+                await eventually(lambda: works_again(stores))
+                assert await stores.jobs.get_many([job.id for job in jobs]) == jobs
+
+
+async def test_a_write_counts_only_when_enough_replicas_have_it(tmp_path: Path):
+    (tmp_path / "master").mkdir()
+    (tmp_path / "replica").mkdir()
+    with redis_server(tmp_path / "master", "--repl-diskless-sync-delay", "0") as master:
+        async with opened(master.url) as stores:
+            alone = await accepted(stores)
+        async with asyncio.TaskGroup() as tasks:
+            with pytest.raises(StoreUnavailableError, match="fewer than 1 replicas"):
+                await RedisStores.open(f"{master.url}?acks=1&acks_timeout=0.05", KEYS, tasks)
+
+        of = ("--replicaof", f"127.0.0.1 {master.port}")
+        with redis_server(tmp_path / "replica", *of) as replica:
+            await eventually(lambda: _is_linked(replica))
+            async with opened(f"{master.url}?acks=1&acks_timeout=5") as stores:
+                job = await accepted(stores)
+                assert "each write waits for 1 replicas" in await stores.durability()
+                assert replica.admin.exists(keys.record(job.id), keys.record(alone.id)) == 2
+
+
+async def _is_linked(replica: RedisServer) -> bool:
+    return bool(replica.admin.info("replication")["master_link_status"] == "up")
+
+
+async def test_a_wrong_password_is_refused_without_being_shown(server):
+    server.admin.execute_command("ACL", "SETUSER", "ann", "on", ">secret", "~offramp:*", "+@all")
+    url = server.url.replace("//", "//ann:{}@")
+
+    async with opened(url.format("secret")) as stores:
+        assert await works_again(stores)
+    async with asyncio.TaskGroup() as tasks:
+        with pytest.raises(StoreUnavailableError, match="refused the credentials") as refused:
+            await RedisStores.open(url.format("canary"), KEYS, tasks)
+
+    assert "canary" not in f"{refused.value} {refused.value.hint}"
+
+
+async def test_calls_of_a_closed_store_are_refused(server):
+    async with opened(server.url) as stores:
+        pass
+
+    with pytest.raises(StoreError, match="closed"):
+        await accepted(stores)
+
+
+async def test_a_slot_that_moved_to_another_node_is_found_there(cluster):
+    cluster.flush()
+    async with opened(cluster.url) as stores:
+        before = await accepted(stores)
+        move = _Move(cluster, slot_of(keys.record(before.id)))
+
+        # While it moves, one key can be asked for where it is by now; a script that
+        # needs several has to wait.
+        move.begin()
+        assert await stores.jobs.body(before.id) == BODY
+        async with asyncio.TaskGroup() as group:
+            waiting = group.create_task(accepted(stores, id=IDS.job(shard=shard_of(before.id))))
+            assert await stores.jobs.body(before.id) == BODY
+            move.end()
+        during = waiting.result()
+
+        after = await accepted(stores, id=IDS.job(shard=shard_of(before.id)))
+        found = await stores.jobs.get_many([job.id for job in (before, during, after)])
+        assert found == [before, during, after]
+
+
+class _Move:
+    """One slot on its way from its node to another (Redis Cluster specification)."""
+
+    def __init__(self, cluster: RedisClusterServers, slot: int) -> None:
+        self.slot = slot
+        self.source = next(one for one in cluster.servers if self._has(one.admin))
+        self.target = next(one for one in cluster.servers if one is not self.source)
+        self.everyone = cluster.servers
+
+    def _has(self, node: Redis) -> bool:
+        for line in node.execute_command("CLUSTER", "NODES").decode().splitlines():
+            fields = line.split()
+            if "myself" in fields[2]:
+                ranges = [one.split("-") for one in fields[8:] if not one.startswith("[")]
+                return any(int(one[0]) <= self.slot <= int(one[-1]) for one in ranges)
+        return False
+
+    def begin(self) -> None:
+        source, target = self.source.admin, self.target.admin
+        names = [one.execute_command("CLUSTER", "MYID").decode() for one in (source, target)]
+        target.execute_command("CLUSTER", "SETSLOT", self.slot, "IMPORTING", names[0])
+        source.execute_command("CLUSTER", "SETSLOT", self.slot, "MIGRATING", names[1])
+        while found := source.execute_command("CLUSTER", "GETKEYSINSLOT", self.slot, 100):
+            source.execute_command(
+                *("MIGRATE", "127.0.0.1", self.target.port, "", 0, 5_000, "KEYS", *found)
+            )
+
+    def end(self) -> None:
+        name = self.target.admin.execute_command("CLUSTER", "MYID").decode()
+        for one in (self.target, self.source, *self.everyone):
+            one.admin.execute_command("CLUSTER", "SETSLOT", self.slot, "NODE", name)
+
+
+async def test_the_master_is_the_one_that_the_sentinels_name(tmp_path: Path):
+    for name in ("master", "replica", "other", "sentinel"):
+        (tmp_path / name).mkdir()
+    secret = secrets.token_hex(8)
+    auth = ("--requirepass", secret, "--masterauth", secret)
+    quick = ("--repl-diskless-sync-delay", "0")
+    with redis_server(tmp_path / "master", *auth, *quick, password=secret) as master:
+        of = ("--replicaof", f"127.0.0.1 {master.port}")
+        with (
+            redis_server(tmp_path / "replica", *auth, *of, password=secret) as replica,
+            redis_server(tmp_path / "other", *auth, *of, password=secret) as other,
+            redis_sentinel(tmp_path / "sentinel", master, secret) as sentinel,
+        ):
+            await eventually(lambda: _is_linked(replica))
+            await eventually(lambda: _is_linked(other))
+            nobody = free_port()
+            places = f"127.0.0.1:{nobody},127.0.0.1:{sentinel.port}"
+            # Without acks the old master takes writes that nobody will ever see again.
+            url = f"redis+sentinel://:{secret}@{places}/main/0?acks=1&acks_timeout=0.2"
+            async with opened(url) as stores:
+                job = await accepted(stores)
+                assert master.admin.exists(keys.record(job.id))
+                await eventually(lambda: _failover(sentinel))
+                await eventually(lambda: _is_one_of_them_master(replica, other))
+                await eventually(lambda: works_again(stores))
+
+                late = await accepted(stores)
+                new = replica if await _is_one_of_them_master(replica) else other
+                assert new.admin.exists(keys.record(job.id), keys.record(late.id)) == 2
+
+
+async def _failover(sentinel: RedisServer) -> bool:
+    try:
+        sentinel.admin.execute_command("SENTINEL", "FAILOVER", "main")
+    except ResponseError:
+        # It has not heard of the replica yet.
+        return False
+    return True
+
+
+async def _is_one_of_them_master(*servers: RedisServer) -> bool:
+    return any(one.admin.info("replication")["role"] == "master" for one in servers)
