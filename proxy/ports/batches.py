@@ -101,10 +101,11 @@ class BatchStore(Protocol):
         ...
 
     def items(self, batch_id: BatchId) -> AsyncIterator[Sequence[Item]]:
-        """Stream the items whose payload is still there, in the order of submission.
+        """Stream the items that are to be bought, in the order of submission.
 
         That order puts jobs of the same `affinity` next to each other. A job that
-        was cancelled after the claim is left out.
+        ended after the claim is left out: it was cancelled, or an earlier attempt
+        answered it after all.
         """
         ...
 

@@ -84,6 +84,24 @@ async def test_a_job_that_was_cancelled_after_the_claim_is_left_out(stores):
         assert set(await ids(stream(batch_id))) == {jobs[0].id, jobs[2].id}
 
 
+async def test_a_job_that_an_earlier_attempt_answered_after_the_claim_is_left_out(stores):
+    late, still = await accepted(stores), await accepted(stores)
+    lost = await filling(stores)
+    await claim(stores, lost)
+    for job in (late, still):
+        released = advance(await stores.jobs.get(job.id), Released(1, "lost"))
+        await stores.jobs.replace_many([JobWrite(released)])
+    batch_id = await filling(stores)
+    await claim(stores, batch_id)
+
+    answered = advance(await stores.jobs.get(late.id), Succeeded(1, T0, Outcome(200)))
+    assert await stores.jobs.replace_many([JobWrite(answered)]) == frozenset()
+
+    for stream in (stores.batches.items, stores.batches.lines):
+        assert await ids(stream(batch_id)) == [still.id]
+        assert await ids(stream(lost)) == []
+
+
 async def test_an_unknown_batch_has_no_items(stores):
     for stream in (stores.batches.items, stores.batches.lines, stores.batches.open_items):
         assert await listed(stream(IDS.batch())) == []

@@ -392,12 +392,12 @@ class MemoryBatchStore:
         self._memory.small[key] = self._memory.small.get(key, 0) + 1 if small else 0
 
     async def items(self, batch_id: BatchId) -> AsyncIterator[Sequence[Item]]:
-        for chunk in _chunks(self._submitted(batch_id), LINES_CHUNK):
+        for chunk in _chunks(self._still_open(batch_id), LINES_CHUNK):
             yield chunk
 
     async def lines(self, batch_id: BatchId) -> AsyncIterator[Sequence[Line]]:
         chunk: list[Line] = []
-        for item in self._submitted(batch_id):
+        for item in self._still_open(batch_id):
             chunk.append(Line(item.job_id, item.attempt, self._memory.bodies[item.job_id]))
             size = sum(len(line.body) for line in chunk)
             if len(chunk) == LINES_CHUNK or size >= LINES_CHUNK_BYTES:
@@ -406,10 +406,12 @@ class MemoryBatchStore:
         if chunk:
             yield chunk
 
-    def _submitted(self, batch_id: BatchId) -> list[Item]:
+    def _still_open(self, batch_id: BatchId) -> list[Item]:
         claims = self._memory.items.get(batch_id, ())
         ordered = sorted(claims, key=lambda claim: (claim.affinity, claim.item.seq))
-        return [claim.item for claim in ordered if claim.item.job_id in self._memory.bodies]
+        owed = {job.id for job in self._memory.jobs() if job.batch_id == batch_id}
+        batched = {job.id for job in self._memory.jobs() if job.state is JobState.BATCHED}
+        return [claim.item for claim in ordered if claim.item.job_id in owed & batched]
 
     async def issued(
         self, batch_id: BatchId, custom_ids: Sequence[tuple[JobId, int]]
@@ -418,11 +420,7 @@ class MemoryBatchStore:
         return frozenset(custom_ids) & {(one.item.job_id, one.item.attempt) for one in claims}
 
     async def open_items(self, batch_id: BatchId) -> AsyncIterator[Sequence[Item]]:
-        here = {job.id for job in self._memory.jobs() if job.batch_id == batch_id}
-        batched = {job.id for job in self._memory.jobs() if job.state is JobState.BATCHED}
-        claims = self._memory.items.get(batch_id, ())
-        still = [claim.item for claim in claims if claim.item.job_id in here & batched]
-        for chunk in _chunks(still, LINES_CHUNK):
+        for chunk in _chunks(self._still_open(batch_id), LINES_CHUNK):
             yield chunk
 
     async def drop_items(self, batch_id: BatchId) -> None:

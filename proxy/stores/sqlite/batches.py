@@ -36,15 +36,9 @@ _ITEMS: Final = """
     JOIN jobs ON jobs.num = items.job
     WHERE items.batch = (SELECT num FROM batches WHERE id = ?)
     AND (items.affinity, items.job) > (?, ?)
-    AND {condition}
+    AND jobs.state = 'queued' AND items.attempt = jobs.attempt + 1
     ORDER BY items.affinity, items.job LIMIT ?
 """
-
-_SUBMITTED: Final = _ITEMS.format(
-    condition="EXISTS (SELECT 1 FROM payloads WHERE payloads.job = items.job)"
-)
-
-_OPEN: Final = _ITEMS.format(condition="jobs.state = 'queued' AND items.attempt = jobs.attempt + 1")
 
 _LINES: Final = """
     SELECT items.affinity, items.job, jobs.id, items.attempt, payloads.body FROM items
@@ -52,6 +46,7 @@ _LINES: Final = """
     JOIN jobs ON jobs.num = items.job
     WHERE items.batch = (SELECT num FROM batches WHERE id = ?)
     AND (items.affinity, items.job) > (?, ?)
+    AND jobs.state = 'queued' AND items.attempt = jobs.attempt + 1
     ORDER BY items.affinity, items.job LIMIT ?
 """
 
@@ -108,7 +103,7 @@ class SqliteBatchStore:
         await self._database.write(partial(note_size, key=key, small=small))
 
     def items(self, batch_id: BatchId) -> AsyncIterator[Sequence[Item]]:
-        return self._stream(batch_id, partial(_items, query=_SUBMITTED))
+        return self.open_items(batch_id)
 
     def lines(self, batch_id: BatchId) -> AsyncIterator[Sequence[Line]]:
         return self._stream(batch_id, partial(_lines, vault=self._vault))
@@ -124,7 +119,7 @@ class SqliteBatchStore:
         return issued
 
     def open_items(self, batch_id: BatchId) -> AsyncIterator[Sequence[Item]]:
-        return self._stream(batch_id, partial(_items, query=_OPEN))
+        return self._stream(batch_id, _items)
 
     async def drop_items(self, batch_id: BatchId) -> None:
         # In short steps, each whole: after a crash the rest is dropped by a repeat.
@@ -192,10 +187,8 @@ def _replace(connection: sqlite3.Connection, after: Batch, record: str) -> bool:
     return written.rowcount == 1
 
 
-def _items(
-    connection: sqlite3.Connection, query: str, batch_id: BatchId, position: Position
-) -> Page[Item]:
-    rows = connection.execute(query, (batch_id, *position, STREAM_CHUNK)).fetchall()
+def _items(connection: sqlite3.Connection, batch_id: BatchId, position: Position) -> Page[Item]:
+    rows = connection.execute(_ITEMS, (batch_id, *position, STREAM_CHUNK)).fetchall()
     items = [
         Item(number, JobId(job_id), attempt, size) for _, number, job_id, attempt, size in rows
     ]
