@@ -70,7 +70,8 @@ def fingerprint(
     for name, value in sorted(headers):
         parts += (name, value)
     for part in parts:
-        encoded = part.encode("utf-8", "surrogateescape")
+        # Half a surrogate pair stands for a byte that is no UTF-8, or is a caller's own.
+        encoded = part.encode("utf-8", "surrogatepass")
         # Length first: no two lists of parts may read the same when joined.
         digest.update(len(encoded).to_bytes(8) + encoded)
     digest.update(body)
