@@ -57,6 +57,9 @@ class _Reading:
     has_paused: bool = False
     """Whether a line of it has paused the credential: one is enough."""
 
+    late: set[JobId] = field(default_factory=set)
+    """Jobs whose useless answer is counted: a line that comes twice was bought once."""
+
     sums: Ingested = field(default_factory=Ingested)
 
 
@@ -137,7 +140,8 @@ class Ingestor:
             return JobWrite(after, result if after.outcome is not None else None)
         read_before = job.answered_by == entry.attempt and not reading.is_twin
         bought = 200 <= entry.line.status_code < 300
-        if job.state.is_terminal and bought and not read_before:
+        if job.state.is_terminal and bought and not read_before and job.id not in reading.late:
+            reading.late.add(job.id)
             # Bought, and of no use: the job ended in another way meanwhile.
             self._on.tally.count("late_result", state=job.state.value)
             log.warning("job.answered_late", job_id=job.id, attempt=entry.attempt)

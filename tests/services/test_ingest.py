@@ -281,6 +281,16 @@ async def test_an_answer_to_a_cancelled_job_was_bought_for_nothing_and_is_counte
     assert await fleet.stores.jobs.result(job_id) is None
 
 
+async def test_a_useless_answer_that_comes_twice_was_bought_once() -> None:
+    fleet = Fleet()
+    (job_id,) = await fleet.submit(1)
+    await fleet.cancel(job_id)
+
+    await ingest(fleet, line(job_id), line(job_id))
+
+    assert fleet.tally.counts["late_result"] == 1
+
+
 async def test_an_error_for_a_cancelled_job_was_not_bought() -> None:
     fleet = Fleet()
     (job_id,) = await fleet.submit(1)
