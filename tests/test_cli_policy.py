@@ -9,6 +9,7 @@ import jsonschema
 import pytest
 
 from proxy.cli import main
+from tests.policies.test_readme import BLOCKS
 
 RULES = """
 rules:
@@ -285,3 +286,13 @@ def test_a_check_tells_machines_where_the_rules_are_wrong(capsys, tmp_path):
     (complaint,) = json.loads(capsys.readouterr().out)["complaints"]
     assert complaint["place"] == f"{tmp_path}/policies.yaml:2:21"
     assert complaint["key"] == "policies"
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_the_examples_of_the_readme_hold_with_the_real_tables(capsys, tmp_path, block):
+    file = tmp_path / "policies.yaml"
+    file.write_text(block)
+
+    code, out, _ = run(capsys, "test", file)
+
+    assert (code, out.split(",")[1]) == (0, " 0 failed\n")
