@@ -81,6 +81,9 @@ class Batch:
     create_started_at: datetime | None = None
     """When the create now in doubt was begun; nothing while none was sent."""
 
+    create_count: int = 0
+    """How many requests that create carried: with no name, a batch is known by it."""
+
     ambiguous_since: datetime | None = None
     """When a create got no answer for the first time: a twin may turn up later."""
 
@@ -88,6 +91,10 @@ class Batch:
     """How often the provider's lists were searched in vain since then."""
 
     provider_batch_id: str | None = None
+    is_provisional: bool = False
+    """Adopted by time and size alone. It is read, but neither cancelled nor deleted,
+    until one of our names was found in it."""
+
     twins: tuple[str, ...] = ()
     """Provider batches with our ID beside the one above: cancelled, but read."""
 
@@ -149,9 +156,10 @@ class Uploaded:
 
 @dataclass(frozen=True, slots=True)
 class CreateStarted:
-    """The paid call is about to be sent."""
+    """The paid call is about to be sent, with `count` requests."""
 
     at: datetime
+    count: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +187,21 @@ class Created:
     at: datetime
     window_ends_at: datetime | None
     next_at: datetime
+    provisional: bool = False
+    """Whether it may as well be somebody else's: it carries no name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """One of our names was read from the adopted batch: it is ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Disowned:
+    """The adopted batch is somebody else's, or did not tell in time whose it is."""
+
+    at: datetime
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,6 +310,8 @@ BatchEvent = (
     | CreateUnclear
     | PutBack
     | Created
+    | Confirmed
+    | Disowned
     | Rejected
     | Dissolved
     | Polled
@@ -339,6 +364,8 @@ TRANSITIONS: Final[dict[BatchState, dict[type[BatchEvent], BatchState | Stale]]]
         TwinFound: _S.IN_PROGRESS,
         BatchEnded: _S.ENDED,
         Created: STALE,
+        Confirmed: _S.IN_PROGRESS,
+        Disowned: _S.ENDED,
     },
     _S.CANCELLING: {
         Polled: _S.CANCELLING,
@@ -349,6 +376,8 @@ TRANSITIONS: Final[dict[BatchState, dict[type[BatchEvent], BatchState | Stale]]]
         TwinFound: _S.CANCELLING,
         BatchEnded: _S.ENDED,
         Created: STALE,
+        Confirmed: _S.CANCELLING,
+        Disowned: _S.ENDED,
     },
     _S.LOST: {
         Delayed: _S.LOST,
@@ -360,8 +389,12 @@ TRANSITIONS: Final[dict[BatchState, dict[type[BatchEvent], BatchState | Stale]]]
         BatchEnded: _S.ENDED,
         # Adopted, then lost, while the sender stood still with the answer in hand.
         Created: STALE,
+        Confirmed: _S.LOST,
+        Disowned: _S.ENDED,
     },
     _S.ENDED: {
+        Confirmed: _S.ENDED,
+        Disowned: _S.ENDED,
         TwinFound: _S.ENDED,
         TwinRead: _S.ENDED,
         Delayed: _S.ENDED,
@@ -370,6 +403,8 @@ TRANSITIONS: Final[dict[BatchState, dict[type[BatchEvent], BatchState | Stale]]]
         **_LATE_NEWS,
     },
     _S.SETTLED: {
+        Confirmed: STALE,
+        Disowned: STALE,
         BatchSettled: STALE,
         Delayed: STALE,
         Harvested: STALE,
@@ -407,7 +442,9 @@ def _apply(moved: Batch, event: BatchEvent) -> Batch:
             return replace(moved, twins=(*moved.twins, provider_batch_id))
         case TwinRead(provider_batch_id):
             return replace(moved, twins_read=(*moved.twins_read, provider_batch_id))
-        case Rejected() | Dissolved() | BatchEnded():
+        case Confirmed():
+            return replace(moved, is_provisional=False)
+        case Rejected() | Dissolved() | BatchEnded() | Disowned():
             return _apply_end(moved, event)
         case Polled() | CancelStarted() | Missing() | Vanished() | Delayed():
             return _apply_poll(moved, event)
@@ -428,8 +465,8 @@ def _apply_submission(
             return replace(moved, holder=holder, submissions=moved.submissions + 1, next_at=None)
         case Uploaded(input_file_id):
             return replace(moved, input_file_id=input_file_id)
-        case CreateStarted(at):
-            return replace(moved, create_started_at=at)
+        case CreateStarted(at, count):
+            return replace(moved, create_started_at=at, create_count=count)
         case CreateUnclear(at, next_at, searched):
             return replace(
                 moved,
@@ -444,6 +481,7 @@ def _apply_submission(
             return replace(
                 moved,
                 provider_batch_id=event.provider_batch_id,
+                is_provisional=event.provisional,
                 submitted_at=event.at,
                 window_ends_at=event.window_ends_at,
                 next_at=event.next_at,
@@ -452,7 +490,7 @@ def _apply_submission(
             )
 
 
-def _apply_end(moved: Batch, event: Rejected | Dissolved | BatchEnded) -> Batch:
+def _apply_end(moved: Batch, event: Rejected | Dissolved | BatchEnded | Disowned) -> Batch:
     moved = replace(moved, ended_at=event.at, holder=None, next_at=None, refused_since=None)
     match event:
         case Rejected(_, code, message):
@@ -465,6 +503,15 @@ def _apply_end(moved: Batch, event: Rejected | Dissolved | BatchEnded) -> Batch:
             )
         case Dissolved(_, reason):
             return replace(moved, end_reason=reason)
+        case Disowned(_, reason):
+            # Forgotten, so that nothing of it is ever cancelled or deleted.
+            return replace(
+                moved,
+                end_reason=reason,
+                provider_batch_id=None,
+                is_provisional=False,
+                output_file_ids=(),
+            )
         case _:
             return replace(
                 moved,

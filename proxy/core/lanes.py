@@ -125,6 +125,17 @@ def cancel_at(nearest_deadline: datetime, remaining: int, times: LaneTimes) -> d
     return nearest_deadline - times.cancel - calls - times.call - times.margin
 
 
+def disown_at(
+    adopted_at: datetime, nearest_deadline: datetime, remaining: int, times: LaneTimes
+) -> datetime:
+    """Return until when a batch that may be somebody else's is waited for.
+
+    Half of the slack is kept for another lane, and always enough for direct calls.
+    """
+    half = adopted_at + (nearest_deadline - adopted_at) / 2
+    return min(half, cancel_at(nearest_deadline, remaining, times))
+
+
 _UNITS: Final[Mapping[str, int]] = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 
 

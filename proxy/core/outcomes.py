@@ -131,6 +131,12 @@ TOO_MANY_TOKENS: Final = "token_limit_exceeded"
 TOO_LATE: Final = "too late for a batch"
 """Why a batch is dissolved whose remainder could not be called directly in time."""
 
+ANOTHERS: Final = "another's batch"
+"""Why a batch is disowned whose results carry no name of ours: it bought us nothing."""
+
+UNCONFIRMED: Final = "unconfirmed"
+"""Why a batch is disowned that did not tell in time whose it is: it may be ours."""
+
 _BY_TIME: Final = LaneChoice(Lane.INTERACTIVE, "the deadline is too near for a batch so large")
 _BY_LINE: Final = LaneChoice(Lane.INTERACTIVE, "its line failed the validation of a batch")
 _BY_MODEL: Final = LaneChoice(Lane.INTERACTIVE, "the provider does not batch this model")
@@ -163,7 +169,7 @@ def after_batch(
         attempt,
         reason,
         onto=next_lane(job, facts, now=now, failed=fault),
-        possible_double=silent,
+        possible_double=silent or batch.end_reason == UNCONFIRMED,
         uncharged=not fault,
     )
 

@@ -14,13 +14,15 @@ from proxy.core.batch import (
     BatchState,
     CancelStarted,
     Delayed,
+    Disowned,
     Missing,
     Polled,
     Vanished,
 )
 from proxy.core.errors import CredentialRefusedError, ProviderError, ProviderRejectedError
 from proxy.core.ids import BatchId
-from proxy.core.lanes import LaneTimes, cancel_at
+from proxy.core.lanes import LaneTimes, cancel_at, disown_at
+from proxy.core.outcomes import UNCONFIRMED
 from proxy.core.plan import PollPace, next_poll
 from proxy.ports.jobs import Credential
 from proxy.ports.provider import Provider, ProviderBatch, ProviderBatchState
@@ -82,6 +84,19 @@ class Collector:
             and now >= cancel_at(batch.nearest_deadline, batch.count, self._times)
         )
 
+    def _must_disown(self, batch: Batch, now: datetime) -> bool:
+        """Return whether a batch that may be somebody else's was waited for long enough."""
+        end = self._last_moment(batch)
+        return batch.is_provisional and end is not None and now >= end
+
+    def _last_moment(self, batch: Batch) -> datetime | None:
+        """Return when a batch that has not ended is cancelled or, if it may not be, disowned."""
+        if batch.nearest_deadline is None:
+            return None
+        if batch.is_provisional and batch.submitted_at is not None:
+            return disown_at(batch.submitted_at, batch.nearest_deadline, batch.count, self._times)
+        return cancel_at(batch.nearest_deadline, batch.count, self._times)
+
     async def _one(self, batch_id: BatchId) -> bool:
         async with self._on.leases.held(f"batch:{batch_id}") as lease:
             batch = await self._on.batches.get(batch_id)
@@ -132,6 +147,8 @@ class Collector:
         if news.state is ProviderBatchState.ENDED:
             log.info("batch.ended", batch_id=batch.id, status=news.status)
             return await self._write(batch, ended(news, at=self._now()))
+        if self._must_disown(batch, self._now()):
+            return await self._disown(batch)
         if news.state is ProviderBatchState.RUNNING and await self._is_unwanted(batch):
             return await self._cancel(batch, provider)
         cancelling = news.state is ProviderBatchState.CANCELLING
@@ -139,7 +156,7 @@ class Collector:
 
     async def _is_unwanted(self, batch: Batch) -> bool:
         """Return whether the batch must stop: late, or nobody wants its rest."""
-        if batch.state is not BatchState.IN_PROGRESS:
+        if batch.state is not BatchState.IN_PROGRESS or batch.is_provisional:
             return False
         if self._must_cancel(batch, self._now()):
             return True
@@ -161,6 +178,12 @@ class Collector:
             return await self._write(batch, ended(news, at=self._now()))
         return await self._write(batch, CancelStarted(self._now() + self._pace.first))
 
+    async def _disown(self, batch: Batch) -> Batch:
+        """Give the jobs back: whose batch it is shows only when it has ended."""
+        log.warning("batch.disowned", batch_id=batch.id, provider_batch_id=batch.provider_batch_id)
+        self._on.tally.count("create_unnamed", upstream=batch.key.upstream, outcome=UNCONFIRMED)
+        return await self._write(batch, Disowned(self._now(), UNCONFIRMED))
+
     async def _missing(self, batch: Batch) -> Batch:
         now = self._now()
         if batch.state is BatchState.LOST:
@@ -174,6 +197,8 @@ class Collector:
         if now - since < LOST_AFTER:
             next_at = self._in_time(batch, now + self._pace.interval)
             return await self._write(batch, Missing(now, next_at))
+        if batch.is_provisional:
+            return await self._disown(batch)
         log.error("batch.lost", batch_id=batch.id, provider_batch_id=batch.provider_batch_id)
         self._on.tally.count("batch_lost", upstream=batch.key.upstream)
         return await self._write(batch, Vanished(self._in_time(batch, now + self._pace.slowest)))
@@ -184,10 +209,8 @@ class Collector:
 
     def _in_time(self, batch: Batch, due: datetime) -> datetime:
         """Return `due`, or the time to cancel the batch if that comes before."""
-        if batch.nearest_deadline is None:
-            return due
-        urgent = cancel_at(batch.nearest_deadline, batch.count, self._times)
-        return urgent if self._now() < urgent < due else due
+        urgent = self._last_moment(batch)
+        return urgent if urgent is not None and self._now() < urgent < due else due
 
     async def _write(self, batch: Batch, event: BatchEvent) -> Batch:
         return await write_batch(self._on.batches, batch, event)

@@ -16,6 +16,12 @@ T = TypeVar("T")
 INSTANCE_PREFIX: Final = "instance:"
 
 
+class LeaseLostError(ProxyError):
+    """Work was cut off because another instance may do it from now on."""
+
+    code = "lease_lost"
+
+
 class HeldLease:
     """A lease that this instance took. `is_valid` asks no store, only the clock."""
 
@@ -49,13 +55,25 @@ class HeldLease:
         self._expires_at = begun + self._ttl.total_seconds()
         return True
 
-    async def during(self, work: Awaitable[T]) -> T:
-        """Return what `work` returns, renewing the lease while it takes."""
+    async def during(self, work: Awaitable[T], *, or_cut: bool = False) -> T:
+        """Return what `work` returns, renewing the lease while it takes.
+
+        With `or_cut` the work is cancelled when the lease is lost.
+
+        Raises:
+            LeaseLostError: if the work was cut off.
+        """
         failure: ProxyError | None = None
         async with asyncio.TaskGroup() as tasks:
-            keeper = tasks.create_task(self._keep())
+            bound = asyncio.timeout(None)
+            keeper = tasks.create_task(self._keep(bound if or_cut else None))
             try:
-                result = await work
+                async with bound:
+                    result = await work
+            except TimeoutError:
+                if not bound.expired():
+                    raise
+                failure = LeaseLostError(f"the lease {self.name} was lost on the way")
             except ProxyError as exc:
                 # Raised below: a task group would wrap it.
                 failure = exc
@@ -65,12 +83,15 @@ class HeldLease:
             raise failure
         return result
 
-    async def _keep(self) -> None:
+    async def _keep(self, cut: asyncio.Timeout | None) -> None:
         while True:
             await self._clock.sleep(self._ttl.total_seconds() / 3)
             with suppress(StoreError):
                 # One silence is no loss; `is_valid` tells when there were too many.
                 await self.renew()
+            if cut is not None and not self.is_valid():
+                cut.reschedule(asyncio.get_running_loop().time())
+                return
 
     async def release(self) -> None:
         """Give the lease back, so that nobody needs to wait for its end."""

@@ -17,7 +17,9 @@ from proxy.core.batch import (
     BatchEvent,
     BatchSettled,
     BatchState,
+    Confirmed,
     Delayed,
+    Disowned,
     Harvested,
     TwinFound,
     TwinRead,
@@ -26,7 +28,13 @@ from proxy.core.errors import CREDENTIAL_CODES, CredentialRefusedError, Provider
 from proxy.core.ids import CredentialId
 from proxy.core.job import Job, advance
 from proxy.core.lanes import LaneFacts, LaneTimes
-from proxy.core.outcomes import TOO_MANY_TOKENS, UNBATCHABLE_CODES, after_batch
+from proxy.core.outcomes import (
+    ANOTHERS,
+    TOO_MANY_TOKENS,
+    UNBATCHABLE_CODES,
+    UNCONFIRMED,
+    after_batch,
+)
 from proxy.ports.batches import Item
 from proxy.ports.jobs import Credential, JobWrite
 from proxy.ports.provider import Provider, ProviderBatch, ProviderBatchState
@@ -35,6 +43,7 @@ from proxy.services.governor import TokenGovernor
 from proxy.services.ground import Ground, count_doubles, write_batch
 from proxy.services.ingest import CHUNK, Ingestor
 from proxy.services.submit import SKEW
+from proxy.services.unnamed import LONGEST_CREATE, candidates, has_our_names
 
 log = structlog.get_logger()
 
@@ -77,6 +86,10 @@ class Settler:
         def facts(job: Job) -> LaneFacts:
             return lane_facts(job, unbatchable, times=self._times)
 
+        if batch.is_provisional:
+            batch = await self._claim(batch, provider)
+            if batch.is_provisional:
+                return await self._later(batch, READ_AGAIN_AFTER)
         if batch.harvested_at is None:
             if not await self._read_all(batch, provider, batch.output_file_ids, facts):
                 return await self._later(batch, READ_AGAIN_AFTER)
@@ -94,6 +107,41 @@ class Settler:
         await self._clean_up(batch, provider)
         log.info("batch.settled", batch_id=batch.id, reason=batch.end_reason)
         return await self._write(batch, BatchSettled(self._now()))
+
+    async def _claim(self, batch: Batch, provider: Provider) -> Batch:
+        """Find out whose an adopted batch is; unchanged if that cannot be read yet."""
+        try:
+            ours = await self._is_ours(batch, provider, batch.output_file_ids)
+        except ProviderRejectedError as exc:
+            log.warning("batch.unreadable", batch_id=batch.id, error=str(exc))
+            if not self._has_given_up(batch):
+                return batch
+            return await self._disown(batch, UNCONFIRMED)
+        if not ours:
+            return await self._disown(batch, ANOTHERS)
+        log.info("batch.confirmed", batch_id=batch.id)
+        self._count_unnamed(batch, "confirmed")
+        return await self._write(batch, Confirmed())
+
+    async def _disown(self, batch: Batch, reason: str) -> Batch:
+        log.warning("batch.disowned", batch_id=batch.id, provider_batch_id=batch.provider_batch_id)
+        self._count_unnamed(batch, "anothers" if reason == ANOTHERS else "unconfirmed")
+        return await self._write(batch, Disowned(self._now(), reason))
+
+    def _count_unnamed(self, batch: Batch, outcome: str) -> None:
+        self._on.tally.count("create_unnamed", upstream=batch.key.upstream, outcome=outcome)
+
+    async def _is_ours(self, batch: Batch, provider: Provider, file_ids: Sequence[str]) -> bool:
+        """Return whether results carry a name that we issued in this batch."""
+        for file_id in file_ids:
+
+            async def look(credential: Credential, file_id: str = file_id) -> bool:
+                lines = provider.results(credential, file_id)
+                return await has_our_names(self._on, batch, lines)
+
+            if await self._access.read(batch, look):
+                return True
+        return False
 
     async def forsake(self, batch: Batch) -> Batch:
         """Settle a batch unread: no credential may read it and nobody waits for it."""
@@ -218,18 +266,39 @@ class Settler:
     async def _sweep(self, batch: Batch, provider: Provider) -> Batch:
         """Look for twins of a batch whose create was unclear; stop the younger."""
         assert batch.ambiguous_since is not None
-        since = batch.ambiguous_since - SKEW - timedelta(minutes=10)
+        # A batch without a name is looked for from when it can have been created.
+        named = provider.limits(batch.key.endpoint).names_batches
+        begun = batch.ambiguous_since if named else batch.created_at
+        since = begun - SKEW - timedelta(minutes=10)
 
         def find(credential: Credential) -> Awaitable[Sequence[ProviderBatch]]:
             return provider.find_batches(credential, batch.id, created_after=since)
 
-        for found in await self._access.read(batch, find):
+        seen = await self._access.read(batch, find)
+        if not named:
+            seen = await self._unnamed_twins(batch, provider, seen)
+        for found in seen:
             if found.id == batch.provider_batch_id or found.id in batch.twins:
                 continue
             log.error("batch.twin_found", batch_id=batch.id, provider_batch_id=found.id)
             self._on.tally.count("batch_twin", upstream=batch.key.upstream)
             batch = await self._write(batch, TwinFound(found.id))
         return batch
+
+    async def _unnamed_twins(
+        self, batch: Batch, provider: Provider, seen: Sequence[ProviderBatch]
+    ) -> list[ProviderBatch]:
+        """Return the strangers that are ours after all: they have ended, so it shows."""
+        assert batch.ambiguous_since is not None
+        to = batch.ambiguous_since + LONGEST_CREATE
+        ours = []
+        for one in await candidates(self._on, batch, seen, since=batch.created_at, to=to):
+            if one.state is ProviderBatchState.ENDED and await self._is_ours(
+                batch, provider, one.output_file_ids
+            ):
+                self._count_unnamed(batch, "twin")
+                ours.append(one)
+        return ours
 
     async def _read_twins(
         self, batch: Batch, provider: Provider, facts: Callable[[Job], LaneFacts]

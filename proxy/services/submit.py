@@ -11,6 +11,8 @@ A crash or a lost answer between 3 and 4 leaves the batch in `SUBMITTING` with
 `create_started_at` set. Nothing is sent again then until the provider's lists
 were searched for our batch ID: twice, apart, and not before an instance that was
 only slow must have given up.
+
+Where batches have no names the search is less sure: see `proxy.services.unnamed`.
 """
 
 from collections.abc import AsyncIterator
@@ -24,6 +26,7 @@ from proxy.core.batch import (
     Batch,
     BatchEvent,
     BatchState,
+    Confirmed,
     Created,
     CreateStarted,
     CreateUnclear,
@@ -41,6 +44,7 @@ from proxy.core.errors import (
     ProviderBusyError,
     ProviderError,
     ProviderRejectedError,
+    ProviderUnavailableError,
 )
 from proxy.core.ids import BatchId, custom_id
 from proxy.core.lanes import LaneTimes, cancel_at
@@ -51,7 +55,8 @@ from proxy.ports.provider import Provider, ProviderBatch, Submission
 from proxy.services.access import Access
 from proxy.services.fanout import each
 from proxy.services.ground import Ground, is_forsaken, write_batch
-from proxy.services.leases import HeldLease
+from proxy.services.leases import HeldLease, LeaseLostError
+from proxy.services.unnamed import LONGEST_CREATE, candidates, is_one_in_doubt
 
 log = structlog.get_logger()
 
@@ -60,6 +65,9 @@ SEARCHES: Final = 2
 
 How long a new batch can be missing from a provider's list is not documented.
 """
+
+TURN_PAUSE: Final = timedelta(seconds=2)
+"""How soon a batch that waits for another's create looks again."""
 
 SKEW: Final = timedelta(minutes=10)
 """How far the provider's clock may be from ours when its lists are searched."""
@@ -181,31 +189,62 @@ class Submitter:
         if batch.state is not BatchState.SUBMITTING:
             return batch
         submission = await self._submission(batch, provider)
-        intent = await self._step(batch, CreateStarted(self._now()))
+        intent = await self._intend(batch, provider, submission.count)
+        if intent is not None and intent.state is not BatchState.SUBMITTING:
+            return intent
         if intent is None or not lease.is_valid():
             # Stopped for longer than our lease: whoever took over will search,
             # find nothing of ours, and submit. Sending now would buy it twice.
             log.warning("lease.lost", name=lease.name)
             return intent or batch
+        create = provider.create(credential, submission, intent.input_file_id)
         try:
-            answer = await provider.create(credential, submission, intent.input_file_id)
+            # With all of its input inline a create takes long, and outlives no lease:
+            # whoever takes over must be able to tell when nothing is on its way.
+            inline = intent.input_file_id is None
+            answer = await (lease.during(create, or_cut=True) if inline else create)
         except ProviderError as exc:
             return await self._create_failed(intent, exc)
+        except LeaseLostError as exc:
+            return await self._create_failed(intent, ProviderUnavailableError(exc.message))
         return await self._created(intent, answer)
 
-    async def _created(self, batch: Batch, answer: ProviderBatch) -> Batch:
+    async def _intend(self, batch: Batch, provider: Provider, count: int) -> Batch | None:
+        """Make durable that the create begins, or put the batch back to wait for its turn."""
+        started = CreateStarted(self._now(), count)
+        if provider.limits(batch.key.endpoint).names_batches:
+            return await self._step(batch, started)
+        # Two creates in doubt could not be told apart.
+        async with self._on.leases.held(f"create:{batch.key.credential}") as turn:
+            if turn is None or await is_one_in_doubt(self._on, batch):
+                waiting = PutBack(self._now() + TURN_PAUSE, "another create is in doubt")
+                return await self._step(batch, waiting)
+            return await self._step(batch, started)
+
+    async def _created(
+        self, batch: Batch, answer: ProviderBatch, *, provisional: bool = False
+    ) -> Batch:
         now = self._now()
         log.info(
             "batch.submitted", batch_id=batch.id, provider_batch_id=answer.id, jobs=batch.count
         )
         self._on.tally.count("batch_submitted", upstream=batch.key.upstream)
-        event = Created(answer.id, now, answer.window_ends_at, now + self._pace.first)
+        event = Created(
+            answer.id,
+            now,
+            answer.window_ends_at,
+            now + self._pace.first,
+            provisional=provisional,
+        )
         # Whatever another instance made of the batch meanwhile: this one exists.
         after = await write_batch(self._on.batches, batch, event)
         if after.provider_batch_id != answer.id:
             # Someone else's create was noted first: both exist, ours is the twin.
             self._on.tally.count("batch_twin", upstream=batch.key.upstream)
             return await write_batch(self._on.batches, after, TwinFound(answer.id))
+        if after.is_provisional and not provisional:
+            # Adopted by another instance while we stood still: the answer is the proof.
+            return await write_batch(self._on.batches, after, Confirmed())
         return after
 
     async def _create_failed(self, batch: Batch, exc: ProviderError) -> Batch:
@@ -252,6 +291,8 @@ class Submitter:
             found = await self._search(batch, provider)
         except ProviderError as exc:
             return await self._unsearched(batch, exc)
+        if not provider.limits(batch.key.endpoint).names_batches:
+            return await self._recover_unnamed(batch, found)
         if found:
             log.info("batch.adopted", batch_id=batch.id, provider_batch_id=found[0].id)
             self._on.tally.count("batch_adopted", upstream=batch.key.upstream)
@@ -259,6 +300,33 @@ class Submitter:
             for twin in found[1:]:
                 adopted = await write_batch(self._on.batches, adopted, TwinFound(twin.id))
             return adopted
+        return await self._not_found(batch)
+
+    async def _recover_unnamed(self, batch: Batch, found: list[ProviderBatch]) -> Batch:
+        """Adopt the one batch that may be ours; of several none."""
+        begun = batch.create_started_at
+        assert begun is not None
+        likely = await candidates(self._on, batch, found, since=begun, to=begun + LONGEST_CREATE)
+        if len(likely) == 1:
+            log.info("batch.adopted", batch_id=batch.id, provider_batch_id=likely[0].id)
+            self._on.tally.count("batch_adopted", upstream=batch.key.upstream)
+            self._count_unnamed(batch, "adopted")
+            return await self._created(batch, likely[0], provisional=True)
+        after = await self._not_found(batch)
+        if after.state is BatchState.SEALED:
+            self._count_unnamed(batch, "several" if likely else "absent")
+            if likely:
+                # One of them may be ours, and be paid for.
+                lane = batch.key.lane.value
+                self._on.tally.count("possible_double", batch.create_count, lane=lane)
+        return after
+
+    def _count_unnamed(self, batch: Batch, outcome: str) -> None:
+        self._on.tally.count("create_unnamed", upstream=batch.key.upstream, outcome=outcome)
+
+    async def _not_found(self, batch: Batch) -> Batch:
+        """Note a search in vain; after the last of them the batch is free to be sent again."""
+        now = self._now()
         in_vain = CreateUnclear(now, now + self._times.search_pause, searched=True)
         searched = await self._step(batch, in_vain)
         if searched is None or searched.searches < SEARCHES:
@@ -279,11 +347,13 @@ class Submitter:
     async def _search(self, batch: Batch, provider: Provider) -> list[ProviderBatch]:
         assert batch.create_started_at is not None
         begun = min(batch.create_started_at, batch.ambiguous_since or batch.create_started_at)
+        named = provider.limits(batch.key.endpoint).names_batches
 
         async def find(credential: Credential) -> list[ProviderBatch]:
             found = await provider.find_batches(credential, batch.id, created_after=begun - SKEW)
-            if not found and credential.id != batch.key.credential:
-                # The lists of another key's project prove nothing by their silence.
+            if credential.id != batch.key.credential and (not found or not named):
+                # The lists of another key's project prove nothing by their silence, and
+                # without names nothing at all.
                 raise ProviderRejectedError("not to be seen with this credential")
             return list(found)
 

@@ -41,6 +41,8 @@ EVENTS: Final = frozenset(
         "batch.absent",
         "batch.adopted",
         "batch.cancelled",
+        "batch.confirmed",
+        "batch.disowned",
         "batch.dissolved",
         "batch.ended",
         "batch.filled",

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.core.lanes import Lane, LaneFacts, LaneTimes, cancel_at, choose_lane, format_duration
+from proxy.core.lanes import (
+    Lane,
+    LaneFacts,
+    LaneTimes,
+    cancel_at,
+    choose_lane,
+    disown_at,
+    format_duration,
+)
 from tests.helpers.factories import T0
 
 TIMES = LaneTimes()
@@ -91,3 +99,15 @@ def test_more_to_call_never_stops_a_batch_later(few: int, more: int) -> None:
 )
 def test_durations_are_read_in_their_two_largest_units(value: timedelta, text: str) -> None:
     assert format_duration(value) == text
+
+
+@pytest.mark.parametrize(
+    ("slack", "waited"),
+    [
+        (timedelta(hours=26), timedelta(hours=13)),
+        # Of less than twice what direct calls need, that much is kept.
+        (timedelta(minutes=50), timedelta(minutes=50) - TIMES.batch_slack),
+    ],
+)
+def test_a_batch_that_may_be_anothers_is_waited_for_over_half_the_slack(slack, waited) -> None:
+    assert disown_at(T0, T0 + slack, 0, TIMES) == T0 + waited
