@@ -31,6 +31,7 @@ RANDOM_BYTES: Final = 10
 
 _ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _VALUES: Final = {char: value for value, char in enumerate(_ALPHABET)}
+_DOUBLED: Final = {char: 2 * value // 32 + 2 * value % 32 for char, value in _VALUES.items()}
 _TIME_CHARS: Final = 10
 _RANDOM_CHARS: Final = 15
 
@@ -109,22 +110,13 @@ def parse_custom_id(text: str) -> tuple[JobId, int] | None:
 
 
 def _encode(value: int, length: int) -> str:
-    chars = []
-    for _ in range(length):
-        chars.append(_ALPHABET[value & 31])
-        value >>= 5
-    return "".join(reversed(chars))
+    return "".join([_ALPHABET[value >> shift & 31] for shift in range(5 * length - 5, -1, -5)])
 
 
 def _check(body: str) -> str:
     # Luhn's scheme modulo 32: finds every single wrong character and nearly
     # every swapped pair, within the alphabet that custom IDs allow (Crockford's
     # own modulo-37 scheme needs characters that they do not).
-    total = 0
-    for position, char in enumerate(reversed(body)):
-        value = _VALUES[char]
-        if position % 2 == 0:
-            value *= 2
-            value = value // 32 + value % 32
-        total += value
+    doubled, single = body[::-2], body[-2::-2]
+    total = sum(map(_DOUBLED.__getitem__, doubled)) + sum(map(_VALUES.__getitem__, single))
     return _ALPHABET[-total % 32]

@@ -23,10 +23,11 @@ ends. While batched it is not touched: a store reports `BATCHED` for a queued
 record that a batch has claimed, with the attempt of that claim.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
+from functools import partial
 from typing import Final, assert_never
 
 from proxy.core.ids import BatchId, InstanceId, JobId, OwnerId
@@ -319,30 +320,33 @@ def advance(job: Job, event: JobEvent) -> Job:
         # The end of an old batch must not disturb the attempt that replaced it.
         # A late success is different: it is a result, whoever computed it.
         return job
-    return _apply(replace(job, state=target, version=job.version + 1), event)
+    # One copy for all that changes: a record of so many fields is dear to copy.
+    return _moved(job, event, partial(replace, job, state=target, version=job.version + 1))
 
 
-def _apply(moved: Job, event: JobEvent) -> Job:
+def _moved(job: Job, event: JobEvent, move: Callable[..., Job]) -> Job:
     match event:
         case Assigned(batch_id):
-            return replace(moved, batch_id=batch_id, attempt=moved.attempt + 1)
+            return move(batch_id=batch_id, attempt=job.attempt + 1)
         case Escalated(holder):
-            return replace(moved, holder=holder, attempt=moved.attempt + 1, not_before=None)
+            return move(holder=holder, attempt=job.attempt + 1, not_before=None)
         case Rerouted(onto):
-            return _on_lane(moved, onto)
+            return move(key=_key_on(job, onto), lane=onto.lane, lane_reason=onto.reason)
         case Released():
-            return replace(
-                _on_lane(moved, event.onto) if event.onto else moved,
+            onto = event.onto or LaneChoice(job.lane, job.lane_reason)
+            return move(
+                key=_key_on(job, onto),
+                lane=onto.lane,
+                lane_reason=onto.reason,
                 batch_id=None,
                 holder=None,
                 not_before=event.not_before,
                 last_reason=event.reason,
-                failures=moved.failures + (not event.uncharged),
-                possible_doubles=moved.possible_doubles + event.possible_double,
+                failures=job.failures + (not event.uncharged),
+                possible_doubles=job.possible_doubles + event.possible_double,
             )
         case Succeeded():
-            return replace(
-                moved,
+            return move(
                 finalized_at=event.at,
                 outcome=event.outcome,
                 answered_by=event.attempt,
@@ -351,13 +355,12 @@ def _apply(moved: Job, event: JobEvent) -> Job:
         case Failed():
             # Not `answered_by`: a job that was given up may be answered after all,
             # by this very attempt, and that was bought for nothing.
-            return replace(moved, finalized_at=event.at, outcome=event.outcome, holder=None)
+            return move(finalized_at=event.at, outcome=event.outcome, holder=None)
         case DeadlinePassed() | CancelRequested():
-            return replace(moved, finalized_at=event.at, holder=None)
+            return move(finalized_at=event.at, holder=None)
         case _:  # pragma: no cover
             assert_never(event)
 
 
-def _on_lane(job: Job, choice: LaneChoice) -> Job:
-    key = replace(job.key, lane=choice.lane)
-    return replace(job, key=key, lane=choice.lane, lane_reason=choice.reason)
+def _key_on(job: Job, choice: LaneChoice) -> BatchKey:
+    return replace(job.key, lane=choice.lane)
