@@ -165,6 +165,9 @@ class ChunkFraming:
         if found is None:
             self._await_line(data, at, _LINE_LIMIT)
             return at
+        if found.end() - at > _LINE_LIMIT:
+            self.broken = True
+            return at
         length = int(found[1], 16)
         if length:
             self._left = length + 2

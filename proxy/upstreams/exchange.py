@@ -283,9 +283,11 @@ class LeanResponse:
         assert connection is not None
         while data:
             end = head_end(data)
+            if max(end, len(data) if end < 0 else 0) > self._limits.max_head_bytes:
+                raise MalformedHeadError("the head is too long")
             if end < 0:
-                if len(data) > self._limits.max_head_bytes or not may_be_head(data):
-                    raise MalformedHeadError("the head has no end, or no beginning")
+                if not may_be_head(data):
+                    raise MalformedHeadError("no head begins so")
                 return data
             message = connection.parser.parse(data[:end])
             data = data[end:]

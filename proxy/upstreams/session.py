@@ -250,6 +250,9 @@ class _Response:
                 ) from exc
             except (ClientError, OSError) as exc:
                 raise self._first_byte_error(exc) from exc
+            if any(name.endswith(b" ") for name, _ in message.raw_headers):
+                # `Content-Length : 2` is obeyed by the parser, and by few others.
+                raise self._unavailable("sent no valid HTTP", Phase.FIRST_BYTE, "malformed")
             if message.code >= 200 or (message.code == 101 and self._request.upgrade):
                 break
             self._pass_informational(message)

@@ -96,6 +96,7 @@ def test_what_follows_the_end_is_no_part_of_the_body(chunks, where, more):
         b"0\r\nX: " + b"x" * 100,
         b"0\r\n" + b"X: 1\r\n" * 20 + b"\r\n",
         b"1;" + b"x" * 5000,
+        b"1;" + b"x" * 5000 + b"\r\na\r\n",
     ],
 )
 @pytest.mark.parametrize("by", [1, 10_000], ids=["byte by byte", "at once"])

@@ -83,6 +83,8 @@ def test_names_values_and_reason_are_as_they_were_sent(parser):
         b"HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n",
         b"HTTP/1.1 200 OK\r\n A: b\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nA : b\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length : 1\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nConnection : close\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nA: b\rc\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nA: b\0c\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n",
