@@ -10,14 +10,13 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Final
 
 import structlog
 from aiohttp import web
 
 from policies.model import Answer
-from proxy.assembly import House, Outside, assemble
+from proxy.assembly import House, Outside, Stores, assemble
 from proxy.core.batch import Batch
 from proxy.core.errors import ConfigError, ProxyError, StoreError
 from proxy.ports.provider import Provider
@@ -114,9 +113,8 @@ async def serving(
     upstreams = settings.parsed_upstreams()
     policies = _policies(settings, metrics)
     async with AsyncExitStack() as stack:
-        vault = Vault.load_or_create(_key_file(settings))
-        stores = await SqliteStores.open(_store_path(settings), vault)
-        stack.push_async_callback(stores.aclose)
+        vault = _open_vault(settings)
+        stores, durability = await _open_stores(stack, settings, vault)
         tasks = await stack.enter_async_context(_task_group())
         client = AiohttpClient(tasks, _client_limits(settings))
         stack.push_async_callback(client.aclose)
@@ -144,7 +142,7 @@ async def serving(
             ),
         )
         await house.warm_up()
-        facts = _Facts(settings, house, policies, on_stop)
+        facts = _Facts(settings, house, policies, on_stop, durability)
         admin_url = await _listen_admin(stack, settings, facts, metrics)
         front = web.ServerRunner(
             DataServer(house.front.handle),
@@ -158,6 +156,7 @@ async def serving(
             listen=base_url,
             admin=admin_url,
             store=str(settings.store),
+            durability=durability,
         )
         try:
             yield Running(base_url, admin_url, metrics, facts.drain, facts.reload)
@@ -234,11 +233,13 @@ class _Facts:
         house: House,
         policies: Policies | None,
         on_stop: Callable[[], None],
+        durability: str,
     ) -> None:
         self._settings = settings
         self._house = house
         self._policies = policies
         self._on_stop = on_stop
+        self._durability = durability
         self._draining = False
 
     async def readiness(self) -> Readiness:
@@ -246,7 +247,7 @@ class _Facts:
         alive = await ground.leases.alive()
         return Readiness(
             draining=self._draining,
-            durability=self._settings.durability,
+            durability=self._durability,
             policies=self._policies.current().generation if self._policies else 0,
             instance=ground.leases.instance,
             store=self._settings.store.scheme,
@@ -283,17 +284,34 @@ def _facts_file(settings: Settings) -> FactsFile | None:
     return FactsFile(recording.path, max_bytes=recording.max_bytes)
 
 
-def _store_path(settings: Settings) -> Path:
-    if settings.store.path is None:
-        raise ConfigError(
-            f"store {settings.store}: this version keeps jobs in SQLite only",
-            hint="use sqlite:///path/to/offramp.db",
-        )
-    return settings.store.path
+def _open_vault(settings: Settings) -> Vault:
+    path, key_file = settings.store.path, settings.secret_key_file
+    if path is None:
+        if key_file is None:
+            raise ConfigError("secret_key_file: is required with Redis")
+        # Never made here: an instance with keys of its own could open nobody's jobs.
+        return Vault.load(key_file)
+    return Vault.load_or_create(key_file or path.with_suffix(".key"))
 
 
-def _key_file(settings: Settings) -> Path:
-    return settings.secret_key_file or _store_path(settings).with_suffix(".key")
+async def _open_stores(
+    stack: AsyncExitStack, settings: Settings, vault: Vault
+) -> tuple[Stores, str]:
+    """Open what the store's URL names; return it, and what of it outlives what."""
+    path = settings.store.path
+    if path is not None:
+        embedded = await SqliteStores.open(path, vault)
+        stack.push_async_callback(embedded.aclose)
+        return embedded, settings.durability
+    # The library takes 9 MB and a fifth of a second: only for who uses it.
+    from proxy.stores.redis import RedisStores  # noqa: PLC0415
+
+    # A group of their own, ended after all who use the stores.
+    tasks = await stack.enter_async_context(_task_group())
+    keep = max(timedelta(days=90), 4 * settings.retention.results)
+    shared = await RedisStores.open(settings.store.url, vault, tasks, keep=keep)
+    stack.push_async_callback(shared.aclose)
+    return shared, f"{settings.durability}, {await shared.durability()}"
 
 
 def _client_limits(settings: Settings) -> ClientLimits:
