@@ -11,6 +11,7 @@ import struct
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import cast
 
 TIMEOUT_S = 20.0
 
@@ -147,6 +148,12 @@ class RawConnection:
         self.closed.set()
         return rest
 
+    def pause_reading(self) -> None:
+        cast("asyncio.Transport", self.writer.transport).pause_reading()
+
+    def resume_reading(self) -> None:
+        cast("asyncio.Transport", self.writer.transport).resume_reading()
+
     def close(self) -> None:
         self.writer.close()
 
@@ -237,6 +244,12 @@ class RawCaller:
         for piece in pieces:
             self.writer.write(piece)
             await self.writer.drain()
+
+    def pause_reading(self) -> None:
+        cast("asyncio.Transport", self.writer.transport).pause_reading()
+
+    def resume_reading(self) -> None:
+        cast("asyncio.Transport", self.writer.transport).resume_reading()
 
     async def response(self, *, bodiless: bool = False) -> Message:
         async with asyncio.timeout(TIMEOUT_S):

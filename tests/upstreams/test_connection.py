@@ -15,7 +15,7 @@ async def test_an_answer_that_came_before_a_reset_is_read():
 
     async def script(connection):
         await read_head(connection.reader)
-        connection.writer.transport.pause_reading()
+        connection.pause_reading()
         await connection.send(b"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\n\r\nbig")
         connection.reset()
 

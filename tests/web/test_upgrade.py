@@ -1,14 +1,12 @@
 """Upgraded connections carry whatever their two ends agree upon."""
 
-import asyncio
-from contextlib import asynccontextmanager
-
 import aiohttp
 import pytest
 from aiohttp import web
 
 from proxy.web.forward import Outcome
-from tests.helpers.raw_upstream import RawCaller, RawUpstream, read_head, wait_until
+from tests.helpers.raw_upstream import read_head, wait_until
+from tests.web.stage import HELD_AT_MOST, MIB, stage, stalled
 from tests.web.transparency.harness import CLIENTS, ClientFactory, running_proxy
 
 HANDSHAKE = (
@@ -20,22 +18,11 @@ SWITCH = (
     b"HTTP/1.1 101 Web Socket Protocol Handshake\r\nupgrade: WebSocket\r\n"
     b"Connection: upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
 )
-MIB = 1 << 20
 
 
 @pytest.fixture(params=list(CLIENTS))
 def factory(request) -> ClientFactory:
     return CLIENTS[request.param]
-
-
-@asynccontextmanager
-async def stage(script, factory):
-    async with (
-        RawUpstream(script) as upstream,
-        running_proxy(upstream.port, factory) as proxy,
-        RawCaller(proxy.port) as caller,
-    ):
-        yield upstream, proxy, caller
 
 
 async def test_the_handshake_and_all_bytes_after_it_pass_unchanged(factory):
@@ -159,17 +146,12 @@ async def test_a_slow_end_holds_the_other_one_back_and_loses_nothing(factory):
     async with stage(script, factory) as (_, _, caller):
         await caller.send(HANDSHAKE)
         await caller.reader.readexactly(len(SWITCH))
-        caller.writer.transport.pause_reading()
+        caller.pause_reading()
 
-        last, still = 0, 0
-        while still < 20:
-            await asyncio.sleep(0.01)
-            still = still + 1 if sent == last != 0 else 0
-            last = sent
-        # Kernel buffers of two loopback connections, and our own small ones.
-        assert sent < 24 * MIB
+        await stalled(lambda: sent)
+        assert sent < HELD_AT_MOST
 
-        caller.writer.transport.resume_reading()
+        caller.resume_reading()
         assert len(await caller.reader.read()) == total
 
 
