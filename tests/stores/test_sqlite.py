@@ -205,6 +205,24 @@ async def test_a_file_that_another_process_holds_is_unavailable(open_stores, pat
         assert await accepted(stores)
 
 
+async def test_all_who_wait_for_a_held_file_hear_of_it_together(open_stores, path, monkeypatch):
+    """One after the other, each for the whole timeout, a caller would wait for minutes."""
+    monkeypatch.setattr(connection, "BUSY_TIMEOUT_S", 0.05)
+    begun: list[str] = []
+    async with open_stores() as stores:
+        await stores._database.write(lambda direct: direct.set_trace_callback(begun.append))
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        begun.clear()
+        told = await asyncio.gather(*(accepted(stores) for _ in range(20)), return_exceptions=True)
+        other.execute("ROLLBACK")
+        other.close()
+
+        assert {type(one) for one in told} == {StoreUnavailableError}
+        assert sum(statement.startswith("BEGIN") for statement in begun) <= 3
+        assert await accepted(stores)
+
+
 # Grouped writes
 
 
