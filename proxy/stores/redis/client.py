@@ -57,6 +57,18 @@ class Client:
         Raises:
             StoreError: if it was refused, or may not have been executed.
         """
+        if not self._doubtful:
+            # What nearly every call is: one command, answered where it was sent.
+            node = self._topology.node_of(command.slot)
+            ask = Ask((command.packed,), command.writes)
+            (node.back if background else node.front).submit(ask)
+            outcome = await ask.future
+            if isinstance(outcome, StoreError):
+                self._doubtful = True
+                raise outcome
+            if not isinstance(outcome[0], ResponseError):
+                return outcome[0]
+            # Refused, so it had no effect; the long way finds out what to do about it.
         return (await self.call_many([command], background=background))[0]
 
     async def call_many(

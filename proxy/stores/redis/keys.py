@@ -7,6 +7,7 @@ tags"). The tag of a job and of all that stands beside it is its shard.
 
 import hashlib
 from base64 import urlsafe_b64encode
+from functools import lru_cache
 from typing import Final
 
 from proxy.core.ids import SHARDS, BatchId, JobId, OwnerId, shard_of
@@ -44,6 +45,7 @@ def digest(*parts: str) -> str:
     return urlsafe_b64encode(hashed.digest()[:16]).decode().rstrip("=")
 
 
+@lru_cache(maxsize=4096)
 def key_digest(key: BatchKey) -> str:
     """Return what stands for a batch key in names and fields."""
     return digest(encode_key(key))

@@ -41,15 +41,13 @@ IDLE_S: Final = 1.0
 
 def pack(arguments: Iterable[Argument]) -> bytes:
     """Return a command in Redis' protocol (RESP, "Sending commands to a Redis server")."""
-    parts = [
-        part
-        if isinstance(part, bytes)
-        # Callers' texts may hold lone surrogates.
-        else str(part).encode("utf-8", "surrogatepass")
-        for part in arguments
-    ]
-    body = b"".join([b"$%d\r\n%b\r\n" % (len(part), part) for part in parts])
-    return b"*%d\r\n%b" % (len(parts), body)
+    parts = []
+    for part in arguments:
+        if not isinstance(part, bytes):
+            # Callers' texts may hold lone surrogates.
+            part = str(part).encode("utf-8", "surrogatepass")  # noqa: PLW2901
+        parts.append(b"$%d\r\n%b\r\n" % (len(part), part))
+    return b"*%d\r\n%b" % (len(parts), b"".join(parts))
 
 
 def translate(exc: BaseException) -> StoreError:
@@ -82,20 +80,19 @@ class Ask:
 
     packed: Sequence[bytes]
     writes: bool
+    size: int = field(init=False)
     future: "asyncio.Future[list[Answer] | StoreError]" = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
     """An error is its result, since nobody may be left to be told."""
 
+    def __post_init__(self) -> None:
+        self.size = sum(map(len, self.packed))
+
     def settle(self, outcome: list[Answer] | StoreError) -> None:
         """Say what became of it, if anybody still waits."""
         if not self.future.done():
             self.future.set_result(outcome)
-
-    @property
-    def size(self) -> int:
-        """How many bytes it sends."""
-        return sum(map(len, self.packed))
 
 
 class Lane:
