@@ -20,6 +20,7 @@ rules:
   - {{name: web, when: {{headers: {{x-user-facing: "*"}}}}, then: interactive}}
   - {{name: mine, when: {{owner: "{OWNER}", path: /v1/embeddings}}, then: interactive}}
   - {{name: quarter, when: {{model: sampled}}, then: interactive, sample: 50%}}
+  - {{name: attached, when: {{tokens: {{min: 900}}}}, then: interactive}}
   - {{name: long, when: {{tokens: {{min: 40}}}}, then: interactive}}
   - {{name: everything, then: defer, mode: shadow}}
 """
@@ -43,6 +44,8 @@ CALLS = [
     {"path": CHAT, "body": chat(), "headers": {"X-User-Facing": "1"}},
     {"path": CHAT, "body": chat(stream=True)},
     {"path": CHAT, "body": chat(n="é" * 90)},
+    # Base64, whose tokens have nothing to do with its length.
+    {"path": CHAT, "body": chat(n="A" * 2_000)},
     {"path": CHAT, "body": chat(n="x" * MAX_BODY)},
     {"path": CHAT, "body": chat(), "headers": {"Content-Type": "text/plain"}},
     {"path": CHAT, "body": chat(), "headers": {"X-Deferrable": "false"}},
@@ -91,7 +94,14 @@ def test_the_calls_of_that_comparison_are_decided_in_many_ways():
     ]
 
     deciders = {one.decided_by for one in told}
-    assert deciders >= {"default", "rule:web", "rule:mine", "rule:quarter", "rule:long"}
+    assert deciders >= {
+        "default",
+        "rule:web",
+        "rule:mine",
+        "rule:quarter",
+        "rule:long",
+        "rule:attached",
+    }
     assert {one.shadow is None for one in told if one.decided_by == "default"} == {True, False}
 
 
