@@ -8,7 +8,7 @@ import json
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
-from proxy.core.dialects import Family, Shape
+from proxy.core.dialects import ANTHROPIC_STATUS, Family, Shape
 from proxy.web.final import FinalAnswer
 from proxy.web.synthesis import UnreadableResultError, synthesise
 
@@ -87,7 +87,7 @@ class EventFraming:
         try:
             body = self._events(answer)
         except UnreadableResultError as error:
-            content = {"error": _error_member(error)}
+            content = self._envelope(_error_member(error))
             return replace(answer, status=502, body=json.dumps(content).encode())
         kept = tuple(pair for pair in answer.headers if pair[0].lower() != "content-type")
         return FinalAnswer(answer.status, (*self.headers, *kept), body)
@@ -105,15 +105,23 @@ class EventFraming:
         return b"".join(synthesise(self.shape, answer.body, include_usage=self.include_usage))
 
     def _error_event(self, error: dict[str, object]) -> bytes:
-        content: dict[str, object] = {"error": error}
+        content = self._envelope(error)
         if self.family is Family.ANTHROPIC:
-            return _event("error", {"type": "error", **content})
+            return _event("error", content)
         if self.shape is Shape.RESPONSES:
             # `ResponseErrorEvent` is flat, and the SDKs hand it out as one event
             # among others; with the `error` member beside it they raise.
             flat = {name: error.get(name) for name in ("code", "message", "param")}
             return _event("error", {"type": "error", "sequence_number": 0, **flat, **content})
         return _event(None, content)
+
+    def _envelope(self, error: dict[str, object]) -> dict[str, object]:
+        if self.family is not Family.ANTHROPIC:
+            return {"error": error}
+        # Its SDK tells failures apart by type, and knows none of OpenAI's.
+        kind = error.get("type")
+        named = error if kind in ANTHROPIC_STATUS else {**error, "type": "api_error"}
+        return {"type": "error", "error": named}
 
 
 def framing_for(family: Family, shape: Shape, *, streams: bool, include_usage: bool) -> Framing:

@@ -61,3 +61,16 @@ def test_a_late_failure_of_a_stream_is_an_event_with_the_providers_error(shape):
     if shape is Shape.RESPONSES:
         assert body.startswith(b"event: error\n")
         assert data.items() >= {"type": "error", "sequence_number": 0, "code": "slow"}.items()
+
+
+@pytest.mark.parametrize("is_late", [True, False])
+def test_a_message_that_cannot_be_streamed_is_an_error_of_anthropics_own_type(is_late):
+    framing = framing_for(Family.ANTHROPIC, Shape.MESSAGES, streams=True, include_usage=False)
+    answer = FinalAnswer(200, (), b"{}")
+
+    body = framing.late(answer) if is_late else framing.early(answer).body
+
+    assert body is not None
+    envelope = json.loads(body.partition(b"data: ")[2] if is_late else body)
+    assert (envelope["type"], envelope["error"]["type"]) == ("error", "api_error")
+    assert envelope["error"]["code"] == "unreadable_result"
