@@ -20,7 +20,7 @@ from proxy.core.job import CancelRequested, Outcome, Succeeded, advance
 from proxy.ports.batches import ClaimLimits
 from proxy.ports.jobs import JobWrite, Result
 from proxy.stores.sqlite import SqliteStores, checkpoint, connection
-from tests.helpers.factories import BODY, T0, make_batch, make_credential, make_job, new_job
+from tests.helpers.factories import BODY, OWNER, T0, make_batch, make_credential, make_job, new_job
 
 PLENTY = ClaimLimits(max_requests=10_000, max_bytes=10**9)
 CANARY = b"canary-7f3a"
@@ -253,6 +253,50 @@ async def test_writes_that_wait_together_are_committed_together(stores):
     # Nor is each of them a statement of its own; the trace repeats the statement for
     # each step of its trigger.
     assert len({one for one in statements if one.startswith("INSERT INTO accepting")}) <= 3
+
+
+async def test_unlike_inserts_that_wait_together_make_one_statement_of_each_kind(stores):
+    known = [await accepted(stores) for _ in range(10)]
+    statements: list[str] = []
+    await stores._database.write(lambda direct: direct.set_trace_callback(statements.append))
+    release, held = await held_writer(stores)
+
+    finish = stores.deliveries.finish
+    work = asyncio.gather(
+        *(
+            one
+            for job in known
+            for one in (finish(job, flushed=False, retry_count=0), accepted(stores))
+        )
+    )
+    await asyncio.sleep(0)
+    release.set()
+    await asyncio.gather(held, work)
+
+    for kind in ("accepting", "finishing"):
+        assert len({one for one in statements if one.startswith(f"INSERT INTO {kind}")}) == 1
+    assert await stores.deliveries.claimable_owners(now=T0) == {OWNER}
+
+
+async def test_a_credential_that_many_calls_bring_at_once_is_written_once(stores):
+    statements: list[str] = []
+    await stores._database.write(lambda direct: direct.set_trace_callback(statements.append))
+    release, held = await held_writer(stores)
+    remember = stores.credentials.remember
+    calls = [asyncio.get_running_loop().create_task(remember(make_credential())) for _ in range(20)]
+    await asyncio.sleep(0)
+
+    # The first has begun the write that all wait for; it leaves, and they go on.
+    calls[0].cancel()
+    await asyncio.sleep(0)
+    release.set()
+    outcomes = await asyncio.gather(held, *calls, return_exceptions=True)
+
+    assert [type(one) for one in outcomes].count(asyncio.CancelledError) == 1
+    assert sum(one.startswith("INSERT INTO credentials") for one in statements) == 1
+    assert await stores.credentials.get(make_credential().id) == make_credential()
+    await remember(make_credential())
+    assert sum(one.startswith("INSERT INTO credentials") for one in statements) == 2
 
 
 @pytest.mark.parametrize("tags", [{}, {"team": "etl"}])

@@ -1,5 +1,6 @@
 """Sealed credentials, and whose lanes are paused."""
 
+import asyncio
 import json
 import sqlite3
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from typing import Any, Final
 from proxy.core.ids import CredentialId, OwnerId
 from proxy.ports.jobs import Credential
 from proxy.stores.codec import from_micros, to_micros
-from proxy.stores.sqlite.database import Database
+from proxy.stores.sqlite.database import Database, Insert, Row
 from proxy.stores.sqlite.queue import forget_keys
 from proxy.stores.vault import Vault
 
@@ -18,6 +19,8 @@ _SELECT: Final = (
     "SELECT id, owner, upstream, headers, succeeded, paused, pause_status, pause_body"
     " FROM credentials"
 )
+
+_REMEMBERING: Final = Insert("credentials", columns=9, on_conflict="(id) DO UPDATE SET unused = 0")
 
 # An owner's other credentials at the same upstream are needed too: when one is
 # revoked, they poll and harvest what was begun with it.
@@ -42,11 +45,36 @@ class SqliteCredentialStore:
     def __init__(self, database: Database, vault: Vault) -> None:
         self._database = database
         self._vault = vault
+        self._being_remembered: dict[CredentialId, asyncio.Future[None]] = {}
 
     async def remember(self, credential: Credential) -> None:
+        # The calls of one credential that come while it is written wait for that write:
+        # otherwise each would pay for two durable writes, its job and this.
+        writing = self._being_remembered.get(credential.id)
+        if writing is None:
+            writing = self._database.begin_insert(_REMEMBERING, self._row(credential))
+            self._being_remembered[credential.id] = writing
+            writing.add_done_callback(partial(self._remembered, credential.id))
+        # Shared, so it must not end with the call that came first.
+        await asyncio.shield(writing)
+
+    def _remembered(self, credential_id: CredentialId, writing: asyncio.Future[None]) -> None:
+        del self._being_remembered[credential_id]
+        if not writing.cancelled():
+            # Looked at: a failure that all callers left before they heard it is no news.
+            writing.exception()
+
+    def _row(self, credential: Credential) -> Row:
         headers = json.dumps(credential.headers).encode()
-        sealed = self._vault.seal(headers, context=f"credential:{credential.id}")
-        await self._database.write(partial(_remember, credential=credential, sealed=sealed))
+        return (
+            credential.id,
+            credential.owner,
+            credential.upstream,
+            self._vault.seal(headers, context=f"credential:{credential.id}"),
+            to_micros(credential.succeeded_at) if credential.succeeded_at else None,
+            *(None, None, None),
+            0,
+        )
 
     async def get(self, credential_id: CredentialId) -> Credential | None:
         found = await self._find("WHERE id = ?", credential_id)
@@ -98,20 +126,6 @@ class SqliteCredentialStore:
             connection.execute(f"UPDATE credentials SET {change}", values)  # noqa: S608
 
         await self._database.write(update)
-
-
-def _remember(connection: sqlite3.Connection, credential: Credential, sealed: bytes) -> None:
-    connection.execute(
-        "INSERT INTO credentials (id, owner, upstream, headers, succeeded) VALUES (?, ?, ?, ?, ?)"
-        " ON CONFLICT (id) DO UPDATE SET unused = 0",
-        (
-            credential.id,
-            credential.owner,
-            credential.upstream,
-            sealed,
-            to_micros(credential.succeeded_at) if credential.succeeded_at else None,
-        ),
-    )
 
 
 def _opened(row: tuple[Any, ...], vault: Vault) -> Credential:

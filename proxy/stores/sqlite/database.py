@@ -13,7 +13,7 @@ import asyncio
 import sqlite3
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -44,15 +44,16 @@ INSERT_ROWS: Final = 64
 class Insert:
     """An `INSERT` of one row, which can be executed for many rows at once."""
 
-    def __init__(self, table: str, columns: int, *, replace: bool = False) -> None:
-        verb = "INSERT OR REPLACE" if replace else "INSERT"
-        self._head = f"{verb} INTO {table} VALUES "
+    def __init__(self, table: str, columns: int, *, on_conflict: str = "") -> None:
+        """`on_conflict` is an upsert clause, for a row whose key is there already."""
+        self._head = f"INSERT INTO {table} VALUES "  # noqa: S608 - our own names
         self._row = f"({', '.join('?' * columns)})"
+        self._tail = f" ON CONFLICT {on_conflict}" if on_conflict else ""
         self.single = self.of(1)
 
     def of(self, rows: int) -> str:
         """Return the statement for so many rows."""
-        return self._head + ", ".join([self._row] * rows)
+        return self._head + ", ".join([self._row] * rows) + self._tail
 
 
 class Database:
@@ -84,7 +85,7 @@ class Database:
         It may share the transaction with the work of others. If it raises, none
         of its own changes are kept. It must be short: see `HOLD_S`.
         """
-        return await self._writer.submit(work)
+        return await self._writer.begin(work)
 
     async def insert(self, insert: Insert, row: Row) -> None:
         """Insert a row, durably, in one statement with those of others who wait.
@@ -92,15 +93,25 @@ class Database:
         Each statement hands the interpreter's lock to another thread and gets it
         back late when that one is busy, so a hundred callers must not mean a
         thousand statements.
+
+        Of inserts that wait at one moment any may be executed first.
         """
-        await self._writer.submit(partial(_insert, insert=insert, row=row), insert, row)
+        await self.begin_insert(insert, row)
+
+    def begin_insert(self, insert: Insert, row: Row) -> asyncio.Future[None]:
+        """Begin what `insert` does, for more than one to wait for.
+
+        Raises:
+            StoreUnavailableError: if the store is closed.
+        """
+        return self._writer.begin(partial(_insert, insert=insert, row=row), insert, row)
 
     async def read(self, work: Work[T]) -> T:
         """Execute `work`, which only reads, beside the writes.
 
         It sees every write that returned before. It must be bounded: others wait.
         """
-        return await self._reader.submit(work)
+        return await self._reader.begin(work)
 
     async def aclose(self) -> None:
         """Finish what was submitted and close the file."""
@@ -142,12 +153,14 @@ class _Thread(ABC):
         self._thread = threading.Thread(target=self._run, name=f"store:{path.name}", daemon=True)
         self._thread.start()
 
-    async def submit(self, work: Work[T], insert: Insert | None = None, row: Row = ()) -> T:
+    def begin(
+        self, work: Work[T], insert: Insert | None = None, row: Row = ()
+    ) -> asyncio.Future[T]:
         if self._closing:
             raise StoreUnavailableError("the store is closed")
         future: asyncio.Future[T] = self._loop.create_future()
         self._waiting.put(_Call(work, future, insert, row))
-        return await future
+        return future
 
     async def aclose(self) -> None:
         if not self._closing:
@@ -220,25 +233,26 @@ class _Writer(_Thread):
         try:
             commit_at = perf_counter() + HOLD_S
             while following is not None:
-                batch, following = self._alike(following, commit_at)
+                batch, following = self._gather(following, commit_at)
                 done += batch
-                self._execute_alike(connection, batch)
+                for alike in _by_insert(batch):
+                    self._execute_alike(connection, alike)
             connection.execute("COMMIT")
         except BaseException as exc:  # noqa: BLE001 - raised again where it was asked for
             return _undone(connection, done or [_Done(call)], translate(exc, self._path))
         self._checkpointer.after_commit(connection)
         return done
 
-    def _alike(self, first: _Call[Any], commit_at: float) -> tuple[list[_Done], _Call[Any] | None]:
-        """Return `first` and those behind it that make one statement, and the next call."""
+    def _gather(self, first: _Call[Any], commit_at: float) -> tuple[list[_Done], _Call[Any] | None]:
+        """Return `first`, with the inserts behind it if it is one, and the next call."""
         batch: list[_Done] = []
         call: _Call[Any] | None = first
-        while call is not None and call.insert is first.insert and len(batch) < INSERT_ROWS:
+        while call is not None and len(batch) < INSERT_ROWS:
+            if call is not first and (first.insert is None or call.insert is None):
+                break
             if not call.future.cancelled():
                 batch.append(_Done(call))
             call = self._next(commit_at)
-            if first.insert is None:
-                break
         return batch, call
 
     def _execute_alike(self, connection: sqlite3.Connection, batch: Sequence[_Done]) -> None:
@@ -292,6 +306,14 @@ class _Writer(_Thread):
             else:
                 calls.append(call)
         return calls
+
+
+def _by_insert(batch: Sequence[_Done]) -> Iterable[Sequence[_Done]]:
+    """Return those that make one statement together; the others are alone."""
+    alike: dict[Insert | None, list[_Done]] = {}
+    for done in batch:
+        alike.setdefault(done.call.insert, []).append(done)
+    return alike.values()
 
 
 def _insert(connection: sqlite3.Connection, insert: Insert, row: Row) -> None:

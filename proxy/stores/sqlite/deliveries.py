@@ -14,9 +14,11 @@ from typing import Final
 from proxy.core.ids import JobId, OwnerId
 from proxy.core.repeats import CLAIM_WINDOW, WAITER_LEASE, Answered
 from proxy.stores.codec import to_micros
-from proxy.stores.sqlite.database import Database
+from proxy.stores.sqlite.database import Database, Insert
 
 RENEW_CHUNK: Final = 200
+
+_FINISHING: Final = Insert("finishing", columns=3)
 
 _RANKS: Final = (
     # Broken or abandoned.
@@ -68,8 +70,8 @@ class SqliteDeliveryStore:
             await self._database.write(partial(_renew, job_ids=chunk, until=to_micros(until)))
 
     async def finish(self, job_id: JobId, *, flushed: bool, retry_count: int) -> None:
-        work = partial(_finish, job_id=job_id, flushed=flushed, retry_count=retry_count)
-        await self._database.write(work)
+        state = Answered.FLUSHED if flushed else Answered.BROKEN
+        await self._database.insert(_FINISHING, (job_id, state, retry_count))
 
     async def claimable_owners(self, *, now: datetime) -> frozenset[OwnerId]:
         return await self._database.read(partial(_claimable_owners, now=to_micros(now)))
@@ -94,17 +96,6 @@ def _renew(connection: sqlite3.Connection, job_ids: Sequence[JobId], until: int)
         "UPDATE deliveries SET until = ? WHERE job = (SELECT num FROM jobs WHERE id = ?)"
         " AND state = 'waiting'",
         [(until, job_id) for job_id in job_ids],
-    )
-
-
-def _finish(
-    connection: sqlite3.Connection, job_id: JobId, *, flushed: bool, retry_count: int
-) -> None:
-    state = Answered.FLUSHED if flushed else Answered.BROKEN
-    connection.execute(
-        "UPDATE deliveries SET state = ?, until = CASE ? WHEN 1 THEN until ELSE 0 END"
-        " WHERE job = (SELECT num FROM jobs WHERE id = ?) AND retry_count <= ?",
-        (state, flushed, job_id, retry_count),
     )
 
 

@@ -37,7 +37,12 @@ _UPDATE: Final = """
     FROM after WHERE jobs.num = after.num
 """
 
-_RESULTS: Final = Insert("results", columns=5, replace=True)
+_RESULTS: Final = Insert(
+    "results",
+    columns=5,
+    on_conflict="(job) DO UPDATE SET status = excluded.status, body = excluded.body,"
+    " content_type = excluded.content_type, request_id = excluded.request_id",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -203,7 +203,16 @@ TABLES: Final = (
     ) WITHOUT ROWID
     """,
     # What is inserted into these views is spread over the tables by their triggers, so
-    # that one statement accepts the jobs of all callers that wait.
+    # that one statement does what all callers that wait have asked for.
+    "CREATE VIEW finishing (id, state, retry_count) AS SELECT NULL, NULL, NULL",
+    """
+    CREATE TRIGGER finishing_inserted INSTEAD OF INSERT ON finishing BEGIN
+        UPDATE deliveries
+            SET state = NEW.state, until = CASE NEW.state WHEN 'flushed' THEN until ELSE 0 END
+            WHERE job = (SELECT num FROM jobs WHERE id = NEW.id)
+            AND retry_count <= NEW.retry_count;
+    END
+    """,
     """
     CREATE VIEW queueing (key, credential, ready, job, attempt, bytes, tokens, deadline,
         affinity, held) AS SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
