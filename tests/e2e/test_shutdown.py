@@ -1,0 +1,142 @@
+"""Told to end: streams finish, promises are kept by the next process, nothing is bought again."""
+
+import asyncio
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from proxy.sandbox import SandboxSettings
+from tests.e2e.processes import (
+    KEY,
+    Proxy,
+    body_of,
+    bought,
+    chat,
+    proxy_and_provider,
+    results,
+    right_answer,
+)
+from tests.helpers.raw_upstream import wait_until
+
+
+@pytest.mark.parametrize("way", ["SIGTERM", "POST /drain"])
+async def test_an_end_in_order_loses_nothing_and_cancels_nothing(tmp_path: Path, way: str) -> None:
+    settings = SandboxSettings(turnaround_s=3.0, stream_pause_s=0.05)
+    async with proxy_and_provider(tmp_path, provider_settings=settings) as (proxy, provider):
+        _, job = await chat(proxy, "batched", headers={"X-Deferrable": "job"})
+        await wait_until(lambda: proxy.events("batch.submitted"))
+        async with asyncio.TaskGroup() as tasks:
+            begun = asyncio.Event()
+            stream = tasks.create_task(_stream(proxy, "streamed", begun))
+            held = tasks.create_task(_held(proxy, "held"))
+            await begun.wait()
+            await wait_until(lambda: len(proxy.events("job.accepted")) == 2)
+            ending = tasks.create_task(_end(proxy, way))
+            probes = tasks.create_task(_probes(proxy, stream))
+
+        assert ending.result() == 0
+        assert stream.result() == right_answer("streamed")
+        status, headers, body = held.result()
+        assert (status, headers["Retry-After"]) == (503, "1")
+        assert body["error"]["code"] == "draining"
+        assert probes.result() == {("/livez", 200), ("/readyz", 503)}
+        assert provider.ledger.requests["POST /v1/batches/{id}/cancel"] == 0
+
+        await proxy.start()
+        again = await chat(proxy, "held", headers={"X-Deferrable": "wait"})
+        [(status, answer)] = await results(proxy, [job["id"]])
+
+        assert (status, again[0]) == (200, 200)
+        assert right_answer("batched").encode() in answer
+        assert again[1]["choices"][0]["message"]["content"] == right_answer("held")
+        assert [bought(provider, prompt) for prompt in ("batched", "held")] == [1, 1]
+        assert len(proxy.events("job.accepted")) == 2
+        assert await proxy.metric("offramp_possible_double_total") == 0
+        assert proxy.events("instance.stopped")
+
+
+async def _end(proxy: Proxy, way: str) -> int:
+    if way == "SIGTERM":
+        return await proxy.terminate()
+    async with aiohttp.ClientSession() as http, http.post(f"{proxy.admin_url}/drain") as answer:
+        assert answer.status == 202
+    assert proxy.process is not None
+    async with asyncio.timeout(30):
+        return await proxy.process.wait()
+
+
+async def _stream(proxy: Proxy, prompt: str, begun: asyncio.Event) -> str:
+    text = ""
+    async with proxy.sdk() as sdk:
+        stream: Any = await sdk.chat.completions.create(**body_of(prompt), stream=True)
+        async for chunk in stream:
+            text += chunk.choices[0].delta.content or ""
+            if text:
+                begun.set()
+    return text
+
+
+async def _held(proxy: Proxy, prompt: str) -> tuple[int, dict[str, str], dict[str, Any]]:
+    async with (
+        aiohttp.ClientSession() as http,
+        http.post(
+            f"{proxy.base_url}/v1/chat/completions",
+            json=body_of(prompt),
+            headers={"Authorization": f"Bearer {KEY}", "X-Deferrable": "wait"},
+        ) as answer,
+    ):
+        return answer.status, dict(answer.headers), await answer.json()
+
+
+async def _probes(proxy: Proxy, while_running: "asyncio.Task[str]") -> set[tuple[str, int]]:
+    """Return what the probes answer once the instance drains, as long as the stream lasts."""
+    seen: set[tuple[str, int]] = set()
+    async with aiohttp.ClientSession() as http:
+        # The process may be gone before its caller has read the last event.
+        while not while_running.done() and proxy.process and proxy.process.returncode is None:
+            with suppress(aiohttp.ClientConnectionError):
+                for path in ("/livez", "/readyz"):
+                    async with http.get(f"{proxy.admin_url}{path}") as answer:
+                        seen.add((path, answer.status))
+    return seen - {("/readyz", 200)}
+
+
+async def test_a_stream_that_outlasts_the_drain_is_cut_and_the_process_ends(tmp_path: Path) -> None:
+    settings = SandboxSettings(stream_pause_s=5.0)
+    changes = {"instance": {"drain_timeout": "1s"}}
+    async with proxy_and_provider(tmp_path, provider_settings=settings, changes=changes) as (
+        proxy,
+        _,
+    ):
+        begun = asyncio.Event()
+        async with asyncio.TaskGroup() as tasks:
+            stream = tasks.create_task(_cut(proxy, begun))
+            await begun.wait()
+            async with asyncio.timeout(10):
+                code = await proxy.terminate()
+
+    assert code == 0
+    assert stream.result()
+
+
+async def _cut(proxy: Proxy, begun: asyncio.Event) -> bool:
+    """Return whether a stream broke before its end."""
+    try:
+        await _stream(proxy, "endless", begun)
+    except Exception:  # noqa: BLE001 - whatever a client makes of a cut connection
+        return True
+    return False
+
+
+async def test_a_second_signal_and_one_before_any_call_end_it_too(tmp_path: Path) -> None:
+    async with proxy_and_provider(tmp_path) as (proxy, _):
+        assert proxy.process is not None
+        proxy.process.terminate()
+        proxy.process.terminate()
+        async with asyncio.timeout(20):
+            code = await proxy.process.wait()
+
+    assert code == 0
