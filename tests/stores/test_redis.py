@@ -16,8 +16,10 @@ from proxy.core.errors import ConfigError, StoreCorruptError
 from proxy.core.ids import BatchId, JobId, shard_for
 from proxy.core.job import CancelRequested, Job, Outcome, Succeeded, advance
 from proxy.ports.batches import ClaimLimits
-from proxy.ports.jobs import JobWrite, Result
+from proxy.ports.jobs import JobFilter, JobWrite, Result
+from proxy.stores.codec import to_micros
 from proxy.stores.redis import RedisStores, keys
+from proxy.stores.redis.claim import Claim
 from proxy.stores.vault import Vault
 from tests.contract.test_delivery_store import STEPS, play
 from tests.helpers.factories import (
@@ -36,6 +38,7 @@ from tests.helpers.redis_server import RedisServer, eventually, redis_server
 pytestmark = pytest.mark.redis
 
 HOUR = timedelta(hours=1)
+SECOND = timedelta(seconds=1)
 PLENTY = ClaimLimits(max_requests=10_000, max_bytes=10**9)
 KEYS = Vault(keys=[b"k" * 32], hash_key=b"h" * 32)
 CANARY = "canary-prompt"
@@ -57,9 +60,13 @@ async def opened(server: RedisServer) -> AsyncIterator[RedisStores]:
             await stores.aclose()
 
 
+@pytest.fixture(autouse=True)
+def _empty(server: RedisServer) -> None:
+    server.admin.flushall()
+
+
 @pytest.fixture
 async def stores(server: RedisServer) -> AsyncIterator[RedisStores]:
-    server.admin.flushall()
     async with opened(server) as one:
         yield one
 
@@ -143,22 +150,38 @@ async def test_a_claim_that_is_cut_off_at_any_moment_loses_no_job_and_takes_none
         assert await stores.batches.heads() == []
 
 
-async def test_a_batch_that_is_sealed_stays_as_it_was_while_a_claim_goes_on(stores):
-    for turns in range(1, 20, 2):
-        batch = make_batch()
-        await stores.batches.add(batch)
-        await accepted_everywhere(stores, 64)
-        async with asyncio.TaskGroup() as group:
-            claiming = group.create_task(claim(stores, batch.id))
-            for _ in range(turns):
-                await asyncio.sleep(0)
-            sealed = replace(batch, state=BatchState.SEALED, version=1)
-            assert await stores.batches.replace(sealed)
-            at_seal = await items(stores, batch.id)
-        claiming.result()
+async def test_a_take_that_was_planned_before_the_batch_was_sealed_takes_nothing(stores):
+    batch = make_batch()
+    await stores.batches.add(batch)
+    await accepted_everywhere(stores, 64)
+    late = Claim(
+        client=stores.batches._client,
+        key=keys.key_digest(batch.key),
+        batch_id=batch.id,
+        limits=PLENTY,
+        ready_at=to_micros(T0),
+    )
+    is_filling, fronts = await late._look(keys.ALL_SHARDS, 10)
+    assert is_filling
 
-        assert await items(stores, batch.id) == at_seal
-        assert await claim(stores, await filling(stores)) == 64 - len(at_seal)
+    assert await stores.batches.replace(replace(batch, state=BatchState.SEALED, version=1))
+    taken = await late._take({shard: front.rows for shard, front in fronts.items()})
+
+    assert sum(one.count for one in taken.values()) == 0
+    assert await items(stores, batch.id) == []
+    assert await claim(stores, await filling(stores)) == 64
+
+
+async def test_a_credential_that_is_remembered_again_at_the_last_moment_stays(stores):
+    one = make_credential()
+    await stores.credentials.remember(one)
+    await stores.credentials.forget_unused(limit=9)
+
+    # The next pass has decided already that it goes.
+    await stores.credentials.remember(one)
+    assert not await stores.credentials._forget(one)
+
+    assert await stores.credentials.all() == [one]
 
 
 async def test_what_stands_in_another_jobs_place_is_not_taken_for_it(stores, server):
@@ -169,6 +192,69 @@ async def test_what_stands_in_another_jobs_place_is_not_taken_for_it(stores, ser
     for read in (stores.jobs.get, stores.jobs.body):
         with pytest.raises(StoreCorruptError):
             await read(mine.id)
+
+
+# Order over all shards
+
+
+async def accepted_in_one_shard(stores: RedisStores, count: int, **changes: Any) -> list[JobId]:
+    """Accept jobs that are all in the first shard, each a second younger than the last."""
+    news = []
+    for age in range(count):
+        at = T0 + age * SECOND
+        job = make_job(id=IDS.job(at, shard=0), accepted_at=at, **changes)
+        news.append(new_job(job))
+    return [one.job.id for one in await asyncio.gather(*map(stores.jobs.accept, news))]
+
+
+async def test_the_oldest_are_claimed_first_though_one_shard_has_most_of_them(stores):
+    await accepted_everywhere(stores, 1)
+    old = await accepted_in_one_shard(stores, 150)
+    for shard in range(1, 64):
+        at = T0 + HOUR
+        await accepted(stores, id=IDS.job(at, shard=shard), accepted_at=at)
+    batch_id = await filling(stores)
+
+    limits = ClaimLimits(max_requests=120, max_bytes=10**9)
+    await stores.batches.claim(make_key(), batch_id, limits, ready_at=T0 + 2 * HOUR)
+
+    assert set(await items(stores, batch_id)) >= set(old[:119])
+
+
+async def test_the_newest_are_listed_first_though_one_shard_has_most_of_them(stores):
+    newest = await accepted_in_one_shard(stores, 100)
+    for shard in range(1, 64):
+        at = T0 - HOUR
+        await accepted(stores, id=IDS.job(at, shard=shard), accepted_at=at)
+
+    listed = await stores.jobs.list_jobs(OWNER, JobFilter(), after=None, limit=60)
+
+    assert [job.id for job in listed] == newest[::-1][:60]
+
+
+async def test_the_nearest_are_taken_first_though_one_shard_has_most_of_them(stores):
+    near = await accepted_in_one_shard(stores, 100, deadline=T0 + HOUR)
+    for shard in range(1, 64):
+        await accepted(stores, id=IDS.job(shard=shard), deadline=T0 + 2 * HOUR)
+
+    taken = await stores.queue.take(make_key(), ready_at=T0 + HOUR, limit=80)
+
+    assert {job.id for job in taken} <= set(near)
+    assert len(taken) == 80
+
+
+async def test_the_first_to_end_are_pruned_first_though_one_shard_has_most_of_them(stores):
+    first = await accepted_in_one_shard(stores, 60)
+    last = [await accepted(stores, id=IDS.job(shard=shard)) for shard in range(1, 64)]
+    for job in [*await stores.jobs.get_many(first), *last]:
+        at = T0 if job.id in first else T0 + HOUR
+        after = advance(job, CancelRequested(at))
+        assert await stores.jobs.replace_many([JobWrite(after)]) == frozenset()
+
+    assert await stores.jobs.prune(finalized_before=T0 + 2 * HOUR, limit=60) == 60
+
+    assert await stores.jobs.get_many(first) == []
+    assert len(await stores.jobs.get_many([job.id for job in last])) == 63
 
 
 # What is kept, and for how long
