@@ -183,6 +183,10 @@ async def _end(house: House, front: web.ServerRunner, passes: asyncio.Task[None]
     # Takes no more connections and gives those in progress `drain_timeout`; the
     # passes run on meanwhile, since held callers wait for what they bring.
     await front.cleanup()
+    with suppress(StoreError):
+        # A caller that was turned away and hung up at once cancelled the note of
+        # it; without the note its repeat would be a second job.
+        await house.holding.run_once()
     house.scheduler.stop()
     await asyncio.wait([passes])
     clock = house.ground.clock
