@@ -6,7 +6,7 @@ The only place that names adapters, reads the real clock and owns the tasks.
 import asyncio
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -19,7 +19,10 @@ from policies.model import Answer
 from proxy.assembly import House, Outside, Stores, assemble
 from proxy.core.batch import Batch
 from proxy.core.errors import ConfigError, ProxyError, StoreError
+from proxy.core.routing import Upstream
+from proxy.ports.clock import Clock
 from proxy.ports.provider import Provider
+from proxy.ports.upstream import ClientLimits, UpstreamClient
 from proxy.providers.anthropic_batches import AnthropicBatches
 from proxy.providers.openai_family import OpenAIBatches
 from proxy.services.policies import Policies, open_policies
@@ -28,11 +31,17 @@ from proxy.stores.facts_file import FactsFile
 from proxy.stores.sqlite import SqliteStores
 from proxy.stores.vault import Vault
 from proxy.telemetry import Metrics, set_up_logging
-from proxy.upstreams.session import AiohttpClient, ClientLimits
+from proxy.upstreams.lean import LeanClient
+from proxy.upstreams.session import AiohttpClient
 from proxy.web.admin import AdminAccess, Readiness, admin_application
 from proxy.web.server import DataServer
 
 log = structlog.get_logger()
+
+_CLIENTS: Final[Mapping[str, Callable[[asyncio.TaskGroup, ClientLimits], UpstreamClient]]] = {
+    "lean": LeanClient,
+    "aiohttp": AiohttpClient,
+}
 
 _CALLS_END_WITHIN: Final = timedelta(seconds=5)
 """How long direct calls of jobs may go on after everything else has ended.
@@ -116,16 +125,8 @@ async def serving(
         vault = _open_vault(settings)
         stores, durability = await _open_stores(stack, settings, vault)
         tasks = await stack.enter_async_context(_task_group())
-        client = AiohttpClient(tasks, _client_limits(settings))
+        client = _CLIENTS[settings.forwarding.client](tasks, _client_limits(settings))
         stack.push_async_callback(client.aclose)
-        providers: dict[str, Provider] = {}
-        for name, upstream in upstreams.items():
-            if upstream.dialect == "openai":
-                batches = OpenAIBatches(upstream, clock=clock)
-                stack.push_async_callback(batches.aclose)
-                providers[name] = batches
-            elif upstream.dialect == "anthropic":
-                providers[name] = AnthropicBatches(upstream, client, clock=clock)
         house = assemble(
             settings,
             Outside(
@@ -133,7 +134,7 @@ async def serving(
                 keyed_hash=vault,
                 clock=clock,
                 upstreams=upstreams,
-                providers=providers,
+                providers=_providers(stack, upstreams, client, clock),
                 client=client,
                 tasks=tasks,
                 metrics=metrics,
@@ -163,6 +164,22 @@ async def serving(
         finally:
             facts.drain()
             await _end(house, front, passes)
+
+
+def _providers(
+    stack: AsyncExitStack, upstreams: Mapping[str, Upstream], client: UpstreamClient, clock: Clock
+) -> Mapping[str, Provider]:
+    """Return the batch API of each upstream that has one."""
+    providers: dict[str, Provider] = {}
+    for name, upstream in upstreams.items():
+        match upstream.dialect:
+            case "openai":
+                batches = OpenAIBatches(upstream, clock=clock)
+                stack.push_async_callback(batches.aclose)
+                providers[name] = batches
+            case "anthropic":
+                providers[name] = AnthropicBatches(upstream, client, clock=clock)
+    return providers
 
 
 @asynccontextmanager

@@ -205,6 +205,10 @@ class Lanes(Section):
 class Forwarding(Section):
     """Bounds of a forwarded call. There is no total: streams are long."""
 
+    client: Literal["lean", "aiohttp"] = "lean"
+    """Whose connections calls are forwarded over: our own, which cost a third, or those
+    of aiohttp, should a server be found that ours do not get along with."""
+
     connect_timeout: PositiveDuration = timedelta(seconds=15)
     """For a free connection, name, TCP and TLS together."""
 
