@@ -1,0 +1,191 @@
+"""Processes under measurement: started, pinned to a core, and asked for their CPU time."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tests.helpers.certificates import write_certificate
+
+HERE: Final = Path(__file__).parent
+ROOT: Final = HERE.parent.parent
+
+NGINX: Final = """
+worker_processes 1; daemon off; master_process off; pid {work}/nginx.pid;
+error_log {work}/nginx.log crit;
+events {{ worker_connections 8192; }}
+http {{
+  access_log off; keepalive_requests 1000000000; client_body_buffer_size 64k;
+  client_body_temp_path {work}/body; proxy_temp_path {work}/proxy;
+  fastcgi_temp_path {work}/f; uwsgi_temp_path {work}/u; scgi_temp_path {work}/s;
+  upstream up {{ server 127.0.0.1:{upstream}; keepalive 2048; keepalive_requests 1000000000; }}
+  server {{ listen 127.0.0.1:{port} backlog=4096; location / {{
+    proxy_pass {scheme}://up; proxy_http_version 1.1; proxy_set_header Connection "";
+    proxy_buffering off; proxy_ssl_session_reuse on; }} }}
+}}
+"""
+
+
+class MissingToolError(Exception):
+    """Something that the benchmark is built with is not installed."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Something that answers calls; `pid` of what is measured, none for the upstream itself."""
+
+    name: str
+    port: int
+    prefix: str = ""
+    pid: int | None = None
+
+    def cpu_s(self) -> float:
+        """Return the CPU time of the process and all of its threads."""
+        if self.pid is None:
+            return 0.0
+        threads = Path(f"/proc/{self.pid}/task").glob("*/schedstat")
+        return sum(int(file.read_text().split()[0]) for file in threads) / 1e9
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What callers saw in one run, and what it cost the proxy."""
+
+    answered: int
+    errors: int
+    seconds: float
+    latency_p50_us: float
+    latency_p99_us: float
+    chunks: int
+    delay_p50_us: float
+    delay_p99_us: float
+    cpu_s: float
+
+
+class Stage:
+    """Upstreams and proxies on loopback ports; all end with it."""
+
+    def __init__(self, work: Path, stack: ExitStack) -> None:
+        self._work = work
+        self._stack = stack
+        self._peer = build_peer(work)
+        self._certificate = write_certificate(work / "upstream.pem")
+        cores = sorted(os.sched_getaffinity(0))
+        self._ends, self._measured = cores[0], cores[-1]
+        self.upstream = self._start([str(self._peer), "serve"], self._ends, "direct")
+        tls = [sys.executable, "-m", "tests.benchmarks.forward_proxies", "tls"]
+        port = free_port()
+        arguments = [*tls, str(port), "-", str(self._certificate)]
+        self.tls_upstream = self._start(arguments, self._ends, "tls", port=port)
+
+    def proxy(self, kind: str, *, tls: bool = False) -> Target | None:
+        """Start a proxy before an upstream; nothing if it is not installed."""
+        upstream = (self.tls_upstream if tls else self.upstream).port
+        scheme = "https" if tls else "http"
+        if kind == "nginx":
+            return self._nginx(upstream, scheme)
+        port = free_port()
+        url = f"{scheme}://127.0.0.1:{upstream}"
+        command = [sys.executable, "-m", "tests.benchmarks.forward_proxies", kind, str(port), url]
+        if tls:
+            command.append(str(self._certificate))
+        prefix = "" if kind == "naive" else "/up"
+        return self._start(command, self._measured, kind, port=port, prefix=prefix)
+
+    def run(self, target: Target, query: str, *, seconds: float, callers: int, rate: float) -> Seen:
+        """Let callers call a target, and measure once all connections are there."""
+        command = [str(self._peer), "load", str(target.port)]
+        command += [f"{target.prefix}/v1/chat/completions{query}", str(seconds / 2), str(seconds)]
+        command += [str(callers), str(rate), "3000"]
+        with (
+            pinned(self._ends),
+            subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as load,
+        ):
+            assert load.stdout is not None
+            load.stdout.readline()
+            before = target.cpu_s()
+            seen = json.loads(load.stdout.readline())
+            return Seen(**seen, cpu_s=target.cpu_s() - before)
+
+    def _nginx(self, upstream: int, scheme: str) -> Target | None:
+        nginx = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+        if nginx is None:
+            return None
+        port = free_port()
+        work = self._work / f"nginx-{port}"
+        work.mkdir()
+        file = work / "nginx.conf"
+        file.write_text(NGINX.format(work=work, port=port, upstream=upstream, scheme=scheme))
+        command = [nginx, "-p", str(work), "-e", f"{work}/nginx.log", "-c", str(file)]
+        return self._start(command, self._measured, "nginx", port=port)
+
+    def _start(
+        self, command: list[str], core: int, name: str, *, port: int | None = None, prefix: str = ""
+    ) -> Target:
+        if port is None:
+            port = free_port()
+            command = [*command, str(port)]
+        # Callers who leave at the end of a run make the naive one complain.
+        with pinned(core), (self._work / f"{name}-{port}.log").open("wb") as log:
+            process = subprocess.Popen(command, cwd=ROOT, stderr=log)
+        self._stack.callback(_end, process)
+        _await_port(process, port)
+        return Target(name, port, prefix, None if name in {"direct", "tls"} else process.pid)
+
+
+def build_peer(work: Path) -> Path:
+    """Compile the callers and the upstream.
+
+    Raises:
+        MissingToolError: without a C compiler.
+    """
+    compiler = shutil.which("gcc") or shutil.which("cc")
+    if compiler is None:
+        raise MissingToolError("the benchmark needs a C compiler (gcc)")
+    built = work / "peer"
+    source = HERE / "forward_peer.c"
+    subprocess.run([compiler, "-O2", "-o", str(built), str(source)], check=True)
+    return built
+
+
+@contextmanager
+def pinned(core: int) -> Iterator[None]:
+    """Let what is started meanwhile run on one core."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _await_port(process: "subprocess.Popen[bytes]", port: int) -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            time.sleep(0.02)
+        else:
+            return
+    raise RuntimeError(f"{process.args!r} did not come up")
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    process.kill()
+    process.wait()
