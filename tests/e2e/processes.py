@@ -33,6 +33,7 @@ QUICK: dict[str, Any] = {
 """A configuration that hurries in everything that waits by design."""
 
 KEY = "sk-canary-e2e"
+MODEL = "gpt-4o-mini"
 
 
 COMMAND = (sys.executable, "-m", "proxy")
@@ -195,14 +196,19 @@ async def proxy_and_provider(
 
 
 async def chat(
-    proxy: Proxy, prompt: str, *, headers: Mapping[str, str] | None = None, key: str = KEY
+    proxy: Proxy,
+    prompt: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    key: str = KEY,
+    model: str = MODEL,
 ) -> tuple[int, dict[str, Any]]:
     """Make a call by plain HTTP; return status and JSON."""
     async with (
         aiohttp.ClientSession() as session,
         session.post(
             f"{proxy.base_url}/v1/chat/completions",
-            json=body_of(prompt),
+            json=body_of(prompt, model=model),
             headers={"Authorization": f"Bearer {key}", **(headers or {})},
         ) as answer,
     ):
@@ -227,14 +233,14 @@ async def results(
         return await asyncio.gather(*[one(session, job_id) for job_id in job_ids])
 
 
-def body_of(prompt: str) -> dict[str, Any]:
+def body_of(prompt: str, *, model: str = MODEL) -> dict[str, Any]:
     """Return the body that `chat` sends."""
-    return {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": prompt}]}
+    return {"model": model, "messages": [{"role": "user", "content": prompt}]}
 
 
-def right_answer(prompt: str) -> str:
+def right_answer(prompt: str, *, model: str = MODEL) -> str:
     """Return what the sandbox answers to `chat`, by whatever lane."""
-    return answer_text(body_hash(body_of(prompt)), prompt)
+    return answer_text(body_hash(body_of(prompt, model=model)), prompt)
 
 
 def bought(provider: Provider, prompt: str) -> int:

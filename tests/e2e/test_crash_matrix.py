@@ -5,19 +5,22 @@ provider bills is what we know of: nothing twice, but for a direct call that was
 on its way, which is booked as a possible double.
 """
 
+import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
-from proxy.sandbox import HttpFault, SandboxSettings, answer_text, body_hash
+from proxy.sandbox import HttpFault, SandboxSettings
 from proxy.sandbox import Running as Provider
-from tests.e2e.processes import Proxy, chat, proxy_and_provider, results
+from tests.e2e.processes import Proxy, bought, chat, proxy_and_provider, results, right_answer
 from tests.helpers.raw_upstream import wait_until
 
 JOBS = 12
+AT_ONCE = 4
 
 
 @dataclass(frozen=True)
@@ -79,12 +82,52 @@ STEPS = [
 ]
 
 
-@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.name)
+@dataclass(frozen=True)
+class Seen:
+    """What came out of one kill."""
+
+    answers: list[str]
+    purchases: list[int]
+    possible_doubles: float
+
+
+Outcomes = dict[str, Seen | Exception]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
+    """Kill a process of its own at each step, several beside each other: most of it is waiting."""
+    seats = asyncio.Semaphore(AT_ONCE)
+
+    async def one(step: Step) -> Seen:
+        async with seats:
+            return await _kill_at(step, tmp_path_factory.mktemp("crash"))
+
+    seen = await asyncio.gather(*[one(step) for step in STEPS], return_exceptions=True)
+    found: Outcomes = {}
+    for step, outcome in zip(STEPS, seen, strict=True):
+        assert isinstance(outcome, Seen | Exception)
+        found[step.name] = outcome
+    return found
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("step", [step.name for step in STEPS])
 async def test_a_killed_process_loses_no_job_and_buys_none_twice(
-    step: Step, tmp_path: Path
+    step: str, outcomes: Outcomes
 ) -> None:
+    seen = outcomes[step]
+    if isinstance(seen, Exception):
+        raise seen
+
+    assert seen.answers == _right_answers()
+    assert seen.purchases == [1] * JOBS
+    assert seen.possible_doubles == 0
+
+
+async def _kill_at(step: Step, folder: Path) -> Seen:
     settings = SandboxSettings(turnaround_s=0.5, latency_s=0)
-    async with proxy_and_provider(tmp_path, provider_settings=settings) as (proxy, provider):
+    async with proxy_and_provider(folder, provider_settings=settings) as (proxy, provider):
         if step.fault is not None:
             provider.faults.add(step.fault)
         job_ids = [await _defer(proxy, number) for number in range(JOBS)]
@@ -95,11 +138,13 @@ async def test_a_killed_process_loses_no_job_and_buys_none_twice(
         await proxy.start()
 
         answers = await results(proxy, job_ids)
-        assert [_text(status, body) for status, body in answers] == _right_answers()
         # A create without an answer is swept for twins for 25 h: it settles later.
         await wait_until(lambda: proxy.events("batch.settled") or proxy.events("batch.ingested"))
-        assert _purchases(provider) == [1] * JOBS
-        assert await proxy.metric("offramp_possible_double_total") == 0
+        return Seen(
+            [_text(status, body) for status, body in answers],
+            _purchases(provider),
+            await proxy.metric("offramp_possible_double_total"),
+        )
 
 
 async def test_a_direct_call_cut_off_by_a_kill_is_booked_as_a_possible_double(
@@ -121,7 +166,7 @@ async def test_a_direct_call_cut_off_by_a_kill_is_booked_as_a_possible_double(
 
         [(status, body)] = await results(proxy, [job["id"]])
         assert _text(status, body) == _right_answers()[0]
-        assert provider.ledger.bought(body_hash(_body(0))) == 2
+        assert bought(provider, _prompt(0)) == 2
         assert await proxy.metric("offramp_possible_double_total") == 1
 
 
@@ -135,15 +180,8 @@ def _prompt(number: int) -> str:
     return f"question {number}"
 
 
-def _body(number: int) -> dict[str, object]:
-    return {
-        "model": "gpt-4o-mini",
-        "messages": [{"role": "user", "content": _prompt(number)}],
-    }
-
-
 def _right_answers() -> list[str]:
-    return [answer_text(body_hash(_body(number)), _prompt(number)) for number in range(JOBS)]
+    return [right_answer(_prompt(number)) for number in range(JOBS)]
 
 
 def _text(status: int, body: bytes) -> str:
@@ -154,4 +192,4 @@ def _text(status: int, body: bytes) -> str:
 
 
 def _purchases(provider: Provider) -> list[int]:
-    return [provider.ledger.bought(body_hash(_body(number))) for number in range(JOBS)]
+    return [bought(provider, _prompt(number)) for number in range(JOBS)]

@@ -105,7 +105,7 @@ async def _probes(proxy: Proxy, while_running: "asyncio.Task[str]") -> set[tuple
 
 
 async def test_a_stream_that_outlasts_the_drain_is_cut_and_the_process_ends(tmp_path: Path) -> None:
-    settings = SandboxSettings(stream_pause_s=5.0)
+    settings = SandboxSettings(stream_pause_s=1.5)
     changes = {"instance": {"drain_timeout": "1s"}}
     async with proxy_and_provider(tmp_path, provider_settings=settings, changes=changes) as (
         proxy,
