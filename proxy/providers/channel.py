@@ -1,5 +1,6 @@
 """A thread with the clients that it uses, and downloads that share it fairly."""
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -62,6 +63,9 @@ class Channel:
             # Here, since the import takes half a second and 58 MB.
             from proxy.providers.openai_client import Sessions  # noqa: PLC0415
 
+            # What was imported stays: looking through it again and again, the collector
+            # would stop the event loop for 100 ms at a time.
+            gc.freeze()
             self._sessions = Sessions(self._base_url)
         return self._sessions
 

@@ -6,8 +6,10 @@ crash, changes nothing: the first result of a job wins, and a line of the attemp
 that answered it is no second one.
 """
 
-from collections.abc import AsyncIterator, Callable, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import structlog
 from pydantic_core import from_json
@@ -28,6 +30,9 @@ log = structlog.get_logger()
 
 CHUNK = 100
 """Lines per write: the store is never held longer than a few milliseconds."""
+
+SIDE_BY_SIDE: Final = 3
+"""Writes under way at once: one is read for, one made and one written."""
 
 
 @dataclass(slots=True)
@@ -61,6 +66,7 @@ class _Reading:
     """Jobs whose useless answer is counted: a line that comes twice was bought once."""
 
     sums: Ingested = field(default_factory=Ingested)
+    room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(SIDE_BY_SIDE))
 
 
 class Ingestor:
@@ -79,18 +85,30 @@ class Ingestor:
         facts: Callable[[Job], LaneFacts],
         is_twin: bool = False,
     ) -> Ingested:
-        """Apply every line of one file. Bounded memory: one chunk at a time.
+        """Apply every line of one file. Bounded memory: a few chunks at a time.
 
         `is_twin` says that the file is of a second provider batch for the same
         items: what it answers once more was bought twice.
         """
         reading = _Reading(batch, facts, is_twin)
-        async for lines in chunks:
-            for start in range(0, len(lines), CHUNK):
-                await self._apply(reading, lines[start : start + CHUNK])
+        try:
+            async with asyncio.TaskGroup() as group:
+                async for lines in chunks:
+                    for part in _parts(lines):
+                        await reading.room.acquire()
+                        group.create_task(self._apply(reading, part))
+        except ExceptionGroup as failures:
+            # The first is the cause of whatever followed from it.
+            raise failures.exceptions[0] from None
         return reading.sums
 
     async def _apply(self, reading: _Reading, lines: Sequence[ResultLine]) -> None:
+        try:
+            await self._apply_part(reading, lines)
+        finally:
+            reading.room.release()
+
+    async def _apply_part(self, reading: _Reading, lines: Sequence[ResultLine]) -> None:
         batch, sums = reading.batch, reading.sums
         named = await self._own_lines(batch, lines)
         sums.ignored += len(lines) - len(named)
@@ -186,6 +204,13 @@ class Ingestor:
             sums.ended += 1
             count_end(self._on, job)
         self._waiters.wake(write.after.id for write in written)
+
+
+def _parts(lines: Sequence[ResultLine]) -> Iterator[Sequence[ResultLine]]:
+    """Return the lines in as few parts as `CHUNK` allows, of about the same size."""
+    count = -(-len(lines) // CHUNK)
+    for part in range(count):
+        yield lines[len(lines) * part // count : len(lines) * (part + 1) // count]
 
 
 _NOT_ITS_FAULT = frozenset({"batch_expired", "batch_cancelled", "expired", "cancelled"})

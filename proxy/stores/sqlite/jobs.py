@@ -3,10 +3,10 @@
 import asyncio
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 from proxy.core.errors import JobNotFoundError
 from proxy.core.ids import JobId, OwnerId
@@ -20,6 +20,8 @@ from proxy.stores.sqlite.listing import Listing
 from proxy.stores.sqlite.queue import queue_row, ready
 from proxy.stores.sqlite.replace import EncodedWrite, replace_many
 from proxy.stores.vault import Vault
+
+T = TypeVar("T")
 
 SEAL_INLINE_BYTES: Final = 65_536
 """Up to here sealing takes under a millisecond; more of it leaves the event loop."""
@@ -46,7 +48,8 @@ class SqliteJobStore:
         self._vault = vault
 
     async def accept(self, new: NewJob) -> Acceptance:
-        (sealed,) = await self._seal([(new.body, _payload(new.job.id))])
+        seal = partial(self._vault.seal, new.body, context=_payload(new.job.id))
+        sealed = await _where_it_fits(seal, len(new.body))
         row = _accepting_row(new, sealed)
         if new.idempotency_key is not None or new.job.tags:
             return await self._database.write(partial(_accept, new=new, row=row))
@@ -63,15 +66,14 @@ class SqliteJobStore:
         return await self._database.read(partial(_find_many, job_ids=job_ids))
 
     async def replace_many(self, writes: Sequence[JobWrite]) -> frozenset[JobId]:
-        bodies = [
-            (write.result.body if write.result else b"", _answer(write.after.id))
-            for write in writes
-        ]
-        encoded = [
-            EncodedWrite(write.after, encode_job(write.after), write.result, sealed)
-            for write, sealed in zip(writes, await self._seal(bodies), strict=True)
-        ]
+        size = sum(len(write.result.body) for write in writes if write.result)
+        encoded = await _where_it_fits(lambda: list(map(self._encoded, writes)), size)
         return await self._database.write(partial(replace_many, writes=encoded))
+
+    def _encoded(self, write: JobWrite) -> EncodedWrite:
+        after, result = write.after, write.result
+        sealed = self._vault.seal(result.body, context=_answer(after.id)) if result else b""
+        return EncodedWrite(after, encode_job(after), result, sealed)
 
     async def body(self, job_id: JobId) -> bytes:
         body = await self._database.read(partial(_body, vault=self._vault, job_id=job_id))
@@ -108,13 +110,10 @@ class SqliteJobStore:
                 break
         return pruned
 
-    async def _seal(self, bodies: Sequence[tuple[bytes, str]]) -> list[bytes]:
-        def seal() -> list[bytes]:
-            return [self._vault.seal(body, context=context) for body, context in bodies]
 
-        if sum(len(body) for body, _ in bodies) <= SEAL_INLINE_BYTES:
-            return seal()
-        return await asyncio.to_thread(seal)
+async def _where_it_fits(seal: Callable[[], T], size: int) -> T:
+    """Seal here, or in another thread if it is more than the event loop may wait for."""
+    return seal() if size <= SEAL_INLINE_BYTES else await asyncio.to_thread(seal)
 
 
 def open_payload(vault: Vault, job_id: JobId, sealed: bytes) -> bytes:
