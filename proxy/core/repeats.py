@@ -78,7 +78,11 @@ def fingerprint(
     return digest.hexdigest()
 
 
-def claim_rank(delivery: Delivery, *, retry_count: int, now: datetime) -> int | None:
+ClaimRank = tuple[int, int]
+"""How well a repeat may claim a job: by its state, then by the tries that it has seen."""
+
+
+def claim_rank(delivery: Delivery, *, retry_count: int, now: datetime) -> ClaimRank | None:
     """Return how well a repeat may claim this job, lower being better; or not at all.
 
     Among equals the oldest is claimed first. `retry_count` is what the call says
@@ -86,13 +90,16 @@ def claim_rank(delivery: Delivery, *, retry_count: int, now: datetime) -> int | 
     """
     abandoned = delivery.state is Answered.WAITING and delivery.waiter_until <= now
     if delivery.state is Answered.BROKEN or abandoned:
-        return 0
+        return 0, 0
     later_try = retry_count > delivery.retry_count
     if not later_try or now - delivery.claimed_at > CLAIM_WINDOW:
         return None
     # Of two identical calls, one flushed and one still held, the retry is more
     # likely that of the flushed one: the other's connection is known to live.
-    return 1 if delivery.state is Answered.FLUSHED else 2
+    state = 1 if delivery.state is Answered.FLUSHED else 2
+    # After a crash the second tries of some identical calls meet the third tries of
+    # others. Whoever took the oldest job again would leave another's to nobody.
+    return state, delivery.retry_count
 
 
 def claimed(delivery: Delivery, *, retry_count: int, now: datetime) -> Delivery:

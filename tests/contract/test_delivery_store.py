@@ -102,6 +102,14 @@ async def test_the_better_rank_is_claimed_before_the_older_job(stores):
     assert claims == [lost, out, held, None]
 
 
+async def test_a_later_try_takes_no_job_that_another_callers_try_took_before(stores):
+    """After a crash nobody's connection is known to have broken, and every caller tries again."""
+    first, second = await accepted(stores), await accepted(stores, accepted_at=T0 + SECOND)
+
+    assert await claim(stores, retry_count=1, now=T0 + SECOND) == first
+    assert await claim(stores, retry_count=2, now=T0 + SECOND) == second
+
+
 async def test_a_flushed_job_is_claimed_only_by_a_later_try_within_the_window(stores):
     job_id = await flushed(stores, retry_count=1)
 

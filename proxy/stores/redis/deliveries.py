@@ -92,11 +92,12 @@ class RedisDeliveryStore:
         found = []
         for shard, reply in zip(shards, replies, strict=True):
             _, text = as_list(reply)
-            rank, _, job = as_text(text).partition(" ")
+            rank, _, rest = as_text(text).partition(" ")
+            tries, _, job = rest.partition(" ")
             if job:
                 # An ID sorts by time within its shard: less the shard, everywhere.
-                found.append((int(rank), job[6:], shard))
-        return [shard for _, _, shard in sorted(found)]
+                found.append((int(rank), int(tries), job[6:], shard))
+        return [shard for *_, shard in sorted(found)]
 
     async def _places(self, job_ids: Sequence[JobId]) -> list[tuple[JobId, OwnerId, str]]:
         """Return owner and call of those jobs that have a delivery; they never change."""
@@ -140,5 +141,5 @@ class _Repeat:
 
 
 def _claimed(reply: Reply) -> JobId | None:
-    job = as_text(reply).partition(" ")[2]
+    job = as_text(reply).rpartition(" ")[2]
     return JobId(job) if job else None

@@ -19,26 +19,34 @@ if mode == 'home' then
   if #others > 0 then return {2, table.concat(others, ' ')} end
 end
 
--- The job whose ID is least is the oldest of its shard.
-local function oldest(rows, may)
-  local best
+-- The job whose ID is least is the oldest of its shard. Of those that are cared for,
+-- the one that has seen the fewest tries comes first; the others are all alike.
+local function oldest(rows, cared_for)
+  local best, tries
   for i = 1, #rows do
-    local job, count, claimed = string.match(rows[i], '^(%S+) (%S+) (%S+)$')
-    if (not best or job < best) and may(tonumber(count), tonumber(claimed)) then best = job end
+    local job, seen, claimed = string.match(rows[i], '^(%S+) (%S+) (%S+)$')
+    seen, claimed = tonumber(seen), tonumber(claimed)
+    if not cared_for or (retry > seen and claimed >= window) then
+      if not cared_for then seen = 0 end
+      if not best or seen < tries or (seen == tries and job < best) then
+        best, tries = job, seen
+      end
+    end
   end
-  return best
+  return best, tries
 end
-local function any() return true end
-local function later(count, claimed) return retry > count and claimed >= window end
 
-local rank, job = 0, oldest(
-  redis.call('ZRANGE', k.open, '-inf', now, 'BYSCORE', 'LIMIT', 0, most), any)
+local rank = 0
+local job, tries = oldest(
+  redis.call('ZRANGE', k.open, '-inf', now, 'BYSCORE', 'LIMIT', 0, most), false)
 if not job and retry > 0 then
-  rank, job = 1, oldest(
-    redis.call('ZRANGE', k.flushed, window, '+inf', 'BYSCORE', 'LIMIT', 0, most), later)
+  rank = 1
+  job, tries = oldest(
+    redis.call('ZRANGE', k.flushed, window, '+inf', 'BYSCORE', 'LIMIT', 0, most), true)
 end
 if not job and retry > 0 then
-  rank, job = 2, oldest(redis.call('ZRANGE', k.open, 0, most - 1), later)
+  rank = 2
+  job, tries = oldest(redis.call('ZRANGE', k.open, 0, most - 1), true)
 end
 if not job then return {0, ''} end
 if mode ~= 'peek' then
@@ -46,7 +54,7 @@ if mode ~= 'peek' then
   deliver(k, owner, job, table.concat(
     {'waiting', lease, math.max(count, retry), now, call, owner}, ' '))
 end
-return {1, rank .. ' ' .. job}
+return {1, rank .. ' ' .. tries .. ' ' .. job}
 """
 )
 

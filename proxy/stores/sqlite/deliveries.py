@@ -33,14 +33,14 @@ _RANKS: Final = (
     SELECT job FROM deliveries INDEXED BY deliveries_flushed
     WHERE owner = :owner AND fingerprint = :fingerprint AND state = 'flushed'
         AND claimed >= :window AND retry_count < :retry_count
-    ORDER BY job LIMIT 1
+    ORDER BY retry_count, job LIMIT 1
     """,
     # Still held, claimed by a later try.
     """
     SELECT job FROM deliveries INDEXED BY deliveries_open
     WHERE owner = :owner AND fingerprint = :fingerprint AND state <> 'flushed'
         AND claimed >= :window AND retry_count < :retry_count
-    ORDER BY job LIMIT 1
+    ORDER BY retry_count, job LIMIT 1
     """,
 )
 
