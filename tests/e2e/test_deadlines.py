@@ -28,7 +28,7 @@ from tests.helpers.raw_upstream import wait_until
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 JOBS = 12
-TOKENS_MAX = 12
+TOKENS_MAX = 8
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ async def test_one_bad_line_fails_the_batch_and_spoils_no_other_job(scene: Scene
 
 
 async def test_a_full_token_queue_is_waited_for_and_buys_nothing_twice(scene: Scene) -> None:
-    run = Run(scene, "tokens", model="gpt-limited", deadline="12s")
+    run = Run(scene, "tokens", model="gpt-limited", deadline="7s")
 
     assert await run.finish(await run.defer(6)) == [1] * 6
     await wait_until(lambda: scene.proxy.events("batch.throttled"))

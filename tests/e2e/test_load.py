@@ -57,26 +57,25 @@ async def test_every_accepted_job_gets_its_one_right_answer_and_is_bought_once(
 def _trouble(chance: random.Random) -> HttpFault | LineFault:
     """Return something that may go wrong and that leaves nobody in doubt about what was bought."""
     nth, key = chance.randint(1, 4), key_id(chance.choice(KEYS))
-    return chance.choice(
-        [
-            HttpFault(
-                action="status", status=500, path="/v1/batches", method="POST", nth=nth, key_id=key
-            ),
-            HttpFault(action="reset_after", path="/v1/batches", method="POST", nth=nth, key_id=key),
-            HttpFault(action="reset_before", path="/v1/batches/*", nth=nth, count=3, key_id=key),
-            HttpFault(
-                action="truncate",
-                path="/v1/files/*/content",
-                after_bytes=5_000,
-                nth=nth,
-                key_id=key,
-            ),
-            HttpFault(action="status", status=503, path="/v1/files/*", method="DELETE", nth=nth),
-            LineFault(outcome="status", status=500, nth=nth, every=7, count=10, key_id=key),
-            LineFault(outcome="duplicate", nth=nth, every=5, count=10, key_id=key),
-            LineFault(outcome="foreign", nth=nth, count=3, key_id=key),
-        ]
-    )
+    troubles: list[HttpFault | LineFault] = [
+        HttpFault(
+            action="status", status=500, path="/v1/batches", method="POST", nth=nth, key_id=key
+        ),
+        HttpFault(action="reset_after", path="/v1/batches", method="POST", nth=nth, key_id=key),
+        HttpFault(action="reset_before", path="/v1/batches/*", nth=nth, count=3, key_id=key),
+        HttpFault(
+            action="truncate",
+            path="/v1/files/*/content",
+            after_bytes=5_000,
+            nth=nth,
+            key_id=key,
+        ),
+        HttpFault(action="status", status=503, path="/v1/files/*", method="DELETE", nth=nth),
+        LineFault(outcome="status", status=500, nth=nth, every=7, count=10, key_id=key),
+        LineFault(outcome="duplicate", nth=nth, every=5, count=10, key_id=key),
+        LineFault(outcome="foreign", nth=nth, count=3, key_id=key),
+    ]
+    return chance.choice(troubles)
 
 
 async def _defer_all(proxy: Proxy, asked: list[Asked]) -> dict[str, Asked]:
