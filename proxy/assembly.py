@@ -38,7 +38,7 @@ from proxy.services.repeats import Repeats
 from proxy.services.rescue import Rescuer
 from proxy.services.settle import Settler
 from proxy.services.submit import Submitter, SubmitTimes
-from proxy.services.tasks import TaskOwner
+from proxy.ports.tasks import TaskOwner
 from proxy.services.verify import Verifier
 from proxy.services.waiters import Waiters
 from proxy.settings import Settings

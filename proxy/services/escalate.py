@@ -29,7 +29,7 @@ from proxy.ports.jobs import Credential, JobWrite, Result
 from proxy.services.access import Access
 from proxy.services.call import CallAnswer, DirectCaller
 from proxy.services.ground import Ground, count_doubles, count_end
-from proxy.services.tasks import TaskOwner
+from proxy.ports.tasks import TaskOwner
 from proxy.services.waiters import Waiters
 
 log = structlog.get_logger()

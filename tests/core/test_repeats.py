@@ -79,14 +79,14 @@ def test_parts_are_never_joined_into_each_other(one, other) -> None:
 
 def test_half_a_surrogate_pair_has_a_fingerprint_too() -> None:
     # As JSON escapes one, and as undecodable bytes of a target are decoded.
-    changes = [
+    changes: list[dict[str, Any]] = [
         {},
         {"target": "/v1/\ud800"},
         {"target": "/v1/\udcff"},
         {"headers": [("openai-project", "\ud800")]},
     ]
 
-    assert len({fingerprint(**(CALL | change)) for change in changes}) == len(changes)
+    assert len({fingerprint(**{**CALL, **change}) for change in changes}) == len(changes)
 
 
 @pytest.mark.parametrize(

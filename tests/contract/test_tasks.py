@@ -2,7 +2,7 @@
 
 import asyncio
 
-from proxy.services.tasks import TaskOwner
+from proxy.ports.tasks import TaskOwner
 
 
 async def test_a_task_group_is_an_owner_of_tasks():
