@@ -17,6 +17,7 @@ from proxy.ports.batches import BatchStore, LeaseStore, UnbatchableStore
 from proxy.ports.clock import Clock, KeyedHash
 from proxy.ports.jobs import CredentialStore, DeliveryStore, JobStore, QueueStore
 from proxy.ports.provider import Provider
+from proxy.ports.tasks import TaskOwner
 from proxy.ports.upstream import UpstreamClient
 from proxy.scheduler import Pass, Scheduler
 from proxy.services.accept import Acceptor, DeferralSettings
@@ -38,7 +39,6 @@ from proxy.services.repeats import Repeats
 from proxy.services.rescue import Rescuer
 from proxy.services.settle import Settler
 from proxy.services.submit import Submitter, SubmitTimes
-from proxy.ports.tasks import TaskOwner
 from proxy.services.verify import Verifier
 from proxy.services.waiters import Waiters
 from proxy.settings import Settings
@@ -363,6 +363,7 @@ def _front(settings: Settings, outside: Outside, shared: _Shared) -> Front:
         holding=shared.holding,
         clock=clock,
         heartbeat_after_s=settings.deferral.heartbeat_after.total_seconds(),
+        heartbeat_every_s=settings.deferral.heartbeat_every.total_seconds(),
     )
     return Front(
         upstreams=outside.upstreams,

@@ -19,6 +19,7 @@ from proxy.core.errors import (
     ProviderError,
     ProxyError,
     StoreError,
+    StoreUnavailableError,
 )
 from proxy.core.ids import CredentialId
 from proxy.core.job import Escalated, Failed, Job, JobEvent, Outcome, Released, Succeeded, advance
@@ -26,16 +27,20 @@ from proxy.core.lanes import Lane, LaneFacts, LaneTimes
 from proxy.core.outcomes import MAX_FAILURES, Verdict, after_answer, backoff, verdict
 from proxy.core.plan import fair_order
 from proxy.ports.jobs import Credential, JobWrite, Result
+from proxy.ports.tasks import TaskOwner
 from proxy.services.access import Access
 from proxy.services.call import CallAnswer, DirectCaller
 from proxy.services.ground import Ground, count_doubles, count_end
-from proxy.ports.tasks import TaskOwner
 from proxy.services.waiters import Waiters
 
 log = structlog.get_logger()
 
 UNREACHED_PAUSE: Final = timedelta(seconds=10)
 """Until the next try of a call that did not leave: an outage is no fault of the job."""
+
+
+STORE_PAUSE_S: Final = 1.0
+"""Between two attempts to write an answer down while the store is away."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +51,27 @@ class EscalationLimits:
     per_credential: int = 16
     timeout: timedelta = timedelta(minutes=10)
     """For one call: as long as the SDKs themselves wait by default."""
+
+
+class Rate:
+    """How many calls each credential may begin: so many a second, a second's worth at once."""
+
+    def __init__(self, per_second: float) -> None:
+        self._per_second = per_second
+        self._most = max(1.0, per_second)
+        self._seen: dict[CredentialId, tuple[float, float]] = {}
+
+    def left(self, credential: CredentialId, now: float) -> int:
+        """Return how many may begin; `now` is monotonic, in seconds."""
+        left, since = self._seen.get(credential, (self._most, now))
+        left = min(self._most, left + (now - since) * self._per_second)
+        self._seen[credential] = left, now
+        return int(left)
+
+    def spend(self, credential: CredentialId) -> None:
+        """Note that one begins."""
+        left, since = self._seen[credential]
+        self._seen[credential] = left - 1, since
 
 
 class Escalator:
@@ -74,6 +100,7 @@ class Escalator:
         self._tasks = tasks
         self._calls: set[asyncio.Task[None]] = set()
         self._running: Counter[CredentialId] = Counter()
+        self._rate = Rate(times.calls_per_s)
         self._stopping = False
 
     @property
@@ -111,6 +138,7 @@ class Escalator:
         return min(
             self._limits.total - self.running,
             self._limits.per_credential - self._running[credential],
+            self._rate.left(credential, self._on.clock.monotonic()),
         )
 
     async def _start(self, job: Job) -> bool:
@@ -122,6 +150,7 @@ class Escalator:
         if escalating is job or await self._on.jobs.replace_many([JobWrite(escalating)]):
             return False
         self._running[credential.id] += 1
+        self._rate.spend(credential.id)
         task = self._tasks.create_task(self._run(escalating, credential), name=f"call {job.id}")
         self._calls.add(task)
         task.add_done_callback(self._calls.discard)
@@ -129,14 +158,21 @@ class Escalator:
 
     async def _run(self, job: Job, credential: Credential) -> None:
         try:
-            event, result = await self._call(job, credential)
-            await self._finish(job, event, result)
-        except StoreError as exc:
-            # The answer is lost with the write. The record still says that this
-            # instance is calling: it is released as a possible double.
-            log.error("call.unrecorded", job_id=job.id, code=exc.code)  # noqa: TRY400 (expected)
+            await self._record(job, *await self._call(job, credential))
         finally:
             self._running[credential.id] -= 1
+
+    async def _record(self, job: Job, event: JobEvent, result: Result | None) -> None:
+        """Make the answer durable, however long the store is away: it is paid for.
+
+        Nobody else will: the record says that this instance, which lives, is calling.
+        """
+        while True:
+            try:
+                return await self._finish(job, event, result)
+            except StoreUnavailableError as exc:
+                log.warning("call.unrecorded", job_id=job.id, code=exc.code)
+            await self._on.clock.sleep(STORE_PAUSE_S)
 
     async def _call(self, job: Job, credential: Credential) -> tuple[JobEvent, Result | None]:
         try:
@@ -144,6 +180,9 @@ class Escalator:
         except JobNotFoundError:
             # Cancelled and erased since: whatever is written now is refused.
             return Released(job.attempt, "cancelled", uncharged=True), None
+        except StoreError as exc:
+            # Nothing was sent, and so nothing bought.
+            return Released(job.attempt, exc.code, uncharged=True), None
         begun = self._on.clock.monotonic()
         try:
             async with asyncio.timeout(self._limits.timeout.total_seconds()):

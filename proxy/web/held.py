@@ -55,13 +55,19 @@ class Rhythm:
     every_s: float
 
     @classmethod
-    def of(cls, *, heartbeat_after_s: float, read_timeout_s: float | None) -> "Rhythm":
+    def of(
+        cls,
+        *,
+        heartbeat_after_s: float,
+        read_timeout_s: float | None,
+        heartbeat_every_s: float = HEARTBEAT_EVERY_S,
+    ) -> "Rhythm":
         """Return the rhythm for a caller; two heartbeats may be lost before it gives up."""
         if read_timeout_s is None:
-            return cls(heartbeat_after_s, HEARTBEAT_EVERY_S)
+            return cls(heartbeat_after_s, heartbeat_every_s)
         low, high = READ_TIMEOUT_BOUNDS_S
         third = min(max(read_timeout_s, low), high) / 3
-        return cls(min(heartbeat_after_s, third), min(HEARTBEAT_EVERY_S, third))
+        return cls(min(heartbeat_after_s, third), min(heartbeat_every_s, third))
 
 
 class Ending(Enum):
@@ -94,12 +100,14 @@ class Holder:
         holding: Holding,
         clock: Clock,
         heartbeat_after_s: float = HEARTBEAT_AFTER_S,
+        heartbeat_every_s: float = HEARTBEAT_EVERY_S,
     ) -> None:
         self._jobs = jobs
         self._waiters = waiters
         self._holding = holding
         self._clock = clock
         self._heartbeat_after_s = heartbeat_after_s
+        self._heartbeat_every_s = heartbeat_every_s
 
     async def hold(
         self,
@@ -181,7 +189,11 @@ class Holder:
         return sent.response
 
     def _rhythm(self, read_timeout_s: float | None) -> Rhythm:
-        return Rhythm.of(heartbeat_after_s=self._heartbeat_after_s, read_timeout_s=read_timeout_s)
+        return Rhythm.of(
+            heartbeat_after_s=self._heartbeat_after_s,
+            heartbeat_every_s=self._heartbeat_every_s,
+            read_timeout_s=read_timeout_s,
+        )
 
     async def _early(
         self, hold: Hold, job: Job, family: Family, *, for_s: float
