@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Final
 
 from proxy.core.batch import BatchState
 from proxy.core.ids import BatchId
@@ -11,6 +12,14 @@ from proxy.core.lanes import BatchKey
 from proxy.ports.batches import Claimed, ClaimLimits
 from proxy.stores.codec import encode_key, from_micros, to_micros
 from proxy.stores.sqlite.queue import uncount
+
+_Row = tuple[int, int, int, int, int, int]
+
+_READY: Final = """
+    FROM queue WHERE key = (SELECT id FROM keys WHERE key = ?) AND (ready, job) <= (?, ?)
+"""
+_ANY_JOB: Final = 1 << 62
+"""Beside a time: whatever is ready by then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,38 +55,57 @@ def claim_chunk(
     held = _Taken(sums[0], sums[1], sums[2], 0, sums[3])
     if state != BatchState.FILLING:
         return _claimed(held, complete=True)
-    # One more than is taken: it tells whether another call would find any.
-    waiting = connection.execute(
-        "SELECT ready, job, bytes, tokens, deadline, held FROM queue"
-        " WHERE key = (SELECT id FROM keys WHERE key = ?) AND ready <= ?"
-        " ORDER BY ready, job LIMIT ?",
-        (encode_key(key), to_micros(ready_at), chunk + 1),
-    ).fetchall()
-    taken, complete = _fitting(waiting, held, limits, chunk)
+    taken, complete = _front(connection, encode_key(key), to_micros(ready_at), chunk)
+    if not _fits(_sum(held, taken), limits):
+        taken, complete = _fitting(_rows(connection, encode_key(key), taken), held, limits), True
     if taken.rows:
         _move(connection, encode_key(key), batch, held, taken)
     return _claimed(_sum(held, taken), complete=complete)
 
 
-def _fitting(
-    waiting: Iterable[tuple[int, int, int, int, int, int]],
-    held: _Taken,
-    limits: ClaimLimits,
-    chunk: int,
+def _front(
+    connection: sqlite3.Connection, key: str, ready_at: int, chunk: int
 ) -> tuple[_Taken, bool]:
-    """Return what fits of `waiting`, and whether that was all that can be taken."""
+    """Return the first `chunk` that are ready, and whether these are all.
+
+    Added up by SQLite: a batch is full once, and all chunks before that fit.
+    """
+    edge = connection.execute(
+        f"SELECT ready, job {_READY} ORDER BY ready, job LIMIT 2 OFFSET ?",
+        (key, ready_at, _ANY_JOB, chunk - 1),
+    ).fetchall()
+    last = edge[0] if edge else (ready_at, _ANY_JOB)
+    rows, body_bytes, tokens, callers, nearest = connection.execute(
+        "SELECT count(*), coalesce(sum(bytes), 0), coalesce(sum(tokens), 0),"
+        f" coalesce(sum(held), 0), min(deadline) {_READY}",
+        (key, *last),
+    ).fetchone()
+    return _Taken(rows, body_bytes, tokens, callers, nearest, last), len(edge) < 2
+
+
+def _rows(connection: sqlite3.Connection, key: str, front: _Taken) -> Iterable[_Row]:
+    return connection.execute(
+        f"SELECT ready, job, bytes, tokens, deadline, held {_READY} ORDER BY ready, job",
+        (key, *front.last),
+    ).fetchall()
+
+
+def _fits(sums: _Taken, limits: ClaimLimits) -> bool:
+    return (
+        sums.rows <= limits.max_requests
+        and sums.body_bytes <= limits.max_bytes
+        and (limits.max_tokens is None or sums.tokens <= limits.max_tokens)
+    )
+
+
+def _fitting(waiting: Iterable[_Row], held: _Taken, limits: ClaimLimits) -> _Taken:
+    """Return what fits of `waiting`; an empty batch takes the first, whatever it is."""
     rows, body_bytes, tokens, callers, nearest = 0, 0, 0, 0, None
     last = (0, 0)
-    max_tokens = float("inf") if limits.max_tokens is None else limits.max_tokens
     for ready, job, size, cost, deadline, is_held in waiting:
-        if rows == chunk:
-            return _Taken(rows, body_bytes, tokens, callers, nearest, last), False
         count = held.rows + rows
-        if count and (
-            count >= limits.max_requests
-            or held.body_bytes + body_bytes + size > limits.max_bytes
-            or held.tokens + tokens + cost > max_tokens
-        ):
+        so_far = _Taken(count + 1, held.body_bytes + body_bytes + size, held.tokens + tokens + cost)
+        if count and not _fits(so_far, limits):
             break
         rows += 1
         body_bytes += size
@@ -85,7 +113,7 @@ def _fitting(
         callers += is_held
         nearest = deadline if nearest is None or deadline < nearest else nearest
         last = (ready, job)
-    return _Taken(rows, body_bytes, tokens, callers, nearest, last), True
+    return _Taken(rows, body_bytes, tokens, callers, nearest, last)
 
 
 def _move(
