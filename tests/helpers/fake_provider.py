@@ -10,6 +10,7 @@ from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import count
 from typing import Literal
 
 from proxy.core.dialects import RawHeaders
@@ -77,6 +78,8 @@ class FakeProvider:
         self.turnaround = timedelta(minutes=7)
         self.window = timedelta(hours=24)
         self.files: dict[str, tuple[str, bytes, str]] = {}
+        # An ID is never given twice, not even after its file is deleted.
+        self._file_numbers = count(1)
         self.batches: dict[str, FakeBatch] = {}
         self.bought: Counter[bytes] = Counter()
         """How often each body was computed and billed."""
@@ -116,7 +119,7 @@ class FakeProvider:
         content = b"".join([chunk async for chunk in submission.lines()])
         if len(content) != submission.input_bytes:
             raise ProviderUnavailableError("the input changed while it was read")
-        file_id = f"file-{len(self.files) + 1}"
+        file_id = f"file-{next(self._file_numbers)}"
         self.files[file_id] = (submission.batch_id, content, _token(credential))
         self._after("upload")
         return file_id
@@ -225,6 +228,8 @@ class FakeProvider:
         for name, body in reversed(batch.lines[:executed]):
             answer = self.answer_line(name, body)
             if answer is None:
+                # Computed and billed like any other, and then lost.
+                self.bought[body] += 1
                 continue
             if 200 <= answer[0] < 300:
                 self.bought[body] += 1

@@ -221,6 +221,8 @@ class Fleet:
     ) -> None:
         self.clock = FakeClock(T0)
         self.escalation = escalation or EscalationLimits()
+        self.has_threads = stores is not None
+        """Whether the stores work outside of the event loop, so that it may have to wait."""
         self.stores = cast("MemoryStores", stores) if stores is not None else MemoryStores()
         self.provider = FakeProvider(self.clock)
         self.tally = TallyCounter()

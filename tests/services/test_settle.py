@@ -193,7 +193,7 @@ async def test_a_model_that_is_not_batched_is_called_directly_and_remembered() -
     assert {(job.lane, job.failures) for job in jobs} == {(Lane.INTERACTIVE, 0)}
     known = await fleet.stores.unbatchable.known(now=fleet.clock.now())
     assert set(known) == {(CREDENTIAL, "/v1/chat/completions", "gpt-4o-mini")}
-    await fleet.run("escalate")
+    await fleet.run_for(timedelta(seconds=10), step=timedelta(seconds=2))
     assert await fleet.states() == {JobState.COMPLETED: 12}
     assert not await fleet.stores.unbatchable.known(now=fleet.clock.now() + timedelta(hours=24))
 
