@@ -59,13 +59,13 @@ def examples(every_day: int, *, share: float = 1) -> settings:
 
 
 TestCalm = FleetMachine.TestCase
-TestCalm.settings = examples(50)
+TestCalm.settings = examples(40)
 
 TestWild = WildFleetMachine.TestCase
-TestWild.settings = examples(80)
+TestWild.settings = examples(50)
 
 TestCalmOnSqlite = SqliteFleetMachine.TestCase
-TestCalmOnSqlite.settings = examples(3, share=0.1)
+TestCalmOnSqlite.settings = examples(2, share=0.1)
 
 TestWildOnSqlite = WildSqliteFleetMachine.TestCase
-TestWildOnSqlite.settings = examples(4, share=0.1)
+TestWildOnSqlite.settings = examples(3, share=0.1)
