@@ -55,6 +55,13 @@ def test_only_exact_paths_are_deferrable(target: str, shape: Shape | None) -> No
     assert (found and found.shape) == shape
 
 
+@pytest.mark.parametrize(
+    ("query", "idle"), [("", True), ("beta=true", True), ("beta=true&x=1", False), ("x", False)]
+)
+def test_a_query_that_an_sdk_adds_to_every_call_says_nothing(query: str, idle: bool) -> None:
+    assert ANTHROPIC.is_idle_query(query) is idle
+
+
 def test_an_endpoint_is_batched_unless_its_row_says_otherwise() -> None:
     assert Endpoint(path="/x", shape=Shape.CHAT, required=()).batched
 

@@ -17,6 +17,7 @@ from proxy.core.ids import (
     mint_batch_id,
     mint_job_id,
     parse_custom_id,
+    shard_for,
     shard_of,
 )
 from tests.helpers.factories import T0, IdFactory
@@ -142,6 +143,13 @@ def test_a_candidate_that_fails_its_check_does_not_hide_the_right_one() -> None:
 @pytest.mark.parametrize("shard", range(SHARDS))
 def test_the_shard_can_be_read_from_the_id(shard: int) -> None:
     assert shard_of(IdFactory().job(shard=shard)) == shard
+
+
+def test_a_place_has_the_same_shard_for_ever_and_places_are_spread() -> None:
+    shards = [shard_for(f"place-{n}") for n in range(640)]
+
+    assert shard_for("place-0") == 13, "a store would look for what is known in another shard"
+    assert set(shards) == set(range(SHARDS))
 
 
 def test_ids_of_a_shard_sort_by_time() -> None:
