@@ -201,7 +201,8 @@ class UpstreamResponse(Protocol):
         """Hand each piece of the body to `write` as it arrives, in the very same turn of the loop.
 
         Returns at the end of the body, or as soon as `write` wants no more for
-        now; the upstream is held back from then until the next call.
+        now; until the next call the upstream is held back, with a bounded number
+        of bytes in between.
 
         Raises:
             UpstreamUnavailableError: if the body breaks off or falls silent.

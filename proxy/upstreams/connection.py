@@ -56,6 +56,7 @@ class Connection(asyncio.Protocol):
         self._sock = sock
         self.site = site
         self.parser = HeadParser(loop, limits)
+        self._lost = False
         self.exchange: Exchange | None = None
         self.transport: asyncio.Transport
         self.born = loop.time()
@@ -105,7 +106,9 @@ class Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         """Cut the connection at once, whatever is still to be sent."""
-        self.transport.abort()
+        # asyncio fails to abort what was closed gracefully and has flushed since.
+        if not self._lost:
+            self.transport.abort()
 
     # What the event loop calls.
 
@@ -124,6 +127,7 @@ class Connection(asyncio.Protocol):
             self.exchange.ended(reset=False)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._lost = True
         exchange = self.exchange
         if exchange is not None:
             if exc is not None:

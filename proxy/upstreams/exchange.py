@@ -341,8 +341,8 @@ class LeanResponse:
             if self._write is None:
                 self._hold(data)
             elif not self._write(data):
+                # What comes before the next call of `pump` is held, up to its bound.
                 self._write = None
-                connection.pause_reading()
                 self._wake()
         if framing.done:
             self._finish(keep=self._reusable and not framing.surplus)

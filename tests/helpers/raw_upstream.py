@@ -192,7 +192,9 @@ class RawUpstream:
     async def __aexit__(self, *exc_info: object) -> None:
         self._server.close()
         for connection in self.connections:
-            connection.writer.transport.abort()
+            # asyncio fails to abort what was closed and has flushed since.
+            with suppress(AttributeError):
+                connection.writer.transport.abort()
         await self._server.wait_closed()
         if self.failures:
             raise self.failures[0]

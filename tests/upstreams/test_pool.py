@@ -132,6 +132,27 @@ async def test_one_who_gives_up_waiting_loses_no_place():
         assert client._pool._open <= 1
 
 
+@pytest.mark.parametrize("granted", ["a connection", "a place"])
+async def test_what_is_granted_to_one_who_just_gave_up_goes_to_the_next(granted):
+    limits = ClientLimits(max_connections=1)
+    async with RawUpstream(replying(OK)) as upstream, opened(LeanClient, limits) as client:
+        pool, site = client._pool, request(upstream.port).upstream
+        lent = await pool.open(site)
+        async with asyncio.TaskGroup() as tasks, asyncio.timeout(5):
+            waiting = tasks.create_task(pool.open(site))
+            await settled(client, 1)
+            if granted == "a place":
+                lent.abort()
+                pool.forget(lent)
+            else:
+                pool.give_back(lent)
+            waiting.cancel()
+
+            assert (await pool.open(site)).is_usable()
+        assert waiting.cancelled()
+        assert pool._open == 1
+
+
 async def test_a_failed_connection_gives_its_place_back():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

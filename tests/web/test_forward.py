@@ -1,6 +1,7 @@
 """The relay when one of its ends leaves, and what it takes out."""
 
 import asyncio
+import gc
 import json
 import socket
 
@@ -276,3 +277,32 @@ async def test_the_record_counts_what_was_relayed(factory):
         assert record.first_byte_s is not None
         assert 0 < record.first_byte_s <= record.duration_s
         assert record.error is None
+
+
+async def test_a_forwarded_call_is_freed_as_it_ends_and_not_by_the_collector(factory):
+    """Cycles of a thousand calls a second would be the longest pauses of all."""
+    async with stage(replying(CHUNKED_HEAD + b"3\r\nabc\r\n0\r\n\r\n"), factory) as (
+        _,
+        proxy,
+        caller,
+    ):
+        gc.collect()
+        gc.disable()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        try:
+            for _ in range(3):
+                await caller.send(POST)
+                await caller.response()
+            await wait_until(lambda: len(proxy.done) == 3, "all records")
+            gc.collect()
+            ours = {type(found).__qualname__ for found in gc.garbage if is_ours(found)}
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+            gc.enable()
+
+    assert ours == set()
+
+
+def is_ours(found: object) -> bool:
+    return type(found).__module__.startswith("proxy.")

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from proxy.web.forward import Outcome
-from tests.helpers.raw_upstream import RawCaller, read_head, wait_until
+from tests.helpers.raw_upstream import RawCaller, read_head, replying, wait_until
 from tests.web.stage import (
     CHUNKED_HEAD,
     GET,
@@ -27,7 +27,7 @@ def factory(request) -> ClientFactory:
 
 async def test_a_slow_reader_holds_the_upstream_back_and_loses_nothing(factory):
     sent = 0
-    total = 64 * MIB
+    total = 40 * MIB
 
     async def script(connection):
         nonlocal sent
@@ -50,7 +50,7 @@ async def test_a_slow_reader_holds_the_upstream_back_and_loses_nothing(factory):
 
 async def test_a_slow_upstream_holds_an_upload_back_and_gets_all_of_it(factory):
     sent = 0
-    total = 64 * MIB
+    total = 40 * MIB
     go = asyncio.Event()
 
     async def script(connection):
@@ -135,3 +135,18 @@ async def test_an_answer_may_come_before_the_upload_ends(factory):
         # Half a request lies on that connection: it must not be used again.
         await wait_until(upstream.connections[0].closed.is_set, "the upstream to be hung up on")
         assert (await one_record(proxy)).outcome is Outcome.COMPLETED
+
+
+async def test_a_caller_who_sends_calls_and_reads_no_answer_is_held_back(factory):
+    size, calls = 32768, 1500
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size
+    async with stage(replying(answer), factory) as (upstream, _, caller):
+        caller.pause_reading()
+        caller.writer.write(GET * calls)
+
+        await stalled(lambda: len(upstream.requests))
+        assert len(upstream.requests) * size < HELD_AT_MOST
+
+        caller.resume_reading()
+        for _ in range(calls):
+            assert len((await caller.response()).body) == size
