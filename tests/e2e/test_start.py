@@ -113,7 +113,9 @@ async def test_a_store_that_cannot_be_written_is_named(tmp_path: Path, kind: str
     ended = await serve(tmp_path, settings_for(tmp_path, URLS, {"store": f"sqlite://{place}"}))
 
     assert ended.code == BAD_CONFIGURATION
-    assert "place" in ended.stderr
+    # The key, or the path itself; a long value is cut in the message.
+    assert "store: 'sqlite://" in ended.stderr or str(place) in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 async def test_a_file_that_is_no_store_is_left_as_it_is(tmp_path: Path) -> None:
