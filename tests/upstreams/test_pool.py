@@ -188,7 +188,8 @@ async def test_a_name_that_points_elsewhere_is_followed(monkeypatch):
     async with RawUpstream(replying(OK)) as here, opened(LeanClient, limits) as client:
         client._pool._addresses._remembered_s = 0
 
-        def elsewhere(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async def elsewhere(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
             writer.write(OK.replace(b"ok", b"KO"))
             writer.close()
 

@@ -100,10 +100,12 @@ def read_plainly(messages: list[Message]) -> list[Read]:
 
 def assert_read_alike(upstream: RawUpstream) -> None:
     for connection in upstream.connections:
-        if not connection.requests:
+        # An upload that was cut ends its connection, and is nothing to anybody.
+        whole = [message for message in connection.requests if message.complete]
+        if not whole:
             continue
-        stream = b"".join(message.head + message.framed_body for message in connection.requests)
-        plainly = read_plainly(connection.requests)
+        stream = b"".join(message.head + message.framed_body for message in whole)
+        plainly = read_plainly(whole)
         assert read_by_httptools(stream) == plainly
         assert read_by_h11(stream) == plainly
 
