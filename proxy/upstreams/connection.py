@@ -77,6 +77,9 @@ class Connection(asyncio.Protocol):
         """
         return not self.transport.is_closing() and not self._news.poll(0)
 
+    def unsent_bytes(self) -> int:
+        return self.transport.get_write_buffer_size()
+
     def pause_reading(self) -> None:
         if not self.reading_paused and not self.transport.is_closing():
             self.reading_paused = True

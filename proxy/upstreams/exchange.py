@@ -24,6 +24,7 @@ from proxy.ports.upstream import (
 from proxy.upstreams.body import BodyFraming, framing_of
 from proxy.upstreams.connection import Connection
 from proxy.upstreams.head import MalformedHeadError, head_end, may_be_head
+from proxy.upstreams.patience import Patience
 from proxy.upstreams.pool import Pool
 
 # What is held for a reader before the upstream is held back; asyncio reads up to
@@ -37,17 +38,15 @@ class LeanResponse:
     __slots__ = (
         "_connection",
         "_framing",
-        "_heard",
         "_held",
         "_held_bytes",
         "_limits",
+        "_patience",
         "_pool",
         "_request",
         "_reusable",
-        "_since",
         "_tunnel",
         "_unparsed",
-        "_unsent",
         "_waiter",
         "_write",
         "chunked",
@@ -77,11 +76,7 @@ class LeanResponse:
         self._write: Write | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._tunnel: TunnelEnd | None = None
-        # Whether anything happened since the last check, and when that was. To
-        # note it costs a call nothing but an attribute.
-        self._heard = True
-        self._since = 0.0
-        self._unsent = 0
+        self._patience = Patience(limits)
         self._reusable = False
         self.failure: UpstreamUnavailableError | BodySourceError | None = None
         self.upload: asyncio.Task[None] | None = None
@@ -206,7 +201,7 @@ class LeanResponse:
     # What the connection calls.
 
     def data_received(self, data: bytes) -> None:
-        self._heard = True
+        self._patience.heard = True
         if self._framing is not None:
             self._take_body(data)
         elif self._tunnel is not None:
@@ -235,33 +230,16 @@ class LeanResponse:
         connection = self._connection
         if connection is None or self.status == 101:
             return
-        if self._heard or connection.reading_paused or self._took_more(connection):
-            self._heard = False
-            self._since = now
-            return
-        silent = now - self._since
-        if connection.writing_paused:
-            if silent > self._limits.idle_s:
-                self.fail(self.unavailable("takes no more of the body", Phase.UPLOAD, "timeout"))
-        elif self.headed:
-            if silent > self._limits.idle_s:
-                self.fail(self.unavailable("fell silent within its answer", Phase.IDLE, "timeout"))
-        elif self.sent_all and silent > self._limits.first_byte_s:
-            self.fail(self.unavailable("did not answer in time", Phase.FIRST_BYTE, "timeout"))
+        overdue = self._patience.overdue(
+            now, connection, sent_all=self.sent_all, headed=self.headed
+        )
+        if overdue is not None:
+            self.fail(self.unavailable(*overdue, "timeout"))
 
     def note_sent(self) -> None:
         """Begin to wait for the answer."""
         self.sent_all = True
-        self._heard = True
-
-    def _took_more(self, connection: Connection) -> bool:
-        """Tell whether a slow upstream took some of what is written, or is being waited for."""
-        if not connection.writing_paused:
-            return not self.sent_all and not self.headed
-        unsent = connection.transport.get_write_buffer_size()
-        took = unsent != self._unsent
-        self._unsent = unsent
-        return took
+        self._patience.heard = True
 
     # The answer.
 

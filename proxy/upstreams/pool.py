@@ -5,24 +5,14 @@ it. One timer looks after all of them; a call costs none.
 """
 
 import asyncio
-import socket
 import ssl
 from collections import deque
-from typing import Any, Final, cast
-
-from aiohappyeyeballs import start_connection
+from typing import Final, cast
 
 from proxy.core.routing import Upstream
 from proxy.ports.upstream import Cause, ClientLimits, Phase, UpstreamUnavailableError
-from proxy.upstreams.addresses import Addresses
 from proxy.upstreams.connection import Connection
-from proxy.upstreams.tls import resume_sessions, verifying_context
-
-# RFC 8305, section 5: how long one address family waits for the other.
-_FAMILY_DELAY_S: Final = 0.25
-# Within minutes of silence, as a model thinks, network translators forget a
-# connection; the SDKs of the vendors keep theirs alive at the same pace.
-_PROBE_AFTER_S: Final = 60
+from proxy.upstreams.dial import Dialer
 
 _SWEEP_AT_MOST_S: Final = 0.5
 _SWEEP_AT_LEAST_S: Final = 0.005
@@ -46,8 +36,7 @@ class Pool:
 
     def __init__(self, limits: ClientLimits, ssl_context: ssl.SSLContext | None) -> None:
         self._limits = limits
-        self._ssl = ssl_context
-        self._addresses = Addresses()
+        self._dialer = Dialer(ssl_context)
         self._sites: dict[str, Site] = {}
         self._all: set[Connection] = set()
         self._open = 0
@@ -215,47 +204,18 @@ class Pool:
                 found, earliest = site, site.waiting[0][0]
         return found
 
-    # Opening.
-
     async def _connect(self, site: Site) -> Connection:
         try:
-            connection = await self._open_connection(site)
+            connection = await self._dialer.open(
+                site.upstream, lambda sock: Connection(self, site, sock, self._limits)
+            )
         except BaseException:
-            self._addresses.forget(site.upstream.host, site.upstream.port)
             self._release_place(site)
             raise
         self._all.add(connection)
         if self._timer is None:
             self._arm()
         return connection
-
-    async def _open_connection(self, site: Site) -> Connection:
-        upstream, loop = site.upstream, asyncio.get_running_loop()
-        secured: dict[str, Any] = {}
-        if upstream.scheme == "https":
-            secured = {"ssl": await self._context(), "server_hostname": upstream.host}
-        sock = await start_connection(
-            cast("Any", await self._addresses.of(upstream.host, upstream.port)),
-            happy_eyeballs_delay=_FAMILY_DELAY_S,
-            interleave=1,
-            loop=loop,
-        )
-        try:
-            _keep_alive(sock)
-            _, connection = await loop.create_connection(
-                lambda: Connection(self, site, sock, self._limits), sock=sock, **secured
-            )
-        except BaseException:
-            sock.close()
-            raise
-        return connection
-
-    async def _context(self) -> ssl.SSLContext:
-        if self._ssl is None:
-            # Not before it is needed, and not on the loop.
-            self._ssl = await asyncio.to_thread(verifying_context)
-        resume_sessions(self._ssl)
-        return self._ssl
 
     # The one timer.
 
@@ -283,12 +243,6 @@ def _first_waiter(site: Site) -> "asyncio.Future[Connection | None]":
 
 def _shortest(limits: ClientLimits) -> float:
     return min(limits.first_byte_s, limits.idle_s, limits.keepalive_s)
-
-
-def _keep_alive(sock: socket.socket) -> None:
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    if hasattr(socket, "TCP_KEEPIDLE"):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _PROBE_AFTER_S)
 
 
 def _connect_error(upstream: Upstream, exc: Exception) -> UpstreamUnavailableError:

@@ -186,7 +186,7 @@ async def test_a_name_that_points_elsewhere_is_followed(monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
     limits = ClientLimits(max_age_s=0)
     async with RawUpstream(replying(OK)) as here, opened(LeanClient, limits) as client:
-        client._pool._addresses._remembered_s = 0
+        client._pool._dialer._addresses._remembered_s = 0
 
         async def elsewhere(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.readuntil(b"\r\n\r\n")

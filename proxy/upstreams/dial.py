@@ -1,0 +1,77 @@
+"""Open a connection: name, address, TCP, TLS."""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Any, Final, cast
+
+from aiohappyeyeballs import start_connection
+
+from proxy.core.routing import Upstream
+from proxy.upstreams.addresses import Addresses
+from proxy.upstreams.connection import Connection
+from proxy.upstreams.tls import resume_sessions, verifying_context
+
+# RFC 8305, section 5: how long one address family waits for the other.
+_FAMILY_DELAY_S: Final = 0.25
+# Within minutes of silence, as a model thinks, network translators forget a
+# connection; the SDKs of the vendors keep theirs alive at the same pace.
+_PROBE_AFTER_S: Final = 60
+
+
+class Dialer:
+    """Opens connections; a given `ssl_context` is taken over."""
+
+    def __init__(self, ssl_context: ssl.SSLContext | None, addresses: Addresses | None = None):
+        self._ssl = ssl_context
+        self._addresses = addresses or Addresses()
+
+    async def open(
+        self, upstream: Upstream, make: Callable[[socket.socket], Connection]
+    ) -> Connection:
+        """Return a connection that `make` made of its socket.
+
+        Raises:
+            OSError: if there is none; TLS and names fail so, too.
+            UnicodeError: if the name can be none.
+        """
+        try:
+            return await self._open(upstream, make)
+        except BaseException:
+            self._addresses.forget(upstream.host, upstream.port)
+            raise
+
+    async def _open(
+        self, upstream: Upstream, make: Callable[[socket.socket], Connection]
+    ) -> Connection:
+        loop = asyncio.get_running_loop()
+        secured: dict[str, Any] = {}
+        if upstream.scheme == "https":
+            secured = {"ssl": await self._context(), "server_hostname": upstream.host}
+        sock = await start_connection(
+            cast("Any", await self._addresses.of(upstream.host, upstream.port)),
+            happy_eyeballs_delay=_FAMILY_DELAY_S,
+            interleave=1,
+            loop=loop,
+        )
+        try:
+            _keep_alive(sock)
+            _, connection = await loop.create_connection(lambda: make(sock), sock=sock, **secured)
+        except BaseException:
+            sock.close()
+            raise
+        return connection
+
+    async def _context(self) -> ssl.SSLContext:
+        if self._ssl is None:
+            # Not before it is needed, and not on the loop.
+            self._ssl = await asyncio.to_thread(verifying_context)
+        resume_sessions(self._ssl)
+        return self._ssl
+
+
+def _keep_alive(sock: socket.socket) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if hasattr(socket, "TCP_KEEPIDLE"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _PROBE_AFTER_S)

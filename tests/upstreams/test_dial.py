@@ -1,0 +1,62 @@
+import socket
+
+import pytest
+
+from proxy.ports.upstream import Phase, UpstreamUnavailableError
+from proxy.upstreams.lean import LeanClient
+from tests.helpers.raw_upstream import RawUpstream, replying
+from tests.upstreams.clients import OK, opened, read_all, request
+
+
+async def test_a_connection_is_kept_alive_while_a_model_thinks():
+    async with RawUpstream(replying(OK)) as upstream, opened(LeanClient) as client:
+        await read_all(await client.send(request(upstream.port)))
+
+        (connection,) = client._pool._all
+        sock = connection.transport.get_extra_info("socket")
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) < 300
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+async def test_a_host_with_one_address_that_answers_is_reached(monkeypatch):
+    async with RawUpstream(replying(OK)) as upstream, opened(LeanClient) as client:
+
+        def look_up(host, port, *args, **kwargs):
+            return [
+                (family, socket.SOCK_STREAM, 6, "", (address, port))
+                for family, address in ((socket.AF_INET6, "::1"), (socket.AF_INET, "127.0.0.1"))
+            ]
+
+        monkeypatch.setattr(socket, "getaddrinfo", look_up)
+
+        assert await read_all(await client.send(request(upstream.port, host="up.test"))) == b"ok"
+
+
+@pytest.mark.parametrize("host", ["nowhere.invalid", "x" * 70 + ".test"])
+async def test_a_name_that_leads_nowhere_is_no_connection(monkeypatch, host):
+    real = socket.getaddrinfo
+
+    def look_up(name, *args, **kwargs):
+        # No question leaves the machine.
+        if name == "nowhere.invalid":
+            raise socket.gaierror("no such name")
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    async with opened(LeanClient) as client:
+        with pytest.raises(UpstreamUnavailableError) as caught:
+            await client.send(request(80, host=host))
+
+    assert (caught.value.phase, caught.value.sent) == (Phase.CONNECT, False)
+
+
+async def test_the_verifying_context_is_made_when_the_first_call_needs_it():
+    async with RawUpstream(replying(OK)) as upstream, opened(LeanClient) as client:
+        await read_all(await client.send(request(upstream.port)))
+        assert client._pool._dialer._ssl is None
+
+        with pytest.raises(UpstreamUnavailableError):
+            await client.send(request(upstream.port, scheme="https"))
+
+        assert client._pool._dialer._ssl is not None
