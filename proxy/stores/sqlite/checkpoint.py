@@ -53,6 +53,10 @@ class Checkpointer:
         connection: sqlite3.Connection | None = None
         while self._written.wait() and not self._stopped.wait(PAUSE_S):
             self._written.clear()
+            if self._stopped.is_set():
+                # `stop` may have come between the two lines above: what was cleared
+                # was its call to wake up, and nobody would call again.
+                break
             # A failure, e.g. a full disk, is no loss: the log stays, and the next
             # write tells whoever asked for it.
             with suppress(sqlite3.Error):
