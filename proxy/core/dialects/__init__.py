@@ -1,0 +1,49 @@
+"""What the wire families differ in, as tables: paths, credentials, error envelopes.
+
+A clone of the OpenAI API is a row here and no code. What a batch needs beyond
+the row (files, states, result lines) is the provider adapter's.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from proxy.core.dialects import anthropic, gemini, openai
+from proxy.core.dialects.anthropic import ANTHROPIC_VERSION
+from proxy.core.dialects.credentials import Presented, pick_headers, presented_credential
+from proxy.core.dialects.envelopes import (
+    ANTHROPIC_STATUS,
+    ErrorAnswer,
+    error_answer,
+    openai_error,
+)
+from proxy.core.dialects.records import (
+    Dialect,
+    Endpoint,
+    Family,
+    RawHeaders,
+    Shape,
+    endpoint_for,
+)
+
+__all__ = [
+    "ANTHROPIC_STATUS",
+    "ANTHROPIC_VERSION",
+    "DIALECTS",
+    "Dialect",
+    "Endpoint",
+    "ErrorAnswer",
+    "Family",
+    "Presented",
+    "RawHeaders",
+    "Shape",
+    "endpoint_for",
+    "error_answer",
+    "openai_error",
+    "pick_headers",
+    "presented_credential",
+]
+
+DIALECTS: Final[Mapping[str, Dialect]] = {
+    dialect.name: dialect for rows in (openai, anthropic, gemini) for dialect in rows.ROWS
+}
+"""Every dialect that an upstream can be configured with."""

@@ -1,0 +1,65 @@
+"""What a call presents to be let in, by the headers that its dialect names."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from proxy.core.dialects.records import Dialect, RawHeaders
+
+
+@dataclass(frozen=True, slots=True)
+class Presented:
+    """What a call presents to be let in and billed by. Never logged, never shown."""
+
+    token: str
+    """The token's value alone: scheme and header name removed."""
+
+    headers: tuple[tuple[str, str], ...]
+    """The header fields that make a call of the same credential, in lower case."""
+
+    billing: tuple[tuple[str, str], ...]
+
+    def __repr__(self) -> str:
+        return "Presented(…)"
+
+
+def presented_credential(
+    dialect: Dialect, headers: RawHeaders, *, query_key: str | None = None
+) -> Presented | None:
+    """Return the credential of a call, or nothing if it has none.
+
+    `query_key` is the value of `?key=`, which Gemini accepts in place of a header.
+    """
+    wanted = (*dialect.credential_headers, *dialect.billing_headers)
+    found: dict[str, str] = {}
+    for raw_name, raw_value in headers:
+        name = raw_name.decode("latin-1").lower()
+        if name in wanted and name not in found:
+            found[name] = raw_value.decode("latin-1").strip()
+    billing = tuple((name, found[name]) for name in dialect.billing_headers if name in found)
+    for name in dialect.credential_headers:
+        value = found.get(name)
+        if not value:
+            continue
+        token = value
+        if name == "authorization":
+            _, _, token = value.partition(" ")
+        token = token.strip()
+        if token:
+            return Presented(token, ((name, value), *billing), billing)
+    if query_key:
+        return Presented(query_key, (("x-goog-api-key", query_key), *billing), billing)
+    return None
+
+
+def pick_headers(names: Iterable[str], headers: RawHeaders) -> tuple[tuple[str, str], ...]:
+    """Return the named header fields in lower case and sorted, e.g. for a batch key."""
+    wanted = frozenset(names)
+    if not wanted:
+        return ()
+    return tuple(
+        sorted(
+            (name, raw_value.decode("latin-1").strip())
+            for raw_name, raw_value in headers
+            if (name := raw_name.decode("latin-1").lower()) in wanted
+        )
+    )

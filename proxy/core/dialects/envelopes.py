@@ -1,0 +1,85 @@
+"""Errors of our own in the words of each family."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from proxy.core.dialects.records import Family
+from proxy.core.errors import CallerError, OverloadedError, ProxyError
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorAnswer:
+    """An error of our own, in the shape that the caller's SDK understands."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+
+_GEMINI_STATUS: Final = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    429: "RESOURCE_EXHAUSTED",
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+}
+
+ANTHROPIC_STATUS: Final[Mapping[str, int]] = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "billing_error": 402,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "api_error": 500,
+    "timeout_error": 504,
+    "overloaded_error": 529,
+}
+"""The HTTP status of each error type (Anthropic API, "Errors"): lines of a batch name no other."""
+
+_ANTHROPIC_TYPE: Final = {status: kind for kind, status in ANTHROPIC_STATUS.items()}
+
+
+def error_answer(family: Family, error: ProxyError) -> ErrorAnswer:
+    """Return `error` in the error envelope of `family`.
+
+    Sources of the shapes: OpenAI API reference, "Error codes"; Anthropic API,
+    "Errors"; Google API design guide, "Error model" (google.rpc.Status).
+    """
+    status = error.http_status
+    content: dict[str, object]
+    if family is Family.ANTHROPIC:
+        other = "api_error" if status >= 500 else "invalid_request_error"
+        kind = _ANTHROPIC_TYPE.get(status, other)
+        content = {
+            "type": "error",
+            "error": {"type": kind, "message": error.message, "code": error.code},
+        }
+    elif family is Family.GEMINI:
+        name = _GEMINI_STATUS.get(status, "INTERNAL" if status >= 500 else "FAILED_PRECONDITION")
+        content = {
+            "error": {
+                "code": status,
+                "message": error.message,
+                "status": name,
+                "details": [{"reason": error.code}],
+            }
+        }
+    else:
+        content = {"error": openai_error(error)}
+    headers = [("Content-Type", "application/json")]
+    if isinstance(error, OverloadedError):
+        headers.append(("Retry-After", str(error.retry_after_s)))
+    return ErrorAnswer(status, tuple(headers), json.dumps(content).encode())
+
+
+def openai_error(error: ProxyError) -> dict[str, object]:
+    """Return the `error` member that OpenAI's SDKs show the message of."""
+    param = error.param if isinstance(error, CallerError) else None
+    kind = "invalid_request_error" if error.http_status < 500 else "server_error"
+    return {"message": error.message, "type": kind, "param": param, "code": error.code}

@@ -1,0 +1,83 @@
+"""What a row of the dialect tables says: families, shapes, endpoints, headers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+RawHeaders = tuple[tuple[bytes, bytes], ...]
+"""Header fields as they arrived: order, case and duplicates kept."""
+
+
+class Shape(StrEnum):
+    """Which API an endpoint speaks: decides required fields and how to synthesise a stream."""
+
+    CHAT = "chat"
+    RESPONSES = "responses"
+    COMPLETIONS = "completions"
+    EMBEDDINGS = "embeddings"
+    MODERATIONS = "moderations"
+    MESSAGES = "messages"
+
+
+class Family(StrEnum):
+    """Whose error envelope and SDKs a dialect shares."""
+
+    OPENAI = "openai"
+    ANTHROPIC = "anthropic"
+    GEMINI = "gemini"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """A path whose calls can be deferred."""
+
+    path: str
+    """As the batch API names it; also the path of the direct call."""
+
+    shape: Shape
+    required: tuple[str, ...]
+    """Top-level body fields without which the provider refuses."""
+
+    batched: bool = True
+    """Whether the provider batches it; if not, another lane runs it."""
+
+    unbatched_fields: tuple[str, ...] = ()
+    """Top-level body fields with which another lane must run a call."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dialect:
+    """One provider's variant of a wire family."""
+
+    name: str
+    family: Family
+    endpoints: Mapping[str, Endpoint] = field(default_factory=dict)
+    """Deferrable paths, without query."""
+
+    credential_headers: tuple[str, ...] = ("authorization",)
+    """Where a token may stand, in lower case, the first found counts."""
+
+    billing_headers: tuple[str, ...] = ()
+    """Headers that select who pays: part of the credential."""
+
+    batch_headers: tuple[str, ...] = ()
+    """Headers that apply to a batch as a whole: part of the batch key."""
+
+    models_path: str = "/v1/models"
+    """A free listing, by which a credential can be verified."""
+
+    idle_queries: tuple[str, ...] = ()
+    """Queries that SDKs add and that change nothing, whole."""
+
+    listing_headers: tuple[tuple[str, str], ...] = ()
+    """What that listing wants besides the credential."""
+
+    def is_idle_query(self, query: str) -> bool:
+        """Return whether a call with this query asks for what it would ask for without."""
+        return not query or query in self.idle_queries
+
+
+def endpoint_for(dialect: Dialect, upstream_target: str) -> Endpoint | None:
+    """Return the deferrable endpoint that a raw target at the upstream names."""
+    path, _, _ = upstream_target.partition("?")
+    return dialect.endpoints.get(path)

@@ -1,0 +1,104 @@
+"""What a call presents, as each dialect takes it."""
+
+import pytest
+
+from proxy.core.dialects import DIALECTS, pick_headers, presented_credential
+
+OPENAI = DIALECTS["openai"]
+ANTHROPIC = DIALECTS["anthropic"]
+GEMINI = DIALECTS["gemini"]
+
+
+@pytest.mark.parametrize(
+    ("dialect", "headers", "token", "sent"),
+    [
+        (
+            OPENAI,
+            ((b"Authorization", b"Bearer sk-1"),),
+            "sk-1",
+            (("authorization", "Bearer sk-1"),),
+        ),
+        (
+            OPENAI,
+            ((b"AUTHORIZATION", b"  Bearer   sk-1 "), (b"OpenAI-Project", b"p")),
+            "sk-1",
+            (("authorization", "Bearer   sk-1"), ("openai-project", "p")),
+        ),
+        (
+            OPENAI,
+            ((b"authorization", b"Bearer sk-1"), (b"authorization", b"Bearer sk-2")),
+            "sk-1",
+            (("authorization", "Bearer sk-1"),),
+        ),
+        (
+            ANTHROPIC,
+            ((b"authorization", b"Bearer t"), (b"x-api-key", b"k")),
+            "k",
+            (("x-api-key", "k"),),
+        ),
+        (
+            ANTHROPIC,
+            ((b"x-api-key", b""), (b"authorization", b"Bearer t")),
+            "t",
+            (("authorization", "Bearer t"),),
+        ),
+        (GEMINI, ((b"X-Goog-Api-Key", b"AIza1"),), "AIza1", (("x-goog-api-key", "AIza1"),)),
+    ],
+)
+def test_a_credential_is_its_tokens_value_and_the_headers_to_repeat(
+    dialect, headers, token, sent
+) -> None:
+    found = presented_credential(dialect, headers)
+
+    assert found is not None
+    assert (found.token, found.headers) == (token, sent)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        (),
+        ((b"authorization", b""),),
+        ((b"authorization", b"Bearer"),),
+        ((b"authorization", b"Bearer  "),),
+        ((b"x-api-key", b"k"),),
+        ((b"openai-organization", b"org"),),
+    ],
+)
+def test_a_call_without_a_token_presents_nothing(headers) -> None:
+    assert presented_credential(OPENAI, headers) is None
+
+
+def test_who_pays_is_part_of_the_credential_in_a_fixed_order() -> None:
+    headers = (
+        (b"openai-project", b"p"),
+        (b"authorization", b"Bearer t"),
+        (b"OpenAI-Organization", b"o"),
+    )
+
+    found = presented_credential(OPENAI, headers)
+
+    assert found is not None
+    assert found.billing == (("openai-organization", "o"), ("openai-project", "p"))
+
+
+def test_a_presented_credential_does_not_show_itself() -> None:
+    found = presented_credential(OPENAI, ((b"authorization", b"Bearer sk-canary"),))
+
+    assert "canary" not in f"{found!r} {found}"
+
+
+def test_headers_are_picked_in_lower_case_and_sorted() -> None:
+    headers = (
+        (b"Anthropic-Version", b" 2023-06-01 "),
+        (b"x-other", b"1"),
+        (b"anthropic-beta", b"b"),
+        (b"anthropic-beta", b"a"),
+    )
+
+    assert pick_headers(ANTHROPIC.batch_headers, headers) == (
+        ("anthropic-beta", "a"),
+        ("anthropic-beta", "b"),
+        ("anthropic-version", "2023-06-01"),
+    )
+    assert pick_headers((), headers) == ()

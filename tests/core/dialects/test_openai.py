@@ -1,0 +1,29 @@
+"""The rows of the OpenAI family."""
+
+import pytest
+
+from proxy.core.dialects import DIALECTS, Shape, endpoint_for
+
+OPENAI = DIALECTS["openai"]
+
+
+@pytest.mark.parametrize(
+    ("target", "shape"),
+    [
+        ("/v1/chat/completions", Shape.CHAT),
+        ("/v1/chat/completions?x=1", Shape.CHAT),
+        ("/v1/responses", Shape.RESPONSES),
+        ("/v1/completions", Shape.COMPLETIONS),
+        ("/v1/embeddings", Shape.EMBEDDINGS),
+        ("/v1/moderations", Shape.MODERATIONS),
+        ("/v1/chat/completions/", None),
+        ("/v1/chat/completions/x", None),
+        ("/v1/models", None),
+        ("/v1/audio/speech", None),
+        ("/", None),
+    ],
+)
+def test_only_exact_paths_are_deferrable(target: str, shape: Shape | None) -> None:
+    found = endpoint_for(OPENAI, target)
+
+    assert (found and found.shape) == shape
