@@ -12,7 +12,7 @@ again is decided above, where it is known what was durable before. It raises
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Protocol
 
@@ -35,6 +35,22 @@ class BatchLimits:
 
     If not, what `find_batches` returns may be anybody's, and only one create of a
     credential may be in doubt at a time.
+    """
+
+    can_cancel: bool = True
+    """Whether a batch can be stopped before its end.
+
+    If not, a job enters one only if its deadline lies beyond the whole window.
+    """
+
+    window: timedelta = timedelta(hours=24)
+    """After this long a batch is terminal, whatever is finished of it."""
+
+    keeps_partial_results: bool = True
+    """Whether what a cancelled or expired batch had finished can be read.
+
+    If not, stopping one throws paid work away, and only jobs that are likely to be
+    answered well before their deadline enter it.
     """
 
 
