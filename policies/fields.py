@@ -6,6 +6,7 @@ repeats the text.
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
@@ -32,7 +33,8 @@ _TAGS: Final = (
 
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _TAG_VALUE: Final = re.compile(r"[A-Za-z0-9._:/@+# -]{1,128}")
-_RUN: Final = re.compile(r"[A-Za-z0-9._:/@+#-]{1,128}")
+_RUN_ID: Final = "[A-Za-z0-9._:/@+#-]{1,128}"
+_RUN: Final = re.compile(rf"(?P<run>{_RUN_ID})(?:[ \t]*;[ \t]*session=(?P<session>{_RUN_ID}))?")
 
 # RFC 3339, section 5.6. `fromisoformat` alone would also read week dates, and
 # times without an offset, which mean another moment to every reader.
@@ -125,11 +127,27 @@ def read_name(text: str) -> str:
     return text
 
 
-def read_run(text: str) -> str:
-    """Read the ID of a run."""
-    if _RUN.fullmatch(text) is None:
-        raise ValueError("an ID of up to 128 letters, digits and any of '._:/@+#-'")
-    return text
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Whose calls are numbered: the n-th of equal ones is the n-th job of the run.
+
+    Each session numbers anew, so that a script that starts again under the same run
+    with a session of its own finds the jobs that the one before it made.
+    """
+
+    id: str
+    session: str | None = None
+
+
+def read_run(text: str) -> Run:
+    """Read the ID of a run, and that of a session if one follows: `ID; session=ID`."""
+    ids = _RUN.fullmatch(text)
+    if ids is None:
+        raise ValueError(
+            "an ID of up to 128 letters, digits and any of '._:/@+#-',"
+            " and after it '; session=' and such an ID, or nothing"
+        )
+    return Run(ids["run"], ids["session"])
 
 
 def key_problem(keys: list[str]) -> str | None:

@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Final, TypeVar
 
 from policies.fields import (
+    Run,
     Tag,
     key_problem,
     read_deadline,
@@ -54,7 +55,7 @@ class Asked:
     webhook: str | None = None
     """The name of an endpoint; whether there is one, for this owner, is not known here."""
 
-    run: str | None = None
+    run: Run | None = None
     idempotency_key: str | None = None
     idempotency_problem: str | None = None
     """Why the call cannot be deferred under its key. It can be forwarded all the same."""

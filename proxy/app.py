@@ -4,6 +4,7 @@ The only place that names adapters, reads the real clock and owns the tasks.
 """
 
 import asyncio
+import secrets
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -140,6 +141,7 @@ async def serving(
                 metrics=metrics,
                 policies=policies,
                 facts=_facts_file(settings),
+                session=_session(settings),
             ),
         )
         await house.warm_up()
@@ -296,6 +298,15 @@ def _policies(settings: Settings, metrics: Metrics) -> Policies | None:
         return None
     answer = Answer(settings.deferral.default_answer)
     return open_policies(settings.policies, default_answer=answer, metrics=metrics)
+
+
+def _session(settings: Settings) -> str:
+    """Return what calls of a run belong to that name no session.
+
+    The embedded store's proxy starts and ends with the script, or at least may: what
+    comes after its start is a new session. A fleet runs on, and cannot tell.
+    """
+    return "" if settings.store.path is None else secrets.token_hex(8)
 
 
 def _facts_file(settings: Settings) -> FactsFile | None:

@@ -17,6 +17,7 @@ from proxy.ports.batches import BatchStore, LeaseStore, UnbatchableStore
 from proxy.ports.clock import Clock, KeyedHash
 from proxy.ports.jobs import CredentialStore, DeliveryStore, JobStore, QueueStore
 from proxy.ports.provider import Provider
+from proxy.ports.runs import RunStore
 from proxy.ports.tasks import TaskOwner
 from proxy.ports.upstream import UpstreamClient
 from proxy.scheduler import Pass, Scheduler
@@ -76,6 +77,9 @@ class Stores(Protocol):
     @property
     def leases(self) -> LeaseStore: ...
 
+    @property
+    def runs(self) -> RunStore: ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outside:
@@ -91,6 +95,9 @@ class Outside:
     client: UpstreamClient
     tasks: TaskOwner
     metrics: Metrics
+    session: str = ""
+    """What a call belongs to whose run names no session: see `Run`."""
+
     policies: Policies | None = None
     """The rules, if there is a file of them."""
 
@@ -247,6 +254,8 @@ def _acceptor(settings: Settings, outside: Outside, accounts: Accounts) -> Accep
         jobs=outside.stores.jobs,
         credentials=outside.stores.credentials,
         unbatchable=outside.stores.unbatchable,
+        runs=outside.stores.runs,
+        session=outside.session,
         providers=outside.providers,
         accounts=accounts,
         keyed_hash=outside.keyed_hash,

@@ -1,7 +1,5 @@
 """Make a call a job: durable before anybody is told, and the same job for the same key."""
 
-import hashlib
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -9,6 +7,7 @@ from typing import Final
 
 import structlog
 
+from policies.fields import Run
 from proxy.core.dialects import Dialect, Endpoint, RawHeaders, pick_headers
 from proxy.core.errors import CallerError
 from proxy.core.ids import RANDOM_BYTES, CredentialId, mint_job_id, shard_for
@@ -27,6 +26,7 @@ from proxy.ports.batches import UnbatchableStore
 from proxy.ports.clock import Clock, KeyedHash
 from proxy.ports.jobs import Acceptance, CredentialStore, JobStore, NewJob
 from proxy.ports.provider import Provider
+from proxy.ports.runs import RunStore
 from proxy.services.accounts import Accounts
 from proxy.services.admission import Admitted, ParsedBody, admit
 from proxy.services.owners import Caller
@@ -42,12 +42,9 @@ DIRECT_HEADERS: Final = ("openai-beta",)
 A closed list: any other could hold a credential, and these are stored in clear.
 """
 
-MAX_OCCURRENCES: Final = 200_000
-"""How many different calls of runs are counted, some 50 MB.
-
-Beyond that the longest unused is forgotten: if that very call comes once more in
-its run, it is answered with its first job.
-"""
+RUN_KEPT: Final = timedelta(days=45)
+"""How long a run is remembered after its last call: longer than any job of it, which
+ends within 30 days and is kept for a week."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +91,7 @@ class DeferredCall:
 
     tags: Mapping[str, str] = field(default_factory=dict)
     webhook: str | None = None
-    run: str | None = None
+    run: Run | None = None
     idempotency_key: str | None = None
     retry_count: int = 0
 
@@ -122,6 +119,7 @@ class Acceptor:
         jobs: JobStore,
         credentials: CredentialStore,
         unbatchable: UnbatchableStore,
+        runs: RunStore,
         providers: Mapping[str, Provider],
         accounts: Accounts,
         keyed_hash: KeyedHash,
@@ -129,11 +127,17 @@ class Acceptor:
         random: Callable[[int], bytes],
         settings: DeferralSettings,
         times: LaneTimes | None = None,
+        session: str = "",
     ) -> None:
-        """`providers` has the batch API of each upstream that has one, by its name."""
+        """`providers` has the batch API of each upstream that has one, by its name.
+
+        `session` is what calls belong to whose run names none.
+        """
         self._jobs = jobs
         self._credentials = credentials
         self._unbatchable_store = unbatchable
+        self._runs = runs
+        self._session = session
         self._providers = providers
         self._accounts = accounts
         self._hash = keyed_hash
@@ -142,7 +146,6 @@ class Acceptor:
         self._settings = settings
         self._times = times or LaneTimes()
         self._unbatchable: Mapping[tuple[CredentialId, str, str], datetime] = {}
-        self._occurrences: OrderedDict[bytes, int] = OrderedDict()
 
     def admit(self, parsed: ParsedBody, endpoint: Endpoint, *, upstream: str) -> Admitted:
         """Return what becomes of the body, bounded by what the upstream's batches take.
@@ -170,16 +173,17 @@ class Acceptor:
         deadline = self._deadline(call.deadline, now)
         self._check(call, deadline)
         choice = self._choose(call, deadline, now)
-        key = self._idempotency_key(call)
-        job = self._job(call, choice, deadline, now, place=key or call.fingerprint)
-        new = NewJob(
-            job=job,
-            body=call.admitted.line_body,
-            retry_count=call.retry_count,
-            waiter_until=now + WAITER_LEASE,
-            idempotency_key=key,
-        )
-        with self._accounts.reserve(call.caller, job.body_bytes):
+        with self._accounts.reserve(call.caller, len(call.admitted.line_body)):
+            # What is turned away above is not counted as an occurrence of its run.
+            key = await self._idempotency_key(call)
+            job = self._job(call, choice, deadline, now, place=key or call.fingerprint)
+            new = NewJob(
+                job=job,
+                body=call.admitted.line_body,
+                retry_count=call.retry_count,
+                waiter_until=now + WAITER_LEASE,
+                idempotency_key=key,
+            )
             # First of the two: a job whose credential is not known could never run.
             await self._credentials.remember(call.caller.credential)
             acceptance = await self._jobs.accept(new)
@@ -264,25 +268,24 @@ class Acceptor:
             choice.lane, f"{choice.reason}; the upstream refuses the credential since {since}"
         )
 
-    def _idempotency_key(self, call: DeferredCall) -> str | None:
+    async def _idempotency_key(self, call: DeferredCall) -> str | None:
         """Return the caller's key, or that of the call within its run, hashed."""
         if call.idempotency_key is not None:
-            key = call.idempotency_key
-        elif call.run is not None:
-            key = run_key(call.run, call.fingerprint, self._occurrence(call.run, call.fingerprint))
-        else:
+            return self._hashed("key", call, call.idempotency_key)
+        if call.run is None:
             return None
-        kind = "key" if call.idempotency_key is not None else "run"
-        return self._hash.digest("idempotency", kind, call.caller.owner, key)
+        count = await self._occurrence(call, call.run)
+        return self._hashed("run", call, run_key(call.run.id, call.fingerprint, count))
 
-    def _occurrence(self, run: str, call_fingerprint: str) -> int:
-        """Count one more call of the run; the fingerprint tells owners apart."""
-        place = hashlib.sha256(f"{call_fingerprint}:{run}".encode()).digest()[:16]
-        count = self._occurrences.pop(place, 0) + 1
-        self._occurrences[place] = count
-        if len(self._occurrences) > MAX_OCCURRENCES:
-            self._occurrences.popitem(last=False)
-        return count
+    async def _occurrence(self, call: DeferredCall, run: Run) -> int:
+        """Count one more call of the run's session."""
+        session = self._session if run.session is None else f"={run.session}"
+        place = self._hashed("occurrence", call, run.id, session, call.fingerprint)
+        now = self._clock.now()
+        return await self._runs.count(place, now=now, until=now + RUN_KEPT)
+
+    def _hashed(self, kind: str, call: DeferredCall, *parts: str) -> str:
+        return self._hash.digest("idempotency", kind, call.caller.owner, *parts)
 
     def _job(
         self,

@@ -10,6 +10,7 @@ import pytest
 
 from proxy.ports.batches import BatchStore, LeaseStore, UnbatchableStore
 from proxy.ports.jobs import CredentialStore, DeliveryStore, JobStore, QueueStore
+from proxy.ports.runs import RunStore
 from proxy.stores.redis import RedisStores
 from proxy.stores.sqlite import SqliteStores
 from proxy.stores.vault import Vault
@@ -40,6 +41,8 @@ class Stores(Protocol):
     def unbatchable(self) -> UnbatchableStore: ...
     @property
     def leases(self) -> LeaseStore: ...
+    @property
+    def runs(self) -> RunStore: ...
 
 
 @asynccontextmanager

@@ -26,6 +26,7 @@ from proxy.ports.jobs import (
     Result,
 )
 from tests.helpers.memory_leases import MemoryLeaseStore, MemoryUnbatchableStore
+from tests.helpers.memory_runs import MemoryRunStore
 
 CLAIM_CHUNK = 2_000
 LINES_CHUNK = 1_000
@@ -44,6 +45,7 @@ class MemoryStores:
         self.batches = MemoryBatchStore(memory)
         self.unbatchable = MemoryUnbatchableStore()
         self.leases = MemoryLeaseStore()
+        self.runs = MemoryRunStore()
 
     async def aclose(self) -> None:
         """Do nothing: the memory goes with its last user."""

@@ -8,6 +8,7 @@ from policies.fields import (
     LONGEST_DEADLINE,
     MAX_KEY_LENGTH,
     MAX_TAGS,
+    Run,
     Tag,
     key_problem,
     read_deadline,
@@ -118,9 +119,18 @@ def test_a_webhook_is_a_name_and_never_an_url(text):
         read_name(text)
 
 
-@pytest.mark.parametrize("text", ["", "a b", "x" * 129, "ü"])
+@pytest.mark.parametrize(
+    "text", ["nightly; session=s1", "nightly;session=s1", "nightly ;\tsession=s1"]
+)
+def test_a_run_may_say_which_session_of_it_calls(text):
+    assert read_run(text) == Run("nightly", "s1")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a b", "x" * 129, "ü", "a;", "a; session=", "a; other=b", "a; session=b; c=d"]
+)
 def test_a_run_is_a_short_plain_id(text):
-    assert read_run("2026-11-23T12:00/eval#3") == "2026-11-23T12:00/eval#3"
+    assert read_run("2026-11-23T12:00/eval#3") == Run("2026-11-23T12:00/eval#3")
     with pytest.raises(ValueError, match="128"):
         read_run(text)
 

@@ -2,7 +2,7 @@ from datetime import timedelta
 
 import pytest
 
-from policies.fields import Tag
+from policies.fields import Run, Tag
 from policies.headers import NOTHING_ASKED, Asked, HeaderError, header_opinion, read_headers
 from policies.model import Answer, Defer, Forward, Reject
 from policies.prefer import Preferences
@@ -49,7 +49,7 @@ def test_everything_that_can_be_asked_is_read_whatever_the_case_of_the_names():
         deadline=timedelta(hours=6),
         tags={"team": "etl", "run": "42"},
         webhook="done",
-        run="r1",
+        run=Run("r1"),
         idempotency_key="k",
         retry_count=2,
         read_timeout=timedelta(seconds=30),

@@ -9,6 +9,7 @@ from typing import cast
 import pytest
 from structlog.testing import capture_logs
 
+from policies.fields import Run
 from proxy.core.dialects import DIALECTS, presented_credential
 from proxy.core.errors import CallerError, OverloadedError
 from proxy.core.ids import is_job_id, shard_of
@@ -43,6 +44,7 @@ class World:
     def __init__(self, *, settings=None, limits=None, names=None):
         self.stores = MemoryStores()
         self.clock = FakeClock(T0)
+        self.session = "first"
         self.ids = IdFactory()
         self.owners = Owners(keyed_hash=FakeHash(), names=names or {})
         self.settings = settings or DeferralSettings()
@@ -60,6 +62,8 @@ class World:
             jobs=self.stores.jobs,
             credentials=self.stores.credentials,
             unbatchable=self.stores.unbatchable,
+            runs=self.stores.runs,
+            session=self.session,
             providers={"openai": cast("Provider", OnlyLimits())},
             accounts=self.accounts,
             keyed_hash=FakeHash(),
@@ -245,29 +249,62 @@ async def test_a_key_is_its_owners_alone_and_is_not_stored_in_clear(world):
 
     assert other.created
     assert other.job.id != first.job.id
-    key = world.acceptor._idempotency_key(world.call(idempotency_key="canary-key"))
+    key = await world.acceptor._idempotency_key(world.call(idempotency_key="canary-key"))
     assert "canary" not in key
 
 
 async def test_a_run_that_starts_again_finds_its_jobs_in_order(world):
     texts = [b"a", b"b", b"a", b"a"]
     calls = [BODY.replace(b"canary", text) for text in texts]
-    first = [(await world.accept(body, run="r")).job.id for body in calls]
+    first = [(await world.accept(body, run=Run("r"))).job.id for body in calls]
+    world.session = "second"
     world.acceptor = world.make_acceptor()
 
-    again = [await world.accept(body, run="r") for body in calls]
-    further = await world.accept(calls[0], run="r")
+    again = [await world.accept(body, run=Run("r")) for body in calls]
+    further = await world.accept(calls[0], run=Run("r"))
 
     assert len(set(first)) == 4
     assert [each.job.id for each in again] == first
     assert further.created
 
 
+async def test_a_session_goes_on_counting_at_any_instance_and_the_next_one_begins_anew(world):
+    first = await world.accept(run=Run("r", "one"))
+    world.session = "of another instance"
+    world.acceptor = world.make_acceptor()
+
+    second = await world.accept(run=Run("r", "one"))
+    again = [(await world.accept(run=Run("r", "two"))).job.id for _ in range(2)]
+
+    assert second.created
+    assert again == [first.job.id, second.job.id]
+
+
+async def test_a_call_that_is_turned_away_is_no_occurrence_of_its_run():
+    world = World(limits=Limits(owner_jobs=1))
+    kept = await world.accept(BODY.replace(b"canary", b"other"))
+    with pytest.raises(OverloadedError):
+        await world.accept(run=Run("r", "one"))
+    world.accounts = Accounts(
+        credentials=world.stores.credentials,
+        jobs=world.stores.jobs,
+        clock=world.clock,
+        verify=world._verify,
+        limits=Limits(),
+    )
+    world.acceptor = world.make_acceptor()
+
+    later = await world.accept(run=Run("r", "one"))
+    resumed = await world.accept(run=Run("r", "two"))
+
+    assert kept.job.id != later.job.id == resumed.job.id
+
+
 async def test_runs_and_owners_count_apart(world):
     ids = {
-        (await world.accept(run="r")).job.id,
-        (await world.accept(run="s")).job.id,
-        (await world.accept(run="r", token="sk-other")).job.id,
+        (await world.accept(run=Run("r"))).job.id,
+        (await world.accept(run=Run("s"))).job.id,
+        (await world.accept(run=Run("r"), token="sk-other")).job.id,
         (await world.accept()).job.id,
     }
 
@@ -276,7 +313,7 @@ async def test_runs_and_owners_count_apart(world):
 
 async def test_a_key_and_a_run_cannot_be_mistaken_for_each_other(world):
     call = world.call()
-    run = await world.accept(run="r")
+    run = await world.accept(run=Run("r"))
 
     key = await world.accept(idempotency_key=f"run:r:{call.fingerprint}:1")
 

@@ -120,6 +120,7 @@ class House:
             jobs=stores.jobs,
             credentials=stores.credentials,
             unbatchable=stores.unbatchable,
+            runs=stores.runs,
             providers={"openai": FakeProvider(clock)},
             accounts=self.accounts,
             keyed_hash=FakeHash(),

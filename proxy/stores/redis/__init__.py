@@ -18,6 +18,7 @@ from proxy.stores.redis.jobs import RedisJobStore
 from proxy.stores.redis.leases import RedisLeaseStore, RedisUnbatchableStore
 from proxy.stores.redis.opening import describe, prepare
 from proxy.stores.redis.queue import RedisQueueStore
+from proxy.stores.redis.runs import RedisRunStore
 from proxy.stores.redis.wakeups import RedisWakeups
 from proxy.stores.vault import Vault
 
@@ -46,6 +47,7 @@ class RedisStores:
         self.credentials = RedisCredentialStore(client, vault, self.batches)
         self.unbatchable = RedisUnbatchableStore(client)
         self.leases = RedisLeaseStore(client)
+        self.runs = RedisRunStore(client)
         self.wakeups = RedisWakeups(client, address, tasks)
 
     @classmethod

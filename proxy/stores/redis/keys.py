@@ -131,6 +131,11 @@ def sums(shard: int, batch_id: BatchId) -> str:
     return f"{_SHARD[shard]}sums:{batch_id}"
 
 
+def run(shard: int, place: str) -> str:
+    """Name the counter of a call within a run."""
+    return f"{_SHARD[shard]}run:{place}"
+
+
 def deliveries(shard: int) -> str:
     """Name who waits for each job."""
     return f"{_SHARD[shard]}deliveries"
