@@ -131,6 +131,19 @@ def read_headers(headers: RawHeaders, *, now: datetime) -> Asked:
     return said if own is None else _read_own(own, said, now)
 
 
+def with_usual(headers: RawHeaders, usual: RawHeaders) -> RawHeaders:
+    """Return the headers with those of `usual` that the call does not carry itself.
+
+    A tag is no better than what the caller asks for in the standard's way.
+    """
+    if not usual:
+        return headers
+    own = {name.lower() for name, _ in headers}
+    if b"prefer" in own:
+        own.add(_OURS)
+    return (*headers, *(field for field in usual if field[0].lower() not in own))
+
+
 def header_opinion(asked: Asked, facts: CallFacts, *, default_answer: Answer) -> Decision | None:
     """Return what the headers alone decide; nothing if they leave it open.
 

@@ -19,6 +19,7 @@ from aiohttp import web
 from policies.model import Answer
 from proxy.assembly import House, Outside, Stores, assemble
 from proxy.core.batch import Batch
+from proxy.core.dialects import RawHeaders
 from proxy.core.errors import ConfigError, ProxyError, StoreError
 from proxy.core.routing import Upstream
 from proxy.ports.clock import Clock
@@ -72,6 +73,7 @@ class Running:
     base_url: str
     admin_url: str
     metrics: Metrics
+    house: House
     stop: Callable[[], None]
     """Begin to end: make no more promises. May be called more than once."""
 
@@ -110,11 +112,12 @@ async def _serve_until_told(settings: Settings) -> None:
 
 @asynccontextmanager
 async def serving(
-    settings: Settings, *, on_stop: Callable[[], None] = lambda: None
+    settings: Settings, *, on_stop: Callable[[], None] = lambda: None, usual: RawHeaders = ()
 ) -> AsyncIterator[Running]:
     """Run a proxy while the block runs, and end it in order afterwards.
 
-    `on_stop` is called when the proxy is told to end.
+    `on_stop` is called when the proxy is told to end. `usual` are headers of ours that
+    hold for every call which does not carry them.
 
     Raises:
         ProxyError: if it cannot start.
@@ -142,6 +145,7 @@ async def serving(
                 policies=policies,
                 facts=_facts_file(settings),
                 session=_session(settings),
+                usual=usual,
             ),
         )
         await house.warm_up()
@@ -162,7 +166,7 @@ async def serving(
             durability=durability,
         )
         try:
-            yield Running(base_url, admin_url, metrics, facts.drain, facts.reload)
+            yield Running(base_url, admin_url, metrics, house, facts.drain, facts.reload)
         finally:
             facts.drain()
             await _end(house, front, passes)

@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 from policies.model import Answer
 from policies.policy import Policy
-from proxy.core.dialects import DIALECTS, ErrorAnswer, error_answer
+from proxy.core.dialects import DIALECTS, ErrorAnswer, RawHeaders, error_answer
 from proxy.core.errors import ProxyError
 from proxy.core.ids import RANDOM_BYTES, BatchId, InstanceId, mint_batch_id
 from proxy.core.routing import Upstream
@@ -34,6 +34,7 @@ from proxy.services.ground import Ground
 from proxy.services.ingest import Ingestor
 from proxy.services.leases import Leases
 from proxy.services.owners import Owners
+from proxy.services.paces import Paces
 from proxy.services.policies import Policies
 from proxy.services.prune import Pruner
 from proxy.services.repeats import Repeats
@@ -97,6 +98,9 @@ class Outside:
     metrics: Metrics
     session: str = ""
     """What a call belongs to whose run names no session: see `Run`."""
+
+    usual: RawHeaders = ()
+    """Headers of ours that hold for calls which do not carry them."""
 
     policies: Policies | None = None
     """The rules, if there is a file of them."""
@@ -383,6 +387,7 @@ def _front(settings: Settings, outside: Outside, shared: _Shared) -> Front:
         acceptor=shared.acceptor,
         answers=Answers(holder=holder, holding=shared.holding, clock=clock),
         repeats=shared.repeats,
+        paces=Paces(),
         owners=owners,
         accounts=shared.accounts,
         jobs_api=JobsApi(
@@ -398,6 +403,7 @@ def _front(settings: Settings, outside: Outside, shared: _Shared) -> Front:
         calls=calls,
         clock=clock,
         max_body_bytes=settings.deferral.max_body_bytes,
+        usual=outside.usual,
     )
 
 

@@ -89,6 +89,9 @@ class LaneFacts:
     unbatchable_until: datetime | None = None
     """Until when the provider is believed to refuse this model in batches."""
 
+    alone: bool = False
+    """Whether it comes from a run that makes one call at a time: see `core.pace`."""
+
     times: LaneTimes = field(default_factory=LaneTimes)
 
 
@@ -103,6 +106,10 @@ class LaneChoice:
 def choose_lane(deadline: datetime, facts: LaneFacts, *, now: datetime) -> LaneChoice:
     """Return the cheapest lane that makes `deadline`."""
     slack = deadline - now
+    if facts.alone:
+        return LaneChoice(
+            Lane.INTERACTIVE, "the run makes one call at a time; each would be a batch of one"
+        )
     if not facts.has_batch:
         return LaneChoice(Lane.INTERACTIVE, "the upstream has no batch API for this endpoint")
     if facts.unbatchable_until is not None and now < facts.unbatchable_until:

@@ -89,6 +89,9 @@ class DeferredCall:
     lane: Lane | None = None
     """The lane that a rule prefers; it is taken if it is sure to make the deadline."""
 
+    alone: bool = False
+    """Whether its run makes one call at a time."""
+
     tags: Mapping[str, str] = field(default_factory=dict)
     webhook: str | None = None
     run: Run | None = None
@@ -257,6 +260,7 @@ class Acceptor:
         facts = LaneFacts(
             has_batch=endpoint.batched and credential.upstream in self._providers,
             unbatchable_until=self._unbatchable.get(place),
+            alone=call.alone,
             times=self._times,
         )
         choice = choose_lane(deadline, facts, now=now)

@@ -14,8 +14,8 @@ from typing import Final
 
 from aiohttp import web
 
-from policies.fields import Tag
-from policies.headers import Asked, HeaderError, read_headers
+from policies.fields import Run, Tag
+from policies.headers import Asked, HeaderError, read_headers, with_usual
 from policies.model import UNDECIDED, CallFacts, Decision, Defer, Identity, Once, Reject
 from policies.model import Lane as PreferredLane
 from policies.policy import Policy
@@ -24,6 +24,7 @@ from proxy.core.dialects import (
     Dialect,
     Endpoint,
     Family,
+    RawHeaders,
     error_answer,
     presented_credential,
 )
@@ -38,6 +39,7 @@ from proxy.services.admission import ParsedBody, estimate_tokens, parse_body
 from proxy.services.facts import Seen
 from proxy.services.obstacles import Head, endpoint_at, obstacle
 from proxy.services.owners import Caller, Owners, query_key
+from proxy.services.paces import Paces
 from proxy.services.repeats import Repeats
 from proxy.web.answers import AnsweredCall, Answers
 from proxy.web.bodies import read_body
@@ -104,25 +106,30 @@ class Front:
         acceptor: Acceptor,
         answers: Answers,
         repeats: Repeats,
+        paces: Paces,
         owners: Owners,
         accounts: Accounts,
         jobs_api: JobsApi,
         calls: Calls,
         clock: Clock,
         max_body_bytes: int,
+        usual: RawHeaders = (),
     ) -> None:
+        """`usual` are headers of ours that hold for calls which do not carry them."""
         self._upstreams = upstreams
         self._policy = policy
         self._forwarder = forwarder
         self._acceptor = acceptor
         self._answers = answers
         self._repeats = repeats
+        self._paces = paces
         self._owners = owners
         self._accounts = accounts
         self._jobs_api = jobs_api
         self._calls = calls
         self._clock = clock
         self._max_body_bytes = max_body_bytes
+        self._usual = usual
         self._draining = False
 
     def drain(self) -> None:
@@ -151,7 +158,7 @@ class Front:
     ) -> web.StreamResponse:
         now = self._clock.now()
         try:
-            asked = read_headers(request.raw_headers, now=now)
+            asked = read_headers(with_usual(request.raw_headers, self._usual), now=now)
         except HeaderError as exc:
             raise CallerError(str(exc), param=exc.header, code="bad_header") from exc
         policy = self._policy()
@@ -285,21 +292,22 @@ class Front:
         return response
 
     async def _defer(self, call: _Call, decision: Defer) -> web.StreamResponse:
-        try:
-            job, created = await self._accept(call, decision)
-        except ProxyError as error:
-            if call.asked.defers:
-                raise
-            # Nobody asked for it, so it must not fail for it. If it was the store
-            # that did not answer, the job may exist all the same: then the call
-            # is bought twice, once at the price of a batch.
-            self._calls.not_deferred(call.record, decision, error)
-            return await self._forward(call)
-        mode = AnswerMode(decision.answer.value)
-        how = "created" if created else "known"
-        return await self._answer(call, job, mode, decision, how=how)
+        with self._paces.hold(_held_run(call, decision)) as held:
+            try:
+                job, held.is_new = await self._accept(call, decision, alone=held.alone)
+            except ProxyError as error:
+                if call.asked.defers:
+                    raise
+                # Nobody asked for it, so it must not fail for it. If it was the store
+                # that did not answer, the job may exist all the same: then the call
+                # is bought twice, once at the price of a batch.
+                self._calls.not_deferred(call.record, decision, error)
+                return await self._forward(call)
+            mode = AnswerMode(decision.answer.value)
+            how = "created" if held.is_new else "known"
+            return await self._answer(call, job, mode, decision, how=how, on_end=held.end)
 
-    async def _accept(self, call: _Call, decision: Defer) -> tuple[Job, bool]:
+    async def _accept(self, call: _Call, decision: Defer, *, alone: bool) -> tuple[Job, bool]:
         assert call.parsed is not None
         assert call.endpoint is not None
         if self._draining:
@@ -323,6 +331,7 @@ class Front:
                 decided_by=decision.decided_by,
                 deadline=decision.deadline,
                 lane=Lane.INTERACTIVE if decision.lane is PreferredLane.INTERACTIVE else None,
+                alone=alone,
                 tags=dict(decision.tags),
                 webhook=asked.webhook,
                 run=asked.run,
@@ -333,7 +342,14 @@ class Front:
         return acceptance.job, acceptance.created
 
     async def _answer(
-        self, call: _Call, job: Job, mode: AnswerMode, decision: Decision, *, how: str
+        self,
+        call: _Call,
+        job: Job,
+        mode: AnswerMode,
+        decision: Decision,
+        *,
+        how: str,
+        on_end: Callable[[], None] = lambda: None,
     ) -> web.StreamResponse:
         asked = call.asked
         assert call.endpoint is not None
@@ -353,6 +369,7 @@ class Front:
         )
 
         def tell(ending: Ending, status: int | None) -> None:
+            on_end()
             if ending is not Ending.DELIVERED:
                 self._repeats.note_broken(job.owner)
             told = None if ending is Ending.BROKEN else status
@@ -394,6 +411,13 @@ def _refuses_its_caller(decision: Decision) -> bool:
 def _seen(call: _Call, facts: CallFacts) -> Seen:
     caller = call.caller()
     return Seen(facts=facts, owner=caller.owner, credential=caller.credential.id, body=call.body)
+
+
+def _held_run(call: _Call, decision: Defer) -> tuple[str, Run] | None:
+    """Return the run whose pace the call shows: only who is held waits before the next one."""
+    if call.asked.run is None or decision.answer.value != AnswerMode.WAIT:
+        return None
+    return call.caller().owner, call.asked.run
 
 
 def _own_mode(asked: Asked, decision: Decision) -> AnswerMode | None:

@@ -51,6 +51,13 @@ def test_a_near_deadline_is_the_reason_of_a_direct_call() -> None:
     assert choice.reason == "5m to the deadline; a batch needs more than 33m"
 
 
+def test_a_call_that_would_be_alone_in_its_batch_is_made_directly() -> None:
+    choice = choose_lane(T0 + timedelta(days=2), LaneFacts(has_batch=True, alone=True), now=T0)
+
+    assert choice.lane is Lane.INTERACTIVE
+    assert "one call at a time" in choice.reason
+
+
 def test_without_a_batch_api_there_is_only_the_direct_call() -> None:
     choice = choose_lane(T0 + timedelta(days=2), LaneFacts(has_batch=False), now=T0)
 

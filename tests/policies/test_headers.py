@@ -3,7 +3,14 @@ from datetime import timedelta
 import pytest
 
 from policies.fields import Run, Tag
-from policies.headers import NOTHING_ASKED, Asked, HeaderError, header_opinion, read_headers
+from policies.headers import (
+    NOTHING_ASKED,
+    Asked,
+    HeaderError,
+    header_opinion,
+    read_headers,
+    with_usual,
+)
 from policies.model import Answer, Defer, Forward, Reject
 from policies.prefer import Preferences
 from tests.policies.facts import NOW, make_facts, raw, unread
@@ -19,6 +26,15 @@ def asked(**headers):
 
 def opinion(tag, facts, default=Answer.JOB):
     return header_opinion(asked(X_Deferrable=tag), facts, default_answer=default)
+
+
+def test_usual_headers_fill_only_what_the_call_leaves_open():
+    usual = raw({"X-Deferrable": "wait", "X-Deferrable-Run": "r"})
+
+    assert with_usual(raw({"A": "b"}), ()) == raw({"A": "b"})
+    assert with_usual(raw({"A": "b"}), usual) == raw({"A": "b"}) + usual
+    assert with_usual(raw({"x-deferrable": "job"}), usual)[1:] == usual[1:]
+    assert with_usual(raw({"Prefer": "respond-async"}), usual)[1:] == usual[1:]
 
 
 def test_a_call_without_these_headers_asks_for_nothing():

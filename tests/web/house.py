@@ -15,7 +15,7 @@ from aiohttp import web
 from openai import AsyncOpenAI
 
 from policies.policy import Policy
-from proxy.core.dialects import DIALECTS, error_answer
+from proxy.core.dialects import DIALECTS, RawHeaders, error_answer
 from proxy.core.ids import InstanceId, JobId
 from proxy.core.job import Escalated, Failed, Job, JobEvent, Outcome, Succeeded, advance
 from proxy.core.routing import Upstream
@@ -24,6 +24,7 @@ from proxy.services.accept import Acceptor, DeferralSettings
 from proxy.services.accounts import Accounts, Limits, Verdict
 from proxy.services.facts import Recorder
 from proxy.services.owners import Owners
+from proxy.services.paces import Paces
 from proxy.services.repeats import Repeats
 from proxy.services.waiters import Waiters
 from proxy.telemetry.metrics import Metrics
@@ -79,6 +80,7 @@ class House:
     limits: Limits = field(default_factory=Limits)
     max_held: int = 100
     facts: Recorder | None = None
+    usual: RawHeaders = ()
     stores: MemoryStores = field(default_factory=MemoryStores)
     clock: FakeClock = field(default_factory=lambda: FakeClock(T0))
     metrics: Metrics = field(default_factory=lambda: Metrics(strict=True))
@@ -147,6 +149,7 @@ class House:
             acceptor=acceptor,
             answers=Answers(holder=holder, holding=self.holding, clock=clock),
             repeats=self.repeats,
+            paces=Paces(),
             owners=self.owners,
             accounts=self.accounts,
             jobs_api=JobsApi(
@@ -162,6 +165,7 @@ class House:
             calls=calls,
             clock=clock,
             max_body_bytes=MAX_BODY,
+            usual=self.usual,
         )
 
     def url(self, path: str) -> str:

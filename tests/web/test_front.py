@@ -291,6 +291,67 @@ async def test_the_callers_wishes_reach_the_job(house):
     assert job.tags == {"a": "b"}
 
 
+async def test_usual_headers_hold_for_calls_that_carry_none_and_go_nowhere():
+    usual = ((b"X-Deferrable", b"wait"), (b"X-Deferrable-Tags", b"run=nightly"))
+    async with open_house(usual=usual) as house:
+        own = await house.job(headers={"X-Deferrable-Tags": "run=own"})
+        preferring = await house.send(
+            "POST", CHAT, json=CHAT_BODY, headers={"Prefer": "respond-async"}
+        )
+        forwarded = await house.send(
+            "POST", CHAT, json=CHAT_BODY, headers={"X-Deferrable": "false"}
+        )
+        asked = house.tasks.create_task(house.send("POST", CHAT, json=CHAT_BODY))
+        await house.held()
+        (held,) = [job for job in await house.jobs() if job.answer is AnswerMode.WAIT]
+        await house.finish(held)
+        await asked
+
+    assert (own.answer, own.tags) == (AnswerMode.JOB, {"run": "own"})
+    assert held.tags == {"run": "nightly"}
+    assert (preferring.status, forwarded.status) == (202, 200)
+    assert not [name for seen in house.seen for name in seen.headers if "deferrable" in name]
+
+
+async def answered(house, *prompts, mode="wait", run="evals"):
+    """Make these calls of a run at the same time, end their jobs, and return the lanes."""
+    calls = [
+        house.tasks.create_task(
+            house.defer(mode, {**CHAT_BODY, "user": prompt}, headers={"X-Deferrable-Run": run})
+        )
+        for prompt in prompts
+    ]
+    if mode == "wait":
+        await house.held(len(calls))
+    else:
+        await asyncio.gather(*calls)
+    jobs = [job for job in await house.jobs() if not job.state.is_terminal]
+    for job in jobs:
+        await house.finish(job)
+    await asyncio.gather(*calls)
+    return [job.lane for job in jobs]
+
+
+async def test_a_run_that_waits_for_each_answer_is_called_directly_after_three(house):
+    lanes = [await answered(house, f"{number}") for number in range(5)]
+
+    assert lanes == [[Lane.BATCH]] * 3 + [[Lane.INTERACTIVE]] * 2
+    assert await answered(house, "0", run="another") == [Lane.BATCH]
+
+
+async def test_a_run_that_makes_calls_at_once_again_is_batched_again(house):
+    for number in range(3):
+        await answered(house, f"{number}")
+
+    assert sorted(await answered(house, "a", "b", "c")) == [Lane.BATCH] * 2 + [Lane.INTERACTIVE]
+    assert await answered(house, "d") == [Lane.BATCH]
+
+
+async def test_calls_that_nobody_waits_for_say_nothing_about_the_pace(house):
+    for number in range(4):
+        assert await answered(house, f"{number}", mode="job") == [Lane.BATCH]
+
+
 # Repeats.
 
 
