@@ -1,0 +1,215 @@
+"""How long things take at a provider: what is usual, and what was observed.
+
+A spread says how likely something has ended after a time. It starts as a prior and
+gives way to observations, of which old ones fade: providers have good and bad weeks.
+Pure values: they are kept, shared and timed elsewhere.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+_MINUTES: Final = (
+    (1, 2, 3, 5, 7, 10, 15, 20, 30, 45, 60, 90, 120)
+    + (180, 240, 360, 480, 720, 960, 1_200, 1_440, 2_880)
+)  # fmt: skip
+"""Upper edges of the buckets: about a third apart, up to the longest usual window."""
+
+_FADE: Final = 0.98
+"""What each observation leaves of the weight of those before: about 50 count."""
+
+_PRIOR_WEIGHT: Final = 6.0
+"""As how many observations the prior counts: a handful of batches outvotes it."""
+
+_SLOT_HOURS: Final = 4
+MAX_MODELS: Final = 64
+"""How many pairs of upstream and model are remembered; the longest unseen goes first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """How a duration is distributed: weights per bucket of `_MINUTES`."""
+
+    weights: tuple[float, ...]
+
+    @property
+    def total(self) -> float:
+        """As how many observations it counts."""
+        return sum(self.weights)
+
+    def chance_within(self, duration: timedelta) -> float:
+        """Return how likely it is over after `duration`, between 0 and 1."""
+        minutes = duration.total_seconds() / 60
+        below, passed, start = 0.0, 0.0, 0
+        for end, weight in zip(_MINUTES, self.weights, strict=True):
+            share = min(1.0, max(0.0, (minutes - start) / (end - start)))
+            below += weight * share
+            passed += weight
+            start = end
+        return below / passed if passed else 0.0
+
+    def quantile(self, share: float, *, after: timedelta = timedelta(0)) -> timedelta:
+        """Return by when `share` of what is not over `after` some time already will be over."""
+        gone = self.chance_within(after)
+        wanted = (gone + share * (1 - gone)) * self.total
+        below, start = 0.0, 0
+        for end, weight in zip(_MINUTES, self.weights, strict=True):
+            if weight and below + weight >= wanted:
+                minutes = start + (end - start) * (wanted - below) / weight
+                return max(after, timedelta(minutes=minutes))
+            below += weight
+            start = end
+        return max(after, timedelta(minutes=_MINUTES[-1]))
+
+    def observed(self, duration: timedelta) -> "Spread":
+        """Return the spread with one more observation; the older ones fade."""
+        minutes = duration.total_seconds() / 60
+        place = next((n for n, end in enumerate(_MINUTES) if minutes <= end), len(_MINUTES) - 1)
+        faded = [round(weight * _FADE, 3) for weight in self.weights]
+        faded[place] += 1
+        return Spread(tuple(faded))
+
+    def plus(self, other: "Spread", times: float = 1.0) -> "Spread":
+        """Return both together, the other counted `times`."""
+        pairs = zip(self.weights, other.weights, strict=True)
+        return Spread(tuple(mine + times * theirs for mine, theirs in pairs))
+
+
+NOTHING: Final = Spread((0.0,) * len(_MINUTES))
+
+
+def _prior(shares: Mapping[int, float]) -> Spread:
+    """Return the spread that reaches each share after so many minutes."""
+    reached, edges = 0.0, []
+    for end in _MINUTES:
+        share = shares.get(end, reached)
+        edges.append(_PRIOR_WEIGHT * (share - reached))
+        reached = share
+    return Spread(tuple(edges))
+
+
+USUAL_BATCH: Final = _prior(
+    {1: 0.02, 2: 0.08, 3: 0.17, 5: 0.36, 7: 0.5, 10: 0.62, 15: 0.72, 20: 0.78, 30: 0.84, 45: 0.88}
+    | {60: 0.91, 90: 0.935, 120: 0.95, 180: 0.965, 240: 0.975, 360: 0.985, 480: 0.99, 720: 0.995}
+    | {960: 0.997, 1_200: 0.999, 1_440: 1.0}
+)
+"""Half of all batches end within 7 minutes, nine of ten within an hour, all at the window."""
+
+USUAL_CANCEL: Final = _prior(
+    {1: 0.3, 2: 0.4, 3: 0.5, 5: 0.62, 10: 0.85, 15: 0.92, 20: 0.96, 30: 0.99, 45: 1.0}
+)
+"""Observed 3 to 25 minutes at OpenAI, documented there as at most 10."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What was observed of one model at one upstream."""
+
+    all_day: Spread = NOTHING
+    slots: Mapping[int, Spread] = field(default_factory=dict)
+    """By the time of day at which batches began, in UTC."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A batch is terminal: begun, and over after `took`.
+
+    One that was stopped took at least so long, and counts as if it had ended then.
+    """
+
+    upstream: str
+    model: str
+    began_at: datetime
+    took: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """A cancelled batch became terminal after `took`."""
+
+    upstream: str
+    took: timedelta
+
+
+Observation = Ended | Stopped
+
+
+@dataclass(frozen=True, slots=True)
+class Turnarounds:
+    """Everything that was observed, small enough to be one record of a store."""
+
+    batches: Mapping[tuple[str, str], _Seen] = field(default_factory=dict)
+    """By upstream and model, the latest seen last."""
+
+    cancels: Mapping[str, Spread] = field(default_factory=dict)
+
+    def batch(self, upstream: str, model: str, at: datetime) -> Spread:
+        """Return how long a batch that begins `at` will take: hours count double."""
+        seen = self.batches.get((upstream, model))
+        if seen is None:
+            return USUAL_BATCH
+        spread = USUAL_BATCH.plus(seen.all_day)
+        return spread.plus(seen.slots.get(_slot(at), NOTHING))
+
+    def cancel(self, upstream: str) -> Spread:
+        """Return how long a cancelled batch will take to stop."""
+        return USUAL_CANCEL.plus(self.cancels.get(upstream, NOTHING))
+
+    def learn(self, news: Sequence[Observation]) -> "Turnarounds":
+        """Return what is known after `news` too."""
+        batches, cancels = dict(self.batches), dict(self.cancels)
+        for one in news:
+            if isinstance(one, Stopped):
+                known = cancels.pop(one.upstream, NOTHING)
+                cancels[one.upstream] = known.observed(one.took)
+                continue
+            seen = batches.pop((one.upstream, one.model), _Seen())
+            slot = _slot(one.began_at)
+            slots = dict(seen.slots)
+            slots[slot] = slots.get(slot, NOTHING).observed(one.took)
+            batches[one.upstream, one.model] = _Seen(seen.all_day.observed(one.took), slots)
+        kept = list(batches.items())[-MAX_MODELS:]
+        return replace(self, batches=dict(kept), cancels=dict(list(cancels.items())[-MAX_MODELS:]))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `from_json` reads, made of what JSON has."""
+        return {
+            "edges": list(_MINUTES),
+            "batches": [
+                [*place, _dump(seen.all_day), {str(s): _dump(v) for s, v in seen.slots.items()}]
+                for place, seen in self.batches.items()
+            ],
+            "cancels": [[name, _dump(spread)] for name, spread in self.cancels.items()],
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Turnarounds":
+        """Return what `to_json` wrote; nothing observed if it was over other buckets.
+
+        Raises:
+            KeyError, TypeError, ValueError: if it is no such record.
+        """
+        if data["edges"] != list(_MINUTES):
+            return cls()
+        batches = {
+            (upstream, model): _Seen(_load(all_day), {int(s): _load(v) for s, v in slots.items()})
+            for upstream, model, all_day, slots in data["batches"]
+        }
+        return cls(batches, {name: _load(spread) for name, spread in data["cancels"]})
+
+
+def _slot(at: datetime) -> int:
+    return at.hour // _SLOT_HOURS
+
+
+def _dump(spread: Spread) -> dict[str, float]:
+    """Return the buckets that have any weight: mostly few."""
+    return {str(n): round(w, 3) for n, w in enumerate(spread.weights) if w >= 0.001}
+
+
+def _load(data: Mapping[str, float]) -> Spread:
+    weights = [0.0] * len(_MINUTES)
+    for place, weight in data.items():
+        weights[int(place)] = float(weight)
+    return Spread(tuple(weights))
