@@ -16,6 +16,7 @@ from proxy.core.routing import Upstream
 from proxy.ports.batches import BatchStore, LeaseStore, UnbatchableStore
 from proxy.ports.clock import Clock, KeyedHash
 from proxy.ports.jobs import CredentialStore, DeliveryStore, JobStore, QueueStore
+from proxy.ports.notes import NoteStore
 from proxy.ports.provider import Provider
 from proxy.ports.runs import RunStore
 from proxy.ports.tasks import TaskOwner
@@ -80,6 +81,9 @@ class Stores(Protocol):
 
     @property
     def runs(self) -> RunStore: ...
+
+    @property
+    def notes(self) -> NoteStore: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ import pytest
 
 from proxy.ports.batches import BatchStore, LeaseStore, UnbatchableStore
 from proxy.ports.jobs import CredentialStore, DeliveryStore, JobStore, QueueStore
+from proxy.ports.notes import NoteStore
 from proxy.ports.runs import RunStore
 from proxy.stores.redis import RedisStores
 from proxy.stores.sqlite import SqliteStores
@@ -43,6 +44,8 @@ class Stores(Protocol):
     def leases(self) -> LeaseStore: ...
     @property
     def runs(self) -> RunStore: ...
+    @property
+    def notes(self) -> NoteStore: ...
 
 
 @asynccontextmanager

@@ -26,6 +26,7 @@ from proxy.ports.jobs import (
     Result,
 )
 from tests.helpers.memory_leases import MemoryLeaseStore, MemoryUnbatchableStore
+from tests.helpers.memory_notes import MemoryNoteStore
 from tests.helpers.memory_runs import MemoryRunStore
 
 CLAIM_CHUNK = 2_000
@@ -46,6 +47,7 @@ class MemoryStores:
         self.unbatchable = MemoryUnbatchableStore()
         self.leases = MemoryLeaseStore()
         self.runs = MemoryRunStore()
+        self.notes = MemoryNoteStore()
 
     async def aclose(self) -> None:
         """Do nothing: the memory goes with its last user."""

@@ -16,6 +16,7 @@ from proxy.stores.redis.credentials import RedisCredentialStore
 from proxy.stores.redis.deliveries import RedisDeliveryStore
 from proxy.stores.redis.jobs import RedisJobStore
 from proxy.stores.redis.leases import RedisLeaseStore, RedisUnbatchableStore
+from proxy.stores.redis.notes import RedisNoteStore
 from proxy.stores.redis.opening import describe, prepare
 from proxy.stores.redis.queue import RedisQueueStore
 from proxy.stores.redis.runs import RedisRunStore
@@ -48,6 +49,7 @@ class RedisStores:
         self.unbatchable = RedisUnbatchableStore(client)
         self.leases = RedisLeaseStore(client)
         self.runs = RedisRunStore(client)
+        self.notes = RedisNoteStore(client)
         self.wakeups = RedisWakeups(client, address, tasks)
 
     @classmethod

@@ -28,6 +28,7 @@ PAUSED: Final = "offramp:{credentials}:paused"
 
 LEASES: Final = "offramp:{leases}:holders"
 LEASES_UNTIL: Final = "offramp:{leases}:until"
+NOTES: Final = "offramp:{notes}:texts"
 UNBATCHABLE: Final = "offramp:{unbatchable}:models"
 
 ALL_SHARDS: Final = range(SHARDS)
