@@ -10,9 +10,12 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-_MINUTES: Final = tuple(
-    map(int, "1 2 3 5 7 10 15 20 30 45 60 90 120 180 240 360 480 720 960 1200 1440 2880".split())
+# fmt: off
+_MINUTES: Final = (
+    1, 2, 3, 5, 7, 10, 15, 20, 30, 45, 60, 90, 120,
+    180, 240, 360, 480, 720, 960, 1_200, 1_440, 2_880,
 )
+# fmt: on
 """Upper edges of the buckets: about a third apart, up to the longest usual window."""
 
 _FADE: Final = 0.98
