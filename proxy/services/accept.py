@@ -8,7 +8,7 @@ from typing import Final
 import structlog
 
 from policies.fields import Run
-from proxy.core.dialects import Dialect, Endpoint, RawHeaders, pick_headers
+from proxy.core.dialects import Dialect, Endpoint, Place, RawHeaders, pick_headers
 from proxy.core.errors import CallerError
 from proxy.core.ids import RANDOM_BYTES, CredentialId, mint_job_id, shard_for
 from proxy.core.job import AnswerMode, Job
@@ -148,7 +148,7 @@ class Acceptor:
         self._times = times or LaneTimes()
         self._unbatchable: Mapping[tuple[CredentialId, str, str], datetime] = {}
 
-    def admit(self, parsed: ParsedBody, endpoint: Endpoint, *, upstream: str) -> Admitted:
+    def admit(self, parsed: ParsedBody, place: Place, *, upstream: str) -> Admitted:
         """Return what becomes of the body, bounded by what the upstream's batches take.
 
         Raises:
@@ -156,10 +156,10 @@ class Acceptor:
         """
         limit = self._settings.max_body_bytes
         provider = self._providers.get(upstream)
-        if provider is not None and endpoint.batched:
-            line = provider.limits(endpoint.path).max_line_bytes
+        if provider is not None and place.endpoint.batched:
+            line = provider.limits(place.endpoint.path).max_line_bytes
             limit = min(limit, line - LINE_FRAME_BYTES)
-        return admit(parsed, endpoint, max_line_bytes=limit)
+        return admit(parsed, place, max_line_bytes=limit)
 
     async def accept(self, call: DeferredCall) -> Acceptance:
         """Make the call a durable job, or return the one that its key stands for.
