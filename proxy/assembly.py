@@ -16,6 +16,7 @@ from proxy.core.routing import Upstream
 from proxy.ports.batches import BatchStore, LeaseStore, UnbatchableStore
 from proxy.ports.clock import Clock, KeyedHash
 from proxy.ports.jobs import CredentialStore, DeliveryStore, JobStore, QueueStore
+from proxy.ports.ledger import LedgerStore
 from proxy.ports.notes import NoteStore
 from proxy.ports.provider import Provider
 from proxy.ports.runs import RunStore
@@ -84,6 +85,9 @@ class Stores(Protocol):
 
     @property
     def notes(self) -> NoteStore: ...
+
+    @property
+    def ledger(self) -> LedgerStore: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -260,6 +264,7 @@ def _facts(settings: Settings, outside: Outside) -> Recorder | None:
 def _acceptor(settings: Settings, outside: Outside, accounts: Accounts) -> Acceptor:
     return Acceptor(
         jobs=outside.stores.jobs,
+        credentials=outside.stores.credentials,
         unbatchable=outside.stores.unbatchable,
         runs=outside.stores.runs,
         session=outside.session,

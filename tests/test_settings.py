@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from proxy.core.lanes import LaneTimes
+from proxy.core.prices import parse_price
 from proxy.settings import (
     Address,
     BadConfigurationError,
@@ -122,7 +123,9 @@ def test_the_effective_configuration_lists_every_key_once(configure):
 
 def test_what_is_shown_can_be_read_again(configure):
     for one in configure("").effective():
-        if one.key not in {"owners", "webhooks"} and not one.key.startswith("upstreams."):
+        if one.key not in {"owners", "webhooks", "prices.models"} and not one.key.startswith(
+            "upstreams."
+        ):
             variable = "OFFRAMP_" + one.key.upper().replace(".", "__")
             again = configure("", environ={variable: one.value}).effective()
             assert one.value in [other.value for other in again if other.key == one.key]
@@ -686,3 +689,38 @@ def test_recording_is_off_unless_there_is_a_file_to_record_to(configure, tmp_pat
 def test_recording_within_bounds_and_without_credentials(configure, recording, problem):
     with pytest.raises(BadConfigurationError, match=problem):
         configure(f"recording: {recording}")
+
+
+TWO_UPSTREAMS = """
+upstreams: {openai: {}, mine: {dialect: openai, base_url: "http://10.0.0.1:8000"}}
+prices: """
+
+
+@pytest.mark.parametrize(
+    ("stated", "complaint"),
+    [
+        ("{providers: {yours: openai}}", "no upstream 'yours'"),
+        ("{models: {gpt-5: {input: 1}}}", "is named upstream/model"),
+        ("{models: {yours/gpt-5: {input: 1}}}", "is named upstream/model"),
+        ("{models: {mine/llama: {input: -1}}}", "at least 0"),
+        ("{models: {mine/llama: {output: 1}}}", "is required"),
+        ("{models: {mine/llama: {input: 1, batch_input: 1}}}", "batch_input and batch_output"),
+        ("{models: {mine/llama: {input: 1, flex_cached: 1}}}", "flex_input and flex_output"),
+    ],
+)
+def test_prices_that_make_no_sense_are_refused(complaints, stated, complaint):
+    (found,) = complaints(TWO_UPSTREAMS + stated)
+
+    assert "offramp.yaml:3:" in found
+    assert complaint in found
+
+
+def test_stated_prices_are_reckoned_with_in_dollars_per_million_tokens(configure):
+    stated = "{models: {mine/llama-*: {input: 2, output: 8, batch_input: 1, batch_output: 4}}}"
+
+    settings = configure(TWO_UPSTREAMS + stated).settings
+
+    (price,) = settings.prices.models.values()
+    assert price.price() == parse_price(
+        {"standard": {"input": 2, "output": 8}, "batch": {"input": 1, "output": 4}}
+    )

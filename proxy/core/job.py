@@ -32,6 +32,7 @@ from typing import Final, assert_never
 
 from proxy.core.ids import BatchId, InstanceId, JobId, OwnerId
 from proxy.core.lanes import BatchKey, Lane, LaneChoice
+from proxy.core.prices import Cost
 
 
 class JobState(StrEnum):
@@ -82,6 +83,12 @@ class Outcome:
     error_message: str | None = None
     usage: Mapping[str, int] | None = None
     """Token counts as the result reports them, under their own names."""
+
+    tier: str | None = None
+    """The service tier that the provider says it used, which decides the price."""
+
+    cost: Cost | None = None
+    """What the answer cost; nothing if that is not known."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,24 +1,268 @@
-"""What was bought, as the provider's own results report it."""
+"""What was bought, what it would have cost as ordinary calls, and what was lost.
 
-from collections.abc import Mapping
+A job is booked once, in the write that ends it. Answers that are of no use to their
+job (it had ended, or was answered twice) are booked under a receipt of their own,
+which is written once. Whatever happens, a provider's bill lies between what is known
+and what is known together with the possible doubles.
+
+A ledger is sums per day, not a list of jobs: its size does not grow with the traffic.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from datetime import date
+from operator import attrgetter
+from typing import Final
+
+from proxy.core.ids import JobId
+from proxy.core.job import Job, JobState
+from proxy.core.prices import Cost
+from proxy.core.usage import Tokens
+
+ROWS_PER_DAY: Final = 1_000
+"""How many different rows a day may have; more than that is summed under `OTHERS`.
+
+Models and tags are the caller's to choose, and must not fill the store.
+"""
+
+OTHERS: Final = "(others)"
+
+TAGS_PER_JOB: Final = 8
+"""How many of a job's tags are booked."""
+
+_TEXT_MAX: Final = 128
 
 
-def usage_of(body: Mapping[str, object]) -> Mapping[str, int] | None:
-    """Return the token counts of a result's `usage`, nested ones under dotted names.
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class LedgerKey:
+    """What the sums of one row have in common."""
 
-    Nothing if the body has none: unknown is never zero.
+    day: date
+    """In UTC, of the job's end."""
+
+    lane: str = ""
+    upstream: str = ""
+    model: str = ""
+    rule: str = ""
+    """`header`, `prefer`, or `rule:` and the rule's name."""
+
+    owner: str = ""
+    """The configured name, or the hash."""
+
+    credential: str = ""
+    tag: str = ""
+    """`name=value`. Tags have rows of their own, in which all else but the day is empty:
+    a job with two tags stands in two of them, so they must not be added up."""
+
+    def others(self) -> "LedgerKey":
+        """Return the row for what a day has no room for."""
+        if self.tag:
+            return LedgerKey(day=self.day, tag=OTHERS)
+        return LedgerKey(
+            day=self.day,
+            lane=self.lane,
+            **dict.fromkeys(("upstream", "model", "rule", "owner", "credential"), OTHERS),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sums:
+    """What a row adds up; money in nano-dollars. New fields are added at the end."""
+
+    jobs: int = 0
+    """Jobs that ended."""
+
+    expired: int = 0
+    """Of these, the ones that passed their deadline with nothing in flight."""
+
+    answers: int = 0
+    """Answers that were bought and reached their job."""
+
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    list_nano: int = 0
+    """What these answers would have cost as ordinary calls."""
+
+    paid_nano: int = 0
+    cache_lost_nano: int = 0
+    """Of what was paid: what cached tokens cost because a batch does not reduce them."""
+
+    escalated: int = 0
+    """Answers that were bought at full price although a batch of them has a lower one."""
+
+    escalated_nano: int = 0
+    """What that price difference came to."""
+
+    unpriced: int = 0
+    """Answers, of use or not, whose tokens or price are not known. No money stands here
+    for them, and no saving either."""
+
+    useless: int = 0
+    """Answers that were bought and of no use: the job had ended, or had one already."""
+
+    useless_nano: int = 0
+    possible_doubles: int = 0
+    """Attempts of which nobody can tell whether they were bought."""
+
+    possible_nano: int = 0
+    """What these cost at most, as far as the price is known: an answer like the one that
+    came in the end, at full price."""
+
+    @property
+    def saved_nano(self) -> int:
+        """What all came to less than ordinary calls, after what was bought in vain."""
+        return self.list_nano - self.paid_nano - self.useless_nano
+
+    def __add__(self, other: "Sums") -> "Sums":
+        mine, its = _amounts(self), _amounts(other)
+        return Sums(**dict(zip(_NAMES, map(sum, zip(mine, its, strict=True)), strict=True)))
+
+
+_NAMES: Final = tuple(field.name for field in fields(Sums))
+_amounts: Final = attrgetter(*_NAMES)
+
+
+@dataclass(frozen=True, slots=True)
+class Booking:
+    """What is to be added to one row; or a row as it stands."""
+
+    key: LedgerKey
+    sums: Sums
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """Bookings that are made once, however often they are asked for."""
+
+    id: str
+    """Of what was bought, the same after every crash."""
+
+    job_id: JobId
+    """Whose answer it was; the job itself may be gone."""
+
+    bookings: tuple[Booking, ...]
+
+
+def ending(job: Job, tokens: Tokens | None, cost: Cost | None, *, batch: Cost | None) -> Sums:
+    """Return what a job's end adds up to.
+
+    `cost` is that of its answer, `batch` what that would have cost in a batch; nothing
+    where it is not known.
     """
-    usage = body.get("usage")
-    if not isinstance(usage, Mapping):
-        return None
-    counts: dict[str, int] = {}
-    for name, value in usage.items():
-        if _is_count(value):
-            counts[str(name)] = value
-        elif isinstance(value, Mapping):
-            counts |= {f"{name}.{key}": count for key, count in value.items() if _is_count(count)}
-    return counts
+    assert job.state.is_terminal
+    sums = Sums(jobs=1, expired=int(job.state is JobState.EXPIRED))
+    doubles = possible_doubles(job)
+    if doubles:
+        most = cost.list_nano if cost is not None else 0
+        sums = replace(sums, possible_doubles=doubles, possible_nano=doubles * most)
+    if job.state is not JobState.COMPLETED:
+        return sums
+    sums = replace(sums, answers=1, unpriced=int(cost is None))
+    if tokens is not None:
+        sums = replace(
+            sums,
+            input_tokens=tokens.input,
+            cached_tokens=tokens.cached,
+            output_tokens=tokens.output,
+        )
+    if cost is None:
+        return sums
+    dearer = batch is not None and cost.paid_nano > batch.paid_nano
+    return replace(
+        sums,
+        list_nano=cost.list_nano,
+        paid_nano=cost.paid_nano,
+        cache_lost_nano=cost.cache_lost_nano,
+        escalated=int(dearer),
+        escalated_nano=cost.paid_nano - batch.paid_nano if batch is not None and dearer else 0,
+    )
 
 
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def useless(cost: Cost | None) -> Sums:
+    """Return what an answer adds up to that was bought and is of no use."""
+    if cost is None:
+        return Sums(useless=1, unpriced=1)
+    return Sums(useless=1, useless_nano=cost.paid_nano)
+
+
+def possible_doubles(job: Job) -> int:
+    """Return how many attempts of an ended job may have been bought besides its answer."""
+    silent = job.state is JobState.FAILED and (
+        job.outcome is not None and job.outcome.status_code is None
+    )
+    # Ended because the last one, too, got no answer; the others were counted as it
+    # was released from them.
+    return job.possible_doubles + silent
+
+
+def bookings(job: Job, sums: Sums, *, day: date, lane: str | None = None) -> tuple[Booking, ...]:
+    """Return in which rows `sums` belong; `lane` if it is not the job's last one."""
+    key = LedgerKey(
+        day=day,
+        lane=lane or job.lane.value,
+        upstream=job.key.upstream,
+        model=job.key.model[:_TEXT_MAX],
+        rule=job.decided_by[:_TEXT_MAX],
+        owner=job.owner,
+        credential=job.key.credential,
+    )
+    tags = sorted(job.tags.items())[:TAGS_PER_JOB]
+    tagged = [LedgerKey(day=day, tag=f"{name}={value}"[:_TEXT_MAX]) for name, value in tags]
+    return tuple(Booking(one, sums) for one in (key, *tagged))
+
+
+def added(entries: Iterable[Booking]) -> dict[LedgerKey, Sums]:
+    """Return one sum for each row: most jobs of a batch share theirs."""
+    sums: dict[LedgerKey, Sums] = {}
+    for entry in entries:
+        known = sums.get(entry.key)
+        sums[entry.key] = entry.sums if known is None else known + entry.sums
+    return sums
+
+
+BY: Final = ("upstream", "model", "rule", "tag", "owner", "credential", "lane", "day")
+"""What a bill can be broken down by."""
+
+
+def broken_down(rows: Iterable[Booking], by: Sequence[str]) -> Mapping[tuple[str, ...], Sums]:
+    """Return the sums by the values of the given dimensions, the dearest first.
+
+    Rows of tags count for breakdowns by tag, and only for these.
+    """
+    wants_tags = "tag" in by
+    sums: dict[tuple[str, ...], Sums] = {}
+    for row in rows:
+        if bool(row.key.tag) is not wants_tags:
+            continue
+        place = tuple(str(getattr(row.key, name)) for name in by)
+        sums[place] = sums.get(place, Sums()) + row.sums
+    return dict(sorted(sums.items(), key=lambda one: (-one[1].list_nano, one[0])))
+
+
+def total(rows: Iterable[Booking]) -> Sums:
+    """Return the sum of all rows."""
+    return sum((row.sums for row in rows if not row.key.tag), Sums())
+
+
+def encode_key(key: LedgerKey) -> Sequence[str]:
+    """Return a row's key, less the day, as texts in a fixed order."""
+    return [getattr(key, name) for name in _KEY_NAMES]
+
+
+def decode_key(day: date, texts: Sequence[str]) -> LedgerKey:
+    """Return the key that `encode_key` was given."""
+    return LedgerKey(day=day, **dict(zip(_KEY_NAMES, texts, strict=True)))
+
+
+_KEY_NAMES: Final = tuple(field.name for field in fields(LedgerKey) if field.name != "day")
+
+
+def encode_sums(sums: Sums) -> str:
+    """Return the amounts as text, in the order of the fields."""
+    return " ".join(map(str, _amounts(sums)))
+
+
+def decode_sums(text: str) -> Sums:
+    """Return the sums that `encode_sums` was given; of an older one, what it had."""
+    return Sums(**dict(zip(_NAMES, map(int, text.split(" ")), strict=False)))

@@ -13,8 +13,7 @@ from proxy.core.batch import Batch
 from proxy.core.errors import CREDENTIAL_CODES
 from proxy.core.job import Failed, Job, Outcome, Released, Succeeded
 from proxy.core.lanes import Lane, LaneChoice, LaneFacts, cancel_at, choose_lane
-from proxy.core.ledger import usage_of
-from proxy.core.refusals import FILE_REFUSED, error_code
+from proxy.core.usage import tier_of, usage_of
 
 
 class Verdict(Enum):
@@ -43,8 +42,6 @@ def verdict(status: int, error_code: str | None) -> Verdict:
     """Return what an answer with this status and error code means."""
     if 200 <= status < 300:
         return Verdict.SUCCESS
-    if error_code == FILE_REFUSED:
-        return Verdict.PERMANENT
     if status in (401, 403) or error_code in CREDENTIAL_CODES:
         return Verdict.CREDENTIAL
     if status == 429:
@@ -65,15 +62,21 @@ class Answer:
     @property
     def error_code(self) -> str | None:
         """The provider's code or type of the error, if the body has one."""
-        return error_code(self.content.get("error")) if isinstance(self.content, dict) else None
+        error = self.content.get("error") if isinstance(self.content, dict) else None
+        if not isinstance(error, dict):
+            return None
+        code = error.get("code") or error.get("type")
+        return str(code) if code is not None else None
 
     def outcome(self) -> Outcome:
         """Return what stays on the record of a job that ends with this."""
-        usage = usage_of(self.content) if isinstance(self.content, dict) else None
+        content = self.content if isinstance(self.content, dict) else {}
         message = None
         if self.status >= 400:
             message = f"the provider answered {self.status}"
-        return Outcome(self.status, self.error_code, message, usage)
+        return Outcome(
+            self.status, self.error_code, message, usage_of(content), tier=tier_of(content)
+        )
 
 
 MAX_BATCH_FAILURES: Final = 3

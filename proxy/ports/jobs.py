@@ -16,30 +16,7 @@ from typing import Protocol
 from proxy.core.ids import CredentialId, JobId, OwnerId
 from proxy.core.job import Job, JobState
 from proxy.core.lanes import BatchKey
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Credential:
-    """What calls of one owner at one upstream are made and billed with."""
-
-    id: CredentialId
-    owner: OwnerId
-    upstream: str
-    headers: tuple[tuple[str, str], ...]
-    """Sealed at rest. Never logged, never shown."""
-
-    succeeded_at: datetime | None = None
-    """When the upstream last accepted it."""
-
-    paused_at: datetime | None = None
-    """Since when its lane is paused."""
-
-    pause_status: int | None = None
-    pause_body: bytes | None = None
-    """The provider's own refusal, for the jobs that end with it."""
-
-    def __repr__(self) -> str:
-        return f"Credential(id={self.id!r}, upstream={self.upstream!r})"
+from proxy.core.ledger import Booking
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,10 +33,6 @@ class NewJob:
     waiter_until: datetime
     idempotency_key: str | None = None
     """Already hashed; scoped by the job's owner."""
-
-    credential: Credential | None = None
-    """What its calls are made with: remembered before the job is there, as
-    `CredentialStore.remember` does, since without it the job could never run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +60,8 @@ class JobWrite:
 
     after: Job
     result: Result | None = None
+    bookings: tuple[Booking, ...] = ()
+    """What goes into the ledger if, and only if, this is written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +110,7 @@ class JobStore(Protocol):
     async def replace_many(self, writes: Sequence[JobWrite]) -> frozenset[JobId]:
         """Write each job whose version, as `get` reports it, is one less.
 
-        All are written at one moment, with their results. A job that is written
+        All are written at one moment, with their results and bookings. A job that is written
         as `QUEUED` is queued under its key from `not_before` on; one written in
         any other state leaves the queue. A `CANCELLED` job's payload is erased, and
         no repeat claims it any more.
@@ -235,6 +210,30 @@ class DeliveryStore(Protocol):
     async def claimable_owners(self, *, now: datetime) -> frozenset[OwnerId]:
         """Return whose jobs a call without a retry count could claim."""
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credential:
+    """What calls of one owner at one upstream are made and billed with."""
+
+    id: CredentialId
+    owner: OwnerId
+    upstream: str
+    headers: tuple[tuple[str, str], ...]
+    """Sealed at rest. Never logged, never shown."""
+
+    succeeded_at: datetime | None = None
+    """When the upstream last accepted it."""
+
+    paused_at: datetime | None = None
+    """Since when its lane is paused."""
+
+    pause_status: int | None = None
+    pause_body: bytes | None = None
+    """The provider's own refusal, for the jobs that end with it."""
+
+    def __repr__(self) -> str:
+        return f"Credential(id={self.id!r}, upstream={self.upstream!r})"
 
 
 class CredentialStore(Protocol):

@@ -8,7 +8,7 @@ from typing import Final
 import structlog
 
 from policies.fields import Run
-from proxy.core.dialects import Dialect, Endpoint, Place, RawHeaders, pick_headers
+from proxy.core.dialects import Dialect, Endpoint, RawHeaders, pick_headers
 from proxy.core.errors import CallerError
 from proxy.core.ids import RANDOM_BYTES, CredentialId, mint_job_id, shard_for
 from proxy.core.job import AnswerMode, Job
@@ -24,7 +24,7 @@ from proxy.core.lanes import (
 from proxy.core.repeats import WAITER_LEASE, fingerprint, run_key
 from proxy.ports.batches import UnbatchableStore
 from proxy.ports.clock import Clock, KeyedHash
-from proxy.ports.jobs import Acceptance, JobStore, NewJob
+from proxy.ports.jobs import Acceptance, CredentialStore, JobStore, NewJob
 from proxy.ports.provider import Provider
 from proxy.ports.runs import RunStore
 from proxy.services.accounts import Accounts
@@ -120,6 +120,7 @@ class Acceptor:
         self,
         *,
         jobs: JobStore,
+        credentials: CredentialStore,
         unbatchable: UnbatchableStore,
         runs: RunStore,
         providers: Mapping[str, Provider],
@@ -136,6 +137,7 @@ class Acceptor:
         `session` is what calls belong to whose run names none.
         """
         self._jobs = jobs
+        self._credentials = credentials
         self._unbatchable_store = unbatchable
         self._runs = runs
         self._session = session
@@ -148,7 +150,7 @@ class Acceptor:
         self._times = times or LaneTimes()
         self._unbatchable: Mapping[tuple[CredentialId, str, str], datetime] = {}
 
-    def admit(self, parsed: ParsedBody, place: Place, *, upstream: str) -> Admitted:
+    def admit(self, parsed: ParsedBody, endpoint: Endpoint, *, upstream: str) -> Admitted:
         """Return what becomes of the body, bounded by what the upstream's batches take.
 
         Raises:
@@ -156,10 +158,10 @@ class Acceptor:
         """
         limit = self._settings.max_body_bytes
         provider = self._providers.get(upstream)
-        if provider is not None and place.endpoint.batched:
-            line = provider.limits(place.endpoint.path).max_line_bytes
+        if provider is not None and endpoint.batched:
+            line = provider.limits(endpoint.path).max_line_bytes
             limit = min(limit, line - LINE_FRAME_BYTES)
-        return admit(parsed, place, max_line_bytes=limit)
+        return admit(parsed, endpoint, max_line_bytes=limit)
 
     async def accept(self, call: DeferredCall) -> Acceptance:
         """Make the call a durable job, or return the one that its key stands for.
@@ -184,8 +186,9 @@ class Acceptor:
                 retry_count=call.retry_count,
                 waiter_until=now + WAITER_LEASE,
                 idempotency_key=key,
-                credential=call.caller.credential,
             )
+            # First of the two: a job whose credential is not known could never run.
+            await self._credentials.remember(call.caller.credential)
             acceptance = await self._jobs.accept(new)
         _check_same(acceptance, job)
         _log_accepted(acceptance, call)

@@ -6,7 +6,7 @@ that what an explanation says is what happens.
 
 from dataclasses import dataclass
 
-from proxy.core.dialects import Dialect, Endpoint, Place, place_for
+from proxy.core.dialects import Dialect, Endpoint, endpoint_for
 from proxy.core.routing import Upstream
 
 
@@ -45,8 +45,8 @@ def obstacle(head: Head, *, max_body_bytes: int) -> str | None:
     return None
 
 
-def place_at(upstream: Upstream, dialect: Dialect, target: str) -> Place | None:
-    """Return what can be deferred at a raw target, whatever its base URL puts before."""
+def endpoint_at(upstream: Upstream, dialect: Dialect, target: str) -> Endpoint | None:
+    """Return the deferrable endpoint of a raw target, whatever its base URL puts before."""
     base = upstream.base_path
     rest = target[len(base) :]
-    return place_for(dialect, f"/v1{rest}" if base.endswith("/v1") else rest)
+    return endpoint_for(dialect, f"/v1{rest}" if base.endswith("/v1") else rest)

@@ -29,6 +29,7 @@ def disagreements(settings: Settings) -> Iterator[Finding]:
     yield from _upstreams(settings)
     yield from _owners(settings)
     yield from _webhooks(settings)
+    yield from _prices(settings)
     batching = settings.batching
     if batching.linger > batching.linger_max:
         most = duration_text(batching.linger_max)
@@ -96,6 +97,16 @@ def _webhooks(settings: Settings) -> Iterator[Finding]:
         for position, owner in enumerate(webhook.owners or ()):
             if owner not in settings.owners:
                 yield ("webhooks", name, "owners", position), f"no owner {owner!r} under owners"
+
+
+def _prices(settings: Settings) -> Iterator[Finding]:
+    for upstream in settings.prices.providers:
+        if upstream not in settings.upstreams:
+            yield ("prices", "providers", upstream), f"no upstream {upstream!r} under upstreams"
+    for name in settings.prices.models:
+        upstream, slash, model = name.partition("/")
+        if upstream not in settings.upstreams or not slash or not model:
+            yield ("prices", "models", name), "is named upstream/model, with a configured upstream"
 
 
 def surroundings(settings: Settings) -> Iterator[Finding]:

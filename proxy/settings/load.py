@@ -18,7 +18,8 @@ from proxy.core.errors import ConfigError
 from proxy.settings import checks
 from proxy.settings.layers import Complaint, Layer, Path, Value, key_text
 from proxy.settings.schema import Kind, spot_at, suggestion
-from proxy.settings.tree import PUBLIC_BASE_URLS, Section, Settings, default_store
+from proxy.settings.section import Section
+from proxy.settings.tree import PUBLIC_BASE_URLS, Settings, default_store
 from proxy.settings.values import hide_secrets
 from proxy.settings.words import problem_text, shown_value
 

@@ -11,12 +11,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, model_validator
 
 from proxy.core.dialects import DIALECTS
 from proxy.core.lanes import CALL_TIME, CANCEL_TIME, MARGIN, LaneTimes
 from proxy.core.plan import FlushLimits, PollPace
 from proxy.core.routing import Upstream
+from proxy.settings.prices import Prices
+from proxy.settings.section import Section
 from proxy.settings.values import (
     Address,
     Count,
@@ -37,12 +39,6 @@ PUBLIC_BASE_URLS: Final[Mapping[str, str]] = {
     "gemini": "https://generativelanguage.googleapis.com",
 }
 """The upstreams without any configuration, each called as its dialect."""
-
-
-class Section(BaseModel):
-    """A part of the tree. An unknown key is an error, never ignored."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
 
 class Admin(Section):
@@ -228,6 +224,9 @@ class Retention(Section):
     results: PositiveDuration = timedelta(days=7)
     """Jobs that ended, with their results."""
 
+    ledger: PositiveDuration = timedelta(days=400)
+    """Sums of what was bought, by day: a year can be compared with the one before."""
+
 
 class Recording(Section):
     """Facts of calls for trying rules on: no prompt, no key. Off unless there is a path."""
@@ -347,6 +346,7 @@ class Settings(Section):
     lanes: Lanes = Lanes()
     forwarding: Forwarding = Forwarding()
     retention: Retention = Retention()
+    prices: Prices = Prices()
     recording: Recording = Recording()
 
     owners: Mapping[str, tuple[TokenHash, ...]] = Field(default_factory=dict)

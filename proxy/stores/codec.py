@@ -23,7 +23,7 @@ from proxy.core.errors import StoreCorruptError
 from proxy.core.job import Job, JobState
 from proxy.core.lanes import BatchKey
 
-RECORD_SCHEMA: Final = 1
+RECORD_SCHEMA: Final = 2
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)

@@ -10,6 +10,7 @@ import pytest
 
 from proxy.ports.batches import BatchStore, LeaseStore, UnbatchableStore
 from proxy.ports.jobs import CredentialStore, DeliveryStore, JobStore, QueueStore
+from proxy.ports.ledger import LedgerStore
 from proxy.ports.notes import NoteStore
 from proxy.ports.runs import RunStore
 from proxy.stores.redis import RedisStores
@@ -46,6 +47,9 @@ class Stores(Protocol):
     def runs(self) -> RunStore: ...
     @property
     def notes(self) -> NoteStore: ...
+
+    @property
+    def ledger(self) -> LedgerStore: ...
 
 
 @asynccontextmanager

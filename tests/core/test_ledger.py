@@ -1,31 +1,180 @@
-"""Token counts, as results report them."""
+"""What is booked of a job, and how a bill is broken down."""
 
-import pytest
+from dataclasses import fields, replace
+from datetime import date
+from typing import Any
 
-from proxy.core.ledger import usage_of
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.core.job import Job, JobState, Outcome
+from proxy.core.lanes import Lane
+from proxy.core.ledger import (
+    BY,
+    TAGS_PER_JOB,
+    Booking,
+    LedgerKey,
+    Sums,
+    added,
+    bookings,
+    broken_down,
+    decode_key,
+    decode_sums,
+    encode_key,
+    encode_sums,
+    ending,
+    total,
+    useless,
+)
+from proxy.core.prices import Cost
+from proxy.core.usage import Tokens
+from tests.helpers.factories import make_job
+
+DAY = date(2026, 11, 23)
+TOKENS = Tokens(input=100, output=10, cached=64)
+HALF = Cost(1_000, 500, 20)
+FULL = Cost(1_000, 1_000)
+
+amounts = st.builds(Sums, **{field.name: st.integers(0, 10**15) for field in fields(Sums)})
 
 
-def test_nested_counts_stand_under_dotted_names() -> None:
-    body = {
-        "usage": {
-            "prompt_tokens": 12,
-            "total_tokens": 15,
-            "prompt_tokens_details": {"cached_tokens": 8, "kind": "text"},
-        }
-    }
-
-    assert usage_of(body) == {
-        "prompt_tokens": 12,
-        "total_tokens": 15,
-        "prompt_tokens_details.cached_tokens": 8,
-    }
+def ended(state: JobState = JobState.COMPLETED, **changes: Any) -> Job:
+    return make_job(state=state, **changes)
 
 
-@pytest.mark.parametrize("body", [{}, {"usage": None}, {"usage": "12"}, {"usage": [1]}])
-def test_unknown_usage_is_nothing_and_never_zero(body: dict[str, object]) -> None:
-    assert usage_of(body) is None
+def test_an_answer_from_a_batch_is_booked_with_what_it_saved() -> None:
+    sums = ending(ended(), TOKENS, HALF, batch=HALF)
+
+    assert sums == Sums(
+        jobs=1,
+        answers=1,
+        input_tokens=100,
+        cached_tokens=64,
+        output_tokens=10,
+        list_nano=1_000,
+        paid_nano=500,
+        cache_lost_nano=20,
+    )
+    assert sums.saved_nano == 500
 
 
-@pytest.mark.parametrize("value", [True, False, 1.5, "7", None, [1], {"x": True}])
-def test_only_whole_numbers_are_counts(value: object) -> None:
-    assert usage_of({"usage": {"tokens": value, "real": 0}}) == {"real": 0}
+def test_a_call_at_full_price_is_booked_with_what_a_batch_would_have_saved() -> None:
+    sums = ending(ended(lane=Lane.INTERACTIVE), TOKENS, FULL, batch=HALF)
+
+    assert (sums.escalated, sums.escalated_nano, sums.saved_nano) == (1, 500, 0)
+
+
+def test_a_call_at_full_price_that_no_batch_makes_cheaper_lost_nothing() -> None:
+    for batch in (None, FULL):
+        sums = ending(ended(lane=Lane.INTERACTIVE), TOKENS, FULL, batch=batch)
+        assert (sums.escalated, sums.escalated_nano) == (0, 0)
+
+
+def test_an_answer_without_a_price_is_counted_and_costs_no_known_money() -> None:
+    sums = ending(ended(), TOKENS, None, batch=None)
+
+    assert (sums.answers, sums.unpriced, sums.input_tokens) == (1, 1, 100)
+    assert (sums.list_nano, sums.paid_nano, sums.saved_nano) == (0, 0, 0)
+
+
+def test_a_job_without_an_answer_cost_nothing() -> None:
+    for state in (JobState.FAILED, JobState.CANCELLED):
+        assert ending(ended(state), None, None, batch=None) == Sums(jobs=1)
+    assert ending(ended(JobState.EXPIRED), None, None, batch=None) == Sums(jobs=1, expired=1)
+
+
+def test_possible_doubles_cost_at_most_the_standard_price_each() -> None:
+    sums = ending(ended(possible_doubles=2), TOKENS, HALF, batch=HALF)
+
+    assert (sums.possible_doubles, sums.possible_nano) == (2, 2_000)
+    assert sums.saved_nano == 500
+
+
+def test_a_job_that_never_got_an_answer_may_have_been_bought_once_more() -> None:
+    silent = ended(JobState.FAILED, possible_doubles=6, outcome=Outcome(None, "timeout"))
+    refused = ended(JobState.FAILED, possible_doubles=6, outcome=Outcome(400))
+
+    assert ending(silent, None, None, batch=None).possible_doubles == 7
+    assert ending(refused, None, None, batch=None).possible_doubles == 6
+
+
+def test_a_useless_answer_is_a_loss() -> None:
+    assert useless(HALF) == Sums(useless=1, useless_nano=500)
+    assert useless(HALF).saved_nano == -500
+    assert useless(None) == Sums(useless=1, unpriced=1)
+
+
+def test_a_job_stands_in_one_row_and_in_one_of_each_tag() -> None:
+    job = ended(tags={"team": "etl", "run": "42"}, decided_by="rule:nightly")
+    sums = ending(job, TOKENS, HALF, batch=HALF)
+
+    key, *tags = (entry.key for entry in bookings(job, sums, day=DAY))
+
+    assert key == LedgerKey(
+        day=DAY,
+        lane="batch",
+        upstream=job.key.upstream,
+        model=job.key.model,
+        rule="rule:nightly",
+        owner=job.owner,
+        credential=job.key.credential,
+    )
+    assert tags == [LedgerKey(day=DAY, tag="run=42"), LedgerKey(day=DAY, tag="team=etl")]
+
+
+def test_what_callers_choose_is_bounded() -> None:
+    job = ended(tags={f"t{n:02}": "v" * 999 for n in range(50)})
+    job = replace(job, key=replace(job.key, model="m" * 999))
+
+    entries = bookings(job, Sums(jobs=1), day=DAY)
+
+    assert len(entries) == 1 + TAGS_PER_JOB
+    assert max(len(text) for entry in entries for text in encode_key(entry.key)) <= 128
+
+
+def test_totals_leave_out_tags_and_breakdowns_by_tag_leave_out_the_rest() -> None:
+    job = ended(tags={"team": "etl", "run": "42"})
+    rows = bookings(job, Sums(jobs=1, list_nano=7), day=DAY)
+
+    assert total(rows) == Sums(jobs=1, list_nano=7)
+    assert broken_down(rows, ["model"]) == {(job.key.model,): Sums(jobs=1, list_nano=7)}
+    assert list(broken_down(rows, ["tag"])) == [("run=42",), ("team=etl",)]
+
+
+def test_a_bill_can_be_broken_down_by_every_dimension_the_dearest_first() -> None:
+    keys = [
+        LedgerKey(day=DAY, **{name: f"{name}{n}" for name in BY if name not in ("day", "tag")})
+        for n in range(3)
+    ]
+    rows = [Booking(key, Sums(list_nano=n)) for n, key in enumerate(keys)]
+
+    for name in set(BY) - {"day", "tag"}:
+        assert list(broken_down(rows, [name])) == [(f"{name}{n}",) for n in (2, 1, 0)]
+    assert list(broken_down(rows, ["day"])) == [("2026-11-23",)]
+    assert len(broken_down(rows, ["lane", "model"])) == 3
+
+
+@given(st.lists(amounts, max_size=4))
+def test_rows_that_are_alike_become_one_and_lose_nothing(sums: list[Sums]) -> None:
+    key = LedgerKey(day=DAY, model="m")
+
+    found = added(Booking(key, one) for one in sums)
+
+    assert found.get(key, Sums()) == sum(sums, Sums())
+
+
+@given(amounts)
+def test_sums_come_back_from_their_text(sums: Sums) -> None:
+    assert decode_sums(encode_sums(sums)) == sums
+
+
+def test_sums_of_an_older_version_lack_what_it_did_not_know() -> None:
+    assert decode_sums("3 1") == Sums(jobs=3, expired=1)
+
+
+@given(st.lists(st.text(max_size=9), min_size=7, max_size=7))
+def test_keys_come_back_from_their_texts(texts: list[str]) -> None:
+    key = decode_key(DAY, texts)
+
+    assert encode_key(key) == texts
+    assert key.day == DAY

@@ -26,6 +26,7 @@ from proxy.ports.jobs import (
     Result,
 )
 from tests.helpers.memory_leases import MemoryLeaseStore, MemoryUnbatchableStore
+from tests.helpers.memory_ledger import MemoryLedgerStore
 from tests.helpers.memory_notes import MemoryNoteStore
 from tests.helpers.memory_runs import MemoryRunStore
 
@@ -46,6 +47,7 @@ class MemoryStores:
         self.batches = MemoryBatchStore(memory)
         self.unbatchable = MemoryUnbatchableStore()
         self.leases = MemoryLeaseStore()
+        self.ledger = memory.ledger
         self.runs = MemoryRunStore()
         self.notes = MemoryNoteStore()
 
@@ -68,6 +70,7 @@ class _Memory:
     small: dict[BatchKey, int] = field(default_factory=dict)
     credentials: dict[CredentialId, Credential] = field(default_factory=dict)
     unused: set[CredentialId] = field(default_factory=set)
+    ledger: MemoryLedgerStore = field(default_factory=MemoryLedgerStore)
 
     def view(self, record: Job) -> Job:
         """Return the job as its record and its claim, if any, say together."""
@@ -115,9 +118,6 @@ class MemoryJobStore:
 
     async def accept(self, new: NewJob) -> Acceptance:
         memory, job = self._memory, new.job
-        if new.credential is not None:
-            memory.credentials.setdefault(new.credential.id, new.credential)
-            memory.unused.discard(new.credential.id)
         if new.idempotency_key is not None:
             known = memory.idempotency.setdefault((job.owner, new.idempotency_key), job.id)
             if known != job.id:
@@ -157,6 +157,7 @@ class MemoryJobStore:
         memory.records[after.id] = after
         if write.result is not None:
             memory.results[after.id] = write.result
+        memory.ledger.add(write.bookings)
         if after.state is JobState.CANCELLED:
             memory.bodies.pop(after.id, None)
             memory.deliveries.pop(after.id, None)

@@ -91,7 +91,7 @@ def test_a_text_that_is_no_job_is_refused(text):
 
 
 def test_a_record_of_a_newer_version_is_refused_with_a_hint():
-    newer = encode_job(make_job()).replace('"v":1', '"v":2')
+    newer = encode_job(make_job()).replace('"v":2', '"v":3')
 
     with pytest.raises(StoreCorruptError, match="newer version") as refused:
         decode_job(newer)

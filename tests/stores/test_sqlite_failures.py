@@ -120,7 +120,7 @@ async def test_a_full_disk_refuses_new_jobs_and_keeps_the_old_ones(stores):
     "damage",
     [
         "UPDATE jobs SET record = 'x'",
-        "UPDATE jobs SET record = replace(record, '\"v\":1', '\"v\":99')",
+        "UPDATE jobs SET record = replace(record, '\"v\":2', '\"v\":99')",
         "ALTER TABLE jobs RENAME TO gone",
     ],
 )

@@ -120,6 +120,7 @@ class House:
         )
         acceptor = Acceptor(
             jobs=stores.jobs,
+            credentials=stores.credentials,
             unbatchable=stores.unbatchable,
             runs=stores.runs,
             providers={"openai": FakeProvider(clock)},

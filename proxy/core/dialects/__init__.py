@@ -14,16 +14,15 @@ from proxy.core.dialects.envelopes import (
     ANTHROPIC_STATUS,
     ErrorAnswer,
     error_answer,
-    gemini_error,
     openai_error,
 )
-from proxy.core.dialects.places import Place, Streaming, place_for, whole_target
 from proxy.core.dialects.records import (
     Dialect,
     Endpoint,
     Family,
     RawHeaders,
     Shape,
+    endpoint_for,
 )
 
 __all__ = [
@@ -34,18 +33,14 @@ __all__ = [
     "Endpoint",
     "ErrorAnswer",
     "Family",
-    "Place",
     "Presented",
     "RawHeaders",
     "Shape",
-    "Streaming",
+    "endpoint_for",
     "error_answer",
-    "gemini_error",
     "openai_error",
     "pick_headers",
-    "place_for",
     "presented_credential",
-    "whole_target",
 ]
 
 DIALECTS: Final[Mapping[str, Dialect]] = {

@@ -1,6 +1,5 @@
 """What a row of the dialect tables says: families, shapes, endpoints, headers."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -18,7 +17,6 @@ class Shape(StrEnum):
     EMBEDDINGS = "embeddings"
     MODERATIONS = "moderations"
     MESSAGES = "messages"
-    GENERATE = "generate"
 
 
 class Family(StrEnum):
@@ -34,10 +32,7 @@ class Endpoint:
     """A path whose calls can be deferred."""
 
     path: str
-    """As the batch API names it; also the path of the direct call.
-
-    Where paths name the model too (`Dialect.model_paths`), what is left without it.
-    """
+    """As the batch API names it; also the path of the direct call."""
 
     shape: Shape
     required: tuple[str, ...]
@@ -58,12 +53,6 @@ class Dialect:
     family: Family
     endpoints: Mapping[str, Endpoint] = field(default_factory=dict)
     """Deferrable paths, without query."""
-
-    model_paths: re.Pattern[str] | None = None
-    """Matches the paths that name a model: groups `model`, and `endpoint` as above."""
-
-    streamed: Mapping[str, str] = field(default_factory=dict)
-    """Paths that differ from that of an endpoint in asking for a stream."""
 
     credential_headers: tuple[str, ...] = ("authorization",)
     """Where a token may stand, in lower case, the first found counts."""
@@ -86,3 +75,9 @@ class Dialect:
     def is_idle_query(self, query: str) -> bool:
         """Return whether a call with this query asks for what it would ask for without."""
         return not query or query in self.idle_queries
+
+
+def endpoint_for(dialect: Dialect, upstream_target: str) -> Endpoint | None:
+    """Return the deferrable endpoint that a raw target at the upstream names."""
+    path, _, _ = upstream_target.partition("?")
+    return dialect.endpoints.get(path)

@@ -16,6 +16,7 @@ from proxy.stores.redis.credentials import RedisCredentialStore
 from proxy.stores.redis.deliveries import RedisDeliveryStore
 from proxy.stores.redis.jobs import RedisJobStore
 from proxy.stores.redis.leases import RedisLeaseStore, RedisUnbatchableStore
+from proxy.stores.redis.ledger import RedisLedgerStore
 from proxy.stores.redis.notes import RedisNoteStore
 from proxy.stores.redis.opening import describe, prepare
 from proxy.stores.redis.queue import RedisQueueStore
@@ -41,15 +42,16 @@ class RedisStores:
     ) -> None:
         self._client = client
         self._address = address
+        self.jobs = RedisJobStore(client, vault, keep=keep)
         self.queue = RedisQueueStore(client)
         self.deliveries = RedisDeliveryStore(client)
         self.batches = RedisBatchStore(client, vault)
         self.credentials = RedisCredentialStore(client, vault, self.batches)
-        self.jobs = RedisJobStore(client, vault, remember=self.credentials.remember, keep=keep)
         self.unbatchable = RedisUnbatchableStore(client)
         self.leases = RedisLeaseStore(client)
         self.runs = RedisRunStore(client)
         self.notes = RedisNoteStore(client)
+        self.ledger = RedisLedgerStore(client)
         self.wakeups = RedisWakeups(client, address, tasks)
 
     @classmethod

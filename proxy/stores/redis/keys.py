@@ -132,6 +132,21 @@ def sums(shard: int, batch_id: BatchId) -> str:
     return f"{_SHARD[shard]}sums:{batch_id}"
 
 
+def ledger(shard: int, day: str) -> str:
+    """Name the shard's part of a day's ledger."""
+    return f"{_SHARD[shard]}ledger:{day}"
+
+
+def ledger_days(shard: int) -> str:
+    """Name the days that have a ledger."""
+    return f"{_SHARD[shard]}ledgers"
+
+
+def receipt(shard: int, receipt_id: str) -> str:
+    """Name the receipt for something that is booked once."""
+    return f"{_SHARD[shard]}receipt:{receipt_id}"
+
+
 def run(shard: int, place: str) -> str:
     """Name the counter of a call within a run."""
     return f"{_SHARD[shard]}run:{place}"

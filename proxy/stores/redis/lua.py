@@ -115,3 +115,25 @@ local function deliver(k, owner, job, new)
   end
 end
 """
+
+LEDGER: Final = """
+-- Add to rows of a day's ledger: from `first` on, each row, the row for what there is no
+-- room for, and the amounts.
+local function book(ledger, days, day, limit, first)
+  redis.call('ZADD', days, (string.gsub(day, '-', '')), day)
+  for i = first, #ARGV, 3 do
+    local row, known = ARGV[i], redis.call('HGET', ledger, ARGV[i])
+    if not known and redis.call('HLEN', ledger) >= limit then
+      row = ARGV[i + 1]
+      known = redis.call('HGET', ledger, row)
+    end
+    local sums, at = {}, 0
+    for amount in string.gmatch(known or '', '%S+') do sums[#sums + 1] = amount end
+    for amount in string.gmatch(ARGV[i + 2], '%S+') do
+      at = at + 1
+      sums[at] = string.format('%.0f', (sums[at] or 0) + amount)
+    end
+    redis.call('HSET', ledger, row, table.concat(sums, ' '))
+  end
+end
+"""

@@ -9,10 +9,11 @@ from proxy.core.errors import StoreCorruptError
 from proxy.core.ids import SHARDS, JobId, OwnerId, is_job_id, shard_of
 from proxy.core.job import AnswerMode, Job, JobState
 from proxy.core.repeats import Answered
-from proxy.ports.jobs import NewJob
+from proxy.ports.jobs import JobWrite, NewJob
 from proxy.stores.codec import decode_job, encode_job, encode_key, to_micros
 from proxy.stores.redis import keys, scripts
 from proxy.stores.redis.commands import ScriptCall
+from proxy.stores.redis.ledger_rows import book_arguments, ledger_keys
 from proxy.stores.redis.wire import Argument, Reply, as_list, as_text
 
 NOTHING: Final = "-"
@@ -154,9 +155,10 @@ def likely_before(after: Job) -> Before:
 
 
 def replace_call(
-    after: Job, before: Before, packed_result: bytes, *, keep: timedelta
+    write: JobWrite, before: Before, packed_result: bytes, *, keep: timedelta
 ) -> ScriptCall:
     """Return the command that writes a job which was `before`."""
+    after = write.after
     shard, key = shard_of(after.id), keys.key_digest(after.key)
     names = [
         keys.record(after.id),
@@ -177,6 +179,9 @@ def replace_call(
     ]
     if after.state is JobState.CANCELLED:
         names += delivery_keys(shard, after.owner, call_digest(after.owner, after.fingerprint))
+    day, booked = book_arguments(write.bookings)
+    if day:
+        names += ledger_keys(shard, day)
     return scripts.REPLACE.call(
         names,
         after.id,
@@ -196,6 +201,8 @@ def replace_call(
         *_queue_arguments(after),
         before.state,
         before.key,
+        day,
+        *booked,
     )
 
 

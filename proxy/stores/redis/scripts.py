@@ -9,7 +9,7 @@ below 5 ms. A job's record begins with a line for the scripts:
 from typing import Final
 
 from proxy.stores.redis.commands import Script
-from proxy.stores.redis.lua import DELIVERY, QUEUE
+from proxy.stores.redis.lua import DELIVERY, LEDGER, QUEUE
 
 ACCEPT: Final = Script(
     QUEUE
@@ -58,6 +58,7 @@ return {record}
 REPLACE: Final = Script(
     QUEUE
     + DELIVERY
+    + LEDGER
     + """
 local k = {record = KEYS[1], result = KEYS[2], body = KEYS[3], claims = KEYS[4],
   heads = KEYS[5], keys = KEYS[6], pending = KEYS[7], ended = KEYS[8], escalating = KEYS[9],
@@ -71,7 +72,7 @@ local kid, text, ready, json, credential = ARGV[6], ARGV[7], ARGV[8], ARGV[9], A
 local accepted, finalized, keep, result = ARGV[11], ARGV[12], ARGV[13], ARGV[14]
 local q = {bytes = ARGV[15], tokens = ARGV[16], deadline = ARGV[17], held = ARGV[18],
   affinity = ARGV[19]}
-local from, from_key = ARGV[20], ARGV[21]
+local from, from_key, day, rows = ARGV[20], ARGV[21], ARGV[22], tonumber(ARGV[23])
 local live = {queued = true, batched = true, escalating = true}
 
 local stored = redis.call('GET', k.record)
@@ -108,6 +109,8 @@ if not live[state] then
   redis.call('EXPIRE', k.body, keep)
   redis.call('EXPIRE', k.result, keep)
 end
+-- What is booked brings two keys more, behind all others.
+if day ~= '' then book(KEYS[#KEYS - 1], KEYS[#KEYS], day, rows, 24) end
 return 'written'
 """
 )

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Self
 
 from proxy.core.errors import StoreCorruptError
-from proxy.stores.sqlite import notes, runs, schema
+from proxy.stores.sqlite import ledger, notes, runs, schema
 from proxy.stores.sqlite.batches import SqliteBatchStore
 from proxy.stores.sqlite.credentials import SqliteCredentialStore
 from proxy.stores.sqlite.database import Database
 from proxy.stores.sqlite.deliveries import SqliteDeliveryStore
 from proxy.stores.sqlite.jobs import SqliteJobStore
 from proxy.stores.sqlite.leases import SqliteLeaseStore, SqliteUnbatchableStore
+from proxy.stores.sqlite.ledger import SqliteLedgerStore
 from proxy.stores.sqlite.notes import SqliteNoteStore
 from proxy.stores.sqlite.queue import SqliteQueueStore
 from proxy.stores.sqlite.runs import SqliteRunStore
@@ -31,6 +32,7 @@ class SqliteStores:
         self.batches = SqliteBatchStore(database, vault)
         self.unbatchable = SqliteUnbatchableStore(database)
         self.leases = SqliteLeaseStore(database)
+        self.ledger = SqliteLedgerStore(database)
         self.runs = SqliteRunStore(database)
         self.notes = SqliteNoteStore(database)
 
@@ -55,6 +57,7 @@ def _prepare(connection: sqlite3.Connection, vault: Vault) -> None:
     schema.prepare(connection)
     runs.prepare(connection)
     notes.prepare(connection)
+    ledger.prepare(connection)
     # With another hash key every owner would be a stranger to their own jobs.
     mark = vault.digest("offramp", "store")
     connection.execute("INSERT OR IGNORE INTO meta VALUES ('hash_key', ?)", (mark,))

@@ -1,0 +1,290 @@
+"""What tokens cost: price lists, and the price of one answer.
+
+Money is whole numbers: rates are pico-dollars per token, which is one millionth of
+the dollars per million tokens that providers publish, and amounts are nano-dollars,
+so that sums over millions of answers are exact in every store.
+
+A model, or a way of processing it, that no list has is *unknown*: it gets no price,
+neither zero nor that of something alike. That a provider gives half off as a rule
+does not make it true of a model.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any, Final
+
+from proxy.core.usage import Tokens
+
+NANO: Final = 1_000_000_000
+"""Nano-dollars in a dollar."""
+
+_PICO_PER_MILLION: Final = 1_000_000
+_MODEL_MAX: Final = 200
+"""Characters of a model's name that patterns are tried on: it comes from callers."""
+
+
+class Processing(StrEnum):
+    """How an answer was made, as far as it changes the price."""
+
+    STANDARD = "standard"
+    BATCH = "batch"
+    FLEX = "flex"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rates:
+    """Pico-dollars per token, of prompts above a length."""
+
+    above: int = 0
+    """These rates hold for a whole call whose prompt has more tokens than this."""
+
+    input: int
+    output: int
+    cached: int
+    cache_write: int
+    cache_write_1h: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tariff:
+    """The rates of one way of processing."""
+
+    tiers: tuple[Rates, ...]
+    """Longest prompts first; the last holds for all."""
+
+    def rates(self, tokens: Tokens) -> Rates:
+        """Return what holds for a prompt of that length."""
+        return next((tier for tier in self.tiers if tokens.input > tier.above), self.tiers[-1])
+
+    def times(self, share: float) -> "Tariff":
+        """Return the tariff of which every rate is a share of this one's."""
+        return Tariff(
+            tuple(
+                Rates(
+                    above=tier.above,
+                    input=round(tier.input * share),
+                    output=round(tier.output * share),
+                    cached=round(tier.cached * share),
+                    cache_write=round(tier.cache_write * share),
+                    cache_write_1h=round(tier.cache_write_1h * share),
+                )
+                for tier in self.tiers
+            )
+        )
+
+    def price(self, tokens: Tokens) -> int:
+        """Return the price in nano-dollars."""
+        rates = self.rates(tokens)
+        pico = (
+            tokens.plain * rates.input
+            + tokens.cached * rates.cached
+            + tokens.cache_write * rates.cache_write
+            + tokens.cache_write_1h * rates.cache_write_1h
+            + tokens.output * rates.output
+        )
+        return (pico + 500) // 1000
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPrice:
+    """What a provider charges for one model; nothing where it is not known."""
+
+    standard: Tariff
+    batch: Tariff | None = None
+    flex: Tariff | None = None
+
+    def tariff(self, processing: Processing) -> Tariff | None:
+        """Return the rates of that way of processing, if they are known."""
+        match processing:
+            case Processing.STANDARD:
+                return self.standard
+            case Processing.BATCH:
+                return self.batch
+            case Processing.FLEX:
+                return self.flex
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one answer cost, in nano-dollars."""
+
+    list_nano: int
+    """The price of the same tokens in an ordinary call."""
+
+    paid_nano: int
+    cache_lost_nano: int = 0
+    """Of what was paid: what cached tokens cost because they are not reduced as much
+    as all others."""
+
+    @property
+    def saved_nano(self) -> int:
+        """What it cost less than an ordinary call."""
+        return self.list_nano - self.paid_nano
+
+
+def cost_of(price: ModelPrice, tokens: Tokens, processing: Processing) -> Cost | None:
+    """Return what an answer cost; nothing if that way of processing has no known price."""
+    tariff = price.tariff(processing)
+    if tariff is None:
+        return None
+    paid = tariff.price(tokens)
+    return Cost(price.standard.price(tokens), paid, _cache_lost(price.standard, tariff, tokens))
+
+
+def _cache_lost(standard: Tariff, tariff: Tariff, tokens: Tokens) -> int:
+    """Return what cached tokens cost more than a reduction like that of the others gives."""
+    usual, reduced = standard.rates(tokens), tariff.rates(tokens)
+    if not tokens.cached or not usual.input:
+        return 0
+    expected = usual.cached * reduced.input // usual.input
+    return max(0, tokens.cached * (reduced.cached - expected) // 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A line of a price list."""
+
+    match: tuple[tuple[str, ...], ...]
+    """Patterns, of which all of one group must fit; see `_fits`."""
+
+    price: ModelPrice
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provider:
+    """The price list of one provider."""
+
+    address: str
+    """Pattern of the base URLs that are this provider's."""
+
+    entries: tuple[Entry, ...]
+    also: tuple[str, ...] = ()
+    """Providers whose models it sells at their price."""
+
+    batch_share: float | None = None
+    """What a batch costs of the standard price, where one rule holds for all its models."""
+
+    def completed(self, price: ModelPrice) -> ModelPrice:
+        """Return a price with the provider's rule for batches applied, if it has one."""
+        if price.batch is not None or self.batch_share is None:
+            return price
+        return replace(price, batch=price.standard.times(self.batch_share))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PriceList:
+    """What is known of the prices of all providers, and as of when."""
+
+    as_of: str
+    source: str
+    providers: Mapping[str, Provider]
+
+    def provider_at(self, base_url: str) -> str | None:
+        """Return whose address this is. A server that only speaks alike is nobody's."""
+        for name, provider in self.providers.items():
+            if re.match(provider.address, base_url):
+                return name
+        return None
+
+    def find(self, provider: str, model: str) -> ModelPrice | None:
+        """Return the price of a model, if the list has it."""
+        seller = self.providers.get(provider)
+        if seller is None:
+            return None
+        name = model[:_MODEL_MAX].lower()
+        for source in (seller, *(self.providers[one] for one in seller.also)):
+            for entry in source.entries:
+                if any(all(_fits(one, name) for one in group) for group in entry.match):
+                    return seller.completed(entry.price)
+        return None
+
+    def completed(self, provider: str, price: ModelPrice) -> ModelPrice:
+        """Return a price that is not of this list, with what holds for all the provider's."""
+        seller = self.providers.get(provider)
+        return price if seller is None else seller.completed(price)
+
+
+def _fits(pattern: str, name: str) -> bool:
+    """Return whether a name fits: `=whole`, `^start`, `$end`, `*part` or `~regex`."""
+    kind, text = pattern[:1], pattern[1:]
+    match kind:
+        case "=":
+            return name == text
+        case "^":
+            return name.startswith(text)
+        case "$":
+            return name.endswith(text)
+        case "*":
+            return text in name
+        case "~":
+            return re.search(text, name) is not None
+    raise ValueError(f"no pattern of a price list: {pattern!r}")
+
+
+def parse_list(data: Mapping[str, Any]) -> PriceList:
+    """Return the price list that a file holds.
+
+    Raises:
+        ValueError, KeyError, TypeError: if it is none.
+    """
+    return PriceList(
+        as_of=str(data["as_of"]),
+        source=str(data["source"]),
+        providers={
+            name: Provider(
+                address=provider["address"],
+                entries=tuple(
+                    Entry(tuple(map(tuple, model["match"])), parse_price(model))
+                    for model in provider["models"]
+                ),
+                also=tuple(provider.get("also", ())),
+                batch_share=provider.get("batch_share"),
+            )
+            for name, provider in data["providers"].items()
+        },
+    )
+
+
+def parse_price(data: Mapping[str, Any]) -> ModelPrice:
+    """Return the price of a model, of tariffs in dollars per million tokens."""
+    return ModelPrice(
+        standard=_tariff(data["standard"]),
+        batch=_tariff(data["batch"]) if data.get("batch") else None,
+        flex=_tariff(data["flex"]) if data.get("flex") else None,
+    )
+
+
+def _tariff(data: Mapping[str, Any]) -> Tariff:
+    tiers: Sequence[Mapping[str, Any]] = data.get("above") or ()
+    # A longer prompt's tier says only what is dearer there.
+    longer = [_rates({**data, **tier}, above=int(tier["tokens"])) for tier in tiers]
+    longer.sort(key=lambda rates: -rates.above)
+    # Above nothing: also an empty prompt has a price.
+    return Tariff((*longer, _rates(data, above=-1)))
+
+
+def _rates(data: Mapping[str, Any], *, above: int) -> Rates:
+    # What is not listed is not reduced: cached tokens are tokens, and so are written ones.
+    base = data["input"]
+    write = _first(data.get("cache_write"), base)
+    return Rates(
+        above=above,
+        input=_pico(base),
+        output=_pico(_first(data.get("output"), 0)),
+        cached=_pico(_first(data.get("cached"), base)),
+        cache_write=_pico(write),
+        cache_write_1h=_pico(_first(data.get("cache_write_1h"), write)),
+    )
+
+
+def _first(value: Any, otherwise: Any) -> Any:
+    return otherwise if value is None else value
+
+
+def _pico(dollars_per_million: float) -> int:
+    rate = round(dollars_per_million * _PICO_PER_MILLION)
+    if rate < 0:
+        raise ValueError("a price is below zero")
+    return rate

@@ -1,0 +1,169 @@
+"""How many tokens an answer took, whatever its provider calls them.
+
+Two views of the same counts: `usage_of` keeps the provider's own names, for callers;
+`Tokens` says what is to be priced. A count that a provider did not give is unknown,
+and what is unknown is never taken for zero.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+_MEMBERS: Final = ("usage", "usageMetadata")
+"""Where bodies have it: all providers but one, and Gemini."""
+
+
+def usage_of(body: Mapping[str, object]) -> Mapping[str, int] | None:
+    """Return the token counts of a result, nested ones under dotted names.
+
+    Nothing if the body has none: unknown is never zero.
+    """
+    usage = next((body[name] for name in _MEMBERS if isinstance(body.get(name), Mapping)), None)
+    if not isinstance(usage, Mapping):
+        return None
+    counts: dict[str, int] = {}
+    for name, value in usage.items():
+        if _is_count(value):
+            counts[str(name)] = value
+        elif isinstance(value, Mapping):
+            counts |= {f"{name}.{key}": count for key, count in value.items() if _is_count(count)}
+        elif isinstance(value, list):
+            counts |= _by_modality(str(name), value)
+    return counts
+
+
+def tier_of(body: Mapping[str, object]) -> str | None:
+    """Return the service tier that the provider says it used, if it says so."""
+    usage = body.get("usage")
+    places = (body, usage if isinstance(usage, Mapping) else {})
+    tiers = (place.get("service_tier") for place in places)
+    return next((tier[:32] for tier in tiers if isinstance(tier, str)), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tokens:
+    """What is to be priced of one answer."""
+
+    input: int
+    """All of the prompt, cached and newly cached parts included."""
+
+    output: int
+    """All that was generated, thinking included."""
+
+    cached: int = 0
+    """Of the prompt, read from a cache."""
+
+    cache_write: int = 0
+    """Of the prompt, written to a cache for minutes."""
+
+    cache_write_1h: int = 0
+    """Of the prompt, written to a cache for an hour."""
+
+    @property
+    def plain(self) -> int:
+        """Of the prompt, neither read from a cache nor written to one."""
+        return max(0, self.input - self.cached - self.cache_write - self.cache_write_1h)
+
+
+def tokens_of(counts: Mapping[str, int] | None) -> Tokens | None:
+    """Return what is to be priced of the counts that `usage_of` returned.
+
+    Nothing if they are not those of a text: sound and pictures have prices of their
+    own, and to take one for the other would be a guess.
+    """
+    if counts is None or any(counts.get(name) for name in _OTHER_THAN_TEXT):
+        return None
+    if "promptTokenCount" in counts:
+        return _of_gemini(counts)
+    if "input_tokens" in counts:
+        return _of_messages(counts) if _is_messages(counts) else _of_responses(counts)
+    if "prompt_tokens" in counts:
+        return _of_chat(counts)
+    return None
+
+
+# What these count is priced apart, wherever it occurs.
+_OTHER_THAN_TEXT: Final = (
+    "prompt_tokens_details.audio_tokens",
+    "completion_tokens_details.audio_tokens",
+    "input_tokens_details.audio_tokens",
+    "output_tokens_details.audio_tokens",
+    "input_tokens_details.image_tokens",
+    "output_tokens_details.image_tokens",
+    "promptTokensDetails.AUDIO",
+    "promptTokensDetails.VIDEO",
+    "candidatesTokensDetails.AUDIO",
+    "candidatesTokensDetails.IMAGE",
+)
+
+
+def _of_chat(counts: Mapping[str, int]) -> Tokens:
+    """Chat completions, legacy completions and embeddings, of OpenAI and its clones."""
+    prompt, completion = counts["prompt_tokens"], counts.get("completion_tokens", 0)
+    thinking = counts.get("completion_tokens_details.reasoning_tokens", 0)
+    # Most providers count thinking within the completion; xAI counts it beside it, and
+    # then only the total tells.
+    if thinking and counts.get("total_tokens") == prompt + completion + thinking:
+        completion += thinking
+    cached = counts.get("prompt_tokens_details.cached_tokens")
+    if cached is None:
+        cached = counts.get("prompt_cache_hit_tokens", 0)  # DeepSeek
+    written = counts.get("prompt_tokens_details.cache_write_tokens", 0)
+    return Tokens(
+        input=prompt,
+        output=completion,
+        cached=min(cached, prompt),
+        cache_write=min(written, max(0, prompt - cached)),
+    )
+
+
+def _of_responses(counts: Mapping[str, int]) -> Tokens:
+    prompt = counts["input_tokens"]
+    cached = counts.get("input_tokens_details.cached_tokens", 0)
+    written = counts.get("input_tokens_details.cache_write_tokens", 0)
+    return Tokens(
+        input=prompt,
+        output=counts.get("output_tokens", 0),
+        cached=min(cached, prompt),
+        cache_write=min(written, max(0, prompt - cached)),
+    )
+
+
+def _is_messages(counts: Mapping[str, int]) -> bool:
+    return "cache_read_input_tokens" in counts or "cache_creation_input_tokens" in counts
+
+
+def _of_messages(counts: Mapping[str, int]) -> Tokens:
+    """Anthropic's Messages, whose `input_tokens` is what no cache had a part in."""
+    cached = counts.get("cache_read_input_tokens", 0)
+    written = counts.get("cache_creation_input_tokens", 0)
+    hourly = min(counts.get("cache_creation.ephemeral_1h_input_tokens", 0), written)
+    return Tokens(
+        input=counts["input_tokens"] + cached + written,
+        output=counts.get("output_tokens", 0),
+        cached=cached,
+        cache_write=written - hourly,
+        cache_write_1h=hourly,
+    )
+
+
+def _of_gemini(counts: Mapping[str, int]) -> Tokens:
+    prompt = counts["promptTokenCount"]
+    return Tokens(
+        input=prompt + counts.get("toolUsePromptTokenCount", 0),
+        # Thinking is counted beside the candidates, and billed as output.
+        output=counts.get("candidatesTokenCount", 0) + counts.get("thoughtsTokenCount", 0),
+        cached=min(counts.get("cachedContentTokenCount", 0), prompt),
+    )
+
+
+def _by_modality(name: str, details: list[object]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for detail in details:
+        if isinstance(detail, Mapping) and _is_count(detail.get("tokenCount")):
+            counts[f"{name}.{detail.get('modality')}"] = detail["tokenCount"]
+    return counts
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

@@ -1,0 +1,27 @@
+"""The price list as a file: the one that is shipped, or the operator's."""
+
+import json
+from importlib.resources import files
+from pathlib import Path
+
+from proxy.core.errors import ConfigError
+from proxy.core.prices import PriceList, parse_list
+
+
+def read_prices(path: Path | None = None) -> PriceList:
+    """Return the list in `path`, or the shipped one.
+
+    Raises:
+        ConfigError: if the operator's cannot be read.
+    """
+    if path is None:
+        return parse_list(json.loads((files("proxy") / "data" / "prices.json").read_bytes()))
+    try:
+        return parse_list(json.loads(path.read_bytes()))
+    except OSError as exc:
+        raise ConfigError(f"prices.file: {path}: {exc.strerror}") from exc
+    except (ValueError, KeyError, TypeError, AttributeError) as exc:
+        raise ConfigError(
+            f"prices.file: {path} is no price list: {type(exc).__name__}: {exc}",
+            hint="it has the form of the shipped one, proxy/data/prices.json",
+        ) from exc

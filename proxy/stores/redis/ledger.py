@@ -1,0 +1,87 @@
+"""Sums of what was bought: each shard keeps its own, in the slot of its jobs."""
+
+from collections.abc import Sequence
+from datetime import date
+from typing import Final
+
+from proxy.core.ids import shard_of
+from proxy.core.ledger import Booking, Receipt, added
+from proxy.stores.redis import keys
+from proxy.stores.redis.client import Client
+from proxy.stores.redis.commands import Script, ScriptCall, read, write
+from proxy.stores.redis.ledger_rows import book_arguments, ledger_keys, parse_row
+from proxy.stores.redis.lua import LEDGER
+from proxy.stores.redis.wire import as_list, as_map, as_text
+
+RECEIPT_KEPT_S: Final = 60 * 86_400
+"""Longer than a batch may stay unsettled, after which nothing of it is read again."""
+
+_BOOK: Final = Script(
+    LEDGER
+    + """
+if redis.call('SET', KEYS[1], '', 'NX', 'EX', ARGV[1]) == false then return 0 end
+book(KEYS[2], KEYS[3], ARGV[2], tonumber(ARGV[3]), 4)
+return 1
+"""
+)
+
+
+class RedisLedgerStore:
+    """The ledger of a fleet, which is the sum of those of the shards."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    async def book(self, receipts: Sequence[Receipt]) -> int:
+        replies = await self._client.call_many([_book_call(receipt) for receipt in receipts])
+        return sum(reply == 1 for reply in replies)
+
+    async def rows(self, *, since: date, until: date) -> Sequence[Booking]:
+        places = await self._days(_score(since), _score(until))
+        hashes = await self._client.call_many(
+            [read("HGETALL", keys.ledger(shard, day)) for shard, day in places]
+        )
+        sums = added(
+            parse_row(day, field, value)
+            for (_, day), reply in zip(places, hashes, strict=True)
+            for field, value in as_map(reply).items()
+        )
+        return [Booking(key, sums[key]) for key in sorted(sums)]
+
+    async def prune(self, *, before: date) -> int:
+        places = await self._days("-inf", f"({_score(before)}")
+        counts = await self._client.call_many(
+            [read("HLEN", keys.ledger(shard, day)) for shard, day in places]
+        )
+        # The index last: a day that it does not name would never be looked for again.
+        await self._client.call_many([write("DEL", keys.ledger(*place)) for place in places])
+        await self._client.call_many(
+            [write("ZREM", keys.ledger_days(shard), day) for shard, day in places]
+        )
+        return sum(int(count) for count in counts if isinstance(count, int))
+
+    async def _days(self, least: str, most: str) -> list[tuple[int, str]]:
+        """Return the days within, of each shard that has one."""
+        replies = await self._client.call_many(
+            [
+                read("ZRANGE", keys.ledger_days(shard), least, most, "BYSCORE")
+                for shard in keys.ALL_SHARDS
+            ]
+        )
+        return [
+            (shard, as_text(day))
+            for shard, days in zip(keys.ALL_SHARDS, replies, strict=True)
+            for day in as_list(days)
+        ]
+
+
+def _book_call(receipt: Receipt) -> ScriptCall:
+    shard = shard_of(receipt.job_id)
+    day, booked = book_arguments(receipt.bookings)
+    return _BOOK.call(
+        [keys.receipt(shard, receipt.id), *ledger_keys(shard, day)], RECEIPT_KEPT_S, day, *booked
+    )
+
+
+def _score(day: date) -> str:
+    return f"{day:%Y%m%d}"

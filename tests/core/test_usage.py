@@ -1,0 +1,154 @@
+"""Token counts, as results report them."""
+
+import pytest
+
+from proxy.core.usage import Tokens, tier_of, tokens_of, usage_of
+
+
+def test_nested_counts_stand_under_dotted_names() -> None:
+    body = {
+        "usage": {
+            "prompt_tokens": 12,
+            "total_tokens": 15,
+            "prompt_tokens_details": {"cached_tokens": 8, "kind": "text"},
+        }
+    }
+
+    assert usage_of(body) == {
+        "prompt_tokens": 12,
+        "total_tokens": 15,
+        "prompt_tokens_details.cached_tokens": 8,
+    }
+
+
+@pytest.mark.parametrize("body", [{}, {"usage": None}, {"usage": "12"}, {"usage": [1]}])
+def test_unknown_usage_is_nothing_and_never_zero(body: dict[str, object]) -> None:
+    assert usage_of(body) is None
+
+
+@pytest.mark.parametrize("value", [True, False, 1.5, "7", None, [1], {"x": True}])
+def test_only_whole_numbers_are_counts(value: object) -> None:
+    assert usage_of({"usage": {"tokens": value, "real": 0}}) == {"real": 0}
+
+
+def priced(**usage: object) -> Tokens | None:
+    return tokens_of(usage_of({"usage": usage}))
+
+
+def test_a_body_of_gemini_has_its_counts_under_another_name() -> None:
+    body = {
+        "usageMetadata": {
+            "promptTokenCount": 100,
+            "candidatesTokenCount": 20,
+            "thoughtsTokenCount": 30,
+            "cachedContentTokenCount": 60,
+            "toolUsePromptTokenCount": 5,
+            "promptTokensDetails": [{"modality": "TEXT", "tokenCount": 100}],
+        }
+    }
+
+    assert usage_of(body) == {
+        "promptTokenCount": 100,
+        "candidatesTokenCount": 20,
+        "thoughtsTokenCount": 30,
+        "cachedContentTokenCount": 60,
+        "toolUsePromptTokenCount": 5,
+        "promptTokensDetails.TEXT": 100,
+    }
+    assert tokens_of(usage_of(body)) == Tokens(input=105, output=50, cached=60)
+
+
+def test_a_chat_counts_cached_tokens_within_the_prompt() -> None:
+    tokens = priced(
+        prompt_tokens=100, completion_tokens=7, prompt_tokens_details={"cached_tokens": 64}
+    )
+
+    assert tokens == Tokens(input=100, output=7, cached=64)
+    assert tokens.plain == 36
+
+
+def test_messages_count_what_a_cache_had_a_part_in_apart() -> None:
+    tokens = priced(
+        input_tokens=10,
+        output_tokens=7,
+        cache_read_input_tokens=2048,
+        cache_creation_input_tokens=300,
+        cache_creation={"ephemeral_5m_input_tokens": 100, "ephemeral_1h_input_tokens": 200},
+        service_tier="batch",
+    )
+
+    assert tokens == Tokens(input=2358, output=7, cached=2048, cache_write=100, cache_write_1h=200)
+    assert tokens.plain == 10
+
+
+def test_a_response_counts_cached_tokens_within_its_input() -> None:
+    tokens = priced(input_tokens=100, output_tokens=7, input_tokens_details={"cached_tokens": 64})
+
+    assert tokens == Tokens(input=100, output=7, cached=64)
+
+
+def test_an_embedding_has_no_output() -> None:
+    assert priced(prompt_tokens=9, total_tokens=9) == Tokens(input=9, output=0)
+
+
+@pytest.mark.parametrize(("total", "output"), [(60, 50), (30, 20), (None, 20)])
+def test_thinking_is_added_only_where_the_total_says_that_it_stands_beside(
+    total: int | None, output: int
+) -> None:
+    usage: dict[str, object] = {
+        "prompt_tokens": 10,
+        "completion_tokens": 20,
+        "completion_tokens_details": {"reasoning_tokens": 30},
+    }
+    if total is not None:
+        usage["total_tokens"] = total
+
+    assert priced(**usage) == Tokens(input=10, output=output)
+
+
+@pytest.mark.parametrize(
+    "details",
+    [
+        {"prompt_tokens_details": {"audio_tokens": 5}},
+        {"completion_tokens_details": {"audio_tokens": 5}},
+    ],
+)
+def test_sound_is_not_priced_as_text(details: dict[str, object]) -> None:
+    assert priced(prompt_tokens=9, completion_tokens=9, **details) is None
+
+
+def test_a_picture_of_gemini_is_not_priced_as_text() -> None:
+    metadata = {
+        "promptTokenCount": 9,
+        "candidatesTokenCount": 1290,
+        "candidatesTokensDetails": [{"modality": "IMAGE", "tokenCount": 1290}],
+    }
+
+    assert tokens_of(usage_of({"usageMetadata": metadata})) is None
+
+
+@pytest.mark.parametrize("counts", [None, {}, {"total_tokens": 9}, {"seconds": 3}])
+def test_counts_without_a_prompt_are_unknown(counts: dict[str, int] | None) -> None:
+    assert tokens_of(counts) is None
+
+
+def test_more_cached_tokens_than_there_are_never_make_a_prompt_negative() -> None:
+    tokens = priced(prompt_tokens=5, prompt_tokens_details={"cached_tokens": 9})
+
+    assert tokens == Tokens(input=5, output=0, cached=5)
+
+
+@pytest.mark.parametrize(
+    ("body", "tier"),
+    [
+        ({"service_tier": "flex"}, "flex"),
+        ({"usage": {"service_tier": "batch"}}, "batch"),
+        ({"service_tier": None, "usage": None}, None),
+        ({"service_tier": "x" * 99}, "x" * 32),
+        ({}, None),
+    ],
+)
+def test_the_tier_is_what_the_answer_says_of_itself(
+    body: dict[str, object], tier: str | None
+) -> None:
+    assert tier_of(body) == tier

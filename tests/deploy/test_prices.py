@@ -1,0 +1,112 @@
+"""The shipped price list is what the command makes, and prices as its source does."""
+
+import json
+from datetime import UTC, date, datetime, time
+
+import pytest
+from genai_prices import Usage
+from genai_prices.data import providers
+from genai_prices.types import ModelInfo
+
+from proxy.core.prices import Processing, cost_of, parse_list, parse_price
+from proxy.core.usage import Tokens
+from tests.deploy.prices import BATCH_SHARE, FILE, NO_CACHE_IN_BATCH, PROVIDERS, price_list, text_of
+
+TEXT = FILE.read_text()
+LIST = parse_list(json.loads(TEXT))
+AT = datetime.combine(date.fromisoformat(LIST.as_of), time(), UTC)
+
+MODELS = [
+    (provider.id, model)
+    for provider in providers
+    if provider.id in PROVIDERS
+    for model in provider.models
+    if provider.find_model(model.id) is model
+]
+CONTEXTS: dict[Processing, dict[str, str]] = {
+    Processing.STANDARD: {},
+    Processing.BATCH: {"processing": "batch"},
+    Processing.FLEX: {"service_tier": "flex"},
+}
+
+
+def test_the_file_is_what_the_command_makes() -> None:
+    assert text_of(price_list(date.fromisoformat(LIST.as_of))) == TEXT
+
+
+def usages(*, cached: bool) -> list[Tokens]:
+    plain = [Tokens(input=n, output=77) for n in (1_000, 190_000, 250_000, 900_000)]
+    return plain + [Tokens(input=n.input, output=77, cached=640) for n in plain if cached]
+
+
+def source_price(model: ModelInfo, tokens: Tokens, processing: Processing) -> float:
+    usage = Usage(
+        input_tokens=tokens.input, output_tokens=tokens.output, cache_read_tokens=tokens.cached
+    )
+    return float(model.get_prices(AT, CONTEXTS[processing]).calc_price(usage)["total_price"])
+
+
+@pytest.mark.parametrize(
+    ("processing", "at_least"),
+    [(Processing.STANDARD, 500), (Processing.BATCH, 90), (Processing.FLEX, 20)],
+)
+def test_prices_are_those_of_the_source(processing: Processing, at_least: int) -> None:
+    compared = set()
+    for provider, model in MODELS:
+        price = LIST.find(provider, model.id)
+        by_rule = processing is Processing.BATCH and provider in BATCH_SHARE
+        if price is None or price.tariff(processing) is None or by_rule:
+            continue
+        cached = processing is not Processing.BATCH or provider not in NO_CACHE_IN_BATCH
+        for tokens in usages(cached=cached):
+            cost = cost_of(price, tokens, processing)
+            assert cost is not None
+            expected = source_price(model, tokens, processing)
+            assert cost.paid_nano / 1e9 == pytest.approx(expected, abs=2e-9), (model.id, tokens)
+            compared.add(model.id)
+
+    assert len(compared) >= at_least
+
+
+def test_a_price_in_a_batch_stands_only_where_the_source_has_one() -> None:
+    """Asked for a batch of other models, the source says the standard price."""
+    without = 0
+    for provider, model in MODELS:
+        listed = any(one.when == CONTEXTS[Processing.BATCH] for one in model.price_variants or ())
+        price = LIST.find(provider, model.id)
+        if not listed and price is not None and provider not in BATCH_SHARE:
+            assert price.batch is None, model.id
+            without += 1
+
+    assert without > 300
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "cached_share"),
+    [
+        # Before GPT-5, a batch does not reduce cached tokens; since, both reductions hold.
+        ("openai", "gpt-4.1", 1.0),
+        ("openai", "gpt-5.4-mini", 0.1),
+        ("anthropic", "claude-sonnet-4-5", 0.1),
+        # Gemini's are not halved once more: a tenth of the price of ordinary calls.
+        ("google", "gemini-2.5-flash", 0.2),
+    ],
+)
+def test_cached_tokens_in_a_batch(provider: str, model: str, cached_share: float) -> None:
+    price = LIST.find(provider, model)
+    assert price is not None
+    assert price.batch is not None
+
+    whole = price.batch.price(Tokens(input=100_000, output=0))
+    cached = price.batch.price(Tokens(input=100_000, output=0, cached=100_000))
+
+    assert cached / whole == pytest.approx(cached_share)
+
+
+def test_providers_that_reduce_less() -> None:
+    together = LIST.find("together", "meta-llama/Llama-3.3-70B-Instruct-Turbo")
+    assert together is not None
+    assert together.batch == together.standard
+
+    stated = LIST.completed("deepinfra", parse_price({"standard": {"input": 10, "output": 20}}))
+    assert stated.batch == parse_price({"standard": {"input": 8, "output": 16}}).standard

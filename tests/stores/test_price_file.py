@@ -1,0 +1,37 @@
+"""The price list on disk."""
+
+from pathlib import Path
+
+import pytest
+
+from proxy.core.errors import ConfigError
+from proxy.stores.price_file import read_prices
+
+
+def test_the_shipped_list_is_there_and_says_as_of_when() -> None:
+    prices = read_prices()
+
+    assert prices.as_of >= "2026-11-26"
+    assert "genai-prices" in prices.source
+    assert prices.find("openai", "gpt-5.4-mini") is not None
+
+
+def test_an_operators_list_takes_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "prices.json"
+    path.write_text('{"as_of": "2020-01-01", "source": "me", "providers": {}}')
+
+    assert read_prices(path).as_of == "2020-01-01"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"as_of": 1, "source": 2, "providers": 3}'])
+def test_what_is_no_list_is_refused_by_its_name(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "prices.json"
+    path.write_text(text)
+
+    with pytest.raises(ConfigError, match=r"prices\.file: .*prices\.json is no price list"):
+        read_prices(path)
+
+
+def test_a_list_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="No such file"):
+        read_prices(tmp_path / "none.json")
