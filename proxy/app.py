@@ -19,7 +19,7 @@ from aiohttp import web
 from policies.model import Answer
 from proxy.assembly import House, Outside, Stores, assemble
 from proxy.core.batch import Batch
-from proxy.core.dialects import RawHeaders
+from proxy.core.dialects import DIALECTS, BatchWire, RawHeaders
 from proxy.core.errors import ConfigError, ProxyError, StoreError
 from proxy.core.routing import Upstream
 from proxy.ports.clock import Clock
@@ -138,7 +138,7 @@ async def serving(
                 keyed_hash=vault,
                 clock=clock,
                 upstreams=upstreams,
-                providers=_providers(stack, upstreams, client, clock),
+                providers=_providers(stack, settings, upstreams, client, clock),
                 client=client,
                 tasks=tasks,
                 metrics=metrics,
@@ -173,18 +173,26 @@ async def serving(
 
 
 def _providers(
-    stack: AsyncExitStack, upstreams: Mapping[str, Upstream], client: UpstreamClient, clock: Clock
+    stack: AsyncExitStack,
+    settings: Settings,
+    upstreams: Mapping[str, Upstream],
+    client: UpstreamClient,
+    clock: Clock,
 ) -> Mapping[str, Provider]:
     """Return the batch API of each upstream that has one."""
     providers: dict[str, Provider] = {}
     for name, upstream in upstreams.items():
-        match upstream.dialect:
-            case "openai":
-                batches = OpenAIBatches(upstream, clock=clock)
+        api = DIALECTS[upstream.dialect].batch
+        if api is None:
+            continue
+        match api.wire:
+            case BatchWire.FILES:
+                batch_models = settings.upstreams[name].batch_models
+                batches = OpenAIBatches(upstream, api, clock=clock, batch_models=batch_models)
                 stack.push_async_callback(batches.aclose)
                 providers[name] = batches
-            case "anthropic":
-                providers[name] = AnthropicBatches(upstream, client, clock=clock)
+            case BatchWire.MESSAGES:
+                providers[name] = AnthropicBatches(upstream, api, client, clock=clock)
     return providers
 
 

@@ -365,7 +365,7 @@ def test_a_variable_changes_one_of_the_usual_upstreams_and_keeps_the_others(conf
         ("x: {dialect: openai, base_url: 'https://x.example#a'}", "fragment"),
         ("x: {dialect: openai, base_url: 'https://x.example:port'}", "cannot be read"),
         ("x: {dialect: opnai, base_url: https://x.example}", "upstreams.x.dialect: 'opnai'"),
-        ("x: {dialect: openai}", "upstreams.x.base_url: is required"),
+        ("x: {dialect: azure}", "upstreams.x.base_url: is required"),
         ("x: https://x.example", "upstreams.x: 'https://x.example': must be a mapping"),
     ],
 )

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote_plus, urlsplit
 
+from proxy.core.dialects import DIALECTS, Family
 from proxy.core.errors import CallerError, ConfigError
 
 RawHeaders = tuple[tuple[bytes, bytes], ...]
@@ -63,6 +64,7 @@ _TOKEN_SHAPES: Final = (
     (b"AIza", "gemini", "googleapis.com"),
     (b"ya29.", "gemini", "googleapis.com"),
     (b"gsk_", "groq", "groq.com"),
+    (b"sk-or-", "openrouter", "openrouter.ai"),
 )
 _TOKEN_STARTS: Final = tuple(shape for shape, _, _ in _TOKEN_SHAPES)
 
@@ -107,6 +109,13 @@ class Upstream:
     """Put before every target, without a slash at its end; mostly empty."""
     host_header: bytes
     """What the upstream sees in `Host`: the port is named only if it is unusual."""
+    family: Family
+    is_versioned: bool
+    """Whether the base path stands for the `/v1` of the dialect's paths."""
+    is_at_root: bool
+    """Whether the base path is the one that the provider has for everybody."""
+    credential_headers: frozenset[bytes]
+    """Where its callers may put their tokens, whatever these headers mean elsewhere."""
 
     @classmethod
     def parse(cls, name: str, dialect: str, base_url: str) -> "Upstream":
@@ -132,6 +141,8 @@ class Upstream:
         authority = f"[{host}]" if ":" in host else host
         if port is not None and port != default_port:
             authority = f"{authority}:{port}"
+        row = DIALECTS[dialect]
+        base_path = parts.path.rstrip("/") or row.root
         return cls(
             name=name,
             dialect=dialect,
@@ -139,9 +150,27 @@ class Upstream:
             scheme=parts.scheme,
             host=host,
             port=port if port is not None else default_port,
-            base_path=parts.path.rstrip("/"),
+            base_path=base_path,
             host_header=authority.encode("ascii"),
+            family=row.family,
+            is_versioned=base_path.endswith("/v1") or (base_path == row.root and "/v1" in row.root),
+            is_at_root=base_path == row.root,
+            credential_headers=frozenset(name.encode() for name in row.credential_headers),
         )
+
+    @property
+    def origin(self) -> str:
+        """Scheme, host and port."""
+        return f"{self.scheme}://{self.host_header.decode('ascii')}"
+
+    def target_of(self, path: str) -> str:
+        """Return the target at this host of a path of the dialect, e.g. `/v1/models`."""
+        return self.base_path + (path.removeprefix("/v1") if self.is_versioned else path)
+
+    def path_of(self, target: str) -> str:
+        """Return the dialect's path of a target at this host, with its query."""
+        rest = target[len(self.base_path) :]
+        return f"/v1{rest}" if self.is_versioned else rest
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,15 +297,18 @@ def _upstream_target(upstream: Upstream, rest: str) -> str:
     base = upstream.base_path
     if not base and rest.startswith("/v1/") and not rest.startswith("/v1/", 3):
         return rest
-    if base.endswith("/v1"):
+    if base and upstream.is_at_root and _begins(rest, base):
+        # An SDK that was given the provider's whole path below our prefix.
+        rest = rest[len(base) :]
+    elif upstream.is_at_root and not upstream.is_versioned and upstream.family in _V1_FAMILIES:
+        while rest.startswith("/v1/v1/"):
+            rest = rest[3:]
+        if _lacks_v1(rest, upstream.family):
+            rest = "/v1" + rest
+    if upstream.is_versioned:
         # `base_url: …/v1` and an SDK that adds its own `/v1`.
         while _begins(rest, "/v1"):
             rest = rest[3:]
-    elif not base and upstream.dialect in {"openai", "anthropic"}:
-        while rest.startswith("/v1/v1/"):
-            rest = rest[3:]
-        if _lacks_v1(rest, upstream.dialect):
-            rest = "/v1" + rest
     if not rest.startswith("/"):
         # Only a bare prefix leaves nothing before the query; an empty path is
         # sent as "/" (RFC 9112, section 3.2.1).
@@ -284,9 +316,12 @@ def _upstream_target(upstream: Upstream, rest: str) -> str:
     return base + rest
 
 
-def _lacks_v1(rest: str, dialect: str) -> bool:
+_V1_FAMILIES: Final = frozenset({Family.OPENAI, Family.ANTHROPIC})
+
+
+def _lacks_v1(rest: str, family: Family) -> bool:
     segment = rest[1 : _segment_end(rest, 1)]
-    if dialect == "anthropic":
+    if family is Family.ANTHROPIC:
         return segment == "messages"
     return segment in OPENAI_PATHS
 
@@ -358,7 +393,7 @@ def _foreign_credential(target: str, headers: RawHeaders, upstream: Upstream) ->
         tokens_of = _TOKEN_SOURCES.get(lowered)
         if tokens_of is None:
             continue
-        own = _OWN_HEADERS.get(lowered)
+        own = None if lowered in upstream.credential_headers else _OWN_HEADERS.get(lowered)
         if own is not None and not _belongs(upstream, *own):
             return own[0]
         owner = _foreign_token(tokens_of(value), upstream)

@@ -10,12 +10,13 @@ again is decided above, where it is known what was durable before. It raises
 - `CredentialRefusedError`: the account is at fault, nothing was done.
 """
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Protocol
 
+from proxy.core.dialects import BatchApi, Mark
 from proxy.core.ids import BatchId
 from proxy.ports.jobs import Credential
 
@@ -53,6 +54,33 @@ class BatchLimits:
     answered well before their deadline enter it.
     """
 
+    poll_floor: timedelta = timedelta(0)
+    """How often at most the provider wants to be asked after a batch."""
+
+    batch_models: Mapping[str, str] | None = None
+    """Under which name batches know each model, where that is another than in calls."""
+
+    @classmethod
+    def of(cls, api: BatchApi, batch_models: Mapping[str, str] | None = None) -> "BatchLimits":
+        """Return what a dialect's row says; `batch_models` is what an operator adds to it."""
+        return cls(
+            max_requests=api.max_requests,
+            max_bytes=api.max_bytes,
+            max_line_bytes=api.max_line_bytes,
+            names_batches=api.mark is not Mark.NOTHING,
+            can_cancel=api.can_cancel,
+            window=api.longest,
+            keeps_partial_results=api.keeps_partial,
+            poll_floor=api.poll_floor,
+            batch_models=(batch_models or {}) if api.maps_models else None,
+        )
+
+    def batch_model(self, model: str) -> str | None:
+        """Return the name of a model within batches; nothing if it cannot be batched."""
+        if self.batch_models is None or model in self.batch_models.values():
+            return model
+        return self.batch_models.get(model)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
@@ -68,6 +96,9 @@ class Submission:
 
     lines: Callable[[], AsyncIterator[bytes]]
     """Opens the input anew from its first byte; chunks hold whole lines."""
+
+    slack: timedelta | None = None
+    """How long it is to the nearest deadline, for providers that offer several windows."""
 
 
 class ProviderBatchState(StrEnum):
@@ -157,10 +188,16 @@ class Provider(Protocol):
         ...
 
     async def find_batches(
-        self, credential: Credential, batch_id: BatchId, *, created_after: datetime
+        self,
+        credential: Credential,
+        batch_id: BatchId,
+        *,
+        created_after: datetime,
+        input_file_id: str | None = None,
     ) -> Sequence[ProviderBatch]:
         """Return every provider batch that carries our ID, oldest first.
 
+        `input_file_id` is what `upload` returned: some know a batch by its input alone.
         Where batches have no names (`BatchLimits.names_batches`), every one of the
         account that was created after `created_after`.
         """

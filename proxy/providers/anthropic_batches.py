@@ -16,6 +16,7 @@ from typing import Final
 
 import pydantic_core
 
+from proxy.core.dialects import BatchApi
 from proxy.core.errors import ProviderRejectedError, ProviderUnavailableError
 from proxy.core.ids import BatchId
 from proxy.core.routing import Upstream
@@ -32,15 +33,6 @@ from proxy.providers.result_lines import LineCutter
 
 _PATH: Final = "/v1/messages/batches"
 
-_LIMITS: Final = BatchLimits(
-    max_requests=100_000,
-    # "256 MB"; the smaller reading, with some left for brackets and commas.
-    max_bytes=255_000_000,
-    # As for every provider: a larger body is not worth its way, and can be called directly.
-    max_line_bytes=32 * 1024 * 1024,
-    names_batches=False,
-)
-
 _BYTES_PER_S: Final = 256 * 1024
 """The slowest line that a create is given time for, beyond that of a short call."""
 
@@ -56,12 +48,15 @@ class AnthropicBatches:
     `results` and `delete_file` alike.
     """
 
-    def __init__(self, upstream: Upstream, client: UpstreamClient, *, clock: Clock) -> None:
+    def __init__(
+        self, upstream: Upstream, api: BatchApi, client: UpstreamClient, *, clock: Clock
+    ) -> None:
+        self._limits = BatchLimits.of(api)
         self._calls = AnthropicCalls(upstream, client, clock)
         self._clock = clock
 
     def limits(self, endpoint: str) -> BatchLimits:  # noqa: ARG002
-        return _LIMITS
+        return self._limits
 
     def frame(self, custom_id: str, endpoint: str) -> tuple[bytes, bytes]:  # noqa: ARG002
         # The comma comes first, so that a line is the same wherever it stands.
@@ -92,7 +87,12 @@ class AnthropicBatches:
         return self._batch(what, raw)
 
     async def find_batches(
-        self, credential: Credential, batch_id: BatchId, *, created_after: datetime
+        self,
+        credential: Credential,
+        batch_id: BatchId,
+        *,
+        created_after: datetime,
+        input_file_id: str | None = None,  # noqa: ARG002
     ) -> Sequence[ProviderBatch]:
         """Return the account's batches since `created_after`, whosever they are.
 

@@ -26,9 +26,10 @@ READ_BYTES: Final = 256 * 1024
 class Channel:
     """One thread to one upstream. Its clients are touched by no other thread."""
 
-    def __init__(self, name: str, base_url: str, clock: Clock) -> None:
+    def __init__(self, name: str, base_url: str, clock: Clock, user_agent: str = "offramp") -> None:
         self.worker = Worker(name)
         self._base_url = base_url
+        self._user_agent = user_agent
         self._clock = clock
         self._sessions: Sessions | None = None
 
@@ -66,7 +67,7 @@ class Channel:
             # What was imported stays: looking through it again and again, the collector
             # would stop the event loop for 100 ms at a time.
             gc.freeze()
-            self._sessions = Sessions(self._base_url)
+            self._sessions = Sessions(self._base_url, self._user_agent)
         return self._sessions
 
     def translated(self, what: str, session: "Session") -> AbstractContextManager[None]:

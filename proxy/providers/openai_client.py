@@ -10,12 +10,13 @@ import ssl
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
-from typing import Final
+from typing import IO, Final
 
 import httpx2
 import openai
 from openai._types import Headers, Omit
 
+from proxy.core.dialects import FilesWay
 from proxy.core.errors import ProviderError
 from proxy.providers import _wire
 from proxy.providers.worker import Cutter
@@ -71,7 +72,11 @@ class Session:
     """One credential's client and its one connection, for one thread."""
 
     def __init__(
-        self, base_url: str, credential: tuple[tuple[str, str], ...], trust: ssl.SSLContext
+        self,
+        base_url: str,
+        credential: tuple[tuple[str, str], ...],
+        trust: ssl.SSLContext,
+        user_agent: str,
     ) -> None:
         self.cutter = Cutter()
         self.secrets = _secrets(credential)
@@ -102,9 +107,45 @@ class Session:
             # Results are taken as they are: nothing to inflate beyond what was read.
             "Accept-Encoding": "identity",
             "Content-Type": "application/json",
-            "User-Agent": "offramp",
+            "User-Agent": user_agent,
             **dict(credential),
         }
+
+    # Below stand the calls in which members of the family differ: by path and fields, as
+    # the package offers it for what it has no method for.
+
+    def upload(self, way: FilesWay, name: str, body: IO[bytes]) -> bytes:
+        """Upload a batch's input under a name, and return the answer."""
+        fields: dict[str, object] = {"purpose": way.purpose}
+        if way.names_uploads:
+            fields["file_name"] = name
+        if way.file_life is not None:
+            seconds = int(way.file_life.total_seconds())
+            fields["expires_after"] = {"anchor": "created_at", "seconds": seconds}
+        return self._sent(
+            self.client.post(
+                way.upload_path,
+                cast_to=httpx2.Response,
+                body=fields,
+                files=[("file", (name, body, "application/jsonl"))],
+                options={"headers": {"Content-Type": "multipart/form-data"}},
+            )
+        )
+
+    def create(self, body: Mapping[str, object], headers: Mapping[str, str]) -> bytes:
+        """Create a batch, and return the answer."""
+        return self._sent(
+            self.client.post(
+                "/batches", cast_to=httpx2.Response, body=body, options={"headers": headers}
+            )
+        )
+
+    def list(self, path: str, query: Mapping[str, object]) -> bytes:
+        """Return a page of a list."""
+        return self._sent(self.client.get(path, cast_to=httpx2.Response, options={"params": query}))
+
+    def _sent(self, answer: httpx2.Response) -> bytes:
+        return answer.content
 
     def close(self) -> None:
         """Close the connection."""
@@ -117,8 +158,9 @@ class Session:
 class Sessions:
     """The sessions of one upstream, the least recently used closed beyond a few."""
 
-    def __init__(self, base_url: str) -> None:
+    def __init__(self, base_url: str, user_agent: str = "offramp") -> None:
         self._base_url = base_url
+        self._user_agent = user_agent
         # Read once, some milliseconds and 1 MB: the same trust as Python's own.
         self._trust = ssl.create_default_context()
         self._kept: OrderedDict[tuple[tuple[str, str], ...], Session] = OrderedDict()
@@ -138,7 +180,7 @@ class Sessions:
 
     def new(self, credential: tuple[tuple[str, str], ...]) -> Session:
         """Return a session that nobody else uses and that its user closes."""
-        return Session(self._base_url, credential, self._trust)
+        return Session(self._base_url, credential, self._trust, self._user_agent)
 
     def close(self) -> None:
         """Close all that are kept."""

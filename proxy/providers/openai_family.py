@@ -1,22 +1,22 @@
 """Batches of OpenAI and of the providers that copied its API.
 
-What members of the family differ in stands in a `FamilyTable`; a clone is a row.
-A provider whose batches keep no metadata is no member: after an ambiguous create
-its batches could not be told from anybody else's.
+What members of the family differ in stands in their rows (`proxy.core.dialects`):
+a clone is a row, and no code. What they merely answer in another shape is read
+leniently, whoever sends it (`openai_objects`).
 
 Sources: OpenAI API description, `/files` and `/batches` (openapi.yaml, 2026-08-21),
-and the Batch guide.
+and the Batch guide; types of the SDKs of Groq 1.7 and Together 3.1.
 """
 
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import IO, TYPE_CHECKING, Final, NoReturn, cast
 
 import pydantic_core
 
+from proxy.core.dialects import BatchApi, Mark, window_for
 from proxy.core.errors import (
     CredentialRefusedError,
     ProviderError,
@@ -72,51 +72,19 @@ _RUNNING, _CANCELLING, _ENDED = (
     ProviderBatchState.ENDED,
 )
 
-# OpenAI API, object `Batch`, field `status`; in lower case, since Azure capitalises.
+# OpenAI API, object `Batch`, field `status`; in lower case, since Azure capitalises and
+# Together shouts. The one word with another spelling is Together's, and in no document.
 _STATES: Final = {
     "validating": _RUNNING,
     "in_progress": _RUNNING,
     "finalizing": _RUNNING,
     "cancelling": _CANCELLING,
+    "canceling": _CANCELLING,
     "completed": _ENDED,
     "failed": _ENDED,
     "expired": _ENDED,
     "cancelled": _ENDED,
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FamilyTable:
-    """What one member of the family does its own way."""
-
-    name: str
-    base_path: str = "/v1"
-    """Between the upstream's base URL and `/files` or `/batches`."""
-
-    completion_window: str = "24h"
-    limits: BatchLimits
-    states: Mapping[str, ProviderBatchState] = field(default_factory=lambda: _STATES)
-    """Its status words, in lower case."""
-
-    file_life_s: int = 14 * 86_400
-    """After how long it deletes input and results by itself, should we never do it.
-
-    Two weeks: results outlast a long outage of ours, and no member of the family
-    accepts less that takes this field for inputs (Azure: 14 to 30 days).
-    """
-
-
-OPENAI: Final = FamilyTable(
-    name="openai",
-    limits=BatchLimits(
-        max_requests=50_000,
-        # 200 MB by the guide, 209,715,200 bytes by an observed error: the smaller reading.
-        max_bytes=200_000_000,
-        # No limit of a line is documented. A larger body is not worth the memory that it
-        # takes on its way, and can be called directly.
-        max_line_bytes=32 * 1024 * 1024,
-    ),
-)
 
 
 class OpenAIBatches:
@@ -126,15 +94,25 @@ class OpenAIBatches:
     so that a slow upload of one credential does not hold up the polls of all.
     """
 
-    def __init__(self, upstream: Upstream, table: FamilyTable = OPENAI, *, clock: Clock) -> None:
-        self._table = table
+    def __init__(
+        self,
+        upstream: Upstream,
+        api: BatchApi,
+        *,
+        clock: Clock,
+        batch_models: Mapping[str, str] | None = None,
+    ) -> None:
+        self._name = upstream.dialect
+        self._api = api
+        self._limits = BatchLimits.of(api, batch_models)
         self._clock = clock
-        base_url = upstream.base_url.rstrip("/") + table.base_path
-        self._calls = Channel(f"{upstream.name}-calls", base_url, clock)
-        self._transfers = Channel(f"{upstream.name}-transfers", base_url, clock)
+        base_url = upstream.origin + upstream.target_of("/v1")
+        agent = api.files.user_agent
+        self._calls = Channel(f"{upstream.name}-calls", base_url, clock, agent)
+        self._transfers = Channel(f"{upstream.name}-transfers", base_url, clock, agent)
 
     def limits(self, endpoint: str) -> BatchLimits:  # noqa: ARG002
-        return self._table.limits
+        return self._limits
 
     def frame(self, custom_id: str, endpoint: str) -> tuple[bytes, bytes]:
         name, url = json.dumps(custom_id), json.dumps(endpoint)
@@ -145,12 +123,7 @@ class OpenAIBatches:
         name = _file_name(submission.batch_id)
 
         def send(session: "Session") -> bytes:
-            answer = session.client.files.with_raw_response.create(
-                file=(name, cast("IO[bytes]", body), "application/jsonl"),
-                purpose="batch",
-                expires_after={"anchor": "created_at", "seconds": self._table.file_life_s},
-            )
-            return answer.content
+            return session.upload(self._api.files, name, cast("IO[bytes]", body))
 
         what = f"upload of {submission.batch_id}"
         try:
@@ -193,32 +166,42 @@ class OpenAIBatches:
         self, credential: Credential, submission: Submission, file_id: str | None
     ) -> ProviderBatch:
         assert file_id, "the input is uploaded first"
-        table = self._table
+        asked = self._create_body(submission, file_id)
 
         def send(session: "Session") -> bytes:
-            answer = session.client.batches.with_raw_response.create(
-                input_file_id=file_id,
-                # The package lists OpenAI's own windows and endpoints; clones have others.
-                endpoint=submission.endpoint,  # type: ignore[arg-type]
-                completion_window=table.completion_window,  # type: ignore[arg-type]
-                metadata={METADATA_KEY: submission.batch_id},
-                output_expires_after={"anchor": "created_at", "seconds": table.file_life_s},
-                extra_headers=dict(submission.headers),
-            )
-            return answer.content
+            return session.create(asked, dict(submission.headers))
 
         what = f"create of {submission.batch_id}"
         raw = await self._calls.run(what, credential, send)
         # Whatever is no batch promises nothing: the lists will tell whether there is one.
         return self._batch(_json(raw)) or _raise(_no_object(what, raw))
 
+    def _create_body(self, submission: Submission, file_id: str) -> dict[str, object]:
+        body: dict[str, object] = {
+            "input_file_id": file_id,
+            "endpoint": submission.endpoint,
+            "completion_window": _window_word(window_for(self._api, submission.slack)),
+        }
+        if self._api.mark is Mark.METADATA:
+            body["metadata"] = {METADATA_KEY: submission.batch_id}
+        life = self._api.files.file_life
+        if life is not None:
+            seconds = int(life.total_seconds())
+            body["output_expires_after"] = {"anchor": "created_at", "seconds": seconds}
+        return body
+
     async def find_batches(
-        self, credential: Credential, batch_id: BatchId, *, created_after: datetime
+        self,
+        credential: Credential,
+        batch_id: BatchId,
+        *,
+        created_after: datetime,
+        input_file_id: str | None = None,
     ) -> Sequence[ProviderBatch]:
         """Search the provider's list, newest first, back to `created_after` and some minutes.
 
-        Our ID in the metadata is enough to know a batch by; its input file would be
-        the same for both of two twins and adds nothing.
+        Our ID in the metadata is enough to know a batch by, and so is our file where
+        there is no metadata; two twins have either in common.
 
         Raises:
             ProviderUnavailableError: also if the list could not be read to that time:
@@ -228,7 +211,7 @@ class OpenAIBatches:
         for _ in range(_LIST_PAGES_MAX):
             page = await self._batches_page(credential, after)
             batches = [batch for entry in page.entries if (batch := read_batch(entry))]
-            found += [self._ours(b) for b in batches if b.metadata.get(METADATA_KEY) == batch_id]
+            found += [self._ours(b) for b in batches if self._is_meant(b, batch_id, input_file_id)]
             times = [batch.created_at for batch in batches if batch.created_at]
             if not page.has_more or (times and times[-1] < oldest):
                 return sorted(found, key=lambda batch: batch.created_at)
@@ -286,43 +269,41 @@ class OpenAIBatches:
         await self._calls.aclose()
         await self._transfers.aclose()
 
+    def _is_meant(self, batch: BatchObject, batch_id: BatchId, input_file_id: str | None) -> bool:
+        if self._api.mark is Mark.METADATA:
+            return batch.metadata.get(METADATA_KEY) == batch_id
+        return input_file_id is not None and batch.input_file_id == input_file_id
+
     async def _files_page(self, credential: Credential, after: str | None) -> Page:
-        what = "list of files"
-        raw = await self._calls.run(
-            what,
-            credential,
-            lambda session: (
-                session.client.files.with_raw_response.list(
-                    purpose="batch",
-                    order="desc",
-                    limit=_FILE_LIST_LIMIT,
-                    extra_query=_cursor(after),
-                ).content
-            ),
-        )
-        return read_page(_json(raw)) or _raise(_no_object(what, raw))
+        query = {"purpose": self._api.files.purpose, "order": "desc", "limit": _FILE_LIST_LIMIT}
+        return await self._page("list of files", credential, "/files", query, after)
 
     async def _batches_page(self, credential: Credential, after: str | None) -> Page:
-        what = "list of batches"
-        raw = await self._calls.run(
-            what,
-            credential,
-            lambda session: (
-                session.client.batches.with_raw_response.list(
-                    limit=_LIST_LIMIT, extra_query=_cursor(after)
-                ).content
-            ),
+        return await self._page(
+            "list of batches", credential, "/batches", {"limit": _LIST_LIMIT}, after
         )
-        return read_page(_json(raw)) or _raise(_no_object(what, raw))
+
+    async def _page(
+        self,
+        what: str,
+        credential: Credential,
+        path: str,
+        query: Mapping[str, object],
+        after: str | None,
+    ) -> Page:
+        asked = dict(query) if self._api.files.pages else {}
+        if after is not None:
+            asked["after"] = after
+        raw = await self._calls.run(what, credential, lambda session: session.list(path, asked))
+        page = read_page(_json(raw), may_be_bare=self._api.files.bare_lists)
+        return page or _raise(_no_object(what, raw))
 
     def _batch(self, value: object) -> ProviderBatch | None:
         batch = read_batch(value)
         return None if batch is None else self._ours(batch)
 
     def _ours(self, batch: BatchObject) -> ProviderBatch:
-        return provider_batch(
-            batch, self._table.states, provider=self._table.name, now=self._clock.now()
-        )
+        return provider_batch(batch, _STATES, provider=self._name, now=self._clock.now())
 
 
 def _file_name(batch_id: BatchId) -> str:
@@ -367,5 +348,9 @@ def _raise(error: ProviderError) -> NoReturn:
     raise error
 
 
-def _cursor(after: str | None) -> dict[str, object] | None:
-    return None if after is None else {"after": after}
+def _window_word(window: timedelta) -> str:
+    """Return a window as the family writes it: `24h`, `7d`."""
+    days, rest = divmod(window, timedelta(days=1))
+    if days > 1 and not rest:
+        return f"{days}d"
+    return f"{window // timedelta(hours=1)}h"

@@ -1,8 +1,9 @@
 """OpenAI's batch and file objects as they come, read leniently and made ours.
 
 What is read is untrusted and varies: Azure sends capitalised statuses, times as
-ISO text and null counts; several send empty strings for absent files (Azure OpenAI
-batch guide; BerriAI/litellm #33987). A field that cannot be read is as if absent,
+ISO text and null counts; Together wraps a new batch, lists without an envelope and says
+what failed as text (types of its SDK 3.1); several send empty strings for absent files
+(Azure OpenAI batch guide; BerriAI/litellm #33987). A field that cannot be read is as if absent,
 unless nothing can be done without it.
 """
 
@@ -12,7 +13,15 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
 import structlog
-from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter, ValidationError
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+)
 
 from proxy.ports.provider import ProviderBatch, ProviderBatchState
 
@@ -71,10 +80,16 @@ class BatchObject(BaseModel):
     id: str
     status: Word = None
     created_at: Moment = None
-    expires_at: Moment = None
+    expires_at: Annotated[
+        datetime | None,
+        BeforeValidator(_moment),
+        Field(validation_alias=AliasChoices("expires_at", "job_deadline")),
+    ] = None
+    input_file_id: Word = None
     output_file_id: Word = None
     error_file_id: Word = None
     errors: Annotated[list[BatchFailure], BeforeValidator(_entries)] = []
+    error: Word = None
     metadata: Annotated[dict[str, Any], BeforeValidator(_mapping)] = {}
 
 
@@ -98,8 +113,14 @@ class Page:
     last_id: str | None
 
 
-def read_page(value: object) -> Page | None:
-    """Read a list object, or return nothing if it is none."""
+def read_page(value: object, *, may_be_bare: bool = False) -> Page | None:
+    """Read a list object, or return nothing if it is none.
+
+    A bare list is one only where the provider is known to send such: from any other
+    an empty one would prove too much.
+    """
+    if may_be_bare and isinstance(value, list):
+        value = {"data": value}
     data = value.get("data") if isinstance(value, dict) else None
     if not isinstance(value, dict) or not isinstance(data, list):
         return None
@@ -109,7 +130,9 @@ def read_page(value: object) -> Page | None:
 
 
 def read_batch(value: object) -> BatchObject | None:
-    """Read a Batch object, or return nothing if it is none."""
+    """Read a Batch object, wrapped as `job` or not, or return nothing if it is none."""
+    if isinstance(value, dict) and isinstance(value.get("job"), dict):
+        value = value["job"]
     try:
         batch = BatchObject.model_validate(value)
     except ValidationError:
@@ -149,7 +172,7 @@ def provider_batch(
             status=status,
         )
         state = ProviderBatchState.RUNNING
-    failure = batch.errors[0] if batch.errors else BatchFailure()
+    failure = batch.errors[0] if batch.errors else BatchFailure(message=batch.error)
     files = (batch.output_file_id, batch.error_file_id)
     return ProviderBatch(
         id=batch.id,
@@ -158,7 +181,8 @@ def provider_batch(
         created_at=batch.created_at or now,
         window_ends_at=batch.expires_at,
         output_file_ids=tuple(dict.fromkeys(file for file in files if file)),
-        error_code=failure.code,
+        # A batch that failed ran nothing, which without a code would not show.
+        error_code=failure.code or ("batch_failed" if status == "failed" else None),
         error_message=failure.message,
         error_line=failure.line,
     )

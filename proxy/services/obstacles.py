@@ -47,6 +47,4 @@ def obstacle(head: Head, *, max_body_bytes: int) -> str | None:
 
 def endpoint_at(upstream: Upstream, dialect: Dialect, target: str) -> Endpoint | None:
     """Return the deferrable endpoint of a raw target, whatever its base URL puts before."""
-    base = upstream.base_path
-    rest = target[len(base) :]
-    return endpoint_for(dialect, f"/v1{rest}" if base.endswith("/v1") else rest)
+    return endpoint_for(dialect, upstream.path_of(target))

@@ -98,7 +98,10 @@ class Owners:
         return OwnerId(owner), frozenset({owner, hashed, presented})
 
 
-_FAMILIES: Final[tuple[Dialect, ...]] = tuple(DIALECTS.values())
+_FAMILIES: Final[tuple[Dialect, ...]] = tuple(
+    {dialect.credential_headers: dialect for dialect in DIALECTS.values()}.values()
+)
+"""One of each that take their tokens from the same headers."""
 
 
 def credential_hash(token: str) -> str:

@@ -272,7 +272,9 @@ class Settler:
         since = begun - SKEW - timedelta(minutes=10)
 
         def find(credential: Credential) -> Awaitable[Sequence[ProviderBatch]]:
-            return provider.find_batches(credential, batch.id, created_after=since)
+            return provider.find_batches(
+                credential, batch.id, created_after=since, input_file_id=batch.input_file_id
+            )
 
         seen = await self._access.read(batch, find)
         if not named:

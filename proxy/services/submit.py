@@ -350,7 +350,12 @@ class Submitter:
         named = provider.limits(batch.key.endpoint).names_batches
 
         async def find(credential: Credential) -> list[ProviderBatch]:
-            found = await provider.find_batches(credential, batch.id, created_after=begun - SKEW)
+            found = await provider.find_batches(
+                credential,
+                batch.id,
+                created_after=begun - SKEW,
+                input_file_id=batch.input_file_id,
+            )
             if credential.id != batch.key.credential and (not found or not named):
                 # The lists of another key's project prove nothing by their silence, and
                 # without names nothing at all.
@@ -380,6 +385,7 @@ class Submitter:
                     parts += (before, line.body, after)
                 yield b"".join(parts)
 
+        nearest = batch.nearest_deadline
         return Submission(
             batch_id=batch.id,
             endpoint=batch.key.endpoint,
@@ -388,6 +394,7 @@ class Submitter:
             count=count,
             input_bytes=input_bytes,
             lines=lines,
+            slack=None if nearest is None else nearest - self._now(),
         )
 
     async def _step(self, batch: Batch, event: BatchEvent) -> Batch | None:

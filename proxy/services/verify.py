@@ -25,11 +25,7 @@ class Verifier:
         if upstream is None:
             return Verdict.UNKNOWN
         dialect = DIALECTS[upstream.dialect]
-        path = dialect.models_path
-        if upstream.base_path.endswith("/v1"):
-            # `base_url: …/v1`, as SDKs are given it.
-            path = path.removeprefix("/v1")
-        models_path = upstream.base_path + path
+        models_path = upstream.target_of(dialect.models_path)
         try:
             answer = await self._caller.list_models(
                 credential, models_path, dict(dialect.listing_headers)

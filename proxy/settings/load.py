@@ -19,7 +19,7 @@ from proxy.settings import checks
 from proxy.settings.layers import Complaint, Layer, Path, Value, key_text
 from proxy.settings.schema import Kind, spot_at, suggestion
 from proxy.settings.section import Section
-from proxy.settings.tree import PUBLIC_BASE_URLS, Settings, default_store
+from proxy.settings.tree import PUBLIC_UPSTREAMS, Settings, default_store
 from proxy.settings.values import hide_secrets
 from proxy.settings.words import problem_text, shown_value
 
@@ -98,7 +98,7 @@ def load(
     if not any(("upstreams",) in layer.places for layer in layers):
         # Whoever lists upstreams means these and no others; whoever changes a
         # part of one by a variable means the usual ones with that change.
-        merged.values["upstreams"] = {name: {} for name in PUBLIC_BASE_URLS}
+        merged.values["upstreams"] = {name: {} for name in PUBLIC_UPSTREAMS}
     for layer in layers:
         merged.merge(layer)
     complaints = list(merged.complaints)

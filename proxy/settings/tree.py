@@ -33,12 +33,13 @@ from proxy.settings.values import (
     webhook_key,
 )
 
-PUBLIC_BASE_URLS: Final[Mapping[str, str]] = {
-    "openai": "https://api.openai.com",
-    "anthropic": "https://api.anthropic.com",
-    "gemini": "https://generativelanguage.googleapis.com",
-}
+PUBLIC_UPSTREAMS: Final = ("openai", "anthropic", "gemini")
 """The upstreams without any configuration, each called as its dialect."""
+
+PUBLIC_BASE_URLS: Final[Mapping[str, str]] = {
+    name: dialect.public_url for name, dialect in DIALECTS.items() if dialect.public_url
+}
+"""Where the providers are whose address need not be configured."""
 
 
 class Admin(Section):
@@ -67,7 +68,12 @@ class UpstreamSettings(Section):
     """What it speaks; may be left out where the name is that of a public provider."""
 
     base_url: str
-    """Where it is, without the `/v1` of its paths; public providers' may be left out."""
+    """Where it is, without the `/v1` of its paths; may be left out where a provider has one
+    address for everybody."""
+
+    batch_models: Mapping[str, str] = Field(default_factory=dict)
+    """Where batches need deployments of their own (Azure): the batch deployment of each
+    deployment that calls name. What has none is not batched."""
 
     anonymous: bool = False
     """Whether calls without a credential may be deferred: self-hosted servers."""
@@ -313,10 +319,14 @@ def _with_public_upstreams(value: object) -> object:
         return value
     filled: dict[object, object] = {}
     for name, upstream in value.items():
-        usual: dict[str, object] = {}
-        if name in PUBLIC_BASE_URLS:
-            usual = {"dialect": name, "base_url": PUBLIC_BASE_URLS[name]}
-        filled[name] = usual | dict(upstream) if isinstance(upstream, Mapping) else upstream
+        if isinstance(upstream, Mapping):
+            usual: dict[object, object] = {"dialect": name} if name in PUBLIC_BASE_URLS else {}
+            dialect = upstream.get("dialect", name)
+            if isinstance(dialect, str) and dialect in PUBLIC_BASE_URLS:
+                usual["base_url"] = PUBLIC_BASE_URLS[dialect]
+            filled[name] = usual | dict(upstream)
+        else:
+            filled[name] = upstream
     return filled
 
 
@@ -338,7 +348,7 @@ class Settings(Section):
         Mapping[str, UpstreamSettings],
         BeforeValidator(_with_public_upstreams),
         Field(min_length=1, validate_default=True),
-    ] = Field(default_factory=lambda: {name: {} for name in PUBLIC_BASE_URLS})  # type: ignore[arg-type]
+    ] = Field(default_factory=lambda: {name: {} for name in PUBLIC_UPSTREAMS})  # type: ignore[arg-type]
     """By name, which is also the prefix of their paths."""
 
     batching: Batching = Batching()

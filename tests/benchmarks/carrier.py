@@ -18,6 +18,7 @@ from typing import Final
 
 from proxy.app import SystemClock
 from proxy.core.batch import Sealed, advance
+from proxy.core.dialects import DIALECTS
 from proxy.core.ids import RANDOM_BYTES, InstanceId, mint_job_id
 from proxy.core.lanes import LaneFacts, LaneTimes
 from proxy.core.plan import PollPace
@@ -53,7 +54,10 @@ class Carrier:
     def __init__(self, stores: SqliteStores, base_url: str) -> None:
         self.clock = clock = SystemClock()
         self.stores = stores
-        self.provider = OpenAIBatches(Upstream.parse("openai", "openai", base_url), clock=clock)
+        upstream = Upstream.parse("openai", "openai", base_url)
+        api = DIALECTS["openai"].batch
+        assert api is not None
+        self.provider = OpenAIBatches(upstream, api, clock=clock)
         leases = Leases(
             store=stores.leases,
             clock=clock,

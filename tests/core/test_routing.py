@@ -24,8 +24,13 @@ UPSTREAMS = {
         Upstream.parse("anthropic", "anthropic", "https://api.anthropic.com"),
         Upstream.parse("gemini", "gemini", "https://generativelanguage.googleapis.com"),
         Upstream.parse("groq", "groq", "https://api.groq.com"),
+        Upstream.parse("azure", "azure", "https://res.openai.azure.com"),
+        Upstream.parse("azure-v1", "azure", "https://res.openai.azure.com/openai/v1/"),
+        Upstream.parse("deepinfra", "deepinfra", "https://api.deepinfra.com"),
+        Upstream.parse("openrouter", "openrouter", "https://openrouter.ai/api/v1"),
+        Upstream.parse("mine", "anthropic-compatible", "http://10.0.0.6"),
         Upstream.parse("vllm", "openai", "http://10.0.0.5:8000/v1"),
-        Upstream.parse("based", "other", "http://h/base/"),
+        Upstream.parse("based", "openai-compatible", "http://h/base/"),
     )
 }
 BEARER = ((b"Authorization", b"Bearer sk-abc"),)
@@ -64,8 +69,25 @@ def refused(target: str, headers: RawHeaders = ()) -> Refusal:
         ("/anthropic//v1/messages", "anthropic", "//v1/messages"),
         ("/gemini/v1beta/models/m:generateContent", "gemini", "/v1beta/models/m:generateContent"),
         ("/gemini/v1/v1/x", "gemini", "/v1/v1/x"),
+        ("/groq/v1/chat/completions", "groq", "/openai/v1/chat/completions"),
         ("/groq/openai/v1/chat/completions", "groq", "/openai/v1/chat/completions"),
-        ("/groq/chat/completions", "groq", "/chat/completions"),
+        ("/groq/chat/completions", "groq", "/openai/v1/chat/completions"),
+        ("/groq/openai/v1/v1/models", "groq", "/openai/v1/v1/models"),
+        ("/azure/v1/responses", "azure", "/openai/v1/responses"),
+        ("/azure/openai/v1/files?a", "azure", "/openai/v1/files?a"),
+        ("/azure/openai/files?api-version=1", "azure", "/openai/files?api-version=1"),
+        (
+            "/azure/openai/deployments/d/chat/completions",
+            "azure",
+            "/openai/deployments/d/chat/completions",
+        ),
+        ("/azure-v1/v1/responses", "azure-v1", "/openai/v1/responses"),
+        ("/azure-v1/responses", "azure-v1", "/openai/v1/responses"),
+        ("/deepinfra/v1/embeddings", "deepinfra", "/v1/openai/embeddings"),
+        ("/deepinfra/v1/openai/embeddings", "deepinfra", "/v1/openai/embeddings"),
+        ("/deepinfra/embeddings", "deepinfra", "/v1/openai/embeddings"),
+        ("/openrouter/v1/chat/completions", "openrouter", "/api/v1/chat/completions"),
+        ("/mine/messages", "mine", "/v1/messages"),
         ("/based/x", "based", "/base/x"),
         ("/based", "based", "/base"),
         ("/based?q", "based", "/base?q"),
@@ -199,6 +221,11 @@ def test_only_origin_form_targets_are_served(target):
         ("/v1/messages?key=x", ((b"x-api-key", b"sk-ant-abc"),)),
         ("/groq/x", ((b"Authorization", b"Bearer sk-admin-abc"),)),
         ("/vllm/x", ((b"Authorization", b"Bearer sk-ant-abc"),)),
+        ("/mine/v1/messages", ((b"x-api-key", b"sk-ant-abc"),)),
+        ("/based/x", ((b"api-key", b"sk-proj-abc"),)),
+        ("/based/x", ((b"x-goog-api-key", b"abc"),)),
+        ("/groq/v1/x", ((b"api-key", b"abc"),)),
+        ("/openai/v1/x", ((b"Authorization", b"Bearer sk-or-v1-abc"),)),
     ],
 )
 def test_a_credential_of_another_provider_goes_nowhere(target, headers):
@@ -220,7 +247,12 @@ def test_a_credential_of_another_provider_goes_nowhere(target, headers):
         ("/openai/v1/x", BEARER),
         ("/openai/v1/x", ((b"Authorization", b"Basic !!!"),)),
         ("/groq/x", ((b"Authorization", b"Bearer gsk_abc"),)),
+        ("/openrouter/v1/x", ((b"Authorization", b"Bearer sk-or-v1-abc"),)),
+        ("/azure/v1/x", ((b"api-key", b"abc"),)),
+        ("/azure/v1/x", ((b"Authorization", b"Bearer eyJ.eyJ.x"),)),
         ("/based/x", BEARER),
+        ("/based/x", ((b"api-key", b"abc"),)),
+        ("/mine/v1/messages", ((b"x-api-key", b"abc"),)),
     ],
 )
 def test_a_providers_own_or_nobodys_credential_passes(target, headers):
@@ -235,6 +267,31 @@ def test_an_openai_upstream_at_another_vendors_host_takes_that_vendors_keys():
     assert isinstance(route, Route)
 
 
+@pytest.mark.parametrize(
+    ("name", "target", "path"),
+    [
+        ("openai", "/v1/models", "/v1/models"),
+        ("groq", "/openai/v1/models", "/v1/models"),
+        ("azure-v1", "/openai/v1/models", "/v1/models"),
+        ("deepinfra", "/v1/openai/models", "/v1/models"),
+        ("openrouter", "/api/v1/models", "/v1/models"),
+        ("vllm", "/v1/models", "/v1/models"),
+        ("based", "/base/v1/models", "/v1/models"),
+        ("groq", "/openai/v1/chat/completions?q=1", "/v1/chat/completions?q=1"),
+    ],
+)
+def test_a_path_of_the_dialect_and_its_target_at_the_host_are_one_thing(name, target, path):
+    upstream = UPSTREAMS[name]
+
+    assert upstream.target_of(path) == target
+    assert upstream.path_of(target) == path
+
+
+def test_the_origin_of_an_upstream_is_its_url_without_the_path():
+    assert UPSTREAMS["vllm"].origin == "http://10.0.0.5:8000"
+    assert UPSTREAMS["azure-v1"].origin == "https://res.openai.azure.com"
+
+
 def test_a_host_that_only_ends_like_a_vendors_is_not_the_vendors():
     upstreams = {"evil": Upstream.parse("evil", "openai", "https://notanthropic.com")}
 
@@ -247,10 +304,10 @@ def test_a_host_that_only_ends_like_a_vendors_is_not_the_vendors():
     st.text(alphabet=string.printable.replace(" ", ""), max_size=30), st.sampled_from([(), BEARER])
 )
 def test_what_is_after_a_prefix_is_never_changed(rest, headers):
-    route = resolve("/groq/" + rest, headers, UPSTREAMS)
+    route = resolve("/based/" + rest, headers, UPSTREAMS)
 
     if isinstance(route, Route):
-        assert route.upstream_target == "/" + rest
+        assert route.upstream_target == "/base/" + rest
 
 
 @given(st.text(max_size=40))

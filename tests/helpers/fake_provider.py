@@ -156,7 +156,12 @@ class FakeProvider:
         return self._view(batch)
 
     async def find_batches(
-        self, credential: Credential, batch_id: BatchId, *, created_after: datetime
+        self,
+        credential: Credential,
+        batch_id: BatchId,
+        *,
+        created_after: datetime,
+        input_file_id: str | None = None,
     ) -> Sequence[ProviderBatch]:
         self._before("find_batches", credential)
         return [

@@ -40,7 +40,12 @@ class NamelessProvider(FakeProvider):
         return self._counted(await super().create(credential, submission, "inline"))
 
     async def find_batches(
-        self, credential: Credential, batch_id: BatchId, *, created_after: datetime
+        self,
+        credential: Credential,
+        batch_id: BatchId,
+        *,
+        created_after: datetime,
+        input_file_id: str | None = None,
     ) -> Sequence[ProviderBatch]:
         self._before("find_batches", credential)
         token = dict(credential.headers)["authorization"]

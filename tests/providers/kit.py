@@ -4,16 +4,17 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import count
 
 from aiohttp import web
 
+from proxy.core.dialects import DIALECTS, BatchApi
 from proxy.core.ids import BatchId, CredentialId, OwnerId, mint_batch_id
 from proxy.core.routing import Upstream
 from proxy.ports.jobs import Credential
 from proxy.ports.provider import Provider, ResultLine, Submission
-from proxy.providers.openai_family import OPENAI, OpenAIBatches
+from proxy.providers.openai_family import OpenAIBatches
 
 T0 = datetime(2026, 11, 23, 12, tzinfo=UTC)
 CHAT = "/v1/chat/completions"
@@ -67,6 +68,7 @@ def make_submission(
     batch_id: BatchId | None = None,
     endpoint: str = CHAT,
     headers: tuple[tuple[str, str], ...] = (),
+    slack: timedelta | None = None,
 ) -> Submission:
     """A batch whose n-th line is called `job-<n>` (from 0)."""
     lines = [framed(provider, f"job-{n}", body, endpoint) for n, body in enumerate(bodies)]
@@ -78,6 +80,7 @@ def make_submission(
         count=len(lines),
         input_bytes=sum(map(len, lines)),
         lines=opener(lines),
+        slack=slack,
     )
 
 
@@ -103,8 +106,16 @@ async def client_tasks() -> AsyncIterator[asyncio.TaskGroup]:
         yield tasks
 
 
-def openai_at(base_url: str) -> OpenAIBatches:
-    return OpenAIBatches(Upstream.parse("openai", "openai", base_url), OPENAI, clock=MachineClock())
+def batch_api(dialect: str) -> BatchApi:
+    api = DIALECTS[dialect].batch
+    assert api is not None
+    return api
+
+
+def openai_at(base_url: str, dialect: str = "openai") -> OpenAIBatches:
+    """The batch API of a member of the OpenAI family."""
+    upstream = Upstream.parse(dialect, dialect, base_url)
+    return OpenAIBatches(upstream, batch_api(dialect), clock=MachineClock())
 
 
 async def all_results(

@@ -8,13 +8,13 @@ tensorzero/tensorzero #1198 (an error as a success).
 
 import asyncio
 import json
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from aiohttp import web
 
+from proxy.core.dialects import BatchApi, BatchWire, FilesWay
 from proxy.core.errors import (
     CredentialRefusedError,
     ProviderBusyError,
@@ -22,8 +22,8 @@ from proxy.core.errors import (
     ProviderUnavailableError,
 )
 from proxy.core.routing import Upstream
-from proxy.ports.provider import BatchLimits, ProviderBatch, ProviderBatchState
-from proxy.providers.openai_family import METADATA_KEY, FamilyTable, OpenAIBatches
+from proxy.ports.provider import ProviderBatch, ProviderBatchState
+from proxy.providers.openai_family import METADATA_KEY, OpenAIBatches
 from tests.providers.kit import (
     CHAT,
     MachineClock,
@@ -33,6 +33,7 @@ from tests.providers.kit import (
     openai_at,
     serving,
 )
+from tests.providers.recorder import Recorder
 
 CREATED = 1_795_420_800
 BATCH = {
@@ -61,43 +62,10 @@ BATCH = {
 }
 
 
-@dataclass
-class Recorded:
-    """A request as it came."""
-
-    method: str
-    target: str
-    headers: dict[str, str]
-    body: bytes
-
-
-@dataclass
-class Wire:
-    """A server that answers what it is told to, and records what it is asked."""
-
-    base_url: str = ""
-    answers: list[web.Response] = field(default_factory=list)
-    asked: list[Recorded] = field(default_factory=list)
-
-    def answer(self, value: Any = None, *, status: int = 200, **more: Any) -> None:
-        if isinstance(value, str):
-            self.answers.append(web.Response(text=value, status=status, **more))
-        else:
-            self.answers.append(web.json_response(value, status=status, **more))
-
-    async def handle(self, request: web.Request) -> web.Response:
-        headers = {name.lower(): value for name, value in request.headers.items()}
-        self.asked.append(Recorded(request.method, request.raw_path, headers, await request.read()))
-        return self.answers.pop(0)
-
-
 @pytest.fixture
 async def wire():
-    wire = Wire()
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", wire.handle)
-    async with serving(app) as wire.base_url:
-        yield wire
+    async with Recorder.serving() as made:
+        yield made
 
 
 @pytest.fixture
@@ -107,7 +75,7 @@ async def provider(wire):
     await made.aclose()
 
 
-async def polled(wire: Wire, provider: OpenAIBatches, **changed: Any) -> ProviderBatch:
+async def polled(wire: Recorder, provider: OpenAIBatches, **changed: Any) -> ProviderBatch:
     wire.answer({**BATCH, **changed})
     return await provider.retrieve(make_credential(), "batch_66f0")
 
@@ -128,7 +96,8 @@ RUNNING, CANCELLING, ENDED = ProviderBatchState
         ("cancelled", ENDED),
         ("Validating", RUNNING),
         ("Completed", ENDED),
-        ("canceling", RUNNING),
+        ("canceling", CANCELLING),
+        ("IN_PROGRESS", RUNNING),
         ("", RUNNING),
         (None, RUNNING),
         (7, RUNNING),
@@ -195,9 +164,9 @@ TOKEN_LIMIT = {
 @pytest.mark.parametrize(
     ("errors", "expected"),
     [
-        (None, (None, None, None)),
-        ({"object": "list", "data": []}, (None, None, None)),
-        ({"object": "list", "data": None}, (None, None, None)),
+        (None, ("batch_failed", None, None)),
+        ({"object": "list", "data": []}, ("batch_failed", None, None)),
+        ({"object": "list", "data": None}, ("batch_failed", None, None)),
         (
             {"object": "list", "data": [TOKEN_LIMIT]},
             ("token_limit_exceeded", TOKEN_LIMIT["message"], None),
@@ -207,7 +176,7 @@ TOKEN_LIMIT = {
             {"data": [{"code": "mismatched_model", "param": "body.model", "line": 12}]},
             ("mismatched_model", None, 12),
         ),
-        ("text", (None, None, None)),
+        ("text", ("batch_failed", None, None)),
     ],
 )
 async def test_what_failed_a_batch_is_read_from_its_errors(wire, provider, errors, expected):
@@ -419,18 +388,20 @@ async def test_an_id_cannot_lead_to_another_path(wire, provider):
 
 
 async def test_a_clone_is_a_row(wire):
-    clone = FamilyTable(
-        name="clone",
-        base_path="/openai/v1",
-        completion_window="7d",
-        limits=BatchLimits(max_requests=5, max_bytes=100, max_line_bytes=10),
-        states={"done": ENDED},
-        file_life_s=3_600,
+    clone = BatchApi(
+        wire=BatchWire.FILES,
+        max_requests=5,
+        max_bytes=100,
+        max_line_bytes=10,
+        windows=(timedelta(days=7),),
+        files=FilesWay(file_life=timedelta(hours=1)),
     )
     provider = OpenAIBatches(
-        Upstream.parse("clone", "openai", wire.base_url + "/base"), clone, clock=MachineClock()
+        Upstream.parse("clone", "openai", wire.base_url + "/base/openai"),
+        clone,
+        clock=MachineClock(),
     )
-    wire.answer({**BATCH, "status": "done"})
+    wire.answer({**BATCH, "status": "Completed"})
 
     batch = await provider.create(make_credential(), make_submission(provider), "file-A1")
 

@@ -48,12 +48,12 @@ def test_what_is_no_object_is_none(value):
     assert (read_file(value) is not None) == is_object
 
 
-@given(JSON)
-def test_a_page_is_read_whatever_its_entries_are(value):
-    page = read_page(value)
+@given(JSON, st.booleans())
+def test_a_page_is_read_whatever_its_entries_are(value, may_be_bare):
+    page = read_page(value, may_be_bare=may_be_bare)
 
-    is_list = isinstance(value, dict) and isinstance(value.get("data"), list)
-    assert (page is not None) == is_list
+    has_envelope = isinstance(value, dict) and isinstance(value.get("data"), list)
+    assert (page is not None) == (has_envelope or (may_be_bare and isinstance(value, list)))
 
 
 def test_the_cursor_of_a_page_is_its_last_entry_that_has_an_id():

@@ -14,6 +14,7 @@ from tests.providers.kit import (
     CHAT,
     KEY,
     MachineClock,
+    batch_api,
     chat_body,
     client_tasks,
     make_credential,
@@ -76,7 +77,7 @@ async def opened_anthropic(base_url: str) -> AsyncIterator[AnthropicBatches]:
     async with client_tasks() as tasks:
         client = AiohttpClient(tasks)
         upstream = Upstream.parse("anthropic", "anthropic", base_url)
-        yield AnthropicBatches(upstream, client, clock=MachineClock())
+        yield AnthropicBatches(upstream, batch_api("anthropic"), client, clock=MachineClock())
         await client.aclose()
 
 

@@ -1,7 +1,7 @@
-"""What the wire families differ in, as tables: paths, credentials, error envelopes.
+"""What providers differ in, as tables: paths, credentials, batches, error envelopes.
 
 A clone of the OpenAI API is a row here and no code. What a batch needs beyond
-the row (files, states, result lines) is the provider adapter's.
+the row (states, shapes of objects, result lines) is the provider adapter's.
 """
 
 from collections.abc import Mapping
@@ -9,6 +9,7 @@ from typing import Final
 
 from proxy.core.dialects import anthropic, gemini, openai
 from proxy.core.dialects.anthropic import ANTHROPIC_VERSION
+from proxy.core.dialects.batches import BatchApi, BatchWire, FilesWay, Mark, window_for
 from proxy.core.dialects.credentials import Presented, pick_headers, presented_credential
 from proxy.core.dialects.envelopes import (
     ANTHROPIC_STATUS,
@@ -29,10 +30,14 @@ __all__ = [
     "ANTHROPIC_STATUS",
     "ANTHROPIC_VERSION",
     "DIALECTS",
+    "BatchApi",
+    "BatchWire",
     "Dialect",
     "Endpoint",
     "ErrorAnswer",
     "Family",
+    "FilesWay",
+    "Mark",
     "Presented",
     "RawHeaders",
     "Shape",
@@ -41,6 +46,7 @@ __all__ = [
     "openai_error",
     "pick_headers",
     "presented_credential",
+    "window_for",
 ]
 
 DIALECTS: Final[Mapping[str, Dialect]] = {

@@ -8,6 +8,8 @@ ROWS: Final = (
     Dialect(
         name="gemini",
         family=Family.GEMINI,
+        title="Gemini",
+        public_url="https://generativelanguage.googleapis.com",
         credential_headers=("x-goog-api-key", "authorization"),
         billing_headers=("x-goog-user-project",),
         models_path="/v1beta/models",

@@ -1,25 +1,183 @@
-"""Rows of the OpenAI family."""
+"""Rows of the OpenAI family: OpenAI, the providers that copied its API, servers of one's own.
 
+Sources: OpenAI API description (openapi.yaml, 2026-08-21) and Batch guide; Azure OpenAI
+batch guide and v1 REST reference; types of the SDKs of Groq 1.7, Mistral 3.7 and
+Together 3.1, Mistral API description; documentation of DeepInfra, Doubleword, OpenRouter.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import timedelta
 from typing import Final
 
+from proxy.core.dialects.batches import DAY, BatchApi, BatchWire, FilesWay, Mark
 from proxy.core.dialects.records import Dialect, Endpoint, Family, Shape
 
-_ENDPOINTS: Final = {
-    endpoint.path: endpoint
-    for endpoint in (
-        Endpoint(path="/v1/chat/completions", shape=Shape.CHAT, required=("model", "messages")),
-        Endpoint(path="/v1/responses", shape=Shape.RESPONSES, required=("model",)),
-        Endpoint(path="/v1/completions", shape=Shape.COMPLETIONS, required=("model", "prompt")),
-        Endpoint(path="/v1/embeddings", shape=Shape.EMBEDDINGS, required=("model", "input")),
-        Endpoint(path="/v1/moderations", shape=Shape.MODERATIONS, required=("input",)),
-    )
-}
+_CHAT: Final = Endpoint(
+    path="/v1/chat/completions", shape=Shape.CHAT, required=("model", "messages")
+)
+_RESPONSES: Final = Endpoint(path="/v1/responses", shape=Shape.RESPONSES, required=("model",))
+_COMPLETIONS: Final = Endpoint(
+    path="/v1/completions", shape=Shape.COMPLETIONS, required=("model", "prompt")
+)
+_EMBEDDINGS: Final = Endpoint(
+    path="/v1/embeddings", shape=Shape.EMBEDDINGS, required=("model", "input")
+)
+_MODERATIONS: Final = Endpoint(path="/v1/moderations", shape=Shape.MODERATIONS, required=("input",))
+_ALL: Final = (_CHAT, _RESPONSES, _COMPLETIONS, _EMBEDDINGS, _MODERATIONS)
+
+
+def _endpoints(*batched: Endpoint, others: tuple[Endpoint, ...] = ()) -> Mapping[str, Endpoint]:
+    """Return the deferrable paths: those that are batched, and those for other lanes."""
+    unbatched = (replace(endpoint, batched=False) for endpoint in others)
+    return {endpoint.path: endpoint for endpoint in (*batched, *unbatched)}
+
+
+_WEEK: Final = 7 * DAY
+
+# 200 MB by OpenAI's guide, 209,715,200 bytes by an observed error: the smaller reading.
+_FILE_BYTES: Final = 200_000_000
+
+# Where nothing documents a bound, OpenAI's.
+_REQUESTS: Final = 50_000
+
+OPENAI: Final = Dialect(
+    name="openai",
+    family=Family.OPENAI,
+    title="OpenAI",
+    public_url="https://api.openai.com",
+    endpoints=_endpoints(*_ALL),
+    billing_headers=("openai-organization", "openai-project"),
+    batch=BatchApi(wire=BatchWire.FILES, max_requests=_REQUESTS, max_bytes=_FILE_BYTES),
+)
+
+AZURE: Final = Dialect(
+    name="azure",
+    family=Family.OPENAI,
+    title="Azure OpenAI (v1 API)",
+    root="/openai",
+    endpoints=_endpoints(_CHAT, _RESPONSES, others=(_COMPLETIONS, _EMBEDDINGS)),
+    credential_headers=("api-key", "authorization"),
+    batch=BatchApi(
+        wire=BatchWire.FILES,
+        max_requests=100_000,
+        max_bytes=_FILE_BYTES,
+        maps_models=True,
+        poll_floor=timedelta(seconds=60),
+    ),
+)
+
+GROQ: Final = Dialect(
+    name="groq",
+    family=Family.OPENAI,
+    title="Groq",
+    public_url="https://api.groq.com",
+    root="/openai",
+    endpoints=_endpoints(_CHAT, others=(_RESPONSES,)),
+    batch=BatchApi(
+        wire=BatchWire.FILES,
+        max_requests=50_000,
+        # 200 MB by its documentation, 100 MB by its SDK: the smaller.
+        max_bytes=100_000_000,
+        windows=(DAY, _WEEK),
+        files=FilesWay(file_life=None, pages=False),
+    ),
+)
+
+MISTRAL: Final = Dialect(
+    name="mistral",
+    family=Family.OPENAI,
+    title="Mistral",
+    public_url="https://api.mistral.ai",
+    endpoints=_endpoints(_CHAT, _EMBEDDINGS, _MODERATIONS),
+    batch=BatchApi(
+        wire=BatchWire.JOBS,
+        # A million may be pending in a workspace; more at once would make one batch of
+        # hours, of which nothing can be read before its end.
+        max_requests=100_000,
+        max_bytes=_FILE_BYTES,
+        # `timeout_hours`: 24 unless asked for more, and below seven days.
+        windows=(DAY, _WEEK - timedelta(hours=1)),
+    ),
+)
+
+TOGETHER: Final = Dialect(
+    name="together",
+    family=Family.OPENAI,
+    title="Together",
+    public_url="https://api.together.xyz",
+    endpoints=_endpoints(_CHAT, others=(_COMPLETIONS, _EMBEDDINGS)),
+    batch=BatchApi(
+        wire=BatchWire.FILES,
+        max_requests=50_000,
+        max_bytes=100_000_000,
+        max_line_bytes=10_000_000,
+        mark=Mark.INPUT_FILE,
+        poll_floor=timedelta(seconds=30),
+        files=FilesWay(
+            upload_path="/files/upload",
+            purpose="batch-api",
+            names_uploads=True,
+            file_life=None,
+            pages=False,
+            bare_lists=True,
+            # What stands before its API refuses names that it does not know. This one is
+            # true: the package makes the call.
+            user_agent="OpenAI/Python",
+        ),
+    ),
+)
+
+DEEPINFRA: Final = Dialect(
+    name="deepinfra",
+    family=Family.OPENAI,
+    title="DeepInfra",
+    public_url="https://api.deepinfra.com",
+    root="/v1/openai",
+    endpoints=_endpoints(_CHAT, _COMPLETIONS, _EMBEDDINGS),
+    batch=BatchApi(wire=BatchWire.FILES, max_requests=_REQUESTS, max_bytes=_FILE_BYTES),
+)
+
+DOUBLEWORD: Final = Dialect(
+    name="doubleword",
+    family=Family.OPENAI,
+    title="Doubleword",
+    public_url="https://api.doubleword.ai",
+    endpoints=_endpoints(_CHAT, _EMBEDDINGS, others=(_RESPONSES,)),
+    batch=BatchApi(
+        wire=BatchWire.FILES,
+        max_requests=_REQUESTS,
+        max_bytes=_FILE_BYTES,
+        windows=(timedelta(hours=1), DAY),
+        is_promise=True,
+    ),
+)
+
+OPENROUTER: Final = Dialect(
+    name="openrouter",
+    family=Family.OPENAI,
+    title="OpenRouter",
+    public_url="https://openrouter.ai",
+    root="/api",
+    endpoints=_endpoints(_CHAT, _RESPONSES, _EMBEDDINGS, others=(_COMPLETIONS,)),
+    batch=BatchApi(
+        wire=BatchWire.INLINE,
+        max_requests=5_000,
+        max_bytes=_FILE_BYTES,
+        mark=Mark.NOTHING,
+        can_cancel=False,
+    ),
+)
+
+COMPATIBLE: Final = Dialect(
+    name="openai-compatible",
+    family=Family.OPENAI,
+    title="Any other OpenAI-shaped server (vLLM, llama.cpp, TGI …)",
+    endpoints=_endpoints(others=_ALL),
+    credential_headers=("authorization", "x-api-key", "api-key"),
+)
 
 ROWS: Final = (
-    Dialect(
-        name="openai",
-        family=Family.OPENAI,
-        endpoints=_ENDPOINTS,
-        billing_headers=("openai-organization", "openai-project"),
-    ),
+    *(OPENAI, AZURE, GROQ, MISTRAL, TOGETHER, DEEPINFRA, DOUBLEWORD, OPENROUTER),
+    COMPATIBLE,
 )

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from proxy.core.dialects.batches import BatchApi
+
 RawHeaders = tuple[tuple[bytes, bytes], ...]
 """Header fields as they arrived: order, case and duplicates kept."""
 
@@ -53,6 +55,18 @@ class Dialect:
     family: Family
     endpoints: Mapping[str, Endpoint] = field(default_factory=dict)
     """Deferrable paths, without query."""
+
+    batch: BatchApi | None = None
+    """How it takes batches; nothing if it takes none, so that other lanes run every job."""
+
+    root: str = ""
+    """What the provider puts before the paths of its API, where its host alone is given."""
+
+    title: str = ""
+    """Its name for readers, as its vendor writes it."""
+
+    public_url: str | None = None
+    """Where the vendor serves it, if everybody finds it in one place."""
 
     credential_headers: tuple[str, ...] = ("authorization",)
     """Where a token may stand, in lower case, the first found counts."""
