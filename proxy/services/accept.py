@@ -1,7 +1,7 @@
 """Make a call a job: durable before anybody is told, and the same job for the same key."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -158,10 +158,14 @@ class Acceptor:
         """
         limit = self._settings.max_body_bytes
         provider = self._providers.get(upstream)
-        if provider is not None and endpoint.batched:
-            line = provider.limits(endpoint.path).max_line_bytes
-            limit = min(limit, line - LINE_FRAME_BYTES)
-        return admit(parsed, endpoint, max_line_bytes=limit)
+        if provider is None or not endpoint.batched:
+            return admit(parsed, endpoint, max_line_bytes=limit)
+        limits = provider.limits(endpoint.path)
+        limit = min(limit, limits.max_line_bytes - LINE_FRAME_BYTES)
+        admitted = admit(parsed, endpoint, max_line_bytes=limit)
+        if limits.batch_model(admitted.model) is None:
+            return replace(admitted, fits_a_batch=False)
+        return admitted
 
     async def accept(self, call: DeferredCall) -> Acceptance:
         """Make the call a durable job, or return the one that its key stands for.

@@ -86,7 +86,7 @@ class Admitted:
     """Whether the provider runs the call in the background anyway: nothing to defer."""
 
     fits_a_batch: bool = True
-    """Whether no field of it keeps it out of batches."""
+    """Whether no field of it, nor its model, keeps it out of batches."""
 
 
 def parse_body(body: bytes, *, max_bytes: int) -> ParsedBody:
@@ -174,6 +174,16 @@ def _line_body(parsed: ParsedBody) -> bytes:
     # Outside of strings they are white space that separates nothing which other
     # characters do not separate too; inside of strings JSON allows none.
     return kept.translate(None, b"\r\n") if b"\n" in kept or b"\r" in kept else kept
+
+
+def with_model(line_body: bytes, model: str) -> bytes:
+    """Return an admitted body that names another model, and is the same in all else."""
+    text = line_body.decode()
+    members = [
+        f'"model":{json.dumps(model)}' if name == "model" else text[start:end]
+        for name, start, end in _members(text)[0]
+    ]
+    return f"{{{','.join(members)}}}".encode()
 
 
 def _members(text: str) -> tuple[tuple[tuple[str, int, int], ...], dict[str, object]]:

@@ -15,7 +15,6 @@ only slow must have given up.
 Where batches have no names the search is less sure: see `proxy.services.unnamed`.
 """
 
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -46,7 +45,7 @@ from proxy.core.errors import (
     ProviderRejectedError,
     ProviderUnavailableError,
 )
-from proxy.core.ids import BatchId, custom_id
+from proxy.core.ids import BatchId
 from proxy.core.lanes import LaneTimes, cancel_at
 from proxy.core.outcomes import TOO_LATE
 from proxy.core.plan import PollPace
@@ -56,6 +55,7 @@ from proxy.services.access import Access
 from proxy.services.fanout import each
 from proxy.services.ground import Ground, is_forsaken, write_batch
 from proxy.services.leases import HeldLease, LeaseLostError
+from proxy.services.submission import describe
 from proxy.services.unnamed import LONGEST_CREATE, candidates, is_one_in_doubt
 
 log = structlog.get_logger()
@@ -365,37 +365,7 @@ class Submitter:
         return await self._access.read(batch, find)
 
     async def _submission(self, batch: Batch, provider: Provider) -> Submission:
-        """Describe the input; its length is known from the item table alone."""
-        count = input_bytes = 0
-        async for chunk in self._on.batches.items(batch.id):
-            for item in chunk:
-                before, after = provider.frame(
-                    custom_id(item.job_id, item.attempt), batch.key.endpoint
-                )
-                input_bytes += len(before) + item.body_bytes + len(after)
-            count += len(chunk)
-
-        async def lines() -> AsyncIterator[bytes]:
-            async for chunk in self._on.batches.lines(batch.id):
-                parts: list[bytes] = []
-                for line in chunk:
-                    before, after = provider.frame(
-                        custom_id(line.job_id, line.attempt), batch.key.endpoint
-                    )
-                    parts += (before, line.body, after)
-                yield b"".join(parts)
-
-        nearest = batch.nearest_deadline
-        return Submission(
-            batch_id=batch.id,
-            endpoint=batch.key.endpoint,
-            model=batch.key.model,
-            headers=batch.key.headers,
-            count=count,
-            input_bytes=input_bytes,
-            lines=lines,
-            slack=None if nearest is None else nearest - self._now(),
-        )
+        return await describe(self._on.batches, batch, provider, now=self._now())
 
     async def _step(self, batch: Batch, event: BatchEvent) -> Batch | None:
         """Make our own next step durable; nothing if another instance moved the batch.

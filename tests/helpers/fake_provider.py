@@ -77,6 +77,8 @@ class FakeProvider:
         self._max_requests = max_requests
         self.turnaround = timedelta(minutes=7)
         self.window = timedelta(hours=24)
+        self.batch_models: dict[str, str] | None = None
+        """The names of models in batches, if they are not those of calls."""
         self.files: dict[str, tuple[str, bytes, str]] = {}
         # An ID is never given twice, not even after its file is deleted.
         self._file_numbers = count(1)
@@ -107,7 +109,10 @@ class FakeProvider:
 
     def limits(self, endpoint: str) -> BatchLimits:
         return BatchLimits(
-            max_requests=self._max_requests, max_bytes=10_000_000, max_line_bytes=1_000_000
+            max_requests=self._max_requests,
+            max_bytes=10_000_000,
+            max_line_bytes=1_000_000,
+            batch_models=self.batch_models,
         )
 
     def frame(self, custom_id: str, endpoint: str) -> tuple[bytes, bytes]:

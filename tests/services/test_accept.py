@@ -36,8 +36,15 @@ BODY = b'{"model":"gpt-4o-mini","messages":[{"role":"user","content":"canary pro
 class OnlyLimits:
     """Of a provider only what acceptance asks for."""
 
+    batch_models = None
+
     def limits(self, endpoint):
-        return BatchLimits(max_requests=10, max_bytes=10_000, max_line_bytes=2_000)
+        return BatchLimits(
+            max_requests=10,
+            max_bytes=10_000,
+            max_line_bytes=2_000,
+            batch_models=self.batch_models,
+        )
 
 
 class World:
@@ -125,6 +132,24 @@ async def test_a_call_becomes_a_durable_job_with_all_that_running_it_needs(world
         "authorization": "Bearer sk-canary-1",
         "openai-organization": "org",
     }
+
+
+@pytest.mark.parametrize(
+    ("batch_models", "lane"),
+    [
+        ({"gpt-4o-mini": "mini-batch"}, Lane.BATCH),
+        ({"other": "gpt-4o-mini"}, Lane.BATCH),
+        ({}, Lane.INTERACTIVE),
+        ({"other": "mini-batch"}, Lane.INTERACTIVE),
+    ],
+)
+async def test_what_has_no_batch_deployment_is_not_batched(world, monkeypatch, batch_models, lane):
+    monkeypatch.setattr(OnlyLimits, "batch_models", batch_models)
+
+    job = (await world.accept()).job
+
+    assert job.lane is lane
+    assert job.key.model == "gpt-4o-mini"
 
 
 async def test_two_equal_calls_are_two_jobs(world):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from proxy.core.dialects import DIALECTS
 from proxy.core.errors import CallerError
-from proxy.services.admission import DROPPED_FIELDS, MAX_DEPTH, admit, parse_body
+from proxy.services.admission import DROPPED_FIELDS, MAX_DEPTH, admit, parse_body, with_model
 
 ENDPOINTS = DIALECTS["openai"].endpoints
 CHAT = ENDPOINTS["/v1/chat/completions"]
@@ -290,3 +290,19 @@ def test_calls_without_a_prompt_cache_have_no_neighbours():
     assert affinity(b'{"model":"m","input":["a"]}', EMBEDDINGS) == affinity(
         b'{"model":"m","input":[1,2]}', EMBEDDINGS
     )
+
+
+@pytest.mark.parametrize(
+    ("body", "renamed"),
+    [
+        (b'{"model":"a","n":1e2}', b'{"model":"b","n":1e2}'),
+        (b'{ "x" : [ 1.0 ] , "model" : "\\u0061" }', b'{"x" : [ 1.0 ],"model":"b"}'),
+        (
+            b'{"mode\\u006c":"a","metadata":{"model":"a"}}',
+            b'{"model":"b","metadata":{"model":"a"}}',
+        ),
+        ('{"model":"a","é":"\\\\u00e9"}'.encode(), '{"model":"b","é":"\\\\u00e9"}'.encode()),
+    ],
+)
+def test_another_model_is_named_and_nothing_else_is_touched(body, renamed):
+    assert with_model(body, "b") == renamed
