@@ -225,6 +225,7 @@ async def _end(house: House, front: web.ServerRunner, passes: asyncio.Task[None]
     while house.escalator.running and clock.monotonic() < give_up:
         await clock.sleep(0.05)
     house.escalator.abandon()
+    house.deliverer.abandon()
     if house.facts is not None:
         with suppress(StoreError):
             await house.facts.run_once()

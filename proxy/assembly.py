@@ -18,6 +18,7 @@ from proxy.ports.clock import Clock, KeyedHash
 from proxy.ports.jobs import CredentialStore, DeliveryStore, JobStore, QueueStore
 from proxy.ports.ledger import LedgerStore
 from proxy.ports.notes import NoteStore
+from proxy.ports.notices import NoticeStore
 from proxy.ports.provider import Provider
 from proxy.ports.runs import RunStore
 from proxy.ports.tasks import TaskOwner
@@ -28,6 +29,7 @@ from proxy.services.access import Access
 from proxy.services.accounts import Accounts, Limits
 from proxy.services.call import DirectCaller
 from proxy.services.collect import Collector
+from proxy.services.deliver import Deliverer, Endpoint
 from proxy.services.dispatch import Flusher
 from proxy.services.escalate import EscalationLimits, Escalator
 from proxy.services.facts import Recorder, Sink
@@ -51,9 +53,11 @@ from proxy.web.answers import Answers
 from proxy.web.calls import Calls
 from proxy.web.forward import Forwarder
 from proxy.web.front import Front
+from proxy.web.gauges import Gauges
 from proxy.web.held import Holder
 from proxy.web.holding import PASS_INTERVAL_S, Holding
 from proxy.web.jobs import JobsApi
+from proxy.web.notices import notice_payload
 
 
 class Stores(Protocol):
@@ -88,6 +92,9 @@ class Stores(Protocol):
 
     @property
     def ledger(self) -> LedgerStore: ...
+
+    @property
+    def notices(self) -> NoticeStore: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +132,7 @@ class House:
     ground: Ground
     holding: Holding
     escalator: Escalator
+    deliverer: Deliverer
     scheduler: Scheduler
     first: Sequence[Callable[[], Awaitable[int]]]
     facts: Recorder | None = None
@@ -178,17 +186,22 @@ def assemble(settings: Settings, outside: Outside) -> House:
         times=settings.lanes.times(),
         tasks=outside.tasks,
     )
+    deliverer = _deliverer(settings, outside, shared.ground)
     scheduler = Scheduler(
-        [*_batch_passes(settings, shared), *_other_passes(settings, outside, shared, escalator)],
+        [
+            *_batch_passes(settings, shared),
+            *_other_passes(settings, outside, shared, escalator, deliverer),
+        ],
         clock=outside.clock,
         metrics=outside.metrics,
-        jitter=lambda: random.uniform(0.9, 1.1),  # noqa: S311 - spreads a fleet, protects nothing
+        jitter=_jitter,
     )
     return House(
         front=_front(settings, outside, shared),
         ground=shared.ground,
         holding=shared.holding,
         escalator=escalator,
+        deliverer=deliverer,
         scheduler=scheduler,
         facts=shared.facts,
         first=(
@@ -215,6 +228,7 @@ def _shared(settings: Settings, outside: Outside) -> _Shared:
         credentials=stores.credentials,
         batches=stores.batches,
         unbatchable=stores.unbatchable,
+        notices=stores.notices,
         clock=clock,
         leases=leases,
         tally=metrics,
@@ -331,15 +345,37 @@ def _new_batch_id(clock: Clock) -> BatchId:
     return mint_batch_id(clock.now(), random=secrets.token_bytes(RANDOM_BYTES))
 
 
+def _jitter() -> float:
+    return random.uniform(0.9, 1.1)  # noqa: S311 - spreads a fleet, protects nothing
+
+
+def _deliverer(settings: Settings, outside: Outside, ground: Ground) -> Deliverer:
+    return Deliverer(
+        ground,
+        endpoints=[
+            Endpoint.at(name, webhook.url, webhook.keys())
+            for name, webhook in settings.webhooks.items()
+        ],
+        client=outside.client,
+        payload=notice_payload,
+        jitter=_jitter,
+        tasks=outside.tasks,
+    )
+
+
 def _other_passes(
-    settings: Settings, outside: Outside, shared: _Shared, escalator: Escalator
+    settings: Settings,
+    outside: Outside,
+    shared: _Shared,
+    escalator: Escalator,
+    deliverer: Deliverer,
 ) -> list[Pass]:
     ground = shared.ground
     rescuer = Rescuer(
         ground, waiters=shared.waiters, verify=Verifier(shared.caller, outside.upstreams)
     )
     pruner = Pruner(ground, keep_results=settings.retention.results)
-    gauges = _Gauges(ground, outside.metrics, shared.holding)
+    gauges = Gauges(ground, outside.metrics, shared.holding, webhooks=tuple(settings.webhooks))
     return [
         Pass("live", settings.instance.lease / 3, ground.leases.run_once),
         Pass("escalate", QUICK, escalator.run_once),
@@ -351,26 +387,10 @@ def _other_passes(
         Pass("repeats", CALM / 5, shared.repeats.run_once),
         Pass("holding", timedelta(seconds=PASS_INTERVAL_S), shared.holding.run_once),
         Pass("gauges", CALM, gauges.run_once),
+        *([Pass("deliver", CALM / 5, deliverer.run_once)] if settings.webhooks else []),
         *([Pass("policies", CALM / 5, outside.policies.run_once)] if outside.policies else []),
         *([Pass("facts", CALM / 5, shared.facts.run_once)] if shared.facts else []),
     ]
-
-
-class _Gauges:
-    """Shows in the metrics what waits."""
-
-    def __init__(self, ground: Ground, metrics: Metrics, holding: Holding) -> None:
-        self._ground = ground
-        self._metrics = metrics
-        self._holding = holding
-
-    async def run_once(self) -> int:
-        self._metrics.show_queue(await self._ground.batches.heads())
-        self._metrics.show_batches(await self._ground.batches.live())
-        self._metrics.gauge("held_connections", self._holding.count)
-        paused = [one for one in await self._ground.credentials.all() if one.paused_at]
-        self._metrics.gauge("credentials_paused", len(paused))
-        return 0
 
 
 def _front(settings: Settings, outside: Outside, shared: _Shared) -> Front:

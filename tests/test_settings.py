@@ -453,7 +453,16 @@ def test_a_webhook_reads_its_secret_from_a_file_beside_the_configuration(configu
 
     settings = configure("webhooks: {a: {url: 'https://x.example', secret_file: hook}}").settings
 
-    assert settings.webhooks["a"].key() == b"k" * 32
+    assert settings.webhooks["a"].keys() == (b"k" * 32,)
+
+
+def test_a_webhook_signs_with_both_secrets_while_they_are_exchanged(configure, tmp_path):
+    newer = base64.b64encode(b"n" * 32).decode()
+    (tmp_path / "hook").write_text(f"whsec_{newer}\n{SECRET}\n")
+
+    settings = configure("webhooks: {a: {url: 'https://x.example', secret_file: hook}}").settings
+
+    assert settings.webhooks["a"].keys() == (b"n" * 32, b"k" * 32)
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,8 @@ class JobStore(Protocol):
         All are written at one moment, with their results and bookings. A job that is written
         as `QUEUED` is queued under its key from `not_before` on; one written in
         any other state leaves the queue. A `CANCELLED` job's payload is erased, and
-        no repeat claims it any more.
+        no repeat claims it any more. The end of a job whose call named a webhook makes
+        a notice (`proxy.ports.notices`).
 
         Give each job once, and about 100 of them: that holds the store for some
         milliseconds, in which nobody else writes.

@@ -10,6 +10,7 @@ from proxy.core.job import Job, JobState
 from proxy.ports.batches import BatchStore, UnbatchableStore
 from proxy.ports.clock import Clock
 from proxy.ports.jobs import CredentialStore, DeliveryStore, JobStore, QueueStore
+from proxy.ports.notices import NoticeStore
 from proxy.ports.tally import Tally
 from proxy.services.leases import Leases
 
@@ -30,6 +31,7 @@ class Ground:
     credentials: CredentialStore
     batches: BatchStore
     unbatchable: UnbatchableStore
+    notices: NoticeStore
     clock: Clock
     leases: Leases
     tally: Tally

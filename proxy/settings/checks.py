@@ -91,7 +91,7 @@ def _webhooks(settings: Settings) -> Iterator[Finding]:
             yield ("webhooks", name, "url"), "must be http(s)://host[:port]/path, no credentials"
         if webhook.secret is not None:
             try:
-                webhook.key()
+                webhook.keys()
             except ValueError as exc:
                 yield ("webhooks", name, "secret"), str(exc)
         for position, owner in enumerate(webhook.owners or ()):
@@ -151,7 +151,7 @@ def _webhook_files(settings: Settings) -> Iterator[Finding]:
         problem = _unreadable(webhook.secret_file)
         if problem is None:
             try:
-                webhook.key()
+                webhook.keys()
             except ValueError as exc:
                 problem = f"its content {exc}"
         if problem:

@@ -260,7 +260,8 @@ class Webhook(Section):
     """What reports are signed with (Standard Webhooks): base64 of 24 to 64 bytes."""
 
     secret_file: Path | None = None
-    """The file that holds the secret, instead of `secret`."""
+    """The file that holds the secret, instead of `secret`. While one is exchanged: both,
+    each on a line; reports are then signed with either."""
 
     owners: tuple[str, ...] | None = None
     """Names under `owners` that may use it; nothing: all callers."""
@@ -271,17 +272,18 @@ class Webhook(Section):
             raise ValueError("needs either secret or secret_file")
         return self
 
-    def key(self) -> bytes:
-        """Return the signing key, from the file if it is kept there.
+    def keys(self) -> tuple[bytes, ...]:
+        """Return the signing keys: one, or every line of the file.
 
         Raises:
-            ValueError: if the secret is empty or malformed.
+            ValueError: if a secret is empty or malformed, or there is none.
             OSError: if the file cannot be read.
         """
         if self.secret_file is not None:
-            return webhook_key(self.secret_file.read_text())
+            lines = self.secret_file.read_text().split() or [""]
+            return tuple(webhook_key(line) for line in lines)
         assert self.secret is not None
-        return webhook_key(self.secret.get_secret_value())
+        return (webhook_key(self.secret.get_secret_value()),)
 
 
 class Instance(Section):

@@ -73,6 +73,9 @@ EVENTS: Final = frozenset(
         # Webhooks.
         "webhook.delivered",
         "webhook.failed",
+        "webhook.given_up",
+        "webhook.unread",
+        "webhook.unrecorded",
         # The instance.
         "instance.drained",
         "instance.failed",

@@ -104,6 +104,18 @@ METRICS: Final[Mapping[str, Metric]] = {
     ),
     "credential_paused": _counter("Refusals that paused a credential's lane.", "code"),
     "credentials_paused": _gauge("Credentials whose lane is paused."),
+    # Webhooks.
+    "webhook_delivered": _counter("Ends of jobs that a webhook was told of.", "webhook"),
+    "webhook_failed": _counter(
+        "Attempts to tell a webhook that failed, by what they came to.", "webhook", "outcome"
+    ),
+    "webhook_given_up": _counter(
+        "Ends of jobs that a webhook could not be told of in three days.", "webhook"
+    ),
+    "webhook_pending": _gauge("Ends of jobs that a webhook is still to be told of.", "webhook"),
+    "webhook_undelivered": _gauge(
+        "Ends of jobs, not pruned yet, that a webhook will not be told of.", "webhook"
+    ),
     # Rules.
     "policies_generation": _gauge("How often rules came into force; 0: there are none."),
     "policies_refused": _gauge("1 while the rule file cannot be used and older rules hold."),

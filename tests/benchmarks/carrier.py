@@ -71,6 +71,7 @@ class Carrier:
             credentials=stores.credentials,
             batches=stores.batches,
             unbatchable=stores.unbatchable,
+            notices=stores.notices,
             clock=clock,
             leases=leases,
             tally=Metrics(),

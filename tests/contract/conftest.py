@@ -12,6 +12,7 @@ from proxy.ports.batches import BatchStore, LeaseStore, UnbatchableStore
 from proxy.ports.jobs import CredentialStore, DeliveryStore, JobStore, QueueStore
 from proxy.ports.ledger import LedgerStore
 from proxy.ports.notes import NoteStore
+from proxy.ports.notices import NoticeStore
 from proxy.ports.runs import RunStore
 from proxy.stores.redis import RedisStores
 from proxy.stores.sqlite import SqliteStores
@@ -47,6 +48,8 @@ class Stores(Protocol):
     def runs(self) -> RunStore: ...
     @property
     def notes(self) -> NoteStore: ...
+    @property
+    def notices(self) -> NoticeStore: ...
 
     @property
     def ledger(self) -> LedgerStore: ...

@@ -103,6 +103,7 @@ class Instance:
             credentials=port(stores.credentials),
             batches=port(stores.batches),
             unbatchable=port(stores.unbatchable),
+            notices=port(stores.notices),
             clock=clock,
             leases=self.leases,
             tally=fleet.tally,

@@ -28,6 +28,7 @@ from proxy.ports.jobs import (
 from tests.helpers.memory_leases import MemoryLeaseStore, MemoryUnbatchableStore
 from tests.helpers.memory_ledger import MemoryLedgerStore
 from tests.helpers.memory_notes import MemoryNoteStore
+from tests.helpers.memory_notices import MemoryNoticeStore
 from tests.helpers.memory_runs import MemoryRunStore
 
 CLAIM_CHUNK = 2_000
@@ -50,6 +51,7 @@ class MemoryStores:
         self.ledger = memory.ledger
         self.runs = MemoryRunStore()
         self.notes = MemoryNoteStore()
+        self.notices = memory.notices
 
     async def aclose(self) -> None:
         """Do nothing: the memory goes with its last user."""
@@ -71,6 +73,7 @@ class _Memory:
     credentials: dict[CredentialId, Credential] = field(default_factory=dict)
     unused: set[CredentialId] = field(default_factory=set)
     ledger: MemoryLedgerStore = field(default_factory=MemoryLedgerStore)
+    notices: MemoryNoticeStore = field(default_factory=MemoryNoticeStore)
 
     def view(self, record: Job) -> Job:
         """Return the job as its record and its claim, if any, say together."""
@@ -95,6 +98,7 @@ class _Memory:
         """Forget all but the claims, which the settlement of a batch needs."""
         for kept in (self.records, self.bodies, self.results, self.deliveries):
             kept.pop(job_id, None)
+        self.notices.owed.pop(job_id, None)
         self.idempotency = {
             place: known for place, known in self.idempotency.items() if known != job_id
         }
@@ -155,6 +159,7 @@ class MemoryJobStore:
         if before is None or memory.view(before).version != after.version - 1:
             return False
         memory.records[after.id] = after
+        memory.notices.owe(after)
         if write.result is not None:
             memory.results[after.id] = write.result
         memory.ledger.add(write.bookings)

@@ -12,7 +12,8 @@ from proxy.core.errors import StoreCorruptError, StoreError, StoreUnavailableErr
 from proxy.core.ids import JobId
 from proxy.stores.sqlite import SqliteStores, schema
 from proxy.stores.vault import Vault
-from tests.helpers.factories import new_job
+from tests.contract.steps import finished
+from tests.helpers.factories import T0, new_job
 
 
 async def accepted(stores: SqliteStores, **changes: Any) -> JobId:
@@ -67,6 +68,19 @@ async def test_a_newer_schema_is_refused_with_a_hint(open_stores, path, vault):
         await SqliteStores.open(path, vault)
 
     assert refused.value.hint
+
+
+async def test_an_older_file_gets_the_tables_that_it_lacks(open_stores, path):
+    async with open_stores() as stores:
+        job = (await stores.jobs.accept(new_job(webhook="done"))).job
+    for table in ("notices", "webhooks"):
+        run(path, f"DROP TABLE {table}")
+
+    async with open_stores() as stores:
+        await finished(stores, job)
+        (notice,) = await stores.notices.take("done", now=T0, until=T0, limit=9)
+
+    assert notice.job_id == job.id
 
 
 async def test_a_store_of_another_key_file_is_refused_with_a_hint(open_stores, path):

@@ -18,6 +18,7 @@ from proxy.stores.redis.jobs import RedisJobStore
 from proxy.stores.redis.leases import RedisLeaseStore, RedisUnbatchableStore
 from proxy.stores.redis.ledger import RedisLedgerStore
 from proxy.stores.redis.notes import RedisNoteStore
+from proxy.stores.redis.notices import RedisNoticeStore
 from proxy.stores.redis.opening import describe, prepare
 from proxy.stores.redis.queue import RedisQueueStore
 from proxy.stores.redis.runs import RedisRunStore
@@ -52,6 +53,7 @@ class RedisStores:
         self.runs = RedisRunStore(client)
         self.notes = RedisNoteStore(client)
         self.ledger = RedisLedgerStore(client)
+        self.notices = RedisNoticeStore(client)
         self.wakeups = RedisWakeups(client, address, tasks)
 
     @classmethod

@@ -11,9 +11,16 @@ from proxy.stores.codec import decode_job, to_micros
 from proxy.stores.redis import keys, scripts
 from proxy.stores.redis.client import Client
 from proxy.stores.redis.commands import ScriptCall, read, write
-from proxy.stores.redis.merge import Front, certain, share
-from proxy.stores.redis.rows import NOTHING, Header, call_digest, delivery_keys, tag_keys
-from proxy.stores.redis.wire import as_int, as_list, as_text
+from proxy.stores.redis.merge import certain, front_of, share
+from proxy.stores.redis.rows import (
+    NOTHING,
+    Header,
+    call_digest,
+    delivery_keys,
+    notice_keys,
+    tag_keys,
+)
+from proxy.stores.redis.wire import as_int, as_text
 
 PRUNE_CHUNK: Final = 200
 
@@ -63,13 +70,7 @@ async def _ended(client: Client, before: datetime, limit: int) -> tuple[list[Job
         ],
         background=True,
     )
-    fronts = []
-    for reply in replies:
-        flat = as_list(reply)
-        rows = [
-            (as_int(score), as_text(job)) for job, score in zip(flat[::2], flat[1::2], strict=True)
-        ]
-        fronts.append(Front(rows, rows[-1] if len(rows) == each else None))
+    fronts = [front_of(reply, each) for reply in replies]
     rows = certain(fronts)
     more = len(rows) > limit or any(front.upto is not None for front in fronts)
     return [JobId(job) for _, job in rows[:limit]], more
@@ -104,8 +105,10 @@ def _erase_call(job_id: JobId, record: str) -> tuple[ScriptCall, JobState]:
             keys.ended(shard),
             keys.idempotency(shard),
             *delivery_keys(shard, job.owner, call_digest(job.owner, job.fingerprint)),
+            keys.notices(shard),
             keys.listed(shard, job.owner, header.state),
             *tag_keys(job),
+            *notice_keys(job),
         ],
         job_id,
         job.owner,

@@ -182,6 +182,26 @@ def elsewhere(shard: int, call: str) -> str:
     return f"{_SHARD[shard]}elsewhere:{call}"
 
 
+def notices(shard: int) -> str:
+    """Name what is known of the notices that are owed or given up, by job."""
+    return f"{_SHARD[shard]}notices"
+
+
+def notices_due(shard: int, webhook: str) -> str:
+    """Name the notices that a webhook is owed, by when they are due."""
+    return f"{_SHARD[shard]}notify:{webhook}"
+
+
+def notices_given_up(shard: int, webhook: str) -> str:
+    """Name the notices that a webhook will not be sent again, by when that was decided."""
+    return f"{_SHARD[shard]}unnotified:{webhook}"
+
+
+def webhook(name: str) -> str:
+    """Name the counts of a webhook."""
+    return f"offramp:{{webhooks}}:one:{name}"
+
+
 def credential(credential_id: str) -> str:
     """Name a credential."""
     return f"offramp:{{credentials}}:one:{credential_id}"

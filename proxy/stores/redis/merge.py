@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from proxy.core.ids import SHARDS
-from proxy.stores.redis.wire import Reply, as_text
+from proxy.stores.redis.wire import Reply, as_int, as_list, as_text
 
 Row: TypeAlias = tuple[int, str]
 """A number to order by, and a job."""
@@ -23,6 +23,14 @@ class Front:
     rows: Sequence[Row]
     upto: Row | None
     """The last row that was looked at; nothing if there are no more."""
+
+
+def front_of(reply: Reply, asked_for: int) -> Front:
+    """Return the front that a `ZRANGE … WITHSCORES` of so many rows answered."""
+    flat = as_list(reply)
+    pairs = zip(flat[::2], flat[1::2], strict=True)
+    rows = [(as_int(number), as_text(job)) for job, number in pairs]
+    return Front(rows, rows[-1] if len(rows) == asked_for else None)
 
 
 def certain(fronts: Iterable[Front], *, reverse: bool = False) -> list[Row]:

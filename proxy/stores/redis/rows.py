@@ -179,6 +179,10 @@ def replace_call(
     ]
     if after.state is JobState.CANCELLED:
         names += delivery_keys(shard, after.owner, call_digest(after.owner, after.fingerprint))
+    notice = ""
+    if after.webhook is not None and after.finalized_at is not None:
+        names += [keys.notices(shard), keys.notices_due(shard, after.webhook)]
+        notice = notice_text(to_micros(after.finalized_at), attempts=0)
     day, booked = book_arguments(write.bookings)
     if day:
         names += ledger_keys(shard, day)
@@ -201,9 +205,23 @@ def replace_call(
         *_queue_arguments(after),
         before.state,
         before.key,
+        notice,
         day,
         *booked,
     )
+
+
+def notice_text(owed_since: int, *, attempts: int) -> str:
+    """Return a notice as it is stored."""
+    return f"{owed_since} {attempts}"
+
+
+def notice_keys(job: Job) -> list[str]:
+    """Return the lists that the job's notice, if it has one, stands in."""
+    if job.webhook is None:
+        return []
+    shard = shard_of(job.id)
+    return [keys.notices_due(shard, job.webhook), keys.notices_given_up(shard, job.webhook)]
 
 
 def parse_job(reply: Reply, job_id: JobId) -> Job | None:

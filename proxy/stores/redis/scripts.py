@@ -72,7 +72,8 @@ local kid, text, ready, json, credential = ARGV[6], ARGV[7], ARGV[8], ARGV[9], A
 local accepted, finalized, keep, result = ARGV[11], ARGV[12], ARGV[13], ARGV[14]
 local q = {bytes = ARGV[15], tokens = ARGV[16], deadline = ARGV[17], held = ARGV[18],
   affinity = ARGV[19]}
-local from, from_key, day, rows = ARGV[20], ARGV[21], ARGV[22], tonumber(ARGV[23])
+local from, from_key, notice = ARGV[20], ARGV[21], ARGV[22]
+local day, rows = ARGV[23], tonumber(ARGV[24])
 local live = {queued = true, batched = true, escalating = true}
 
 local stored = redis.call('GET', k.record)
@@ -109,8 +110,16 @@ if not live[state] then
   redis.call('EXPIRE', k.body, keep)
   redis.call('EXPIRE', k.result, keep)
 end
--- What is booked brings two keys more, behind all others.
-if day ~= '' then book(KEYS[#KEYS - 1], KEYS[#KEYS], day, rows, 24) end
+-- What is booked brings two keys more, behind all others; a notice two more before them.
+local last = #KEYS
+if day ~= '' then
+  book(KEYS[last - 1], KEYS[last], day, rows, 25)
+  last = last - 2
+end
+if notice ~= '' then
+  redis.call('HSET', KEYS[last - 1], job, notice)
+  redis.call('ZADD', KEYS[last], finalized, job)
+end
 return 'written'
 """
 )
@@ -130,7 +139,8 @@ if place ~= '' and redis.call('HGET', KEYS[5], place) == job then
   redis.call('HDEL', KEYS[5], place)
 end
 deliver(k, owner, job, nil)
-for i = 11, #KEYS do redis.call('ZREM', KEYS[i], job) end
+redis.call('HDEL', KEYS[11], job)
+for i = 12, #KEYS do redis.call('ZREM', KEYS[i], job) end
 return 1
 """
 )

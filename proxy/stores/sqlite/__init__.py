@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Self
 
 from proxy.core.errors import StoreCorruptError
-from proxy.stores.sqlite import ledger, notes, runs, schema
+from proxy.stores.sqlite import ledger, notes, notices, runs, schema
 from proxy.stores.sqlite.batches import SqliteBatchStore
 from proxy.stores.sqlite.credentials import SqliteCredentialStore
 from proxy.stores.sqlite.database import Database
@@ -15,6 +15,7 @@ from proxy.stores.sqlite.jobs import SqliteJobStore
 from proxy.stores.sqlite.leases import SqliteLeaseStore, SqliteUnbatchableStore
 from proxy.stores.sqlite.ledger import SqliteLedgerStore
 from proxy.stores.sqlite.notes import SqliteNoteStore
+from proxy.stores.sqlite.notices import SqliteNoticeStore
 from proxy.stores.sqlite.queue import SqliteQueueStore
 from proxy.stores.sqlite.runs import SqliteRunStore
 from proxy.stores.vault import Vault
@@ -35,6 +36,7 @@ class SqliteStores:
         self.ledger = SqliteLedgerStore(database)
         self.runs = SqliteRunStore(database)
         self.notes = SqliteNoteStore(database)
+        self.notices = SqliteNoticeStore(database)
 
     @classmethod
     async def open(cls, path: Path, vault: Vault) -> Self:
@@ -58,6 +60,7 @@ def _prepare(connection: sqlite3.Connection, vault: Vault) -> None:
     runs.prepare(connection)
     notes.prepare(connection)
     ledger.prepare(connection)
+    notices.prepare(connection)
     # With another hash key every owner would be a stranger to their own jobs.
     mark = vault.digest("offramp", "store")
     connection.execute("INSERT OR IGNORE INTO meta VALUES ('hash_key', ?)", (mark,))

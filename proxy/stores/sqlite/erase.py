@@ -3,7 +3,7 @@
 import sqlite3
 from typing import Final
 
-_PARTS: Final = ("payloads", "results", "deliveries", "idempotency", "tags")
+_PARTS: Final = ("payloads", "results", "deliveries", "idempotency", "tags", "notices")
 
 
 def as_blob(text: str) -> bytes:

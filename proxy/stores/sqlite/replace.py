@@ -19,6 +19,7 @@ from proxy.ports.jobs import Result
 from proxy.stores.codec import decode_job, to_micros
 from proxy.stores.sqlite.database import Insert, Row
 from proxy.stores.sqlite.ledger import add_bookings
+from proxy.stores.sqlite.notices import owe
 from proxy.stores.sqlite.queue import dequeue, enqueue
 
 CHUNK: Final = 100
@@ -94,14 +95,14 @@ def replace_many(
     _write_records(connection, accepted)
     _write_results(connection, accepted)
     add_bookings(connection, chain.from_iterable(write.bookings for _, write in accepted))
-    _uncount_pending(
-        connection,
-        [
-            write.after
-            for before, write in accepted
-            if write.after.state.is_terminal and before.state not in TERMINAL
-        ],
-    )
+    ended = [
+        (before.number, write.after)
+        for before, write in accepted
+        if write.after.state.is_terminal and before.state not in TERMINAL
+    ]
+    _uncount_pending(connection, [job for _, job in ended])
+    for start in range(0, len(ended), CHUNK):
+        owe(connection, ended[start : start + CHUNK])
     return frozenset(write.after.id for write in writes) - {write.after.id for _, write in accepted}
 
 

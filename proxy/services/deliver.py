@@ -1,0 +1,297 @@
+"""Tell webhooks of the ends of jobs, at least once each.
+
+What is owed stands in the store since the very moment of the end. Each endpoint has a
+courier of its own, so that one which is silent holds up nobody else's notices, and a
+notice that was on its way when its instance died is due again soon after.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Final, Self
+
+import structlog
+
+from proxy.core.errors import ConfigError, StoreError
+from proxy.core.ids import JobId
+from proxy.core.job import Job
+from proxy.core.notices import (
+    Notice,
+    Reached,
+    message_id,
+    next_attempt,
+    reached,
+    signed_headers,
+)
+from proxy.core.routing import Upstream
+from proxy.ports.tasks import TaskOwner
+from proxy.ports.upstream import (
+    UpstreamClient,
+    UpstreamRequest,
+    UpstreamResponse,
+    UpstreamUnavailableError,
+)
+from proxy.services.ground import Ground
+
+log = structlog.get_logger()
+
+AT_ONCE: Final = 8
+"""Attempts at one endpoint beside each other."""
+
+CHUNK: Final = 4 * AT_ONCE
+"""Notices taken at a time."""
+
+TAKEN_FOR: Final = timedelta(minutes=2)
+"""How long they are nobody else's: the whole chunk, each with its timeout, and some."""
+
+FAILING_FROM: Final = 5
+"""After so many failures in a row an endpoint is asked one at a time, until it answers."""
+
+BODY_BYTES_MAX: Final = 64 << 10
+BODY_TIMEOUT: Final = timedelta(seconds=1)
+"""How much of an answer's body is read, and for how long: it says nothing to us."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """Where one webhook is, and what its notices are signed with."""
+
+    name: str
+    upstream: Upstream
+    target: str
+    secrets: Sequence[bytes] = field(repr=False)
+    timeout: timedelta = timedelta(seconds=20)
+    """For one attempt in all. Standard Webhooks, "Request timeouts": between 15 and 30 s."""
+
+    @classmethod
+    def at(cls, name: str, url: str, secrets: Sequence[bytes]) -> Self:
+        """Return the endpoint at `url`.
+
+        Raises:
+            ConfigError: if it is no plain http(s) URL.
+        """
+        if not secrets:
+            raise ConfigError(f"webhook {name}: without a secret anyone could sign as us")
+        address, mark, query = url.partition("?")
+        upstream = Upstream.parse("webhook", "openai", address)
+        return cls(
+            name=name,
+            upstream=upstream,
+            target=(upstream.base_path or "/") + mark + query,
+            secrets=tuple(secrets),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """What one attempt came to."""
+
+    outcome: Reached
+    failure: str = ""
+    """For people: `HTTP 503`, or what broke."""
+
+    retry_after: timedelta | None = None
+
+
+class Deliverer:
+    """Has a courier for every configured webhook. `tasks` owns their rounds."""
+
+    def __init__(
+        self,
+        ground: Ground,
+        *,
+        endpoints: Sequence[Endpoint],
+        client: UpstreamClient,
+        payload: Callable[[Job], bytes],
+        jitter: Callable[[], float],
+        tasks: TaskOwner,
+    ) -> None:
+        """`payload` is what is sent of a job: never its prompt or its result."""
+        self._tasks = tasks
+        self._couriers = [
+            _Courier(ground, endpoint, client, payload, jitter) for endpoint in endpoints
+        ]
+        self._rounds: dict[_Courier, asyncio.Task[None]] = {}
+
+    async def run_once(self) -> int:
+        """Send every courier without a round on one; return how many set out."""
+        idle = [
+            one for one in self._couriers if one not in self._rounds or self._rounds[one].done()
+        ]
+        for courier in idle:
+            name = f"webhook {courier.endpoint.name}"
+            self._rounds[courier] = self._tasks.create_task(courier.round(), name=name)
+        return len(idle)
+
+    def abandon(self) -> None:
+        """Cut off what is on its way: it is due again after a while."""
+        for round_ in self._rounds.values():
+            round_.cancel()
+
+
+class _Courier:
+    """Brings one endpoint its notices."""
+
+    def __init__(
+        self,
+        ground: Ground,
+        endpoint: Endpoint,
+        client: UpstreamClient,
+        payload: Callable[[Job], bytes],
+        jitter: Callable[[], float],
+    ) -> None:
+        self._on = ground
+        self.endpoint = endpoint
+        self._client = client
+        self._payload = payload
+        self._jitter = jitter
+        self._failures_in_a_row = 0
+
+    async def round(self) -> None:
+        """Send what is due until nothing is, or until the endpoint or the store fails."""
+        try:
+            while await self._some() and not self._is_failing:
+                pass
+        except StoreError as exc:
+            log.warning("webhook.unread", webhook=self.endpoint.name, code=exc.code)
+
+    @property
+    def _is_failing(self) -> bool:
+        return self._failures_in_a_row >= FAILING_FROM
+
+    async def _some(self) -> int:
+        """Send up to a chunk of what is due; return how many there were."""
+        now = self._on.clock.now()
+        taken = await self._on.notices.take(
+            self.endpoint.name,
+            now=now,
+            until=now + TAKEN_FOR,
+            limit=1 if self._is_failing else CHUNK,
+        )
+        jobs = await self._on.jobs.get_many([notice.job_id for notice in taken])
+        left = iter(taken)
+        async with asyncio.TaskGroup() as workers:
+            for _ in range(min(AT_ONCE, len(taken))):
+                workers.create_task(self._work(left, {job.id: job for job in jobs}))
+        return len(taken)
+
+    async def _work(self, left: Iterator[Notice], jobs: Mapping[JobId, Job]) -> None:
+        for notice in left:
+            try:
+                await self._bring(notice, jobs.get(notice.job_id))
+            except StoreError as exc:
+                # Sent or not, it is due again when its time is up: rather twice than never.
+                log.warning(
+                    "webhook.unrecorded",
+                    webhook=self.endpoint.name,
+                    job_id=notice.job_id,
+                    code=exc.code,
+                )
+
+    async def _bring(self, notice: Notice, job: Job | None) -> None:
+        if job is None:
+            # Deleted by its caller, or kept too short: there is nothing left to tell.
+            await self._on.notices.forget(notice)
+            return
+        attempt = await self._attempt(job)
+        if attempt.outcome is Reached.DELIVERED:
+            await self._arrived(notice)
+        else:
+            await self._failed(notice, attempt)
+
+    async def _attempt(self, job: Job) -> _Attempt:
+        try:
+            async with asyncio.timeout(self.endpoint.timeout.total_seconds()):
+                return await self._send(job)
+        except TimeoutError:
+            return _Attempt(
+                Reached.TIMED_OUT, f"no answer within {self.endpoint.timeout.total_seconds():g} s"
+            )
+        except UpstreamUnavailableError as exc:
+            return _Attempt(Reached.UNREACHABLE, f"{exc.phase.value} {exc.cause}")
+
+    async def _send(self, job: Job) -> _Attempt:
+        body = self._payload(job)
+        fields = {
+            "content-type": "application/json",
+            "content-length": str(len(body)),
+            "user-agent": "offramp-webhooks",
+            "accept-encoding": "identity",
+            **signed_headers(
+                message_id(job.id), body, at=self._on.clock.now(), secrets=self.endpoint.secrets
+            ),
+        }
+        upstream = self.endpoint.upstream
+        headers = [(name.encode(), value.encode()) for name, value in fields.items()]
+        response = await self._client.send(
+            UpstreamRequest(
+                upstream=upstream,
+                method="POST",
+                target=self.endpoint.target,
+                headers=((b"host", upstream.host_header), *headers),
+                body=body,
+            )
+        )
+        await _read_away(response)
+        return _Attempt(
+            reached(response.status), f"HTTP {response.status}", _retry_after(response.headers)
+        )
+
+    async def _arrived(self, notice: Notice) -> None:
+        self._failures_in_a_row = 0
+        name = self.endpoint.name
+        await self._on.notices.delivered(notice, at=self._on.clock.now())
+        self._on.tally.count("webhook_delivered", webhook=name)
+        log.debug(
+            "webhook.delivered",
+            webhook=name,
+            job_id=notice.job_id,
+            attempt=notice.attempts + 1,
+        )
+
+    async def _failed(self, notice: Notice, attempt: _Attempt) -> None:
+        self._failures_in_a_row += 1
+        now = self._on.clock.now()
+        again_at = next_attempt(
+            notice,
+            attempt.outcome,
+            now=now,
+            jitter=self._jitter(),
+            retry_after=attempt.retry_after,
+        )
+        await self._on.notices.failed(notice, at=now, failure=attempt.failure, again_at=again_at)
+        name = self.endpoint.name
+        self._on.tally.count("webhook_failed", webhook=name, outcome=attempt.outcome.value)
+        log.warning(
+            "webhook.failed",
+            webhook=name,
+            job_id=notice.job_id,
+            attempt=notice.attempts + 1,
+            reason=attempt.failure,
+            again_at=again_at.isoformat() if again_at else None,
+        )
+        if again_at is None:
+            self._on.tally.count("webhook_given_up", webhook=name)
+            log.error("webhook.given_up", webhook=name, job_id=notice.job_id)
+
+
+async def _read_away(response: UpstreamResponse) -> None:
+    """Read the body, if it is short, so that its connection can be used again."""
+    try:
+        # The status has said all: what becomes of the body changes nothing.
+        with suppress(UpstreamUnavailableError, TimeoutError):
+            async with asyncio.timeout(BODY_TIMEOUT.total_seconds()):
+                size = 0
+                while size < BODY_BYTES_MAX and (part := await response.next_chunk()):
+                    size += len(part)
+    finally:
+        response.close()
+
+
+def _retry_after(headers: Sequence[tuple[bytes, bytes]]) -> timedelta | None:
+    for name, value in headers:
+        if name.lower() == b"retry-after" and value.isdigit() and len(value) < 10:
+            return timedelta(seconds=int(value))
+    return None

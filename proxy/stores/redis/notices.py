@@ -1,0 +1,170 @@
+"""The ends of jobs that webhooks are still to be told of.
+
+A notice stands in the shard of its job, in one list by when it is due or in another
+once it is given up. What is counted of a webhook stands in one place and is written
+after: a crash in between loses a count, never a notice.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Final
+
+from proxy.core.ids import SHARDS, JobId, shard_of
+from proxy.core.notices import Notice
+from proxy.ports.notices import Standing
+from proxy.stores.codec import from_micros, to_micros
+from proxy.stores.redis import keys
+from proxy.stores.redis.client import Client
+from proxy.stores.redis.commands import Script, read, write
+from proxy.stores.redis.merge import certain, front_of, share
+from proxy.stores.redis.rows import notice_text
+from proxy.stores.redis.wire import Reply, as_int, as_map, as_text
+
+_TAKE: Final = Script(
+    """
+-- Taken only as it was seen: of two takers the slower one finds another time there.
+if redis.call('ZSCORE', KEYS[2], ARGV[1]) ~= ARGV[2] then return false end
+redis.call('ZADD', KEYS[2], ARGV[3], ARGV[1])
+return redis.call('HGET', KEYS[1], ARGV[1])
+"""
+)
+
+_SETTLE: Final = Script(
+    """
+-- Forgotten without a new text; with one it is due again, or given up.
+local job, old, new, due, at = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+if old ~= '' and redis.call('HGET', KEYS[1], job) ~= old then return 0 end
+redis.call('ZREM', KEYS[2], job)
+if new == '' then
+  redis.call('ZREM', KEYS[3], job)
+  return redis.call('HDEL', KEYS[1], job)
+end
+redis.call('HSET', KEYS[1], job, new)
+if due ~= '' then
+  redis.call('ZADD', KEYS[2], due, job)
+else
+  redis.call('ZADD', KEYS[3], at, job)
+end
+return 1
+"""
+)
+
+
+class RedisNoticeStore:
+    """Durable notices."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    async def take(
+        self, webhook: str, *, now: datetime, until: datetime, limit: int
+    ) -> Sequence[Notice]:
+        due = (await self._due(webhook, to_micros(now), share(limit)))[:limit]
+        replies = await self._client.call_many(
+            [
+                _TAKE.call(_places(job_id, webhook)[:2], job_id, at, to_micros(until))
+                for at, job_id in due
+            ],
+            background=True,
+        )
+        taken = zip(due, replies, strict=True)
+        return [_notice(job_id, webhook, text) for (_, job_id), text in taken if text is not None]
+
+    async def _due(self, webhook: str, now: int, each: int) -> list[tuple[int, JobId]]:
+        """Return the first of every shard that are due, in order."""
+        replies = await self._client.call_many(
+            [
+                read(
+                    "ZRANGE",
+                    keys.notices_due(shard, webhook),
+                    *("-inf", now, "BYSCORE", "LIMIT", 0, each, "WITHSCORES"),
+                )
+                for shard in keys.ALL_SHARDS
+            ],
+            background=True,
+        )
+        fronts = [front_of(reply, each) for reply in replies]
+        return [(at, JobId(job)) for at, job in certain(fronts)]
+
+    async def delivered(self, notice: Notice, *, at: datetime) -> None:
+        await self.forget(notice)
+        await self._count(notice.webhook, "delivered", to_micros(at))
+
+    async def failed(
+        self, notice: Notice, *, at: datetime, failure: str, again_at: datetime | None
+    ) -> None:
+        changed = await self._client.call(
+            _SETTLE.call(
+                _places(notice.job_id, notice.webhook),
+                notice.job_id,
+                _text(notice, attempts=notice.attempts),
+                _text(notice, attempts=notice.attempts + 1),
+                "" if again_at is None else to_micros(again_at),
+                to_micros(at),
+            )
+        )
+        if changed == 1:
+            await self._count(notice.webhook, "failed", to_micros(at), failure)
+
+    async def forget(self, notice: Notice) -> None:
+        places = _places(notice.job_id, notice.webhook)
+        await self._client.call(_SETTLE.call(places, notice.job_id, "", "", "", ""))
+
+    async def standing(self, webhooks: Sequence[str]) -> Mapping[str, Standing]:
+        return {name: await self._standing_of(name) for name in webhooks}
+
+    async def _standing_of(self, name: str) -> Standing:
+        *sizes, tally = await self._client.call_many(
+            [
+                *[read("ZCARD", keys.notices_due(shard, name)) for shard in keys.ALL_SHARDS],
+                *[read("ZCARD", keys.notices_given_up(shard, name)) for shard in keys.ALL_SHARDS],
+                read("HGETALL", keys.webhook(name)),
+            ],
+            background=True,
+        )
+        numbers = [as_int(size) for size in sizes]
+        known = as_map(tally)
+        return Standing(
+            pending=sum(numbers[:SHARDS]),
+            given_up=sum(numbers[SHARDS:]),
+            delivered=int(known.get("delivered", 0)),
+            failed=int(known.get("failed", 0)),
+            delivered_at=_time(known.get("delivered_at")),
+            failed_at=_time(known.get("failed_at")),
+            last_failure=known["last_failure"].decode() if "last_failure" in known else None,
+        )
+
+    async def _count(self, webhook: str, what: str, at: int, failure: str | None = None) -> None:
+        name = keys.webhook(webhook)
+        more = () if failure is None else ("last_failure", failure)
+        await self._client.call_many(
+            [write("HINCRBY", name, what, 1), write("HSET", name, f"{what}_at", at, *more)],
+            background=True,
+        )
+
+
+def _places(job_id: JobId, webhook: str) -> list[str]:
+    shard = shard_of(job_id)
+    return [
+        keys.notices(shard),
+        keys.notices_due(shard, webhook),
+        keys.notices_given_up(shard, webhook),
+    ]
+
+
+def _text(notice: Notice, *, attempts: int) -> str:
+    return notice_text(to_micros(notice.owed_since), attempts=attempts)
+
+
+def _notice(job_id: JobId, webhook: str, text: Reply) -> Notice:
+    since, attempts = as_text(text).split(" ")
+    return Notice(
+        job_id=job_id,
+        webhook=webhook,
+        owed_since=from_micros(int(since)),
+        attempts=int(attempts),
+    )
+
+
+def _time(value: bytes | None) -> datetime | None:
+    return None if value is None else from_micros(int(value))

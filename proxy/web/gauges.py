@@ -1,0 +1,31 @@
+"""Show in the metrics what waits: in the queue, in batches, at webhooks, on connections."""
+
+from collections.abc import Sequence
+
+from proxy.services.ground import Ground
+from proxy.telemetry import Metrics
+from proxy.web.holding import Holding
+
+
+class Gauges:
+    """Asks the stores now and then; between two passes a gauge stands still."""
+
+    def __init__(
+        self, ground: Ground, metrics: Metrics, holding: Holding, *, webhooks: Sequence[str]
+    ) -> None:
+        self._on = ground
+        self._metrics = metrics
+        self._holding = holding
+        self._webhooks = webhooks
+
+    async def run_once(self) -> int:
+        """Set every gauge anew."""
+        self._metrics.show_queue(await self._on.batches.heads())
+        self._metrics.show_batches(await self._on.batches.live())
+        self._metrics.gauge("held_connections", self._holding.count)
+        paused = [one for one in await self._on.credentials.all() if one.paused_at]
+        self._metrics.gauge("credentials_paused", len(paused))
+        for name, standing in (await self._on.notices.standing(self._webhooks)).items():
+            self._metrics.gauge("webhook_pending", standing.pending, webhook=name)
+            self._metrics.gauge("webhook_undelivered", standing.given_up, webhook=name)
+        return 0
