@@ -353,7 +353,7 @@ def _deliverer(settings: Settings, outside: Outside, ground: Ground) -> Delivere
     return Deliverer(
         ground,
         endpoints=[
-            Endpoint.at(name, webhook.url, webhook.keys())
+            Endpoint.at(name, webhook.url, secrets=webhook.keys(), timeout=webhook.timeout)
             for name, webhook in settings.webhooks.items()
         ],
         client=outside.client,

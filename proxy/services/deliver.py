@@ -6,7 +6,7 @@ notice that was on its way when its instance died is due again soon after.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -15,7 +15,6 @@ from typing import Final, Self
 import structlog
 
 from proxy.core.errors import ConfigError, StoreError
-from proxy.core.ids import JobId
 from proxy.core.job import Job
 from proxy.core.notices import (
     Notice,
@@ -38,13 +37,7 @@ from proxy.services.ground import Ground
 log = structlog.get_logger()
 
 AT_ONCE: Final = 8
-"""Attempts at one endpoint beside each other."""
-
-CHUNK: Final = 4 * AT_ONCE
-"""Notices taken at a time."""
-
-TAKEN_FOR: Final = timedelta(minutes=2)
-"""How long they are nobody else's: the whole chunk, each with its timeout, and some."""
+"""Attempts at one endpoint beside each other, of each instance."""
 
 FAILING_FROM: Final = 5
 """After so many failures in a row an endpoint is asked one at a time, until it answers."""
@@ -62,11 +55,19 @@ class Endpoint:
     upstream: Upstream
     target: str
     secrets: Sequence[bytes] = field(repr=False)
-    timeout: timedelta = timedelta(seconds=20)
-    """For one attempt in all. Standard Webhooks, "Request timeouts": between 15 and 30 s."""
+    timeout: timedelta
+    """For one attempt in all."""
+
+    @property
+    def taken_for(self) -> timedelta:
+        """How long a notice is nobody else's: for an attempt, and to write down what it came to.
+
+        So late arrives what was on its way when its instance died.
+        """
+        return 1.5 * self.timeout
 
     @classmethod
-    def at(cls, name: str, url: str, secrets: Sequence[bytes]) -> Self:
+    def at(cls, name: str, url: str, *, secrets: Sequence[bytes], timeout: timedelta) -> Self:
         """Return the endpoint at `url`.
 
         Raises:
@@ -81,6 +82,7 @@ class Endpoint:
             upstream=upstream,
             target=(upstream.base_path or "/") + mark + query,
             secrets=tuple(secrets),
+            timeout=timeout,
         )
 
 
@@ -167,28 +169,23 @@ class _Courier:
         taken = await self._on.notices.take(
             self.endpoint.name,
             now=now,
-            until=now + TAKEN_FOR,
-            limit=1 if self._is_failing else CHUNK,
+            until=now + self.endpoint.taken_for,
+            limit=1 if self._is_failing else AT_ONCE,
         )
         jobs = await self._on.jobs.get_many([notice.job_id for notice in taken])
-        left = iter(taken)
-        async with asyncio.TaskGroup() as workers:
-            for _ in range(min(AT_ONCE, len(taken))):
-                workers.create_task(self._work(left, {job.id: job for job in jobs}))
+        known = {job.id: job for job in jobs}
+        async with asyncio.TaskGroup() as attempts:
+            for notice in taken:
+                attempts.create_task(self._care_for(notice, known.get(notice.job_id)))
         return len(taken)
 
-    async def _work(self, left: Iterator[Notice], jobs: Mapping[JobId, Job]) -> None:
-        for notice in left:
-            try:
-                await self._bring(notice, jobs.get(notice.job_id))
-            except StoreError as exc:
-                # Sent or not, it is due again when its time is up: rather twice than never.
-                log.warning(
-                    "webhook.unrecorded",
-                    webhook=self.endpoint.name,
-                    job_id=notice.job_id,
-                    code=exc.code,
-                )
+    async def _care_for(self, notice: Notice, job: Job | None) -> None:
+        try:
+            await self._bring(notice, job)
+        except StoreError as exc:
+            # Sent or not, it is due again when its time is up: rather twice than never.
+            name = self.endpoint.name
+            log.warning("webhook.unrecorded", webhook=name, job_id=notice.job_id, code=exc.code)
 
     async def _bring(self, notice: Notice, job: Job | None) -> None:
         if job is None:

@@ -266,6 +266,9 @@ class Webhook(Section):
     owners: tuple[str, ...] | None = None
     """Names under `owners` that may use it; nothing: all callers."""
 
+    timeout: PositiveDuration = timedelta(seconds=20)
+    """How long it may take to answer (Standard Webhooks: 15 to 30 s)."""
+
     @model_validator(mode="after")
     def _one_secret(self) -> Self:
         if (self.secret is None) == (self.secret_file is None):

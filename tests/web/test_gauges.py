@@ -1,0 +1,47 @@
+"""What waits, as the metrics show it."""
+
+from proxy.core.job import Succeeded, advance
+from proxy.ports.jobs import JobWrite
+from proxy.telemetry import Metrics
+from proxy.web.gauges import Gauges
+from proxy.web.holding import Holding
+from tests.contract.steps import OK
+from tests.helpers.factories import CREDENTIAL, T0, make_credential, new_job
+from tests.helpers.fleet import Fleet
+
+
+def gauges(fleet: Fleet, metrics: Metrics) -> Gauges:
+    holding = Holding(deliveries=fleet.stores.deliveries, clock=fleet.clock, max_held=9)
+    return Gauges(fleet.instances[0].ground, metrics, holding, webhooks=["done", "idle"])
+
+
+async def test_the_queue_the_paused_credentials_and_what_webhooks_are_owed_are_shown():
+    fleet, metrics = Fleet(), Metrics(strict=True)
+    await fleet.stores.credentials.remember(make_credential())
+    await fleet.stores.credentials.pause(CREDENTIAL, at=T0, status=401, body=None)
+    await fleet.stores.jobs.accept(new_job())
+    job = (await fleet.stores.jobs.accept(new_job(webhook="done"))).job
+    await fleet.stores.jobs.replace_many([JobWrite(advance(job, Succeeded(0, T0, OK)))])
+
+    await gauges(fleet, metrics).run_once()
+
+    assert metrics.value("queued_jobs", upstream="openai", lane="batch") == 1
+    assert metrics.value("credentials_paused") == 1
+    assert metrics.value("webhook_pending", webhook="done") == 1
+    assert metrics.value("webhook_pending", webhook="idle") == 0
+    assert metrics.value("webhook_undelivered", webhook="done") == 0
+
+
+async def test_what_is_gone_is_shown_as_gone():
+    fleet, metrics = Fleet(), Metrics(strict=True)
+    job = (await fleet.stores.jobs.accept(new_job(webhook="done"))).job
+    await gauges(fleet, metrics).run_once()
+    await fleet.stores.jobs.replace_many([JobWrite(advance(job, Succeeded(0, T0, OK)))])
+    (notice,) = await fleet.stores.notices.take("done", now=T0, until=T0, limit=1)
+    await fleet.stores.notices.failed(notice, at=T0, failure="HTTP 500", again_at=None)
+
+    await gauges(fleet, metrics).run_once()
+
+    assert metrics.value("queued_jobs", upstream="openai", lane="batch") == 0
+    assert metrics.value("webhook_pending", webhook="done") == 0
+    assert metrics.value("webhook_undelivered", webhook="done") == 1
