@@ -13,7 +13,10 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 _LANE_FIELDS: Final = frozenset(
-    {"stream", "stream_options", "background", "background_options", "service_tier"}
+    {
+        *("stream", "stream_options", "background", "background_options"),
+        *("service_tier", "serviceTier"),
+    }
 )
 # fmt: off
 _WORDS: Final = (

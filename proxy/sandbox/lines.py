@@ -38,8 +38,10 @@ def shuffled(count: int, *, seed: int | None, ordinal: int) -> list[int]:
     return order
 
 
-def spoiled(result: bytes, fault: LineFault | None) -> list[bytes]:
-    """Return the lines to write instead of one good result line."""
+def spoiled(
+    result: bytes, fault: LineFault | None, *, name: tuple[str, ...] = ("custom_id",)
+) -> list[bytes]:
+    """Return the lines to write instead of one good result line; `name` is where its name is."""
     match fault.outcome if fault else None:
         case "missing":
             return []
@@ -49,5 +51,9 @@ def spoiled(result: bytes, fault: LineFault | None) -> list[bytes]:
             return [result, result]
         case "foreign":
             line = pydantic_core.from_json(result)
-            return [result, pydantic_core.to_json({**line, "custom_id": new_id("foreign-")})]
+            named = line
+            for step in name[:-1]:
+                named = named[step]
+            named[name[-1]] = new_id("foreign-")
+            return [result, pydantic_core.to_json(line)]
     return [result]

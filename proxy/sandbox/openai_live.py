@@ -15,6 +15,7 @@ from proxy.sandbox.openai_responses import events
 from proxy.sandbox.openai_stored import StoredResponses
 from proxy.sandbox.wire import ApiError, Call, Reply, Route, json_reply
 
+_KINDS: Final = frozenset(endpoint.kind for endpoint in ENDPOINTS.values())
 _FLEX_ENDPOINTS: Final = frozenset({"/v1/chat/completions", "/v1/responses"})
 
 
@@ -112,12 +113,12 @@ class Live:
 
     async def _list_models(self, call: Call) -> Reply:  # noqa: ARG002
         models = self._engine.settings.models
-        data = [_model_object(model.id) for model in models if model.kind != "messages"]
+        data = [_model_object(model.id) for model in models if model.kind in _KINDS]
         return json_reply({"object": "list", "data": data})
 
     async def _get_model(self, call: Call) -> Reply:
         model = self._engine.settings.model(call.part("id"))
-        if model is None or model.kind == "messages":
+        if model is None or model.kind not in _KINDS:
             raise errors.model_not_found(call.part("id"))
         return json_reply(_model_object(model.id))
 

@@ -23,6 +23,7 @@ from proxy.sandbox.clock import SandboxClock
 from proxy.sandbox.control import Control
 from proxy.sandbox.engine import Engine, FlexCapacity, Workers, new_id
 from proxy.sandbox.faults import FaultBook, HttpFault
+from proxy.sandbox.gemini import GeminiDialect
 from proxy.sandbox.keys import Keys, KeyState
 from proxy.sandbox.ledger import Ledger, key_id
 from proxy.sandbox.openai_api import OpenAIDialect
@@ -165,7 +166,7 @@ def _application(engine: Engine) -> web.Application:
     Control(engine).add_to(app)
     served: defaultdict[tuple[str, str], dict[_Exchanges, Route]] = defaultdict(dict)
     # In the order in which they are asked: the last one takes whatever nobody recognised.
-    for dialect in (AnthropicDialect(engine), OpenAIDialect(engine)):
+    for dialect in (AnthropicDialect(engine), GeminiDialect(engine), OpenAIDialect(engine)):
         exchanges = _Exchanges(engine, dialect)
         unknown = Route("*", "/{path:.*}", exchanges.unknown)
         for route in (*dialect.routes(), unknown):

@@ -25,8 +25,9 @@ class ModelSpec:
 
     id: str
     kind: str = "chat"
-    """`chat` (chat completions and responses), `completion`, `embedding` or `moderation`, and
-    `messages`, which Anthropic's endpoints alone serve."""
+    """`chat` (chat completions and responses), `completion`, `embedding` or `moderation`;
+    `messages`, which Anthropic's endpoints alone serve; `generate` and `embed`, which are
+    Gemini's."""
     input_price: int = 2
     output_price: int = 8
     batchable: bool = True
@@ -54,6 +55,10 @@ DEFAULT_MODELS: Final = (
     ModelSpec("claude-opus-5", kind="messages", input_price=10, output_price=50),
     ModelSpec("claude-sonnet-5", kind="messages", input_price=4, output_price=16),
     ModelSpec("claude-haiku-4-5", kind="messages"),
+    ModelSpec("gemini-2.5-pro", kind="generate", input_price=4, output_price=16),
+    ModelSpec("gemini-2.5-flash", kind="generate"),
+    ModelSpec("gemini-2.5-flash-interactive", kind="generate", batchable=False, flexible=False),
+    ModelSpec("gemini-embedding-001", kind="embed", output_price=0, context_tokens=2_048),
     ModelSpec("omni-moderation-latest", kind="moderation", input_price=0, output_price=0),
 )
 
@@ -86,6 +91,10 @@ class SandboxSettings:
     """Requests of a batch that is created with them in its body. Anthropic, "Batch processing":
     100,000 requests or 256 MB."""
     inline_bytes_max: int = 256 * 1024 * 1024
+    gemini_inline_bytes_max: int = 20 * 1024 * 1024
+    """Bytes of a Gemini create that carries its requests. Gemini API, "Batch API": 20 MB."""
+    gemini_batches_max: int = 100
+    """Gemini batches of a project at a time. Gemini API, "Rate limits"."""
     enqueued_tokens_max: int | None = None
     """Prompt tokens over all non-terminal batches of one model and project; None: no limit."""
     shuffle_seed: int | None = 0
