@@ -176,7 +176,8 @@ class CredentialRefusedError(ProviderError):
 
 # OpenAI API errors, section "Error codes"; where they surface (create, batch
 # object or line) is not documented, so they are recognised in all three. The
-# types among them are Anthropic's (Anthropic API, "Errors").
+# types among them are Anthropic's (Anthropic API, "Errors"), those in capitals Google's
+# (`google.rpc.Code` and `google.api.ErrorReason`), which come with a 400 too.
 CREDENTIAL_CODES: Final = frozenset(
     {
         "authentication_error",
@@ -188,6 +189,15 @@ CREDENTIAL_CODES: Final = frozenset(
         "insufficient_quota",
         "invalid_api_key",
         "invalid_organization",
+        "ACCESS_TOKEN_EXPIRED",
+        "API_KEY_INVALID",
+        "API_KEY_SERVICE_BLOCKED",
+        "BILLING_DISABLED",
+        "CONSUMER_INVALID",
+        "CONSUMER_SUSPENDED",
+        "PERMISSION_DENIED",
+        "SERVICE_DISABLED",
+        "UNAUTHENTICATED",
     }
 )
 """Error codes that mean the account, not the call, is at fault."""

@@ -13,6 +13,7 @@ from proxy.core.batch import Batch
 from proxy.core.errors import CREDENTIAL_CODES
 from proxy.core.job import Failed, Job, Outcome, Released, Succeeded
 from proxy.core.lanes import Lane, LaneChoice, LaneFacts, cancel_at, choose_lane
+from proxy.core.refusals import FILE_REFUSED, error_code
 from proxy.core.usage import tier_of, usage_of
 
 
@@ -42,6 +43,8 @@ def verdict(status: int, error_code: str | None) -> Verdict:
     """Return what an answer with this status and error code means."""
     if 200 <= status < 300:
         return Verdict.SUCCESS
+    if error_code == FILE_REFUSED:
+        return Verdict.PERMANENT
     if status in (401, 403) or error_code in CREDENTIAL_CODES:
         return Verdict.CREDENTIAL
     if status == 429:
@@ -62,11 +65,7 @@ class Answer:
     @property
     def error_code(self) -> str | None:
         """The provider's code or type of the error, if the body has one."""
-        error = self.content.get("error") if isinstance(self.content, dict) else None
-        if not isinstance(error, dict):
-            return None
-        code = error.get("code") or error.get("type")
-        return str(code) if code is not None else None
+        return error_code(self.content.get("error")) if isinstance(self.content, dict) else None
 
     def outcome(self) -> Outcome:
         """Return what stays on the record of a job that ends with this."""

@@ -17,6 +17,17 @@ from proxy.core.errors import (
     ProviderRejectedError,
     ProviderUnavailableError,
 )
+from proxy.core.refusals import FILE_REFUSED, error_code
+
+__all__ = [
+    "error_code",
+    "error_member",
+    "is_credential_code",
+    "redacted",
+    "refusal",
+    "retry_after_s",
+    "unavailable",
+]
 
 _CREDENTIAL_STATUSES: Final = frozenset({401, 402, 403})
 
@@ -93,6 +104,8 @@ def _cut_out(body: bytes, secrets: tuple[str, ...]) -> bytes:
 
 
 def _error_class(status: int, code: str | None) -> type[ProviderError]:
+    if code == FILE_REFUSED:
+        return ProviderRejectedError
     if status in _CREDENTIAL_STATUSES or is_credential_code(code):
         return CredentialRefusedError
     if status in _BUSY_STATUSES:
@@ -115,20 +128,3 @@ def error_member(body: bytes) -> object:
     except (ValueError, RecursionError):
         return None
     return (envelope.get("error") or None) if isinstance(envelope, dict) else None
-
-
-def error_code(error: object) -> str | None:
-    """Return the code of an error object; its `type` if that says more.
-
-    OpenAI API errors: `insufficient_quota` has been seen as either.
-    """
-    if not isinstance(error, dict):
-        return None
-    code, kind = error.get("code"), error.get("type")
-    if isinstance(kind, str) and is_credential_code(kind):
-        return kind
-    if isinstance(code, str) and code:
-        return code
-    if isinstance(code, int):
-        return str(code)
-    return kind if isinstance(kind, str) and kind else None

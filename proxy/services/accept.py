@@ -8,7 +8,7 @@ from typing import Final
 import structlog
 
 from policies.fields import Run
-from proxy.core.dialects import Dialect, Endpoint, RawHeaders, pick_headers
+from proxy.core.dialects import Dialect, Endpoint, Place, RawHeaders, pick_headers
 from proxy.core.errors import CallerError
 from proxy.core.ids import RANDOM_BYTES, CredentialId, mint_job_id, shard_for
 from proxy.core.job import AnswerMode, Job
@@ -150,7 +150,7 @@ class Acceptor:
         self._times = times or LaneTimes()
         self._unbatchable: Mapping[tuple[CredentialId, str, str], datetime] = {}
 
-    def admit(self, parsed: ParsedBody, endpoint: Endpoint, *, upstream: str) -> Admitted:
+    def admit(self, parsed: ParsedBody, place: Place, *, upstream: str) -> Admitted:
         """Return what becomes of the body, bounded by what the upstream's batches take.
 
         Raises:
@@ -158,11 +158,11 @@ class Acceptor:
         """
         limit = self._settings.max_body_bytes
         provider = self._providers.get(upstream)
-        if provider is None or not endpoint.batched:
-            return admit(parsed, endpoint, max_line_bytes=limit)
-        limits = provider.limits(endpoint.path)
+        if provider is None or not place.endpoint.batched:
+            return admit(parsed, place, max_line_bytes=limit)
+        limits = provider.limits(place.endpoint.path)
         limit = min(limit, limits.max_line_bytes - LINE_FRAME_BYTES)
-        admitted = admit(parsed, endpoint, max_line_bytes=limit)
+        admitted = admit(parsed, place, max_line_bytes=limit)
         if limits.batch_model(admitted.model) is None:
             return replace(admitted, fits_a_batch=False)
         return admitted

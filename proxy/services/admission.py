@@ -12,11 +12,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
-from proxy.core.dialects import Endpoint, Shape
+from proxy.core.dialects import Endpoint, Place, Shape, Streaming
 from proxy.core.errors import CallerError
 from proxy.core.ids import find_job_id
 
-DROPPED_FIELDS: Final = frozenset({"background", "service_tier", "stream", "stream_options"})
+DROPPED_FIELDS: Final = frozenset(
+    {"background", "serviceTier", "service_tier", "stream", "stream_options"}
+)
 """What a deferred call must not say: the lane decides it, or a batch refuses it."""
 
 MAX_DEPTH: Final = 200
@@ -50,9 +52,9 @@ class ParsedBody:
     """The body as it came."""
 
     @property
-    def streams(self) -> bool:
-        """Whether the caller wants a stream."""
-        return self.fields.get("stream") is True
+    def streaming(self) -> Streaming | None:
+        """How the body asks for a stream, if it does."""
+        return Streaming.EVENTS if self.fields.get("stream") is True else None
 
     @property
     def include_usage(self) -> bool:
@@ -126,23 +128,23 @@ def check_size(size: int, *, max_bytes: int) -> None:
         )
 
 
-def admit(parsed: ParsedBody, endpoint: Endpoint, *, max_line_bytes: int) -> Admitted:
+def admit(parsed: ParsedBody, place: Place, *, max_line_bytes: int) -> Admitted:
     """Return what the job needs to know of the call.
 
     Raises:
         CallerError: if the provider would refuse it anyway, in the provider's
             terms, or if it can only run now.
     """
-    fields = parsed.fields
+    fields, endpoint = parsed.fields, place.endpoint
     _check_fields(fields, endpoint)
     line_body = _line_body(parsed)
     check_size(len(line_body), max_bytes=max_line_bytes)
     return Admitted(
         line_body=line_body,
-        model=str(fields.get("model") or ""),
+        model=place.model or str(fields.get("model") or ""),
         tokens=estimate_tokens(line_body),
         affinity=_affinity(fields, endpoint.shape),
-        streams=parsed.streams,
+        streams=(place.streaming or parsed.streaming) is not None,
         include_usage=parsed.include_usage,
         already_background=fields.get("background") is True,
         fits_a_batch=not any(fields.get(name) for name in endpoint.unbatched_fields),
@@ -360,6 +362,12 @@ def _prompt_prefix(fields: Mapping[str, object], shape: Shape) -> str:
             return instructions[:_AFFINITY_CHARS]
         value = fields.get("input")
         return _leading(value) if isinstance(value, list) else _content_text(value)
+    if shape is Shape.GENERATE:
+        # Both spellings are JSON of the same message (protocol buffers, "JSON mapping").
+        system = fields.get("systemInstruction") or fields.get("system_instruction")
+        contents = fields.get("contents")
+        first = contents[0] if isinstance(contents, list) and contents else contents
+        return _parts_text(system) or _parts_text(first)
     if shape is Shape.COMPLETIONS:
         return _content_text(fields.get("prompt"))
     # Embeddings and moderations have no prompt cache: nothing to be neighbours for.
@@ -379,6 +387,11 @@ def _leading(messages: list[object]) -> str:
         if not is_system:
             break
     return "\n".join(texts)[:_AFFINITY_CHARS]
+
+
+def _parts_text(content: object) -> str:
+    parts = content.get("parts") if isinstance(content, dict) else content
+    return _content_text([parts] if isinstance(parts, dict) else parts)
 
 
 def _content_text(content: object) -> str:

@@ -6,7 +6,7 @@ that what an explanation says is what happens.
 
 from dataclasses import dataclass
 
-from proxy.core.dialects import Dialect, Endpoint, endpoint_for
+from proxy.core.dialects import Dialect, Endpoint, Place, place_for
 from proxy.core.routing import Upstream
 
 
@@ -45,6 +45,6 @@ def obstacle(head: Head, *, max_body_bytes: int) -> str | None:
     return None
 
 
-def endpoint_at(upstream: Upstream, dialect: Dialect, target: str) -> Endpoint | None:
-    """Return the deferrable endpoint of a raw target, whatever its base URL puts before."""
-    return endpoint_for(dialect, upstream.path_of(target))
+def place_at(upstream: Upstream, dialect: Dialect, target: str) -> Place | None:
+    """Return what can be deferred at a raw target, whatever its base URL puts before."""
+    return place_for(dialect, upstream.path_of(target))

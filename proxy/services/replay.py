@@ -21,7 +21,7 @@ from proxy.core.dialects import DIALECTS, presented_credential
 from proxy.core.errors import CallerError
 from proxy.core.routing import Refusal, Upstream, resolve
 from proxy.services.admission import estimate_tokens
-from proxy.services.obstacles import Head, endpoint_at, obstacle
+from proxy.services.obstacles import Head, obstacle, place_at
 from proxy.services.owners import credential_hash, query_key
 from proxy.telemetry.redact import redacted
 
@@ -42,10 +42,10 @@ class Scene:
         upstream = self.upstreams.get(call.upstream)
         if upstream is None:
             return f"no upstream is called {call.upstream!r} (configured: {_listed(self)})"
-        dialect = DIALECTS[upstream.dialect]
+        place = place_at(upstream, DIALECTS[upstream.dialect], call.path)
         head = Head(
             method=call.method,
-            endpoint=endpoint_at(upstream, dialect, call.path),
+            endpoint=place.endpoint if place is not None else None,
             content_type=_header(call, b"content-type", "application/json"),
             content_encoding=_header(call, b"content-encoding", "identity"),
             length=len(written_body(call.body)),

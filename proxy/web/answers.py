@@ -12,7 +12,7 @@ from typing import Final
 
 from aiohttp import web
 
-from proxy.core.dialects import Dialect, Endpoint, Family, Shape, error_answer
+from proxy.core.dialects import Dialect, Endpoint, Family, Shape, Streaming, error_answer
 from proxy.core.errors import CallerError
 from proxy.core.job import AnswerMode, Job
 from proxy.ports.clock import Clock
@@ -39,7 +39,9 @@ class AnsweredCall:
     mode: AnswerMode
     dialect: Dialect
     endpoint: Endpoint
-    streams: bool = False
+    streaming: Streaming | None = None
+    """How the caller wants the answer piece by piece, if it does."""
+
     include_usage: bool = False
     """`stream_options.include_usage`."""
 
@@ -113,7 +115,10 @@ class Answers:
         family = call.dialect.family
         if call.mode is AnswerMode.WAIT:
             framing = framing_for(
-                family, call.endpoint.shape, streams=call.streams, include_usage=call.include_usage
+                family,
+                call.endpoint.shape,
+                streaming=call.streaming,
+                include_usage=call.include_usage,
             )
             return await self._holder.hold(
                 request, job, framing, family=family, read_timeout_s=call.read_timeout_s

@@ -1,4 +1,4 @@
-"""What a held answer looks like on the wire: plain JSON, or a stream of events.
+"""What a held answer looks like on the wire: plain JSON, a stream of events, or an array.
 
 Pure: bytes out of a final answer. When anything is sent is decided in
 `proxy.web.held`.
@@ -8,9 +8,9 @@ import json
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
-from proxy.core.dialects import ANTHROPIC_STATUS, Family, Shape
+from proxy.core.dialects import ANTHROPIC_STATUS, Family, Shape, Streaming, gemini_error
 from proxy.web.final import FinalAnswer
-from proxy.web.synthesis import UnreadableResultError, synthesise
+from proxy.web.synthesis import UnreadableResultError, synthesise, synthesise_array
 
 # Proxies before us would collect heartbeats until a buffer is full: nginx,
 # ngx_http_proxy_module, `proxy_buffering`.
@@ -87,7 +87,7 @@ class EventFraming:
         try:
             body = self._events(answer)
         except UnreadableResultError as error:
-            content = self._envelope(_error_member(error))
+            content = _envelope(self.family, _error_member(error))
             return replace(answer, status=502, body=json.dumps(content).encode())
         kept = tuple(pair for pair in answer.headers if pair[0].lower() != "content-type")
         return FinalAnswer(answer.status, (*self.headers, *kept), body)
@@ -105,7 +105,7 @@ class EventFraming:
         return b"".join(synthesise(self.shape, answer.body, include_usage=self.include_usage))
 
     def _error_event(self, error: dict[str, object]) -> bytes:
-        content = self._envelope(error)
+        content = _envelope(self.family, error)
         if self.family is Family.ANTHROPIC:
             return _event("error", content)
         if self.shape is Shape.RESPONSES:
@@ -115,20 +115,65 @@ class EventFraming:
             return _event("error", {"type": "error", "sequence_number": 0, **flat, **content})
         return _event(None, content)
 
-    def _envelope(self, error: dict[str, object]) -> dict[str, object]:
-        if self.family is not Family.ANTHROPIC:
-            return {"error": error}
+
+@dataclass(frozen=True, slots=True)
+class ArrayFraming:
+    """The chunks that the API would have streamed, as one JSON array."""
+
+    family: Family
+    shape: Shape
+
+    @property
+    def headers(self) -> tuple[tuple[str, str], ...]:
+        """Header fields of a JSON body that comes late."""
+        return JsonFraming.headers
+
+    @property
+    def heartbeat(self) -> bytes:
+        """White space before the array."""
+        return JsonFraming.heartbeat
+
+    def early(self, answer: FinalAnswer) -> FinalAnswer:
+        """Return the whole array; a failure with its own status and body."""
+        if not answer.is_success:
+            return answer
+        try:
+            return replace(answer, body=synthesise_array(self.shape, answer.body))
+        except UnreadableResultError as error:
+            return replace(answer, status=502, body=self._failure(_error_member(error)))
+
+    def late(self, answer: FinalAnswer) -> bytes | None:
+        """Return the whole array, which for a failure holds the error alone, as natively."""
+        if not answer.is_success:
+            return self._failure(_told_error(answer))
+        return self.early(answer).body
+
+    def _failure(self, error: dict[str, object]) -> bytes:
+        return json.dumps([_envelope(self.family, error)]).encode()
+
+
+def framing_for(
+    family: Family, shape: Shape, *, streaming: Streaming | None, include_usage: bool
+) -> Framing:
+    """Return how the answer to a call is held."""
+    match streaming:
+        case Streaming.EVENTS:
+            return EventFraming(family, shape, include_usage)
+        case Streaming.ARRAY:
+            return ArrayFraming(family, shape)
+        case None:
+            return JsonFraming()
+
+
+def _envelope(family: Family, error: dict[str, object]) -> dict[str, object]:
+    if family is Family.ANTHROPIC:
         # Its SDK tells failures apart by type, and knows none of OpenAI's.
         kind = error.get("type")
         named = error if kind in ANTHROPIC_STATUS else {**error, "type": "api_error"}
         return {"type": "error", "error": named}
-
-
-def framing_for(family: Family, shape: Shape, *, streams: bool, include_usage: bool) -> Framing:
-    """Return how the answer to a call is held."""
-    if streams:
-        return EventFraming(family, shape, include_usage)
-    return JsonFraming()
+    if family is Family.GEMINI and "status" not in error:
+        return gemini_error(502, str(error.get("message")), reason=str(error.get("code")))
+    return {"error": error}
 
 
 def _event(name: str | None, content: dict[str, object]) -> bytes:

@@ -24,9 +24,11 @@ from proxy.core.dialects import (
     Dialect,
     Endpoint,
     Family,
+    Place,
     RawHeaders,
     error_answer,
     presented_credential,
+    whole_target,
 )
 from proxy.core.errors import CallerError, OverloadedError, ProxyError, StoreError
 from proxy.core.job import AnswerMode, Job
@@ -37,7 +39,7 @@ from proxy.services.accept import Acceptor, DeferredCall, call_fingerprint
 from proxy.services.accounts import Accounts
 from proxy.services.admission import ParsedBody, estimate_tokens, parse_body
 from proxy.services.facts import Seen
-from proxy.services.obstacles import Head, endpoint_at, obstacle
+from proxy.services.obstacles import Head, obstacle, place_at
 from proxy.services.owners import Caller, Owners, query_key
 from proxy.services.paces import Paces
 from proxy.services.repeats import Repeats
@@ -72,7 +74,7 @@ class _Call:
     record: CallRecord
     route: Route
     dialect: Dialect
-    endpoint: Endpoint | None
+    place: Place | None
     caller: Callable[[], Caller]
     now: datetime
     body: bytes | None = None
@@ -82,6 +84,10 @@ class _Call:
     @property
     def target(self) -> str:
         return without_credentials(self.route.upstream_target)
+
+    @property
+    def endpoint(self) -> Endpoint | None:
+        return self.place.endpoint if self.place is not None else None
 
     def fingerprint(self) -> str:
         assert self.body is not None
@@ -196,7 +202,7 @@ class Front:
             record=record,
             route=route,
             dialect=dialect,
-            endpoint=endpoint_at(route.upstream, dialect, route.upstream_target),
+            place=place_at(route.upstream, dialect, route.upstream_target),
             caller=Once(identify),
             now=now,
             asked=asked,
@@ -309,21 +315,19 @@ class Front:
 
     async def _accept(self, call: _Call, decision: Defer, *, alone: bool) -> tuple[Job, bool]:
         assert call.parsed is not None
-        assert call.endpoint is not None
+        assert call.place is not None
         if self._draining:
             raise DrainingError("this instance is stopping; send the call again")
         if decision.answer.value == AnswerMode.WAIT and not self._answers.has_room():
             raise OverloadedError("too many held connections", code="too_many_held")
         asked = call.asked
-        admitted = self._acceptor.admit(
-            call.parsed, call.endpoint, upstream=call.route.upstream.name
-        )
+        admitted = self._acceptor.admit(call.parsed, call.place, upstream=call.route.upstream.name)
         acceptance = await self._acceptor.accept(
             DeferredCall(
                 caller=call.caller(),
                 dialect=call.dialect,
-                endpoint=call.endpoint,
-                target=call.target,
+                endpoint=call.place.endpoint,
+                target=whole_target(call.dialect, call.target),
                 headers=call.request.raw_headers,
                 admitted=admitted,
                 fingerprint=call.fingerprint(),
@@ -352,14 +356,14 @@ class Front:
         on_end: Callable[[], None] = lambda: None,
     ) -> web.StreamResponse:
         asked = call.asked
-        assert call.endpoint is not None
+        assert call.place is not None
         assert call.parsed is not None
         hold = decision.hold if isinstance(decision, Defer) else None
         answered = AnsweredCall(
             mode=mode,
             dialect=call.dialect,
-            endpoint=call.endpoint,
-            streams=call.parsed.streams,
+            endpoint=call.place.endpoint,
+            streaming=call.place.streaming or call.parsed.streaming,
             include_usage=call.parsed.include_usage,
             retry_count=asked.retry_count,
             read_timeout_s=asked.read_timeout.total_seconds() if asked.read_timeout else None,

@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from policies.fields import Run
-from proxy.core.dialects import DIALECTS, presented_credential
+from proxy.core.dialects import DIALECTS, Place, presented_credential
 from proxy.core.errors import CallerError, OverloadedError
 from proxy.core.ids import is_job_id, shard_of
 from proxy.core.job import AnswerMode
@@ -95,7 +95,7 @@ class World:
             endpoint=endpoint,
             target=target,
             headers=headers,
-            admitted=self.acceptor.admit(parsed, endpoint, upstream=upstream),
+            admitted=self.acceptor.admit(parsed, Place(endpoint), upstream=upstream),
             fingerprint=call_fingerprint(caller, OPENAI, target=target, headers=headers, body=body),
             answer=AnswerMode.JOB,
             decided_by="header:x-deferrable",

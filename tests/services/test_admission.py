@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.core.dialects import DIALECTS
+from proxy.core.dialects import DIALECTS, Place
 from proxy.core.errors import CallerError
 from proxy.services.admission import DROPPED_FIELDS, MAX_DEPTH, admit, parse_body, with_model
 
@@ -18,7 +18,9 @@ MINIMAL = b'{"model":"m","messages":[{"role":"user","content":"hi"}]'
 
 
 def admitted(body, endpoint=CHAT, *, max_bytes=1_000_000, max_line_bytes=1_000_000):
-    return admit(parse_body(body, max_bytes=max_bytes), endpoint, max_line_bytes=max_line_bytes)
+    return admit(
+        parse_body(body, max_bytes=max_bytes), Place(endpoint), max_line_bytes=max_line_bytes
+    )
 
 
 def chat(*messages, **fields):

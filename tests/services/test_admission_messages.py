@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from proxy.core.dialects import DIALECTS, endpoint_for
+from proxy.core.dialects import DIALECTS, place_for
 from proxy.core.errors import CallerError
 from proxy.services.admission import Admitted, admit, parse_body
 
@@ -20,7 +20,7 @@ def admitted(**changes: Any) -> Admitted:
         **changes,
     }
     kept = {name: value for name, value in body.items() if value is not None}
-    endpoint = endpoint_for(DIALECT, "/v1/messages?beta=true")
+    endpoint = place_for(DIALECT, "/v1/messages?beta=true")
     assert endpoint is not None
     parsed = parse_body(json.dumps(kept).encode(), max_bytes=1_000_000)
     return admit(parsed, endpoint, max_line_bytes=1_000_000)
@@ -69,7 +69,7 @@ def test_calls_with_one_system_prompt_stand_together(system):
     "target", ["/v1/messages/count_tokens", "/v1/messages/batches", "/v1/complete"]
 )
 def test_nothing_else_is_deferrable(target):
-    assert endpoint_for(DIALECT, target) is None
+    assert place_for(DIALECT, target) is None
 
 
 @pytest.mark.parametrize(

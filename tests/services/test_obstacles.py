@@ -6,7 +6,7 @@ import pytest
 
 from proxy.core.dialects import DIALECTS
 from proxy.core.routing import Upstream
-from proxy.services.obstacles import Head, endpoint_at, obstacle
+from proxy.services.obstacles import Head, obstacle, place_at
 
 OPENAI = DIALECTS["openai"]
 CHAT = Head(
@@ -52,6 +52,6 @@ def test_a_body_of_unknown_length_is_read_for_a_caller_who_asked():
 def test_an_endpoint_is_found_behind_any_base_url(base, target, path):
     upstream = Upstream.parse("x", "openai", f"https://api.example{base}")
 
-    found = endpoint_at(upstream, OPENAI, target)
+    found = place_at(upstream, OPENAI, target)
 
-    assert (found.path if found else None) == path
+    assert (found.endpoint.path if found else None) == path

@@ -14,7 +14,7 @@ from typing import Any
 from aiohttp import web
 from openai import AsyncOpenAI
 
-from proxy.core.dialects import DIALECTS, Dialect, Endpoint
+from proxy.core.dialects import DIALECTS, Dialect, Endpoint, Streaming
 from proxy.core.errors import OverloadedError
 from proxy.core.ids import JobId, find_job_id
 from proxy.core.job import AnswerMode, Failed, Job, JobEvent, Outcome, Succeeded, advance
@@ -84,7 +84,7 @@ class Desk:
         call = replace(
             self.call,
             retry_count=retry_count,
-            streams=json.loads(body).get("stream", False),
+            streaming=Streaming.EVENTS if json.loads(body).get("stream") else None,
             read_timeout_s=float(said) if said else None,
         )
         return await self.answers.answer(request, job, call)

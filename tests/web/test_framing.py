@@ -4,13 +4,13 @@ import json
 
 import pytest
 
-from proxy.core.dialects import Family, Shape
+from proxy.core.dialects import Family, Shape, Streaming
 from proxy.web.final import FinalAnswer
 from proxy.web.framing import framing_for
 from tests.web.desk import chat_completion, spaced
 
-JSON = framing_for(Family.OPENAI, Shape.CHAT, streams=False, include_usage=False)
-EVENTS = framing_for(Family.OPENAI, Shape.CHAT, streams=True, include_usage=False)
+JSON = framing_for(Family.OPENAI, Shape.CHAT, streaming=None, include_usage=False)
+EVENTS = framing_for(Family.OPENAI, Shape.CHAT, streaming=Streaming.EVENTS, include_usage=False)
 DONE = FinalAnswer(
     200,
     (("content-type", "application/json"), ("X-Deferrable-Job", "job_1")),
@@ -50,7 +50,7 @@ def test_no_proxy_on_the_way_may_collect_heartbeats(framing):
 
 @pytest.mark.parametrize("shape", [Shape.CHAT, Shape.RESPONSES])
 def test_a_late_failure_of_a_stream_is_an_event_with_the_providers_error(shape):
-    framing = framing_for(Family.OPENAI, shape, streams=True, include_usage=False)
+    framing = framing_for(Family.OPENAI, shape, streaming=Streaming.EVENTS, include_usage=False)
 
     body = framing.late(REFUSED)
 
@@ -65,7 +65,9 @@ def test_a_late_failure_of_a_stream_is_an_event_with_the_providers_error(shape):
 
 @pytest.mark.parametrize("is_late", [True, False])
 def test_a_message_that_cannot_be_streamed_is_an_error_of_anthropics_own_type(is_late):
-    framing = framing_for(Family.ANTHROPIC, Shape.MESSAGES, streams=True, include_usage=False)
+    framing = framing_for(
+        Family.ANTHROPIC, Shape.MESSAGES, streaming=Streaming.EVENTS, include_usage=False
+    )
     answer = FinalAnswer(200, (), b"{}")
 
     body = framing.late(answer) if is_late else framing.early(answer).body

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from proxy.core.dialects import Family, Shape
+from proxy.core.dialects import Family, Shape, Streaming
 from proxy.web.final import FinalAnswer
 from proxy.web.framing import framing_for
 from proxy.web.synthesis import UnreadableResultError, synthesise
@@ -246,7 +246,9 @@ def test_every_event_is_named_and_their_number_is_bounded():
 
 
 def test_pings_before_the_stream_are_read_over():
-    framing = framing_for(Family.ANTHROPIC, Shape.MESSAGES, streams=True, include_usage=False)
+    framing = framing_for(
+        Family.ANTHROPIC, Shape.MESSAGES, streaming=Streaming.EVENTS, include_usage=False
+    )
     body = json.dumps(message({"type": "text", "text": "Hi"})).encode()
     late = framing.late(FinalAnswer(200, (), body))
     assert late is not None

@@ -15,15 +15,16 @@ from proxy.core.dialects.envelopes import (
     ANTHROPIC_STATUS,
     ErrorAnswer,
     error_answer,
+    gemini_error,
     openai_error,
 )
+from proxy.core.dialects.places import Place, Streaming, place_for, whole_target
 from proxy.core.dialects.records import (
     Dialect,
     Endpoint,
     Family,
     RawHeaders,
     Shape,
-    endpoint_for,
 )
 
 __all__ = [
@@ -38,15 +39,19 @@ __all__ = [
     "Family",
     "FilesWay",
     "Mark",
+    "Place",
     "Presented",
     "RawHeaders",
     "Shape",
-    "endpoint_for",
+    "Streaming",
     "error_answer",
+    "gemini_error",
     "openai_error",
     "pick_headers",
+    "place_for",
     "presented_credential",
     "window_for",
+    "whole_target",
 ]
 
 DIALECTS: Final[Mapping[str, Dialect]] = {

@@ -28,6 +28,8 @@ _GEMINI_STATUS: Final = {
     504: "DEADLINE_EXCEEDED",
 }
 
+_ERROR_INFO: Final = "type.googleapis.com/google.rpc.ErrorInfo"
+
 ANTHROPIC_STATUS: Final[Mapping[str, int]] = {
     "invalid_request_error": 400,
     "authentication_error": 401,
@@ -61,21 +63,20 @@ def error_answer(family: Family, error: ProxyError) -> ErrorAnswer:
             "error": {"type": kind, "message": error.message, "code": error.code},
         }
     elif family is Family.GEMINI:
-        name = _GEMINI_STATUS.get(status, "INTERNAL" if status >= 500 else "FAILED_PRECONDITION")
-        content = {
-            "error": {
-                "code": status,
-                "message": error.message,
-                "status": name,
-                "details": [{"reason": error.code}],
-            }
-        }
+        content = gemini_error(status, error.message, reason=error.code)
     else:
         content = {"error": openai_error(error)}
     headers = [("Content-Type", "application/json")]
     if isinstance(error, OverloadedError):
         headers.append(("Retry-After", str(error.retry_after_s)))
     return ErrorAnswer(status, tuple(headers), json.dumps(content).encode())
+
+
+def gemini_error(status: int, message: str, *, reason: str) -> dict[str, object]:
+    """Return a failure as Google's APIs word it."""
+    name = _GEMINI_STATUS.get(status, "INTERNAL" if status >= 500 else "FAILED_PRECONDITION")
+    info = {"@type": _ERROR_INFO, "reason": reason, "domain": "offramp"}
+    return {"error": {"code": status, "message": message, "status": name, "details": [info]}}
 
 
 def openai_error(error: ProxyError) -> dict[str, object]:

@@ -1,8 +1,31 @@
-"""Rows of the Gemini family."""
+"""Rows of the Gemini family.
 
+The model and the method stand in the path, `/v1beta/models/MODEL:METHOD`, and the
+version before them makes no difference to what is asked.
+"""
+
+import re
 from typing import Final
 
-from proxy.core.dialects.records import Dialect, Family
+from proxy.core.dialects.records import Dialect, Endpoint, Family, Shape
+
+GENERATE: Final = ":generateContent"
+EMBED: Final = ":embedContent"
+
+_ENDPOINTS: Final = {
+    endpoint.path: endpoint
+    for endpoint in (
+        Endpoint(path=GENERATE, shape=Shape.GENERATE, required=("contents",)),
+        Endpoint(path=EMBED, shape=Shape.EMBEDDINGS, required=("content",)),
+        # One line of a batch is one text, and this call has several.
+        Endpoint(
+            path=":batchEmbedContents",
+            shape=Shape.EMBEDDINGS,
+            required=("requests",),
+            batched=False,
+        ),
+    )
+}
 
 ROWS: Final = (
     Dialect(
@@ -10,8 +33,14 @@ ROWS: Final = (
         family=Family.GEMINI,
         title="Gemini",
         public_url="https://generativelanguage.googleapis.com",
+        endpoints=_ENDPOINTS,
+        model_paths=re.compile(
+            r"/v1(?:beta)?/models/(?P<model>[A-Za-z0-9._-]{1,128})(?P<endpoint>:[A-Za-z]{1,64})"
+        ),
+        streamed={":streamGenerateContent": GENERATE},
         credential_headers=("x-goog-api-key", "authorization"),
         billing_headers=("x-goog-user-project",),
         models_path="/v1beta/models",
+        idle_queries=("alt=json",),
     ),
 )

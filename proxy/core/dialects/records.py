@@ -1,5 +1,6 @@
 """What a row of the dialect tables says: families, shapes, endpoints, headers."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -19,6 +20,7 @@ class Shape(StrEnum):
     EMBEDDINGS = "embeddings"
     MODERATIONS = "moderations"
     MESSAGES = "messages"
+    GENERATE = "generate"
 
 
 class Family(StrEnum):
@@ -34,7 +36,10 @@ class Endpoint:
     """A path whose calls can be deferred."""
 
     path: str
-    """As the batch API names it; also the path of the direct call."""
+    """As the batch API names it; also the path of the direct call.
+
+    Where paths name the model too (`Dialect.model_paths`), what is left without it.
+    """
 
     shape: Shape
     required: tuple[str, ...]
@@ -67,6 +72,11 @@ class Dialect:
 
     public_url: str | None = None
     """Where the vendor serves it, if everybody finds it in one place."""
+    model_paths: re.Pattern[str] | None = None
+    """Matches the paths that name a model: groups `model`, and `endpoint` as above."""
+
+    streamed: Mapping[str, str] = field(default_factory=dict)
+    """Paths that differ from that of an endpoint in asking for a stream."""
 
     credential_headers: tuple[str, ...] = ("authorization",)
     """Where a token may stand, in lower case, the first found counts."""
@@ -89,9 +99,3 @@ class Dialect:
     def is_idle_query(self, query: str) -> bool:
         """Return whether a call with this query asks for what it would ask for without."""
         return not query or query in self.idle_queries
-
-
-def endpoint_for(dialect: Dialect, upstream_target: str) -> Endpoint | None:
-    """Return the deferrable endpoint that a raw target at the upstream names."""
-    path, _, _ = upstream_target.partition("?")
-    return dialect.endpoints.get(path)

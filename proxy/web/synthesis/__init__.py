@@ -12,11 +12,12 @@ from typing import Final
 from proxy.core.dialects import Shape
 from proxy.web.synthesis.chat import chat_events
 from proxy.web.synthesis.completions import completion_events
+from proxy.web.synthesis.generate import generate_events
 from proxy.web.synthesis.messages import message_events
 from proxy.web.synthesis.parts import Event, JsonObject, UnreadableResultError, is_object
 from proxy.web.synthesis.responses import response_events
 
-__all__ = ["UnreadableResultError", "synthesise"]
+__all__ = ["UnreadableResultError", "synthesise", "synthesise_array"]
 
 _DONE: Final = b"data: [DONE]\n\n"
 
@@ -30,16 +31,32 @@ def synthesise(shape: Shape, body: bytes, *, include_usage: bool) -> list[bytes]
     Raises:
         UnreadableResultError: if the body is not what its API answers.
     """
-    make, end = _SHAPES.get(shape, (None, b""))
+    events = _made(shape, body, _encoded, include_usage=include_usage)
+    end = _SHAPES[shape][1]
+    return [*events, end] if end else events
+
+
+def synthesise_array(shape: Shape, body: bytes) -> bytes:
+    """Return the same chunks as one JSON array, as Gemini streams without `alt=sse`.
+
+    Raises:
+        UnreadableResultError: if the body is not what its API answers.
+    """
+    return b"[%b]" % b",\r\n".join(_made(shape, body, _data, include_usage=True))
+
+
+def _made(
+    shape: Shape, body: bytes, encoded: Callable[[Event], bytes], *, include_usage: bool
+) -> list[bytes]:
+    make, _ = _SHAPES.get(shape, (None, b""))
     if make is None:
         raise UnreadableResultError(f"the {shape} API has no streams")
     try:
-        events = [_encoded(event) for event in make(_parsed(body), include_usage)]
+        return [encoded(event) for event in make(_parsed(body), include_usage)]
     except UnreadableResultError:
         raise
     except (ValueError, RecursionError) as exc:
         raise UnreadableResultError("the result is not readable JSON") from exc
-    return [*events, end] if end else events
 
 
 def _parsed(body: bytes) -> JsonObject:
@@ -50,11 +67,14 @@ def _parsed(body: bytes) -> JsonObject:
 
 
 def _encoded(event: Event) -> bytes:
+    head = b"event: %b\n" % event.name.encode() if event.name else b""
+    return b"%bdata: %b\n\n" % (head, _data(event))
+
+
+def _data(event: Event) -> bytes:
     # Escaped, because some SDKs split lines as `str.splitlines` does, at U+2028
     # too. No `NaN`: it is not JSON, though Python reads it.
-    data = json.dumps(event.data, allow_nan=False, separators=(",", ":"))
-    head = f"event: {event.name}\n" if event.name else ""
-    return f"{head}data: {data}\n\n".encode()
+    return json.dumps(event.data, allow_nan=False, separators=(",", ":")).encode()
 
 
 _SHAPES: Final[Mapping[Shape, tuple[Callable[[JsonObject, bool], Iterator[Event]], bytes]]] = {
@@ -62,4 +82,5 @@ _SHAPES: Final[Mapping[Shape, tuple[Callable[[JsonObject, bool], Iterator[Event]
     Shape.COMPLETIONS: (completion_events, _DONE),
     Shape.RESPONSES: (response_events, b""),
     Shape.MESSAGES: (message_events, b""),
+    Shape.GENERATE: (generate_events, b""),
 }

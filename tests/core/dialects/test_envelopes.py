@@ -64,7 +64,13 @@ def test_geminis_envelope_is_googles_status(status: int, name: str) -> None:
         "code": status,
         "message": "x",
         "status": name,
-        "details": [{"reason": "why"}],
+        "details": [
+            {
+                "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+                "reason": "why",
+                "domain": "offramp",
+            }
+        ],
     }
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from proxy.core.dialects import DIALECTS, Shape, endpoint_for
+from proxy.core.dialects import DIALECTS, Shape, place_for
 
 OPENAI = DIALECTS["openai"]
 
@@ -24,6 +24,6 @@ OPENAI = DIALECTS["openai"]
     ],
 )
 def test_only_exact_paths_are_deferrable(target: str, shape: Shape | None) -> None:
-    found = endpoint_for(OPENAI, target)
+    found = place_for(OPENAI, target)
 
-    assert (found and found.shape) == shape
+    assert (found and found.endpoint.shape) == shape

@@ -10,7 +10,8 @@ def test_every_row_is_consistent(name: str, dialect: Dialect) -> None:
     assert dialect.name == name
     for path, endpoint in dialect.endpoints.items():
         assert endpoint.path == path
-        assert path.startswith("/")
+        assert path.startswith("/") or dialect.model_paths is not None
+    assert set(dialect.streamed.values()) <= set(dialect.endpoints)
     names = (*dialect.credential_headers, *dialect.billing_headers, *dialect.batch_headers)
     assert all(header == header.lower() for header in names)
 

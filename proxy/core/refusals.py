@@ -1,0 +1,62 @@
+"""What a provider's error object says is at fault, in one word.
+
+OpenAI and Anthropic have codes and types. Google's errors are a `google.rpc.Status`:
+an HTTP status as a number, its name, and details of which one may give the reason.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from proxy.core.errors import CREDENTIAL_CODES
+
+INSUFFICIENT_QUOTA: Final = "insufficient_quota"
+"""The account's money is used up, as OpenAI words it."""
+
+FILE_REFUSED: Final = "FILE_PERMISSION_DENIED"
+"""A file that a call names is gone, or another's: the call's fault, and no credential's."""
+
+# Gemini API: with the status of a rate limit, and in no other field than the message.
+_NO_CREDIT: Final = ("credits are depleted", "spending cap")
+
+# Gemini API: with the status and the name of a refused key.
+_NO_FILE: Final = "access the file"
+
+
+def error_code(error: object) -> str | None:
+    """Return the code of an error object; its `type` if that says more.
+
+    OpenAI API errors: `insufficient_quota` has been seen as either.
+    """
+    if not isinstance(error, Mapping):
+        return None
+    code, kind = error.get("code"), error.get("type")
+    if isinstance(kind, str) and kind in CREDENTIAL_CODES:
+        return kind
+    if isinstance(error.get("status"), str) and not isinstance(code, str):
+        return _google_code(error)
+    if isinstance(code, str) and code:
+        return code
+    if isinstance(code, int):
+        return str(code)
+    return kind if isinstance(kind, str) and kind else None
+
+
+def _google_code(error: Mapping[str, object]) -> str:
+    """Return the reason if it blames the account (`google.api.ErrorReason`), else the name."""
+    status, message = str(error["status"]), str(error.get("message") or "").lower()
+    for reason in _reasons(error):
+        if reason in CREDENTIAL_CODES:
+            return reason
+    if status == "RESOURCE_EXHAUSTED" and any(words in message for words in _NO_CREDIT):
+        return INSUFFICIENT_QUOTA
+    if status == "PERMISSION_DENIED" and _NO_FILE in message:
+        return FILE_REFUSED
+    return status
+
+
+def _reasons(error: Mapping[str, object]) -> Iterator[str]:
+    details = error.get("details")
+    for detail in details if isinstance(details, list) else ():
+        reason = detail.get("reason") if isinstance(detail, Mapping) else None
+        if isinstance(reason, str):
+            yield reason

@@ -1,0 +1,70 @@
+"""The one word of a provider's error, whichever provider it is."""
+
+from typing import Any
+
+import pytest
+
+from proxy.core.errors import CREDENTIAL_CODES
+from proxy.core.outcomes import Verdict, verdict
+from proxy.core.refusals import FILE_REFUSED, INSUFFICIENT_QUOTA, error_code
+
+
+def google(status: str, message: str = "", *reasons: object) -> dict[str, Any]:
+    details = [{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": r} for r in reasons]
+    return {"code": 400, "message": message, "status": status, "details": details}
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        ({"code": "a", "type": "b"}, "a"),
+        ({"code": "a", "type": "insufficient_quota"}, "insufficient_quota"),
+        ({"code": None, "type": "b"}, "b"),
+        ({"code": "", "type": "b"}, "b"),
+        ({"code": 429}, "429"),
+        ({"code": [], "type": ""}, None),
+        ({}, None),
+        ("text", None),
+        (None, None),
+    ],
+)
+def test_codes_and_types_are_read(error, code) -> None:
+    assert error_code(error) == code
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (google("INVALID_ARGUMENT", "x"), "INVALID_ARGUMENT"),
+        (google("INVALID_ARGUMENT", "API key not valid.", "API_KEY_INVALID"), "API_KEY_INVALID"),
+        (google("INVALID_ARGUMENT", "x", 7, "SOMETHING_ELSE"), "INVALID_ARGUMENT"),
+        (google("PERMISSION_DENIED", "x", "SERVICE_DISABLED"), "SERVICE_DISABLED"),
+        (google("PERMISSION_DENIED", "x"), "PERMISSION_DENIED"),
+        (google("RESOURCE_EXHAUSTED", "You exceeded your current quota"), "RESOURCE_EXHAUSTED"),
+        (
+            google("RESOURCE_EXHAUSTED", "Your prepayment credits are depleted."),
+            INSUFFICIENT_QUOTA,
+        ),
+        (
+            google(
+                "PERMISSION_DENIED",
+                "You do not have permission to access the File abc or it may not exist.",
+            ),
+            FILE_REFUSED,
+        ),
+        ({"code": 3, "status": "INVALID_ARGUMENT", "details": [None, "x"]}, "INVALID_ARGUMENT"),
+        ({"code": "mine", "status": "odd"}, "mine"),
+    ],
+)
+def test_googles_status_is_read_with_its_reason(error, code) -> None:
+    assert error_code(error) == code
+
+
+def test_a_wrong_key_is_the_credentials_fault_though_it_is_a_400() -> None:
+    assert verdict(400, "API_KEY_INVALID") is Verdict.CREDENTIAL
+    assert INSUFFICIENT_QUOTA in CREDENTIAL_CODES
+
+
+def test_a_file_that_is_gone_is_the_calls_own_fault_though_it_is_a_403() -> None:
+    assert verdict(403, FILE_REFUSED) is Verdict.PERMANENT
+    assert verdict(403, "PERMISSION_DENIED") is Verdict.CREDENTIAL
