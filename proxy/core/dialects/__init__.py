@@ -50,8 +50,8 @@ __all__ = [
     "pick_headers",
     "place_for",
     "presented_credential",
-    "window_for",
     "whole_target",
+    "window_for",
 ]
 
 DIALECTS: Final[Mapping[str, Dialect]] = {

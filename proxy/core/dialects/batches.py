@@ -30,6 +30,9 @@ class BatchWire(StrEnum):
     JOBS = "jobs"
     """Mistral's batch jobs."""
 
+    OPERATIONS = "operations"
+    """Gemini's batches: operations below their model, their input inline or in a file."""
+
     INLINE = "inline"
     """OpenRouter's batches: requests in the create, results in the batch."""
 
