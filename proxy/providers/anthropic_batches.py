@@ -16,7 +16,7 @@ from typing import Final
 
 import pydantic_core
 
-from proxy.core.dialects import BatchApi
+from proxy.core.dialects import ANTHROPIC_VERSION, BatchApi
 from proxy.core.errors import ProviderRejectedError, ProviderUnavailableError
 from proxy.core.ids import BatchId
 from proxy.core.routing import Upstream
@@ -25,9 +25,9 @@ from proxy.ports.jobs import Credential
 from proxy.ports.provider import BatchLimits, ProviderBatch, ResultLine, Submission
 from proxy.ports.upstream import UpstreamClient
 from proxy.providers import _wire
-from proxy.providers.anthropic_calls import CALL_S, AnthropicCalls, Input
 from proxy.providers.anthropic_lines import result_line
 from proxy.providers.anthropic_objects import provider_batch, read_batch
+from proxy.providers.calls import CALL_S, Calls, json_input
 from proxy.providers.openai_objects import read_page
 from proxy.providers.result_lines import LineCutter
 
@@ -52,7 +52,7 @@ class AnthropicBatches:
         self, upstream: Upstream, api: BatchApi, client: UpstreamClient, *, clock: Clock
     ) -> None:
         self._limits = BatchLimits.of(api)
-        self._calls = AnthropicCalls(upstream, client, clock)
+        self._calls = Calls(upstream, client, clock, {"anthropic-version": ANTHROPIC_VERSION})
         self._clock = clock
 
     def limits(self, endpoint: str) -> BatchLimits:  # noqa: ARG002
@@ -74,7 +74,7 @@ class AnthropicBatches:
     ) -> ProviderBatch:
         assert file_id is None, "there are no files"
         what = f"create of {submission.batch_id}"
-        body = Input(submission.lines(), submission.input_bytes)
+        body = json_input(submission, b'{"requests":[', b"]}")
         raw = await self._calls.call(
             what,
             credential,

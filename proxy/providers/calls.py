@@ -1,4 +1,4 @@
-"""Calls to Anthropic's API over the client that also carries forwarded calls.
+"""Calls to batch APIs over the client that also carries forwarded calls.
 
 Each is sent once. Every one has a connection of its own: a create that meets a
 kept connection just as it dies is ambiguous, and here nothing could tell what
@@ -10,10 +10,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
 
-from proxy.core.dialects import ANTHROPIC_VERSION
 from proxy.core.routing import Upstream
 from proxy.ports.clock import Clock
 from proxy.ports.jobs import Credential
+from proxy.ports.provider import Submission
 from proxy.ports.upstream import (
     BodySourceError,
     UpstreamClient,
@@ -34,18 +34,26 @@ _ANSWER_BYTES_MAX: Final = 8 * 1024 * 1024
 
 
 class Input:
-    """The body of a create, made of the batch's lines on its way out.
+    """A body that is made on its way out, of chunks of a known length between two ends.
 
-    The last bytes are held back until the source has ended with exactly the length
-    that was announced, so that nothing whole arrives that was not meant.
+    The tail is held back until the source has ended with exactly the length that was
+    announced, so that nothing whole arrives that was not meant.
     """
 
-    _HEAD: Final = b'{"requests":['
-    _TAIL: Final = b"]}"
-
-    def __init__(self, lines: AsyncIterator[bytes], input_bytes: int) -> None:
-        self._lines = lines
-        self._input_bytes = input_bytes
+    def __init__(
+        self,
+        chunks: AsyncIterator[bytes],
+        chunk_bytes: int,
+        *,
+        head: bytes = b"",
+        tail: bytes = b"",
+        content_type: str = "application/json",
+    ) -> None:
+        self._chunks = chunks
+        self._chunk_bytes = chunk_bytes
+        self._head = head
+        self._tail = tail
+        self.content_type = content_type
         self.failure: Exception | None = None
         """Why the source gave up, in its own terms."""
 
@@ -54,36 +62,81 @@ class Input:
 
     @property
     def length(self) -> int:
-        """Bytes of the whole body. The comma before the first line is not sent."""
-        return len(self._HEAD) + self._input_bytes - 1 + len(self._TAIL)
+        """Bytes of the whole body."""
+        return len(self._head) + self._chunk_bytes + len(self._tail)
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
         """Yield the body; raises `BodySourceError` before its end if the source fails."""
         seen = 0
+        yield self._head
         try:
-            async for chunk in self._lines:
-                first = seen == 0 and bool(chunk)
+            async for chunk in self._chunks:
                 seen += len(chunk)
-                if seen > self._input_bytes:
+                if seen > self._chunk_bytes:
                     break
-                yield self._HEAD + chunk[1:] if first else chunk
+                yield chunk
         except Exception as exc:
             # The client knows one error of a source; ours is raised again behind it.
             self.failure = exc
             raise BodySourceError from exc
-        if seen != self._input_bytes:
-            raise BodySourceError(f"{seen} bytes or more instead of {self._input_bytes}")
+        if seen != self._chunk_bytes:
+            raise BodySourceError(f"{seen} bytes or more instead of {self._chunk_bytes}")
         self.is_whole = True
-        yield self._TAIL
+        yield self._tail
 
 
-class AnthropicCalls:
-    """Sends to one upstream, and translates what comes back."""
+def json_input(submission: Submission, head: bytes, tail: bytes) -> Input:
+    """Return a create that carries the lines of a batch as items of a list.
 
-    def __init__(self, upstream: Upstream, client: UpstreamClient, clock: Clock) -> None:
+    Each line begins with the comma that parts it from the one before, so that it is
+    the same wherever it stands; the first comma is not sent.
+    """
+    return Input(
+        _without_first(submission.lines()), submission.input_bytes - 1, head=head, tail=tail
+    )
+
+
+def json_file(submission: Submission, head: bytes, tail: bytes, content_type: str) -> Input:
+    """Return an upload of the same lines as a file of JSON lines, without the commas."""
+    return Input(
+        _without_commas(submission.lines()),
+        submission.input_bytes - submission.count,
+        head=head,
+        tail=tail,
+        content_type=content_type,
+    )
+
+
+async def _without_first(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    is_first = True
+    async for chunk in chunks:
+        yield chunk[1:] if is_first else chunk
+        is_first = is_first and not chunk
+
+
+async def _without_commas(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    async for chunk in chunks:
+        # Chunks hold whole lines, and no body holds a line feed.
+        yield chunk[1:].replace(b"\n,", b"\n")
+
+
+class Calls:
+    """Sends to one upstream, and translates what comes back.
+
+    `headers` go with every call, unless it has others of these names.
+    """
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        client: UpstreamClient,
+        clock: Clock,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         self._upstream = upstream
         self._client = client
         self._clock = clock
+        self._headers = dict(headers or {})
 
     async def call(
         self,
@@ -167,18 +220,18 @@ class AnthropicCalls:
         fields = {
             "accept": "application/json",
             "accept-encoding": "identity",
-            "anthropic-version": ANTHROPIC_VERSION,
             "connection": "close",
             "user-agent": "offramp",
+            **self._headers,
             **headers,
             **dict(credential.headers),
         }
         if body is not None:
-            fields |= {"content-type": "application/json", "content-length": str(body.length)}
+            fields |= {"content-type": body.content_type, "content-length": str(body.length)}
         return UpstreamRequest(
             upstream=self._upstream,
             method=method,
-            target=self._upstream.base_path + path,
+            target=self._upstream.target_of(path),
             headers=(
                 (b"host", self._upstream.host_header),
                 *((name.encode("latin-1"), v.encode("latin-1")) for name, v in fields.items()),
