@@ -278,7 +278,6 @@ def _facts(settings: Settings, outside: Outside) -> Recorder | None:
 def _acceptor(settings: Settings, outside: Outside, accounts: Accounts) -> Acceptor:
     return Acceptor(
         jobs=outside.stores.jobs,
-        credentials=outside.stores.credentials,
         unbatchable=outside.stores.unbatchable,
         runs=outside.stores.runs,
         session=outside.session,

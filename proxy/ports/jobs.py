@@ -20,6 +20,30 @@ from proxy.core.ledger import Booking
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Credential:
+    """What calls of one owner at one upstream are made and billed with."""
+
+    id: CredentialId
+    owner: OwnerId
+    upstream: str
+    headers: tuple[tuple[str, str], ...]
+    """Sealed at rest. Never logged, never shown."""
+
+    succeeded_at: datetime | None = None
+    """When the upstream last accepted it."""
+
+    paused_at: datetime | None = None
+    """Since when its lane is paused."""
+
+    pause_status: int | None = None
+    pause_body: bytes | None = None
+    """The provider's own refusal, for the jobs that end with it."""
+
+    def __repr__(self) -> str:
+        return f"Credential(id={self.id!r}, upstream={self.upstream!r})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NewJob:
     """A job to be accepted, with everything that becomes durable with it."""
 
@@ -33,6 +57,10 @@ class NewJob:
     waiter_until: datetime
     idempotency_key: str | None = None
     """Already hashed; scoped by the job's owner."""
+
+    credential: Credential | None = None
+    """What its calls are made with: remembered before the job is there, as
+    `CredentialStore.remember` does, since without it the job could never run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,30 +239,6 @@ class DeliveryStore(Protocol):
     async def claimable_owners(self, *, now: datetime) -> frozenset[OwnerId]:
         """Return whose jobs a call without a retry count could claim."""
         ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Credential:
-    """What calls of one owner at one upstream are made and billed with."""
-
-    id: CredentialId
-    owner: OwnerId
-    upstream: str
-    headers: tuple[tuple[str, str], ...]
-    """Sealed at rest. Never logged, never shown."""
-
-    succeeded_at: datetime | None = None
-    """When the upstream last accepted it."""
-
-    paused_at: datetime | None = None
-    """Since when its lane is paused."""
-
-    pause_status: int | None = None
-    pause_body: bytes | None = None
-    """The provider's own refusal, for the jobs that end with it."""
-
-    def __repr__(self) -> str:
-        return f"Credential(id={self.id!r}, upstream={self.upstream!r})"
 
 
 class CredentialStore(Protocol):

@@ -24,7 +24,7 @@ from proxy.core.lanes import (
 from proxy.core.repeats import WAITER_LEASE, fingerprint, run_key
 from proxy.ports.batches import UnbatchableStore
 from proxy.ports.clock import Clock, KeyedHash
-from proxy.ports.jobs import Acceptance, CredentialStore, JobStore, NewJob
+from proxy.ports.jobs import Acceptance, JobStore, NewJob
 from proxy.ports.provider import Provider
 from proxy.ports.runs import RunStore
 from proxy.services.accounts import Accounts
@@ -120,7 +120,6 @@ class Acceptor:
         self,
         *,
         jobs: JobStore,
-        credentials: CredentialStore,
         unbatchable: UnbatchableStore,
         runs: RunStore,
         providers: Mapping[str, Provider],
@@ -137,7 +136,6 @@ class Acceptor:
         `session` is what calls belong to whose run names none.
         """
         self._jobs = jobs
-        self._credentials = credentials
         self._unbatchable_store = unbatchable
         self._runs = runs
         self._session = session
@@ -190,9 +188,8 @@ class Acceptor:
                 retry_count=call.retry_count,
                 waiter_until=now + WAITER_LEASE,
                 idempotency_key=key,
+                credential=call.caller.credential,
             )
-            # First of the two: a job whose credential is not known could never run.
-            await self._credentials.remember(call.caller.credential)
             acceptance = await self._jobs.accept(new)
         _check_same(acceptance, job)
         _log_accepted(acceptance, call)

@@ -10,7 +10,7 @@ import os
 import sqlite3
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter, process_time
@@ -20,7 +20,8 @@ from proxy.core.job import Job, Outcome, Succeeded, advance
 from proxy.ports.batches import ClaimLimits
 from proxy.ports.jobs import JobWrite, NewJob, Result
 from proxy.stores.sqlite import SqliteStores
-from proxy.stores.sqlite.database import Database, Insert
+from proxy.stores.sqlite.database import Database, Insert, Row
+from proxy.stores.sqlite.gather import Gatherer
 from proxy.stores.vault import Vault
 from tests.helpers.factories import T0, IdFactory, make_batch, make_job
 
@@ -69,10 +70,14 @@ async def bare_inserts(folder: Path) -> float:
 
     database = await Database.open(folder / "bare.db", prepare)
     insert = Insert("bare", columns=2)
+
+    def work(connection: sqlite3.Connection, rows: Sequence[Row]) -> Sequence[None]:
+        insert.execute(connection, rows)
+        return [None] * len(rows)
+
+    bare = Gatherer(database, work)
     body = os.urandom(1_000)
-    seconds = await together(
-        lambda new: database.insert(insert, (new.job.id, body)), new_jobs(SAMPLE)
-    )
+    seconds = await together(lambda new: bare.add((new.job.id, body)), new_jobs(SAMPLE))
     await database.aclose()
     return seconds
 

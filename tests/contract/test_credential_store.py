@@ -9,6 +9,7 @@ from proxy.core.job import CancelRequested, Escalated, Outcome, Succeeded, advan
 from proxy.ports.batches import ClaimLimits
 from proxy.ports.jobs import JobWrite
 from tests.contract.conftest import Stores
+from tests.contract.steps import write
 from tests.helpers.factories import (
     CREDENTIAL,
     OWNER,
@@ -173,3 +174,31 @@ async def test_an_owners_other_credentials_are_kept_for_the_harvest(stores):
     assert await forget(stores) == 1
 
     assert {one.id for one in await stores.credentials.all()} == {ONE.id, TWO.id}
+
+
+async def test_the_credential_of_an_accepted_job_is_remembered_with_it(stores):
+    await stores.jobs.accept(replace(new_job(), credential=ONE))
+
+    assert await stores.credentials.get(ONE.id) == ONE
+
+
+async def test_a_known_credential_stays_as_it_is_when_a_job_comes_with_it(stores):
+    await stores.credentials.remember(ONE)
+    await stores.credentials.accepted(ONE.id, at=T0)
+
+    await stores.jobs.accept(replace(new_job(), credential=ONE))
+
+    known = await stores.credentials.get(ONE.id)
+    assert known is not None
+    assert known.succeeded_at == T0
+
+
+async def test_an_accepted_job_keeps_a_credential_that_was_about_to_be_forgotten(stores):
+    await stores.credentials.remember(ONE)
+    assert await stores.credentials.forget_unused(limit=10) == 0
+
+    job = (await stores.jobs.accept(replace(new_job(), credential=ONE))).job
+    await write(stores, advance(job, CancelRequested(T0)))
+
+    assert await stores.credentials.forget_unused(limit=10) == 0
+    assert await stores.credentials.forget_unused(limit=10) == 1

@@ -122,6 +122,9 @@ class MemoryJobStore:
 
     async def accept(self, new: NewJob) -> Acceptance:
         memory, job = self._memory, new.job
+        if new.credential is not None:
+            memory.credentials.setdefault(new.credential.id, new.credential)
+            memory.unused.discard(new.credential.id)
         if new.idempotency_key is not None:
             known = memory.idempotency.setdefault((job.owner, new.idempotency_key), job.id)
             if known != job.id:

@@ -67,7 +67,6 @@ class World:
     def make_acceptor(self):
         return Acceptor(
             jobs=self.stores.jobs,
-            credentials=self.stores.credentials,
             unbatchable=self.stores.unbatchable,
             runs=self.stores.runs,
             session=self.session,

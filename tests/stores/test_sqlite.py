@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -250,12 +251,11 @@ async def test_writes_that_wait_together_are_committed_together(stores):
     await asyncio.gather(held, accepts)
 
     assert sum(statement == "COMMIT" for statement in statements) <= 3
-    # Nor is each of them a statement of its own; the trace repeats the statement for
-    # each step of its trigger.
-    assert len({one for one in statements if one.startswith("INSERT INTO accepting")}) <= 3
+    # Nor is each of them a statement of its own.
+    assert len([one for one in statements if one.startswith("INSERT INTO jobs")]) <= 3
 
 
-async def test_unlike_inserts_that_wait_together_make_one_statement_of_each_kind(stores):
+async def test_unlike_writes_that_wait_together_make_one_statement_of_each_kind(stores):
     known = [await accepted(stores) for _ in range(10)]
     statements: list[str] = []
     await stores._database.write(lambda direct: direct.set_trace_callback(statements.append))
@@ -273,30 +273,40 @@ async def test_unlike_inserts_that_wait_together_make_one_statement_of_each_kind
     release.set()
     await asyncio.gather(held, work)
 
-    for kind in ("accepting", "finishing"):
-        assert len({one for one in statements if one.startswith(f"INSERT INTO {kind}")}) == 1
+    for kind in ("INSERT INTO jobs", "INSERT INTO queue", "\n    UPDATE deliveries"):
+        assert len([one for one in statements if one.startswith(kind)]) == 1
     assert await stores.deliveries.claimable_owners(now=T0) == {OWNER}
 
 
-async def test_a_credential_that_many_calls_bring_at_once_is_written_once(stores):
+async def test_the_credential_of_jobs_that_wait_together_is_written_once(stores):
     statements: list[str] = []
     await stores._database.write(lambda direct: direct.set_trace_callback(statements.append))
-    release, held = await held_writer(stores)
-    remember = stores.credentials.remember
-    calls = [asyncio.get_running_loop().create_task(remember(make_credential())) for _ in range(20)]
-    await asyncio.sleep(0)
+    news = [replace(new_job(), credential=make_credential()) for _ in range(20)]
 
-    # The first has begun the write that all wait for; it leaves, and they go on.
-    calls[0].cancel()
-    await asyncio.sleep(0)
-    release.set()
-    outcomes = await asyncio.gather(held, *calls, return_exceptions=True)
+    await asyncio.gather(*map(stores.jobs.accept, news))
 
-    assert [type(one) for one in outcomes].count(asyncio.CancelledError) == 1
     assert sum(one.startswith("INSERT INTO credentials") for one in statements) == 1
     assert await stores.credentials.get(make_credential().id) == make_credential()
-    await remember(make_credential())
-    assert sum(one.startswith("INSERT INTO credentials") for one in statements) == 2
+
+
+async def test_accepts_that_leave_before_their_turn_are_left_out_of_their_group(stores):
+    release, held = await held_writer(stores)
+    loop = asyncio.get_running_loop()
+    first = loop.create_task(accepted(stores))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # Its group is begun: the others make the next one.
+    others = [loop.create_task(accepted(stores)) for _ in range(5)]
+    await asyncio.sleep(0)
+
+    for one in others[1:4]:
+        one.cancel()
+    await asyncio.sleep(0)
+    release.set()
+    await held
+
+    there = {await first, await others[0], await others[4]}
+    (head,) = await stores.batches.heads()
+    assert head.count == len(there) == 3
 
 
 @pytest.mark.parametrize("tags", [{}, {"team": "etl"}])

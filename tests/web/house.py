@@ -120,7 +120,6 @@ class House:
         )
         acceptor = Acceptor(
             jobs=stores.jobs,
-            credentials=stores.credentials,
             unbatchable=stores.unbatchable,
             runs=stores.runs,
             providers={"openai": FakeProvider(clock)},

@@ -43,11 +43,11 @@ class RedisStores:
     ) -> None:
         self._client = client
         self._address = address
-        self.jobs = RedisJobStore(client, vault, keep=keep)
         self.queue = RedisQueueStore(client)
         self.deliveries = RedisDeliveryStore(client)
         self.batches = RedisBatchStore(client, vault)
         self.credentials = RedisCredentialStore(client, vault, self.batches)
+        self.jobs = RedisJobStore(client, vault, remember=self.credentials.remember, keep=keep)
         self.unbatchable = RedisUnbatchableStore(client)
         self.leases = RedisLeaseStore(client)
         self.runs = RedisRunStore(client)

@@ -2,14 +2,14 @@
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
 from proxy.core.errors import JobNotFoundError, StoreCorruptError, StoreUnavailableError
 from proxy.core.ids import JobId, OwnerId, shard_for, shard_of
 from proxy.core.job import Job
-from proxy.ports.jobs import Acceptance, JobFilter, JobWrite, NewJob, Pending, Result
+from proxy.ports.jobs import Acceptance, Credential, JobFilter, JobWrite, NewJob, Pending, Result
 from proxy.stores.redis import keys
 from proxy.stores.redis.client import Client
 from proxy.stores.redis.commands import read, write
@@ -39,15 +39,26 @@ TRIES: Final = 20
 class RedisJobStore:
     """Durable jobs. A job that ended vanishes by itself `keep` later, if nobody prunes it."""
 
-    def __init__(self, client: Client, vault: Vault, *, keep: timedelta) -> None:
+    def __init__(
+        self,
+        client: Client,
+        vault: Vault,
+        *,
+        remember: Callable[[Credential], Awaitable[None]],
+        keep: timedelta,
+    ) -> None:
         self._client = client
         self._vault = vault
+        self._remember = remember
         self._keep = keep
 
     async def accept(self, new: NewJob) -> Acceptance:
         job, key = new.job, new.idempotency_key
         place = idempotency_place(job.owner, key) if key is not None else ""
         (sealed,) = await self._seal([(new.body, _payload(job.id))])
+        if new.credential is not None:
+            # Another slot, so another call, and the first of the two.
+            await self._remember(new.credential)
         await self._point_here(job)
         gone = ""
         for _ in range(TRIES):

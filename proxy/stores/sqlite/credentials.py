@@ -1,8 +1,8 @@
 """Sealed credentials, and whose lanes are paused."""
 
-import asyncio
 import json
 import sqlite3
+from collections import OrderedDict
 from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
@@ -11,16 +11,18 @@ from typing import Any, Final
 from proxy.core.ids import CredentialId, OwnerId
 from proxy.ports.jobs import Credential
 from proxy.stores.codec import from_micros, to_micros
-from proxy.stores.sqlite.database import Database, Insert, Row
+from proxy.stores.sqlite.accepting import remember
+from proxy.stores.sqlite.database import Database, Row
 from proxy.stores.sqlite.queue import forget_keys
 from proxy.stores.vault import Vault
+
+ROWS_KEPT: Final = 1_000
+"""Credentials whose sealed rows are kept: half a kilobyte each."""
 
 _SELECT: Final = (
     "SELECT id, owner, upstream, headers, succeeded, paused, pause_status, pause_body"
     " FROM credentials"
 )
-
-_REMEMBERING: Final = Insert("credentials", columns=9, on_conflict="(id) DO UPDATE SET unused = 0")
 
 # An owner's other credentials at the same upstream are needed too: when one is
 # revoked, they poll and harvest what was begun with it.
@@ -39,32 +41,26 @@ _UNUSED: Final = """
 """
 
 
-class SqliteCredentialStore:
-    """What calls are made and billed with."""
+class CredentialRows:
+    """Rows of credentials as they are first written.
 
-    def __init__(self, database: Database, vault: Vault) -> None:
-        self._database = database
+    The last few are kept: sealing costs as much as all else that a job of a known
+    credential costs. They hold nothing in clear that the keys do not name.
+    """
+
+    def __init__(self, vault: Vault) -> None:
         self._vault = vault
-        self._being_remembered: dict[CredentialId, asyncio.Future[None]] = {}
+        self._rows: OrderedDict[CredentialId, Row] = OrderedDict()
 
-    async def remember(self, credential: Credential) -> None:
-        # The calls of one credential that come while it is written wait for that write:
-        # otherwise each would pay for two durable writes, its job and this.
-        writing = self._being_remembered.get(credential.id)
-        if writing is None:
-            writing = self._database.begin_insert(_REMEMBERING, self._row(credential))
-            self._being_remembered[credential.id] = writing
-            writing.add_done_callback(partial(self._remembered, credential.id))
-        # Shared, so it must not end with the call that came first.
-        await asyncio.shield(writing)
+    def row(self, credential: Credential) -> Row:
+        row = self._rows.get(credential.id)
+        if row is None:
+            row = self._rows[credential.id] = self._sealed(credential)
+            if len(self._rows) > ROWS_KEPT:
+                self._rows.popitem(last=False)
+        return row
 
-    def _remembered(self, credential_id: CredentialId, writing: asyncio.Future[None]) -> None:
-        del self._being_remembered[credential_id]
-        if not writing.cancelled():
-            # Looked at: a failure that all callers left before they heard it is no news.
-            writing.exception()
-
-    def _row(self, credential: Credential) -> Row:
+    def _sealed(self, credential: Credential) -> Row:
         headers = json.dumps(credential.headers).encode()
         return (
             credential.id,
@@ -75,6 +71,18 @@ class SqliteCredentialStore:
             *(None, None, None),
             0,
         )
+
+
+class SqliteCredentialStore:
+    """What calls are made and billed with."""
+
+    def __init__(self, database: Database, vault: Vault) -> None:
+        self._database = database
+        self._vault = vault
+
+    async def remember(self, credential: Credential) -> None:
+        rows = [CredentialRows(self._vault).row(credential)]
+        await self._database.write(partial(remember, rows=rows))
 
     async def get(self, credential_id: CredentialId) -> Credential | None:
         found = await self._find("WHERE id = ?", credential_id)

@@ -2,8 +2,9 @@
 
 Writes of many callers are executed by one thread and committed together, each in
 a savepoint of its own: the price of a durable write is the `fsync`, and sixty
-callers share one. Reads have a connection and a thread of their own, so that a
-long list does not hold up a write; in WAL mode neither waits for the other.
+callers share one; `Gatherer` is for what many do alike. Reads have a connection and
+a thread of their own, so that a long list does not hold up a write; in WAL mode
+neither waits for the other.
 
 A call that is cancelled before its turn is skipped, later it takes effect and
 nobody hears of it. Its result goes nowhere else: each has a future of its own.
@@ -13,9 +14,8 @@ import asyncio
 import sqlite3
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -37,23 +37,27 @@ With the commit itself it stays below 5 ms, which is what another process that
 shares the file, or the next caller, may have to wait.
 """
 
-INSERT_ROWS: Final = 64
-"""Rows of one statement, at most: as many callers as are likely to wait at once."""
-
 
 class Insert:
-    """An `INSERT` of one row, which can be executed for many rows at once."""
+    """An `INSERT` of as many rows as there are.
+
+    Each statement hands the interpreter's lock to another thread and gets it back
+    late when that one is busy, so a hundred rows must not mean a hundred statements.
+    """
 
     def __init__(self, table: str, columns: int, *, on_conflict: str = "") -> None:
         """`on_conflict` is an upsert clause, for a row whose key is there already."""
         self._head = f"INSERT INTO {table} VALUES "  # noqa: S608 - our own names
         self._row = f"({', '.join('?' * columns)})"
         self._tail = f" ON CONFLICT {on_conflict}" if on_conflict else ""
-        self.single = self.of(1)
 
     def of(self, rows: int) -> str:
         """Return the statement for so many rows."""
         return self._head + ", ".join([self._row] * rows) + self._tail
+
+    def execute(self, connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
+        """Insert all of them; there must be one at least."""
+        connection.execute(self.of(len(rows)), tuple(chain.from_iterable(rows)))
 
 
 class Database:
@@ -87,24 +91,13 @@ class Database:
         """
         return await self._writer.begin(work)
 
-    async def insert(self, insert: Insert, row: Row) -> None:
-        """Insert a row, durably, in one statement with those of others who wait.
-
-        Each statement hands the interpreter's lock to another thread and gets it
-        back late when that one is busy, so a hundred callers must not mean a
-        thousand statements.
-
-        Of inserts that wait at one moment any may be executed first.
-        """
-        await self.begin_insert(insert, row)
-
-    def begin_insert(self, insert: Insert, row: Row) -> asyncio.Future[None]:
-        """Begin what `insert` does, for more than one to wait for.
+    def begin(self, work: Work[T]) -> asyncio.Future[T]:
+        """Begin what `write` does, for more than one to wait for.
 
         Raises:
             StoreUnavailableError: if the store is closed.
         """
-        return self._writer.begin(partial(_insert, insert=insert, row=row), insert, row)
+        return self._writer.begin(work)
 
     async def read(self, work: Work[T]) -> T:
         """Execute `work`, which only reads, beside the writes.
@@ -124,10 +117,6 @@ class Database:
 class _Call(Generic[T]):
     work: Work[T]
     future: asyncio.Future[T]
-    insert: Insert | None = None
-    """Set if `work` does nothing but insert `row` with it."""
-
-    row: Row = ()
 
 
 @dataclass(slots=True)
@@ -153,13 +142,11 @@ class _Thread(ABC):
         self._thread = threading.Thread(target=self._run, name=f"store:{path.name}", daemon=True)
         self._thread.start()
 
-    def begin(
-        self, work: Work[T], insert: Insert | None = None, row: Row = ()
-    ) -> asyncio.Future[T]:
+    def begin(self, work: Work[T]) -> asyncio.Future[T]:
         if self._closing:
             raise StoreUnavailableError("the store is closed")
         future: asyncio.Future[T] = self._loop.create_future()
-        self._waiting.put(_Call(work, future, insert, row))
+        self._waiting.put(_Call(work, future))
         return future
 
     async def aclose(self) -> None:
@@ -233,44 +220,15 @@ class _Writer(_Thread):
         try:
             commit_at = perf_counter() + HOLD_S
             while following is not None:
-                batch, following = self._gather(following, commit_at)
-                done += batch
-                for alike in _by_insert(batch):
-                    self._execute_alike(connection, alike)
+                if not following.future.cancelled():
+                    done.append(_Done(following))
+                    self._execute_one(connection, done[-1])
+                following = self._next(commit_at)
             connection.execute("COMMIT")
         except BaseException as exc:  # noqa: BLE001 - raised again where it was asked for
             return _undone(connection, done or [_Done(call)], translate(exc, self._path))
         self._checkpointer.after_commit(connection)
         return done
-
-    def _gather(self, first: _Call[Any], commit_at: float) -> tuple[list[_Done], _Call[Any] | None]:
-        """Return `first`, with the inserts behind it if it is one, and the next call."""
-        batch: list[_Done] = []
-        call: _Call[Any] | None = first
-        while call is not None and len(batch) < INSERT_ROWS:
-            if call is not first and (first.insert is None or call.insert is None):
-                break
-            if not call.future.cancelled():
-                batch.append(_Done(call))
-            call = self._next(commit_at)
-        return batch, call
-
-    def _execute_alike(self, connection: sqlite3.Connection, batch: Sequence[_Done]) -> None:
-        if len(batch) > 1:
-            insert = batch[0].call.insert
-            assert insert is not None
-            try:
-                rows = chain.from_iterable(done.call.row for done in batch)
-                # One statement is whole or not at all, by itself.
-                connection.execute(insert.of(len(batch)), tuple(rows))
-            except sqlite3.Error:
-                if not connection.in_transaction:
-                    raise
-                # One by one, to find out whose fault it is.
-            else:
-                return
-        for done in batch:
-            self._execute_one(connection, done)
 
     def _execute_one(self, connection: sqlite3.Connection, done: _Done) -> None:
         connection.execute("SAVEPOINT one")
@@ -306,18 +264,6 @@ class _Writer(_Thread):
             else:
                 calls.append(call)
         return calls
-
-
-def _by_insert(batch: Sequence[_Done]) -> Iterable[Sequence[_Done]]:
-    """Return those that make one statement together; the others are alone."""
-    alike: dict[Insert | None, list[_Done]] = {}
-    for done in batch:
-        alike.setdefault(done.call.insert, []).append(done)
-    return alike.values()
-
-
-def _insert(connection: sqlite3.Connection, insert: Insert, row: Row) -> None:
-    connection.execute(insert.single, row)
 
 
 def _deliver(done: Sequence[_Done]) -> None:

@@ -5,6 +5,7 @@ one for each rank and in their order, so that the best and oldest is found witho
 reading the thousands of identical calls beside it.
 """
 
+import json
 import sqlite3
 from collections.abc import Sequence
 from datetime import datetime
@@ -14,11 +15,22 @@ from typing import Final
 from proxy.core.ids import JobId, OwnerId
 from proxy.core.repeats import CLAIM_WINDOW, WAITER_LEASE, Answered
 from proxy.stores.codec import to_micros
-from proxy.stores.sqlite.database import Database, Insert
+from proxy.stores.sqlite.database import Database
+from proxy.stores.sqlite.gather import Gatherer
 
 RENEW_CHUNK: Final = 200
 
-_FINISHING: Final = Insert("finishing", columns=3)
+_Note = tuple[JobId, Answered, int]
+"""A job, what became of its answer, and which try of the call it was."""
+
+# The lease of a broken connection ends at once.
+_FINISH: Final = """
+    UPDATE deliveries
+    SET state = :state, until = CASE :state WHEN 'flushed' THEN until ELSE 0 END
+    WHERE job IN (SELECT jobs.num FROM json_each(:job_ids) AS told
+        JOIN jobs ON jobs.id = told.value)
+    AND retry_count <= :retry_count
+"""
 
 _RANKS: Final = (
     # Broken or abandoned.
@@ -50,6 +62,7 @@ class SqliteDeliveryStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._finishing = Gatherer(database, _finish)
 
     async def claim(
         self, owner: OwnerId, fingerprint: str, *, retry_count: int, now: datetime
@@ -71,7 +84,7 @@ class SqliteDeliveryStore:
 
     async def finish(self, job_id: JobId, *, flushed: bool, retry_count: int) -> None:
         state = Answered.FLUSHED if flushed else Answered.BROKEN
-        await self._database.insert(_FINISHING, (job_id, state, retry_count))
+        await self._finishing.add((job_id, state, retry_count))
 
     async def claimable_owners(self, *, now: datetime) -> frozenset[OwnerId]:
         return await self._database.read(partial(_claimable_owners, now=to_micros(now)))
@@ -89,6 +102,17 @@ def _claim(connection: sqlite3.Connection, values: dict[str, object]) -> JobId |
             (job_id,) = connection.execute("SELECT id FROM jobs WHERE num = ?", row).fetchone()
             return JobId(job_id)
     return None
+
+
+def _finish(connection: sqlite3.Connection, notes: Sequence[_Note]) -> Sequence[None]:
+    """Write what became of answers; of one job's notes that count the last one holds."""
+    alike: dict[tuple[Answered, int], list[JobId]] = {}
+    for job_id, state, retry_count in notes:
+        alike.setdefault((state, retry_count), []).append(job_id)
+    for (state, retry_count), job_ids in alike.items():
+        values = {"state": state, "job_ids": json.dumps(job_ids), "retry_count": retry_count}
+        connection.execute(_FINISH, values)
+    return [None] * len(notes)
 
 
 def _renew(connection: sqlite3.Connection, job_ids: Sequence[JobId], until: int) -> None:

@@ -1,7 +1,6 @@
 """Job records, payloads and results."""
 
 import asyncio
-import json
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -11,13 +10,15 @@ from typing import Final, TypeVar
 from proxy.core.errors import JobNotFoundError
 from proxy.core.ids import JobId, OwnerId
 from proxy.core.job import TERMINAL, Job
-from proxy.core.repeats import Answered
 from proxy.ports.jobs import Acceptance, JobFilter, JobWrite, NewJob, Pending, Result
-from proxy.stores.codec import decode_job, encode_job, encode_key, to_micros
-from proxy.stores.sqlite.database import Database, Insert, Row
-from proxy.stores.sqlite.erase import as_blob, erase_job
+from proxy.stores.codec import encode_job, to_micros
+from proxy.stores.sqlite.accepting import accept_many, accepting
+from proxy.stores.sqlite.credentials import CredentialRows
+from proxy.stores.sqlite.database import Database
+from proxy.stores.sqlite.erase import erase_job
+from proxy.stores.sqlite.gather import Gatherer
 from proxy.stores.sqlite.listing import Listing
-from proxy.stores.sqlite.queue import queue_row, ready
+from proxy.stores.sqlite.records import find_job, find_jobs
 from proxy.stores.sqlite.replace import EncodedWrite, replace_many
 from proxy.stores.vault import Vault
 
@@ -29,16 +30,6 @@ SEAL_INLINE_BYTES: Final = 65_536
 PRUNE_CHUNK: Final = 50
 """Jobs erased in one transaction: pages of their payloads are freed one by one."""
 
-_ACCEPTING: Final = Insert("accepting", columns=20)
-
-_SELECT: Final = """
-    SELECT jobs.id, jobs.record, batches.id FROM json_each(?) AS wanted
-    CROSS JOIN jobs ON jobs.id = wanted.value AND jobs.state <> 'erased'
-    LEFT JOIN items ON items.job = jobs.num AND items.attempt = jobs.attempt + 1
-        AND jobs.state = 'queued'
-    LEFT JOIN batches ON batches.num = items.batch
-"""
-
 
 class SqliteJobStore:
     """Durable jobs."""
@@ -46,24 +37,26 @@ class SqliteJobStore:
     def __init__(self, database: Database, vault: Vault) -> None:
         self._database = database
         self._vault = vault
+        self._credentials = CredentialRows(vault)
+        self._accepting = Gatherer(database, accept_many)
 
     async def accept(self, new: NewJob) -> Acceptance:
-        seal = partial(self._vault.seal, new.body, context=_payload(new.job.id))
-        sealed = await _where_it_fits(seal, len(new.body))
-        row = _accepting_row(new, sealed)
-        if new.idempotency_key is not None or new.job.tags:
-            return await self._database.write(partial(_accept, new=new, row=row))
-        await self._database.insert(_ACCEPTING, row)
-        return Acceptance(new.job, created=True)
+        context = _payload(new.job.id)
+        if len(new.body) <= SEAL_INLINE_BYTES:
+            sealed = self._vault.seal(new.body, context=context)
+        else:
+            sealed = await asyncio.to_thread(self._vault.seal, new.body, context=context)
+        credential = None if new.credential is None else self._credentials.row(new.credential)
+        return await self._accepting.add(accepting(new, sealed, credential))
 
     async def get(self, job_id: JobId) -> Job:
-        job = await self._database.read(partial(_find, job_id=job_id))
+        job = await self._database.read(partial(find_job, job_id=job_id))
         if job is None:
             raise JobNotFoundError(job_id)
         return job
 
     async def get_many(self, job_ids: Sequence[JobId]) -> Sequence[Job]:
-        return await self._database.read(partial(_find_many, job_ids=job_ids))
+        return await self._database.read(partial(find_jobs, job_ids=job_ids))
 
     async def replace_many(self, writes: Sequence[JobWrite]) -> frozenset[JobId]:
         size = sum(len(write.result.body) for write in writes if write.result)
@@ -127,65 +120,6 @@ def _payload(job_id: JobId) -> str:
 
 def _answer(job_id: JobId) -> str:
     return f"result:{job_id}"
-
-
-def _find(connection: sqlite3.Connection, job_id: JobId) -> Job | None:
-    found = _find_many(connection, [job_id])
-    return found[0] if found else None
-
-
-def _find_many(connection: sqlite3.Connection, job_ids: Sequence[JobId]) -> list[Job]:
-    rows = {row[0]: row[1:] for row in connection.execute(_SELECT, (json.dumps(job_ids),))}
-    return [decode_job(*rows[job_id]) for job_id in job_ids if job_id in rows]
-
-
-def _accepting_row(new: NewJob, sealed: bytes) -> Row:
-    job = new.job
-    return (
-        job.id,
-        job.owner,
-        job.state,
-        job.attempt,
-        job.version,
-        to_micros(job.accepted_at),
-        job.key.credential,
-        encode_job(job),
-        sealed,
-        job.fingerprint,
-        Answered.WAITING,
-        to_micros(new.waiter_until),
-        new.retry_count,
-        encode_key(job.key),
-        ready(job),
-        *queue_row(job),
-    )
-
-
-def _accept(connection: sqlite3.Connection, new: NewJob, row: Row) -> Acceptance:
-    job = new.job
-    if new.idempotency_key is not None:
-        known = connection.execute(
-            "SELECT jobs.id FROM idempotency JOIN jobs ON jobs.num = idempotency.job"
-            " WHERE idempotency.owner = ? AND idempotency.key = ?",
-            (job.owner, new.idempotency_key),
-        ).fetchone()
-        found = _find(connection, known[0]) if known else None
-        if found is not None:
-            return Acceptance(found, created=False)
-    connection.execute(_ACCEPTING.single, row)
-    (number,) = connection.execute("SELECT num FROM jobs WHERE id = ?", (job.id,)).fetchone()
-    if new.idempotency_key is not None:
-        connection.execute(
-            "INSERT INTO idempotency VALUES (?, ?, ?)", (job.owner, new.idempotency_key, number)
-        )
-    connection.executemany(
-        "INSERT INTO tags VALUES (?, ?, ?, ?, ?)",
-        [
-            (job.owner, as_blob(name), as_blob(value), to_micros(job.accepted_at), number)
-            for name, value in job.tags.items()
-        ],
-    )
-    return Acceptance(job, created=True)
 
 
 def _body(connection: sqlite3.Connection, vault: Vault, job_id: JobId) -> bytes | None:

@@ -11,7 +11,7 @@ from proxy.core.job import AnswerMode, Job
 from proxy.core.lanes import BatchKey
 from proxy.core.plan import Head
 from proxy.stores.codec import decode_job, decode_key, encode_key, from_micros, to_micros
-from proxy.stores.sqlite.database import Database, Insert, Row
+from proxy.stores.sqlite.database import Database, Insert
 
 # The index by name: both conditions could also be met by reading the whole queue
 # in the order of claiming, and the planner has no statistics to know better.
@@ -33,7 +33,15 @@ _HEADS: Final = """
     FROM keys WHERE count > 0
 """
 
-_QUEUEING: Final = Insert("queueing", columns=10)
+_QUEUE: Final = Insert("queue", columns=9)
+
+_COUNT: Final = """
+    INSERT INTO keys (key, credential, count, bytes, tokens, held) VALUES (?, ?, ?, ?, ?, ?)
+    ON CONFLICT (key) DO UPDATE SET count = count + excluded.count,
+        bytes = bytes + excluded.bytes, tokens = tokens + excluded.tokens,
+        held = held + excluded.held
+    RETURNING id
+"""
 
 _ALWAYS: Final = 1 << 62
 """Later than any time, in microseconds."""
@@ -57,33 +65,46 @@ class SqliteQueueStore:
         return await self._database.read(partial(_escalating, limit=limit))
 
 
-def queue_row(job: Job) -> Row:
-    """Return how `job` stands in the queue, from its readiness on."""
-    return (
-        job.body_bytes,
-        job.tokens,
-        to_micros(job.deadline),
-        job.affinity,
-        job.answer is AnswerMode.WAIT,
+def enqueue(connection: sqlite3.Connection, jobs: Sequence[tuple[int, Job]]) -> None:
+    """Put jobs, each with its number, under their keys and count them."""
+    keys = _count(connection, [job for _, job in jobs])
+    _QUEUE.execute(
+        connection,
+        [
+            (
+                keys[job.key],
+                ready(job),
+                number,
+                job.attempt,
+                job.body_bytes,
+                job.tokens,
+                to_micros(job.deadline),
+                job.affinity,
+                job.answer is AnswerMode.WAIT,
+            )
+            for number, job in jobs
+        ],
     )
+
+
+def _count(connection: sqlite3.Connection, jobs: Sequence[Job]) -> dict[BatchKey, int]:
+    """Add the jobs to their keys' counters; return the keys' numbers."""
+    sums: dict[BatchKey, tuple[int, int, int, int]] = {}
+    for job in jobs:
+        count, size, tokens, held = sums.get(job.key, (0, 0, 0, 0))
+        held += job.answer is AnswerMode.WAIT
+        sums[job.key] = (count + 1, size + job.body_bytes, tokens + job.tokens, held)
+    numbers = {}
+    for key, amounts in sums.items():
+        (numbers[key],) = connection.execute(
+            _COUNT, (encode_key(key), key.credential, *amounts)
+        ).fetchone()
+    return numbers
 
 
 def ready(job: Job) -> int:
     """Return from when on the job may be claimed."""
     return to_micros(job.not_before or job.accepted_at)
-
-
-def enqueue(connection: sqlite3.Connection, number: int, job: Job) -> None:
-    """Put a job under its key and count it."""
-    row = (
-        encode_key(job.key),
-        job.key.credential,
-        ready(job),
-        number,
-        job.attempt,
-        *queue_row(job),
-    )
-    connection.execute(_QUEUEING.single, row)
 
 
 def dequeue(connection: sqlite3.Connection, number: int, job: Job) -> None:

@@ -1,7 +1,7 @@
 """Writing many jobs at one moment.
 
 A group of results is the most that is ever written at once. It takes a handful of
-statements, however many jobs there are: see `Database.insert` for why that counts.
+statements, however many jobs there are: see `Insert` for why that counts.
 """
 
 import json
@@ -87,11 +87,16 @@ def replace_many(
     for before, write in accepted:
         if before.state == JobState.QUEUED and not before.is_claimed:
             _dequeue(connection, before.number)
-        if write.after.state is JobState.QUEUED:
-            enqueue(connection, before.number, write.after)
         if write.after.state is JobState.CANCELLED:
             connection.execute("DELETE FROM payloads WHERE job = ?", (before.number,))
             connection.execute("DELETE FROM deliveries WHERE job = ?", (before.number,))
+    again = [
+        (before.number, write.after)
+        for before, write in accepted
+        if write.after.state is JobState.QUEUED
+    ]
+    if again:
+        enqueue(connection, again)
     _write_records(connection, accepted)
     _write_results(connection, accepted)
     add_bookings(connection, chain.from_iterable(write.bookings for _, write in accepted))
@@ -155,7 +160,7 @@ def _write_results(
         if write.result is not None
     ]
     for chunk in _chunks(rows):
-        connection.execute(_RESULTS.of(len(chunk)), tuple(chain.from_iterable(chunk)))
+        _RESULTS.execute(connection, chunk)
 
 
 def _chunks(rows: Sequence[Row]) -> Iterable[Sequence[Row]]:

@@ -202,57 +202,6 @@ TABLES: Final = (
         until INTEGER NOT NULL
     ) WITHOUT ROWID
     """,
-    # What is inserted into these views is spread over the tables by their triggers, so
-    # that one statement does what all callers that wait have asked for.
-    "CREATE VIEW finishing (id, state, retry_count) AS SELECT NULL, NULL, NULL",
-    """
-    CREATE TRIGGER finishing_inserted INSTEAD OF INSERT ON finishing BEGIN
-        UPDATE deliveries
-            SET state = NEW.state, until = CASE NEW.state WHEN 'flushed' THEN until ELSE 0 END
-            WHERE job = (SELECT num FROM jobs WHERE id = NEW.id)
-            AND retry_count <= NEW.retry_count;
-    END
-    """,
-    """
-    CREATE VIEW queueing (key, credential, ready, job, attempt, bytes, tokens, deadline,
-        affinity, held) AS SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
-    """,
-    """
-    CREATE TRIGGER queueing_inserted INSTEAD OF INSERT ON queueing BEGIN
-        INSERT INTO keys (key, credential, count, bytes, tokens, held)
-            VALUES (NEW.key, NEW.credential, 1, NEW.bytes, NEW.tokens, NEW.held)
-            ON CONFLICT (key) DO UPDATE SET count = count + 1, bytes = bytes + excluded.bytes,
-                tokens = tokens + excluded.tokens, held = held + excluded.held;
-        INSERT INTO queue
-            SELECT id, NEW.ready, NEW.job, NEW.attempt, NEW.bytes, NEW.tokens, NEW.deadline,
-                NEW.affinity, NEW.held
-            FROM keys WHERE key = NEW.key;
-    END
-    """,
-    """
-    CREATE VIEW accepting (id, owner, state, attempt, version, accepted, credential, record,
-        payload, fingerprint, waiter, until, retry_count, key, ready, bytes, tokens, deadline,
-        affinity, held) AS SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-        NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
-    """,
-    """
-    CREATE TRIGGER accepting_inserted INSTEAD OF INSERT ON accepting BEGIN
-        INSERT INTO owners VALUES (NEW.owner, 1, NEW.bytes)
-            ON CONFLICT (owner) DO UPDATE SET jobs = jobs + 1, bytes = bytes + excluded.bytes;
-        INSERT INTO jobs (id, owner, state, attempt, version, accepted, credential, record)
-            VALUES (NEW.id, NEW.owner, NEW.state, NEW.attempt, NEW.version, NEW.accepted,
-                NEW.credential, NEW.record);
-        INSERT INTO payloads SELECT num, NEW.payload FROM jobs WHERE id = NEW.id;
-        INSERT INTO deliveries
-            SELECT num, NEW.owner, NEW.fingerprint, NEW.waiter, NEW.until, NEW.retry_count,
-                NEW.accepted
-            FROM jobs WHERE id = NEW.id;
-        INSERT INTO queueing
-            SELECT NEW.key, NEW.credential, NEW.ready, num, NEW.attempt, NEW.bytes, NEW.tokens,
-                NEW.deadline, NEW.affinity, NEW.held
-            FROM jobs WHERE id = NEW.id;
-    END
-    """,
 )
 
 
