@@ -256,7 +256,12 @@ def _shared(settings: Settings, outside: Outside) -> _Shared:
         caller=caller,
         accounts=accounts,
         waiters=Waiters(jobs=stores.jobs, clock=clock),
-        holding=Holding(deliveries=stores.deliveries, clock=clock, max_held=deferral.max_held),
+        holding=Holding(
+            deliveries=stores.deliveries,
+            clock=clock,
+            tasks=outside.tasks,
+            max_held=deferral.max_held,
+        ),
         repeats=Repeats(deliveries=stores.deliveries, jobs=stores.jobs, clock=clock, tally=metrics),
         acceptor=_acceptor(settings, outside, accounts),
         facts=_facts(settings, outside),

@@ -210,6 +210,16 @@ class QueueStore(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class DeliveryNote:
+    """What became of the answer to a call that made or claimed a job."""
+
+    job_id: JobId
+    flushed: bool
+    retry_count: int
+    """Which try of the call it was."""
+
+
 class DeliveryStore(Protocol):
     """Who waits for the answer about a job, so that repeats can claim it.
 
@@ -229,10 +239,11 @@ class DeliveryStore(Protocol):
         """Extend the leases of waiters that are still there."""
         ...
 
-    async def finish(self, job_id: JobId, *, flushed: bool, retry_count: int) -> None:
-        """Note that the answer was flushed, or that its connection broke before.
+    async def finish(self, notes: Sequence[DeliveryNote]) -> None:
+        """Note of answers that they were flushed, or that their connection broke before.
 
-        Ignored if a call with a higher retry count has claimed the job since.
+        One is ignored if a call with a higher retry count has claimed the job since.
+        Give some hundred at most.
         """
         ...
 

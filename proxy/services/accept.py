@@ -343,7 +343,9 @@ def _check_same(acceptance: Acceptance, job: Job) -> None:
 
 def _log_accepted(acceptance: Acceptance, call: DeferredCall) -> None:
     job = acceptance.job
-    log.info(
+    # The line of the call says it too, and comes at once unless the call is held.
+    tell = log.info if call.answer is AnswerMode.WAIT else log.debug
+    tell(
         "job.accepted",
         job_id=job.id,
         created=acceptance.created,

@@ -49,6 +49,9 @@ _SECRET_TEXT: Final = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 
+_PLAIN: Final = frozenset({type(None), bool, int, float})
+_JOB_ID: Final = re.compile(r"job_[0-9A-Z]{28}")
+
 
 @lru_cache(maxsize=1024)
 def is_secret_name(name: str) -> bool:
@@ -85,7 +88,16 @@ def _word(text: str) -> str:
 
 def redact_facts(facts: Mapping[str, object]) -> dict[str, object]:
     """Return all facts of a log line as they may be written."""
-    return {name: _fact(name, value, 0) for name, value in facts.items()}
+    return {
+        # Nearly all facts are numbers, and the same few words again and again.
+        name: value if type(value) in _PLAIN or _is_job_id(value) else _fact(name, value, 0)
+        for name, value in facts.items()
+    }
+
+
+def _is_job_id(value: object) -> bool:
+    # Each is new, so that looking through them would be dear, and none is a secret.
+    return type(value) is str and value[:4] == "job_" and bool(_JOB_ID.fullmatch(value))
 
 
 def _fact(name: str, value: object, depth: int) -> object:

@@ -8,8 +8,8 @@ task of its own.
 """
 
 import asyncio
-from collections.abc import Awaitable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -17,13 +17,17 @@ from proxy.core.errors import StoreUnavailableError
 from proxy.core.ids import JobId
 from proxy.core.repeats import WAITER_LEASE
 from proxy.ports.clock import Clock
-from proxy.ports.jobs import DeliveryStore
+from proxy.ports.jobs import DeliveryNote, DeliveryStore
+from proxy.ports.tasks import TaskOwner
 
 PASS_INTERVAL_S: Final = 10.0
 """How often `run_once` must run: two passes may fail before a lease of 30 s ends."""
 
 RENEW_CHUNK: Final = 500
 """Leases per call of the store, so that none holds it for long."""
+
+NOTES_CHUNK: Final = 200
+"""Notes per call of the store."""
 
 UNWRITTEN_MAX: Final = 10_000
 """Notes kept while the store is away. The lease of one that is dropped ends by itself."""
@@ -84,12 +88,19 @@ class Holding:
     rather hear "later" than be cut off with all the others.
     """
 
-    def __init__(self, *, deliveries: DeliveryStore, clock: Clock, max_held: int) -> None:
+    def __init__(
+        self, *, deliveries: DeliveryStore, clock: Clock, tasks: TaskOwner, max_held: int
+    ) -> None:
         self._deliveries = deliveries
+        self._tasks = tasks
         self._clock = clock
         self._max_held = max_held
         self._holds: set[Hold] = set()
         self._unwritten: dict[JobId, _Note] = {}
+        self._fresh: list[JobId] = []
+        """Whose note of a flushed answer nobody has tried to write yet."""
+
+        self._is_writing = False
         self._draining = False
 
     @property
@@ -119,19 +130,47 @@ class Holding:
     async def note(self, job_id: JobId, *, flushed: bool, retry_count: int) -> None:
         """Tell the store whether the answer was flushed; never raise for the store's sake.
 
-        Safe in a handler that is being cancelled, even twice: what could not be
-        written waits for the next pass. Put down before the first await, because
-        that is where a cancellation strikes.
+        Returns once the note of a break is durable; that of a flushed answer follows
+        at once, together with others. Safe in a handler that is being cancelled, even
+        twice: what could not be written waits for the next pass. Put down before the
+        first await, because that is where a cancellation strikes.
         """
         note = _Note(flushed, retry_count, self._clock.monotonic())
         if len(self._unwritten) < UNWRITTEN_MAX:
             self._unwritten[job_id] = note
-        try:
-            await self._deliveries.finish(job_id, flushed=flushed, retry_count=retry_count)
-        except StoreUnavailableError:
+        if flushed:
+            # Nothing that its caller does next depends on it.
+            self._write_soon(job_id)
             return
-        if self._unwritten.get(job_id) is note:
-            del self._unwritten[job_id]
+        with suppress(StoreUnavailableError):
+            await self._write({job_id: note})
+
+    def _write_soon(self, job_id: JobId) -> None:
+        self._fresh.append(job_id)
+        if not self._is_writing:
+            self._is_writing = True
+            self._tasks.create_task(self._write_fresh(), name="notes")
+
+    async def _write_fresh(self) -> None:
+        """Write the notes of flushed answers; those that come meanwhile make the next group."""
+        try:
+            while self._fresh:
+                group, self._fresh = self._fresh[:NOTES_CHUNK], self._fresh[NOTES_CHUNK:]
+                unwritten = self._unwritten
+                await self._write({one: unwritten[one] for one in group if one in unwritten})
+        except StoreUnavailableError:
+            # The next pass writes what is left.
+            self._fresh.clear()
+        finally:
+            self._is_writing = False
+
+    async def _write(self, notes: Mapping[JobId, _Note]) -> None:
+        await self._deliveries.finish(
+            [DeliveryNote(job_id, note.flushed, note.retry_count) for job_id, note in notes.items()]
+        )
+        for job_id, note in notes.items():
+            if self._unwritten.get(job_id) is note:
+                del self._unwritten[job_id]
 
     async def run_once(self) -> int:
         """Write what `note` could not, renew every waiter's lease; return how many.
@@ -148,17 +187,16 @@ class Holding:
 
     async def _write_notes(self) -> None:
         too_old = self._clock.monotonic() - WAITER_LEASE.total_seconds()
-        for job_id, note in list(self._unwritten.items()):
-            if not note.flushed and note.made_at < too_old:
-                # The lease has ended and says the same; by now a repeat may have
-                # claimed the job, and its connection must not be called broken.
-                del self._unwritten[job_id]
-                continue
-            await self._deliveries.finish(
-                job_id, flushed=note.flushed, retry_count=note.retry_count
-            )
-            if self._unwritten.get(job_id) is note:
-                del self._unwritten[job_id]
+        # The lease of an old break has ended and says the same; by now a repeat may have
+        # claimed the job, and its connection must not be called broken.
+        self._unwritten = {
+            job_id: note
+            for job_id, note in self._unwritten.items()
+            if note.flushed or note.made_at >= too_old
+        }
+        notes = list(self._unwritten.items())
+        for start in range(0, len(notes), NOTES_CHUNK):
+            await self._write(dict(notes[start : start + NOTES_CHUNK]))
 
     def drain(self) -> None:
         """Take no more, and let go of everyone to whom nothing was sent yet.

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from proxy.core.ids import JobId, OwnerId
 from proxy.core.job import CancelRequested, Outcome, Succeeded, advance
 from proxy.core.repeats import CLAIM_WINDOW, WAITER_LEASE
-from proxy.ports.jobs import JobWrite
+from proxy.ports.jobs import DeliveryNote, JobWrite
 from proxy.stores.sqlite import SqliteStores
 from proxy.stores.vault import Vault
 from tests.contract.conftest import Stores
@@ -41,13 +41,13 @@ async def claim(
 
 async def broken(stores: Stores, **changes: Any) -> JobId:
     job_id = await accepted(stores, **changes)
-    await stores.deliveries.finish(job_id, flushed=False, retry_count=9)
+    await stores.deliveries.finish([DeliveryNote(job_id, flushed=False, retry_count=9)])
     return job_id
 
 
 async def flushed(stores: Stores, **changes: Any) -> JobId:
     job_id = await accepted(stores, **changes)
-    await stores.deliveries.finish(job_id, flushed=True, retry_count=9)
+    await stores.deliveries.finish([DeliveryNote(job_id, flushed=True, retry_count=9)])
     return job_id
 
 
@@ -121,7 +121,7 @@ async def test_a_flushed_job_is_claimed_only_by_a_later_try_within_the_window(st
 async def test_a_claim_opens_a_new_window_and_raises_the_count(stores):
     job_id = await flushed(stores)
     assert await claim(stores, retry_count=1, now=T0 + CLAIM_WINDOW) == job_id
-    await stores.deliveries.finish(job_id, flushed=True, retry_count=1)
+    await stores.deliveries.finish([DeliveryNote(job_id, flushed=True, retry_count=1)])
 
     assert await claim(stores, retry_count=1, now=T0 + CLAIM_WINDOW) is None
     assert await claim(stores, retry_count=2, now=T0 + 2 * CLAIM_WINDOW) == job_id
@@ -173,7 +173,7 @@ async def test_the_news_of_a_call_is_ignored_after_a_later_try_has_claimed(store
     job_id = await flushed(stores)
     assert await claim(stores, retry_count=2) == job_id
 
-    await stores.deliveries.finish(job_id, flushed=False, retry_count=1)
+    await stores.deliveries.finish([DeliveryNote(job_id, flushed=False, retry_count=1)])
 
     assert await claim(stores, retry_count=0) is None
 
@@ -182,7 +182,7 @@ async def test_the_news_of_the_call_that_claimed_last_counts(stores):
     job_id = await flushed(stores)
     assert await claim(stores, retry_count=2) == job_id
 
-    await stores.deliveries.finish(job_id, flushed=False, retry_count=2)
+    await stores.deliveries.finish([DeliveryNote(job_id, flushed=False, retry_count=2)])
 
     assert await claim(stores, retry_count=0) == job_id
 
@@ -254,7 +254,7 @@ async def play(stores: Stores, steps: Sequence[tuple[Any, ...]]) -> list[object]
                 seen.append(await claim(stores, retry_count=retry_count, now=now))
             case ("finish", place, is_flushed, retry_count) if place < len(ids):
                 await stores.deliveries.finish(
-                    ids[place], flushed=is_flushed, retry_count=retry_count
+                    [DeliveryNote(ids[place], flushed=is_flushed, retry_count=retry_count)]
                 )
             case ("renew", place) if place < len(ids):
                 await stores.deliveries.renew([ids[place]], until=now + WAITER_LEASE)

@@ -19,6 +19,7 @@ from proxy.ports.batches import Claimed, ClaimLimits, Item, Line
 from proxy.ports.jobs import (
     Acceptance,
     Credential,
+    DeliveryNote,
     JobFilter,
     JobWrite,
     NewJob,
@@ -266,11 +267,12 @@ class MemoryDeliveryStore:
             if delivery is not None and delivery.state is Answered.WAITING:
                 self._memory.deliveries[job_id] = replace(delivery, waiter_until=until)
 
-    async def finish(self, job_id: JobId, *, flushed: bool, retry_count: int) -> None:
-        delivery = self._memory.deliveries.get(job_id)
-        if delivery is not None and delivery.retry_count <= retry_count:
-            state = Answered.FLUSHED if flushed else Answered.BROKEN
-            self._memory.deliveries[job_id] = replace(delivery, state=state)
+    async def finish(self, notes: Sequence[DeliveryNote]) -> None:
+        for note in notes:
+            delivery = self._memory.deliveries.get(note.job_id)
+            if delivery is not None and delivery.retry_count <= note.retry_count:
+                state = Answered.FLUSHED if note.flushed else Answered.BROKEN
+                self._memory.deliveries[note.job_id] = replace(delivery, state=state)
 
     async def claimable_owners(self, *, now: datetime) -> frozenset[OwnerId]:
         return frozenset(

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from proxy.core.errors import StoreUnavailableError
+from proxy.ports.jobs import DeliveryNote
 from proxy.services.repeats import BROKEN_HERE_S, CLAIM_TIMEOUT_S, Repeats
 from tests.helpers.factories import OWNER, T0, make_job, new_job
 from tests.helpers.fakes import FakeClock, MemoryStores
@@ -35,7 +36,7 @@ class Fixture:
     async def broken_job(self, **changes):
         job = make_job(**changes)
         await self.stores.jobs.accept(new_job(job))
-        await self.stores.deliveries.finish(job.id, flushed=False, retry_count=0)
+        await self.stores.deliveries.finish([DeliveryNote(job.id, flushed=False, retry_count=0)])
         return job
 
 

@@ -16,7 +16,7 @@ from proxy.core.errors import ConfigError, StoreCorruptError
 from proxy.core.ids import BatchId, JobId, shard_for
 from proxy.core.job import CancelRequested, Job, Outcome, Succeeded, advance
 from proxy.ports.batches import ClaimLimits
-from proxy.ports.jobs import JobFilter, JobWrite, Result
+from proxy.ports.jobs import DeliveryNote, JobFilter, JobWrite, Result
 from proxy.stores.codec import to_micros
 from proxy.stores.redis import RedisStores, keys
 from proxy.stores.redis.claim import Claim
@@ -300,7 +300,9 @@ async def test_when_all_is_over_nothing_is_left_that_does_not_vanish_by_itself(s
     await stores.batches.add(batch)
     await claim(stores, batch.id)
     for number, job in enumerate(jobs):
-        await stores.deliveries.finish(job.id, flushed=number % 2 == 0, retry_count=0)
+        await stores.deliveries.finish(
+            [DeliveryNote(job.id, flushed=number % 2 == 0, retry_count=0)]
+        )
         event = CancelRequested(T0) if number == 0 else Succeeded(1, T0, Outcome(200))
         after = advance(await stores.jobs.get(job.id), event)
         await stores.jobs.replace_many([JobWrite(after, Result(status_code=200, body=b"{}"))])
@@ -355,7 +357,7 @@ async def test_equal_calls_are_claimed_oldest_first_wherever_their_jobs_are(
     for age, shard in enumerate(shards):
         at = T0 + timedelta(seconds=age)
         job = await accepted(stores, id=IDS.job(at, shard=shard), accepted_at=at)
-        await stores.deliveries.finish(job.id, flushed=False, retry_count=0)
+        await stores.deliveries.finish([DeliveryNote(job.id, flushed=False, retry_count=0)])
         ids.append(job.id)
 
     async def claimed() -> JobId | None:

@@ -19,7 +19,7 @@ from proxy.core.errors import StoreError, StoreUnavailableError
 from proxy.core.ids import JobId
 from proxy.core.job import CancelRequested, Outcome, Succeeded, advance
 from proxy.ports.batches import ClaimLimits
-from proxy.ports.jobs import JobWrite, Result
+from proxy.ports.jobs import DeliveryNote, JobWrite, Result
 from proxy.stores.sqlite import SqliteStores, checkpoint, connection
 from tests.helpers.factories import BODY, OWNER, T0, make_batch, make_credential, make_job, new_job
 
@@ -261,14 +261,8 @@ async def test_unlike_writes_that_wait_together_make_one_statement_of_each_kind(
     await stores._database.write(lambda direct: direct.set_trace_callback(statements.append))
     release, held = await held_writer(stores)
 
-    finish = stores.deliveries.finish
-    work = asyncio.gather(
-        *(
-            one
-            for job in known
-            for one in (finish(job, flushed=False, retry_count=0), accepted(stores))
-        )
-    )
+    notes = [DeliveryNote(job, flushed=False, retry_count=0) for job in known]
+    work = asyncio.gather(stores.deliveries.finish(notes), *(accepted(stores) for _ in range(10)))
     await asyncio.sleep(0)
     release.set()
     await asyncio.gather(held, work)

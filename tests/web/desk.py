@@ -42,6 +42,7 @@ class Desk:
     """The answering half of the proxy, on a socket."""
 
     call: AnsweredCall
+    tasks: asyncio.TaskGroup
     max_held: int = 100
     stores: MemoryStores = field(default_factory=MemoryStores)
     clock: FakeClock = field(default_factory=lambda: FakeClock(T0))
@@ -56,7 +57,10 @@ class Desk:
     def __post_init__(self) -> None:
         self.waiters = Waiters(jobs=self.stores.jobs, clock=self.clock)
         self.holding = Holding(
-            deliveries=self.stores.deliveries, clock=self.clock, max_held=self.max_held
+            deliveries=self.stores.deliveries,
+            clock=self.clock,
+            tasks=self.tasks,
+            max_held=self.max_held,
         )
         self.holder = Holder(
             jobs=self.stores.jobs, waiters=self.waiters, holding=self.holding, clock=self.clock
@@ -170,16 +174,17 @@ async def open_desk(
 ) -> AsyncIterator[Desk]:
     """Serve on an ephemeral port until the block ends."""
     answered = AnsweredCall(mode=mode, dialect=dialect, endpoint=endpoint, **call)
-    desk = Desk(answered, max_held=max_held)
-    server = web.Server(desk.handle, handler_cancellation=True)
-    listener = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0)
-    desk.port = listener.sockets[0].getsockname()[1]
-    try:
-        yield desk
-    finally:
-        listener.close()
-        await server.shutdown(0.1)
-        await listener.wait_closed()
+    async with asyncio.TaskGroup() as tasks:
+        desk = Desk(answered, tasks, max_held=max_held)
+        server = web.Server(desk.handle, handler_cancellation=True)
+        listener = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0)
+        desk.port = listener.sockets[0].getsockname()[1]
+        try:
+            yield desk
+        finally:
+            listener.close()
+            await server.shutdown(0.1)
+            await listener.wait_closed()
 
 
 def chat_completion(content: str = "Hello there.", **message: Any) -> dict[str, Any]:

@@ -109,7 +109,9 @@ class House:
         stores, clock = self.stores, self.clock
         self.owners = Owners(keyed_hash=FakeHash(), names={})
         self.waiters = Waiters(jobs=stores.jobs, clock=clock)
-        self.holding = Holding(deliveries=stores.deliveries, clock=clock, max_held=self.max_held)
+        self.holding = Holding(
+            deliveries=stores.deliveries, clock=clock, tasks=self.tasks, max_held=self.max_held
+        )
         holder = Holder(jobs=stores.jobs, waiters=self.waiters, holding=self.holding, clock=clock)
         self.accounts = Accounts(
             credentials=stores.credentials,

@@ -236,8 +236,8 @@ async def test_a_caller_who_leaves_while_the_store_is_away_is_noted_by_a_later_p
         finish = desk.stores.deliveries.finish
         refused = []
 
-        async def away(job_id, *, flushed, retry_count) -> None:
-            refused.append(job_id)
+        async def away(notes) -> None:
+            refused.extend(note.job_id for note in notes)
             raise StoreUnavailableError("away")
 
         monkeypatch.setattr(desk.stores.deliveries, "finish", away)

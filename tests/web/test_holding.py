@@ -24,12 +24,12 @@ class Gate:
         self.knocks = 0
         self.renewed: list[int] = []
 
-    async def finish(self, job_id, *, flushed, retry_count):
+    async def finish(self, notes):
         self.knocks += 1
         await self.opened.wait()
         if self.away:
             raise StoreUnavailableError("away")
-        await self._deliveries.finish(job_id, flushed=flushed, retry_count=retry_count)
+        await self._deliveries.finish(notes)
 
     async def renew(self, job_ids, *, until):
         self.renewed.append(len(job_ids))
@@ -43,11 +43,11 @@ class Gate:
 
 
 class Bench:
-    def __init__(self) -> None:
+    def __init__(self, tasks) -> None:
         self.stores = MemoryStores()
         self.gate = Gate(self.stores)
         self.clock = FakeClock(T0)
-        self.holding = Holding(deliveries=self.gate, clock=self.clock, max_held=10_000)
+        self.holding = Holding(deliveries=self.gate, clock=self.clock, tasks=tasks, max_held=10_000)
 
     async def job(self):
         job = make_job()
@@ -59,8 +59,9 @@ class Bench:
 
 
 @pytest.fixture
-def bench():
-    return Bench()
+async def bench():
+    async with asyncio.TaskGroup() as tasks:
+        yield Bench(tasks)
 
 
 @pytest.mark.parametrize("flushed", [False, True])
@@ -78,13 +79,36 @@ async def test_a_note_survives_a_handler_that_is_cancelled_while_it_writes(bench
     assert bench.state(job_id) is (Answered.FLUSHED if flushed else Answered.BROKEN)
 
 
-async def test_a_note_is_written_once(bench):
+@pytest.mark.parametrize("flushed", [False, True])
+async def test_a_note_is_written_once_and_without_a_pass(bench, flushed):
     job_id = await bench.job()
-    await bench.holding.note(job_id, flushed=True, retry_count=0)
+    await bench.holding.note(job_id, flushed=flushed, retry_count=0)
+    await wait_until(lambda: bench.state(job_id) is not Answered.WAITING)
 
     await bench.holding.run_once()
 
     assert bench.gate.knocks == 1
+
+
+async def test_notes_of_flushed_answers_that_come_while_one_is_written_go_together(bench):
+    job_ids = [await bench.job() for _ in range(20)]
+    bench.gate.opened.clear()
+
+    for job_id in job_ids:
+        await bench.holding.note(job_id, flushed=True, retry_count=0)
+        await asyncio.sleep(0)
+    bench.gate.opened.set()
+
+    await wait_until(lambda: all(bench.state(one) is Answered.FLUSHED for one in job_ids))
+    assert bench.gate.knocks == 2
+
+
+async def test_the_note_of_a_break_is_durable_before_anybody_goes_on(bench):
+    job_id = await bench.job()
+
+    await bench.holding.note(job_id, flushed=False, retry_count=0)
+
+    assert bench.state(job_id) is Answered.BROKEN
 
 
 async def test_a_note_waits_until_the_store_is_back(bench):
@@ -118,6 +142,7 @@ async def test_an_old_note_of_a_flushed_answer_is_still_written(bench):
     job_id = await bench.job()
     bench.gate.away = True
     await bench.holding.note(job_id, flushed=True, retry_count=0)
+    await wait_until(lambda: bench.gate.knocks)
     bench.clock.advance(hours=1)
     bench.gate.away = False
 

@@ -13,6 +13,7 @@ from typing import Final
 
 from proxy.core.ids import JobId, OwnerId, shard_for, shard_of
 from proxy.core.repeats import CLAIM_WINDOW, WAITER_LEASE, Answered
+from proxy.ports.jobs import DeliveryNote
 from proxy.stores.codec import to_micros
 from proxy.stores.redis import keys, other_scripts
 from proxy.stores.redis.client import Client
@@ -67,15 +68,21 @@ class RedisDeliveryStore:
         ]
         await self._client.call_many(calls)
 
-    async def finish(self, job_id: JobId, *, flushed: bool, retry_count: int) -> None:
-        state = Answered.FLUSHED if flushed else Answered.BROKEN
-        for _, owner, call in await self._places([job_id]):
-            await self._client.call(
+    async def finish(self, notes: Sequence[DeliveryNote]) -> None:
+        places = await self._places([note.job_id for note in notes])
+        known = {job_id: (owner, call) for job_id, owner, call in places}
+        await self._client.call_many(
+            [
                 other_scripts.FINISH.call(
-                    delivery_keys(shard_of(job_id), owner, call),
-                    *(job_id, owner, call, state.value, retry_count),
+                    delivery_keys(shard_of(note.job_id), *known[note.job_id]),
+                    *(note.job_id, *known[note.job_id]),
+                    (Answered.FLUSHED if note.flushed else Answered.BROKEN).value,
+                    note.retry_count,
                 )
-            )
+                for note in notes
+                if note.job_id in known
+            ]
+        )
 
     async def claimable_owners(self, *, now: datetime) -> frozenset[OwnerId]:
         replies = await self._client.call_many(

@@ -14,14 +14,11 @@ from typing import Final
 
 from proxy.core.ids import JobId, OwnerId
 from proxy.core.repeats import CLAIM_WINDOW, WAITER_LEASE, Answered
+from proxy.ports.jobs import DeliveryNote
 from proxy.stores.codec import to_micros
 from proxy.stores.sqlite.database import Database
-from proxy.stores.sqlite.gather import Gatherer
 
 RENEW_CHUNK: Final = 200
-
-_Note = tuple[JobId, Answered, int]
-"""A job, what became of its answer, and which try of the call it was."""
 
 # The lease of a broken connection ends at once.
 _FINISH: Final = """
@@ -62,7 +59,6 @@ class SqliteDeliveryStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._finishing = Gatherer(database, _finish)
 
     async def claim(
         self, owner: OwnerId, fingerprint: str, *, retry_count: int, now: datetime
@@ -82,9 +78,8 @@ class SqliteDeliveryStore:
             chunk = job_ids[start : start + RENEW_CHUNK]
             await self._database.write(partial(_renew, job_ids=chunk, until=to_micros(until)))
 
-    async def finish(self, job_id: JobId, *, flushed: bool, retry_count: int) -> None:
-        state = Answered.FLUSHED if flushed else Answered.BROKEN
-        await self._finishing.add((job_id, state, retry_count))
+    async def finish(self, notes: Sequence[DeliveryNote]) -> None:
+        await self._database.write(partial(_finish, notes=notes))
 
     async def claimable_owners(self, *, now: datetime) -> frozenset[OwnerId]:
         return await self._database.read(partial(_claimable_owners, now=to_micros(now)))
@@ -104,15 +99,14 @@ def _claim(connection: sqlite3.Connection, values: dict[str, object]) -> JobId |
     return None
 
 
-def _finish(connection: sqlite3.Connection, notes: Sequence[_Note]) -> Sequence[None]:
-    """Write what became of answers; of one job's notes that count the last one holds."""
+def _finish(connection: sqlite3.Connection, notes: Sequence[DeliveryNote]) -> None:
     alike: dict[tuple[Answered, int], list[JobId]] = {}
-    for job_id, state, retry_count in notes:
-        alike.setdefault((state, retry_count), []).append(job_id)
+    for note in notes:
+        state = Answered.FLUSHED if note.flushed else Answered.BROKEN
+        alike.setdefault((state, note.retry_count), []).append(note.job_id)
     for (state, retry_count), job_ids in alike.items():
         values = {"state": state, "job_ids": json.dumps(job_ids), "retry_count": retry_count}
         connection.execute(_FINISH, values)
-    return [None] * len(notes)
 
 
 def _renew(connection: sqlite3.Connection, job_ids: Sequence[JobId], until: int) -> None:
