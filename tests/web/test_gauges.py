@@ -1,5 +1,7 @@
 """What waits, as the metrics show it."""
 
+import asyncio
+
 from proxy.core.job import Succeeded, advance
 from proxy.ports.jobs import JobWrite
 from proxy.telemetry import Metrics
@@ -11,7 +13,12 @@ from tests.helpers.fleet import Fleet
 
 
 def gauges(fleet: Fleet, metrics: Metrics) -> Gauges:
-    holding = Holding(deliveries=fleet.stores.deliveries, clock=fleet.clock, max_held=9)
+    holding = Holding(
+        deliveries=fleet.stores.deliveries,
+        clock=fleet.clock,
+        tasks=asyncio.TaskGroup(),
+        max_held=9,
+    )
     return Gauges(fleet.instances[0].ground, metrics, holding, webhooks=["done", "idle"])
 
 

@@ -9,6 +9,7 @@ import openai
 import pytest
 
 from proxy.core.errors import StoreCorruptError, StoreUnavailableError
+from proxy.core.ids import JobId
 from proxy.core.job import AnswerMode
 from proxy.core.repeats import Answered
 from proxy.web.held import Rhythm
@@ -234,7 +235,7 @@ async def test_a_caller_who_leaves_is_noted_as_broken_and_the_job_lives(committe
 async def test_a_caller_who_leaves_while_the_store_is_away_is_noted_by_a_later_pass(monkeypatch):
     async with open_desk(AnswerMode.WAIT) as desk:
         finish = desk.stores.deliveries.finish
-        refused = []
+        refused: list[JobId] = []
 
         async def away(notes) -> None:
             refused.extend(note.job_id for note in notes)
