@@ -87,12 +87,13 @@ class BatchStore(Protocol):
     async def claim(
         self, key: BatchKey, batch_id: BatchId, limits: ClaimLimits, *, ready_at: datetime
     ) -> Claimed:
-        """Move up to 2,000 queued jobs of `key` into the batch, oldest first.
+        """Move queued jobs of `key` into the batch, oldest first.
 
-        A job becomes an item with its attempt raised by one. Jobs that are not
-        ready by `ready_at` stay. Repeat until `complete`; a repeat after a crash
-        goes on where it stopped. A job that alone is above a limit is taken only
-        into an empty batch. A batch that is not `FILLING` takes none.
+        One call moves some thousands, in steps of at most 2,000 that hold the store
+        for milliseconds each. A job becomes an item with its attempt raised by one.
+        Jobs that are not ready by `ready_at` stay. Repeat until `complete`; a repeat
+        after a crash goes on where it stopped. A job that alone is above a limit is
+        taken only into an empty batch. A batch that is not `FILLING` takes none.
         """
         ...
 

@@ -279,7 +279,7 @@ async def test_a_job_above_a_limit_is_taken_alone_into_an_empty_batch(stores, li
     assert await ids(stores.batches.items(second)) == [large.id]
 
 
-async def test_a_large_claim_is_done_in_steps_of_two_thousand(stores):
+async def test_a_large_claim_goes_on_until_it_is_complete(stores):
     jobs = await asyncio.gather(*(accepted(stores, body=b"12") for _ in range(2_500)))
     batch_id = await filling(stores)
 
@@ -287,7 +287,7 @@ async def test_a_large_claim_is_done_in_steps_of_two_thousand(stores):
     while not (claimed := await claim(stores, batch_id, max_requests=2_400)).complete:
         counts.append(claimed.count)
 
-    assert counts == [2_000]
+    assert all(2_000 <= count <= 2_400 for count in counts)
     assert (claimed.count, claimed.body_bytes) == (2_400, 4_800)
     assert claimed.nearest_deadline == jobs[0].deadline
     (head,) = await stores.batches.heads()

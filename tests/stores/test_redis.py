@@ -161,8 +161,8 @@ async def test_a_take_that_was_planned_before_the_batch_was_sealed_takes_nothing
         limits=PLENTY,
         ready_at=to_micros(T0),
     )
-    is_filling, fronts = await late._look(keys.ALL_SHARDS, 10)
-    assert is_filling
+    assert await late._is_filling()
+    fronts = await late._peek(keys.ALL_SHARDS, 10)
 
     assert await stores.batches.replace(replace(batch, state=BatchState.SEALED, version=1))
     taken = await late._take({shard: front.rows for shard, front in fronts.items()})

@@ -5,20 +5,34 @@ from typing import Final
 from proxy.stores.redis.commands import Script
 from proxy.stores.redis.lua import QUEUE
 
+LOOK: Final = Script(
+    """
+-- What a batch holds of this shard; then of the queue: how many rows are ready, when
+-- the row at a rank was, and what all rows add up to.
+local sums = redis.call('HMGET', KEYS[2], 'count', 'bytes', 'tokens', 'deadline', 'closed')
+local count, at, all = 0, '', '0 0 0'
+if not sums[5] then
+  count = redis.call('ZCOUNT', KEYS[1], '-inf', ARGV[1])
+  if count >= tonumber(ARGV[2]) then
+    at = redis.call('ZRANGE', KEYS[1], ARGV[2] - 1, ARGV[2] - 1, 'WITHSCORES')[2]
+  end
+  all = redis.call('HGET', KEYS[3], ARGV[3]) or all
+end
+return {sums[1] or '0', sums[2] or '0', sums[3] or '0', sums[4] or '', count, at, all}
+""",
+    writes=False,
+)
+
 PEEK: Final = Script(
     """
--- What a batch holds of this shard, and the front of the queue.
-local sums = redis.call('HMGET', KEYS[2], 'count', 'bytes', 'tokens', 'deadline', 'closed')
-local limit = tonumber(ARGV[2])
-local rows = redis.call('ZRANGE', KEYS[1], '-inf', ARGV[1], 'BYSCORE',
-  'LIMIT', 0, limit, 'WITHSCORES')
+-- The front of the queue, as far as a plan must know it.
+local rows = redis.call('ZRANGE', KEYS[1], '-inf', ARGV[1], 'BYSCORE', 'LIMIT', 0, ARGV[2])
 local lines = {}
-for j = 1, #rows, 2 do
-  local job, bytes, tokens = string.match(rows[j], '^(%S+) %S+ (%S+) (%S+)')
-  lines[#lines + 1] = table.concat({rows[j + 1], job, bytes, tokens}, ' ')
+for i, row in ipairs(rows) do
+  local job, bytes, tokens, ready = string.match(row, '^(%S+) %S+ (%S+) (%S+) %S+ %S+ (%S+)')
+  lines[i] = table.concat({ready, job, bytes, tokens}, ' ')
 end
-return {sums[1] or '0', sums[2] or '0', sums[3] or '0', sums[4] or '', sums[5],
-  #rows == 2 * limit and 1 or 0, table.concat(lines, '\\n')}
+return table.concat(lines, '\\n')
 """,
     writes=False,
 )
@@ -26,35 +40,34 @@ return {sums[1] or '0', sums[2] or '0', sums[3] or '0', sums[4] or '', sums[5],
 TAKE: Final = Script(
     QUEUE
     + """
+-- Move the front of the queue into the batch: what is not behind a place, and fits.
 local k = {queue = KEYS[1], due = KEYS[2], heads = KEYS[3], keys = KEYS[4]}
 local items, claims, sums = KEYS[5], KEYS[6], KEYS[7]
 local kid, batch = ARGV[1], ARGV[2]
 local last_ready, last_job = tonumber(ARGV[3]), ARGV[4]
 local most, most_bytes, most_tokens = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 if redis.call('HEXISTS', sums, 'closed') == 1 then return {0, 0, 0, ''} end
-local rows = redis.call('ZRANGE', k.queue, 0, most - 1, 'WITHSCORES')
-local n, bytes, tokens, held, near = 0, 0, 0, 0, nil
-local due, lines, named = {}, {}, {}
-for j = 1, #rows, 2 do
-  local job, attempt, b, t, deadline, h, affinity =
-    string.match(rows[j], '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (.*)$')
-  local ready = tonumber(rows[j + 1])
-  if ready > last_ready or (ready == last_ready and job > last_job)
+local rows = redis.call('ZRANGE', k.queue, 0, most - 1)
+local match = string.match
+local n, bytes, tokens, held, near = 0, 0, 0, 0, math.huge
+local due, named = {}, {}
+for i = 1, #rows do
+  local job, attempt, b, t, deadline, h, ready =
+    match(rows[i], '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)')
+  local at = tonumber(ready)
+  if at > last_ready or (at == last_ready and job > last_job)
     or bytes + b > most_bytes or tokens + t > most_tokens then break end
   n, bytes, tokens, held = n + 1, bytes + b, tokens + t, held + h
-  if not near or tonumber(deadline) < near then near = tonumber(deadline) end
-  attempt = attempt + 1
-  due[n] = job .. ' ' .. rows[j + 1]
-  lines[2 * n - 1] = 0
-  lines[2 * n] = table.concat(
-    {affinity, string.format('%020.0f', ready), job .. ' ' .. attempt .. ' ' .. b}, '\\0')
+  deadline = tonumber(deadline)
+  if deadline < near then near = deadline end
+  due[n] = job .. ' ' .. ready
   named[2 * n - 1] = job .. '-' .. attempt
   named[2 * n] = batch
 end
 if n == 0 then return {0, 0, 0, ''} end
 redis.call('ZREMRANGEBYRANK', k.queue, 0, n - 1)
 redis.call('ZREM', k.due, unpack(due))
-redis.call('ZADD', items, unpack(lines))
+redis.call('RPUSH', items, unpack(rows, 1, n))
 redis.call('HSET', claims, unpack(named))
 count_out(k, kid, n, bytes, tokens, held)
 redis.call('HINCRBY', sums, 'count', n)
@@ -71,16 +84,13 @@ return {n, num(bytes), num(tokens), num(near)}
 DROP: Final = Script(
     """
 -- Forget some items of a batch; return whether there may be more.
-local rows = redis.call('ZRANGE', KEYS[1], 0, ARGV[1] - 1)
+local rows = redis.call('LPOP', KEYS[1], ARGV[1]) or {}
 local names = {}
 for i = 1, #rows do
-  local job, attempt = string.match(rows[i], '([%w_]+) (%d+) %d+$')
+  local job, attempt = string.match(rows[i], '^(%S+) (%S+)')
   names[i] = job .. '-' .. attempt
 end
-if #rows > 0 then
-  redis.call('HDEL', KEYS[2], unpack(names))
-  redis.call('ZREMRANGEBYRANK', KEYS[1], 0, #rows - 1)
-end
+if #rows > 0 then redis.call('HDEL', KEYS[2], unpack(names)) end
 redis.call('EXPIRE', KEYS[3], ARGV[2])
 return #rows == tonumber(ARGV[1]) and 1 or 0
 """

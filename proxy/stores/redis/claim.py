@@ -1,9 +1,11 @@
 """Moving queue rows of all shards into a batch, the oldest first.
 
-Each round reads the fronts of the shards, decides which rows are the oldest and fit,
-and takes them by one short script for each shard. A script takes only what the plan
-says, from the front, and is whole or not at all; so after a crash the next call finds
-what was taken among the batch's sums and goes on.
+As long as there is much room, each round asks every shard for one place of its queue
+only: what is as old as the youngest of the first `n` of every shard is surely among the
+oldest, and rows need not be read to be taken. Near the limit the fronts are read, and a
+plan says which rows are the oldest and fit. Either way a script takes only from the
+front and is whole or not at all; so after a crash the next call finds what was taken
+among the batch's sums and goes on.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,17 +21,23 @@ from proxy.stores.redis.client import Client
 from proxy.stores.redis.commands import ScriptCall, read
 from proxy.stores.redis.wire import Reply, as_int, as_list, as_text
 
-CLAIM: Final = 2_000
+CLAIM: Final = 20_000
+"""Rows that one call takes before it returns, about."""
 
-FRONT: Final = 500
-"""Rows that one script reads or takes, at most: about 1 ms."""
+STEP: Final = 300
+"""Rows that one script reads or takes, at most: about 1.5 ms."""
+
+FEW: Final = 8
+"""Rows of each shard; for fewer it is not worth finding out how far a step may go."""
 
 _NO_LIMIT: Final = 1 << 52
+_BEHIND_ALL: Final = "~"
+"""Behind every job of the same moment."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class _Waiting:
-    """A row of a queue, as far as a claim must know it."""
+    """A row of a queue, as far as a plan must know it."""
 
     ready: int
     job: str
@@ -39,12 +47,49 @@ class _Waiting:
 
 
 @dataclass(frozen=True, slots=True)
-class _Front:
-    held: Claimed
-    """What the batch has of this shard."""
+class _Shard:
+    """One shard's part in the batch and in the queue."""
 
+    held: Claimed
+    ready: int
+    """How many rows may be claimed."""
+
+    at: int | None
+    """When the row at the rank that was asked for became ready, if there is one."""
+
+    count: int
+    """Of all rows, with `body_bytes` and `tokens`."""
+
+    body_bytes: int
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Front:
     rows: Sequence[_Waiting]
     more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Room:
+    """What a batch has room for."""
+
+    count: int
+    body_bytes: int
+    tokens: int
+
+    @classmethod
+    def of(cls, limits: ClaimLimits, held: Claimed) -> "_Room":
+        most = _NO_LIMIT if limits.max_tokens is None else limits.max_tokens
+        return cls(
+            limits.max_requests - held.count,
+            limits.max_bytes - held.body_bytes,
+            most - held.tokens,
+        )
+
+    def part(self, parts: int) -> "_Room":
+        """Return what each of so many may take without asking the others."""
+        return _Room(self.count // parts, self.body_bytes // parts, self.tokens // parts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,61 +103,145 @@ class Claim:
     ready_at: int
 
     async def run(self) -> Claimed:
-        """Take up to 2,000 rows; return what the batch holds then."""
-        taken, each = 0, CLAIM * 2 // len(keys.ALL_SHARDS)
-        shards: Sequence[int] = keys.ALL_SHARDS
-        held: dict[int, Claimed] = {}
+        """Take about 20,000 rows; return what the batch holds then.
+
+        Most are taken in wide steps, each of what surely is among the oldest and
+        fits; the last ones one by one, as a plan over all shards says.
+        """
+        rank = max(1, min(STEP, self.limits.max_requests // len(keys.ALL_SHARDS)))
+        begun, is_stuck = -1, False
         while True:
-            is_filling, fronts = await self._look(shards, each)
-            held |= {shard: front.held for shard, front in fronts.items()}
-            total = _total(held.values())
-            if not is_filling:
-                return replace(total, complete=True)
-            plan, complete = _plan(fronts, total, self.limits, CLAIM - taken)
+            is_filling, shards = await self._look(rank)
+            held = _total(shard.held for shard in shards.values())
+            begun = held.count if begun < 0 else begun
+            waiting = {number: shard for number, shard in shards.items() if shard.ready}
+            if not is_filling or not waiting:
+                return replace(held, complete=True)
+            if held.count - begun >= CLAIM:
+                return held
+            wide = self._width(held, waiting)
+            if wide < FEW or is_stuck:
+                return await self._take_exactly(held, shards, sorted(waiting))
+            if wide < rank:
+                # The places that were asked for are too far back; ask again.
+                rank = wide
+                continue
+            # One that is larger than its shard's part of the room holds its shard up.
+            is_stuck = not await self._take_widely(held, waiting, wide)
+
+    def _width(self, held: Claimed, waiting: Mapping[int, _Shard]) -> int:
+        """Return how many rows every shard may give without the batch becoming too large."""
+        room = _Room.of(self.limits, held).part(len(waiting))
+        count = sum(shard.count for shard in waiting.values())
+        # Twice the mean: what is larger than that stops its shard's step early.
+        size = 2 * sum(shard.body_bytes for shard in waiting.values()) // count
+        tokens = 2 * sum(shard.tokens for shard in waiting.values()) // count
+        return min(
+            STEP,
+            room.count,
+            room.body_bytes // max(1, size),
+            room.tokens // max(1, tokens),
+        )
+
+    async def _take_widely(self, held: Claimed, waiting: Mapping[int, _Shard], rank: int) -> int:
+        """Take what is as old as the youngest row that surely is among the oldest."""
+        places = [shard.at for shard in waiting.values() if shard.at is not None]
+        upto = min(places, default=self.ready_at)
+        room = _Room.of(self.limits, held).part(len(waiting))
+        replies = await self.client.call_many(
+            [
+                self._take_call(shard, upto, _BEHIND_ALL, replace(room, count=rank))
+                for shard in waiting
+            ],
+            background=True,
+        )
+        return sum(_parse_claimed(as_list(reply)).count for reply in replies)
+
+    async def _take_exactly(
+        self, held: Claimed, shards: Mapping[int, _Shard], waiting: Sequence[int]
+    ) -> Claimed:
+        """Take the oldest rows one by one until one does not fit, or none is left."""
+        by_shard = {number: shard.held for number, shard in shards.items()}
+        taken, each = 0, 4 * FEW
+        while True:
+            fronts = await self._peek(waiting, each)
+            plan, complete = _plan(fronts, held, self.limits)
             missed = sum(map(len, plan.values()))
             for shard, got in (await self._take(plan)).items():
-                held[shard] = _total([held[shard], got])
+                by_shard[shard] = _total([by_shard[shard], got])
                 taken += got.count
                 missed -= got.count
+            held = _total(by_shard.values())
             # What another claim or a cancel took away leaves room for others.
             complete = complete and not missed
-            if complete or taken >= CLAIM:
-                return replace(_total(held.values()), complete=complete)
-            shards = [shard for shard, front in fronts.items() if front.more or front.rows]
+            if complete or taken >= CLAIM or not await self._is_filling():
+                return replace(held, complete=complete)
+            waiting = [shard for shard, front in fronts.items() if front.more or front.rows]
             # Where few shards have any, each must give more.
-            each = min(FRONT, (CLAIM - taken) * 2 // max(1, len(shards)) + 8)
+            each = min(STEP, each * 2)
 
-    async def _look(self, shards: Sequence[int], each: int) -> tuple[bool, dict[int, _Front]]:
+    async def _look(self, rank: int) -> tuple[bool, dict[int, _Shard]]:
+        """Return whether the batch takes jobs, and how every shard stands."""
         record, *replies = await self.client.call_many(
             [
                 read("HGET", keys.BATCHES, self.batch_id),
                 *[
-                    batch_scripts.PEEK.call(
-                        [keys.queue(shard, self.key), keys.sums(shard, self.batch_id)],
-                        self.ready_at,
-                        min(each, FRONT),
+                    batch_scripts.LOOK.call(
+                        [
+                            keys.queue(shard, self.key),
+                            keys.sums(shard, self.batch_id),
+                            keys.heads(shard),
+                        ],
+                        *(self.ready_at, rank, self.key),
                     )
-                    for shard in shards
+                    for shard in keys.ALL_SHARDS
                 ],
             ],
             background=True,
         )
-        state = "" if record is None else as_text(record).split(" ", 2)[1]
-        fronts = {
-            shard: _parse_front(shard, reply) for shard, reply in zip(shards, replies, strict=True)
+        return _is_filling(record), dict(enumerate(map(_parse_shard, replies)))
+
+    async def _is_filling(self) -> bool:
+        return _is_filling(await self.client.call(read("HGET", keys.BATCHES, self.batch_id)))
+
+    async def _peek(self, shards: Sequence[int], each: int) -> dict[int, _Front]:
+        replies = await self.client.call_many(
+            [
+                batch_scripts.PEEK.call([keys.queue(shard, self.key)], self.ready_at, each)
+                for shard in shards
+            ],
+            background=True,
+        )
+        return {
+            shard: _parse_front(shard, reply, each)
+            for shard, reply in zip(shards, replies, strict=True)
         }
-        return state == BatchState.FILLING, fronts
 
     async def _take(self, plan: Mapping[int, Sequence[_Waiting]]) -> dict[int, Claimed]:
         replies = await self.client.call_many(
-            [self._take_call(shard, rows) for shard, rows in plan.items()], background=True
+            [
+                self._take_call(
+                    shard,
+                    rows[-1].ready,
+                    rows[-1].job,
+                    # What came in front of them since then must not push the batch over
+                    # a limit.
+                    _Room(
+                        len(rows),
+                        sum(row.body_bytes for row in rows),
+                        sum(row.tokens for row in rows),
+                    ),
+                )
+                for shard, rows in plan.items()
+            ],
+            background=True,
         )
         return {
             shard: _parse_claimed(as_list(reply))
             for shard, reply in zip(plan, replies, strict=True)
         }
 
-    def _take_call(self, shard: int, rows: Sequence[_Waiting]) -> ScriptCall:
+    def _take_call(self, shard: int, ready: int, job: str, room: _Room) -> ScriptCall:
         return batch_scripts.TAKE.call(
             [
                 keys.queue(shard, self.key),
@@ -123,28 +252,19 @@ class Claim:
                 keys.claims(shard),
                 keys.sums(shard, self.batch_id),
             ],
-            self.key,
-            self.batch_id,
-            rows[-1].ready,
-            rows[-1].job,
-            len(rows),
-            # What came in front of them since then must not push the batch over a limit.
-            sum(row.body_bytes for row in rows),
-            sum(row.tokens for row in rows),
+            *(self.key, self.batch_id, ready, job, room.count, room.body_bytes, room.tokens),
         )
 
 
 def _plan(
-    fronts: Mapping[int, _Front], held: Claimed, limits: ClaimLimits, most: int
+    fronts: Mapping[int, _Front], held: Claimed, limits: ClaimLimits
 ) -> tuple[dict[int, list[_Waiting]], bool]:
     """Return which rows to take of each shard, and whether that is all there is to take."""
     plan: dict[int, list[_Waiting]] = {}
     rows, is_all = _oldest(fronts)
     count, size, tokens = held.count, held.body_bytes, held.tokens
     max_tokens = _NO_LIMIT if limits.max_tokens is None else limits.max_tokens
-    for place, row in enumerate(rows):
-        if place >= most:
-            return plan, False
+    for row in rows:
         if count and (
             count >= limits.max_requests
             or size + row.body_bytes > limits.max_bytes
@@ -152,10 +272,7 @@ def _plan(
         ):
             return plan, True
         count, size, tokens = count + 1, size + row.body_bytes, tokens + row.tokens
-        mine = plan.setdefault(row.shard, [])
-        if len(mine) == FRONT:
-            return plan, False
-        mine.append(row)
+        plan.setdefault(row.shard, []).append(row)
     return plan, is_all or count >= limits.max_requests
 
 
@@ -169,15 +286,30 @@ def _oldest(fronts: Mapping[int, _Front]) -> tuple[list[_Waiting], bool]:
     return [row for row in rows if row <= bound], False
 
 
-def _parse_front(shard: int, reply: Reply) -> _Front:
-    *sums, more, lines = as_list(reply)
+def _is_filling(record: Reply) -> bool:
+    return record is not None and as_text(record).split(" ", 2)[1] == BatchState.FILLING
+
+
+def _parse_shard(reply: Reply) -> _Shard:
+    *sums, ready, at, head = as_list(reply)
+    count, size, tokens = as_text(head).split(" ")[:3]
+    place = as_text(at)
+    return _Shard(
+        held=_parse_claimed(sums),
+        ready=as_int(ready),
+        at=int(place) if place else None,
+        count=int(count),
+        body_bytes=int(size),
+        tokens=int(tokens),
+    )
+
+
+def _parse_front(shard: int, reply: Reply, each: int) -> _Front:
     rows = []
-    for line in as_text(lines).splitlines():
+    for line in as_text(reply).splitlines():
         ready, job, size, tokens = line.split(" ")
         rows.append(_Waiting(int(ready), job, shard, int(size), int(tokens)))
-    closed = sums.pop()
-    # A shard that gives the batch nothing more has nothing for it.
-    return _Front(_parse_claimed(sums), [] if closed else rows, bool(as_int(more)) and not closed)
+    return _Front(rows, more=len(rows) == each)
 
 
 def _parse_claimed(sums: Sequence[Reply]) -> Claimed:

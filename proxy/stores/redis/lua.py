@@ -1,8 +1,9 @@
 """Functions that the scripts share.
 
 Numbers are microseconds and bytes: exact in a double up to 2^53. A queue's row is
-`job attempt bytes tokens deadline held affinity`, a delivery `state lease retry_count
-claimed call owner`; what is indexed of it is `job retry_count claimed`.
+`job attempt bytes tokens deadline held ready affinity`, with
+the attempt that a claim makes it, so that a claim moves rows and builds none. A delivery is
+`state lease retry_count claimed call owner`; what is indexed of it is `job retry_count claimed`.
 """
 
 from typing import Final
@@ -44,18 +45,19 @@ local function count_in(k, kid, text, ready, q)
     num(t + q.tokens), num(h + q.held), first, last, near}, ' '))
 end
 
-local function row(job, attempt, q)
-  return table.concat({job, attempt, q.bytes, q.tokens, q.deadline, q.held, q.affinity}, ' ')
+local function row(job, attempt, ready, q)
+  return table.concat({job, num(attempt + 1), q.bytes, q.tokens, q.deadline, q.held, ready,
+    q.affinity}, ' ')
 end
 
 local function enqueue(k, kid, text, job, attempt, ready, q)
-  redis.call('ZADD', k.queue, ready, row(job, attempt, q))
+  redis.call('ZADD', k.queue, ready, row(job, attempt, ready, q))
   redis.call('ZADD', k.due, q.deadline, job .. ' ' .. ready)
   count_in(k, kid, text, ready, q)
 end
 
 local function dequeue(k, kid, job, attempt, ready, q)
-  if redis.call('ZREM', k.queue, row(job, attempt, q)) ~= 1 then
+  if redis.call('ZREM', k.queue, row(job, attempt, ready, q)) ~= 1 then
     error('job ' .. job .. ' is not where it was queued')
   end
   redis.call('ZREM', k.due, job .. ' ' .. ready)

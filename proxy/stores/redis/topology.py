@@ -5,6 +5,7 @@ import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from operator import attrgetter
 from typing import Any, Final, Protocol
 
 from redis.asyncio import Connection, SSLConnection
@@ -18,9 +19,15 @@ from proxy.stores.redis.wire import Answer, Ask, Lane, Reply, as_int, as_list, a
 
 CONNECT_S: Final = 2.0
 
+FRONTS: Final = 2
+"""Connections for what somebody waits for: while Redis works on the group of one, we make
+that of the other. More would only make smaller groups."""
+
+_load: Final = attrgetter("load")
+
 
 class Node:
-    """One server, with a connection for what somebody waits for and one for the rest."""
+    """One server, with connections for what somebody waits for and one for the rest."""
 
     def __init__(
         self, find: Callable[[], Awaitable[Place]], address: RedisAddress, tasks: TaskOwner
@@ -28,17 +35,22 @@ class Node:
         self.connect = partial(_connect, find, address)
         """Return a new connection, which the caller owns."""
 
-        self.front, self.back = (
+        self.back, *self._fronts = self._lanes = [
             Lane(
                 self.connect,
                 timeout_s=address.timeout_s,
                 acks=address.acks,
                 acks_timeout_s=address.acks_timeout_s,
             )
-            for _ in range(2)
-        )
-        for one in (self.front, self.back):
-            tasks.create_task(one.run(), name="redis")
+            for _ in range(1 + FRONTS)
+        ]
+        for lane in self._lanes:
+            tasks.create_task(lane.run(), name="redis")
+
+    @property
+    def front(self) -> Lane:
+        """The connection on which a caller waits for the fewest others."""
+        return min(self._fronts, key=_load)
 
     async def ask(self, *arguments: str) -> Answer:
         """Send one command that needs no key, and return what it got.
@@ -55,13 +67,13 @@ class Node:
 
     def reset(self) -> None:
         """Connect anew, to whoever is found then."""
-        self.front.reset()
-        self.back.reset()
+        for lane in self._lanes:
+            lane.reset()
 
     def close(self) -> None:
         """Take no more commands."""
-        self.front.close()
-        self.back.close()
+        for lane in self._lanes:
+            lane.close()
 
 
 class Topology(Protocol):

@@ -41,13 +41,19 @@ IDLE_S: Final = 1.0
 
 def pack(arguments: Iterable[Argument]) -> bytes:
     """Return a command in Redis' protocol (RESP, "Sending commands to a Redis server")."""
-    parts = []
+    parts: list[bytes] = []
     for part in arguments:
         if not isinstance(part, bytes):
             # Callers' texts may hold lone surrogates.
             part = str(part).encode("utf-8", "surrogatepass")  # noqa: PLW2901
-        parts.append(b"$%d\r\n%b\r\n" % (len(part), part))
-    return b"*%d\r\n%b" % (len(parts), b"".join(parts))
+        size = len(part)
+        parts += (_SIZES[size] if size < _SMALL else b"$%d\r\n" % size, part, b"\r\n")
+    return b"*%d\r\n%b" % (len(parts) // 3, b"".join(parts))
+
+
+_SMALL: Final = 512
+_SIZES: Final = tuple(b"$%d\r\n" % size for size in range(_SMALL))
+"""Ready-made: an accept has 30 arguments, and formatting is half of what packing costs."""
 
 
 def translate(exc: BaseException) -> StoreError:
@@ -112,6 +118,9 @@ class Lane:
         self._acks_timeout_s = acks_timeout_s
         self._waiting: deque[Ask] = deque()
         self._waiting_bytes = 0
+        self.load = 0
+        """How many callers wait for an answer."""
+
         self._more = asyncio.Event()
         self._connection: Connection | None = None
         self._used_at = 0.0
@@ -128,6 +137,7 @@ class Lane:
         if self._waiting_bytes + ask.size > WAITING_BYTES:
             raise StoreUnavailableError("too much waits for Redis")
         self._waiting.append(ask)
+        self.load += 1
         self._waiting_bytes += ask.size
         self._more.set()
 
@@ -147,6 +157,7 @@ class Lane:
             while await self._some():
                 group = self._next_group()
                 await self._exchange(group)
+                self.load -= len(group)
                 group = []
         finally:
             ended = StoreUnavailableError("the store is closed")
@@ -169,6 +180,7 @@ class Lane:
             ask = self._waiting.popleft()
             self._waiting_bytes -= ask.size
             if ask.future.cancelled():
+                self.load -= 1
                 continue
             group.append(ask)
             commands += len(ask.packed)
