@@ -28,6 +28,9 @@ TESTED_BY = {
     "proxy/telemetry/": "tests/test_telemetry.py",
     "proxy/sandbox/": "tests/sandbox/",
     "proxy/web/synthesis/": "tests/web/test_synthesis_chat.py",
+    # What is shown, and when, takes a command that waits on a terminal.
+    "proxy/embedded/progress.py": "tests/e2e/test_run.py",
+    "proxy/run/session.py": "tests/e2e/test_run.py",
     # Every adapter of a port is held to one suite.
     "proxy/ports/": "tests/contract/",
     "proxy/stores/sqlite/": "tests/contract/",

@@ -26,6 +26,7 @@ _INTERRUPTED: Final = 130
 """128 + SIGINT, as shells report it."""
 
 COMMANDS: Final[Mapping[str, str]] = {
+    "run": "Run a command with its LLM calls deferred.",
     "serve": "Run the proxy.",
     "demo": "Show it at work, with a provider in a sandbox and no key.",
     "check": "Print the effective configuration and where each value came from.",

@@ -58,6 +58,7 @@ def _gauge(text: str, *labels: str) -> Metric:
 METRICS: Final[Mapping[str, Metric]] = {
     # Calls.
     "calls": _counter("Calls by what was decided and how they ended.", "decision", "outcome"),
+    "calls_alone": _counter("Held calls of runs that make one call at a time."),
     "forwarded_bytes": _counter("Body bytes of forwarded calls.", "upstream", "direction"),
     "forward_seconds": Metric(
         Kind.HISTOGRAM,

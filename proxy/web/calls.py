@@ -129,6 +129,10 @@ class Calls:
         rule = decision.decided_by.removeprefix(_RULE)
         self._recorder.count("rule_forwarded", rule=rule, reason=error.code)
 
+    def alone(self) -> None:
+        """Count a call that is made directly because it would be alone in its batch."""
+        self._recorder.count("calls_alone")
+
     def forwarded(self, done: Forwarded) -> None:
         """Tell of a forwarded call; called by the forwarder in the task of the call."""
         self._recorder.forwarded(

@@ -301,6 +301,8 @@ class Front:
         with self._paces.hold(_held_run(call, decision)) as held:
             try:
                 job, held.is_new = await self._accept(call, decision, alone=held.alone)
+                if held.alone and held.is_new:
+                    self._calls.alone()
             except ProxyError as error:
                 if call.asked.defers:
                     raise

@@ -1,0 +1,64 @@
+"""`offramp run`."""
+
+from pathlib import Path
+
+import click
+
+from proxy.cli.namesake import refuse_namesake
+from proxy.run.session import RunOptions, run_command
+
+
+@click.command(
+    "run", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}
+)
+@click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND...")
+@click.option("--resume", metavar="RUN", help="Go on with an earlier run: its ID, or `last`.")
+@click.option("--deadline", metavar="DURATION", help="Latest useful time of answers, e.g. 6h.")
+@click.option(
+    "--answer",
+    type=click.Choice(["wait", "job", "raise"]),
+    default="wait",
+    show_default=True,
+    help="What calls get: their answer once it is there, a job, or an error that names the job.",
+)
+@click.option(
+    "--upstream",
+    "upstreams",
+    multiple=True,
+    metavar="NAME=URL",
+    help="Where a provider is, without the /v1 of its paths. May be given several times.",
+)
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    envvar="OFFRAMP_CONFIG",
+    help="YAML file, as for `offramp serve`. Also OFFRAMP_CONFIG.",
+)
+@click.option("--live/--quiet", default=None, help="A line that moves, or a few that stay.")
+@click.option("--json", "as_json", is_flag=True, help="Print the bill as one line of JSON.")
+def command(words: tuple[str, ...], *, upstreams: tuple[str, ...], **options: object) -> None:
+    """Run a command with its LLM calls deferred, at about half the price.
+
+    \b
+      offramp run -- python evals.py
+      offramp run --deadline 6h -- npm run evals
+      offramp run --resume last -- python evals.py
+
+    The command's SDKs are told by OPENAI_BASE_URL and its like to call a proxy that
+    runs beside it. If such a variable is set already, that is where calls are sent.
+    Every call is held until its answer is there; the command changes nothing.
+    Progress and the bill are written to standard error. The exit code is the
+    command's.
+    """
+    refuse_namesake()
+    chosen = RunOptions(base_urls=dict(map(_upstream, upstreams)), **options)  # type: ignore[arg-type]
+    code = run_command(words, chosen)
+    if code:
+        raise click.exceptions.Exit(code)
+
+
+def _upstream(text: str) -> tuple[str, str]:
+    name, equals, url = text.partition("=")
+    if not (name and equals and url):
+        raise click.UsageError(f"--upstream must be NAME=URL, not {text!r}")
+    return name, url

@@ -1,0 +1,89 @@
+"""How far the calls of a command are, in numbers and in words."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from proxy.app import Running
+from proxy.core.batch import BatchState
+from proxy.core.lanes import Lane, format_duration
+
+_AT_PROVIDER = frozenset({BatchState.IN_PROGRESS, BatchState.CANCELLING, BatchState.LOST})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """Where calls and jobs are at one moment."""
+
+    answered: int
+    """Deferred calls that have their answer, those of an earlier start included."""
+
+    forwarded: int
+    """Calls that went straight through, and were answered."""
+
+    held: int
+    """Calls whose connection waits for its answer now."""
+
+    queued: int
+    """Jobs that wait to be sent."""
+
+    batched: int
+    """Jobs in batches that are not settled."""
+
+    batches: int
+    sent_at: datetime | None
+    """Since when the oldest of the batches is at its provider."""
+
+    direct: int
+    """Jobs that are called directly, or are going to be."""
+
+    alone: int
+    """Calls that were made directly because each came alone."""
+
+    @property
+    def pending(self) -> int:
+        """How many jobs have not ended."""
+        return self.queued + self.batched + self.direct
+
+
+async def standing(proxy: Running) -> Standing:
+    """Return how things stand.
+
+    Raises:
+        StoreError: if the store does not tell.
+    """
+    batches = proxy.house.ground.batches
+    heads, live = await batches.heads(), await batches.live()
+    open_batches = [batch for batch in live if batch.ended_at is None]
+    sent = [batch.submitted_at for batch in open_batches if batch.state in _AT_PROVIDER]
+    escalating = await proxy.house.ground.queue.escalating(limit=10_000)
+    metrics = proxy.metrics
+    return Standing(
+        answered=int(metrics.value("calls", decision="defer", outcome="answered")),
+        forwarded=int(metrics.value("calls", decision="forward", outcome="completed")),
+        held=proxy.house.holding.count,
+        queued=sum(head.count for head in heads if head.key.lane is Lane.BATCH),
+        batched=sum(batch.count for batch in open_batches),
+        batches=len(open_batches),
+        sent_at=min((at for at in sent if at is not None), default=None),
+        direct=sum(head.count for head in heads if head.key.lane is not Lane.BATCH)
+        + len(escalating),
+        alone=int(metrics.value("calls_alone")),
+    )
+
+
+def in_words(now_at: Standing, *, now: datetime) -> str:
+    """Return one line for people, the most important first: what is cut is least missed."""
+    total = now_at.answered + now_at.held
+    parts = [f"{now_at.answered:,} of {total:,} calls answered"]
+    if now_at.batched:
+        batches = "1 batch" if now_at.batches == 1 else f"{now_at.batches} batches"
+        since = ""
+        if now_at.sent_at is not None:
+            ago = format_duration(max(now - now_at.sent_at, timedelta(seconds=1)))
+            since = f", sent {ago} ago"
+        parts.append(f"{now_at.batched:,} in {batches}{since}")
+    if now_at.queued:
+        parts.append(f"{now_at.queued:,} waiting for a batch")
+    if now_at.direct:
+        parts.append(f"{now_at.direct:,} called directly")
+    return "offramp: " + " · ".join(parts)

@@ -1,0 +1,139 @@
+"""One start of a command, from the first to the last thing that is said about it."""
+
+import asyncio
+import os
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from proxy.app import Running, SystemClock, serving
+from proxy.core.dialects import RawHeaders
+from proxy.core.job import JobState
+from proxy.embedded.bill import bill_of, print_bill
+from proxy.embedded.folder import Folder, Folders
+from proxy.embedded.progress import Progress
+from proxy.embedded.settings import embedded_settings
+from proxy.embedded.standing import Standing, standing
+from proxy.ports.jobs import JobFilter
+from proxy.run.child import Child
+from proxy.run.environment import child_environment, upstream_urls
+from proxy.settings import Settings
+from proxy.telemetry import set_up_logging
+
+_RANDOM_BYTES: Final = 2
+_PAGE: Final = 100
+_UNSUCCESSFUL: Final = frozenset({JobState.FAILED, JobState.EXPIRED, JobState.CANCELLED})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """What the user said beside the command."""
+
+    config: Path | None = None
+    base_urls: Mapping[str, str] = field(default_factory=dict)
+    """Upstreams by name, which count more than the user's variables."""
+
+    answer: str = "wait"
+    deadline: str | None = None
+    resume: str | None = None
+    """The ID of an earlier run, or `last`."""
+
+    as_json: bool = False
+    live: bool | None = None
+
+
+def run_command(command: Sequence[str], options: RunOptions) -> int:
+    """Run the command and return its exit code.
+
+    Raises:
+        ProxyError: if it could not be started.
+    """
+    now = SystemClock().now()
+    folders = Folders("runs", os.environ)
+    if options.resume is None:
+        folder = folders.new(f"{now:%m%d-%H%M%S}-{os.urandom(_RANDOM_BYTES).hex()}")
+    else:
+        folder = folders.find(options.resume)
+    urls = upstream_urls(os.environ) | dict(options.base_urls)
+    settings = embedded_settings(options.config, folder, urls, os.environ)
+    with folder.locked(), folder.log.open("ab") as log:
+        folders.prune(now=now, keep=settings.retention.results)
+        writer = set_up_logging(level=settings.log.level, form="json", stream=log)
+        try:
+            return asyncio.run(_Session(command, options, folder).run(settings))
+        finally:
+            writer.flush()
+
+
+class _Session:
+    def __init__(self, command: Sequence[str], options: RunOptions, folder: Folder) -> None:
+        self._command = command
+        self._options = options
+        self._folder = folder
+
+    async def run(self, settings: Settings) -> int:
+        async with serving(settings, usual=self._headers()) as proxy:
+            if self._options.resume is not None:
+                await _forget_failures(proxy)
+            environment = child_environment(os.environ, proxy.base_url)
+            child = Child()
+            progress = Progress(proxy, sys.stderr, now=_now, live=self._options.live)
+            stop = asyncio.Event()
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(progress.run(stop))
+                code = await child.run(self._command, environment)
+                stop.set()
+            left = await standing(proxy)
+            bill = bill_of(proxy)
+            if child.failure is not None:
+                _say(child.failure)
+            elif left.pending or (left.answered and (child.interrupted or code)):
+                self._say_how_to_go_on(left, interrupted=child.interrupted)
+            elif not code and not left.answered and not left.forwarded:
+                _say("no call came through the proxy; does the command set a base URL itself?")
+        print_bill(bill, sys.stderr, as_json=self._options.as_json)
+        return code
+
+    def _headers(self) -> RawHeaders:
+        headers = {
+            "X-Deferrable": self._options.answer,
+            "X-Deferrable-Run": self._folder.name,
+            "X-Deferrable-Deadline": self._options.deadline,
+        }
+        return tuple((name.encode(), value.encode()) for name, value in headers.items() if value)
+
+    def _say_how_to_go_on(self, left: Standing, *, interrupted: bool) -> None:
+        what = "interrupted" if interrupted else "the command has ended"
+        kept = f"{left.answered:,} answers are kept"
+        going = f", {left.pending:,} calls are still without one" if left.pending else ""
+        again = f"offramp run --resume {self._folder.name} -- {shlex.join(self._command)}"
+        _say(
+            f"{what}; {kept}{going}.",
+            "It goes on where it was, and buys nothing twice, with",
+            f"  {again}",
+        )
+
+
+async def _forget_failures(proxy: Running) -> None:
+    """Let the calls be made anew that an earlier start got no good answer for."""
+    jobs = proxy.house.ground.jobs
+    owners = {one.owner for one in await proxy.house.ground.credentials.all()}
+    for owner in owners:
+        where = JobFilter(states=_UNSUCCESSFUL)
+        while found := await jobs.list_jobs(owner, where, after=None, limit=_PAGE):
+            for job in found:
+                await jobs.erase(job.id)
+
+
+def _now() -> datetime:
+    return SystemClock().now()
+
+
+def _say(*lines: str) -> None:
+    sys.stderr.write(f"offramp: {lines[0]}\n")
+    sys.stderr.writelines(f"         {line}\n" for line in lines[1:])
+    sys.stderr.flush()

@@ -1,0 +1,232 @@
+"""`offramp run`: an unmodified script, the same output, half the bill; and whatever ends it."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import sys
+
+import pyte
+import pytest
+
+from proxy.sandbox import LineFault, Sandbox, SandboxSettings
+from tests.e2e.commands import MANY, ONE_BY_ONE, QUICK, WITH_ANTHROPIC, Desk, killed
+from tests.e2e.processes import COMMAND
+from tests.helpers.raw_upstream import wait_until
+
+
+@pytest.fixture
+async def desk(tmp_path):
+    async with Sandbox(SandboxSettings(turnaround_s=0.3)).serve() as provider:
+        yield Desk(tmp_path, provider)
+
+
+@pytest.fixture
+async def slow_desk(tmp_path):
+    async with Sandbox(SandboxSettings(turnaround_s=2.5)).serve() as provider:
+        yield Desk(tmp_path, provider)
+
+
+async def test_five_hundred_calls_at_once_give_the_same_output_at_half_the_price(desk):
+    script = desk.script(MANY)
+    direct = await desk.python(script, "500")
+    list_usd = desk.provider.ledger.totals().paid_micro_usd
+    desk.provider.ledger.clear()
+
+    ended = await desk.run("run", "--", sys.executable, script, "500")
+
+    assert (ended.code, ended.stdout) == (0, direct.stdout)
+    assert len(direct.stdout.splitlines()) == 500
+    assert desk.provider.ledger.totals().paid_micro_usd * 2 == list_usd
+    assert desk.bought() == {1}
+    assert re.search(r"in batches +500\b", ended.stderr)
+
+
+async def test_a_script_of_another_vendors_sdk_and_threads(desk):
+    script = desk.script(WITH_ANTHROPIC)
+    direct = await desk.python(script, "16")
+    desk.provider.ledger.clear()
+
+    ended = await desk.run("run", "--json", "--", sys.executable, script, "16")
+
+    assert (ended.code, ended.stdout) == (0, direct.stdout)
+    assert json.loads(ended.stderr.splitlines()[-1])["lanes"] == {"batch": 16}
+    assert {entry.lane for entry in desk.provider.ledger.entries()} == {"batch"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+async def test_what_was_interrupted_goes_on_and_buys_nothing_twice(slow_desk, number):
+    desk, script = slow_desk, slow_desk.script(MANY)
+    process = await desk.offramp("run", "--", sys.executable, script, "40")
+    requests = desk.provider.ledger.requests
+    await wait_until(lambda: requests["POST /v1/batches"], "the batch to be created")
+
+    last_words = await killed(process, number)
+    ended = await desk.run("run", "--resume", "last", "--", sys.executable, script, "40")
+
+    if number is signal.SIGINT:
+        assert "interrupted; 0 answers are kept, 40 calls are still without one" in last_words
+        assert re.search(rf"offramp run --resume \S+ -- .*{script} 40\n", last_words)
+        # What Python does with an interrupt that nobody catches.
+        assert process.returncode == 128 + signal.SIGINT
+    assert ended.code == 0
+    assert ended.stdout == (await desk.python(script, "40")).stdout
+    batched = list(desk.provider.ledger.entries(lane="batch"))
+    assert len(batched) == 40
+    assert len({entry.body_hash for entry in batched}) == 40
+
+
+async def test_what_had_failed_is_tried_again_when_it_goes_on(desk):
+    script = desk.script(MANY)
+    desk.provider.faults.add(LineFault(outcome="status", status=400, code="bad_day"))
+    first = await desk.run("run", "--", sys.executable, script, "10")
+
+    again = await desk.run("run", "--resume", "last", "--", sys.executable, script, "14")
+
+    assert (first.code, again.code) == (1, 0)
+    assert "openai.BadRequestError" in first.stderr
+    assert re.search(r"failed +1\b", first.stderr)
+    assert "offramp run --resume" in first.stderr
+    # The one that had failed, and four that are new.
+    assert re.search(r"in batches +5\b", again.stderr)
+    assert len(again.stdout.splitlines()) == 14
+    assert desk.bought() == {1}
+
+
+async def test_a_sequential_script_is_called_directly_after_three(desk):
+    script = desk.script(ONE_BY_ONE)
+
+    ended = await desk.run("run", "--json", "--", sys.executable, script, "8")
+
+    assert len(ended.stdout.splitlines()) == 8
+    lanes = [entry.lane for entry in desk.provider.ledger.entries()]
+    assert lanes == ["batch"] * 3 + ["interactive"] * 5
+    assert "one call at a time" in ended.stderr
+    assert desk.bought() == {1}
+
+
+async def test_input_and_outputs_are_the_commands_own(desk):
+    process = await desk.offramp("run", "--", "sh", "-c", "cat; echo oops >&2")
+
+    ended = await desk.ended(process, text=b"a\nb")
+
+    assert (ended.code, ended.stdout) == (0, "a\nb")
+    assert ended.stderr.startswith("oops\n")
+
+
+async def test_signals_reach_the_command(desk):
+    trap = "trap 'echo caught; exit 5' TERM; echo ready; while :; do sleep 0.1; done"
+    process = await desk.offramp("run", "--", "sh", "-c", trap)
+    assert process.stdout is not None
+    async with asyncio.timeout(30):
+        await process.stdout.readline()
+
+    process.send_signal(signal.SIGTERM)
+    ended = await desk.ended(process)
+
+    assert (ended.code, ended.stdout) == (5, "caught\n")
+
+
+async def test_two_cannot_go_on_with_one_run(desk):
+    trap = "trap 'exit 0' TERM; echo ready; while :; do sleep 0.1; done"
+    process = await desk.offramp("run", "--", "sh", "-c", trap)
+    assert process.stdout is not None
+    async with asyncio.timeout(30):
+        await process.stdout.readline()
+
+    second = await desk.run("run", "--resume", "last", "--", "true")
+    process.send_signal(signal.SIGTERM)
+    await desk.ended(process)
+
+    assert second.code == 1
+    assert "still going on in another process" in second.stderr
+
+
+async def test_a_bad_configuration_ends_with_3_before_anything_is_started(desk):
+    ended = await desk.run("run", "--", "echo", "hello", OFFRAMP_BATCHING__LINGER="soon")
+
+    assert (ended.code, ended.stdout) == (3, "")
+    assert "OFFRAMP_BATCHING__LINGER" in ended.stderr
+
+
+# On a terminal.
+
+
+class Terminal:
+    """A terminal of 80 by 12 whose user sees `screen`."""
+
+    def __init__(self) -> None:
+        self.screen = pyte.Screen(80, 12)
+        self._stream = pyte.ByteStream(self.screen)
+        self.master, self._slave = os.openpty()
+        os.set_blocking(self.master, False)
+
+    async def start(self, desk, *words):
+        def own_terminal() -> None:
+            import fcntl
+            import struct
+            import termios
+
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+            fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 12, 80, 0, 0))
+
+        process = await asyncio.create_subprocess_exec(
+            *(*COMMAND, *words),
+            stdin=self._slave,
+            stdout=self._slave,
+            stderr=self._slave,
+            env={**desk.variables, **QUICK, "TERM": "xterm"},
+            start_new_session=True,
+            preexec_fn=own_terminal,
+        )
+        os.close(self._slave)
+        asyncio.get_running_loop().add_reader(self.master, self._read)
+        return process
+
+    def _read(self) -> None:
+        try:
+            self._stream.feed(os.read(self.master, 65_536))
+        except OSError:
+            asyncio.get_running_loop().remove_reader(self.master)
+
+    @property
+    def last(self) -> str:
+        """The last row."""
+        return str(self.screen.display[-1]).rstrip()
+
+    def shows(self, text: str) -> bool:
+        return text in "\n".join(self.screen.display)
+
+
+TICKING = MANY.replace(
+    "async with AsyncOpenAI() as client:",
+    """async with AsyncOpenAI() as client:
+        async def tick():
+            for number in range(1000):
+                print("tick", number, flush=True)
+                await asyncio.sleep(0.05)
+        ticking = asyncio.create_task(tick())""",
+)
+
+
+async def test_the_live_line_stands_apart_from_what_the_script_prints(slow_desk):
+    terminal = Terminal()
+    script = slow_desk.script(TICKING)
+    process = await terminal.start(slow_desk, "run", "--", sys.executable, script, "5")
+
+    await wait_until(lambda: "5 in 1 batch" in terminal.last, "the live line")
+    seen = list(terminal.screen.display)
+    os.write(terminal.master, b"\x03")
+    async with asyncio.timeout(30):
+        code = await process.wait()
+    await wait_until(lambda: terminal.shows("--resume"), "the last words")
+
+    ticks = [row.rstrip() for row in seen[:-1] if row.strip()]
+    assert ticks
+    assert all(re.fullmatch(r"tick \d+", row) for row in ticks)
+    assert "0 of 5 calls answered" in seen[-1]
+    # Ctrl-C reaches the script once, from the terminal.
+    assert code == 128 + signal.SIGINT
+    # The row was given back: the whole screen scrolls again.
+    assert terminal.screen.margins is None or terminal.screen.margins.bottom == 11

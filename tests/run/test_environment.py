@@ -1,0 +1,49 @@
+"""SDKs are sent to the proxy, and the proxy to where the user's variables point."""
+
+import pytest
+
+from proxy.core.errors import ConfigError
+from proxy.run.environment import child_environment, upstream_urls
+
+PROXY = "http://127.0.0.1:5000"
+
+
+def test_every_sdk_is_told_the_proxy_in_its_own_form():
+    environment = child_environment({"PATH": "/bin"}, PROXY)
+
+    assert environment == {
+        "PATH": "/bin",
+        "OPENAI_BASE_URL": f"{PROXY}/openai/v1",
+        "OPENAI_API_BASE": f"{PROXY}/openai/v1",
+        "ANTHROPIC_BASE_URL": f"{PROXY}/anthropic",
+        "ANTHROPIC_API_BASE": f"{PROXY}/anthropic",
+        "GOOGLE_GEMINI_BASE_URL": f"{PROXY}/gemini",
+    }
+
+
+def test_a_proxy_for_the_web_is_not_asked_for_this_machine():
+    environment = child_environment(
+        {"HTTP_PROXY": "http://proxy.corp:3128", "NO_PROXY": "corp"}, PROXY
+    )
+
+    assert (environment["NO_PROXY"], environment["no_proxy"]) == ("corp,127.0.0.1", "127.0.0.1")
+
+
+def test_base_urls_of_the_user_are_where_calls_go():
+    assert upstream_urls(
+        {
+            "OPENAI_BASE_URL": "https://llm.corp/openai/v1/",
+            "OPENAI_API_BASE": "https://other/v1",
+            "ANTHROPIC_BASE_URL": "https://llm.corp/anthropic",
+            "GOOGLE_GEMINI_BASE_URL": " ",
+        }
+    ) == {"openai": "https://llm.corp/openai", "anthropic": "https://llm.corp/anthropic"}
+    assert upstream_urls({"OPENAI_API_BASE": "http://localhost:1234"}) == {
+        "openai": "http://localhost:1234"
+    }
+    assert upstream_urls({}) == {}
+
+
+def test_a_base_url_that_cannot_be_stood_in_for_is_named():
+    with pytest.raises(ConfigError, match="OPENAI_BASE_URL is https://x/deployments/y"):
+        upstream_urls({"OPENAI_BASE_URL": "https://x/deployments/y"})
