@@ -17,6 +17,7 @@ import structlog
 from aiohttp import web
 
 from policies.model import Answer
+from proxy import runtime
 from proxy.assembly import House, Outside, Stores, assemble
 from proxy.core.batch import Batch
 from proxy.core.dialects import DIALECTS, BatchWire, RawHeaders
@@ -90,7 +91,7 @@ def run(configuration: Configuration) -> None:
     settings = configuration.settings
     writer = set_up_logging(level=settings.log.level, form=settings.log.format)
     try:
-        asyncio.run(_serve_until_told(settings))
+        runtime.run(_serve_until_told(settings), settings.instance.event_loop)
     except BaseExceptionGroup:
         log.exception("instance.failed")
         raise
@@ -107,6 +108,7 @@ async def _serve_until_told(settings: Settings) -> None:
         if settings.policies is not None:
             # Without rules it means what it always does: the terminal is gone.
             loop.add_signal_handler(signal.SIGHUP, running.reload)
+        runtime.spare_garbage()
         await told.wait()
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
-from tests.benchmarks.forward_stage import MissingToolError, Seen, Stage, Target
+from tests.benchmarks.forward_stage import OURS, MissingToolError, Seen, Stage, Target
 
 
 @dataclass(frozen=True)
@@ -46,14 +46,17 @@ SMOKE: Final = (
     Load("1,000 slow", "?delay=20", callers=40, seconds=0.3),
     Load("TLS", callers=4, seconds=0.2, tls=True),
 )
-OURS: Final = ("aiohttp", "lean")
-PROXIES: Final = ("nginx", "naive", *OURS)
+PROXIES: Final = ("nginx", "go", "naive", *OURS)
 
 Runs = dict[tuple[str, str], list[Seen]]
 
 
 def cpu_per_call(seen: Seen) -> float:
     return seen.cpu_s * 1e6 / max(seen.answered, 1)
+
+
+def calls_per_core(seen: Seen) -> float:
+    return 1e6 / max(cpu_per_call(seen), 1e-9)
 
 
 def cpu_per_chunk(seen: Seen) -> float:
@@ -82,7 +85,10 @@ def chunk_delay(seen: Seen) -> float:
 
 @dataclass(frozen=True)
 class Ratio:
-    """A figure of ours against another's; `added` takes a direct call's off both."""
+    """A figure of ours against another's; `added` takes a direct call's off both.
+
+    Less is better, but where `more` says otherwise.
+    """
 
     what: str
     load: str
@@ -91,10 +97,16 @@ class Ratio:
     floor: float
     aim: float
     added: bool = False
+    more: bool = False
+
+    def met(self, found: float, asked: float) -> bool:
+        """Tell whether a ratio is as good as what is asked."""
+        return found >= asked if self.more else found <= asked
 
 
 RATIOS: Final = (
     Ratio("JSON, CPU per call", "JSON", cpu_per_call, "naive", 0.50, 0.33),
+    Ratio("JSON, calls/s per core", "JSON", calls_per_core, "go", 0.7, 1.2, more=True),
     Ratio("added p50 at 200/s", "JSON at 200/s", latency, "nginx", 1.8, 1.4, added=True),
     Ratio("SSE, CPU per chunk", "SSE", cpu_per_chunk, "naive", 0.75, 0.5),
     Ratio("SSE, chunk delay p50", "SSE", chunk_delay, "nginx", 2.5, 1.5),
@@ -128,7 +140,10 @@ def _proxies(stage: Stage, *, tls: bool) -> Iterator[Target]:
 
 
 def table(runs: Runs) -> str:
-    """Write down every figure, then the ratios with what is asked of them."""
+    """Write down every figure, then the ratios with what is asked of them.
+
+    `+` marks a ratio that meets its aim, `!` one that misses its floor.
+    """
     names = ("CPU µs/call", "CPU µs/chunk", "calls/s", "per core", "p50 µs", "chunk p50", "core")
     lines = [f"{'load':15}{'proxy':9}" + "".join(f"{name:>13}" for name in names)]
     for (load, proxy), seen in runs.items():
@@ -155,13 +170,21 @@ def table(runs: Runs) -> str:
 
 
 def _told(ratio: Ratio, ours: str, runs: Runs) -> str:
+    found = _found(ratio, ours, runs)
+    if found is None:
+        return "- "
+    missed = " " if ratio.met(found, ratio.floor) else "!"
+    return f"{found:.2f}{'+' if ratio.met(found, ratio.aim) else missed}"
+
+
+def _found(ratio: Ratio, ours: str, runs: Runs) -> float | None:
     """Return the median over the rounds of what ours is to the other in the same round."""
     own = runs[ratio.load, ours]
     if ratio.against is None:
-        return f"{median(map(ratio.figure, own)):.2f}"
+        return median(map(ratio.figure, own))
     other = runs.get((ratio.load, ratio.against))
     if other is None:
-        return "-"
+        return None
     direct = runs[ratio.load, "direct"] if ratio.added else [None] * len(own)
     found = []
     for one, another, base in zip(own, other, direct, strict=True):
@@ -169,7 +192,7 @@ def _told(ratio: Ratio, ours: str, runs: Runs) -> str:
         below = ratio.figure(another) - off
         if below > 0:
             found.append((ratio.figure(one) - off) / below)
-    return f"{median(found):.2f}" if found else "-"
+    return median(found) if found else None
 
 
 def errors(runs: Runs) -> list[str]:

@@ -2,9 +2,9 @@
 
     python -m tests.benchmarks.forward_proxies KIND PORT UPSTREAM_URL [CA_FILE]
 
-`naive` is the reverse proxy that everybody writes first. `lean` and `aiohttp` are
-the forward path with that client, and nothing else of the service. `tls` is no
-proxy but an upstream: CA_FILE is its certificate.
+`naive` is the reverse proxy that everybody writes first. `tls` is no proxy but an
+upstream: CA_FILE is its certificate. Ours is not here: it is measured as it is
+installed, by its own command.
 """
 
 import asyncio
@@ -15,21 +15,11 @@ from typing import Final
 import aiohttp
 from aiohttp import web
 
-from proxy.core.dialects import Family, error_answer
-from proxy.core.routing import Refusal, Upstream, resolve
-from proxy.upstreams.lean import LeanClient
-from proxy.upstreams.session import AiohttpClient
-from proxy.web.forward import SERVER_OPTIONS, Forwarder
-
 HOP_BY_HOP: Final = {"connection", "keep-alive", "transfer-encoding", "te", "upgrade", "host"}
 ANSWER: Final = (
     b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1400\r\n\r\n"
     + b" " * 1400
 )
-CLIENTS: Final[dict[str, type[LeanClient] | type[AiohttpClient]]] = {
-    "lean": LeanClient,
-    "aiohttp": AiohttpClient,
-}
 
 
 async def serve_naive(port: int, upstream: str, context: ssl.SSLContext | None) -> None:
@@ -55,26 +45,6 @@ async def serve_naive(port: int, upstream: str, context: ssl.SSLContext | None) 
         application = web.Application(client_max_size=1 << 28)
         application.router.add_route("*", "/{path:.*}", forward)
         runner = web.AppRunner(application, access_log=None)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", port, backlog=4096).start()
-        await asyncio.Event().wait()
-
-
-async def serve_ours(kind: str, port: int, url: str, context: ssl.SSLContext | None) -> None:
-    upstreams = {"up": Upstream.parse("up", "openai", url)}
-    async with asyncio.TaskGroup() as tasks:
-        forwarder = Forwarder(
-            CLIENTS[kind](tasks, ssl_context=context),
-            error_response=lambda _, error: error_answer(Family.OPENAI, error),
-            on_done=lambda _: None,
-        )
-
-        async def handle(request: web.BaseRequest) -> web.StreamResponse:
-            route = resolve(request.raw_path, request.raw_headers, upstreams)
-            assert not isinstance(route, Refusal)
-            return await forwarder.forward(request, route)
-
-        runner = web.ServerRunner(web.Server(handle, **SERVER_OPTIONS))
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", port, backlog=4096).start()
         await asyncio.Event().wait()
@@ -116,10 +86,7 @@ def main() -> None:
         asyncio.run(serve_tls(int(port), ca_file))
         return
     context = ssl.create_default_context(cafile=ca_file) if ca_file else None
-    if kind == "naive":
-        asyncio.run(serve_naive(int(port), upstream, context))
-    else:
-        asyncio.run(serve_ours(kind, int(port), upstream, context))
+    asyncio.run(serve_naive(int(port), upstream, context))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,16 @@ http {{
     proxy_buffering off; proxy_ssl_session_reuse on; }} }}
 }}
 """
+
+OFFRAMP: Final = """
+listen: 127.0.0.1:{port}
+admin: {{listen: 127.0.0.1:{admin}}}
+store: sqlite:///{work}/offramp.db
+upstreams: {{up: {{dialect: openai, base_url: "{url}"}}}}
+forwarding: {{client: {client}}}
+"""
+OURS: Final = ("aiohttp", "lean")
+"""The service with each of its clients."""
 
 
 class MissingToolError(Exception):
@@ -77,6 +87,7 @@ class Stage:
         self._work = work
         self._stack = stack
         self._peer = build_peer(work)
+        self._go = build_go(work)
         self._certificate = write_certificate(work / "upstream.pem")
         cores = sorted(os.sched_getaffinity(0))
         self._ends, self._measured = cores[0], cores[-1]
@@ -90,15 +101,34 @@ class Stage:
         """Start a proxy before an upstream; nothing if it is not installed."""
         upstream = (self.tls_upstream if tls else self.upstream).port
         scheme = "https" if tls else "http"
+        url = f"{scheme}://127.0.0.1:{upstream}"
         if kind == "nginx":
             return self._nginx(upstream, scheme)
+        if kind in OURS:
+            return self._offramp(kind, url)
         port = free_port()
-        url = f"{scheme}://127.0.0.1:{upstream}"
-        command = [sys.executable, "-m", "tests.benchmarks.forward_proxies", kind, str(port), url]
-        if tls:
-            command.append(str(self._certificate))
-        prefix = "" if kind == "naive" else "/up"
-        return self._start(command, self._measured, kind, port=port, prefix=prefix)
+        certificate = [str(self._certificate)] if tls else []
+        if kind == "go":
+            if self._go is None:
+                return None
+            command = [str(self._go), str(port), url, *certificate]
+        else:
+            module = [sys.executable, "-m", "tests.benchmarks.forward_proxies", kind]
+            command = [*module, str(port), url, *certificate]
+        return self._start(command, self._measured, kind, port=port)
+
+    def _offramp(self, client: str, url: str) -> Target:
+        """Start the service as it is installed; only what it must be told is."""
+        port, admin = free_port(), free_port()
+        work = self._work / f"offramp-{port}"
+        work.mkdir()
+        file = work / "offramp.yaml"
+        file.write_text(OFFRAMP.format(work=work, port=port, admin=admin, client=client, url=url))
+        command = [sys.executable, "-m", "proxy", "serve", "--config", str(file)]
+        environment = {"SSL_CERT_FILE": str(self._certificate)}
+        return self._start(
+            command, self._measured, client, port=port, prefix="/up", environment=environment
+        )
 
     def run(self, target: Target, query: str, *, seconds: float, callers: int, rate: float) -> Seen:
         """Let callers call a target, and measure once all connections are there."""
@@ -128,14 +158,23 @@ class Stage:
         return self._start(command, self._measured, "nginx", port=port)
 
     def _start(
-        self, command: list[str], core: int, name: str, *, port: int | None = None, prefix: str = ""
+        self,
+        command: list[str],
+        core: int,
+        name: str,
+        *,
+        port: int | None = None,
+        prefix: str = "",
+        environment: Mapping[str, str] | None = None,
     ) -> Target:
         if port is None:
             port = free_port()
             command = [*command, str(port)]
         # Callers who leave at the end of a run make the naive one complain.
         with pinned(core), (self._work / f"{name}-{port}.log").open("wb") as log:
-            process = subprocess.Popen(command, cwd=ROOT, stderr=log)
+            process = subprocess.Popen(
+                command, cwd=ROOT, stderr=log, env=os.environ | dict(environment or {})
+            )
         self._stack.callback(_end, process)
         _await_port(process, port)
         return Target(name, port, prefix, None if name in {"direct", "tls"} else process.pid)
@@ -154,6 +193,18 @@ def build_peer(work: Path) -> Path:
     source = HERE / "forward_peer.c"
     subprocess.run([compiler, "-O2", "-o", str(built), str(source)], check=True)
     return built
+
+
+def build_go(work: Path) -> Path | None:
+    """Compile Go's own reverse proxy; nothing without its compiler."""
+    compiler = shutil.which("go")
+    if compiler is None:
+        return None
+    built = work / "go-proxy"
+    source = HERE / "forward_go.go"
+    command = [compiler, "build", "-o", str(built), str(source)]
+    done = subprocess.run(command, check=False, capture_output=True)
+    return built if done.returncode == 0 else None
 
 
 @contextmanager

@@ -4,8 +4,8 @@ import shutil
 
 import pytest
 
-from tests.benchmarks.forward import LOADS, OURS, RATIOS, SMOKE, errors, main, table
-from tests.benchmarks.forward_stage import Seen
+from tests.benchmarks.forward import LOADS, RATIOS, SMOKE, errors, main, table
+from tests.benchmarks.forward_stage import OURS, Seen
 
 
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="its callers are written in C")
@@ -36,8 +36,8 @@ def test_a_ratio_compares_the_rounds_pair_by_pair_and_takes_off_what_is_direct()
     printed = table(runs)
 
     rows = {line[:36].strip(): line.split()[-1] for line in printed.splitlines() if line}
-    assert rows["JSON, CPU per call"] == "0.25"
-    assert rows["added p50 at 200/s"] == "3.00"
+    assert rows["JSON, CPU per call"] == "0.25+"
+    assert rows["added p50 at 200/s"] == "3.00!"
 
 
 def test_a_call_without_an_answer_is_told():

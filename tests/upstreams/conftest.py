@@ -5,6 +5,12 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.certificates import write_certificate
+from tests.helpers.loops import LOOPS
+
+
+def pytest_asyncio_loop_factories(config, item):
+    """Return the loops that each test runs on."""
+    return LOOPS
 
 
 @pytest.fixture(scope="session")

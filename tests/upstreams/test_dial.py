@@ -2,7 +2,7 @@ import socket
 
 import pytest
 
-from proxy.ports.upstream import Phase, UpstreamUnavailableError
+from proxy.ports.upstream import ClientLimits, Phase, UpstreamUnavailableError
 from proxy.upstreams.lean import LeanClient
 from tests.helpers.raw_upstream import RawUpstream, replying
 from tests.upstreams.clients import OK, opened, read_all, request
@@ -52,7 +52,9 @@ async def test_a_name_that_leads_nowhere_is_no_connection(monkeypatch, host):
 
 
 async def test_the_verifying_context_is_made_when_the_first_call_needs_it():
-    async with RawUpstream(replying(OK)) as upstream, opened(LeanClient) as client:
+    # An upstream that knows no TLS never shakes hands.
+    limits = ClientLimits(connect_s=0.5)
+    async with RawUpstream(replying(OK)) as upstream, opened(LeanClient, limits) as client:
         await read_all(await client.send(request(upstream.port)))
         assert client._pool._dialer._ssl is None
 

@@ -1,0 +1,35 @@
+"""How the interpreter is run."""
+
+import asyncio
+import subprocess
+import sys
+
+import pytest
+
+from proxy.runtime import run
+
+
+@pytest.mark.parametrize(("kind", "module"), [("uvloop", "uvloop"), ("asyncio", "asyncio")])
+def test_the_service_turns_on_the_loop_that_was_chosen(kind, module):
+    seen = []
+
+    async def main() -> None:
+        seen.append(type(asyncio.get_running_loop()).__module__.partition(".")[0])
+
+    run(main(), kind)
+
+    assert seen == [module]
+
+
+def test_what_lives_as_long_as_the_process_is_not_looked_through_again():
+    # In a process of its own: what is frozen stays so.
+    script = (
+        "import gc; from proxy.runtime import spare_garbage; spare_garbage();"
+        "print(gc.get_freeze_count() > 1000, gc.get_threshold()[0], len(gc.get_objects()) < 1000)"
+    )
+
+    told = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+
+    assert told.stdout.split() == ["True", "50000", "True"]

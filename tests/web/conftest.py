@@ -1,0 +1,12 @@
+"""What is on the wire of a forwarded call is tried on every event loop."""
+
+from tests.helpers.loops import LOOPS
+
+_ON_THE_WIRE = ("test_forward", "test_server", "test_upgrade")
+
+
+def pytest_asyncio_loop_factories(config, item):
+    """Return the loops that a test runs on."""
+    path = item.path
+    wire = path.parent.name == "transparency" or path.name.startswith(_ON_THE_WIRE)
+    return LOOPS if wire else None
