@@ -22,6 +22,7 @@ from proxy.assembly import House, Outside, Stores, assemble
 from proxy.core.batch import Batch
 from proxy.core.dialects import DIALECTS, BatchWire, RawHeaders
 from proxy.core.errors import ConfigError, ProxyError, StoreError
+from proxy.core.prices import PriceList
 from proxy.core.routing import Upstream
 from proxy.ports.clock import Clock
 from proxy.ports.provider import Provider
@@ -31,6 +32,7 @@ from proxy.providers.openai_family import OpenAIBatches
 from proxy.services.policies import Policies, open_policies
 from proxy.settings import Address, Configuration, Settings
 from proxy.stores.facts_file import FactsFile
+from proxy.stores.price_file import read_prices
 from proxy.stores.sqlite import SqliteStores
 from proxy.stores.vault import Vault
 from proxy.telemetry import Metrics, set_up_logging
@@ -144,6 +146,7 @@ async def serving(
                 client=client,
                 tasks=tasks,
                 metrics=metrics,
+                read_prices=_price_reader(settings),
                 policies=policies,
                 facts=_facts_file(settings),
                 session=_session(settings),
@@ -322,6 +325,14 @@ def _session(settings: Settings) -> str:
     comes after its start is a new session. A fleet runs on, and cannot tell.
     """
     return "" if settings.store.path is None else secrets.token_hex(8)
+
+
+def _price_reader(settings: Settings) -> Callable[[], PriceList]:
+    """Return what reads the prices. A list of the operator's is read now: it may be wrong."""
+    if settings.prices.file is None:
+        return read_prices
+    stated = read_prices(settings.prices.file)
+    return lambda: stated
 
 
 def _facts_file(settings: Settings) -> FactsFile | None:

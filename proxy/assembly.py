@@ -12,6 +12,7 @@ from policies.policy import Policy
 from proxy.core.dialects import DIALECTS, ErrorAnswer, RawHeaders, error_answer
 from proxy.core.errors import ProxyError
 from proxy.core.ids import RANDOM_BYTES, BatchId, InstanceId, mint_batch_id
+from proxy.core.prices import PriceList
 from proxy.core.routing import Upstream
 from proxy.ports.batches import BatchStore, LeaseStore, UnbatchableStore
 from proxy.ports.clock import Clock, KeyedHash
@@ -27,6 +28,7 @@ from proxy.scheduler import Pass, Scheduler
 from proxy.services.accept import Acceptor, DeferralSettings
 from proxy.services.access import Access
 from proxy.services.accounts import Accounts, Limits
+from proxy.services.bookkeeping import Bookkeeper
 from proxy.services.call import DirectCaller
 from proxy.services.collect import Collector
 from proxy.services.deliver import Deliverer, Endpoint
@@ -40,6 +42,7 @@ from proxy.services.leases import Leases
 from proxy.services.owners import Owners
 from proxy.services.paces import Paces
 from proxy.services.policies import Policies
+from proxy.services.prices import PriceBook
 from proxy.services.prune import Pruner
 from proxy.services.repeats import Repeats
 from proxy.services.rescue import Rescuer
@@ -111,6 +114,9 @@ class Outside:
     client: UpstreamClient
     tasks: TaskOwner
     metrics: Metrics
+    read_prices: Callable[[], PriceList]
+    """Reads what models cost; asked when that is first needed."""
+
     session: str = ""
     """What a call belongs to whose run names no session: see `Run`."""
 
@@ -231,6 +237,9 @@ def _shared(settings: Settings, outside: Outside) -> _Shared:
         notices=stores.notices,
         clock=clock,
         leases=leases,
+        books=Bookkeeper(
+            prices=_prices(settings, outside), ledger=stores.ledger, clock=clock, tally=metrics
+        ),
         tally=metrics,
     )
     access = Access(
@@ -265,6 +274,15 @@ def _shared(settings: Settings, outside: Outside) -> _Shared:
         repeats=Repeats(deliveries=stores.deliveries, jobs=stores.jobs, clock=clock, tally=metrics),
         acceptor=_acceptor(settings, outside, accounts),
         facts=_facts(settings, outside),
+    )
+
+
+def _prices(settings: Settings, outside: Outside) -> PriceBook:
+    return PriceBook(
+        outside.read_prices,
+        base_urls={name: one.base_url for name, one in settings.upstreams.items()},
+        providers=settings.prices.providers,
+        models={name: one.price() for name, one in settings.prices.models.items()},
     )
 
 
@@ -378,7 +396,12 @@ def _other_passes(
     rescuer = Rescuer(
         ground, waiters=shared.waiters, verify=Verifier(shared.caller, outside.upstreams)
     )
-    pruner = Pruner(ground, keep_results=settings.retention.results)
+    pruner = Pruner(
+        ground,
+        ledger=outside.stores.ledger,
+        keep_results=settings.retention.results,
+        keep_ledger=settings.retention.ledger,
+    )
     gauges = Gauges(ground, outside.metrics, shared.holding, webhooks=tuple(settings.webhooks))
     return [
         Pass("live", settings.instance.lease / 3, ground.leases.run_once),
@@ -425,6 +448,7 @@ def _front(settings: Settings, outside: Outside, shared: _Shared) -> Front:
         jobs_api=JobsApi(
             jobs=stores.jobs,
             batches=stores.batches,
+            books=shared.ground.books,
             owners=owners,
             waiters=shared.waiters,
             holder=holder,

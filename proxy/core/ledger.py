@@ -16,7 +16,8 @@ from typing import Final
 
 from proxy.core.ids import JobId
 from proxy.core.job import Job, JobState
-from proxy.core.prices import Cost
+from proxy.core.lanes import BatchKey, Lane
+from proxy.core.prices import Cost, Processing
 from proxy.core.usage import Tokens
 
 ROWS_PER_DAY: Final = 1_000
@@ -138,8 +139,8 @@ class Receipt:
     id: str
     """Of what was bought, the same after every crash."""
 
-    job_id: JobId
-    """Whose answer it was; the job itself may be gone."""
+    job_id: JobId | None
+    """Whose answer it was, if it was one's; the job itself may be gone."""
 
     bookings: tuple[Booking, ...]
 
@@ -196,11 +197,38 @@ def possible_doubles(job: Job) -> int:
     return job.possible_doubles + silent
 
 
-def bookings(job: Job, sums: Sums, *, day: date, lane: str | None = None) -> tuple[Booking, ...]:
-    """Return in which rows `sums` belong; `lane` if it is not the job's last one."""
+def processing_of(lane: Lane, tier: str | None) -> Processing | None:
+    """Return how an answer was made, by the lane that asked for it and what it says itself.
+
+    Nothing for a tier that is neither ordinary nor reduced: its price is not known.
+    """
+    if lane is Lane.BATCH:
+        return Processing.BATCH
+    if tier == "flex":
+        return Processing.FLEX
+    return Processing.STANDARD if tier is None or tier in _ORDINARY else None
+
+
+_ORDINARY: Final = frozenset({"auto", "default", "standard", "on_demand", "standard_only"})
+"""What providers call the tier of ordinary calls."""
+
+
+def batch_row(key: BatchKey, *, day: date) -> LedgerKey:
+    """Return the row of what belongs to a batch and to no job that is known any more."""
+    return LedgerKey(
+        day=day,
+        lane=key.lane.value,
+        upstream=key.upstream,
+        model=key.model[:_TEXT_MAX],
+        credential=key.credential,
+    )
+
+
+def bookings(job: Job, sums: Sums, *, day: date, lane: Lane) -> tuple[Booking, ...]:
+    """Return in which rows `sums` belong, of what was made in `lane`."""
     key = LedgerKey(
         day=day,
-        lane=lane or job.lane.value,
+        lane=lane.value,
         upstream=job.key.upstream,
         model=job.key.model[:_TEXT_MAX],
         rule=job.decided_by[:_TEXT_MAX],

@@ -25,6 +25,13 @@ _MODEL_MAX: Final = 200
 """Characters of a model's name that patterns are tried on: it comes from callers."""
 
 
+def usd(nano: int) -> str:
+    """Return an amount in dollars, exactly: `0.000168`, `-0.5`, `12`."""
+    whole, part = divmod(abs(nano), NANO)
+    text = f"{whole}.{part:09}".rstrip("0").rstrip(".")
+    return f"-{text}" if nano < 0 else text
+
+
 class Processing(StrEnum):
     """How an answer was made, as far as it changes the price."""
 

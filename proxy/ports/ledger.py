@@ -14,11 +14,11 @@ class LedgerStore(Protocol):
     would be one more is added to the row that `LedgerKey.others` names.
     """
 
-    async def book(self, receipts: Sequence[Receipt]) -> int:
+    async def book(self, receipts: Sequence[Receipt]) -> frozenset[str]:
         """Book each receipt that was never booked before, whole or not at all.
 
-        Returns how many these were. A receipt is remembered for as long as anything
-        of its job may still be read.
+        Returns the IDs of these. A receipt is remembered for as long as anything of
+        what it is for may still be read.
         """
         ...
 

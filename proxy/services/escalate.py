@@ -29,6 +29,7 @@ from proxy.core.plan import fair_order
 from proxy.ports.jobs import Credential, JobWrite, Result
 from proxy.ports.tasks import TaskOwner
 from proxy.services.access import Access
+from proxy.services.bookkeeping import UselessAnswer
 from proxy.services.call import CallAnswer, DirectCaller
 from proxy.services.ground import Ground, count_doubles, count_end
 from proxy.services.waiters import Waiters
@@ -238,9 +239,10 @@ class Escalator:
             )
             await self._access.pause(credential.id, refusal)
 
-    async def _finish(self, job: Job, event: JobEvent, result: Result | None) -> None:
+    async def _finish(self, called: Job, event: JobEvent, result: Result | None) -> None:
+        job = called
         while (after := advance(job, event)) is not job:
-            write = JobWrite(after, result if after.state.is_terminal else None)
+            write = self._on.books.write(after, result)
             if not await self._on.jobs.replace_many([write]):
                 self._count(job, after)
                 self._waiters.wake([job.id])
@@ -253,8 +255,15 @@ class Escalator:
             job = current[0]
         if isinstance(event, Succeeded):
             # Bought, and of no use: the job ended in another way meanwhile.
-            self._on.tally.count("late_result", state=job.state.value)
-            log.warning("job.answered_late", job_id=job.id, attempt=event.attempt)
+            answer = UselessAnswer(
+                receipt=f"{called.id}:{called.attempt}",
+                job_id=called.id,
+                job=job,
+                key=called.key,
+                attempt=called.attempt,
+                outcome=event.outcome,
+            )
+            await self._on.books.book_useless([answer])
 
     def _count(self, before: Job, after: Job) -> None:
         if after.state.is_terminal:

@@ -12,6 +12,7 @@ from proxy.ports.clock import Clock
 from proxy.ports.jobs import CredentialStore, DeliveryStore, JobStore, QueueStore
 from proxy.ports.notices import NoticeStore
 from proxy.ports.tally import Tally
+from proxy.services.bookkeeping import Bookkeeper
 from proxy.services.leases import Leases
 
 FORSAKE_AFTER: Final = timedelta(days=7)
@@ -23,7 +24,7 @@ As long as results are kept by default: a key may be mended, but not for their s
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ground:
-    """The stores, the time, the leases of this instance and the counters."""
+    """The stores, the time, the leases of this instance, the books and the counters."""
 
     jobs: JobStore
     queue: QueueStore
@@ -34,6 +35,7 @@ class Ground:
     notices: NoticeStore
     clock: Clock
     leases: Leases
+    books: Bookkeeper
     tally: Tally
 
 

@@ -23,6 +23,7 @@ from proxy.core.outcomes import Answer, Verdict, after_answer, next_lane, verdic
 from proxy.ports.jobs import JobWrite, Result
 from proxy.ports.provider import LineKind, ResultLine
 from proxy.services.access import Access
+from proxy.services.bookkeeping import UselessAnswer
 from proxy.services.ground import Ground, count_end
 from proxy.services.waiters import Waiters
 
@@ -59,11 +60,11 @@ class _Reading:
     batch: Batch
     facts: Callable[[Job], LaneFacts]
     is_twin: bool
+    source: str
+    """Names the file, so that a line of it has the same receipt whenever it is read."""
+
     has_paused: bool = False
     """Whether a line of it has paused the credential: one is enough."""
-
-    late: set[JobId] = field(default_factory=set)
-    """Jobs whose useless answer is counted: a line that comes twice was bought once."""
 
     sums: Ingested = field(default_factory=Ingested)
     room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(SIDE_BY_SIDE))
@@ -82,15 +83,16 @@ class Ingestor:
         batch: Batch,
         chunks: AsyncIterator[Sequence[ResultLine]],
         *,
+        source: str,
         facts: Callable[[Job], LaneFacts],
         is_twin: bool = False,
     ) -> Ingested:
         """Apply every line of one file. Bounded memory: a few chunks at a time.
 
-        `is_twin` says that the file is of a second provider batch for the same
-        items: what it answers once more was bought twice.
+        `source` names the file at the provider. `is_twin` says that it is of a second
+        provider batch for the same items: what that answers once more was bought twice.
         """
-        reading = _Reading(batch, facts, is_twin)
+        reading = _Reading(batch, facts, is_twin, source)
         try:
             async with asyncio.TaskGroup() as group:
                 async for lines in chunks:
@@ -117,16 +119,18 @@ class Ingestor:
         for _ in range(3):
             jobs = {job.id: job for job in await self._on.jobs.get_many([n.job_id for n in named])}
             writes: dict[JobId, JobWrite] = {}
+            useless: list[UselessAnswer] = []
             for entry in named:
                 job = jobs.get(entry.job_id)
-                if job is None or entry.job_id in writes:
-                    sums.ignored += 1
-                    continue
-                write = await self._write_for(reading, job, entry)
-                if write is None:
-                    sums.ignored += 1
-                else:
-                    writes[job.id] = write
+                if job is not None and job.id not in writes:
+                    write = await self._write_for(reading, job, entry)
+                    if write is not None:
+                        writes[job.id] = write
+                        continue
+                sums.ignored += 1
+                if _is_useless(reading, job, entry):
+                    useless.append(_useless(reading, job, entry))
+            await self._on.books.book_useless(useless)
             refused = await self._on.jobs.replace_many(list(writes.values()))
             self._count([w for w in writes.values() if w.after.id not in refused], sums)
             if not refused:
@@ -155,14 +159,7 @@ class Ingestor:
             if not after.state.is_terminal and not reading.has_paused:
                 # Before the write: no flush may find the job in a lane that is not paused.
                 reading.has_paused = await self._note_credential(reading.batch, entry.line)
-            return JobWrite(after, result if after.outcome is not None else None)
-        read_before = job.answered_by == entry.attempt and not reading.is_twin
-        bought = 200 <= entry.line.status_code < 300
-        if job.state.is_terminal and bought and not read_before and job.id not in reading.late:
-            reading.late.add(job.id)
-            # Bought, and of no use: the job ended in another way meanwhile.
-            self._on.tally.count("late_result", state=job.state.value)
-            log.warning("job.answered_late", job_id=job.id, attempt=entry.attempt)
+            return self._on.books.write(after, result, lane=reading.batch.key.lane)
         return None
 
     def _event(self, job: Job, entry: _Named, facts: LaneFacts) -> tuple[JobEvent, Result | None]:
@@ -173,7 +170,7 @@ class Ingestor:
             reason = line.error_code or "not executed"
             onto = next_lane(job, facts, now=now, failed=not uncharged)
             return Released(entry.attempt, reason, onto=onto, uncharged=uncharged), None
-        answer = Answer(status=line.status_code, content=_content(line.body))
+        answer = _answer(line)
         result = Result(status_code=line.status_code, body=line.body, request_id=line.request_id)
         return after_answer(job, entry.attempt, answer, facts=facts, now=now), result
 
@@ -184,7 +181,7 @@ class Ingestor:
                 return False
             refusal = CredentialRefusedError(f"batch {batch.id}: {line.error_code}")
         else:
-            code = Answer(status=line.status_code, content=_content(line.body)).error_code
+            code = _answer(line).error_code
             if verdict(line.status_code, code) is not Verdict.CREDENTIAL:
                 return False
             refusal = CredentialRefusedError(
@@ -216,8 +213,32 @@ def _parts(lines: Sequence[ResultLine]) -> Iterator[Sequence[ResultLine]]:
 _NOT_ITS_FAULT = frozenset({"batch_expired", "batch_cancelled", "expired", "cancelled"})
 
 
-def _content(body: bytes) -> object:
+def _answer(line: ResultLine) -> Answer:
     try:
-        return from_json(body)
+        content = from_json(line.body)
     except ValueError:
-        return None
+        content = None
+    return Answer(status=line.status_code, content=content)
+
+
+def _is_useless(reading: _Reading, job: Job | None, entry: _Named) -> bool:
+    """Return whether a line that changed nothing was bought, and is not what its job has.
+
+    Of an erased job nobody knows what it had. Most often its caller gave it up.
+    """
+    if entry.line.kind is LineKind.NOT_EXECUTED or not 200 <= entry.line.status_code < 300:
+        return False
+    if job is None:
+        return True
+    return job.state.is_terminal and (reading.is_twin or job.answered_by != entry.attempt)
+
+
+def _useless(reading: _Reading, job: Job | None, entry: _Named) -> UselessAnswer:
+    return UselessAnswer(
+        receipt=f"{reading.batch.id}:{reading.source}:{entry.job_id}:{entry.attempt}",
+        job_id=entry.job_id,
+        job=job,
+        key=reading.batch.key,
+        attempt=entry.attempt,
+        outcome=_answer(entry.line).outcome(),
+    )

@@ -10,7 +10,7 @@ from proxy.core.batch import Batch
 from proxy.core.ids import CredentialId
 from proxy.core.job import DeadlinePassed, Failed, Job, Outcome, Released, advance
 from proxy.core.plan import Head
-from proxy.ports.jobs import Credential, JobWrite, Result
+from proxy.ports.jobs import Credential, Result
 from proxy.services.accounts import Verdict, Verify
 from proxy.services.ground import Ground, count_doubles, count_end
 from proxy.services.ingest import CHUNK
@@ -114,7 +114,8 @@ class Rescuer:
         written: list[Job] = []
         for start in range(0, len(after), CHUNK):
             chunk = after[start : start + CHUNK]
-            refused = await self._on.jobs.replace_many([JobWrite(job, result) for job in chunk])
+            writes = [self._on.books.write(job, result) for job in chunk]
+            refused = await self._on.jobs.replace_many(writes)
             written += [job for job in chunk if job.id not in refused]
         self._waiters.wake(job.id for job in written)
         return written

@@ -165,7 +165,11 @@ class Settler:
 
             async def read(credential: Credential, file_id: str = file_id) -> None:
                 sums = await self._ingestor.ingest(
-                    batch, provider.results(credential, file_id), facts=facts, is_twin=is_twin
+                    batch,
+                    provider.results(credential, file_id),
+                    source=file_id,
+                    facts=facts,
+                    is_twin=is_twin,
                 )
                 log.info(
                     "batch.ingested",

@@ -317,8 +317,7 @@ class Submitter:
             self._count_unnamed(batch, "several" if likely else "absent")
             if likely:
                 # One of them may be ours, and be paid for.
-                lane = batch.key.lane.value
-                self._on.tally.count("possible_double", batch.create_count, lane=lane)
+                await self._on.books.book_possible(batch, batch.create_count)
         return after
 
     def _count_unnamed(self, batch: Batch, outcome: str) -> None:

@@ -14,11 +14,15 @@ from aiohttp import web
 from proxy.core.dialects import ErrorAnswer, Family, error_answer
 from proxy.core.errors import CallerError
 from proxy.core.job import Job
+from proxy.core.prices import usd
 from proxy.ports.jobs import Result
 from proxy.web.job_object import job_error
 
 JOB_HEADER: Final = "X-Deferrable-Job"
 """Carries the job's ID on every answer to a deferred call."""
+
+SAVED_HEADER: Final = "X-Deferrable-Saved-USD"
+"""What the answer cost less than an ordinary call; absent where prices are not known."""
 
 NEVER_AGAIN: Final = ("x-should-retry", "false")
 """Tells the OpenAI and Anthropic SDKs that the failure is final, whatever its status."""
@@ -59,6 +63,8 @@ def final_answer(job: Job, result: Result | None, family: Family) -> FinalAnswer
         )
         return own_answer(error_answer(family, job_error(job) or gone), job, NEVER_AGAIN)
     headers = [("Content-Type", result.content_type), (JOB_HEADER, job.id)]
+    if job.outcome is not None and job.outcome.cost is not None:
+        headers.append((SAVED_HEADER, usd(job.outcome.cost.saved_nano)))
     if result.request_id is not None:
         headers.append((_REQUEST_ID_HEADER[family], result.request_id))
     if result.status_code >= 400:

@@ -17,6 +17,7 @@ from proxy.core.errors import CallerError, OverloadedError, ProviderError, Proxy
 from proxy.core.ids import JobId
 from proxy.core.job import Job, JobState
 from proxy.core.lanes import Lane
+from proxy.core.prices import NANO, Cost
 
 TYPICAL_TURNAROUND: Final = timedelta(minutes=8)
 """Linger, and the median of a batch: half of them end within 7 minutes."""
@@ -73,8 +74,18 @@ def job_object(
         "batch": _batch_member(job, batch),
         "result": _result_member(job, base_path),
         "usage": dict(outcome.usage) if outcome is not None and outcome.usage is not None else None,
-        "cost": {"list_usd": None, "paid_usd": None, "saved_usd": None},
+        "cost": _cost_member(outcome.cost if outcome is not None else None),
         "error": None if error is None else {"code": error.code, "message": error.message},
+    }
+
+
+def _cost_member(cost: Cost | None) -> dict[str, object]:
+    if cost is None:
+        return {"list_usd": None, "paid_usd": None, "saved_usd": None}
+    return {
+        "list_usd": cost.list_nano / NANO,
+        "paid_usd": cost.paid_nano / NANO,
+        "saved_usd": cost.saved_nano / NANO,
     }
 
 

@@ -29,7 +29,8 @@ from proxy.core.job import CancelRequested, Job, advance
 from proxy.core.routing import Upstream
 from proxy.ports.batches import BatchStore
 from proxy.ports.clock import Clock
-from proxy.ports.jobs import JobStore, JobWrite
+from proxy.ports.jobs import JobStore
+from proxy.services.bookkeeping import Bookkeeper
 from proxy.services.owners import ANONYMOUS, Owners, owns
 from proxy.services.waiters import Waiters
 from proxy.web.bulk import Bulk
@@ -81,6 +82,7 @@ class JobsApi:
         *,
         jobs: JobStore,
         batches: BatchStore,
+        books: Bookkeeper,
         owners: Owners,
         waiters: Waiters,
         holder: Holder,
@@ -90,6 +92,7 @@ class JobsApi:
     ) -> None:
         self._jobs = jobs
         self._batches = batches
+        self._books = books
         self._owners = owners
         self._waiters = waiters
         self._holder = holder
@@ -290,7 +293,7 @@ class JobsApi:
             after = advance(job, CancelRequested(self._clock.now()))
             if after is job:
                 return job
-            if not await self._jobs.replace_many([JobWrite(after)]):
+            if not await self._jobs.replace_many([self._books.write(after)]):
                 log.info("job.cancelled", job_id=job.id, was=job.state.value)
                 self._waiters.wake([job.id])
                 return after

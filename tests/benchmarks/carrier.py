@@ -37,6 +37,7 @@ from proxy.stores.sqlite import SqliteStores
 from proxy.stores.vault import Vault
 from proxy.telemetry import Metrics, set_up_logging
 from tests.benchmarks.load import Watch
+from tests.helpers.books import make_books
 from tests.helpers.factories import make_batch, make_credential, make_job
 
 CALLERS: Final = 64
@@ -74,6 +75,7 @@ class Carrier:
             notices=stores.notices,
             clock=clock,
             leases=leases,
+            books=make_books(stores.ledger, clock, Metrics()),
             tally=Metrics(),
         )
         access = Access(
@@ -165,7 +167,9 @@ class Carrier:
         """Read the results of all jobs."""
         facts = LaneFacts(has_batch=True, times=TIMES)
         lines = self.provider.results(make_credential(), "file-out")
-        sums = await self.ingestor.ingest(self.batch, lines, facts=lambda _job: facts)
+        sums = await self.ingestor.ingest(
+            self.batch, lines, source="file-out", facts=lambda _job: facts
+        )
         assert sums.ended == count, sums
 
 

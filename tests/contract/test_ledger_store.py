@@ -93,12 +93,20 @@ async def test_amounts_stay_exact(stores):
 async def test_a_receipt_is_booked_once(stores):
     job = make_job()
 
-    assert await stores.ledger.book([receipt("a", job=job), receipt("b", job=job)]) == 2
-    assert await stores.ledger.book([receipt("a", job=job), receipt("c", job=job)]) == 1
+    assert await stores.ledger.book([receipt("a", job=job), receipt("b", job=job)]) == {"a", "b"}
+    assert await stores.ledger.book([receipt("a", job=job), receipt("c", job=job)]) == {"c"}
     again = await asyncio.gather(*(stores.ledger.book([receipt("c", job=job)]) for _ in range(5)))
 
-    assert sum(again) == 0
+    assert set(again) == {frozenset()}
     assert await rows(stores) == {KEY: SOME + SOME + SOME}
+
+
+async def test_what_belongs_to_no_job_is_booked_too(stores):
+    nobodys = Receipt(id="batch-1:create", job_id=None, bookings=(booking(),))
+
+    assert await stores.ledger.book([nobodys, nobodys]) == {"batch-1:create"}
+
+    assert await rows(stores) == {KEY: SOME}
 
 
 async def test_rows_are_those_of_the_days_asked_for(stores):
@@ -150,6 +158,6 @@ async def test_what_is_booked_stays_when_its_job_is_erased(stores, where):
     await stores.jobs.erase(job.id)
 
     if where == "receipt":
-        assert await stores.ledger.book([receipt("late", job=job)]) == 1
+        assert await stores.ledger.book([receipt("late", job=job)]) == {"late"}
 
     assert (await rows(stores))[KEY].jobs == SOME.jobs * (2 if where == "receipt" else 1)

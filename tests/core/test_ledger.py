@@ -108,7 +108,7 @@ def test_a_job_stands_in_one_row_and_in_one_of_each_tag() -> None:
     job = ended(tags={"team": "etl", "run": "42"}, decided_by="rule:nightly")
     sums = ending(job, TOKENS, HALF, batch=HALF)
 
-    key, *tags = (entry.key for entry in bookings(job, sums, day=DAY))
+    key, *tags = (entry.key for entry in bookings(job, sums, day=DAY, lane=Lane.BATCH))
 
     assert key == LedgerKey(
         day=DAY,
@@ -126,7 +126,7 @@ def test_what_callers_choose_is_bounded() -> None:
     job = ended(tags={f"t{n:02}": "v" * 999 for n in range(50)})
     job = replace(job, key=replace(job.key, model="m" * 999))
 
-    entries = bookings(job, Sums(jobs=1), day=DAY)
+    entries = bookings(job, Sums(jobs=1), day=DAY, lane=Lane.BATCH)
 
     assert len(entries) == 1 + TAGS_PER_JOB
     assert max(len(text) for entry in entries for text in encode_key(entry.key)) <= 128
@@ -134,7 +134,7 @@ def test_what_callers_choose_is_bounded() -> None:
 
 def test_totals_leave_out_tags_and_breakdowns_by_tag_leave_out_the_rest() -> None:
     job = ended(tags={"team": "etl", "run": "42"})
-    rows = bookings(job, Sums(jobs=1, list_nano=7), day=DAY)
+    rows = bookings(job, Sums(jobs=1, list_nano=7), day=DAY, lane=Lane.BATCH)
 
     assert total(rows) == Sums(jobs=1, list_nano=7)
     assert broken_down(rows, ["model"]) == {(job.key.model,): Sums(jobs=1, list_nano=7)}

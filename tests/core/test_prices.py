@@ -12,6 +12,7 @@ from proxy.core.prices import (
     cost_of,
     parse_list,
     parse_price,
+    usd,
 )
 from proxy.core.usage import Tokens
 
@@ -214,3 +215,17 @@ def test_only_a_providers_own_address_is_its_own() -> None:
 def test_a_list_that_makes_no_sense_is_refused(price: dict[str, Any]) -> None:
     with pytest.raises((KeyError, ValueError)):
         a_list({"models": [model("=m", **price) if price else {"match": [["=m"]]}]})
+
+
+@pytest.mark.parametrize(
+    ("nano", "text"),
+    [
+        (0, "0"),
+        (168_000, "0.000168"),
+        (-500_000_000, "-0.5"),
+        (12 * 10**9, "12"),
+        (1, "0.000000001"),
+    ],
+)
+def test_amounts_in_dollars_are_exact(nano: int, text: str) -> None:
+    assert usd(nano) == text

@@ -66,7 +66,15 @@ class FakeBatch:
 
 def right_answer(body: bytes) -> bytes:
     """Return the one answer that this provider gives to a call."""
-    return json.dumps({"echo": json.loads(body), "usage": {"total_tokens": 3}}).encode()
+    usage = {"prompt_tokens": 2, "completion_tokens": 1, "total_tokens": 3}
+    return json.dumps({"echo": json.loads(body), "usage": usage}).encode()
+
+
+BATCH_NANO = 2 * 1_000 + 1 * 4_000
+"""What one answer costs in a batch, by `tests.helpers.books.PRICE`."""
+
+CALL_NANO = 2 * 2_000 + 1 * 8_000
+"""What it costs as an ordinary call."""
 
 
 class FakeProvider:
@@ -84,6 +92,8 @@ class FakeProvider:
         self._file_numbers = count(1)
         self.batches: dict[str, FakeBatch] = {}
         self.bought: Counter[bytes] = Counter()
+        self.spent_nano = 0
+        """What all that was bought cost."""
         """How often each body was computed and billed."""
         self.requests: Counter[str] = Counter()
         self.faults: dict[str, deque[Fault]] = {}
@@ -240,9 +250,11 @@ class FakeProvider:
             if answer is None:
                 # Computed and billed like any other, and then lost.
                 self.bought[body] += 1
+                self.spent_nano += BATCH_NANO
                 continue
             if 200 <= answer[0] < 300:
                 self.bought[body] += 1
+                self.spent_nano += BATCH_NANO
             batch.results.append(
                 ResultLine(
                     kind=LineKind.ANSWERED, custom_id=name, status_code=answer[0], body=answer[1]
@@ -351,6 +363,7 @@ class FakeUpstreamClient:
         await provider._meanwhile("call")
         status, answer = provider.answer_call(request.body)
         provider.bought[request.body] += 200 <= status < 300
+        provider.spent_nano += CALL_NANO * (200 <= status < 300)
         if fault == "lost_after":
             raise UpstreamUnavailableError(
                 "reset", phase=Phase.FIRST_BYTE, cause="reset", sent=True

@@ -9,16 +9,16 @@ import inspect
 import json
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Any, cast
 
 from proxy.core.batch import Batch
 from proxy.core.ids import CredentialId, InstanceId, JobId, OwnerId
 from proxy.core.job import CancelRequested, Job, JobState, advance
 from proxy.core.lanes import LaneFacts, LaneTimes, choose_lane
+from proxy.core.ledger import Sums, total
 from proxy.core.plan import FlushLimits, PollPace
 from proxy.core.routing import Upstream
-from proxy.ports.jobs import JobWrite
 from proxy.ports.tasks import TaskOwner
 from proxy.services.access import Access
 from proxy.services.accounts import Verdict
@@ -35,6 +35,7 @@ from proxy.services.rescue import Rescuer
 from proxy.services.settle import Settler
 from proxy.services.submit import Submitter, SubmitTimes
 from proxy.services.waiters import Waiters
+from tests.helpers.books import make_books
 from tests.helpers.factories import IDS, T0, make_credential, make_job, make_key, new_job
 from tests.helpers.fake_provider import FakeProvider
 from tests.helpers.fakes import FakeClock, MemoryStores
@@ -106,6 +107,7 @@ class Instance:
             notices=port(stores.notices),
             clock=clock,
             leases=self.leases,
+            books=make_books(port(stores.ledger), clock, fleet.tally),
             tally=fleet.tally,
         )
         self.ground = ground
@@ -158,7 +160,12 @@ class Instance:
             ).run_once,
             "escalate": self._escalate,
             "rescue": Rescuer(ground, waiters=waiters, verify=fleet.verify).run_once,
-            "prune": Pruner(ground, keep_results=timedelta(days=365)).run_once,
+            "prune": Pruner(
+                ground,
+                ledger=port(stores.ledger),
+                keep_results=timedelta(days=365),
+                keep_ledger=timedelta(days=365),
+            ).run_once,
         }
 
     async def _escalate(self) -> int:
@@ -290,7 +297,8 @@ class Fleet:
         job = await self.stores.jobs.get(job_id)
         after = advance(job, CancelRequested(self.clock.now()))
         if after is not job:
-            await self.stores.jobs.replace_many([JobWrite(after)])
+            books = make_books(self.stores.ledger, self.clock, self.tally)
+            await self.stores.jobs.replace_many([books.write(after)])
 
     async def round(self, position: int = 0) -> None:
         """Run every pass of one instance once."""
@@ -343,6 +351,11 @@ class Fleet:
 
     async def jobs(self) -> list[Job]:
         return list(await self.stores.jobs.get_many(list(self.bodies)))
+
+    async def booked(self) -> Sums:
+        """Return everything that the ledger holds, of all days."""
+        rows = await self.stores.ledger.rows(since=date.min, until=date.max)
+        return total(rows)
 
     def doubles(self) -> tuple[int, int]:
         """Return how many bodies were bought more than once, and what was booked for that."""

@@ -20,14 +20,14 @@ class MemoryLedgerStore:
                 key = key.others()
             self._rows[key] = self._rows.get(key, Sums()) + booking.sums
 
-    async def book(self, receipts: Sequence[Receipt]) -> int:
-        booked = 0
+    async def book(self, receipts: Sequence[Receipt]) -> frozenset[str]:
+        booked = set()
         for receipt in receipts:
             if receipt.id not in self._receipts:
                 self._receipts.add(receipt.id)
                 self.add(receipt.bookings)
-                booked += 1
-        return booked
+                booked.add(receipt.id)
+        return frozenset(booked)
 
     async def rows(self, *, since: date, until: date) -> Sequence[Booking]:
         keys = sorted(key for key in self._rows if since <= key.day <= until)

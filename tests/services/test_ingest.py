@@ -46,7 +46,9 @@ async def ingest(fleet: Fleet, *lines: ResultLine, is_twin: bool = False) -> Ing
         return LaneFacts(has_batch=True)
 
     ingestor = Ingestor(here.ground, access=here.access, waiters=here.waiters)
-    return await ingestor.ingest(await fleet.batch(), chunks(), facts=facts, is_twin=is_twin)
+    return await ingestor.ingest(
+        await fleet.batch(), chunks(), source="file-1", facts=facts, is_twin=is_twin
+    )
 
 
 async def test_results_are_joined_by_name_and_never_by_order() -> None:
@@ -264,7 +266,9 @@ async def test_a_bad_end_of_an_old_attempt_does_not_disturb_the_new_one() -> Non
 
     here = fleet.instances[0]
     ingestor = Ingestor(here.ground, access=here.access, waiters=here.waiters)
-    await ingestor.ingest(first, chunks(), facts=lambda _: LaneFacts(has_batch=True))
+    await ingestor.ingest(
+        first, chunks(), source="file-1", facts=lambda _: LaneFacts(has_batch=True)
+    )
 
     assert await fleet.job(job_id) == moved
 

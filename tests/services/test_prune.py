@@ -13,7 +13,12 @@ KEPT = timedelta(days=7)
 
 
 def pruner(fleet: Fleet) -> Pruner:
-    return Pruner(fleet.instances[0].ground, keep_results=KEPT)
+    return Pruner(
+        fleet.instances[0].ground,
+        ledger=fleet.stores.ledger,
+        keep_results=KEPT,
+        keep_ledger=10 * KEPT,
+    )
 
 
 async def test_jobs_and_batches_are_erased_after_their_time() -> None:
@@ -92,3 +97,17 @@ async def test_only_one_instance_prunes_at_a_time() -> None:
         assert await pruner(fleet).run_once() == 0
 
     assert await pruner(fleet).run_once() == 2
+
+
+async def test_days_of_the_ledger_outlive_the_jobs_and_are_erased_after_their_own_time() -> None:
+    fleet = Fleet()
+    await fleet.submit(1)
+    await fleet.answer()
+
+    fleet.clock.advance(seconds=9 * KEPT.total_seconds())
+    await pruner(fleet).run_once()
+    assert (await fleet.booked()).answers == 1
+    fleet.clock.advance(seconds=2 * KEPT.total_seconds())
+    await pruner(fleet).run_once()
+
+    assert (await fleet.booked()).answers == 0

@@ -291,6 +291,14 @@ class FleetMachine(RuleBasedStateMachine):
             else:
                 useless += times
         assert self.fleet.tally.counts["late_result"] == useless
+        booked = self.go(self.fleet.booked())
+        ended = [job for job in self.go(self.fleet.jobs()) if job.state.is_terminal]
+        assert (booked.jobs, booked.answers, booked.useless) == (
+            len(ended),
+            sum(job.state is JobState.COMPLETED for job in ended),
+            useless,
+        )
+        assert booked.paid_nano + booked.useless_nano == self.fleet.provider.spent_nano
 
     def _let_all_end(self) -> None:
         """Take all faults away, restore the keys, and let up to two windows pass."""
@@ -395,7 +403,14 @@ class WildFleetMachine(FleetMachine):
         here = self.fleet.instances[position]
         ingestor = Ingestor(here.ground, access=here.access, waiters=here.waiters)
         facts = LaneFacts(has_batch=True)
-        self.go(ingestor.ingest(batch, _chunks(lines), facts=lambda _: facts))
+        self.go(
+            ingestor.ingest(
+                batch,
+                _chunks(lines),
+                source=f"out-{batch.provider_batch_id}",
+                facts=lambda _: facts,
+            )
+        )
 
     def has_ended(self, job: Job) -> None:
         # A call or a create that stands still in the sender's hands is seen by nobody.
@@ -409,6 +424,10 @@ class WildFleetMachine(FleetMachine):
     def the_bill_is_known(self) -> None:
         extra, booked = self.fleet.doubles()
         assert extra <= booked, f"{extra} bought twice, {booked} booked"
+        sums = self.go(self.fleet.booked())
+        known = sums.paid_nano + sums.useless_nano
+        # A twin that nobody could read is counted, and has no known price.
+        assert known <= self.fleet.provider.spent_nano
 
     def _let_all_end(self) -> None:
         self.the_frozen_wake_up()

@@ -36,6 +36,7 @@ from proxy.web.front import Front
 from proxy.web.held import Holder
 from proxy.web.holding import Holding
 from proxy.web.jobs import JobsApi
+from tests.helpers.books import make_books
 from tests.helpers.factories import T0, IdFactory
 from tests.helpers.fake_provider import FakeProvider
 from tests.helpers.fakes import FakeClock, FakeHash, MemoryStores
@@ -107,6 +108,7 @@ class House:
             "based": Upstream.parse("based", "openai", f"{base}/serving/v1"),
         }
         stores, clock = self.stores, self.clock
+        self.books = make_books(stores.ledger, clock, self.metrics)
         self.owners = Owners(keyed_hash=FakeHash(), names={})
         self.waiters = Waiters(jobs=stores.jobs, clock=clock)
         self.holding = Holding(
@@ -156,6 +158,7 @@ class House:
             jobs_api=JobsApi(
                 jobs=stores.jobs,
                 batches=stores.batches,
+                books=self.books,
                 owners=self.owners,
                 waiters=self.waiters,
                 holder=holder,

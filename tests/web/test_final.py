@@ -20,8 +20,9 @@ from proxy.core.job import (
     Succeeded,
     advance,
 )
+from proxy.core.prices import Cost
 from proxy.ports.jobs import Result
-from proxy.web.final import JOB_HEADER, NEVER_AGAIN, final_answer, flush
+from proxy.web.final import JOB_HEADER, NEVER_AGAIN, SAVED_HEADER, final_answer, flush
 from tests.helpers.factories import T0, make_batch, make_job
 from tests.helpers.raw_upstream import wait_until
 
@@ -46,6 +47,16 @@ def test_a_success_is_the_providers_status_type_and_bytes():
 
     assert (answer.status, answer.body, answer.is_success) == (200, BODY, True)
     assert answer.headers == (("Content-Type", "text/plain"), (JOB_HEADER, job.id))
+
+
+def test_what_an_answer_saved_stands_on_it_where_its_price_is_known():
+    job = advance(make_job(), Assigned(make_batch().id))
+    outcome = Outcome(200, cost=Cost(list_nano=336_000, paid_nano=168_000))
+    job = advance(job, Succeeded(1, T0, outcome))
+
+    answer = final_answer(job, Result(status_code=200, body=BODY), Family.OPENAI)
+
+    assert (SAVED_HEADER, "0.000168") in answer.headers
 
 
 @pytest.mark.parametrize(

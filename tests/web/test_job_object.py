@@ -23,6 +23,7 @@ from proxy.core.job import (
     advance,
 )
 from proxy.core.lanes import Lane
+from proxy.core.prices import Cost
 from proxy.web.job_object import (
     estimated_completion_at,
     job_error,
@@ -274,3 +275,12 @@ def test_a_problem_with_a_status_of_a_providers_own_is_no_crash():
 
     assert json.loads(problem(error).body)["title"] == "Status 529"
     assert problem(JobNotFoundError("job_x")).status == 404
+
+
+def test_the_cost_is_that_of_the_answer_in_dollars():
+    cost = Cost(list_nano=10_000_000, paid_nano=5_000_000)
+    job = make_job(state=JobState.COMPLETED, finalized_at=T0, outcome=Outcome(200, cost=cost))
+
+    shown = job_object(job, now=T0, base_path="")
+
+    assert shown["cost"] == {"list_usd": 0.01, "paid_usd": 0.005, "saved_usd": 0.005}

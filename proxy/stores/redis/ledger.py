@@ -32,9 +32,11 @@ class RedisLedgerStore:
     def __init__(self, client: Client) -> None:
         self._client = client
 
-    async def book(self, receipts: Sequence[Receipt]) -> int:
+    async def book(self, receipts: Sequence[Receipt]) -> frozenset[str]:
         replies = await self._client.call_many([_book_call(receipt) for receipt in receipts])
-        return sum(reply == 1 for reply in replies)
+        return frozenset(
+            receipt.id for receipt, reply in zip(receipts, replies, strict=True) if reply == 1
+        )
 
     async def rows(self, *, since: date, until: date) -> Sequence[Booking]:
         places = await self._days(_score(since), _score(until))
@@ -76,7 +78,7 @@ class RedisLedgerStore:
 
 
 def _book_call(receipt: Receipt) -> ScriptCall:
-    shard = shard_of(receipt.job_id)
+    shard = 0 if receipt.job_id is None else shard_of(receipt.job_id)
     day, booked = book_arguments(receipt.bookings)
     return _BOOK.call(
         [keys.receipt(shard, receipt.id), *ledger_keys(shard, day)], RECEIPT_KEPT_S, day, *booked

@@ -47,7 +47,7 @@ class SqliteLedgerStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def book(self, receipts: Sequence[Receipt]) -> int:
+    async def book(self, receipts: Sequence[Receipt]) -> frozenset[str]:
         return await self._database.write(partial(_book, receipts=receipts))
 
     async def rows(self, *, since: date, until: date) -> Sequence[Booking]:
@@ -92,7 +92,7 @@ def _insert(
     return True
 
 
-def _book(connection: sqlite3.Connection, receipts: Sequence[Receipt]) -> int:
+def _book(connection: sqlite3.Connection, receipts: Sequence[Receipt]) -> frozenset[str]:
     new = []
     for receipt in receipts:
         done = connection.execute(
@@ -102,7 +102,7 @@ def _book(connection: sqlite3.Connection, receipts: Sequence[Receipt]) -> int:
         if done.rowcount:
             new.append(receipt)
     add_bookings(connection, [entry for receipt in new for entry in receipt.bookings])
-    return len(new)
+    return frozenset(receipt.id for receipt in new)
 
 
 def _rows(connection: sqlite3.Connection, since: date, until: date) -> list[Booking]:

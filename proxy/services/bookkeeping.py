@@ -1,0 +1,142 @@
+"""Say what each answer cost, and book it once.
+
+The end of a job is booked by the write that ends it. What was bought besides, an answer
+that came too late or twice, is booked under a receipt that names the very answer: a file
+that is read again after a crash books nothing again.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
+
+import structlog
+
+from proxy.core.batch import Batch
+from proxy.core.ids import JobId
+from proxy.core.job import Job, Outcome
+from proxy.core.lanes import BatchKey, Lane
+from proxy.core.ledger import (
+    Booking,
+    Receipt,
+    Sums,
+    batch_row,
+    bookings,
+    ending,
+    processing_of,
+    useless,
+)
+from proxy.core.prices import Cost, ModelPrice, Processing, cost_of
+from proxy.core.usage import Tokens, tokens_of
+from proxy.ports.clock import Clock
+from proxy.ports.jobs import JobWrite, Result
+from proxy.ports.ledger import LedgerStore
+from proxy.ports.tally import Tally
+
+log = structlog.get_logger()
+
+ERASED: Final = "erased"
+"""What is said of the state of a job that is there no more."""
+
+
+class Prices(Protocol):
+    """What models cost."""
+
+    def price(self, upstream: str, model: str) -> ModelPrice | None:
+        """Return the price of a model at an upstream; nothing if that is not known."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UselessAnswer:
+    """An answer that was bought and that nobody can use."""
+
+    receipt: str
+    """Names this very answer, whenever it is read."""
+
+    job_id: JobId
+    job: Job | None
+    """Nothing if it is erased, and nothing of it is known."""
+
+    key: BatchKey
+    """Of the call that brought it: its lane decides the price."""
+
+    attempt: int
+    outcome: Outcome
+
+
+class Bookkeeper:
+    """Prices and books. One instance serves all services."""
+
+    def __init__(self, *, prices: Prices, ledger: LedgerStore, clock: Clock, tally: Tally) -> None:
+        self._prices = prices
+        self._ledger = ledger
+        self._clock = clock
+        self._tally = tally
+
+    def write(
+        self, job: Job, result: Result | None = None, *, lane: Lane | None = None
+    ) -> JobWrite:
+        """Return what is to be written for `job`: if it ended, with its cost and bookings.
+
+        A result is left out unless the job ended. `lane` is the one that brought the
+        answer, where it is not the job's own: a batch may answer a job that has left it.
+        """
+        ended_at = job.finalized_at
+        if ended_at is None:
+            return JobWrite(job)
+        lane = lane or job.lane
+        tokens, cost, batch = self._costs(job, lane)
+        if job.outcome is not None and cost is not None:
+            job = replace(job, outcome=replace(job.outcome, cost=cost))
+        sums = ending(job, tokens, cost, batch=batch)
+        booked = bookings(job, sums, day=ended_at.date(), lane=lane)
+        return JobWrite(job, result, booked)
+
+    def _costs(self, job: Job, lane: Lane) -> tuple[Tokens | None, Cost | None, Cost | None]:
+        """Return the tokens of a job's answer, its cost, and its cost in a batch."""
+        tokens = tokens_of(job.outcome.usage) if job.outcome is not None else None
+        price = self._prices.price(job.key.upstream, job.key.model) if tokens else None
+        if job.outcome is None or tokens is None or price is None:
+            return tokens, None, None
+        processing = processing_of(lane, job.outcome.tier)
+        cost = cost_of(price, tokens, processing) if processing is not None else None
+        return tokens, cost, cost_of(price, tokens, Processing.BATCH)
+
+    async def book_useless(self, answers: Sequence[UselessAnswer]) -> None:
+        """Book and count those of the answers that never were."""
+        if not answers:
+            return
+        by_receipt = {answer.receipt: answer for answer in answers}
+        for name in await self._ledger.book(list(map(self._receipt, by_receipt.values()))):
+            answer = by_receipt[name]
+            job = answer.job
+            state = job.state.value if job is not None and job.state.is_terminal else ERASED
+            self._tally.count("late_result", state=state)
+            log.warning("job.answered_late", job_id=answer.job_id, attempt=answer.attempt)
+
+    def _receipt(self, answer: UselessAnswer) -> Receipt:
+        sums, day = useless(self._useless_cost(answer)), self._clock.now().date()
+        if answer.job is None:
+            booked: tuple[Booking, ...] = (Booking(batch_row(answer.key, day=day), sums),)
+        else:
+            booked = bookings(answer.job, sums, day=day, lane=answer.key.lane)
+        return Receipt(id=answer.receipt, job_id=answer.job_id, bookings=booked)
+
+    def _useless_cost(self, answer: UselessAnswer) -> Cost | None:
+        tokens = tokens_of(answer.outcome.usage)
+        price = self._prices.price(answer.key.upstream, answer.key.model)
+        processing = processing_of(answer.key.lane, answer.outcome.tier)
+        if tokens is None or price is None or processing is None:
+            return None
+        return cost_of(price, tokens, processing)
+
+    async def book_possible(self, batch: Batch, count: int) -> None:
+        """Book that so many lines of a batch may have been bought once more, by its last create."""
+        row = batch_row(batch.key, day=self._clock.now().date())
+        self._tally.count("possible_double", count, lane=batch.key.lane.value)
+        receipt = Receipt(
+            id=f"{batch.id}:create:{batch.create_started_at}",
+            job_id=None,
+            bookings=(Booking(row, Sums(possible_doubles=count)),),
+        )
+        await self._ledger.book([receipt])

@@ -1,0 +1,25 @@
+"""A bookkeeper for tests, with the prices of the sandbox."""
+
+from typing import Final
+
+from proxy.core.prices import ModelPrice, parse_price
+from proxy.ports.clock import Clock
+from proxy.ports.ledger import LedgerStore
+from proxy.ports.tally import Tally
+from proxy.services.bookkeeping import Bookkeeper
+
+PRICE: Final = parse_price(
+    {"standard": {"input": 2, "output": 8}, "batch": {"input": 1, "output": 4}}
+)
+"""What the sandbox charges for its small models, in micro-dollars per token."""
+
+
+class FixedPrices:
+    """One price for every model whose name does not begin with `unknown`."""
+
+    def price(self, upstream: str, model: str) -> ModelPrice | None:
+        return None if model.startswith("unknown") else PRICE
+
+
+def make_books(ledger: LedgerStore, clock: Clock, tally: Tally) -> Bookkeeper:
+    return Bookkeeper(prices=FixedPrices(), ledger=ledger, clock=clock, tally=tally)

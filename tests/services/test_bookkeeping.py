@@ -1,0 +1,211 @@
+"""What is booked of jobs that ended, and of answers that nobody can use."""
+
+from dataclasses import replace
+from datetime import date, timedelta
+
+import pytest
+
+from proxy.core.job import Job, JobState, Outcome
+from proxy.core.lanes import Lane
+from proxy.core.ledger import Booking, Sums, broken_down
+from proxy.core.prices import Cost
+from proxy.services.bookkeeping import UselessAnswer
+from tests.helpers.books import make_books
+from tests.helpers.factories import T0, make_batch, make_job, make_key
+from tests.helpers.fake_provider import BATCH_NANO, CALL_NANO
+from tests.helpers.fakes import FakeClock, MemoryStores
+from tests.helpers.fleet import Fleet, TallyCounter
+
+USAGE = {"prompt_tokens": 2, "completion_tokens": 1}
+
+
+async def rows(fleet: Fleet) -> list[Booking]:
+    return list(await fleet.stores.ledger.rows(since=date.min, until=date.max))
+
+
+async def test_an_answered_batch_is_booked_at_half_and_stands_on_every_job() -> None:
+    fleet = Fleet()
+    job_ids = await fleet.submit(12)
+
+    await fleet.answer()
+
+    booked = await fleet.booked()
+    assert booked == Sums(
+        jobs=12,
+        answers=12,
+        input_tokens=24,
+        output_tokens=12,
+        list_nano=12 * CALL_NANO,
+        paid_nano=12 * BATCH_NANO,
+    )
+    assert booked.paid_nano == fleet.provider.spent_nano
+    for job_id in job_ids:
+        outcome = (await fleet.job(job_id)).outcome
+        assert outcome is not None
+        assert outcome.cost == Cost(CALL_NANO, BATCH_NANO)
+
+
+async def test_a_direct_call_is_booked_at_full_price_with_what_a_batch_would_have_saved() -> None:
+    fleet = Fleet()
+    await fleet.accept(lane=Lane.INTERACTIVE)
+
+    await fleet.run("live", "escalate")
+
+    booked = await fleet.booked()
+    assert (booked.list_nano, booked.paid_nano) == (CALL_NANO, CALL_NANO)
+    assert (booked.escalated, booked.escalated_nano) == (1, CALL_NANO - BATCH_NANO)
+
+
+async def test_what_a_cancelled_job_cost_is_booked_when_its_batch_is_read() -> None:
+    fleet = Fleet()
+    job_ids = await fleet.submit(12)
+    await fleet.cancel(job_ids[0])
+    assert (await fleet.booked()).useless == 0
+
+    await fleet.answer()
+
+    booked = await fleet.booked()
+    assert (booked.jobs, booked.answers, booked.useless) == (12, 11, 1)
+    assert booked.useless_nano == BATCH_NANO
+    assert booked.paid_nano + booked.useless_nano == fleet.provider.spent_nano
+    assert booked.saved_nano == 11 * (CALL_NANO - BATCH_NANO) - BATCH_NANO
+
+
+async def test_what_an_erased_job_cost_is_booked_too() -> None:
+    fleet = Fleet()
+    job_ids = await fleet.submit(12)
+    await fleet.cancel(job_ids[0])
+    await fleet.stores.jobs.erase(job_ids[0])
+
+    await fleet.answer()
+
+    booked = await fleet.booked()
+    assert (booked.useless, booked.useless_nano) == (1, BATCH_NANO)
+    assert fleet.tally.counts["late_result"] == 1
+    # Nothing is known any more of whose it was, but for the batch.
+    (lost,) = [row for row in await rows(fleet) if row.sums.useless]
+    assert (lost.key.owner, lost.key.rule) == ("", "")
+    assert lost.key.credential == make_key().credential
+
+
+async def test_reading_again_after_a_crash_books_nothing_again() -> None:
+    for steps in range(2, 40):
+        fleet = Fleet()
+        job_ids = await fleet.submit(12)
+        await fleet.cancel(job_ids[3])
+        fleet.clock.advance(seconds=fleet.provider.turnaround.total_seconds())
+        fleet.instances[0].steps_left = steps
+        died = not await fleet.instances[0].run("collect")
+        if died:
+            fleet.kill(0)
+        await fleet.run_for(timedelta(minutes=10), step=timedelta(seconds=30))
+
+        booked = await fleet.booked()
+
+        assert (booked.jobs, booked.answers, booked.useless) == (12, 11, 1), steps
+        assert booked.paid_nano + booked.useless_nano == fleet.provider.spent_nano
+        if not died:
+            return
+    pytest.fail("every step was a crash")
+
+
+async def test_a_job_that_expired_is_booked_without_money() -> None:
+    fleet = Fleet()
+    await fleet.accept(deadline=timedelta(seconds=1))
+    fleet.clock.advance(seconds=2)
+
+    await fleet.run("live", "rescue")
+
+    assert await fleet.booked() == Sums(jobs=1, expired=1)
+
+
+class Desk:
+    """A bookkeeper by itself."""
+
+    def __init__(self) -> None:
+        self.stores = MemoryStores()
+        self.tally = TallyCounter()
+        self.books = make_books(self.stores.ledger, FakeClock(T0), self.tally)
+
+    async def rows(self) -> list[Booking]:
+        return list(await self.stores.ledger.rows(since=date.min, until=date.max))
+
+
+def completed(**changes: object) -> Job:
+    outcome = Outcome(200, usage=USAGE)
+    fields = {"state": JobState.COMPLETED, "finalized_at": T0, "outcome": outcome, **changes}
+    return make_job(**fields)
+
+
+def test_a_job_that_goes_on_is_written_as_it_is_and_books_nothing() -> None:
+    job = make_job()
+
+    write = Desk().books.write(job)
+
+    assert (write.after, write.result, write.bookings) == (job, None, ())
+
+
+def test_an_unknown_model_has_no_cost_and_is_counted() -> None:
+    job = completed(key=make_key(model="unknown-1"))
+
+    write = Desk().books.write(job)
+
+    assert write.after.outcome == job.outcome
+    (booked,) = write.bookings
+    assert (booked.sums.answers, booked.sums.unpriced, booked.sums.list_nano) == (1, 1, 0)
+    assert booked.sums.input_tokens == 2
+
+
+def test_an_answer_that_a_batch_brought_is_priced_as_such_wherever_its_job_is_by_then() -> None:
+    job = completed(lane=Lane.INTERACTIVE)
+
+    write = Desk().books.write(job, lane=Lane.BATCH)
+
+    (booked,) = write.bookings
+    assert booked.key.lane == "batch"
+    assert booked.sums.paid_nano == BATCH_NANO
+
+
+@pytest.mark.parametrize(
+    ("tier", "paid"), [(None, CALL_NANO), ("default", CALL_NANO), ("priority", None)]
+)
+def test_a_call_is_priced_by_the_tier_that_it_says_it_was_made_in(
+    tier: str | None, paid: int | None
+) -> None:
+    job = completed(lane=Lane.INTERACTIVE, outcome=Outcome(200, usage=USAGE, tier=tier))
+
+    outcome = Desk().books.write(job).after.outcome
+
+    assert outcome is not None
+    assert (outcome.cost.paid_nano if outcome.cost else None) == paid
+
+
+async def test_a_useless_answer_is_booked_once_under_its_receipt() -> None:
+    desk = Desk()
+    job = completed(state=JobState.CANCELLED, tags={"team": "etl"})
+    answer = UselessAnswer(
+        receipt="r1",
+        job_id=job.id,
+        job=job,
+        key=job.key,
+        attempt=1,
+        outcome=Outcome(200, usage=USAGE),
+    )
+
+    for _ in range(3):
+        await desk.books.book_useless([answer, answer])
+
+    assert desk.tally.counts["late_result"] == 1
+    by_tag = broken_down(await desk.rows(), ["tag"])
+    assert by_tag == {("team=etl",): Sums(useless=1, useless_nano=BATCH_NANO)}
+
+
+async def test_a_create_that_may_have_happened_is_booked_as_possible_doubles_once() -> None:
+    desk = Desk()
+    batch = replace(make_batch(), create_started_at=T0)
+
+    await desk.books.book_possible(batch, 12)
+    await desk.books.book_possible(batch, 12)
+    await desk.books.book_possible(replace(batch, create_started_at=T0 + timedelta(hours=1)), 3)
+
+    assert [row.sums for row in await desk.rows()] == [Sums(possible_doubles=15)]
