@@ -24,6 +24,7 @@ from proxy.ports.provider import Provider
 from proxy.ports.runs import RunStore
 from proxy.ports.tasks import TaskOwner
 from proxy.ports.upstream import UpstreamClient
+from proxy.ports.wakeups import Wakeups
 from proxy.scheduler import Pass, Scheduler
 from proxy.services.accept import Acceptor, DeferralSettings
 from proxy.services.access import Access
@@ -89,6 +90,9 @@ class Stores(Protocol):
 
     @property
     def runs(self) -> RunStore: ...
+
+    @property
+    def wakeups(self) -> Wakeups: ...
 
     @property
     def notes(self) -> NoteStore: ...
@@ -264,7 +268,7 @@ def _shared(settings: Settings, outside: Outside) -> _Shared:
         access=access,
         caller=caller,
         accounts=accounts,
-        waiters=Waiters(jobs=stores.jobs, clock=clock),
+        waiters=Waiters(jobs=stores.jobs, clock=clock, wakeups=stores.wakeups),
         holding=Holding(
             deliveries=stores.deliveries,
             clock=clock,

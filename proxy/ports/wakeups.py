@@ -11,17 +11,18 @@ from proxy.core.ids import JobId
 
 
 class Wakeups(Protocol):
-    """A channel between the instances of a fleet."""
+    """A channel between the instances that share a store."""
 
-    async def publish(self, job_ids: Sequence[JobId]) -> None:
-        """Tell every instance, this one included, that these jobs have changed.
+    def publish(self, job_ids: Sequence[JobId]) -> None:
+        """Tell every other instance, and perhaps this one, that these jobs have changed.
 
-        Never raises for a store that is away: then nobody is told.
+        Returns at once and raises for nothing that happens on the way: then nobody
+        is told.
         """
         ...
 
     def subscribe(self, on_change: Callable[[Sequence[JobId]], None]) -> None:
-        """Call `on_change` with the jobs that any instance publishes from now on.
+        """Call `on_change` with the jobs that other instances publish from now on.
 
         It must return at once. To be called once.
         """

@@ -1,7 +1,7 @@
 """Wake those who hold a connection until a job is terminal."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -9,18 +9,23 @@ from proxy.core.ids import JobId
 from proxy.core.job import Job
 from proxy.ports.clock import Clock
 from proxy.ports.jobs import JobStore
+from proxy.ports.wakeups import Wakeups
 
 POLL_INTERVAL_S: Final = 5.0
-"""Behind every wake-up: a result that another instance ingested is seen this late at most."""
+"""Behind every wake-up: a result whose wake-up was lost is seen this late at most."""
 
 
 class Waiters:
     """Who waits in this instance. A wake-up is an optimisation; polling is the truth."""
 
-    def __init__(self, *, jobs: JobStore, clock: Clock) -> None:
+    def __init__(self, *, jobs: JobStore, clock: Clock, wakeups: Wakeups | None = None) -> None:
+        """`wakeups` reaches the waiters of other instances, if there may be any."""
         self._jobs = jobs
         self._clock = clock
+        self._wakeups = wakeups
         self._events: dict[JobId, list[asyncio.Event]] = {}
+        if wakeups is not None:
+            wakeups.subscribe(self._wake_here)
 
     @property
     def count(self) -> int:
@@ -28,7 +33,13 @@ class Waiters:
         return sum(len(events) for events in self._events.values())
 
     def wake(self, job_ids: Iterable[JobId]) -> None:
-        """Let whoever waits for these jobs look again, now."""
+        """Let whoever waits for these jobs look again, now, here and at other instances."""
+        ids = list(job_ids)
+        self._wake_here(ids)
+        if self._wakeups is not None and ids:
+            self._wakeups.publish(ids)
+
+    def _wake_here(self, job_ids: Sequence[JobId]) -> None:
         for job_id in job_ids:
             for event in self._events.get(job_id, ()):
                 event.set()

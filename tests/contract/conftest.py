@@ -14,6 +14,7 @@ from proxy.ports.ledger import LedgerStore
 from proxy.ports.notes import NoteStore
 from proxy.ports.notices import NoticeStore
 from proxy.ports.runs import RunStore
+from proxy.ports.wakeups import Wakeups
 from proxy.stores.redis import RedisStores
 from proxy.stores.sqlite import SqliteStores
 from proxy.stores.vault import Vault
@@ -46,6 +47,8 @@ class Stores(Protocol):
     def leases(self) -> LeaseStore: ...
     @property
     def runs(self) -> RunStore: ...
+    @property
+    def wakeups(self) -> Wakeups: ...
     @property
     def notes(self) -> NoteStore: ...
     @property

@@ -5,6 +5,7 @@ Items are in `test_batch_items.py`.
 
 import asyncio
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -183,12 +184,18 @@ async def test_a_head_counts_small_batches_in_a_row(stores):
 
 async def test_a_head_is_right_after_any_mix_of_accepts_claims_and_ends(stores):
     jobs = [
-        await accepted(stores, body=b"x" * n, tokens=n, deadline=T0 + n * HOUR)
+        await accepted(
+            stores,
+            body=b"x" * n,
+            tokens=n,
+            accepted_at=T0 + timedelta(seconds=n),
+            deadline=T0 + n * HOUR,
+        )
         for n in range(1, 10)
     ]
     await cancel(stores, jobs[4].id)
     first = await filling(stores)
-    await claim(stores, first, max_requests=3)
+    await claim(stores, first, max_requests=3, ready_at=T0 + HOUR)
     released = advance(await stores.jobs.get(jobs[1].id), Released(1, "expired"))
     assert await stores.jobs.replace_many([JobWrite(released)]) == frozenset()
 

@@ -31,6 +31,7 @@ from tests.helpers.memory_ledger import MemoryLedgerStore
 from tests.helpers.memory_notes import MemoryNoteStore
 from tests.helpers.memory_notices import MemoryNoticeStore
 from tests.helpers.memory_runs import MemoryRunStore
+from tests.helpers.memory_wakeups import MemoryWakeups
 
 CLAIM_CHUNK = 2_000
 LINES_CHUNK = 1_000
@@ -51,6 +52,7 @@ class MemoryStores:
         self.leases = MemoryLeaseStore()
         self.ledger = memory.ledger
         self.runs = MemoryRunStore()
+        self.wakeups = MemoryWakeups()
         self.notes = MemoryNoteStore()
         self.notices = memory.notices
 

@@ -11,6 +11,7 @@ from proxy.services import waiters as module
 from proxy.services.waiters import Waiters
 from tests.helpers.factories import IDS
 from tests.helpers.fleet import Fleet
+from tests.helpers.memory_wakeups import MemoryWakeups
 
 
 class Counted:
@@ -64,6 +65,26 @@ async def test_a_waiter_is_woken_by_the_end_of_its_job_and_not_by_anothers() -> 
 
     assert waiting.result().state is JobState.CANCELLED
     assert (jobs.looks, waiters.count) == (2, 0)
+
+
+async def test_a_waiter_at_another_instance_is_woken_too() -> None:
+    fleet = Fleet()
+    job_id = await fleet.accept()
+    jobs = Counted(fleet)
+    wakeups = MemoryWakeups()
+    here, there = (
+        Waiters(jobs=jobs, clock=fleet.clock, wakeups=wakeups)  # type: ignore[arg-type]
+        for _ in range(2)
+    )
+
+    async with asyncio.TaskGroup() as tasks:
+        waiting = tasks.create_task(there.until_terminal(job_id, timeout_s=60))
+        await settled()
+        await fleet.cancel(job_id)
+        here.wake([job_id])
+
+    assert waiting.result().state is JobState.CANCELLED
+    assert jobs.looks == 2
 
 
 async def test_all_who_wait_for_one_job_are_woken() -> None:

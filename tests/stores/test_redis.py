@@ -403,7 +403,7 @@ async def test_what_one_instance_publishes_every_instance_hears(server):
         ids = [IDS.job() for _ in range(1_200)]
 
         async def everybody_knows() -> bool:
-            await one.wakeups.publish(ids)
+            one.wakeups.publish(ids)
             return heard["one"] == heard["two"] == set(ids)
 
         await eventually(everybody_knows)
@@ -415,7 +415,7 @@ async def test_a_subscription_survives_a_broken_connection(server):
         stores.wakeups.subscribe(heard.update)
 
         async def is_heard() -> bool:
-            await stores.wakeups.publish([IDS.job()])
+            stores.wakeups.publish([IDS.job()])
             return bool(heard)
 
         await eventually(is_heard)

@@ -7,6 +7,7 @@ knows, and the caller is told so.
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 from redis.asyncio import Connection
@@ -86,6 +87,12 @@ class Client:
         for start in range(0, len(commands), CHUNK):
             replies += await self._settled(commands[start : start + CHUNK], background)
         return replies
+
+    def tell(self, command: Command) -> None:
+        """Send a command whose answer nobody waits for; it may be lost."""
+        with suppress(StoreError):
+            node = self._topology.node_of(command.slot)
+            node.back.submit(Ask((command.packed,), writes=False))
 
     async def refresh(self) -> None:
         """Find out anew where everything is.

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Final
 
 from redis.asyncio import Connection
@@ -14,7 +13,7 @@ from proxy.ports.tasks import TaskOwner
 from proxy.stores.redis import keys
 from proxy.stores.redis.address import RedisAddress
 from proxy.stores.redis.client import Client
-from proxy.stores.redis.commands import write
+from proxy.stores.redis.commands import read
 
 MESSAGE_JOBS: Final = 500
 AGAIN_S: Final = 1.0
@@ -30,13 +29,11 @@ class RedisWakeups:
         self._tasks = tasks
         self._closing = asyncio.Event()
 
-    async def publish(self, job_ids: Sequence[JobId]) -> None:
-        messages = [
-            write("PUBLISH", keys.WAKEUPS, " ".join(job_ids[start : start + MESSAGE_JOBS]))
-            for start in range(0, len(job_ids), MESSAGE_JOBS)
-        ]
-        with suppress(StoreError):
-            await self._client.call_many(messages, background=True)
+    def publish(self, job_ids: Sequence[JobId]) -> None:
+        for start in range(0, len(job_ids), MESSAGE_JOBS):
+            message = " ".join(job_ids[start : start + MESSAGE_JOBS])
+            # Nothing that a replica would have to acknowledge.
+            self._client.tell(read("PUBLISH", keys.WAKEUPS, message))
 
     def subscribe(self, on_change: Callable[[Sequence[JobId]], None]) -> None:
         self._tasks.create_task(self._run(on_change), name="redis wakeups")

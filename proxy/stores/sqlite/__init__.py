@@ -18,13 +18,14 @@ from proxy.stores.sqlite.notes import SqliteNoteStore
 from proxy.stores.sqlite.notices import SqliteNoticeStore
 from proxy.stores.sqlite.queue import SqliteQueueStore
 from proxy.stores.sqlite.runs import SqliteRunStore
+from proxy.stores.sqlite.wakeups import SqliteWakeups
 from proxy.stores.vault import Vault
 
 
 class SqliteStores:
     """All stores over one file."""
 
-    def __init__(self, database: Database, vault: Vault) -> None:
+    def __init__(self, database: Database, path: Path, vault: Vault) -> None:
         self._database = database
         self.jobs = SqliteJobStore(database, vault)
         self.queue = SqliteQueueStore(database)
@@ -34,6 +35,7 @@ class SqliteStores:
         self.unbatchable = SqliteUnbatchableStore(database)
         self.leases = SqliteLeaseStore(database)
         self.ledger = SqliteLedgerStore(database)
+        self.wakeups = SqliteWakeups(path)
         self.runs = SqliteRunStore(database)
         self.notes = SqliteNoteStore(database)
         self.notices = SqliteNoticeStore(database)
@@ -48,10 +50,11 @@ class SqliteStores:
             StoreCorruptError: if it is damaged, another program's, a newer version's,
                 or was made with another key file.
         """
-        return cls(await Database.open(path, partial(_prepare, vault=vault)), vault)
+        return cls(await Database.open(path, partial(_prepare, vault=vault)), path, vault)
 
     async def aclose(self) -> None:
         """Finish what was begun, and close the file."""
+        self.wakeups.close()
         await self._database.aclose()
 
 
