@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from typing import BinaryIO, Final, Literal
 
 import structlog
+from pydantic_core import to_json
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from proxy.telemetry.events import UNLISTED, UnlistedEventError, is_listed
@@ -140,13 +141,13 @@ def stamp(_logger: WrappedLogger, method: str, facts: EventDict) -> EventDict:
     return facts
 
 
-def render_json(_logger: WrappedLogger, _method: str, facts: EventDict) -> str:
+def render_json(_logger: WrappedLogger, _method: str, facts: EventDict) -> bytes:
     """Return an event as one line of JSON."""
-    return _JSON.encode(facts)
-
-
-# `json.dumps` with any option makes a new encoder at each call.
-_JSON: Final = json.JSONEncoder(default=repr)
+    try:
+        return to_json(facts, fallback=repr)
+    except ValueError:
+        # Bytes of a target that are no text are kept as surrogates, which are no UTF-8.
+        return json.dumps(facts, default=repr).encode()
 
 
 def check_listed(*, strict: bool) -> Callable[[WrappedLogger, str, EventDict], EventDict]:

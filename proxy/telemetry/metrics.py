@@ -177,10 +177,7 @@ class Metrics:
         values = self._labels(name, Kind.COUNTER, labels)
         if values is None:
             name, values = "unlisted", ()
-        series = self._values.setdefault(name, {})
-        if values not in series and len(series) >= _SERIES_MAX:
-            values = (_OTHER,) * len(values)
-        series[values] = series.get(values, 0) + amount
+        self._add(name, values, amount)
 
     def gauge(self, name: str, value: float, /, **labels: str) -> None:
         """Set the gauge `name`."""
@@ -191,17 +188,8 @@ class Metrics:
     def observe(self, name: str, value: float, /, **labels: str) -> None:
         """Add one observation to the histogram `name`."""
         values = self._labels(name, Kind.HISTOGRAM, labels)
-        if values is None:
-            return
-        buckets = METRICS[name].buckets
-        series = self._histograms.setdefault(name, {})
-        if values not in series and len(series) >= _SERIES_MAX:
-            values = (_OTHER,) * len(values)
-        histogram = series.get(values)
-        if histogram is None:
-            histogram = series[values] = _Histogram([0] * (len(buckets) + 1))
-        histogram.counts[bisect_left(buckets, value)] += 1
-        histogram.total += value
+        if values is not None:
+            self._note(name, values, value)
 
     def forwarded(
         self,
@@ -214,12 +202,37 @@ class Metrics:
         duration_s: float,
     ) -> None:
         """Record one forwarded call."""
-        self.count("calls", decision="forward", outcome=outcome)
-        self.count("forwarded_bytes", bytes_up, upstream=upstream, direction="up")
-        self.count("forwarded_bytes", bytes_down, upstream=upstream, direction="down")
-        self.observe("forward_seconds", duration_s, upstream=upstream)
+        # Labels in the order of the list: looking them up by name took longer than counting.
+        self._add("calls", ("forward", outcome), 1)
+        self._add("forwarded_bytes", (upstream, "up"), bytes_up)
+        self._add("forwarded_bytes", (upstream, "down"), bytes_down)
+        self._note("forward_seconds", (upstream,), duration_s)
         if first_byte_s is not None:
-            self.observe("forward_first_byte_seconds", first_byte_s, upstream=upstream)
+            self._note("forward_first_byte_seconds", (upstream,), first_byte_s)
+
+    def _add(self, name: str, values: Labels, amount: float) -> None:
+        series = self._values.get(name)
+        if series is None:
+            series = self._values[name] = {}
+        seen = series.get(values)
+        if seen is None and len(series) >= _SERIES_MAX:
+            values = (_OTHER,) * len(values)
+            seen = series.get(values)
+        series[values] = amount if seen is None else seen + amount
+
+    def _note(self, name: str, values: Labels, value: float) -> None:
+        series = self._histograms.get(name)
+        if series is None:
+            series = self._histograms[name] = {}
+        buckets = METRICS[name].buckets
+        histogram = series.get(values)
+        if histogram is None:
+            if len(series) >= _SERIES_MAX:
+                values = (_OTHER,) * len(values)
+            fresh = _Histogram([0] * (len(buckets) + 1))
+            histogram = series.setdefault(values, fresh)
+        histogram.counts[bisect_left(buckets, value)] += 1
+        histogram.total += value
 
     def show_queue(self, heads: Iterable[Head]) -> None:
         """Set the gauges of the queue to what `heads` hold; what is gone, goes."""
