@@ -30,16 +30,19 @@ from proxy.services.accept import Acceptor, DeferralSettings
 from proxy.services.access import Access
 from proxy.services.accounts import Accounts, Limits
 from proxy.services.bookkeeping import Bookkeeper
+from proxy.services.budget import Budget, HourlyLimits
 from proxy.services.call import DirectCaller
 from proxy.services.collect import Collector
 from proxy.services.deliver import Deliverer, Endpoint
 from proxy.services.dispatch import Flusher
-from proxy.services.escalate import EscalationLimits, Escalator
+from proxy.services.escalate import EscalationLimits, Escalator, LaneCaps
 from proxy.services.facts import Recorder, Sink
+from proxy.services.flex import FlexTier
 from proxy.services.governor import TokenGovernor
 from proxy.services.ground import Ground
 from proxy.services.ingest import Ingestor
 from proxy.services.leases import Leases
+from proxy.services.outlook import Outlook
 from proxy.services.owners import Owners
 from proxy.services.paces import Paces
 from proxy.services.policies import Policies
@@ -49,6 +52,7 @@ from proxy.services.repeats import Repeats
 from proxy.services.rescue import Rescuer
 from proxy.services.settle import Settler
 from proxy.services.submit import Submitter, SubmitTimes
+from proxy.services.trickle import TrickleHours
 from proxy.services.verify import Verifier
 from proxy.services.waiters import Waiters
 from proxy.settings import Settings
@@ -170,6 +174,7 @@ class _Shared:
     access: Access
     caller: DirectCaller
     accounts: Accounts
+    outlook: Outlook
     waiters: Waiters
     holding: Holding
     repeats: Repeats
@@ -192,8 +197,15 @@ def assemble(settings: Settings, outside: Outside) -> House:
         access=shared.access,
         caller=shared.caller,
         waiters=shared.waiters,
-        limits=EscalationLimits(per_credential=settings.lanes.max_concurrent_calls),
-        times=settings.lanes.times(),
+        limits=_escalation(settings),
+        outlook=shared.outlook,
+        budget=Budget(
+            outside.stores.notes,
+            outside.clock,
+            HourlyLimits(
+                calls=settings.lanes.max_calls_per_hour, tokens=settings.lanes.max_tokens_per_hour
+            ),
+        ),
         tasks=outside.tasks,
     )
     deliverer = _deliverer(settings, outside, shared.ground)
@@ -217,7 +229,7 @@ def assemble(settings: Settings, outside: Outside) -> House:
         first=(
             shared.ground.leases.run_once,
             shared.accounts.run_once,
-            shared.acceptor.run_once,
+            shared.outlook.run_once,
             shared.repeats.run_once,
         ),
     )
@@ -263,6 +275,7 @@ def _shared(settings: Settings, outside: Outside) -> _Shared:
             unverified_bytes=deferral.max_unverified_bytes,
         ),
     )
+    outlook = _outlook(settings, outside)
     return _Shared(
         ground=ground,
         access=access,
@@ -276,7 +289,8 @@ def _shared(settings: Settings, outside: Outside) -> _Shared:
             max_held=deferral.max_held,
         ),
         repeats=Repeats(deliveries=stores.deliveries, jobs=stores.jobs, clock=clock, tally=metrics),
-        acceptor=_acceptor(settings, outside, accounts),
+        outlook=outlook,
+        acceptor=_acceptor(settings, outside, accounts, outlook),
         facts=_facts(settings, outside),
     )
 
@@ -302,10 +316,43 @@ def _facts(settings: Settings, outside: Outside) -> Recorder | None:
     )
 
 
-def _acceptor(settings: Settings, outside: Outside, accounts: Accounts) -> Acceptor:
+def _outlook(settings: Settings, outside: Outside) -> Outlook:
+    trickle = settings.lanes.trickle
+    return Outlook(
+        notes=outside.stores.notes,
+        unbatchable=outside.stores.unbatchable,
+        providers=outside.providers,
+        upstreams=outside.upstreams,
+        clock=outside.clock,
+        times=settings.lanes.times(),
+        flex=FlexTier(outside.upstreams, enabled=settings.lanes.flex.enabled),
+        trickle=TrickleHours(calls_per_s=trickle.calls_per_s, window=trickle.window())
+        if trickle.enabled
+        else None,
+    )
+
+
+def _escalation(settings: Settings) -> EscalationLimits:
+    lanes = settings.lanes
+    return EscalationLimits(
+        interactive=LaneCaps(concurrent=lanes.max_concurrent_calls, calls_per_s=lanes.calls_per_s),
+        flex=LaneCaps(
+            concurrent=lanes.flex.max_concurrent_calls,
+            calls_per_s=lanes.flex.calls_per_s,
+            timeout=lanes.flex.call_time,
+        ),
+        trickle=LaneCaps(
+            concurrent=lanes.trickle.max_concurrent_calls, calls_per_s=lanes.trickle.calls_per_s
+        ),
+    )
+
+
+def _acceptor(
+    settings: Settings, outside: Outside, accounts: Accounts, outlook: Outlook
+) -> Acceptor:
     return Acceptor(
         jobs=outside.stores.jobs,
-        unbatchable=outside.stores.unbatchable,
+        outlook=outlook,
         runs=outside.stores.runs,
         session=outside.session,
         providers=outside.providers,
@@ -313,7 +360,6 @@ def _acceptor(settings: Settings, outside: Outside, accounts: Accounts) -> Accep
         keyed_hash=outside.keyed_hash,
         clock=outside.clock,
         random=secrets.token_bytes,
-        times=settings.lanes.times(),
         settings=DeferralSettings(
             default_deadline=settings.deferral.default_deadline,
             max_body_bytes=settings.deferral.max_body_bytes,
@@ -332,14 +378,14 @@ def _acceptor(settings: Settings, outside: Outside, accounts: Accounts) -> Accep
 def _batch_passes(settings: Settings, shared: _Shared) -> list[Pass]:
     """Return what moves jobs through batches."""
     ground, access = shared.ground, shared.access
-    times, pace = settings.lanes.times(), settings.batching.pace()
+    outlook, pace = shared.outlook, settings.batching.pace()
     governor = TokenGovernor(settings.batching.max_tokens)
     flusher = Flusher(
         ground,
         access=access,
         governor=governor,
         limits=settings.batching.flush_limits(),
-        times=times,
+        outlook=outlook,
         new_batch_id=lambda: _new_batch_id(ground.clock),
     )
     submitter = Submitter(
@@ -349,7 +395,7 @@ def _batch_passes(settings: Settings, shared: _Shared) -> list[Pass]:
             create_timeout=settings.batching.create_timeout,
             search_pause=settings.batching.search_pause,
         ),
-        lanes=times,
+        outlook=outlook,
         pace=pace,
     )
     settler = Settler(
@@ -357,9 +403,9 @@ def _batch_passes(settings: Settings, shared: _Shared) -> list[Pass]:
         access=access,
         ingestor=Ingestor(ground, access=access, waiters=shared.waiters),
         governor=governor,
-        times=times,
+        outlook=outlook,
     )
-    collector = Collector(ground, access=access, settler=settler, times=times, pace=pace)
+    collector = Collector(ground, access=access, settler=settler, outlook=outlook, pace=pace)
     return [
         Pass("flush", QUICK, flusher.run_once),
         Pass("submit", QUICK, submitter.run_once),
@@ -414,7 +460,7 @@ def _other_passes(
         Pass("prune", SLOW, pruner.run_once),
         Pass("accounts", CALM, shared.accounts.run_once),
         Pass("verify", CALM / 5, shared.accounts.verify_once),
-        Pass("unbatchable", CALM, shared.acceptor.run_once),
+        Pass("outlook", CALM, shared.outlook.run_once),
         Pass("repeats", CALM / 5, shared.repeats.run_once),
         Pass("holding", timedelta(seconds=PASS_INTERVAL_S), shared.holding.run_once),
         Pass("gauges", CALM, gauges.run_once),
@@ -444,7 +490,7 @@ def _front(settings: Settings, outside: Outside, shared: _Shared) -> Front:
             outside.client, error_response=_error_response, on_done=calls.forwarded
         ),
         acceptor=shared.acceptor,
-        answers=Answers(holder=holder, holding=shared.holding, clock=clock),
+        answers=Answers(holder=holder, holding=shared.holding, outlook=shared.outlook, clock=clock),
         repeats=shared.repeats,
         paces=Paces(),
         owners=owners,
@@ -458,6 +504,7 @@ def _front(settings: Settings, outside: Outside, shared: _Shared) -> Front:
             holder=holder,
             holding=shared.holding,
             upstreams=outside.upstreams,
+            outlook=shared.outlook,
             clock=clock,
         ),
         calls=calls,

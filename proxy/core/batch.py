@@ -107,6 +107,9 @@ class Batch:
     """When the next step or poll is due."""
 
     polls: int = 0
+    cancelled_at: datetime | None = None
+    """When the provider was asked to stop it."""
+
     missing_since: datetime | None = None
     """Since when the provider answers 404."""
 
@@ -234,6 +237,7 @@ class CancelStarted:
     """The provider was asked to stop, so that the rest makes its deadline."""
 
     next_at: datetime
+    at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -543,5 +547,7 @@ def _apply_poll(
         case Delayed(next_at, refused_at):
             # Another kind of silence in between says nothing about the credential.
             return replace(moved, next_at=next_at, refused_since=moved.refused_since or refused_at)
+        case CancelStarted(next_at, at):
+            return replace(moved, next_at=next_at, cancelled_at=at)
         case _:
             return replace(moved, next_at=event.next_at)

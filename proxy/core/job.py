@@ -338,11 +338,11 @@ def _moved(job: Job, event: JobEvent, move: Callable[..., Job]) -> Job:
         case Escalated(holder):
             return move(holder=holder, attempt=job.attempt + 1, not_before=None)
         case Rerouted(onto):
-            return move(key=_key_on(job, onto), lane=onto.lane, lane_reason=onto.reason)
+            return move(key=onto.key_for(job.key), lane=onto.lane, lane_reason=onto.reason)
         case Released():
-            onto = event.onto or LaneChoice(job.lane, job.lane_reason)
+            onto = event.onto or LaneChoice(job.lane, job.lane_reason, job.key.urgency)
             return move(
-                key=_key_on(job, onto),
+                key=onto.key_for(job.key),
                 lane=onto.lane,
                 lane_reason=onto.reason,
                 batch_id=None,
@@ -367,7 +367,3 @@ def _moved(job: Job, event: JobEvent, move: Callable[..., Job]) -> Job:
             return move(finalized_at=event.at, holder=None)
         case _:  # pragma: no cover
             assert_never(event)
-
-
-def _key_on(job: Job, choice: LaneChoice) -> BatchKey:
-    return replace(job.key, lane=choice.lane)

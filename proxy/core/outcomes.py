@@ -4,6 +4,7 @@ One place decides what is final, what is tried again and what is nobody's fault,
 for lines of a batch and for direct calls alike.
 """
 
+import json
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
@@ -12,7 +13,7 @@ from typing import Final
 from proxy.core.batch import Batch
 from proxy.core.errors import CREDENTIAL_CODES
 from proxy.core.job import Failed, Job, Outcome, Released, Succeeded
-from proxy.core.lanes import Lane, LaneChoice, LaneFacts, cancel_at, choose_lane
+from proxy.core.lanes import CALL_LANES, Lane, LaneChoice, LaneFacts, cancel_at, choose_lane
 from proxy.core.refusals import FILE_REFUSED, error_code
 from proxy.core.usage import tier_of, usage_of
 
@@ -62,6 +63,9 @@ class Answer:
     content: object
     """The body as JSON, or nothing if it is none."""
 
+    service_tier: str | None = None
+    """The tier that was used, where that stands in a header."""
+
     @property
     def error_code(self) -> str | None:
         """The provider's code or type of the error, if the body has one."""
@@ -73,8 +77,21 @@ class Answer:
         message = None
         if self.status >= 400:
             message = f"the provider answered {self.status}"
-        return Outcome(
-            self.status, self.error_code, message, usage_of(content), tier=tier_of(content)
+        return Outcome(self.status, self.error_code, message, usage_of(content), tier=self.tier)
+
+    @property
+    def tier(self) -> str | None:
+        """The service tier that was used, if the provider says."""
+        if self.service_tier is not None:
+            return self.service_tier
+        return tier_of(self.content) if isinstance(self.content, dict) else None
+
+    @property
+    def refuses_the_tier(self) -> bool:
+        """Whether an error is about the tier that was asked for, and not about the call."""
+        error = self.content.get("error") if isinstance(self.content, dict) else None
+        return self.status in {400, 404, 422} and any(
+            word in json.dumps(error).lower() for word in ("service_tier", "servicetier", "flex")
         )
 
 
@@ -101,6 +118,10 @@ def after_answer(
     meaning = verdict(answer.status, answer.error_code)
     if meaning is Verdict.SUCCESS:
         return Succeeded(attempt, now, answer.outcome())
+    if job.lane is Lane.FLEX and (
+        answer.status in FULL or meaning in (Verdict.BUSY, Verdict.PERMANENT)
+    ):
+        return _not_in_flex(job, attempt, answer, meaning, facts=facts, now=now, pause=retry_after)
     final = meaning is Verdict.PERMANENT or (
         meaning is Verdict.TRANSIENT and job.failures + 1 >= MAX_FAILURES
     )
@@ -112,7 +133,7 @@ def after_answer(
     # A line of a batch that is refused for its rate would be refused again and
     # again; a direct call only has to come later.
     uncharged = meaning is Verdict.CREDENTIAL or (
-        meaning is Verdict.BUSY and job.lane is Lane.INTERACTIVE
+        meaning is Verdict.BUSY and job.lane in CALL_LANES
     )
     return Released(
         attempt,
@@ -121,6 +142,39 @@ def after_answer(
         not_before=now + pause,
         uncharged=uncharged,
     )
+
+
+FULL: Final = frozenset({429, 503})
+"""With these the discount tier says "not now", and charges nothing."""
+
+FULL_PAUSE: Final = timedelta(minutes=1)
+"""How long a job that the discount tier refused waits where no other lane is cheap."""
+
+
+def _not_in_flex(
+    job: Job,
+    attempt: int,
+    answer: Answer,
+    meaning: Verdict,
+    *,
+    facts: LaneFacts,
+    now: datetime,
+    pause: timedelta | None,
+) -> Released:
+    """Return where a job goes on that the discount tier did not answer, at no cost."""
+    reason = f"{answer.status} {answer.error_code or ''}".strip()
+    if meaning is Verdict.PERMANENT and not answer.refuses_the_tier:
+        # At fault is the call, or the tier in words that we do not know. An ordinary
+        # call tells, and gives its caller the answer that an ordinary call gets.
+        onto = LaneChoice(Lane.INTERACTIVE, f"the discount tier answered {reason}")
+        return Released(attempt, reason, onto=onto, uncharged=True)
+    onto = choose_lane(job.deadline, facts.without(Lane.FLEX), now=now)
+    if meaning is Verdict.PERMANENT or onto.lane is not Lane.INTERACTIVE:
+        return Released(attempt, reason, onto=onto, uncharged=True)
+    wait = max(FULL_PAUSE, min(pause or FULL_PAUSE, _LONGEST_BACKOFF))
+    if job.deadline - now - wait <= facts.times.flex_slack:
+        return Released(attempt, reason, onto=onto, uncharged=True)
+    return Released(attempt, reason, not_before=now + wait, uncharged=True)
 
 
 UNBATCHABLE_CODES: Final = frozenset({"model_not_found", "unsupported_model"})
@@ -179,9 +233,9 @@ def next_lane(job: Job, facts: LaneFacts, *, now: datetime, failed: bool) -> Lan
     """Return the lane for the next attempt of a job whose last one brought nothing."""
     if job.failures + failed >= MAX_BATCH_FAILURES:
         return LaneChoice(Lane.INTERACTIVE, f"failed {job.failures + failed} times before")
-    if job.lane is Lane.INTERACTIVE:
+    if job.lane in (Lane.INTERACTIVE, Lane.TRICKLE):
         # It left the batch lane for a reason that a failed call does not remove.
-        return LaneChoice(Lane.INTERACTIVE, job.lane_reason)
+        return LaneChoice(job.lane, job.lane_reason)
     return choose_lane(job.deadline, facts, now=now)
 
 

@@ -5,13 +5,13 @@ a service must do. The services do it; the tests read the data.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from proxy.core.batch import Batch, BatchState
 from proxy.core.ids import CredentialId
-from proxy.core.lanes import BatchKey, Lane, LaneChoice, LaneTimes
+from proxy.core.lanes import BatchKey, Lane, LaneChoice, LaneFacts, choose_lane
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,11 +71,11 @@ class Flush:
 
 @dataclass(frozen=True, slots=True)
 class Reroute:
-    """Move the jobs of `key` whose deadline is before `before` to another lane."""
+    """Choose a lane anew, by `facts`, for the jobs of `key` with a deadline before `before`."""
 
     key: BatchKey
     before: datetime
-    onto: LaneChoice
+    facts: LaneFacts
 
 
 _OPEN: Final = frozenset(BatchState) - {BatchState.ENDED, BatchState.SETTLED}
@@ -101,7 +101,7 @@ def open_batches(batches: Iterable[Batch]) -> Mapping[tuple[CredentialId, str], 
 
 
 def due_flush(
-    head: Head, under_way: OpenBatches, *, now: datetime, limits: FlushLimits, times: LaneTimes
+    head: Head, under_way: OpenBatches, *, now: datetime, limits: FlushLimits, facts: LaneFacts
 ) -> Flush | None:
     """Return the batch that `head` is due for, or nothing yet.
 
@@ -120,13 +120,13 @@ def due_flush(
         if under_way.count and free_tokens < min(head.tokens, limits.max_tokens // 10):
             return None
         free_tokens = max(free_tokens, 1)
-    reason = _due_reason(head, now=now, limits=limits, times=times)
+    reason = _due_reason(head, now=now, limits=limits, facts=facts)
     if reason is None:
         return None
     return Flush(head.key, reason, limits.max_requests, limits.max_bytes, free_tokens)
 
 
-def _due_reason(head: Head, *, now: datetime, limits: FlushLimits, times: LaneTimes) -> str | None:
+def _due_reason(head: Head, *, now: datetime, limits: FlushLimits, facts: LaneFacts) -> str | None:
     if head.count >= limits.max_requests or head.body_bytes >= limits.max_bytes:
         return "full"
     if limits.max_tokens is not None and head.tokens >= limits.max_tokens:
@@ -134,7 +134,7 @@ def _due_reason(head: Head, *, now: datetime, limits: FlushLimits, times: LaneTi
     if head.held == head.count and now - head.newest_at >= limits.idle:
         return "all callers held"
     waited = now - head.oldest_at
-    if head.nearest_deadline - now <= times.batch_slack + limits.linger_max and (
+    if head.nearest_deadline - now <= facts.batch_slack + limits.linger_max and (
         waited >= limits.idle
     ):
         return "deadline"
@@ -145,22 +145,60 @@ def _due_reason(head: Head, *, now: datetime, limits: FlushLimits, times: LaneTi
     return "linger" if waited >= linger else None
 
 
-_NEAR: Final = LaneChoice(Lane.INTERACTIVE, "the deadline came near in the queue")
+def due_reroute(head: Head, facts: LaneFacts, *, now: datetime) -> Reroute | None:
+    """Return which queued jobs of `head` must leave their lane, or none.
 
-
-def due_reroutes(heads: Iterable[Head], *, now: datetime, times: LaneTimes) -> list[Reroute]:
-    """Return which queued jobs must leave the batch lane, to be called directly.
-
-    A job that waits for a batch and whose slack a batch could not keep any more
-    is called directly; one of a paused credential waits on, since no lane would
-    take it.
+    Those go whose slack their lane could not keep any more, counting that all of them
+    may have to be called directly. Jobs of a paused credential wait on, since no lane
+    would take them.
     """
-    before = now + times.batch_slack
-    return [
-        Reroute(head.key, before, _NEAR)
-        for head in heads
-        if head.key.lane is Lane.BATCH and not head.paused and head.nearest_deadline <= before
-    ]
+    if head.paused or head.key.lane is Lane.INTERACTIVE:
+        return None
+    facts = replace(facts, calls_waiting=facts.calls_waiting + head.count, trickle_s=0.0)
+    if not facts.offers(head.key.lane, now=now):
+        # A model that is refused in batches, a tier that is full: no deadline is waited for.
+        before = _EVER
+    elif head.key.lane is Lane.BATCH:
+        before = now + facts.batch_slack
+    elif head.key.lane is Lane.FLEX:
+        before = now + _flex_slack(facts)
+        facts = facts.without(Lane.FLEX)
+    else:
+        before = now + facts.reserve
+    return Reroute(head.key, before, facts) if head.nearest_deadline <= before else None
+
+
+_EVER: Final = datetime.max.replace(tzinfo=UTC)
+
+
+def next_choice(
+    lane: Lane, deadline: datetime, facts: LaneFacts, *, now: datetime
+) -> LaneChoice | None:
+    """Return the other lane of a queued job by the facts of its `Reroute`, or none: it stays."""
+    if lane is Lane.TRICKLE:
+        # Whatever kept it from a cheaper lane still does.
+        facts = facts.without(Lane.BATCH).without(Lane.FLEX)
+    choice = choose_lane(deadline, facts, now=now)
+    if choice.lane is lane:
+        return None
+    is_patient = lane is Lane.FLEX and deadline - now > _flex_slack(facts)
+    # The tier may have room again before only the full price is left.
+    return None if is_patient and choice.lane is Lane.INTERACTIVE else choice
+
+
+def _flex_slack(facts: LaneFacts) -> timedelta:
+    return facts.times.flex_slack + facts.times.calls(facts.calls_waiting)
+
+
+def yields_to_flex(
+    head: Head, facts: LaneFacts, *, now: datetime, limits: FlushLimits
+) -> LaneChoice | None:
+    """Return the choice of the discount tier for the few jobs of a head that is due, if any."""
+    if head.count >= limits.worth or not facts.has_flex or facts.flex_price > facts.batch_price:
+        return None
+    if head.nearest_deadline - now <= facts.times.flex_slack:
+        return None
+    return LaneChoice(Lane.FLEX, f"fewer than {limits.worth} jobs are no batch")
 
 
 def fair_order(heads: Sequence[Head]) -> list[Head]:

@@ -10,25 +10,17 @@ import structlog
 from policies.fields import Run
 from proxy.core.dialects import Dialect, Endpoint, Place, RawHeaders, pick_headers
 from proxy.core.errors import CallerError
-from proxy.core.ids import RANDOM_BYTES, CredentialId, mint_job_id, shard_for
+from proxy.core.ids import RANDOM_BYTES, mint_job_id, shard_for
 from proxy.core.job import AnswerMode, Job
-from proxy.core.lanes import (
-    BatchKey,
-    Lane,
-    LaneChoice,
-    LaneFacts,
-    LaneTimes,
-    choose_lane,
-    format_duration,
-)
+from proxy.core.lanes import BatchKey, Lane, LaneChoice, choose_lane, format_duration
 from proxy.core.repeats import WAITER_LEASE, fingerprint, run_key
-from proxy.ports.batches import UnbatchableStore
 from proxy.ports.clock import Clock, KeyedHash
 from proxy.ports.jobs import Acceptance, JobStore, NewJob
 from proxy.ports.provider import Provider
 from proxy.ports.runs import RunStore
 from proxy.services.accounts import Accounts
 from proxy.services.admission import Admitted, ParsedBody, admit
+from proxy.services.outlook import Outlook
 from proxy.services.owners import Caller
 
 log = structlog.get_logger()
@@ -114,13 +106,13 @@ def call_fingerprint(
 
 
 class Acceptor:
-    """Accepts calls. `run_once` is a pass of some seconds."""
+    """Accepts calls."""
 
     def __init__(  # noqa: PLR0913 - collaborators, each by its name
         self,
         *,
         jobs: JobStore,
-        unbatchable: UnbatchableStore,
+        outlook: Outlook,
         runs: RunStore,
         providers: Mapping[str, Provider],
         accounts: Accounts,
@@ -128,7 +120,6 @@ class Acceptor:
         clock: Clock,
         random: Callable[[int], bytes],
         settings: DeferralSettings,
-        times: LaneTimes | None = None,
         session: str = "",
     ) -> None:
         """`providers` has the batch API of each upstream that has one, by its name.
@@ -136,7 +127,7 @@ class Acceptor:
         `session` is what calls belong to whose run names none.
         """
         self._jobs = jobs
-        self._unbatchable_store = unbatchable
+        self._outlook = outlook
         self._runs = runs
         self._session = session
         self._providers = providers
@@ -145,8 +136,6 @@ class Acceptor:
         self._clock = clock
         self._random = random
         self._settings = settings
-        self._times = times or LaneTimes()
-        self._unbatchable: Mapping[tuple[CredentialId, str, str], datetime] = {}
 
     def admit(self, parsed: ParsedBody, place: Place, *, upstream: str) -> Admitted:
         """Return what becomes of the body, bounded by what the upstream's batches take.
@@ -194,15 +183,6 @@ class Acceptor:
         _check_same(acceptance, job)
         _log_accepted(acceptance, call)
         return acceptance
-
-    async def run_once(self) -> int:
-        """Read anew which models cannot be batched; return how many are known.
-
-        Raises:
-            StoreError: if the store is away; what was known stays.
-        """
-        self._unbatchable = await self._unbatchable_store.known(now=self._clock.now())
-        return len(self._unbatchable)
 
     def _deadline(self, asked: timedelta | datetime | None, now: datetime) -> datetime:
         settings = self._settings
@@ -257,20 +237,26 @@ class Acceptor:
             return LaneChoice(Lane.INTERACTIVE, "a batch cannot carry the query of the call")
         if endpoint.batched and not call.admitted.fits_a_batch:
             return LaneChoice(Lane.INTERACTIVE, "a batch refuses a field of the body")
-        place = (credential.id, endpoint.path, call.admitted.model)
-        facts = LaneFacts(
-            has_batch=endpoint.batched and credential.upstream in self._providers,
-            unbatchable_until=self._unbatchable.get(place),
-            alone=call.alone,
-            times=self._times,
-        )
+        facts = replace(self._outlook.facts(self._key(call)), alone=call.alone)
         choice = choose_lane(deadline, facts, now=now)
         paused_at = self._accounts.paused_at(credential.id)
         if paused_at is None:
             return choice
         since = format_duration(now - paused_at)
-        return LaneChoice(
-            choice.lane, f"{choice.reason}; the upstream refuses the credential since {since}"
+        return replace(
+            choice, reason=f"{choice.reason}; the upstream refuses the credential since {since}"
+        )
+
+    def _key(self, call: DeferredCall) -> BatchKey:
+        """Return the key of the call's jobs in the batch lane."""
+        credential = call.caller.credential
+        return BatchKey(
+            lane=Lane.BATCH,
+            upstream=credential.upstream,
+            credential=credential.id,
+            endpoint=call.endpoint.path,
+            model=call.admitted.model,
+            headers=pick_headers(call.dialect.batch_headers, call.headers),
         )
 
     async def _idempotency_key(self, call: DeferredCall) -> str | None:
@@ -301,20 +287,13 @@ class Acceptor:
         *,
         place: str,
     ) -> Job:
-        admitted, credential = call.admitted, call.caller.credential
+        admitted = call.admitted
         return Job(
             id=mint_job_id(now, shard=shard_for(place), random=self._random(RANDOM_BYTES)),
             owner=call.caller.owner,
             accepted_at=now,
             deadline=deadline,
-            key=BatchKey(
-                lane=choice.lane,
-                upstream=credential.upstream,
-                credential=credential.id,
-                endpoint=call.endpoint.path,
-                model=admitted.model,
-                headers=pick_headers(call.dialect.batch_headers, call.headers),
-            ),
+            key=choice.key_for(self._key(call)),
             lane=choice.lane,
             lane_reason=choice.reason,
             target=call.target,

@@ -20,6 +20,7 @@ from proxy.ports.upstream import (
     UpstreamResponse,
     UpstreamUnavailableError,
 )
+from proxy.services.flex import asking_for
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 """More than any provider's longest answer; a bound against one that never ends."""
@@ -41,8 +42,12 @@ class DirectCaller:
         self._client = client
         self._upstreams = upstreams
 
-    async def call(self, job: Job, credential: Credential, body: bytes) -> CallAnswer:
+    async def call(
+        self, job: Job, credential: Credential, body: bytes, *, tier_field: str | None = None
+    ) -> CallAnswer:
         """Send the job's call once and return the answer, whatever its status.
+
+        `tier_field` is the field of the body that asks for the discount tier, if that is wanted.
 
         Raises:
             ProviderUnavailableError: if there is no whole answer; its `sent` says
@@ -55,6 +60,8 @@ class DirectCaller:
             **dict(job.key.headers),
             **dict(credential.headers),
         }
+        if tier_field is not None:
+            body = asking_for(tier_field, body)
         return await self._send(job.key.upstream, "POST", job.target, headers, body)
 
     async def list_models(
@@ -129,4 +136,7 @@ def _answer(response: UpstreamResponse, content: bytes) -> CallAnswer:
     )
     seconds = found.get("retry-after", "")
     retry_after = timedelta(seconds=int(seconds)) if seconds.isdecimal() else None
-    return CallAnswer(result, Answer(status=response.status, content=parsed), retry_after)
+    # Gemini tells the tier in a header, OpenAI in the body.
+    tier = found.get("x-gemini-service-tier")
+    answer = Answer(status=response.status, content=parsed, service_tier=tier)
+    return CallAnswer(result, answer, retry_after)

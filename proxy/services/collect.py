@@ -21,14 +21,16 @@ from proxy.core.batch import (
 )
 from proxy.core.errors import CredentialRefusedError, ProviderError, ProviderRejectedError
 from proxy.core.ids import BatchId
-from proxy.core.lanes import LaneTimes, cancel_at, disown_at
+from proxy.core.lanes import cancel_at, disown_at
 from proxy.core.outcomes import UNCONFIRMED
 from proxy.core.plan import PollPace, next_poll
+from proxy.core.turnaround import Ended, Stopped
 from proxy.ports.jobs import Credential
 from proxy.ports.provider import Provider, ProviderBatch, ProviderBatchState
 from proxy.services.access import Access
 from proxy.services.fanout import each
 from proxy.services.ground import Ground, is_forsaken, write_batch
+from proxy.services.outlook import Outlook
 from proxy.services.settle import Settler
 
 log = structlog.get_logger()
@@ -51,7 +53,7 @@ class Collector:
         *,
         access: Access,
         settler: Settler,
-        times: LaneTimes,
+        outlook: Outlook,
         pace: PollPace,
         concurrency: int = 4,
         jitter: Callable[[], float] = lambda: random.uniform(0.9, 1.1),  # noqa: S311 (spreads load)
@@ -59,7 +61,7 @@ class Collector:
         self._on = ground
         self._access = access
         self._settler = settler
-        self._times = times
+        self._outlook = outlook
         self._pace = pace
         self._concurrency = concurrency
         self._jitter = jitter
@@ -77,12 +79,20 @@ class Collector:
             return False
         return batch.next_at is None or batch.next_at <= now
 
-    def _must_cancel(self, batch: Batch, now: datetime) -> bool:
+    def _must_cancel(self, batch: Batch, provider: Provider, now: datetime) -> bool:
+        end = self._cancel_at(batch)
         return (
             batch.state is BatchState.IN_PROGRESS
-            and batch.nearest_deadline is not None
-            and now >= cancel_at(batch.nearest_deadline, batch.count, self._times)
+            and provider.limits(batch.key.endpoint).can_cancel
+            and end is not None
+            and now >= end
         )
+
+    def _cancel_at(self, batch: Batch) -> datetime | None:
+        if batch.nearest_deadline is None:
+            return None
+        times = self._outlook.times(batch.key.upstream)
+        return cancel_at(batch.nearest_deadline, batch.count, times)
 
     def _must_disown(self, batch: Batch, now: datetime) -> bool:
         """Return whether a batch that may be somebody else's was waited for long enough."""
@@ -91,11 +101,10 @@ class Collector:
 
     def _last_moment(self, batch: Batch) -> datetime | None:
         """Return when a batch that has not ended is cancelled or, if it may not be, disowned."""
-        if batch.nearest_deadline is None:
-            return None
-        if batch.is_provisional and batch.submitted_at is not None:
-            return disown_at(batch.submitted_at, batch.nearest_deadline, batch.count, self._times)
-        return cancel_at(batch.nearest_deadline, batch.count, self._times)
+        if batch.is_provisional and batch.submitted_at and batch.nearest_deadline:
+            times = self._outlook.times(batch.key.upstream)
+            return disown_at(batch.submitted_at, batch.nearest_deadline, batch.count, times)
+        return self._cancel_at(batch)
 
     async def _one(self, batch_id: BatchId) -> bool:
         async with self._on.leases.held(f"batch:{batch_id}") as lease:
@@ -146,20 +155,22 @@ class Collector:
             return await self._missing(batch)
         if news.state is ProviderBatchState.ENDED:
             log.info("batch.ended", batch_id=batch.id, status=news.status)
-            return await self._write(batch, ended(news, at=self._now()))
+            return await self._end(batch, news)
         if self._must_disown(batch, self._now()):
             return await self._disown(batch)
-        if news.state is ProviderBatchState.RUNNING and await self._is_unwanted(batch):
+        if news.state is ProviderBatchState.RUNNING and await self._is_unwanted(batch, provider):
             return await self._cancel(batch, provider)
         cancelling = news.state is ProviderBatchState.CANCELLING
         return await self._write(batch, Polled(self._next_poll(batch), cancelling))
 
-    async def _is_unwanted(self, batch: Batch) -> bool:
+    async def _is_unwanted(self, batch: Batch, provider: Provider) -> bool:
         """Return whether the batch must stop: late, or nobody wants its rest."""
         if batch.state is not BatchState.IN_PROGRESS or batch.is_provisional:
             return False
-        if self._must_cancel(batch, self._now()):
+        if self._must_cancel(batch, provider, self._now()):
             return True
+        if not provider.limits(batch.key.endpoint).can_cancel:
+            return False
         async for _ in self._on.batches.open_items(batch.id):
             return False
         return True
@@ -175,8 +186,20 @@ class Collector:
         log.info("batch.cancelled", batch_id=batch.id, status=news.status)
         self._on.tally.count("batch_cancelled", upstream=batch.key.upstream)
         if news.state is ProviderBatchState.ENDED:
-            return await self._write(batch, ended(news, at=self._now()))
-        return await self._write(batch, CancelStarted(self._now() + self._pace.first))
+            return await self._end(batch, news)
+        now = self._now()
+        return await self._write(batch, CancelStarted(now + self._pace.first, now))
+
+    async def _end(self, batch: Batch, news: ProviderBatch) -> Batch:
+        """Note the end, and learn from it how long such batches take."""
+        now = self._now()
+        if batch.submitted_at is not None and news.error_code is None and not batch.is_provisional:
+            key = batch.key
+            took = (batch.cancelled_at or now) - batch.submitted_at
+            self._outlook.observe(Ended(key.upstream, key.model, batch.submitted_at, took))
+            if batch.cancelled_at is not None:
+                self._outlook.observe(Stopped(key.upstream, now - batch.cancelled_at))
+        return await self._write(batch, ended(news, at=now))
 
     async def _disown(self, batch: Batch) -> Batch:
         """Give the jobs back: whose batch it is shows only when it has ended."""
@@ -187,9 +210,8 @@ class Collector:
     async def _missing(self, batch: Batch) -> Batch:
         now = self._now()
         if batch.state is BatchState.LOST:
-            if batch.nearest_deadline is None or now >= cancel_at(
-                batch.nearest_deadline, batch.count, self._times
-            ):
+            end = self._cancel_at(batch)
+            if end is None or now >= end:
                 return await self._write(batch, BatchEnded(now, "lost"))
             next_at = self._in_time(batch, now + self._pace.slowest)
             return await self._write(batch, Missing(now, next_at))

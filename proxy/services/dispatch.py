@@ -1,34 +1,40 @@
 """Move queued jobs into batches, and those that cannot wait for one out again."""
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
 import structlog
 
 from proxy.core.batch import Batch, BatchState, Sealed, advance
-from proxy.core.ids import BatchId, CredentialId
-from proxy.core.job import Rerouted
+from proxy.core.ids import BatchId, CredentialId, JobId
+from proxy.core.job import Job, Rerouted
 from proxy.core.job import advance as advance_job
-from proxy.core.lanes import Lane, LaneTimes
+from proxy.core.lanes import Lane, LaneChoice, LaneFacts
 from proxy.core.plan import (
     Flush,
     FlushLimits,
     Head,
     OpenBatches,
-    Reroute,
     due_flush,
-    due_reroutes,
+    due_reroute,
     fair_order,
+    next_choice,
     open_batches,
+    yields_to_flex,
 )
 from proxy.ports.batches import ClaimLimits
 from proxy.ports.jobs import JobWrite
 from proxy.services.access import Access
 from proxy.services.governor import TokenGovernor
 from proxy.services.ground import Ground
+from proxy.services.outlook import Outlook
 
 log = structlog.get_logger()
+
+CHUNK: Final = 100
+"""Jobs per write: the store is held for some milliseconds."""
 
 REROUTES_PER_PASS: Final = 500
 """Bounds a pass: jobs come near their deadline by the thousand after an outage."""
@@ -44,14 +50,14 @@ class Flusher:
         access: Access,
         governor: TokenGovernor,
         limits: FlushLimits,
-        times: LaneTimes,
+        outlook: Outlook,
         new_batch_id: Callable[[], BatchId],
     ) -> None:
         self._on = ground
         self._access = access
         self._governor = governor
         self._limits = limits
-        self._times = times
+        self._outlook = outlook
         self._new_batch_id = new_batch_id
 
     async def run_once(self) -> int:
@@ -66,14 +72,18 @@ class Flusher:
                     # Its instance died between the claim and the seal.
                     moved += await self._fill(batch, self._flush_of(batch))
             heads = await self._on.batches.heads()
+            self._outlook.saw_heads(heads)
+            rerouted = 0
+            for head in heads:
+                rerouted += await self._reroute(head)
+            if rerouted:
+                heads = await self._on.batches.heads()
             under_way = dict(open_batches(live))
             for head in fair_order([head for head in heads if head.key.lane is Lane.BATCH]):
                 if not await lease.renew():
-                    return moved
+                    break
                 moved += await self._flush_all(head, under_way)
-            for reroute in due_reroutes(heads, now=self._on.clock.now(), times=self._times):
-                moved += await self._reroute(reroute)
-            return moved
+            return moved + rerouted
 
     async def _flush_all(
         self, head: Head, under_way: dict[tuple[CredentialId, str], OpenBatches]
@@ -83,9 +93,13 @@ class Flusher:
         place = (head.key.credential, head.key.model)
         while True:
             seen = under_way.get(place, OpenBatches(0, 0))
-            flush = self._due(head, seen)
+            facts = self._outlook.facts(head.key)
+            flush = self._due(head, seen, facts)
             if flush is None:
                 return moved
+            flex = yields_to_flex(head, facts, now=self._on.clock.now(), limits=self._limits)
+            if flex is not None:
+                return moved + await self._give_to(flex, head)
             batch = Batch(
                 id=self._new_batch_id(),
                 key=flush.key,
@@ -103,7 +117,7 @@ class Flusher:
                 return moved
             head = fresh
 
-    def _due(self, head: Head, seen: OpenBatches) -> Flush | None:
+    def _due(self, head: Head, seen: OpenBatches, facts: LaneFacts) -> Flush | None:
         provider = self._access.provider(head.key.upstream)
         if provider is None:
             return None
@@ -118,7 +132,7 @@ class Flusher:
             max_bytes=min(self._limits.max_bytes, theirs.max_bytes),
             max_tokens=self._governor.max_tokens(head.key.credential, head.key.model, now=now),
         )
-        return due_flush(head, seen, now=now, limits=limits, times=self._times)
+        return due_flush(head, seen, now=now, limits=limits, facts=facts)
 
     def _flush_of(self, batch: Batch) -> Flush:
         provider = self._access.provider(batch.key.upstream)
@@ -160,12 +174,37 @@ class Flusher:
         )
         return claimed.count
 
-    async def _reroute(self, reroute: Reroute) -> int:
+    async def _reroute(self, head: Head) -> int:
+        """Take out the jobs that their lane cannot answer in time; return how many."""
+        reroute = due_reroute(head, self._outlook.facts(head.key), now=self._on.clock.now())
+        if reroute is None:
+            return 0
         jobs = await self._on.queue.due(reroute.key, before=reroute.before, limit=REROUTES_PER_PASS)
-        event = Rerouted(reroute.onto)
-        writes = [JobWrite(after) for job in jobs if (after := advance_job(job, event)) is not job]
-        refused = await self._on.jobs.replace_many(writes)
-        moved = len(writes) - len(refused)
-        if moved:
-            log.info("job.rerouted", jobs=moved, lane=reroute.onto.lane, reason=reroute.onto.reason)
-        return moved
+        now = self._on.clock.now()
+        return await self._move(
+            [
+                (job, choice)
+                for job in jobs
+                if (choice := next_choice(job.lane, job.deadline, reroute.facts, now=now))
+            ]
+        )
+
+    async def _give_to(self, choice: LaneChoice, head: Head) -> int:
+        """Move the few jobs of `head` to another lane; return how many."""
+        now = self._on.clock.now()
+        jobs = await self._on.queue.take(head.key, ready_at=now, limit=head.count)
+        return await self._move([(job, choice) for job in jobs])
+
+    async def _move(self, choices: Sequence[tuple[Job, LaneChoice]]) -> int:
+        writes = [
+            JobWrite(after)
+            for job, choice in choices
+            if (after := advance_job(job, Rerouted(choice))) is not job
+        ]
+        refused: set[JobId] = set()
+        for start in range(0, len(writes), CHUNK):
+            refused |= await self._on.jobs.replace_many(writes[start : start + CHUNK])
+        moved = [write.after for write in writes if write.after.id not in refused]
+        for lane, count in Counter(job.lane for job in moved).items():
+            log.info("job.rerouted", jobs=count, lane=lane)
+        return len(moved)

@@ -1,4 +1,4 @@
-"""Call jobs directly that no batch can answer in time.
+"""Call jobs one by one: those that no batch can answer in time, or not any cheaper.
 
 The intent is durable before the call: a record in `ESCALATING` names who calls.
 A direct call cannot be found again at a provider, so one that got no whole answer
@@ -7,7 +7,7 @@ is booked as a possible double: known, shown, never silent.
 
 import asyncio
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -23,15 +23,25 @@ from proxy.core.errors import (
 )
 from proxy.core.ids import CredentialId
 from proxy.core.job import Escalated, Failed, Job, JobEvent, Outcome, Released, Succeeded, advance
-from proxy.core.lanes import Lane, LaneFacts, LaneTimes
-from proxy.core.outcomes import MAX_FAILURES, Verdict, after_answer, backoff, verdict
-from proxy.core.plan import fair_order
+from proxy.core.lanes import CALL_LANES, Lane
+from proxy.core.outcomes import (
+    FULL,
+    MAX_FAILURES,
+    Answer,
+    Verdict,
+    after_answer,
+    backoff,
+    verdict,
+)
+from proxy.core.plan import Head, fair_order
 from proxy.ports.jobs import Credential, JobWrite, Result
 from proxy.ports.tasks import TaskOwner
 from proxy.services.access import Access
 from proxy.services.bookkeeping import UselessAnswer
+from proxy.services.budget import Budget
 from proxy.services.call import CallAnswer, DirectCaller
 from proxy.services.ground import Ground, count_doubles, count_end
+from proxy.services.outlook import Outlook
 from proxy.services.waiters import Waiters
 
 log = structlog.get_logger()
@@ -45,34 +55,59 @@ STORE_PAUSE_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EscalationLimits:
-    """How much may be called directly at once. No stampede: a whole batch may come back."""
+class LaneCaps:
+    """How much of one credential may be called in one lane."""
 
-    total: int = 64
-    per_credential: int = 16
+    concurrent: int = 16
+    calls_per_s: float = 10.0
     timeout: timedelta = timedelta(minutes=10)
     """For one call: as long as the SDKs themselves wait by default."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EscalationLimits:
+    """How much may be called at once. No stampede: a whole batch may come back."""
+
+    total: int = 64
+    interactive: LaneCaps = field(default_factory=LaneCaps)
+    flex: LaneCaps = field(
+        default_factory=lambda: LaneCaps(calls_per_s=5.0, timeout=timedelta(minutes=15))
+    )
+    trickle: LaneCaps = field(default_factory=lambda: LaneCaps(concurrent=2, calls_per_s=1.0))
+
+    def of(self, lane: Lane) -> LaneCaps:
+        """Return the caps of a lane that calls."""
+        match lane:
+            case Lane.FLEX:
+                return self.flex
+            case Lane.TRICKLE:
+                return self.trickle
+            case _:
+                return self.interactive
+
+
+Place = tuple[Lane, CredentialId]
+"""What has caps of its own."""
+
+
 class Rate:
-    """How many calls each credential may begin: so many a second, a second's worth at once."""
+    """How many calls may begin at each place: so many a second, a second's worth at once."""
 
-    def __init__(self, per_second: float) -> None:
-        self._per_second = per_second
-        self._most = max(1.0, per_second)
-        self._seen: dict[CredentialId, tuple[float, float]] = {}
+    def __init__(self) -> None:
+        self._seen: dict[Place, tuple[float, float]] = {}
 
-    def left(self, credential: CredentialId, now: float) -> int:
+    def left(self, place: Place, per_second: float, now: float) -> int:
         """Return how many may begin; `now` is monotonic, in seconds."""
-        left, since = self._seen.get(credential, (self._most, now))
-        left = min(self._most, left + (now - since) * self._per_second)
-        self._seen[credential] = left, now
+        most = max(1.0, per_second)
+        left, since = self._seen.get(place, (most, now))
+        left = min(most, left + (now - since) * per_second)
+        self._seen[place] = left, now
         return int(left)
 
-    def spend(self, credential: CredentialId) -> None:
+    def spend(self, place: Place) -> None:
         """Note that one begins."""
-        left, since = self._seen[credential]
-        self._seen[credential] = left - 1, since
+        left, since = self._seen[place]
+        self._seen[place] = left - 1, since
 
 
 class Escalator:
@@ -81,7 +116,7 @@ class Escalator:
     `tasks` owns the calls. After `stop()` no new one is started.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - collaborators, each by its name
         self,
         ground: Ground,
         *,
@@ -89,7 +124,8 @@ class Escalator:
         caller: DirectCaller,
         waiters: Waiters,
         limits: EscalationLimits,
-        times: LaneTimes,
+        outlook: Outlook,
+        budget: Budget,
         tasks: TaskOwner,
     ) -> None:
         self._on = ground
@@ -97,11 +133,12 @@ class Escalator:
         self._caller = caller
         self._waiters = waiters
         self._limits = limits
-        self._facts = LaneFacts(has_batch=True, times=times)
+        self._outlook = outlook
+        self._budget = budget
         self._tasks = tasks
         self._calls: set[asyncio.Task[None]] = set()
-        self._running: Counter[CredentialId] = Counter()
-        self._rate = Rate(times.calls_per_s)
+        self._running: Counter[Place] = Counter()
+        self._rate = Rate()
         self._stopping = False
 
     @property
@@ -124,22 +161,33 @@ class Escalator:
             return 0
         heads = await self._on.batches.heads()
         started = 0
-        for head in fair_order([h for h in heads if h.key.lane is Lane.INTERACTIVE]):
-            free = self._free(head.key.credential)
-            if head.paused or free <= 0:
-                continue
-            now = self._on.clock.now()
-            for job in await self._on.queue.take(head.key, ready_at=now, limit=free):
-                # An overdue one is no use to anybody, and ends by itself.
-                if job.deadline > now:
-                    started += await self._start(job)
+        for lane in CALL_LANES:
+            for head in fair_order([head for head in heads if head.key.lane is lane]):
+                started += await self._start_some(head)
         return started
 
-    def _free(self, credential: CredentialId) -> int:
+    async def _start_some(self, head: Head) -> int:
+        """Start the most urgent calls of `head`, as many as its caps leave room for."""
+        now = self._on.clock.now()
+        if head.paused or not self._outlook.may_call(head.key):
+            return 0
+        free = self._free((head.key.lane, head.key.credential))
+        if free <= 0:
+            return 0
+        ready = await self._on.queue.take(head.key, ready_at=now, limit=free)
+        # An overdue one is no use to anybody, and ends by itself.
+        jobs = [job for job in ready if job.deadline > now]
+        if head.key.lane is not Lane.FLEX:
+            # What the budget bounds are calls at full price.
+            jobs = jobs[: await self._budget.reserve(head.key.credential, jobs)]
+        return sum([await self._start(job) for job in jobs])
+
+    def _free(self, place: Place) -> int:
+        caps = self._limits.of(place[0])
         return min(
             self._limits.total - self.running,
-            self._limits.per_credential - self._running[credential],
-            self._rate.left(credential, self._on.clock.monotonic()),
+            caps.concurrent - self._running[place],
+            self._rate.left(place, caps.calls_per_s, self._on.clock.monotonic()),
         )
 
     async def _start(self, job: Job) -> bool:
@@ -150,8 +198,9 @@ class Escalator:
         escalating = advance(job, event)
         if escalating is job or await self._on.jobs.replace_many([JobWrite(escalating)]):
             return False
-        self._running[credential.id] += 1
-        self._rate.spend(credential.id)
+        place = (job.lane, credential.id)
+        self._running[place] += 1
+        self._rate.spend(place)
         task = self._tasks.create_task(self._run(escalating, credential), name=f"call {job.id}")
         self._calls.add(task)
         task.add_done_callback(self._calls.discard)
@@ -161,7 +210,7 @@ class Escalator:
         try:
             await self._record(job, *await self._call(job, credential))
         finally:
-            self._running[credential.id] -= 1
+            self._running[job.lane, credential.id] -= 1
 
     async def _record(self, job: Job, event: JobEvent, result: Result | None) -> None:
         """Make the answer durable, however long the store is away: it is paid for.
@@ -186,8 +235,10 @@ class Escalator:
             return Released(job.attempt, exc.code, uncharged=True), None
         begun = self._on.clock.monotonic()
         try:
-            async with asyncio.timeout(self._limits.timeout.total_seconds()):
-                answer = await self._caller.call(job, credential, body)
+            async with asyncio.timeout(self._limits.of(job.lane).timeout.total_seconds()):
+                answer = await self._caller.call(
+                    job, credential, body, tier_field=self._tier_field(job)
+                )
         except (ProviderError, TimeoutError) as exc:
             return self._unanswered(job, exc), None
         log.info(
@@ -195,18 +246,35 @@ class Escalator:
             job_id=job.id,
             attempt=job.attempt,
             status_code=answer.answer.status,
+            lane=job.lane.value,
             duration_s=round(self._on.clock.monotonic() - begun, 3),
         )
         await self._note_credential(credential, answer)
+        self._note_tier(job, answer.answer)
         event = after_answer(
             job,
             job.attempt,
             answer.answer,
-            facts=self._facts,
+            facts=self._outlook.facts(job.key),
             now=self._now(),
             retry_after=answer.retry_after,
         )
         return event, answer.result
+
+    def _tier_field(self, job: Job) -> str | None:
+        return self._outlook.flex.field(job.key) if job.lane is Lane.FLEX else None
+
+    def _note_tier(self, job: Job, answer: Answer) -> None:
+        """Learn from an answer of the discount tier whether it is one, and has room."""
+        if job.lane is not Lane.FLEX:
+            return
+        if 200 <= answer.status < 300:
+            self._outlook.flex.answered(job.key, answer.tier, now=self._now())
+        elif answer.status in FULL:
+            self._outlook.flex.full(job.key, now=self._now())
+            self._on.tally.count("flex_full", upstream=job.key.upstream)
+        elif answer.refuses_the_tier:
+            self._outlook.flex.unsupported(job.key, now=self._now())
 
     def _unanswered(self, job: Job, exc: Exception) -> Released | Failed:
         reason = exc.code if isinstance(exc, ProxyError) else "timeout"

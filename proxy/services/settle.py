@@ -5,7 +5,7 @@ batch may hold finished and paid answers. Only what is left open then is bought
 again. Every step can be repeated after a crash.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -25,9 +25,8 @@ from proxy.core.batch import (
     TwinRead,
 )
 from proxy.core.errors import CREDENTIAL_CODES, CredentialRefusedError, ProviderRejectedError
-from proxy.core.ids import CredentialId
 from proxy.core.job import Job, advance
-from proxy.core.lanes import LaneFacts, LaneTimes
+from proxy.core.lanes import LaneFacts
 from proxy.core.outcomes import (
     ANOTHERS,
     TOO_MANY_TOKENS,
@@ -42,6 +41,7 @@ from proxy.services.access import Access
 from proxy.services.governor import TokenGovernor
 from proxy.services.ground import Ground, count_doubles, write_batch
 from proxy.services.ingest import CHUNK, Ingestor
+from proxy.services.outlook import Outlook
 from proxy.services.submit import SKEW
 from proxy.services.unnamed import LONGEST_CREATE, candidates, has_our_names
 
@@ -71,20 +71,19 @@ class Settler:
         access: Access,
         ingestor: Ingestor,
         governor: TokenGovernor,
-        times: LaneTimes,
+        outlook: Outlook,
     ) -> None:
         self._on = ground
         self._access = access
         self._ingestor = ingestor
         self._governor = governor
-        self._times = times
+        self._outlook = outlook
 
     async def settle(self, batch: Batch, provider: Provider) -> Batch:
         """Read what there is, release the rest, and clean up; or say when to go on."""
-        unbatchable = await self._on.unbatchable.known(now=self._now())
 
         def facts(job: Job) -> LaneFacts:
-            return lane_facts(job, unbatchable, times=self._times)
+            return self._outlook.facts(job.key)
 
         if batch.is_provisional:
             batch = await self._claim(batch, provider)
@@ -202,12 +201,7 @@ class Settler:
             )
             log.warning("batch.throttled", batch_id=batch.id, until=until.isoformat())
         elif batch.error_code in UNBATCHABLE_CODES:
-            await self._on.unbatchable.note(
-                batch.key.credential,
-                batch.key.endpoint,
-                batch.key.model,
-                until=now + UNBATCHABLE_FOR,
-            )
+            await self._outlook.note_unbatchable(batch.key, until=now + UNBATCHABLE_FOR)
         elif batch.error_code in CREDENTIAL_CODES:
             refusal = CredentialRefusedError(
                 f"batch {batch.id}: {batch.error_code}", code=batch.error_code
@@ -366,14 +360,3 @@ class Settler:
 
     def _now(self) -> datetime:
         return self._on.clock.now()
-
-
-def lane_facts(
-    job: Job,
-    unbatchable: Mapping[tuple[CredentialId, str, str], datetime],
-    *,
-    times: LaneTimes,
-) -> LaneFacts:
-    """Return what the choice of the next lane of `job` depends on."""
-    place = (job.key.credential, job.key.endpoint, job.key.model)
-    return LaneFacts(has_batch=True, unbatchable_until=unbatchable.get(place), times=times)

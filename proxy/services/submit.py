@@ -46,7 +46,7 @@ from proxy.core.errors import (
     ProviderUnavailableError,
 )
 from proxy.core.ids import BatchId
-from proxy.core.lanes import LaneTimes, cancel_at
+from proxy.core.lanes import cancel_at
 from proxy.core.outcomes import TOO_LATE
 from proxy.core.plan import PollPace
 from proxy.ports.jobs import Credential
@@ -55,6 +55,7 @@ from proxy.services.access import Access
 from proxy.services.fanout import each
 from proxy.services.ground import Ground, is_forsaken, write_batch
 from proxy.services.leases import HeldLease, LeaseLostError
+from proxy.services.outlook import Outlook
 from proxy.services.submission import describe
 from proxy.services.unnamed import LONGEST_CREATE, candidates, is_one_in_doubt
 
@@ -95,13 +96,13 @@ class Submitter:
         *,
         access: Access,
         times: SubmitTimes,
-        lanes: LaneTimes,
+        outlook: Outlook,
         pace: PollPace,
     ) -> None:
         self._on = ground
         self._access = access
         self._times = times
-        self._lanes = lanes
+        self._outlook = outlook
         self._pace = pace
 
     async def run_once(self) -> int:
@@ -154,7 +155,7 @@ class Submitter:
 
     def _is_too_late(self, batch: Batch) -> bool:
         return batch.nearest_deadline is not None and self._now() >= cancel_at(
-            batch.nearest_deadline, batch.count, self._lanes
+            batch.nearest_deadline, batch.count, self._outlook.times(batch.key.upstream)
         )
 
     async def _dissolve(self, batch: Batch, reason: str) -> Batch:

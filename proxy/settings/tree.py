@@ -13,8 +13,9 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import BeforeValidator, Field, SecretStr, model_validator
 
+from policies.windows import Window, parse_span, parse_zone
 from proxy.core.dialects import DIALECTS
-from proxy.core.lanes import CALL_TIME, CANCEL_TIME, MARGIN, LaneTimes
+from proxy.core.lanes import CALL_TIME, CANCEL_TIME, FLEX_TIME, MARGIN, LaneTimes
 from proxy.core.plan import FlushLimits, PollPace
 from proxy.core.routing import Upstream
 from proxy.settings.prices import Prices
@@ -23,12 +24,15 @@ from proxy.settings.values import (
     Address,
     Count,
     Duration,
+    Hours,
     ListenAddress,
+    PerSecond,
     PositiveDuration,
     Size,
     Store,
     StoreUrl,
     TokenHash,
+    Zone,
     parse_store,
     webhook_key,
 )
@@ -176,8 +180,54 @@ class Deferral(Section):
     """Of the same, bodies alone."""
 
 
+class Flex(Section):
+    """The provider's synchronous discount tier: half the price, refused when it is full."""
+
+    enabled: bool = True
+    """Whether it is used where a provider has it: for jobs too few for a batch, or too
+    near their deadline. A model that has none is noticed and not asked again for a day."""
+
+    max_concurrent_calls: Count = 16
+    """Calls under way at once, per credential."""
+
+    calls_per_s: PerSecond = 5.0
+    """Calls begun per second, per credential."""
+
+    call_time: PositiveDuration = FLEX_TIME
+    """How long one call may take; a job with less time than that is called at full price."""
+
+
+class Trickle(Section):
+    """Ordinary calls that wait for a free moment, where nothing is cheaper: providers and
+    servers without batches. What it cannot call in time is called at once."""
+
+    enabled: bool = True
+    """Whether such jobs wait; if not, they are called at once."""
+
+    max_concurrent_calls: Count = 4
+    """Calls under way at once, per credential."""
+
+    calls_per_s: PerSecond = 2.0
+    """Calls begun per second, per credential."""
+
+    hours: Hours | None = None
+    """When they may begin, such as `20:00-06:00`; nothing: all day."""
+
+    zone: Zone = "UTC"
+    """The time zone of `hours`, such as `Europe/Berlin`."""
+
+    def window(self) -> Window | None:
+        """Return the hours as a window; nothing if they are the whole day."""
+        if self.hours is None:
+            return None
+        return Window(span=parse_span(self.hours), zone=parse_zone(self.zone))
+
+
 class Lanes(Section):
     """How long things take and how fast direct calls are made, per credential."""
+
+    flex: Flex = Flex()
+    trickle: Trickle = Trickle()
 
     cancel_time: Duration = CANCEL_TIME
     """How long a cancelled batch may take to become terminal."""
@@ -188,11 +238,18 @@ class Lanes(Section):
     margin: Duration = MARGIN
     """Kept free before every deadline."""
 
-    calls_per_s: Annotated[float, Field(gt=0, le=10_000, allow_inf_nan=False)] = 10.0
+    calls_per_s: PerSecond = 10.0
     """Direct calls begun per second: a remainder must not become a stampede."""
 
     max_concurrent_calls: Count = 16
     """Direct calls under way at once."""
+
+    max_calls_per_hour: Count | None = None
+    """Jobs called at full price per hour and credential, by the whole fleet; nothing: no
+    bound. What is over it waits for the next hour, and expires at its deadline."""
+
+    max_tokens_per_hour: Count | None = None
+    """The same in estimated prompt tokens."""
 
     def times(self) -> LaneTimes:
         """Return these values as the planner takes them."""
@@ -200,6 +257,7 @@ class Lanes(Section):
             cancel=self.cancel_time,
             margin=self.margin,
             call=self.call_time,
+            flex=self.flex.call_time,
             calls_per_s=self.calls_per_s,
         )
 

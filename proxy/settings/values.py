@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from policies.windows import parse_span, parse_zone
+
 _DURATION_UNITS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _DURATION_PART: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
 _DURATION: Final = re.compile(rf"(?:{_DURATION_PART.pattern})+")
@@ -232,10 +234,23 @@ def _positive(value: timedelta) -> timedelta:
     return value
 
 
+def _hours(text: str) -> str:
+    parse_span(text)
+    return text
+
+
+def _zone(text: str) -> str:
+    parse_zone(text)
+    return text
+
+
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
 PositiveDuration = Annotated[Duration, AfterValidator(_positive)]
 Size = Annotated[int, BeforeValidator(parse_size)]
 Count = Annotated[int, Field(ge=1)]
+PerSecond = Annotated[float, Field(gt=0, le=10_000, allow_inf_nan=False)]
+Hours = Annotated[str, AfterValidator(_hours)]
+Zone = Annotated[str, AfterValidator(_zone)]
 ListenAddress = Annotated[Address, BeforeValidator(parse_address)]
 Store = Annotated[StoreUrl, BeforeValidator(parse_store)]
 TokenHash = Annotated[str, BeforeValidator(parse_token_hash)]

@@ -190,12 +190,12 @@ def _claim(job: dict[str, Any], *, batch_id: str) -> None:
 
 
 def _key_to_list(key: BatchKey) -> list[Any]:
-    return [key.lane, key.upstream, key.credential, key.endpoint, key.model, key.headers]
+    return [getattr(key, name) for name in _KEY_FIELDS]
 
 
 def _key_from_list(values: list[Any]) -> BatchKey:
-    lane, upstream, credential, endpoint, model, headers = values
-    return _key(lane, upstream, credential, endpoint, model, _pairs(headers))
+    lane, upstream, credential, endpoint, model, headers, urgency = values
+    return _key(lane, upstream, credential, endpoint, model, _pairs(headers), urgency)
 
 
 @lru_cache(maxsize=4096)

@@ -65,6 +65,9 @@ EVENTS: Final = frozenset(
         "file.kept",
         "line.ignored",
         "provider.unknown_status",
+        # What is known of providers, and what may be spent.
+        "budget.spent",
+        "note.unread",
         # Credentials.
         "credential.checked",
         "credential.paused",

@@ -103,6 +103,7 @@ METRICS: Final[Mapping[str, Metric]] = {
         "upstream",
         "outcome",
     ),
+    "flex_full": _counter("Refusals of the discount tier for want of room.", "upstream"),
     "credential_paused": _counter("Refusals that paused a credential's lane.", "code"),
     "credentials_paused": _gauge("Credentials whose lane is paused."),
     # Webhooks.

@@ -16,6 +16,7 @@ from proxy.core.dialects import Dialect, Endpoint, Family, Shape, Streaming, err
 from proxy.core.errors import CallerError
 from proxy.core.job import AnswerMode, Job
 from proxy.ports.clock import Clock
+from proxy.services.outlook import Outlook
 from proxy.web.final import (
     JOB_HEADER,
     NEVER_AGAIN,
@@ -75,7 +76,8 @@ def _unheard(_ending: Ending, _status: int | None) -> None:
 class Answers:
     """Answers deferred calls; each exactly once."""
 
-    def __init__(self, *, holder: Holder, holding: Holding, clock: Clock) -> None:
+    def __init__(self, *, holder: Holder, holding: Holding, outlook: Outlook, clock: Clock) -> None:
+        self._outlook = outlook
         self._holder = holder
         self._holding = holding
         self._clock = clock
@@ -137,13 +139,14 @@ class Answers:
         now = self._clock.now()
         url = status_url(job.id, base_path=call.base_path)
         headers = [("Content-Type", "application/json"), (JOB_HEADER, job.id), ("Location", url)]
-        pause_s = retry_after_s(job, now=now)
+        facts = self._outlook.facts(job.key)
+        pause_s = retry_after_s(job, facts, now=now)
         if pause_s is not None:
             headers.append(("Retry-After", str(pause_s)))
         if call.endpoint.shape is Shape.RESPONSES:
             # OpenAI's own shape for "not yet": SDKs of it poll, some unasked.
             return FinalAnswer(200, tuple(headers), json.dumps(pending_response(job)).encode())
-        content = job_object(job, now=now, base_path=call.base_path)
+        content = job_object(job, facts, now=now, base_path=call.base_path)
         # google-genai takes nothing but 200 for an answer.
         status = 200 if call.dialect.family is Family.GEMINI else 202
         return FinalAnswer(status, tuple(headers), json.dumps(content).encode())

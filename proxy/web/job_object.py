@@ -7,26 +7,18 @@ never zero.
 """
 
 import json
-from datetime import datetime, timedelta
+from datetime import datetime
 from http import HTTPStatus
 from typing import Final, assert_never
 
 from proxy.core.batch import Batch
 from proxy.core.dialects import ErrorAnswer, openai_error
 from proxy.core.errors import CallerError, OverloadedError, ProviderError, ProxyError
+from proxy.core.estimate import USUAL, completion_at
 from proxy.core.ids import JobId
 from proxy.core.job import Job, JobState
-from proxy.core.lanes import Lane
+from proxy.core.lanes import LaneFacts
 from proxy.core.prices import NANO, Cost
-
-TYPICAL_TURNAROUND: Final = timedelta(minutes=8)
-"""Linger, and the median of a batch: half of them end within 7 minutes."""
-
-USUAL_TURNAROUND: Final = timedelta(hours=1)
-"""Nine of ten batches have ended by then."""
-
-CALL_TURNAROUND: Final = timedelta(minutes=1)
-"""How long a direct call may take, its place in the queue included."""
 
 RETRY_AFTER_MAX_S: Final = 60
 """The longest pause that a caller is told: OpenAI's SDKs heed no more than 120 s."""
@@ -45,12 +37,17 @@ _STATUS: Final = {
 
 
 def job_object(
-    job: Job, *, batch: Batch | None = None, now: datetime, base_path: str
+    job: Job,
+    facts: LaneFacts = USUAL,
+    *,
+    batch: Batch | None = None,
+    now: datetime,
+    base_path: str,
 ) -> dict[str, object]:
     """Return the job as `/v1/jobs` shows it.
 
-    `batch` is the job's batch, where the caller has it at hand. `base_path` is
-    what stands before `/v1/jobs` in a URL, usually nothing.
+    Its end is estimated by `facts`. `batch` is the job's batch, where the caller has it
+    at hand. `base_path` is what stands before `/v1/jobs` in a URL, usually nothing.
     """
     finalized_at = job.finalized_at
     outcome = job.outcome
@@ -63,7 +60,7 @@ def job_object(
         "created_at": _unix(job.accepted_at),
         "deadline": _unix(job.deadline),
         "deadline_missed": job.deadline_missed or late,
-        "estimated_completion_at": _unix(estimated_completion_at(job, now=now)),
+        "estimated_completion_at": _unix(completion_at(job, facts, batch=batch, now=now)),
         "finalized_at": _unix(finalized_at),
         "upstream": job.key.upstream,
         "endpoint": job.key.endpoint,
@@ -124,28 +121,13 @@ def pending_response(job: Job) -> dict[str, object]:
     }
 
 
-def estimated_completion_at(job: Job, *, now: datetime) -> datetime | None:
-    """Return when the job will probably have ended; nothing if that is not known.
-
-    A prior and no observation: what is usual, taken from the next longer wait
-    once the shorter one has passed. Nothing for a job that has ended, and for one
-    that is past its deadline.
-    """
-    if job.state.is_terminal or now > job.deadline:
-        return None
-    if job.lane is Lane.INTERACTIVE or job.state is JobState.ESCALATING:
-        start = max(now, job.not_before or now)
-        return min(start + CALL_TURNAROUND, job.deadline)
-    start = max(job.accepted_at, job.not_before or job.accepted_at)
-    candidates = (start + TYPICAL_TURNAROUND, start + USUAL_TURNAROUND, job.deadline)
-    return min(next(at for at in candidates if at >= now), job.deadline)
-
-
-def retry_after_s(job: Job, *, now: datetime) -> int | None:
+def retry_after_s(
+    job: Job, facts: LaneFacts = USUAL, *, batch: Batch | None = None, now: datetime
+) -> int | None:
     """Return after how many seconds it is worth asking again; nothing once it ended."""
     if job.state.is_terminal:
         return None
-    expected = estimated_completion_at(job, now=now)
+    expected = completion_at(job, facts, batch=batch, now=now)
     if expected is None:
         return RETRY_AFTER_MIN_S
     # A tenth of what is left: the answer is late by a tenth at most, and ten

@@ -31,6 +31,7 @@ from proxy.ports.batches import BatchStore
 from proxy.ports.clock import Clock
 from proxy.ports.jobs import JobStore
 from proxy.services.bookkeeping import Bookkeeper
+from proxy.services.outlook import Outlook
 from proxy.services.owners import ANONYMOUS, Owners, owns
 from proxy.services.waiters import Waiters
 from proxy.web.bulk import Bulk
@@ -88,6 +89,7 @@ class JobsApi:
         holder: Holder,
         holding: Holding,
         upstreams: Mapping[str, Upstream],
+        outlook: Outlook,
         clock: Clock,
     ) -> None:
         self._jobs = jobs
@@ -98,6 +100,7 @@ class JobsApi:
         self._holder = holder
         self._holding = holding
         self._upstreams = upstreams
+        self._outlook = outlook
         self._clock = clock
         self._bulk = Bulk(jobs=jobs)
 
@@ -186,7 +189,10 @@ class JobsApi:
         return _json(
             {
                 "object": "list",
-                "data": [job_object(job, now=now, base_path="") for job in shown],
+                "data": [
+                    job_object(job, self._outlook.facts(job.key), now=now, base_path="")
+                    for job in shown
+                ],
                 "first_id": shown[0].id if shown else None,
                 "last_id": shown[-1].id if shown else None,
                 "has_more": len(found) > len(shown),
@@ -200,8 +206,9 @@ class JobsApi:
     async def _object(self, job: Job, *, status: int = 200) -> web.Response:
         batch = await self._batches.get(job.batch_id) if job.batch_id is not None else None
         now = self._clock.now()
-        content = job_object(job, batch=batch, now=now, base_path="")
-        pause_s = retry_after_s(job, now=now)
+        facts = self._outlook.facts(job.key)
+        content = job_object(job, facts, batch=batch, now=now, base_path="")
+        pause_s = retry_after_s(job, facts, batch=batch, now=now)
         headers = [] if pause_s is None else [("Retry-After", str(pause_s))]
         return _json(content, (JOB_HEADER, job.id), *headers, status=status)
 
@@ -273,7 +280,7 @@ class JobsApi:
         return self._pending_response(job)
 
     def _pending_response(self, job: Job) -> web.Response:
-        pause_s = retry_after_s(job, now=self._clock.now())
+        pause_s = retry_after_s(job, self._outlook.facts(job.key), now=self._clock.now())
         headers = [] if pause_s is None else [("Retry-After", str(pause_s))]
         return _json(pending_response(job), (JOB_HEADER, job.id), *headers)
 

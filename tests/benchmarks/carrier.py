@@ -31,6 +31,7 @@ from proxy.services.access import Access
 from proxy.services.ground import Ground
 from proxy.services.ingest import Ingestor
 from proxy.services.leases import Leases
+from proxy.services.outlook import Outlook
 from proxy.services.submit import Submitter, SubmitTimes
 from proxy.services.waiters import Waiters
 from proxy.stores.sqlite import SqliteStores
@@ -84,8 +85,15 @@ class Carrier:
             clock=clock,
             tally=ground.tally,
         )
+        outlook = Outlook(
+            notes=stores.notes,
+            unbatchable=stores.unbatchable,
+            providers={"openai": self.provider},
+            upstreams={},
+            clock=clock,
+        )
         self.submitter = Submitter(
-            ground, access=access, times=SubmitTimes(), lanes=TIMES, pace=PollPace()
+            ground, access=access, times=SubmitTimes(), outlook=outlook, pace=PollPace()
         )
         waiters = Waiters(jobs=stores.jobs, clock=clock)
         self.ingestor = Ingestor(ground, access=access, waiters=waiters)

@@ -1,5 +1,6 @@
 """What is due, for which queue, and when: decided from one row per batch key."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from proxy.core.batch import BatchState
 from proxy.core.ids import CredentialId
-from proxy.core.lanes import Lane, LaneTimes
+from proxy.core.lanes import Lane, LaneFacts, LaneTimes
 from proxy.core.plan import (
     Flush,
     FlushLimits,
@@ -17,15 +18,19 @@ from proxy.core.plan import (
     OpenBatches,
     PollPace,
     due_flush,
-    due_reroutes,
+    due_reroute,
     fair_order,
+    next_choice,
     next_poll,
     open_batches,
+    yields_to_flex,
 )
 from tests.helpers.factories import CREDENTIAL, T0, make_batch, make_key
 
 LIMITS = FlushLimits(max_requests=1_000, max_bytes=1_000_000)
 TIMES = LaneTimes()
+FACTS = LaneFacts(has_batch=True, times=TIMES)
+HALF_AN_HOUR = timedelta(minutes=30)
 NOTHING = OpenBatches(0, 0)
 OTHER = CredentialId("credential-2")
 
@@ -46,7 +51,7 @@ def head(**changes) -> Head:
 
 def due(after_s: float = 0, *, under_way=NOTHING, limits=LIMITS, **changes) -> Flush | None:
     return due_flush(
-        head(**changes), under_way, now=T0 + timedelta(seconds=after_s), limits=limits, times=TIMES
+        head(**changes), under_way, now=T0 + timedelta(seconds=after_s), limits=limits, facts=FACTS
     )
 
 
@@ -197,7 +202,7 @@ def test_one_credentials_flood_never_holds_up_anothers_ten(flood) -> None:
     assert order.index(small) <= 1
     seen = under_way.get((OTHER, small.key.model), NOTHING)
     now = T0 + timedelta(seconds=60)
-    assert due_flush(small, seen, now=now, limits=LIMITS, times=TIMES) is not None
+    assert due_flush(small, seen, now=now, limits=LIMITS, facts=FACTS) is not None
 
 
 def test_credentials_take_turns_each_with_its_oldest_first() -> None:
@@ -234,23 +239,102 @@ def test_jobs_whose_slack_no_batch_can_keep_are_called_directly() -> None:
     now = T0 + timedelta(hours=1)
     near = head(nearest_deadline=now + TIMES.batch_slack)
 
-    (reroute,) = due_reroutes([near], now=now, times=TIMES)
+    reroute = due_reroute(near, FACTS, now=now)
 
-    assert (reroute.key, reroute.before) == (near.key, now + TIMES.batch_slack)
-    assert reroute.onto.lane is Lane.INTERACTIVE
-    assert reroute.onto.reason == "the deadline came near in the queue"
+    # Twenty calls, at ten a second.
+    before = now + TIMES.batch_slack + timedelta(seconds=2)
+    assert reroute is not None
+    assert (reroute.key, reroute.before) == (near.key, before)
+    choice = next_choice(Lane.BATCH, before, reroute.facts, now=now)
+    assert choice is not None
+    assert choice.lane is Lane.INTERACTIVE
+    assert choice.reason == "33m2s to the deadline; a batch needs more than 33m2s"
 
 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"nearest_deadline": T0 + TIMES.batch_slack + timedelta(microseconds=1)},
+        {"nearest_deadline": T0 + TIMES.batch_slack + timedelta(seconds=2, microseconds=1)},
         {"nearest_deadline": T0, "paused": True},
         {"nearest_deadline": T0, "key": make_key(lane=Lane.INTERACTIVE)},
     ],
 )
 def test_jobs_with_time_or_without_another_way_stay_in_their_queue(changes) -> None:
-    assert due_reroutes([head(**changes)], now=T0, times=TIMES) == []
+    assert due_reroute(head(**changes), FACTS, now=T0) is None
+
+
+def test_calls_that_wait_already_make_a_queue_leave_sooner() -> None:
+    slack = TIMES.batch_slack + timedelta(minutes=10)
+    many = replace(FACTS, calls_waiting=6_000)
+
+    assert due_reroute(head(nearest_deadline=T0 + slack), FACTS, now=T0) is None
+    assert due_reroute(head(nearest_deadline=T0 + slack), many, now=T0) is not None
+
+
+FLEX = replace(FACTS, has_flex=True)
+IN_FLEX = make_key(lane=Lane.FLEX)
+
+
+def test_what_the_discount_tier_may_not_answer_in_time_is_called_at_full_price() -> None:
+    near = head(key=IN_FLEX, nearest_deadline=T0 + TIMES.flex_slack)
+
+    reroute = due_reroute(near, FLEX, now=T0)
+
+    assert reroute is not None
+    choice = next_choice(Lane.FLEX, near.nearest_deadline, reroute.facts, now=T0)
+    assert choice is not None
+    assert choice.lane is Lane.INTERACTIVE
+    assert due_reroute(head(key=IN_FLEX), FLEX, now=T0) is None
+
+
+@pytest.mark.parametrize(
+    ("slack", "lane"),
+    [(timedelta(hours=20), Lane.BATCH), (HALF_AN_HOUR, None), (timedelta(0), Lane.INTERACTIVE)],
+)
+def test_while_the_discount_tier_is_full_batches_take_what_they_can(slack, lane) -> None:
+    reroute = due_reroute(head(key=IN_FLEX), FACTS, now=T0)
+
+    assert reroute is not None
+    choice = next_choice(Lane.FLEX, T0 + slack, reroute.facts, now=T0)
+    assert (choice.lane if choice else None) is lane
+
+
+def test_a_trickle_that_would_come_too_late_is_called_at_once_and_never_batched() -> None:
+    facts = replace(FACTS, has_trickle=True)
+    key = make_key(lane=Lane.TRICKLE)
+    near = head(key=key, nearest_deadline=T0 + TIMES.reserve + timedelta(seconds=2))
+
+    assert due_reroute(head(key=key, nearest_deadline=T0 + HALF_AN_HOUR), facts, now=T0) is None
+    reroute = due_reroute(near, facts, now=T0)
+
+    assert reroute is not None
+    choice = next_choice(Lane.TRICKLE, near.nearest_deadline, reroute.facts, now=T0)
+    assert choice is not None
+    assert choice.lane is Lane.INTERACTIVE
+
+
+def test_a_model_that_is_not_batched_any_more_leaves_the_batch_lane_at_once() -> None:
+    refused = replace(FACTS, unbatchable_until=T0 + HALF_AN_HOUR)
+
+    assert due_reroute(head(), refused, now=T0) is not None
+    assert due_reroute(head(), refused, now=T0 + HALF_AN_HOUR) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "facts", "yields"),
+    [
+        ({"count": 9}, FLEX, True),
+        ({"count": 10}, FLEX, False),
+        ({"count": 9}, FACTS, False),
+        ({"count": 9}, replace(FLEX, batch_price=0.4), False),
+        ({"count": 9, "nearest_deadline": T0 + TIMES.flex_slack}, FLEX, False),
+    ],
+)
+def test_few_jobs_go_to_the_discount_tier_at_equal_price(changes, facts, yields) -> None:
+    choice = yields_to_flex(head(**changes), facts, now=T0, limits=LIMITS)
+
+    assert (choice is not None) == yields
+    assert choice is None or choice.reason == "fewer than 10 jobs are no batch"
 
 
 PACE = PollPace()

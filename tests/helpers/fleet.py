@@ -22,18 +22,22 @@ from proxy.core.routing import Upstream
 from proxy.ports.tasks import TaskOwner
 from proxy.services.access import Access
 from proxy.services.accounts import Verdict
+from proxy.services.budget import Budget, HourlyLimits
 from proxy.services.call import DirectCaller
 from proxy.services.collect import Collector
 from proxy.services.dispatch import Flusher
 from proxy.services.escalate import EscalationLimits, Escalator
+from proxy.services.flex import FlexTier
 from proxy.services.governor import TokenGovernor
 from proxy.services.ground import Ground
 from proxy.services.ingest import Ingestor
 from proxy.services.leases import Leases
+from proxy.services.outlook import Outlook
 from proxy.services.prune import Pruner
 from proxy.services.rescue import Rescuer
 from proxy.services.settle import Settler
 from proxy.services.submit import Submitter, SubmitTimes
+from proxy.services.trickle import TrickleHours
 from proxy.services.waiters import Waiters
 from tests.helpers.books import make_books
 from tests.helpers.factories import IDS, T0, make_credential, make_job, make_key, new_job
@@ -118,6 +122,16 @@ class Instance:
             tally=fleet.tally,
         )
         upstreams = {"openai": Upstream.parse("openai", "openai", "http://127.0.0.1:1")}
+        self.outlook = outlook = Outlook(
+            notes=port(stores.notes),
+            unbatchable=ground.unbatchable,
+            providers={"openai": port(fleet.provider)},
+            upstreams=upstreams,
+            clock=clock,
+            times=TIMES,
+            flex=FlexTier(upstreams, enabled=fleet.has_flex),
+            trickle=fleet.trickle,
+        )
         self.waiters = waiters = Waiters(jobs=ground.jobs, clock=clock)
         self.governor = governor = TokenGovernor()
         pace = PollPace()
@@ -126,7 +140,7 @@ class Instance:
             access=access,
             ingestor=Ingestor(ground, access=access, waiters=waiters),
             governor=governor,
-            times=TIMES,
+            outlook=outlook,
         )
         self.make_escalator: Callable[[TaskOwner], Escalator] = lambda tasks: Escalator(
             ground,
@@ -134,27 +148,29 @@ class Instance:
             caller=DirectCaller(port(fleet.provider.direct()), upstreams),
             waiters=waiters,
             limits=fleet.escalation,
-            times=TIMES,
+            outlook=outlook,
+            budget=Budget(port(stores.notes), clock, fleet.budget),
             tasks=tasks,
         )
         self.passes: dict[str, Callable[[], Awaitable[int]]] = {
             "live": self.leases.run_once,
+            "outlook": outlook.run_once,
             "flush": Flusher(
                 ground,
                 access=access,
                 governor=governor,
                 limits=FlushLimits(max_requests=50_000, max_bytes=100_000_000),
-                times=TIMES,
+                outlook=outlook,
                 new_batch_id=lambda: IDS.batch(clock.now()),
             ).run_once,
             "submit": Submitter(
-                ground, access=access, times=SubmitTimes(), lanes=TIMES, pace=pace
+                ground, access=access, times=SubmitTimes(), outlook=outlook, pace=pace
             ).run_once,
             "collect": Collector(
                 ground,
                 access=access,
                 settler=settler,
-                times=TIMES,
+                outlook=outlook,
                 pace=pace,
                 jitter=lambda: 1.0,
             ).run_once,
@@ -226,8 +242,14 @@ class Fleet:
         stores: Any = None,
         instances: int = 1,
         escalation: EscalationLimits | None = None,
+        budget: HourlyLimits | None = None,
+        has_flex: bool = False,
+        trickle: TrickleHours | None = None,
     ) -> None:
         self.clock = FakeClock(T0)
+        self.budget = budget
+        self.has_flex = has_flex
+        self.trickle = trickle
         self.escalation = escalation or EscalationLimits()
         self.has_threads = stores is not None
         """Whether the stores work outside of the event loop, so that it may have to wait."""
@@ -278,7 +300,7 @@ class Fleet:
             "accepted_at": now,
             "deadline": now + deadline,
             "owner": OwnerId(f"owner-of-{credential}"),
-            "key": make_key(lane=lane, credential=CredentialId(credential)),
+            "key": make_key(lane=lane, credential=CredentialId(credential), urgency=choice.urgency),
             "lane": lane,
             "lane_reason": choice.reason,
             "body_bytes": len(body),

@@ -10,7 +10,7 @@ from proxy.core.job import JobState, Released, advance
 from proxy.core.lanes import Lane
 from proxy.core.outcomes import MAX_FAILURES
 from proxy.ports.jobs import JobWrite
-from proxy.services.escalate import UNREACHED_PAUSE, EscalationLimits, Escalator
+from proxy.services.escalate import UNREACHED_PAUSE, EscalationLimits, Escalator, LaneCaps
 from tests.helpers.fake_provider import FakeProvider, right_answer
 from tests.helpers.fleet import Fleet
 
@@ -115,7 +115,7 @@ async def test_a_job_that_pauses_is_not_called_before_its_time() -> None:
 
 
 async def test_no_credential_has_more_calls_than_its_cap() -> None:
-    fleet = Fleet(escalation=EscalationLimits(total=64, per_credential=3))
+    fleet = Fleet(escalation=EscalationLimits(interactive=LaneCaps(concurrent=3)))
     await fleet.accept_many(10, deadline=SOON)
     line = Line(fleet.provider)
 
@@ -137,7 +137,7 @@ async def test_no_credential_has_more_calls_than_its_cap() -> None:
 
 
 async def test_all_credentials_together_stay_within_the_total() -> None:
-    fleet = Fleet(escalation=EscalationLimits(total=5, per_credential=4))
+    fleet = Fleet(escalation=EscalationLimits(total=5, interactive=LaneCaps(concurrent=4)))
     await fleet.accept_many(6, deadline=SOON)
     await fleet.accept_many(6, deadline=SOON, credential="credential-2")
     line = Line(fleet.provider)
@@ -151,7 +151,7 @@ async def test_all_credentials_together_stay_within_the_total() -> None:
 
 
 async def test_the_nearest_deadline_is_called_first() -> None:
-    fleet = Fleet(escalation=EscalationLimits(per_credential=1))
+    fleet = Fleet(escalation=EscalationLimits(interactive=LaneCaps(concurrent=1)))
     late = await fleet.accept(deadline=timedelta(minutes=30))
     soon = await fleet.accept(deadline=timedelta(minutes=10))
 

@@ -8,33 +8,35 @@ import pytest
 from proxy.core.errors import StoreUnavailableError
 from proxy.core.ids import CredentialId
 from proxy.core.job import JobState
+from proxy.core.lanes import Lane
 from proxy.services.escalate import STORE_PAUSE_S, Rate
 from tests.helpers.fleet import TIMES, Fleet
 from tests.services.test_escalate import settled
 
-ONE, OTHER = CredentialId("credential-1"), CredentialId("credential-2")
+ONE = (Lane.INTERACTIVE, CredentialId("credential-1"))
+OTHER = (Lane.INTERACTIVE, CredentialId("credential-2"))
 
 
 def test_a_second_of_calls_may_begin_at_once_and_then_so_many_a_second():
-    rate = Rate(10.0)
+    rate = Rate()
 
-    assert rate.left(ONE, 0.0) == 10
+    assert rate.left(ONE, 10.0, 0.0) == 10
     for _ in range(10):
         rate.spend(ONE)
 
-    assert rate.left(ONE, 0.0) == 0
-    assert rate.left(ONE, 0.5) == 5
-    assert rate.left(ONE, 1_000.0) == 10
-    assert rate.left(OTHER, 0.5) == 10
+    assert rate.left(ONE, 10.0, 0.0) == 0
+    assert rate.left(ONE, 10.0, 0.5) == 5
+    assert rate.left(ONE, 10.0, 1_000.0) == 10
+    assert rate.left(OTHER, 10.0, 0.5) == 10
 
 
 def test_a_slow_rate_still_lets_one_call_begin():
-    rate = Rate(0.1)
-    assert rate.left(ONE, 0.0) == 1
+    rate = Rate()
+    assert rate.left(ONE, 0.1, 0.0) == 1
     rate.spend(ONE)
 
-    assert rate.left(ONE, 9.0) == 0
-    assert rate.left(ONE, 10.1) == 1
+    assert rate.left(ONE, 0.1, 9.0) == 0
+    assert rate.left(ONE, 0.1, 10.1) == 1
 
 
 async def test_a_batch_that_comes_back_is_no_stampede():

@@ -42,7 +42,7 @@ async def test_a_direct_call_keeps_the_name_that_its_caller_wrote() -> None:
 
 async def test_the_provider_is_told_how_long_it_is_to_the_nearest_deadline() -> None:
     fleet = Fleet()
-    await fleet.accept_many(11, deadline=timedelta(hours=26))
+    await fleet.accept_many(11, deadline=timedelta(hours=9))
     await fleet.flush(1, deadline=timedelta(hours=5))
     slacks = []
     create = fleet.provider.create

@@ -23,6 +23,7 @@ from proxy.ports.jobs import JobFilter, JobWrite, Result
 from proxy.services.accept import Acceptor, DeferralSettings
 from proxy.services.accounts import Accounts, Limits, Verdict
 from proxy.services.facts import Recorder
+from proxy.services.outlook import Outlook
 from proxy.services.owners import Owners
 from proxy.services.paces import Paces
 from proxy.services.repeats import Repeats
@@ -122,11 +123,19 @@ class House:
             verify=_unknown,
             limits=self.limits,
         )
+        providers = {"openai": FakeProvider(clock)}
+        outlook = Outlook(
+            notes=stores.notes,
+            unbatchable=stores.unbatchable,
+            providers=providers,
+            upstreams=upstreams,
+            clock=clock,
+        )
         acceptor = Acceptor(
             jobs=stores.jobs,
-            unbatchable=stores.unbatchable,
+            outlook=outlook,
             runs=stores.runs,
-            providers={"openai": FakeProvider(clock)},
+            providers=providers,
             accounts=self.accounts,
             keyed_hash=FakeHash(),
             clock=clock,
@@ -150,7 +159,7 @@ class House:
                 on_done=calls.forwarded,
             ),
             acceptor=acceptor,
-            answers=Answers(holder=holder, holding=self.holding, clock=clock),
+            answers=Answers(holder=holder, holding=self.holding, outlook=outlook, clock=clock),
             repeats=self.repeats,
             paces=Paces(),
             owners=self.owners,
@@ -164,6 +173,7 @@ class House:
                 holder=holder,
                 holding=self.holding,
                 upstreams=upstreams,
+                outlook=outlook,
                 clock=clock,
             ),
             calls=calls,

@@ -188,7 +188,7 @@ async def test_a_base_url_with_a_path_is_deferred_to_and_keeps_its_target(house)
     assert job.key.upstream == "based"
     assert job.key.endpoint == CHAT
     assert job.target == "/serving/v1/chat/completions"
-    assert job.lane is Lane.INTERACTIVE
+    assert job.lane is Lane.FLEX
 
 
 async def test_refusals_speak_the_callers_dialect(house):
@@ -335,7 +335,7 @@ async def answered(house, *prompts, mode="wait", run="evals"):
 async def test_a_run_that_waits_for_each_answer_is_called_directly_after_three(house):
     lanes = [await answered(house, f"{number}") for number in range(5)]
 
-    assert lanes == [[Lane.BATCH]] * 3 + [[Lane.INTERACTIVE]] * 2
+    assert lanes == [[Lane.BATCH]] * 3 + [[Lane.FLEX]] * 2
     assert await answered(house, "0", run="another") == [Lane.BATCH]
 
 
@@ -343,7 +343,7 @@ async def test_a_run_that_makes_calls_at_once_again_is_batched_again(house):
     for number in range(3):
         await answered(house, f"{number}")
 
-    assert sorted(await answered(house, "a", "b", "c")) == [Lane.BATCH] * 2 + [Lane.INTERACTIVE]
+    assert sorted(await answered(house, "a", "b", "c")) == [Lane.BATCH] * 2 + [Lane.FLEX]
     assert await answered(house, "d") == [Lane.BATCH]
 
 

@@ -25,7 +25,6 @@ from proxy.core.job import (
 from proxy.core.lanes import Lane
 from proxy.core.prices import Cost
 from proxy.web.job_object import (
-    estimated_completion_at,
     job_error,
     job_object,
     pending_response,
@@ -181,38 +180,11 @@ def test_an_ended_job_has_missed_its_deadline_only_if_it_ended_after_it():
 
 
 @pytest.mark.parametrize(
-    ("now", "expected"),
-    [
-        (T0, T0 + 8 * MINUTE),
-        (T0 + 8 * MINUTE, T0 + 8 * MINUTE),
-        (T0 + 9 * MINUTE, T0 + HOUR),
-        (T0 + 2 * HOUR, T0 + DEADLINE),
-        (T0 + DEADLINE + MINUTE, None),
-    ],
-)
-def test_the_estimate_moves_on_to_the_next_usual_wait(now, expected):
-    assert estimated_completion_at(make_job(), now=now) == expected
-
-
-def test_no_estimate_is_later_than_the_deadline():
-    job = make_job(deadline=T0 + 5 * MINUTE)
-
-    assert estimated_completion_at(job, now=T0) == T0 + 5 * MINUTE
-
-
-def test_a_direct_call_is_estimated_at_a_minute_from_its_next_try():
-    job = make_job(lane=Lane.INTERACTIVE, not_before=T0 + HOUR)
-
-    assert estimated_completion_at(job, now=T0) == T0 + HOUR + MINUTE
-    assert estimated_completion_at(job, now=T0 + 2 * HOUR) == T0 + 2 * HOUR + MINUTE
-
-
-@pytest.mark.parametrize(
     ("job", "now", "pause_s"),
     [
         (make_job(), T0, 48),
         (make_job(), T0 + 9 * MINUTE, 60),
-        (make_job(), T0 + 8 * MINUTE, 5),
+        (make_job(), T0 + 30 * MINUTE, 60),
         (make_job(), T0 + DEADLINE + MINUTE, 5),
         (make_job(lane=Lane.INTERACTIVE), T0, 6),
         (in_state(JobState.COMPLETED), T0, None),

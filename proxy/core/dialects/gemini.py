@@ -15,7 +15,12 @@ EMBED: Final = ":embedContent"
 _ENDPOINTS: Final = {
     endpoint.path: endpoint
     for endpoint in (
-        Endpoint(path=GENERATE, shape=Shape.GENERATE, required=("contents",)),
+        Endpoint(
+            path=GENERATE,
+            shape=Shape.GENERATE,
+            required=("contents",),
+            flex_field="serviceTier",
+        ),
         Endpoint(path=EMBED, shape=Shape.EMBEDDINGS, required=("content",)),
         # One line of a batch is one text, and this call has several.
         Endpoint(

@@ -24,6 +24,9 @@ _EMBEDDINGS: Final = Endpoint(
     path="/v1/embeddings", shape=Shape.EMBEDDINGS, required=("model", "input")
 )
 _MODERATIONS: Final = Endpoint(path="/v1/moderations", shape=Shape.MODERATIONS, required=("input",))
+_FLEX_CHAT, _FLEX_RESPONSES = (
+    replace(endpoint, flex_field="service_tier") for endpoint in (_CHAT, _RESPONSES)
+)
 _ALL: Final = (_CHAT, _RESPONSES, _COMPLETIONS, _EMBEDDINGS, _MODERATIONS)
 
 
@@ -46,7 +49,7 @@ OPENAI: Final = Dialect(
     family=Family.OPENAI,
     title="OpenAI",
     public_url="https://api.openai.com",
-    endpoints=_endpoints(*_ALL),
+    endpoints=_endpoints(_FLEX_CHAT, _FLEX_RESPONSES, _COMPLETIONS, _EMBEDDINGS, _MODERATIONS),
     billing_headers=("openai-organization", "openai-project"),
     batch=BatchApi(wire=BatchWire.FILES, max_requests=_REQUESTS, max_bytes=_FILE_BYTES),
 )
@@ -56,7 +59,7 @@ AZURE: Final = Dialect(
     family=Family.OPENAI,
     title="Azure OpenAI (v1 API)",
     root="/openai",
-    endpoints=_endpoints(_CHAT, _RESPONSES, others=(_COMPLETIONS, _EMBEDDINGS)),
+    endpoints=_endpoints(_FLEX_CHAT, _FLEX_RESPONSES, others=(_COMPLETIONS, _EMBEDDINGS)),
     credential_headers=("api-key", "authorization"),
     batch=BatchApi(
         wire=BatchWire.FILES,
@@ -143,7 +146,7 @@ DOUBLEWORD: Final = Dialect(
     family=Family.OPENAI,
     title="Doubleword",
     public_url="https://api.doubleword.ai",
-    endpoints=_endpoints(_CHAT, _EMBEDDINGS, others=(_RESPONSES,)),
+    endpoints=_endpoints(_FLEX_CHAT, _EMBEDDINGS, others=(_FLEX_RESPONSES,)),
     batch=BatchApi(
         wire=BatchWire.FILES,
         max_requests=_REQUESTS,

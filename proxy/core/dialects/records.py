@@ -51,6 +51,9 @@ class Endpoint:
     unbatched_fields: tuple[str, ...] = ()
     """Top-level body fields with which another lane must run a call."""
 
+    flex_field: str | None = None
+    """Top-level body field that asks for the discount tier by the value `flex`, if there is one."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dialect:

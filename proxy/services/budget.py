@@ -1,0 +1,109 @@
+"""How much may be called at full price in an hour, per credential, by the whole fleet.
+
+It protects from an outage of batches that would send a day's work through at twice its
+price: what is over the budget waits for the next hour, and at its deadline it expires.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+import structlog
+
+from proxy.core.ids import CredentialId
+from proxy.core.job import Job
+from proxy.ports.clock import Clock
+from proxy.ports.notes import Note, NoteStore
+
+log = structlog.get_logger()
+
+BUDGETS: Final = "budgets"
+"""The name of the note that the fleet shares."""
+
+RACES: Final = 5
+"""How often a reservation that lost a race is made again in one pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class HourlyLimits:
+    """What one credential may spend in an hour of the clock; nothing: as much as it likes."""
+
+    calls: int | None = None
+    tokens: int | None = None
+    """Estimated prompt tokens."""
+
+    def room(self, spent: "Spent", jobs: Sequence[Job]) -> "Spent":
+        """Return what is spent of the hour with as many of `jobs`, in order, as fit."""
+        calls, tokens = spent.calls, spent.tokens
+        for job in jobs:
+            if self.calls is not None and calls >= self.calls:
+                break
+            # The first of an hour goes through, whatever its size: it would never fit else.
+            if self.tokens is not None and tokens and tokens + job.tokens > self.tokens:
+                break
+            calls, tokens = calls + 1, tokens + job.tokens
+        return Spent(calls, tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a credential has spent in the hour."""
+
+    calls: int = 0
+    tokens: int = 0
+
+
+class Budget:
+    """Reserves calls in a note that all instances share, before they are made."""
+
+    def __init__(self, notes: NoteStore, clock: Clock, limits: HourlyLimits | None = None) -> None:
+        self._notes = notes
+        self._clock = clock
+        self._limits = limits or HourlyLimits()
+        self._told: datetime | None = None
+
+    async def reserve(self, credential: CredentialId, jobs: Sequence[Job]) -> int:
+        """Book the first of `jobs` that the hour has room for; return how many.
+
+        What is booked stays so, even if a call is not made after all.
+
+        Raises:
+            StoreError: if the note cannot be written; nothing is booked then.
+        """
+        if not jobs or self._limits == HourlyLimits():
+            return len(jobs)
+        hour = self._clock.now().replace(minute=0, second=0, microsecond=0)
+        for _ in range(RACES):
+            note = await self._notes.read(BUDGETS)
+            spent = _of_hour(note, hour)
+            before = spent.get(credential, Spent())
+            after = self._limits.room(before, jobs)
+            if after == before:
+                self._tell(credential, hour)
+                return 0
+            texts = {one: [each.calls, each.tokens] for one, each in spent.items()}
+            texts[credential] = [after.calls, after.tokens]
+            text = json.dumps({"hour": hour.isoformat(), "spent": texts})
+            if await self._notes.write(BUDGETS, Note(text, note.version + 1 if note else 1)):
+                return after.calls - before.calls
+        return 0
+
+    def _tell(self, credential: CredentialId, hour: datetime) -> None:
+        if self._told != hour:
+            self._told = hour
+            log.warning(
+                "budget.spent",
+                credential=credential,
+                hint="jobs wait for the next hour; raise lanes.max_calls_per_hour or"
+                " lanes.max_tokens_per_hour if they must not",
+            )
+
+
+def _of_hour(note: Note | None, hour: datetime) -> dict[CredentialId, Spent]:
+    """Return what the note says of this hour: nothing if it is an earlier one's."""
+    data = json.loads(note.text) if note is not None else {}
+    if data.get("hour") != hour.isoformat():
+        return {}
+    return {CredentialId(one): Spent(*values) for one, values in data["spent"].items()}

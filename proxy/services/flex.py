@@ -1,0 +1,88 @@
+"""When the discount tier is worth asking: who has it, and where it is full just now.
+
+A refusal costs nothing, and says something about all calls of that model. So the next
+one is asked after a pause, and not each job of thousands in turn.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from proxy.core.dialects import DIALECTS
+from proxy.core.lanes import BatchKey
+from proxy.core.routing import Upstream
+
+FIRST_PAUSE: Final = timedelta(minutes=1)
+LONGEST_PAUSE: Final = timedelta(minutes=15)
+
+UNSUPPORTED_FOR: Final = timedelta(hours=24)
+"""How long a model is not asked again that has no such tier, or is billed in another."""
+
+FLEX: Final = "flex"
+"""The name of the tier, in requests and in answers (OpenAI, Gemini)."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    until: datetime
+    pause: timedelta
+
+
+class FlexTier:
+    """What this instance knows of the tier, per credential, endpoint and model.
+
+    Kept in memory: what is forgotten in a restart is learned again from one call.
+    """
+
+    def __init__(self, upstreams: Mapping[str, Upstream], *, enabled: bool = True) -> None:
+        self._upstreams = upstreams
+        self._enabled = enabled
+        self._refused: dict[tuple[str, str, str], _Refused] = {}
+
+    def field(self, key: BatchKey) -> str | None:
+        """Return the field of a body that asks for the tier, where there is one."""
+        upstream = self._upstreams.get(key.upstream)
+        if upstream is None:
+            return None
+        endpoint = DIALECTS[upstream.dialect].endpoints.get(key.endpoint)
+        return endpoint.flex_field if endpoint is not None else None
+
+    def is_open(self, key: BatchKey, *, now: datetime) -> bool:
+        """Return whether a call may be sent there now."""
+        if not self._enabled or self.field(key) is None:
+            return False
+        known = self._refused.get(_place(key))
+        return known is None or known.until <= now
+
+    def answered(self, key: BatchKey, tier: str | None, *, now: datetime) -> None:
+        """Note an answer and the tier that it was billed in."""
+        if tier == FLEX:
+            self._refused.pop(_place(key), None)
+        else:
+            # Not cheaper than an ordinary call, but slower: it is no such tier.
+            self.unsupported(key, now=now)
+
+    def full(self, key: BatchKey, *, now: datetime) -> None:
+        """Note a refusal for want of capacity: the pause doubles with each in a row."""
+        known = self._refused.get(_place(key))
+        if known is not None and now < known.until:
+            # One of those that were under way when the first was refused.
+            return
+        pause = min(known.pause * 2, LONGEST_PAUSE) if known else FIRST_PAUSE
+        self._refused[_place(key)] = _Refused(now + pause, pause)
+
+    def unsupported(self, key: BatchKey, *, now: datetime) -> None:
+        """Note that the model has no such tier."""
+        self._refused[_place(key)] = _Refused(now + UNSUPPORTED_FOR, FIRST_PAUSE)
+
+
+def asking_for(field: str, body: bytes) -> bytes:
+    """Return the body of a call with the tier asked for; it names none so far."""
+    head, _, rest = body.partition(b"{")
+    separator = b"" if rest.lstrip().startswith(b"}") else b","
+    return b'%s{"%s":"%s"%s%s' % (head, field.encode(), FLEX.encode(), separator, rest)
+
+
+def _place(key: BatchKey) -> tuple[str, str, str]:
+    return key.credential, key.endpoint, key.model

@@ -1,0 +1,195 @@
+"""What an instance knows of each upstream, as far as the choice of a lane needs it.
+
+Choices are made on accepting, flushing, calling and reading alike; all of them ask
+here, and nothing here asks the store: `run_once` does, and keeps what it read.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Final
+
+import structlog
+
+from proxy.core.dialects import DIALECTS
+from proxy.core.ids import CredentialId
+from proxy.core.lanes import BatchKey, Lane, LaneFacts, LaneTimes
+from proxy.core.plan import Head
+from proxy.core.routing import Upstream
+from proxy.core.turnaround import Observation, Spread, Turnarounds
+from proxy.ports.batches import UnbatchableStore
+from proxy.ports.clock import Clock
+from proxy.ports.notes import Note, NoteStore
+from proxy.ports.provider import Provider
+from proxy.services.flex import FlexTier
+from proxy.services.trickle import TrickleHours
+
+log = structlog.get_logger()
+
+TURNAROUNDS: Final = "turnarounds"
+"""The name of the note that the fleet shares."""
+
+CANCEL_SHARE: Final = 0.99
+"""So many cancellations in a hundred must be over when a batch was stopped for a deadline."""
+
+MAX_UNWRITTEN: Final = 1_000
+"""Observations kept while the store is away; some batches then go unlearned."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """Calls of one credential that wait, by lane."""
+
+    direct: int = 0
+    trickle: int = 0
+
+
+class Outlook:
+    """Facts for the planner, and what observations make of them."""
+
+    def __init__(  # noqa: PLR0913 - collaborators, each by its name
+        self,
+        *,
+        notes: NoteStore,
+        unbatchable: UnbatchableStore,
+        providers: Mapping[str, Provider],
+        upstreams: Mapping[str, Upstream],
+        clock: Clock,
+        times: LaneTimes | None = None,
+        flex: FlexTier | None = None,
+        trickle: TrickleHours | None = None,
+    ) -> None:
+        """`providers` has the batch API of each upstream that has one, by its name.
+
+        Without `trickle` no job waits for a free moment.
+        """
+        self._notes = notes
+        self._unbatchable_store = unbatchable
+        self._providers = providers
+        self._upstreams = upstreams
+        self._clock = clock
+        self._times = times or LaneTimes()
+        self.flex = flex or FlexTier(upstreams)
+        self._trickle = trickle
+        self._unbatchable: Mapping[tuple[CredentialId, str, str], datetime] = {}
+        self._known = Turnarounds()
+        self._unwritten: list[Observation] = []
+        self._waiting: Mapping[CredentialId, _Waiting] = {}
+
+    def facts(self, key: BatchKey) -> LaneFacts:
+        """Return what the choice of a lane for jobs of `key` depends on now."""
+        now = self._clock.now()
+        waiting = self._waiting.get(key.credential, _Waiting())
+        facts = LaneFacts(
+            has_batch=False,
+            has_flex=self.flex.is_open(key, now=now),
+            has_trickle=self._trickle is not None,
+            calls_waiting=waiting.direct,
+            times=self.times(key.upstream),
+        )
+        if self._trickle is not None:
+            facts = replace(
+                facts,
+                trickle_from=self._trickle.begins(now),
+                trickle_s=waiting.trickle / self._trickle.calls_per_s,
+            )
+        provider = self._providers.get(key.upstream)
+        if provider is None or not self._is_batched(key):
+            return facts
+        limits = provider.limits(key.endpoint)
+        return replace(
+            facts,
+            has_batch=True,
+            unbatchable_until=self._unbatchable.get((key.credential, key.endpoint, key.model)),
+            can_cancel=limits.can_cancel,
+            keeps_partial_results=limits.keeps_partial_results,
+            window=limits.window,
+            turnaround=self.turnaround(key, now),
+        )
+
+    def may_call(self, key: BatchKey) -> bool:
+        """Return whether calls of `key` may begin now, by the hours and the room of its lane."""
+        now = self._clock.now()
+        match key.lane:
+            case Lane.TRICKLE:
+                return self._trickle is not None and self._trickle.is_open(now)
+            case Lane.FLEX:
+                return self.flex.is_open(key, now=now)
+            case _:
+                return True
+
+    def times(self, upstream: str) -> LaneTimes:
+        """Return how long things take: a cancellation at least as long as configured."""
+        slow = self._known.cancel(upstream).quantile(CANCEL_SHARE)
+        if slow <= self._times.cancel:
+            return self._times
+        return replace(self._times, cancel=slow)
+
+    def turnaround(self, key: BatchKey, began_at: datetime) -> Spread:
+        """Return how long a batch of `key` that begins then takes."""
+        return self._known.batch(key.upstream, key.model, began_at)
+
+    def saw_heads(self, heads: Iterable[Head]) -> None:
+        """Note how many calls wait: the next one comes after them."""
+        waiting: dict[CredentialId, _Waiting] = {}
+        for head in heads:
+            seen = waiting.get(head.key.credential, _Waiting())
+            if head.key.lane is Lane.INTERACTIVE:
+                seen = replace(seen, direct=seen.direct + head.count)
+            elif head.key.lane is Lane.TRICKLE:
+                seen = replace(seen, trickle=seen.trickle + head.count)
+            waiting[head.key.credential] = seen
+        self._waiting = waiting
+
+    def observe(self, news: Observation) -> None:
+        """Learn from a batch that ended or stopped; the next pass makes it durable."""
+        self._known = self._known.learn([news])
+        if len(self._unwritten) < MAX_UNWRITTEN:
+            self._unwritten.append(news)
+
+    async def note_unbatchable(self, key: BatchKey, *, until: datetime) -> None:
+        """Remember that the provider does not batch this model for this credential."""
+        await self._unbatchable_store.note(key.credential, key.endpoint, key.model, until=until)
+        place = (key.credential, key.endpoint, key.model)
+        self._unbatchable = {**self._unbatchable, place: until}
+
+    async def run_once(self) -> int:
+        """Read what the fleet knows, and add what this instance has seen since.
+
+        Returns how much it has added.
+
+        Raises:
+            StoreError: if the store is away; what was known stays.
+        """
+        self._unbatchable = await self._unbatchable_store.known(now=self._clock.now())
+        news = list(self._unwritten)
+        note = await self._notes.read(TURNAROUNDS)
+        known = _read(note).learn(news)
+        if news:
+            version = note.version + 1 if note is not None else 1
+            after = Note(json.dumps(known.to_json()), version)
+            if not await self._notes.write(TURNAROUNDS, after):
+                # Another instance was faster: the next pass adds it to theirs.
+                return 0
+            del self._unwritten[: len(news)]
+        self._known = known.learn(self._unwritten)
+        return len(news)
+
+    def _is_batched(self, key: BatchKey) -> bool:
+        upstream = self._upstreams.get(key.upstream)
+        if upstream is None:
+            return True
+        endpoint = DIALECTS[upstream.dialect].endpoints.get(key.endpoint)
+        return endpoint is None or endpoint.batched
+
+
+def _read(note: Note | None) -> Turnarounds:
+    if note is None:
+        return Turnarounds()
+    try:
+        return Turnarounds.from_json(json.loads(note.text))
+    except (KeyError, TypeError, ValueError):
+        # Another version's: what it tells is learned anew within a day.
+        log.warning("note.unread", name=TURNAROUNDS)
+        return Turnarounds()
