@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
 import structlog
@@ -22,6 +22,7 @@ from proxy.assembly import House, Outside, Stores, assemble
 from proxy.core.batch import Batch
 from proxy.core.dialects import DIALECTS, BatchWire, RawHeaders
 from proxy.core.errors import ConfigError, ProxyError, StoreError
+from proxy.core.ledger import Booking
 from proxy.core.prices import PriceList
 from proxy.core.routing import Upstream
 from proxy.ports.clock import Clock
@@ -297,6 +298,16 @@ class _Facts:
 
     async def batches(self, *, limit: int) -> Sequence[Batch]:
         return await self._house.ground.batches.recent(limit=limit)
+
+    def today(self) -> date:
+        return self._house.ground.clock.now().date()
+
+    async def ledger(self, *, since: date, until: date) -> Sequence[Booking]:
+        return await self._house.ground.books.rows(since=since, until=until)
+
+    def prices(self) -> Mapping[str, str]:
+        listed = self._house.prices.list
+        return {"as_of": listed.as_of, "source": listed.source}
 
     def reload(self) -> None:
         if self._policies is not None:

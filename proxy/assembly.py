@@ -149,6 +149,7 @@ class House:
     deliverer: Deliverer
     scheduler: Scheduler
     first: Sequence[Callable[[], Awaitable[int]]]
+    prices: PriceBook
     facts: Recorder | None = None
 
     async def warm_up(self) -> None:
@@ -171,6 +172,7 @@ class _Shared:
     """What the background and the web both use."""
 
     ground: Ground
+    prices: PriceBook
     access: Access
     caller: DirectCaller
     accounts: Accounts
@@ -226,6 +228,7 @@ def assemble(settings: Settings, outside: Outside) -> House:
         deliverer=deliverer,
         scheduler=scheduler,
         facts=shared.facts,
+        prices=shared.prices,
         first=(
             shared.ground.leases.run_once,
             shared.accounts.run_once,
@@ -243,6 +246,7 @@ def _shared(settings: Settings, outside: Outside) -> _Shared:
         instance=InstanceId(f"instance-{secrets.token_hex(8)}"),
         ttl=settings.instance.lease,
     )
+    prices = _prices(settings, outside)
     ground = Ground(
         jobs=stores.jobs,
         queue=stores.queue,
@@ -253,9 +257,7 @@ def _shared(settings: Settings, outside: Outside) -> _Shared:
         notices=stores.notices,
         clock=clock,
         leases=leases,
-        books=Bookkeeper(
-            prices=_prices(settings, outside), ledger=stores.ledger, clock=clock, tally=metrics
-        ),
+        books=Bookkeeper(prices=prices, ledger=stores.ledger, clock=clock, tally=metrics),
         tally=metrics,
     )
     access = Access(
@@ -278,6 +280,7 @@ def _shared(settings: Settings, outside: Outside) -> _Shared:
     outlook = _outlook(settings, outside)
     return _Shared(
         ground=ground,
+        prices=prices,
         access=access,
         caller=caller,
         accounts=accounts,

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import PathDistribution
 from types import ModuleType
+from typing import Any
 
 import click
 import pytest
@@ -498,6 +499,64 @@ def test_a_url_that_is_none_is_refused(run, url):
 
 
 # Batches of a running proxy.
+
+
+BILL: dict[str, Any] = {
+    "since": "2026-10-25",
+    "until": "2026-11-23",
+    "prices": {"as_of": "2026-11-26", "source": "genai-prices"},
+    "total": {
+        "jobs": 3,
+        "unpriced": 1,
+        "tokens": {"input": 300, "cached": 64, "output": 20},
+        "list_usd": 4.0,
+        "paid_usd": 2.0,
+        "saved_usd": 1.75,
+        "useless": {"answers": 1, "usd": 0.25},
+        "escalated": {"answers": 2, "usd": 0.5},
+        "cache_lost_usd": 0.01,
+        "possible_doubles": {"attempts": 7, "usd": 1.0},
+    },
+}
+
+
+def test_the_bill_says_what_was_saved_and_what_was_not(run, proxy, monkeypatch):
+    monkeypatch.setenv("OFFRAMP_ADMIN_URL", proxy.url)
+    row = {"model": "gpt-\x1b[2J5", "lane": "batch", **BILL["total"]}
+    proxy.answer("/ledger?by=model%2Clane&since=2026-10-25", BILL | {"rows": [row]})
+
+    code, out, _ = run("bill", "--by", "model,lane", "--since", "2026-10-25")
+
+    assert code == 0
+    out = out.decode()
+    assert "\x1b" not in out
+    for shown in (
+        "batch  3     300        20   $4.0000  $2.0000  $1.7500  1",
+        "bought in vain                       $0.2500 (1 answers)",
+        "not saved: called at full price      $0.5000 (2 answers)",
+        "possibly bought twice, at most       $1.0000 (7 attempts)",
+        "without a known price                1 answers, in no amount above",
+        "prices as of                         2026-11-26, genai-prices",
+    ):
+        assert shown in out
+
+
+def test_the_bill_for_machines_is_what_the_proxy_says(run, proxy):
+    proxy.answer("/ledger?by=model", BILL)
+
+    code, out, _ = run("bill", "--admin-url", proxy.url, "--json")
+
+    assert (code, json.loads(out)) == (0, BILL)
+
+
+def test_a_breakdown_that_there_is_not_is_refused_by_the_proxy(run, proxy):
+    error = {"error": {"code": "bad_query", "message": "by must be some of upstream"}}
+    proxy.answer("/ledger?by=colour", error, status=400)
+
+    code, _, err = run("bill", "--by", "colour", "--admin-url", proxy.url)
+
+    assert code == 1
+    assert "by must be some of upstream" in err
 
 
 def test_batches_come_from_the_operators_listener(run, proxy, monkeypatch):

@@ -27,9 +27,10 @@ def remote_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def _remote(admin_url: str) -> Remote:
+def operators(admin_url: str, what: str) -> Remote:
+    """Return the listener for operators, where `what` is."""
     token = os.environ.get("OFFRAMP_ADMIN_TOKEN", "").strip()
-    return Remote(admin_url, token or None, hint="batches are on the proxy's admin listener")
+    return Remote(admin_url, token or None, hint=f"{what} is on the proxy's admin listener")
 
 
 @click.group("batches")
@@ -42,7 +43,7 @@ def command() -> None:
 @remote_options
 def list_batches(*, limit: int, admin_url: str, as_json: bool) -> None:
     """List batches, newest first."""
-    page = _remote(admin_url).get("/batches", {"limit": limit}).json()
+    page = operators(admin_url, "what is known of batches").get("/batches", {"limit": limit}).json()
     if as_json:
         print_json(page)
         return
@@ -58,7 +59,7 @@ def show(*, batch: str, admin_url: str, as_json: bool) -> None:
     """Show one batch, by its own ID or by the provider's."""
     if not batch.replace("_", "").replace("-", "").isalnum():
         raise click.UsageError(f"{batch!r} is no batch ID")
-    found = _remote(admin_url).get(f"/batches/{batch}").json()
+    found = operators(admin_url, "what is known of batches").get(f"/batches/{batch}").json()
     if as_json:
         print_json(found)
     else:

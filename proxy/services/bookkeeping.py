@@ -7,6 +7,7 @@ that is read again after a crash books nothing again.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from typing import Final, Protocol
 
 import structlog
@@ -101,6 +102,10 @@ class Bookkeeper:
         processing = processing_of(lane, job.outcome.tier)
         cost = cost_of(price, tokens, processing) if processing is not None else None
         return tokens, cost, cost_of(price, tokens, Processing.BATCH)
+
+    async def rows(self, *, since: date, until: date) -> Sequence[Booking]:
+        """Return what is booked of these days."""
+        return await self._ledger.rows(since=since, until=until)
 
     async def book_useless(self, answers: Sequence[UselessAnswer]) -> None:
         """Book and count those of the answers that never were."""

@@ -19,7 +19,7 @@ import json
 from collections.abc import Awaitable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 import structlog
@@ -29,6 +29,9 @@ from aiohttp.typedefs import Handler, Middleware
 from proxy.core.batch import Batch
 from proxy.core.errors import ProxyError, StoreUnavailableError
 from proxy.telemetry import Metrics, render
+from proxy.web.ledger import LedgerFacts, ledger_object
+
+T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -61,7 +64,7 @@ class Readiness:
     """Exclusive work and the instance that has it, as far as this one knows."""
 
 
-class AdminFacts(Protocol):
+class AdminFacts(LedgerFacts, Protocol):
     """What this listener asks of the application."""
 
     async def readiness(self) -> Readiness:
@@ -102,6 +105,7 @@ def admin_application(
     application.router.add_get("/metrics", _metrics(metrics))
     application.router.add_get("/batches", _batches(facts))
     application.router.add_get("/batches/{id}", _batch(facts))
+    application.router.add_get("/ledger", _ledger(facts))
     application.router.add_post("/drain", _drain(facts))
     return application
 
@@ -159,6 +163,13 @@ def _batch(facts: AdminFacts) -> Handler:
     return page
 
 
+def _ledger(facts: AdminFacts) -> Handler:
+    async def page(request: web.Request) -> web.Response:
+        return _json(await _in_time(ledger_object(facts, request.query)))
+
+    return page
+
+
 def _drain(facts: AdminFacts) -> Handler:
     async def drain(_request: web.Request) -> web.Response:
         log.info("drain.requested")
@@ -196,7 +207,7 @@ def batch_record(batch: Batch) -> dict[str, object]:
     }
 
 
-async def _in_time(asked: Awaitable[Sequence[Batch]]) -> Sequence[Batch]:
+async def _in_time(asked: Awaitable[T]) -> T:
     try:
         async with asyncio.timeout(_ANSWER_TIMEOUT_S):
             return await asked

@@ -9,4 +9,4 @@ def pytest_asyncio_loop_factories(config, item):
     """Return the loops that a test runs on."""
     path = item.path
     wire = path.parent.name == "transparency" or path.name.startswith(_ON_THE_WIRE)
-    return LOOPS if wire else None
+    return LOOPS if wire else {"asyncio": LOOPS["asyncio"]}

@@ -2,9 +2,9 @@
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import date, timedelta
 
 import pytest
 from aiohttp import web
@@ -12,6 +12,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from proxy.core.batch import Batch, BatchState
 from proxy.core.errors import StoreUnavailableError
+from proxy.core.ledger import Booking
 from proxy.telemetry import Metrics
 from proxy.web import admin
 from proxy.web.admin import AdminAccess, Readiness, admin_application
@@ -30,6 +31,7 @@ class Facts:
         self.asked = 0
         self.failure: Exception | None = None
         self.silent = False
+        self.booked: list[Booking] = []
         self._batches = batches
 
     async def _ask_store(self) -> None:
@@ -53,6 +55,16 @@ class Facts:
     async def batches(self, *, limit: int) -> Sequence[Batch]:
         await self._ask_store()
         return self._batches[:limit]
+
+    def today(self) -> date:
+        return T0.date()
+
+    async def ledger(self, *, since: date, until: date) -> Sequence[Booking]:
+        await self._ask_store()
+        return [row for row in self.booked if since <= row.key.day <= until]
+
+    def prices(self) -> Mapping[str, str]:
+        return {"as_of": "2026-11-26", "source": "a test"}
 
     def drain(self) -> None:
         self.drains += 1

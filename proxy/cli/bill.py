@@ -1,0 +1,94 @@
+"""`offramp bill`."""
+
+from collections.abc import Mapping
+
+import click
+
+from proxy.cli.batches import operators, remote_options
+from proxy.cli.output import print_json, print_table
+from proxy.core.ledger import BY
+
+
+@click.command("bill")
+@click.option(
+    "--by",
+    default="model",
+    show_default=True,
+    metavar="NAMES",
+    help=f"What to break it down by: {', '.join(BY)}; several with commas between.",
+)
+@click.option("--since", metavar="DAY", help="First day, e.g. 2026-11-01; 30 days if not given.")
+@click.option("--until", metavar="DAY", help="Last day; today if not given. Days are in UTC.")
+@remote_options
+def command(
+    *, by: str, since: str | None, until: str | None, admin_url: str, as_json: bool
+) -> None:
+    """Show what deferred calls cost at a running proxy, and what that saved.
+
+    What is saved is the price of the same tokens in ordinary calls, less what was
+    paid and less what was bought in vain. Prices are those of the proxy's list and
+    configuration: an estimate of the provider's bill, not the bill.
+    """
+    query = {"by": by, "since": since, "until": until}
+    bill = operators(admin_url, "the bill").get("/ledger", query).json()
+    if as_json:
+        print_json(bill)
+        return
+    names = [name for name in by.split(",") if name]
+    print_table(
+        (*names, "jobs", "tokens in", "out", "list", "paid", "saved", "unpriced"),
+        [_row(row, names) for row in _list(bill.get("rows"))],
+    )
+    click.echo()
+    print_table(("", ""), _summary(bill))
+
+
+def _row(row: Mapping[str, object], names: list[str]) -> list[object]:
+    tokens = _member(row, "tokens")
+    return [
+        *(row.get(name) or "-" for name in names),
+        row.get("jobs"),
+        tokens.get("input"),
+        tokens.get("output"),
+        *(_dollars(row.get(name)) for name in ("list_usd", "paid_usd", "saved_usd")),
+        row.get("unpriced") or "-",
+    ]
+
+
+def _summary(bill: Mapping[str, object]) -> list[tuple[str, object]]:
+    total, prices = _member(bill, "total"), _member(bill, "prices")
+    useless, escalated = _member(total, "useless"), _member(total, "escalated")
+    doubles = _member(total, "possible_doubles")
+    lines: list[tuple[str, object]] = [
+        ("from - to", f"{bill.get('since')} - {bill.get('until')}"),
+        ("as ordinary calls", _dollars(total.get("list_usd"))),
+        ("paid", _dollars(total.get("paid_usd"))),
+        ("bought in vain", f"{_dollars(useless.get('usd'))} ({useless.get('answers')} answers)"),
+        ("saved", _dollars(total.get("saved_usd"))),
+        (
+            "not saved: called at full price",
+            f"{_dollars(escalated.get('usd'))} ({escalated.get('answers')} answers)",
+        ),
+        ("not saved: cached tokens in batches", _dollars(total.get("cache_lost_usd"))),
+        (
+            "possibly bought twice, at most",
+            f"{_dollars(doubles.get('usd'))} ({doubles.get('attempts')} attempts)",
+        ),
+    ]
+    if total.get("unpriced"):
+        lines.append(("without a known price", f"{total['unpriced']} answers, in no amount above"))
+    lines.append(("prices as of", f"{prices.get('as_of')}, {prices.get('source')}"))
+    return lines
+
+
+def _dollars(amount: object) -> str:
+    return f"${amount:,.4f}" if isinstance(amount, int | float) else "-"
+
+
+def _member(content: Mapping[str, object], name: str) -> Mapping[str, object]:
+    value = content.get(name)
+    return value if isinstance(value, Mapping) else {}
+
+
+def _list(value: object) -> list[Mapping[str, object]]:
+    return [one for one in value if isinstance(one, Mapping)] if isinstance(value, list) else []
