@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final
 
 from proxy.core.ids import CredentialId
@@ -315,6 +316,7 @@ def disown_at(
 _UNITS: Final[Mapping[str, int]] = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 
 
+@lru_cache(maxsize=1024)
 def format_duration(value: timedelta) -> str:
     """Return `value` in the two largest units that it has, e.g. `1h30m`."""
     seconds = max(0, int(value.total_seconds()))

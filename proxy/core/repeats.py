@@ -11,9 +11,26 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Final
+from typing import Final, Protocol
 
 from proxy.core.ids import JobId, OwnerId
+
+
+class Digest(Protocol):
+    """A hash that more can be added to."""
+
+    def copy(self) -> "Digest":
+        """Return another one that has come as far."""
+        ...
+
+    def update(self, data: bytes, /) -> None:
+        """Add some bytes."""
+        ...
+
+    def hexdigest(self) -> str:
+        """Return the hash of all that was added."""
+        ...
+
 
 CLAIM_WINDOW: Final = timedelta(minutes=10)
 """How long a self-declared retry may claim a job that seems to be cared for.
@@ -65,6 +82,15 @@ def fingerprint(
     `target` comes without credentials; `headers` are those that change the
     answer or the bill: batch-wide ones, organisation, project.
     """
+    digest = begun_fingerprint(owner=owner, upstream=upstream, target=target, headers=headers)
+    digest.update(body)
+    return digest.hexdigest()
+
+
+def begun_fingerprint(
+    *, owner: OwnerId, upstream: str, target: str, headers: Iterable[tuple[str, str]]
+) -> Digest:
+    """Return the hash of all but the body, which calls with the same head share."""
     digest = hashlib.sha256()
     parts = [owner, upstream, target]
     for name, value in sorted(headers):
@@ -74,8 +100,7 @@ def fingerprint(
         encoded = part.encode("utf-8", "surrogatepass")
         # Length first: no two lists of parts may read the same when joined.
         digest.update(len(encoded).to_bytes(8) + encoded)
-    digest.update(body)
-    return digest.hexdigest()
+    return digest
 
 
 ClaimRank = tuple[int, int]

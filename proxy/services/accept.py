@@ -13,7 +13,7 @@ from proxy.core.errors import CallerError
 from proxy.core.ids import RANDOM_BYTES, mint_job_id, shard_for
 from proxy.core.job import AnswerMode, Job
 from proxy.core.lanes import BatchKey, Lane, LaneChoice, choose_lane, format_duration
-from proxy.core.repeats import WAITER_LEASE, fingerprint, run_key
+from proxy.core.repeats import WAITER_LEASE, Digest, begun_fingerprint, run_key
 from proxy.ports.clock import Clock, KeyedHash
 from proxy.ports.jobs import Acceptance, JobStore, NewJob
 from proxy.ports.provider import Provider
@@ -73,6 +73,8 @@ class DeferredCall:
     """Raw target at the upstream, less credentials."""
 
     headers: RawHeaders
+    """Of the call; those that `kept_headers` names are enough."""
+
     admitted: Admitted
     fingerprint: str
     answer: AnswerMode
@@ -91,18 +93,36 @@ class DeferredCall:
     retry_count: int = 0
 
 
+def kept_headers(dialect: Dialect, headers: RawHeaders) -> RawHeaders:
+    """Return those header fields that tell calls apart or go with their jobs."""
+    names = {name.encode() for name in _kept_names(dialect)}
+    return tuple([field for field in headers if field[0].lower() in names])
+
+
+def fingerprint_of(caller: Caller, dialect: Dialect, *, target: str, headers: RawHeaders) -> Digest:
+    """Return what a call and its repeats share, but for the body, which is to be added.
+
+    `target` comes without credentials.
+    """
+    return begun_fingerprint(
+        owner=caller.owner,
+        upstream=caller.credential.upstream,
+        target=target,
+        headers=pick_headers(_kept_names(dialect), headers),
+    )
+
+
 def call_fingerprint(
     caller: Caller, dialect: Dialect, *, target: str, headers: RawHeaders, body: bytes
 ) -> str:
     """Return what a call and its repeats share; `target` comes without credentials."""
-    names = (*dialect.billing_headers, *dialect.batch_headers, *DIRECT_HEADERS)
-    return fingerprint(
-        owner=caller.owner,
-        upstream=caller.credential.upstream,
-        target=target,
-        headers=pick_headers(names, headers),
-        body=body,
-    )
+    digest = fingerprint_of(caller, dialect, target=target, headers=headers)
+    digest.update(body)
+    return digest.hexdigest()
+
+
+def _kept_names(dialect: Dialect) -> tuple[str, ...]:
+    return (*dialect.billing_headers, *dialect.batch_headers, *DIRECT_HEADERS)
 
 
 class Acceptor:
@@ -321,10 +341,11 @@ def _check_same(acceptance: Acceptance, job: Job) -> None:
 
 
 def _log_accepted(acceptance: Acceptance, call: DeferredCall) -> None:
+    if call.answer is not AnswerMode.WAIT:
+        # The line of the call says it all, and comes at once.
+        return
     job = acceptance.job
-    # The line of the call says it too, and comes at once unless the call is held.
-    tell = log.info if call.answer is AnswerMode.WAIT else log.debug
-    tell(
+    log.info(
         "job.accepted",
         job_id=job.id,
         created=acceptance.created,

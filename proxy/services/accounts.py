@@ -7,8 +7,7 @@ The path of a call reads copies in memory and never the store. They are as old a
 the last pass, so a fleet may overshoot a bound by what it accepts between two.
 """
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -59,7 +58,17 @@ RECHECK_AFTER: Final[Mapping[Verdict, timedelta]] = {
     Verdict.UNKNOWN: timedelta(seconds=30),
 }
 
-_NOTHING: Final = Pending(0, 0)
+
+@dataclass(slots=True)
+class _Sum:
+    """How much of one owner's; changed in place, since every accept does so."""
+
+    jobs: int = 0
+    body_bytes: int = 0
+
+    def add(self, jobs: int, body_bytes: int) -> None:
+        self.jobs += jobs
+        self.body_bytes += body_bytes
 
 
 class Quota:
@@ -68,15 +77,14 @@ class Quota:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._stored: Mapping[OwnerId, Pending] = {}
-        self._earlier: dict[OwnerId, Pending] = {}
-        self._recent: dict[OwnerId, Pending] = {}
-        self._under_way: dict[OwnerId, Pending] = {}
+        self._earlier: dict[OwnerId, _Sum] = {}
+        self._recent: dict[OwnerId, _Sum] = {}
+        self._under_way: dict[OwnerId, _Sum] = {}
 
-    @contextmanager
     def reserve(
         self, owner: OwnerId, body_bytes: int, *, verified: frozenset[OwnerId] | None
-    ) -> Iterator[None]:
-        """Count one more job while the block makes it durable, and from then on.
+    ) -> "Reservation":
+        """Count one more job, which the block of the reservation makes durable.
 
         `verified` is who is, if the owner is not and so takes from the pool.
 
@@ -84,23 +92,25 @@ class Quota:
             OverloadedError: if that is above a bound; nothing is counted then.
         """
         limits = self._limits
-        used = self._used(owner)
-        if used.jobs >= limits.owner_jobs or used.body_bytes + body_bytes > limits.owner_bytes:
+        jobs, size = self._used(owner)
+        if jobs >= limits.owner_jobs or size + body_bytes > limits.owner_bytes:
             raise OverloadedError(
-                f"{used.jobs} jobs with {used.body_bytes} bytes are pending; allowed are "
+                f"{jobs} jobs with {size} bytes are pending; allowed are "
                 f"{limits.owner_jobs} jobs and {limits.owner_bytes} bytes"
             )
         if verified is not None:
             self._check_pool(body_bytes, verified)
-        one = Pending(1, body_bytes)
-        _add(self._under_way, owner, one)
-        try:
-            yield
-            _add(self._recent, owner, one)
-        finally:
-            _add(self._under_way, owner, Pending(-1, -body_bytes))
-            if self._under_way[owner] == _NOTHING:
-                del self._under_way[owner]
+        _sum(self._under_way, owner).add(1, body_bytes)
+        return Reservation(self, owner, body_bytes)
+
+    def end(self, owner: OwnerId, body_bytes: int, *, accepted: bool) -> None:
+        """Say what became of a job that was reserved."""
+        under_way = self._under_way[owner]
+        under_way.add(-1, -body_bytes)
+        if not under_way.jobs:
+            del self._under_way[owner]
+        if accepted:
+            _sum(self._recent, owner).add(1, body_bytes)
 
     async def refresh(self, jobs: JobStore) -> None:
         """Count anew what is pending.
@@ -108,18 +118,19 @@ class Quota:
         What is accepted while the store counts is in both counts until the next
         time: a bound may be met too early for a moment, never too late.
         """
-        for owner, pending in self._recent.items():
-            _add(self._earlier, owner, pending)
+        for owner, recent in self._recent.items():
+            _sum(self._earlier, owner).add(recent.jobs, recent.body_bytes)
         self._recent = {}
         self._stored = await jobs.pending()
         self._earlier = {}
 
     def _check_pool(self, body_bytes: int, verified: frozenset[OwnerId]) -> None:
-        parts = (self._stored, self._earlier, self._recent, self._under_way)
-        owners = {owner for part in parts for owner in part} - verified - {ANONYMOUS}
-        used = [self._used(owner) for owner in owners]
-        jobs = sum(each.jobs for each in used)
-        size = sum(each.body_bytes for each in used) + body_bytes
+        jobs, size = 0, body_bytes
+        for part in (self._stored, self._earlier, self._recent, self._under_way):
+            for owner, each in part.items():
+                if owner not in verified and owner != ANONYMOUS:
+                    jobs += each.jobs
+                    size += each.body_bytes
         if jobs >= self._limits.unverified_jobs or size > self._limits.unverified_bytes:
             raise OverloadedError(
                 "the upstream has not accepted this credential yet, and what may be deferred "
@@ -128,15 +139,39 @@ class Quota:
                 code="credential_unverified",
             )
 
-    def _used(self, owner: OwnerId) -> Pending:
-        parts = (self._stored, self._earlier, self._recent, self._under_way)
-        found = [part[owner] for part in parts if owner in part]
-        return Pending(sum(each.jobs for each in found), sum(each.body_bytes for each in found))
+    def _used(self, owner: OwnerId) -> tuple[int, int]:
+        """Return the owner's jobs and bytes."""
+        jobs = size = 0
+        for part in (self._stored, self._earlier, self._recent, self._under_way):
+            each = part.get(owner)
+            if each is not None:
+                jobs += each.jobs
+                size += each.body_bytes
+        return jobs, size
 
 
-def _add(counts: dict[OwnerId, Pending], owner: OwnerId, more: Pending) -> None:
-    before = counts.get(owner, _NOTHING)
-    counts[owner] = Pending(before.jobs + more.jobs, before.body_bytes + more.body_bytes)
+class Reservation:
+    """One job that is counted while the block makes it durable; and later, unless that fails."""
+
+    __slots__ = ("_body_bytes", "_owner", "_quota")
+
+    def __init__(self, quota: Quota, owner: OwnerId, body_bytes: int) -> None:
+        self._quota = quota
+        self._owner = owner
+        self._body_bytes = body_bytes
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._quota.end(self._owner, self._body_bytes, accepted=kind is None)
+
+
+def _sum(sums: dict[OwnerId, _Sum], owner: OwnerId) -> _Sum:
+    found = sums.get(owner)
+    if found is None:
+        found = sums[owner] = _Sum()
+    return found
 
 
 @dataclass(slots=True)
@@ -169,8 +204,7 @@ class Accounts:
         self._recheck_at: dict[CredentialId, datetime] = {}
         self._accepted: set[CredentialId] = set()
 
-    @contextmanager
-    def reserve(self, caller: Caller, body_bytes: int) -> Iterator[None]:
+    def reserve(self, caller: Caller, body_bytes: int) -> Reservation:
         """Count one more job of the caller, while it is made durable and from then on.
 
         A credential that is new is checked by the next pass.
@@ -178,13 +212,14 @@ class Accounts:
         Raises:
             OverloadedError: if the caller, or all unverified ones, have too much pending.
         """
-        verified = self._known.verified
+        known = self._known
         # Of an anonymous call nothing can be verified; that it is welcome is configured.
-        pooled = not caller.anonymous and caller.owner not in verified
-        with self._quota.reserve(caller.owner, body_bytes, verified=verified if pooled else None):
-            if pooled:
-                self._known.unverified.setdefault(caller.credential.id, caller.credential)
-            yield
+        pooled = not caller.anonymous and caller.owner not in known.verified
+        verified = known.verified if pooled else None
+        reservation = self._quota.reserve(caller.owner, body_bytes, verified=verified)
+        if pooled:
+            known.unverified.setdefault(caller.credential.id, caller.credential)
+        return reservation
 
     def paused_at(self, credential_id: CredentialId) -> datetime | None:
         """Return since when the credential is paused, as far as is known here."""

@@ -8,7 +8,7 @@ order survive exactly as the caller wrote them.
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
@@ -204,13 +204,13 @@ def _members(text: str) -> tuple[tuple[tuple[str, int, int], ...], dict[str, obj
             name, value, at = _member(text, at)
             spans.append((name, start, at))
             fields[name] = value
-            at = _skip(text, at)
-            if text[at : at + 1] == "}":
-                at += 1
-                break
-            if text[at : at + 1] != ",":
+            divider = _DIVIDER.match(text, at)
+            if divider is None:
+                at = _skip(text, at)
                 raise _unreadable(f"a comma or a brace is missing at character {at}")
-            at = _skip(text, at + 1)
+            at = divider.end()
+            if divider[1] == "}":
+                break
     at = _skip(text, at)
     if at != len(text):
         raise _unreadable(f"something follows its end at character {at}")
@@ -219,17 +219,28 @@ def _members(text: str) -> tuple[tuple[tuple[str, int, int], ...], dict[str, obj
 
 def _member(text: str, at: int) -> tuple[str, object, int]:
     """Return name, value and end of the member that starts at `at`."""
-    if text[at : at + 1] != '"':
-        raise _unreadable(f"a name is missing at character {at}")
     try:
+        plain = _PLAIN_NAME.match(text, at)
+        if plain is not None:
+            value, at = _scan(text, plain.end())
+            return plain[1], value, at
+        if text[at : at + 1] != '"':
+            raise _unreadable(f"a name is missing at character {at}")
         name, at = _DECODER.raw_decode(text, at)
         at = _skip(text, at)
         if text[at : at + 1] != ":":
             raise _unreadable(f"a colon is missing at character {at}")
-        value, at = _DECODER.raw_decode(text, _skip(text, at + 1))
+        value, at = _scan(text, _skip(text, at + 1))
     except json.JSONDecodeError as exc:
         raise _unreadable(f"{exc.msg} at character {exc.pos}") from exc
+    except StopIteration as exc:
+        raise _unreadable(f"Expecting value at character {exc.value}") from exc
     return name, value, at
+
+
+# A name without escapes, up to its value; and what stands between two members.
+_PLAIN_NAME: Final = re.compile(r'"([^"\\\x00-\x1f]*)"[ \t\r\n]*:[ \t\r\n]*')
+_DIVIDER: Final = re.compile(r"[ \t\r\n]*(?:(})|,[ \t\r\n]*)")
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -237,6 +248,8 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 _DECODER: Final = json.JSONDecoder(parse_constant=_refuse_constant)
+# `raw_decode` without what it adds in Python; typeshed does not know it.
+_scan: Final[Callable[[str, int], tuple[object, int]]] = _DECODER.scan_once  # type: ignore[attr-defined]
 
 
 def _skip(text: str, at: int) -> int:

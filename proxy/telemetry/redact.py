@@ -88,16 +88,21 @@ def _word(text: str) -> str:
 
 def redact_facts(facts: Mapping[str, object]) -> dict[str, object]:
     """Return all facts of a log line as they may be written."""
-    return {
-        # Nearly all facts are numbers, and the same few words again and again.
-        name: value if type(value) in _PLAIN or _is_job_id(value) else _fact(name, value, 0)
-        for name, value in facts.items()
-    }
+    safe: dict[str, object] = {}
+    for name, value in facts.items():
+        # Nearly all are numbers, and the same few words again and again.
+        if type(value) in _PLAIN or (type(value) is str and _is_job_id(value)):
+            safe[name] = value
+        elif type(value) is str and len(value) <= _WORD_CHARS and not is_secret_name(name):
+            safe[name] = _word(value)
+        else:
+            safe[name] = _fact(name, value, 0)
+    return safe
 
 
-def _is_job_id(value: object) -> bool:
+def _is_job_id(text: str) -> bool:
     # Each is new, so that looking through them would be dear, and none is a secret.
-    return type(value) is str and value[:4] == "job_" and bool(_JOB_ID.fullmatch(value))
+    return text[:4] == "job_" and _JOB_ID.fullmatch(text) is not None
 
 
 def _fact(name: str, value: object, depth: int) -> object:

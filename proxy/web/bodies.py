@@ -20,14 +20,23 @@ async def read_body(request: web.BaseRequest, *, max_bytes: int) -> bytes:
     if request.headers.get("Expect", "").lower() == "100-continue" and request.transport:
         # The low-level server of aiohttp leaves that to the handler (RFC 9110, section 10.1.1).
         request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    if request.content.is_eof() and request.content.exception() is None:
+        # It came with the head, as small bodies do.
+        body = request.content.read_nowait()
+        _check_size(len(body), max_bytes)
+        return body
     pieces: list[bytes] = []
     size = 0
     while piece := await _next_piece(request, so_far=size):
         size += len(piece)
-        if size > max_bytes:
-            raise CallerError(f"the body has more than {max_bytes} bytes", code="request_too_large")
+        _check_size(size, max_bytes)
         pieces.append(piece)
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _check_size(size: int, max_bytes: int) -> None:
+    if size > max_bytes:
+        raise CallerError(f"the body has more than {max_bytes} bytes", code="request_too_large")
 
 
 async def _next_piece(request: web.BaseRequest, *, so_far: int) -> bytes:

@@ -4,6 +4,7 @@ The provider's status and body are told exactly. Where a provider gave none, the
 error is ours, in the envelope of the caller's dialect.
 """
 
+import asyncio
 import socket
 import struct
 from dataclasses import dataclass
@@ -93,17 +94,24 @@ async def flush(request: web.BaseRequest, response: web.StreamResponse) -> bool:
     transport = request.transport
     if transport is None:
         return False
-    # Normally a drain lets go while 16 KB still wait in the process; with a mark
-    # of zero it waits for the last byte.
-    transport.set_write_buffer_limits(high=0)
     try:
         await response.prepare(request)
         await response.write_eof()
+        if transport.get_write_buffer_size():
+            await _drain(request, transport)
     except ConnectionError:
         return False
+    return request.transport is not None and not transport.is_closing()
+
+
+async def _drain(request: web.BaseRequest, transport: asyncio.WriteTransport) -> None:
+    # Normally a drain lets go while 16 KB still wait in the process; with a mark of
+    # zero it waits for the last byte.
+    transport.set_write_buffer_limits(high=0)
+    try:
+        await request.writer.drain()
     finally:
         transport.set_write_buffer_limits()
-    return request.transport is not None and not transport.is_closing()
 
 
 def abort(request: web.BaseRequest) -> None:

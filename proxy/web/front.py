@@ -8,7 +8,7 @@ body being read, a token being hashed or the store being asked.
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
@@ -16,42 +16,41 @@ from aiohttp import web
 
 from policies.fields import Run, Tag
 from policies.headers import Asked, HeaderError, read_headers, with_usual
-from policies.model import UNDECIDED, CallFacts, Decision, Defer, Identity, Once, Reject
+from policies.model import UNDECIDED, Answer, CallFacts, Decision, Defer, Identity, Once, Reject
 from policies.model import Lane as PreferredLane
 from policies.policy import Policy
 from proxy.core.dialects import (
     DIALECTS,
-    Dialect,
-    Endpoint,
     Family,
-    Place,
     RawHeaders,
     error_answer,
-    presented_credential,
     whole_target,
 )
 from proxy.core.errors import CallerError, OverloadedError, ProxyError, StoreError
 from proxy.core.job import AnswerMode, Job
 from proxy.core.lanes import Lane
-from proxy.core.routing import Refusal, Route, Upstream, resolve, without_credentials
+from proxy.core.routing import Refusal, Route, Upstream, resolve
 from proxy.ports.clock import Clock
-from proxy.services.accept import Acceptor, DeferredCall, call_fingerprint
+from proxy.services.accept import Acceptor, DeferredCall
 from proxy.services.accounts import Accounts
 from proxy.services.admission import ParsedBody, estimate_tokens, parse_body
 from proxy.services.facts import Seen
-from proxy.services.obstacles import Head, obstacle, place_at
-from proxy.services.owners import Caller, Owners, query_key
+from proxy.services.obstacles import Head, obstacle
+from proxy.services.owners import Caller, Owners
 from proxy.services.paces import Paces
 from proxy.services.repeats import Repeats
 from proxy.web.answers import AnsweredCall, Answers
 from proxy.web.bodies import read_body
 from proxy.web.calls import CallRecord, Calls
 from proxy.web.forward import Forwarder
+from proxy.web.heads import CallHead, Heads, read_head
 from proxy.web.held import Ending
 from proxy.web.jobs import JobsApi, caller_family, is_job_path
 
 _BY_PREFER: Final = "header:prefer"
 _BY_RULE: Final = "rule:"
+
+_MODES: Final = {answer: AnswerMode(answer.value) for answer in Answer}
 
 _STORE_PAUSE_S: Final = 5
 _DRAIN_PAUSE_S: Final = 1
@@ -72,32 +71,16 @@ class _Call:
 
     request: web.BaseRequest
     record: CallRecord
-    route: Route
-    dialect: Dialect
-    place: Place | None
+    head: CallHead
+    asked: Asked
     caller: Callable[[], Caller]
     now: datetime
     body: bytes | None = None
     parsed: ParsedBody | None = None
-    asked: Asked = field(default_factory=Asked)
-
-    @property
-    def target(self) -> str:
-        return without_credentials(self.route.upstream_target)
-
-    @property
-    def endpoint(self) -> Endpoint | None:
-        return self.place.endpoint if self.place is not None else None
 
     def fingerprint(self) -> str:
         assert self.body is not None
-        return call_fingerprint(
-            self.caller(),
-            self.dialect,
-            target=self.target,
-            headers=self.request.raw_headers,
-            body=self.body,
-        )
+        return self.head.fingerprint(self.body)
 
 
 class Front:
@@ -136,6 +119,7 @@ class Front:
         self._clock = clock
         self._max_body_bytes = max_body_bytes
         self._usual = usual
+        self._heads = Heads()
         self._draining = False
 
     def drain(self) -> None:
@@ -148,6 +132,13 @@ class Front:
         if is_job_path(target):
             return await self._jobs_api.handle(request)
         record = self._calls.begin(request.method, target)
+        head = self._heads.find(request)
+        if head is not None:
+            record.route = head.route
+            try:
+                return await self._consider_head(request, head, record)
+            except ProxyError as error:
+                return self._refuse(record, head.dialect.family, error)
         route = resolve(target, request.raw_headers, self._upstreams)
         if isinstance(route, Refusal):
             dialect = DIALECTS.get(route.dialect or "")
@@ -174,39 +165,33 @@ class Front:
         if not busy and _is_idle(policy, asked, request, route):
             record.decide(UNDECIDED, generation=policy.generation)
             return await self._forwarder.forward(request, route)
-        call = self._call(request, route, record, asked, now)
+        head = read_head(request, route, asked, self._owners)
+        if asked.defers:
+            self._heads.keep(request, head)
+        call = _Call(request, record, head, asked, head.caller, now)
+        return await self._consider(call, policy, may_repeat=may_repeat, samples=samples)
+
+    async def _consider_head(
+        self, request: web.BaseRequest, head: CallHead, record: CallRecord
+    ) -> web.StreamResponse:
+        """Serve a call whose head came before, and asked to defer it."""
+        call = _Call(request, record, head, head.asked, head.caller, self._clock.now())
+        may_repeat, samples = self._may_repeat(request, head.asked), self._calls.samples()
+        policy = self._policy()
+        length = request.content_length
+        fits = length is not None and length <= self._max_body_bytes
+        if fits and not (may_repeat or samples or len(policy.rules)):
+            await self._read_body(call)
+            decision = head.decision(policy, call.parsed) if call.parsed is not None else None
+            if isinstance(decision, Defer):
+                record.decide(decision, generation=policy.generation)
+                return await self._defer(call, decision)
         return await self._consider(call, policy, may_repeat=may_repeat, samples=samples)
 
     def _may_repeat(self, request: web.BaseRequest, asked: Asked) -> bool:
         if request.method != "POST" or asked.tag is Tag.FALSE:
             return False
         return asked.retry_count >= 1 or self._repeats.expects_any
-
-    def _call(
-        self,
-        request: web.BaseRequest,
-        route: Route,
-        record: CallRecord,
-        asked: Asked,
-        now: datetime,
-    ) -> _Call:
-        dialect = DIALECTS[route.upstream.dialect]
-
-        def identify() -> Caller:
-            key = query_key(route.upstream_target) if dialect.family is Family.GEMINI else None
-            presented = presented_credential(dialect, request.raw_headers, query_key=key)
-            return self._owners.identify(presented, route.upstream.name)
-
-        return _Call(
-            request=request,
-            record=record,
-            route=route,
-            dialect=dialect,
-            place=place_at(route.upstream, dialect, route.upstream_target),
-            caller=Once(identify),
-            now=now,
-            asked=asked,
-        )
 
     async def _consider(
         self, call: _Call, policy: Policy, *, may_repeat: bool, samples: bool
@@ -224,6 +209,8 @@ class Front:
         if samples:
             call.record.seen = _seen(call, facts)
         decision = policy.decide(call.asked, facts)
+        if call.parsed is not None and facts.obstacle is None and not len(policy.rules):
+            call.head.keep_decision(policy, call.parsed, decision)
         if claims and call.parsed is not None and not _refuses_its_caller(decision):
             job = await self._repeats.claim(
                 call.caller().owner,
@@ -245,11 +232,11 @@ class Front:
         return await self._forward(call)
 
     def _facts(self, call: _Call) -> CallFacts:
-        request, route = call.request, call.route
+        request = call.request
         return CallFacts(
             method=request.method,
-            upstream=route.upstream.name,
-            path=route.upstream_target.partition("?")[0],
+            upstream=call.head.route.upstream.name,
+            path=call.head.path,
             headers=request.raw_headers,
             now=call.now,
             obstacle=self._obstacle(call),
@@ -262,7 +249,7 @@ class Front:
         request = call.request
         head = Head(
             method=request.method,
-            endpoint=call.endpoint,
+            endpoint=call.head.endpoint,
             content_type=request.content_type,
             content_encoding=request.headers.get("Content-Encoding", "identity"),
             length=request.content_length,
@@ -272,27 +259,35 @@ class Front:
 
     async def _with_body(self, call: _Call, facts: CallFacts) -> CallFacts:
         """Read and parse the body; return the facts with what it says."""
-        body = await read_body(call.request, max_bytes=self._max_body_bytes)
-        call.body = body
-        call.record.body_bytes = len(body)
-        try:
-            parsed = parse_body(body, max_bytes=self._max_body_bytes)
-        except CallerError as error:
-            return replace(facts, obstacle=error.message, body_bytes=len(body))
-        call.parsed = parsed
+        problem = await self._read_body(call)
+        body, parsed = call.body, call.parsed
+        assert body is not None
+        if parsed is None:
+            return replace(facts, obstacle=problem, body_bytes=len(body))
         return replace(
             facts,
             body_bytes=len(body),
             body=lambda: parsed.fields,
             tokens=Once(lambda: estimate_tokens(body)),
-            digest=Once(lambda: hashlib.sha256(f"{call.target}\n".encode() + body).digest()),
+            digest=Once(lambda: hashlib.sha256(f"{call.head.target}\n".encode() + body).digest()),
         )
 
+    async def _read_body(self, call: _Call) -> str | None:
+        """Read the body, once, and parse it; return why it cannot be, if it cannot."""
+        if call.body is None:
+            call.body = await read_body(call.request, max_bytes=self._max_body_bytes)
+            call.record.body_bytes = len(call.body)
+        try:
+            call.parsed = call.parsed or parse_body(call.body, max_bytes=self._max_body_bytes)
+        except CallerError as error:
+            return error.message
+        return None
+
     async def _forward(self, call: _Call) -> web.StreamResponse:
-        response = await self._forwarder.forward(call.request, call.route, body=call.body)
+        response = await self._forwarder.forward(call.request, call.head.route, body=call.body)
         # Only what costs something proves a credential: some providers show
         # their models to everybody.
-        served = 200 <= response.status < 300 and call.endpoint is not None
+        served = 200 <= response.status < 300 and call.head.endpoint is not None
         if served and call.request.method == "POST" and self._accounts.wants_news:
             self._accounts.note_accepted(call.caller().credential.id)
         return response
@@ -311,29 +306,31 @@ class Front:
                 # is bought twice, once at the price of a batch.
                 self._calls.not_deferred(call.record, decision, error)
                 return await self._forward(call)
-            mode = AnswerMode(decision.answer.value)
+            mode = _MODES[decision.answer]
             how = "created" if held.is_new else "known"
             return await self._answer(call, job, mode, decision, how=how, on_end=held.end)
 
     async def _accept(self, call: _Call, decision: Defer, *, alone: bool) -> tuple[Job, bool]:
         assert call.parsed is not None
-        assert call.place is not None
+        assert call.head.place is not None
         if self._draining:
             raise DrainingError("this instance is stopping; send the call again")
         if decision.answer.value == AnswerMode.WAIT and not self._answers.has_room():
             raise OverloadedError("too many held connections", code="too_many_held")
         asked = call.asked
-        admitted = self._acceptor.admit(call.parsed, call.place, upstream=call.route.upstream.name)
+        admitted = self._acceptor.admit(
+            call.parsed, call.head.place, upstream=call.head.route.upstream.name
+        )
         acceptance = await self._acceptor.accept(
             DeferredCall(
                 caller=call.caller(),
-                dialect=call.dialect,
-                endpoint=call.place.endpoint,
-                target=whole_target(call.dialect, call.target),
-                headers=call.request.raw_headers,
+                dialect=call.head.dialect,
+                endpoint=call.head.place.endpoint,
+                target=whole_target(call.head.dialect, call.head.target),
+                headers=call.head.kept,
                 admitted=admitted,
                 fingerprint=call.fingerprint(),
-                answer=AnswerMode(decision.answer.value),
+                answer=_MODES[decision.answer],
                 decided_by=decision.decided_by,
                 deadline=decision.deadline,
                 lane=Lane.INTERACTIVE if decision.lane is PreferredLane.INTERACTIVE else None,
@@ -358,14 +355,14 @@ class Front:
         on_end: Callable[[], None] = lambda: None,
     ) -> web.StreamResponse:
         asked = call.asked
-        assert call.place is not None
+        assert call.head.place is not None
         assert call.parsed is not None
         hold = decision.hold if isinstance(decision, Defer) else None
         answered = AnsweredCall(
             mode=mode,
-            dialect=call.dialect,
-            endpoint=call.place.endpoint,
-            streaming=call.place.streaming or call.parsed.streaming,
+            dialect=call.head.dialect,
+            endpoint=call.head.place.endpoint,
+            streaming=call.head.place.streaming or call.parsed.streaming,
             include_usage=call.parsed.include_usage,
             retry_count=asked.retry_count,
             read_timeout_s=asked.read_timeout.total_seconds() if asked.read_timeout else None,
@@ -429,5 +426,5 @@ def _held_run(call: _Call, decision: Defer) -> tuple[str, Run] | None:
 def _own_mode(asked: Asked, decision: Decision) -> AnswerMode | None:
     """Return the mode that a repeat asks for itself, if it does."""
     if asked.defers and isinstance(decision, Defer):
-        return AnswerMode(decision.answer.value)
+        return _MODES[decision.answer]
     return None

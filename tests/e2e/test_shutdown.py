@@ -33,7 +33,7 @@ async def test_an_end_in_order_loses_nothing_and_cancels_nothing(tmp_path: Path,
             stream = tasks.create_task(_stream(proxy, "streamed", begun))
             held = tasks.create_task(_held(proxy, "held"))
             await begun.wait()
-            await wait_until(lambda: len(proxy.events("job.accepted")) == 2)
+            await wait_until(lambda: proxy.events("job.accepted"))
             ending = tasks.create_task(_end(proxy, way))
             probes = tasks.create_task(_probes(proxy, stream))
 
@@ -53,7 +53,7 @@ async def test_an_end_in_order_loses_nothing_and_cancels_nothing(tmp_path: Path,
         assert right_answer("batched").encode() in answer
         assert again[1]["choices"][0]["message"]["content"] == right_answer("held")
         assert [bought(provider, prompt) for prompt in ("batched", "held")] == [1, 1]
-        assert len(proxy.events("job.accepted")) == 2
+        assert len(proxy.events("job.accepted")) == 1
         assert await proxy.metric("offramp_possible_double_total") == 0
         assert proxy.events("instance.stopped")
 

@@ -421,9 +421,10 @@ def test_a_body_beyond_the_line_of_the_providers_batches_is_refused(world):
     assert world.call(long, upstream="vllm").admitted.line_body == long
 
 
-async def test_one_line_is_logged_and_it_tells_neither_prompt_nor_token(world):
+async def test_of_a_held_call_one_line_is_logged_that_tells_neither_prompt_nor_token(world):
     with capture_logs() as logs:
-        job = (await world.accept()).job
+        await world.accept()  # Whose call is answered, and so logged, at once.
+        job = (await world.accept(answer=AnswerMode.WAIT)).job
 
     (line,) = logs
     assert line["event"] == "job.accepted"

@@ -1,0 +1,151 @@
+"""What follows from the head of a call alone, and the heads that came lately.
+
+An SDK sends the same head with every call, but for the length of its body. What a
+deferred call costs beyond its durable write is mostly reading that head: where it
+goes, what it asks for, whose token it shows. None of it depends on anything else.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+from aiohttp import web
+
+from policies.headers import Asked
+from policies.model import Decision, Once
+from policies.policy import Policy
+from proxy.core.dialects import (
+    DIALECTS,
+    Dialect,
+    Endpoint,
+    Family,
+    Place,
+    RawHeaders,
+    presented_credential,
+)
+from proxy.core.repeats import Digest
+from proxy.core.routing import Route, without_credentials
+from proxy.services.accept import fingerprint_of, kept_headers
+from proxy.services.admission import ParsedBody
+from proxy.services.obstacles import place_at
+from proxy.services.owners import Caller, Owners, query_key
+
+HEADS_MAX: Final = 256
+"""Heads that are kept, each below the server's limit: far below 2 MB in use."""
+
+_TAG: Final = "X-Deferrable"
+_KEY: Final = "Idempotency-Key"
+
+_PASSING: Final = frozenset(
+    spelling
+    for name in (b"content-length", b"traceparent", b"tracestate", b"x-request-id")
+    for spelling in (name, name.title(), b"X-Request-ID")
+)
+"""Fields that differ from call to call and that nothing here depends on."""
+
+
+@dataclass(slots=True)
+class CallHead:
+    """The head of a call, read."""
+
+    route: Route
+    asked: Asked
+    dialect: Dialect
+    place: Place | None
+    target: str
+    """At the upstream, less credentials."""
+
+    path: str
+    """The same without the query."""
+
+    kept: RawHeaders
+    """Those fields of the head that a job keeps."""
+
+    caller: Callable[[], Caller]
+    _fingerprint: Callable[[], Digest]
+    _policy: Policy | None = None
+    _decisions: dict[object, Decision] = field(default_factory=dict)
+    """What `_policy` decided, by all of the body that it depends on."""
+
+    @property
+    def endpoint(self) -> Endpoint | None:
+        return self.place.endpoint if self.place is not None else None
+
+    def fingerprint(self, body: bytes) -> str:
+        """Return what a call with this head and its repeats share."""
+        digest = self._fingerprint().copy()
+        digest.update(body)
+        return digest.hexdigest()
+
+    def decision(self, policy: Policy, parsed: ParsedBody) -> Decision | None:
+        """Return what was decided about a call with this head and such a body, if it was."""
+        return self._decisions.get(_telling(parsed)) if policy is self._policy else None
+
+    def keep_decision(self, policy: Policy, parsed: ParsedBody, decision: Decision) -> None:
+        """Keep a decision in which no rule had a part."""
+        if policy is not self._policy:
+            self._policy = policy
+            self._decisions.clear()
+        self._decisions[_telling(parsed)] = decision
+
+
+def _telling(parsed: ParsedBody) -> object:
+    """Return all of a body that a decision by headers alone depends on (`header_opinion`)."""
+    return parsed.streaming, parsed.fields.get("background") is True
+
+
+def read_head(request: web.BaseRequest, route: Route, asked: Asked, owners: Owners) -> CallHead:
+    """Return what follows from the head; who calls is found out when first asked."""
+    dialect = DIALECTS[route.upstream.dialect]
+    headers = request.raw_headers
+    target = without_credentials(route.upstream_target)
+    kept = kept_headers(dialect, headers)
+
+    def identify() -> Caller:
+        key = query_key(route.upstream_target) if dialect.family is Family.GEMINI else None
+        presented = presented_credential(dialect, headers, query_key=key)
+        return owners.identify(presented, route.upstream.name)
+
+    caller = Once(identify)
+    return CallHead(
+        route=route,
+        asked=asked,
+        dialect=dialect,
+        place=place_at(route.upstream, dialect, route.upstream_target),
+        target=target,
+        path=route.upstream_target.partition("?")[0],
+        kept=kept,
+        caller=caller,
+        _fingerprint=Once(lambda: fingerprint_of(caller(), dialect, target=target, headers=kept)),
+    )
+
+
+class Heads:
+    """The heads of tagged calls that came lately."""
+
+    def __init__(self) -> None:
+        self._known: dict[object, CallHead] = {}
+
+    def find(self, request: web.BaseRequest) -> CallHead | None:
+        """Return the head, if a call with the same one came before."""
+        place = _place(request)
+        return None if place is None else self._known.get(place)
+
+    def keep(self, request: web.BaseRequest, head: CallHead) -> None:
+        """Keep the head, unless it is read differently at another time."""
+        place = _place(request)
+        if place is None or isinstance(head.asked.deadline, datetime):
+            return
+        if len(self._known) >= HEADS_MAX:
+            self._known.clear()
+        self._known[place] = head
+
+
+def _place(request: web.BaseRequest) -> object | None:
+    """Return what equal heads have in common; nothing for one that will not come again."""
+    headers = request.headers
+    if _TAG not in headers or _KEY in headers:
+        return None
+    fields = tuple([one for one in request.raw_headers if one[0] not in _PASSING])
+    return request.method, request.raw_path, fields

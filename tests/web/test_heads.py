@@ -1,0 +1,136 @@
+"""Calls whose head came before are served as if it had not."""
+
+import json
+
+import pytest
+
+from policies.model import Answer
+from policies.policy import Policy
+from proxy.core.ids import JobId
+from proxy.web.heads import HEADS_MAX
+from tests.helpers.raw_upstream import wait_until
+from tests.web.house import CHAT_BODY, open_house
+
+
+def body(**changes):
+    return {**json.loads(json.dumps(CHAT_BODY)), **changes}
+
+
+async def test_a_head_that_comes_again_is_read_once():
+    async with open_house() as house:
+        jobs = [await house.job() for _ in range(3)]
+
+        assert len(house.front._heads._known) == 1
+    assert len({job.id for job in jobs}) == 3
+    assert len({job.fingerprint for job in jobs}) == 1
+    assert {job.decided_by for job in jobs} == {"header:x-deferrable"}
+
+
+async def test_equal_heads_with_other_bodies_are_other_calls():
+    async with open_house() as house:
+        one, two = await house.job(), await house.job(body=body(temperature=0.5))
+
+        assert one.fingerprint != two.fingerprint
+        assert one.body_bytes != two.body_bytes
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"key": "sk-another"},
+        {"headers": {"OpenAI-Project": "project-2"}},
+        {"headers": {"X-Deferrable-Tags": "team=etl"}},
+        {"headers": {"X-Deferrable-Deadline": "6h"}},
+    ],
+)
+async def test_whatever_differs_in_the_head_is_told_apart(other):
+    async with open_house() as house:
+        one, two = await house.job(), await house.job(**other)
+
+        parts = ("owner", "fingerprint", "tags", "deadline")
+        assert [getattr(one, part) for part in parts] != [getattr(two, part) for part in parts]
+        assert len(house.front._heads._known) == 2
+
+
+async def test_fields_that_nothing_depends_on_make_no_new_head():
+    async with open_house() as house:
+        for number in range(3):
+            trace = f"00-{number:032x}-{number:016x}-01"
+            await house.job(headers={"traceparent": trace, "X-Request-ID": str(number)})
+
+        assert len(house.front._heads._known) == 1
+
+
+async def test_what_the_body_alone_decides_is_decided_for_each_body():
+    async with open_house() as house:
+        await house.job()
+
+        streaming = await house.defer(body=body(stream=True))
+        background = await house.defer(body=body(background=True))
+        no_object = await house.send(
+            "POST",
+            "/v1/chat/completions",
+            headers={"X-Deferrable": "job", "Content-Type": "application/json"},
+            data=b"[]",
+        )
+
+    assert [streaming.status, background.status, no_object.status] == [400] * 3
+    assert b"wants a stream" in streaming.body
+    assert b"runs in the background already" in background.body
+    assert b"must be an object" in no_object.body
+
+
+async def test_another_policy_decides_anew():
+    async with open_house() as house:
+        first = await house.defer("true")
+        house.policy = Policy(default_answer=Answer.RAISE)
+        second = await house.defer("true")
+
+    assert (first.status, second.status) == (202, 400)
+
+
+async def test_a_deadline_at_a_point_of_time_is_checked_each_time():
+    async with open_house() as house:
+        at = {"X-Deferrable-Deadline": "2026-11-23T13:00:00Z"}
+        await house.job(headers=at)
+        house.clock.advance(hours=2)
+
+        late = await house.defer(headers=at)
+
+    assert late.status == 400
+    assert b"X-Deferrable-Deadline" in late.body
+
+
+async def test_an_idempotency_key_counts_for_its_call_alone():
+    async with open_house() as house:
+        same = [await house.job(headers={"Idempotency-Key": "one"}) for _ in range(2)]
+        other = await house.job(headers={"Idempotency-Key": "two"})
+
+    assert same[0].id == same[1].id != other.id
+
+
+async def test_a_body_that_is_too_long_is_refused_whatever_came_before():
+    async with open_house() as house:
+        await house.job()
+
+        refused = await house.defer(body=body(user="x" * 200_000))
+
+    assert refused.status == 400
+
+
+async def test_a_repeat_claims_its_job_though_its_head_is_known():
+    async with open_house() as house:
+        first = await house.job(headers={"x-stainless-retry-count": "1"})
+        await wait_until(lambda: not house.holding._unwritten)
+
+        again = await house.defer(headers={"x-stainless-retry-count": "2"})
+
+        assert JobId(again.headers["X-Deferrable-Job"]) == first.id
+
+
+async def test_no_more_heads_are_kept_than_allowed():
+    async with open_house() as house:
+        for number in range(HEADS_MAX + 2):
+            await house.defer(headers={"X-Deferrable-Tags": f"n={number}"})
+
+        assert 0 < len(house.front._heads._known) <= HEADS_MAX
