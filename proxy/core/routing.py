@@ -153,7 +153,7 @@ class Upstream:
             base_path=base_path,
             host_header=authority.encode("ascii"),
             family=row.family,
-            is_versioned=base_path.endswith("/v1") or (base_path == row.root and "/v1" in row.root),
+            is_versioned=base_path.endswith(("/v1", row.root) if "/v1" in row.root else "/v1"),
             is_at_root=base_path == row.root,
             credential_headers=frozenset(name.encode() for name in row.credential_headers),
         )

@@ -5,9 +5,12 @@ Nothing here knows an HTTP library: adapters say what was answered, if anything 
 
 import json
 import math
+import re
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
+
+import pydantic_core
 
 from proxy.core.errors import (
     CREDENTIAL_CODES,
@@ -39,6 +42,7 @@ _UNCLEAR_STATUSES: Final = frozenset({408})
 """A server that gave up waiting may have acted on what it had received."""
 
 _MESSAGE_CHARS: Final = 300
+_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,256}")
 
 
 def refusal(
@@ -68,6 +72,26 @@ def refusal(
 def unavailable(what: str, reason: str, *, sent: bool = True) -> ProviderUnavailableError:
     """Return the error that stands for no answer."""
     return ProviderUnavailableError(f"{what}: {reason}", sent=sent)
+
+
+def json_value(raw: bytes) -> object:
+    """Return the JSON of an answer, or nothing if it is none."""
+    try:
+        return pydantic_core.from_json(raw)
+    except ValueError:
+        return None
+
+
+def id_segment(name: str) -> str:
+    """Return an ID that goes into a target; it comes from the provider.
+
+    Raises:
+        ProviderRejectedError: as for one that is not known, if it has other characters
+            than IDs have.
+    """
+    if not _ID.fullmatch(name):
+        raise ProviderRejectedError("this is no ID of a provider", status_code=404)
+    return name
 
 
 def is_credential_code(code: str | None) -> bool:

@@ -8,7 +8,6 @@ custom IDs of its results, which can be read once it has ended.
 Sources: Anthropic, "Batch processing" guide; types of the Anthropic SDK 2.12.
 """
 
-import re
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from datetime import datetime
@@ -36,7 +35,6 @@ _PATH: Final = "/v1/messages/batches"
 _BYTES_PER_S: Final = 256 * 1024
 """The slowest line that a create is given time for, beyond that of a short call."""
 
-_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,256}")
 _LIST_LIMIT: Final = 100
 _LIST_PAGES_MAX: Final = 100
 
@@ -104,7 +102,7 @@ class AnthropicBatches:
         query = f"?limit={_LIST_LIMIT}"
         for _ in range(_LIST_PAGES_MAX):
             raw = await self._calls.call(what, credential, "GET", _PATH + query)
-            page = read_page(_json(raw))
+            page = read_page(_wire.json_value(raw))
             if page is None:
                 raise _wire.unavailable(what, "HTTP 200 without a list")
             batches = [
@@ -118,7 +116,7 @@ class AnthropicBatches:
                 return sorted(found, key=lambda batch: batch.created_at)
             if page.last_id is None:
                 break
-            query = f"?limit={_LIST_LIMIT}&after_id={_checked(page.last_id)}"
+            query = f"?limit={_LIST_LIMIT}&after_id={_wire.id_segment(page.last_id)}"
         raise ProviderUnavailableError(f"{what}: the list does not end")
 
     async def retrieve(self, credential: Credential, provider_batch_id: str) -> ProviderBatch:
@@ -156,7 +154,7 @@ class AnthropicBatches:
                 raise
 
     def _batch(self, what: str, raw: bytes) -> ProviderBatch:
-        batch = read_batch(_json(raw))
+        batch = read_batch(_wire.json_value(raw))
         if batch is None:
             # Whatever is no batch promises nothing.
             raise _wire.unavailable(what, "HTTP 200 without a batch")
@@ -164,18 +162,4 @@ class AnthropicBatches:
 
 
 def _place(provider_batch_id: str) -> str:
-    return f"{_PATH}/{_checked(provider_batch_id)}"
-
-
-def _checked(provider_batch_id: str) -> str:
-    # It comes from the provider and goes into a target: nothing but the characters of an ID.
-    if not _ID.fullmatch(provider_batch_id):
-        raise ProviderRejectedError("this is no batch ID", status_code=404)
-    return provider_batch_id
-
-
-def _json(raw: bytes) -> object:
-    try:
-        return pydantic_core.from_json(raw)
-    except ValueError:
-        return None
+    return f"{_PATH}/{_wire.id_segment(provider_batch_id)}"

@@ -14,8 +14,6 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import IO, TYPE_CHECKING, Final, NoReturn, cast
 
-import pydantic_core
-
 from proxy.core.dialects import BatchApi, Mark, window_for
 from proxy.core.errors import (
     CredentialRefusedError,
@@ -139,7 +137,7 @@ class OpenAIBatches:
         except ExceptionGroup as failures:
             # The first failure is the cause of whatever followed from it.
             raise _cause(what, failures.exceptions[0]) from None
-        file = read_file(_json(raw))
+        file = read_file(_wire.json_value(raw))
         if file is None:
             raise _no_object(what, raw)
         return file.id
@@ -174,7 +172,7 @@ class OpenAIBatches:
         what = f"create of {submission.batch_id}"
         raw = await self._calls.run(what, credential, send)
         # Whatever is no batch promises nothing: the lists will tell whether there is one.
-        return self._batch(_json(raw)) or _raise(_no_object(what, raw))
+        return self._batch(_wire.json_value(raw)) or _raise(_no_object(what, raw))
 
     def _create_body(self, submission: Submission, file_id: str) -> dict[str, object]:
         body: dict[str, object] = {
@@ -229,7 +227,7 @@ class OpenAIBatches:
                 session.client.batches.with_raw_response.retrieve(provider_batch_id).content
             ),
         )
-        return self._batch(_json(raw)) or _raise(_vanished(what, raw))
+        return self._batch(_wire.json_value(raw)) or _raise(_vanished(what, raw))
 
     async def cancel(self, credential: Credential, provider_batch_id: str) -> ProviderBatch:
         what = f"cancel of {provider_batch_id}"
@@ -240,7 +238,7 @@ class OpenAIBatches:
                 session.client.batches.with_raw_response.cancel(provider_batch_id).content
             ),
         )
-        return self._batch(_json(raw)) or _raise(_vanished(what, raw))
+        return self._batch(_wire.json_value(raw)) or _raise(_vanished(what, raw))
 
     async def results(
         self, credential: Credential, file_id: str
@@ -295,7 +293,7 @@ class OpenAIBatches:
         if after is not None:
             asked["after"] = after
         raw = await self._calls.run(what, credential, lambda session: session.list(path, asked))
-        page = read_page(_json(raw), may_be_bare=self._api.files.bare_lists)
+        page = read_page(_wire.json_value(raw), may_be_bare=self._api.files.bare_lists)
         return page or _raise(_no_object(what, raw))
 
     def _batch(self, value: object) -> ProviderBatch | None:
@@ -309,13 +307,6 @@ class OpenAIBatches:
 def _file_name(batch_id: BatchId) -> str:
     # The extension is required: "Invalid file format for Batch API. Must be .jsonl".
     return f"{batch_id}.jsonl"
-
-
-def _json(raw: bytes) -> object:
-    try:
-        return pydantic_core.from_json(raw)
-    except ValueError:
-        return None
 
 
 def _cause(what: str, failure: Exception) -> Exception:

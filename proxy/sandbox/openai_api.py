@@ -1,7 +1,9 @@
-"""OpenAI's dialect: its endpoints, its credential and its error envelope."""
+"""The dialect of OpenAI and its family: endpoints, credential and error envelope."""
 
 import re
-from typing import Final
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final, Protocol
 
 from aiohttp import web
 
@@ -10,33 +12,55 @@ from proxy.sandbox.engine import Engine
 from proxy.sandbox.files import FileStore
 from proxy.sandbox.openai_batches import Batches
 from proxy.sandbox.openai_files import Files
+from proxy.sandbox.openai_habits import OPENAI, Habits
 from proxy.sandbox.openai_live import Live
 from proxy.sandbox.openai_stored import StoredResponses
 from proxy.sandbox.wire import ApiError, Reply, Route
 
 
+class Part(Protocol):
+    """Some of the endpoints."""
+
+    def routes(self) -> list[Route]:
+        """Return the endpoints served here."""
+        ...
+
+
 class OpenAIDialect:
-    """Speaks the OpenAI API."""
+    """Speaks the OpenAI API, as OpenAI or as a member of its family."""
 
     request_id_header: Final = "x-request-id"
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        habits: Habits = OPENAI,
+        batches: Callable[[Engine, FileStore, Habits], Part] = Batches,
+    ) -> None:
         self._engine = engine
+        self._habits = habits
         store = FileStore(engine.directory)
         stored = StoredResponses(engine)
-        self._parts = (
+        self._parts: tuple[Part, ...] = (
             Live(engine, stored),
             stored,
-            Files(engine, store),
-            Batches(engine, store),
+            Files(engine, store, habits),
+            batches(engine, store, habits),
         )
 
     def routes(self) -> list[Route]:
         """Return all endpoints of the dialect."""
-        return [route for part in self._parts for route in part.routes()]
+        return [
+            replace(route, path=self._habits.path(route.path))
+            for part in self._parts
+            for route in part.routes()
+        ]
 
     def credential(self, request: web.Request) -> str | None:
         """Return the key that a request carries, if any."""
+        own = request.headers.get(self._habits.key_header, "")
+        if own and self._habits.key_header != "Authorization":
+            return own
         match = re.fullmatch(r"Bearer +(\S+)", request.headers.get("Authorization", ""))
         return match[1] if match else None
 
@@ -44,9 +68,9 @@ class OpenAIDialect:
         """Return the refusal of a wrong or absent key."""
         return errors.invalid_key() if has_credential else errors.missing_key()
 
-    def recognises(self, request: web.Request) -> bool:  # noqa: ARG002 (whoever is left)
-        """Return whether a request speaks this dialect."""
-        return True
+    def recognises(self, request: web.Request) -> bool:
+        """Return whether a request speaks this dialect; OpenAI itself takes whoever is left."""
+        return request.path.startswith(f"{self._habits.prefix}/")
 
     def unknown(self, method: str, path: str) -> ApiError:
         """Return the refusal of a URL that is no endpoint."""

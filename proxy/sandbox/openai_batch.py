@@ -31,6 +31,7 @@ class Batch:
     output_life_s: int | None
     created_at: float
     expires_at: float
+    window: str = "24h"
     status: str = "validating"
     model: str | None = None
     errors: list[dict[str, Any]] | None = None
@@ -73,7 +74,7 @@ def batch_object(batch: Batch, faults: Iterable[BatchFault] = ()) -> dict[str, A
         "model": batch.model,
         "errors": None if batch.errors is None else {"object": "list", "data": batch.errors},
         "input_file_id": batch.input_file_id,
-        "completion_window": "24h",
+        "completion_window": batch.window,
         "status": batch.status,
         "output_file_id": batch.output_file_id,
         "error_file_id": batch.error_file_id,

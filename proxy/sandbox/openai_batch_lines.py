@@ -13,6 +13,7 @@ from proxy.sandbox.faults import LineFault
 from proxy.sandbox.lines import Pause, spoiled
 from proxy.sandbox.openai_batch import Batch
 from proxy.sandbox.openai_execute import execute
+from proxy.sandbox.openai_habits import OPENAI, Habits
 from proxy.sandbox.wire import ApiError
 
 _GIVEN_UP: Final = {
@@ -47,10 +48,13 @@ class Results:
         """Append a line to the `output` or the `error` file."""
         self._files[kind].write(line + b"\n")
 
-    def non_empty(self) -> Iterator[tuple[str, Path]]:
-        """Yield kind and path of each file that has lines, and remove the others."""
+    def kept(self, *, with_errors: bool = False) -> Iterator[tuple[str, Path]]:
+        """Yield kind and path of each file that has lines, and remove the others.
+
+        `with_errors` keeps the error file, lines or not.
+        """
         for kind, path in self._paths.items():
-            if path.stat().st_size:
+            if path.stat().st_size or (with_errors and kind == "error"):
                 yield kind, path
             else:
                 path.unlink()
@@ -59,10 +63,13 @@ class Results:
 class LineRunner:
     """Executes lines, bills them and writes their results."""
 
-    def __init__(self, engine: Engine, batch: Batch, results: Results) -> None:
+    def __init__(
+        self, engine: Engine, batch: Batch, results: Results, habits: Habits = OPENAI
+    ) -> None:
         self._engine = engine
         self._batch = batch
         self._results = results
+        self._refused_line = habits.refused_line
 
     def run(self, raw: bytes) -> None:
         """Run one line of the input, which was checked before."""
@@ -78,10 +85,12 @@ class LineRunner:
         except ApiError as exc:
             batch.failed += 1
             response = _response(exc.status, errors.error_body(exc))
-            self._results.write("error", _result(custom_id, response=response))
+            refused = self._refused_line(_result(custom_id, response=response))
+            self._results.write("error", pydantic_core.to_json(refused))
             return
         batch.completed += 1
-        for written in spoiled(_result(custom_id, response=_response(200, answer)), fault):
+        result = pydantic_core.to_json(_result(custom_id, response=_response(200, answer)))
+        for written in spoiled(result, fault):
             self._results.write("output", written)
 
     async def give_up(self, lines: Iterator[bytes], status: str) -> None:
@@ -92,7 +101,8 @@ class LineRunner:
             self._batch.failed += 1
             custom_id = pydantic_core.from_json(raw)["custom_id"]
             error = {"code": code, "message": message}
-            self._results.write("error", _result(custom_id, error=error))
+            refused = self._refused_line(_result(custom_id, error=error))
+            self._results.write("error", pydantic_core.to_json(refused))
             await pause.breathe()
 
     def _refuse_if_told(self, fault: LineFault | None) -> None:
@@ -132,13 +142,11 @@ def _result(
     *,
     response: dict[str, Any] | None = None,
     error: dict[str, str] | None = None,
-) -> bytes:
+) -> dict[str, Any]:
     # An HTTP error stands in `response`, with `error` null; `error` is for what never ran.
-    return pydantic_core.to_json(
-        {
-            "id": new_id("batch_req_"),
-            "custom_id": custom_id,
-            "response": response,
-            "error": error,
-        }
-    )
+    return {
+        "id": new_id("batch_req_"),
+        "custom_id": custom_id,
+        "response": response,
+        "error": error,
+    }

@@ -5,6 +5,7 @@ ran are billed.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import IO
 
 from proxy.sandbox.engine import Engine, new_id
@@ -13,6 +14,7 @@ from proxy.sandbox.lines import shuffled
 from proxy.sandbox.openai_batch import Batch
 from proxy.sandbox.openai_batch_check import CheckedInput, InvalidBatchError, check_input
 from proxy.sandbox.openai_batch_lines import LineRunner, Results
+from proxy.sandbox.openai_habits import OPENAI, Habits
 from proxy.sandbox.schedule import Schedule, StoppedError
 
 
@@ -24,6 +26,7 @@ class BatchRun:
         engine: Engine,
         store: FileStore,
         batch: Batch,
+        habits: Habits = OPENAI,
         *,
         enqueued: Callable[[str, str], int],
     ) -> None:
@@ -31,6 +34,7 @@ class BatchRun:
         self._engine = engine
         self._store = store
         self._batch = batch
+        self._habits = habits
         self._enqueued = enqueued
         self._schedule = Schedule(engine, batch)
 
@@ -52,7 +56,7 @@ class BatchRun:
         batch = self._batch
         now = self._engine.clock.now()
         file = self._store.find(batch.input_file_id, project=batch.project, now=now)
-        if file is None or file.purpose != "batch":
+        if file is None or file.purpose != self._habits.purpose:
             raise InvalidBatchError(
                 "invalid_request",
                 f"The input file '{batch.input_file_id}' does not exist or is not for batches.",
@@ -62,6 +66,8 @@ class BatchRun:
 
     async def _validate(self, file: IO[bytes]) -> CheckedInput:
         batch, settings = self._batch, self._engine.settings
+        if self._habits.lines_max is not None:
+            settings = replace(settings, lines_max=self._habits.lines_max)
         limits = {settings.enqueued_tokens_max, *(m.enqueued_tokens_max for m in settings.models)}
         checked = await check_input(file, batch.endpoint, settings, counts_tokens=limits != {None})
         batch.model = checked.model
@@ -106,7 +112,7 @@ class BatchRun:
         batch = self._batch
         lines = self._in_order(file, checked)
         with Results(self._store.new_path(), self._store.new_path()) as results:
-            runner = LineRunner(self._engine, batch, results)
+            runner = LineRunner(self._engine, batch, results, self._habits)
             try:
                 await self._schedule.run_lines(lambda: runner.run(next(lines)), stage="in_progress")
                 finished = await self._schedule.reach(
@@ -129,7 +135,7 @@ class BatchRun:
 
     def _publish(self, results: Results) -> None:
         batch, now = self._batch, self._engine.clock.now()
-        for kind, path in results.non_empty():
+        for kind, path in results.kept(with_errors=self._habits.names_empty_error_file):
             file = StoredFile(
                 id=new_id("file-"),
                 project=batch.project,

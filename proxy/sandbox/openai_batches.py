@@ -10,9 +10,9 @@ from proxy.sandbox.engine import Engine, new_id
 from proxy.sandbox.files import FileStore
 from proxy.sandbox.openai_batch import Batch, batch_object
 from proxy.sandbox.openai_batch_run import BatchRun
-from proxy.sandbox.openai_execute import ENDPOINTS
 from proxy.sandbox.openai_fields import page_limit, paginate
 from proxy.sandbox.openai_files import life_seconds
+from proxy.sandbox.openai_habits import OPENAI, Habits
 from proxy.sandbox.openai_live import json_object
 from proxy.sandbox.wire import ApiError, Call, Reply, Route, json_reply
 
@@ -24,9 +24,10 @@ _METADATA_VALUE_MAX: Final = 512
 class Batches:
     """Handlers of the batches API, and the record of all batches."""
 
-    def __init__(self, engine: Engine, store: FileStore) -> None:
+    def __init__(self, engine: Engine, store: FileStore, habits: Habits = OPENAI) -> None:
         self._engine = engine
         self._store = store
+        self._habits = habits
         self._batches: dict[str, Batch] = {}
 
     def routes(self) -> list[Route]:
@@ -52,21 +53,25 @@ class Batches:
             raise errors.quota_exhausted()
         batch = self._accepted(call, await json_object(call))
         self._batches[batch.id] = batch
-        run = BatchRun(self._engine, self._store, batch, enqueued=self.enqueued)
-        created = json_reply(batch_object(batch))
+        run = BatchRun(self._engine, self._store, batch, self._habits, enqueued=self.enqueued)
+        created = json_reply(self._habits.created(self._show(batch)))
         self._engine.workers.spawn(run.run())
         return created
 
     def _accepted(self, call: Call, body: dict[str, Any]) -> Batch:
+        habits = self._habits
+        for name in _unknown(body, habits):
+            raise errors.invalid(name, f"Unknown parameter: '{name}'.")
         for name in ("input_file_id", "endpoint", "completion_window"):
             if name not in body:
                 raise errors.missing(name)
             if not isinstance(body[name], str):
                 raise errors.invalid(name, f"Invalid type for '{name}'.", code="invalid_type")
-        if body["endpoint"] not in ENDPOINTS:
+        if body["endpoint"] not in habits.endpoints:
             raise errors.invalid("endpoint", f"Invalid value: '{body['endpoint']}'.")
-        if body["completion_window"] != "24h":
-            raise errors.invalid("completion_window", "Supported values are: '24h'.")
+        window = body["completion_window"]
+        if window not in habits.windows:
+            raise errors.invalid("completion_window", f"Supported values are: {[*habits.windows]}.")
         now = self._engine.clock.now()
         return Batch(
             id=new_id("batch_"),
@@ -78,7 +83,8 @@ class Batches:
             metadata=_metadata(body.get("metadata")),
             output_life_s=_output_life(body.get("output_expires_after")),
             created_at=now,
-            expires_at=now + self._engine.settings.window_s,
+            window=window,
+            expires_at=now + self._engine.settings.window_s * habits.windows[window],
         )
 
     async def _list(self, call: Call) -> Reply:
@@ -92,7 +98,7 @@ class Batches:
             and self._vanished(batch) is None
         ]
         limit = page_limit(call, default=20, highest=100)
-        return json_reply(paginate(shown, call.argument("after"), limit))
+        return json_reply(self._habits.listed(paginate(shown, call.argument("after"), limit)))
 
     async def _retrieve(self, call: Call) -> Reply:
         _check_scope(call)
@@ -128,7 +134,8 @@ class Batches:
         return batch
 
     def _show(self, batch: Batch) -> dict[str, Any]:
-        return batch_object(batch, self._engine.faults.of_batch(batch.id, batch.fault_ids))
+        faults = self._engine.faults.of_batch(batch.id, batch.fault_ids)
+        return self._habits.batch(batch_object(batch, faults))
 
     def _vanished(self, batch: Batch) -> str | None:
         faults = self._engine.faults.of_batch(batch.id, batch.fault_ids)
@@ -142,6 +149,13 @@ def _no_batch(batch_id: str) -> ApiError:
 def _check_scope(call: Call) -> None:
     if not call.key.batch_scope:
         raise errors.no_batch_scope()
+
+
+def _unknown(body: dict[str, Any], habits: Habits) -> list[str]:
+    refused = set() if habits.takes_metadata else {"metadata"}
+    if not habits.takes_expiry:
+        refused.add("output_expires_after")
+    return sorted(refused & body.keys())
 
 
 def _metadata(value: Any) -> dict[str, str] | None:

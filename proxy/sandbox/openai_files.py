@@ -12,6 +12,7 @@ from proxy.sandbox import openai_errors as errors
 from proxy.sandbox.engine import Engine, new_id
 from proxy.sandbox.files import FileStore, StoredFile
 from proxy.sandbox.openai_fields import page_limit, paginate
+from proxy.sandbox.openai_habits import OPENAI, Habits
 from proxy.sandbox.wire import CHUNK_BYTES, ApiError, Call, Reply, Route, json_reply
 
 _FILE_BYTES_MAX: Final = 512 * 1024 * 1024
@@ -27,14 +28,15 @@ _FIELD_BYTES_MAX: Final = 4_096
 class Files:
     """Handlers of the files API."""
 
-    def __init__(self, engine: Engine, store: FileStore) -> None:
+    def __init__(self, engine: Engine, store: FileStore, habits: Habits = OPENAI) -> None:
         self._engine = engine
         self._store = store
+        self._habits = habits
 
     def routes(self) -> list[Route]:
         """Return the endpoints served here."""
         return [
-            Route("POST", "/v1/files", self._upload),
+            Route("POST", self._habits.upload, self._upload),
             Route("GET", "/v1/files", self._list),
             Route("GET", "/v1/files/{id}", self._retrieve),
             Route("GET", "/v1/files/{id}/content", self._content),
@@ -42,6 +44,8 @@ class Files:
         ]
 
     async def _upload(self, call: Call) -> Reply:
+        if not call.request.headers.get("User-Agent", "").startswith(self._habits.agent):
+            raise ApiError(403, "error code: 1010")
         path = self._store.new_path()
         is_kept = False
         try:
@@ -62,10 +66,12 @@ class Files:
             raise errors.missing("file")
         if purpose is None:
             raise errors.missing("purpose")
-        if purpose not in _PURPOSES:
+        if purpose not in {*_PURPOSES, self._habits.purpose}:
             raise errors.invalid("purpose", f"'{purpose}' is not one of the allowed purposes.")
+        if not self._habits.takes_expiry and any(name.startswith("expires") for name in fields):
+            raise errors.invalid("expires_after", "Unknown parameter: 'expires_after'.")
         size = path.stat().st_size
-        if purpose == "batch":
+        if purpose == self._habits.purpose:
             if not filename.endswith(".jsonl"):
                 raise ApiError(400, "Invalid file format for Batch API. Must be .jsonl")
             if size > self._engine.settings.bytes_max:

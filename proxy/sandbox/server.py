@@ -26,7 +26,9 @@ from proxy.sandbox.faults import FaultBook, HttpFault
 from proxy.sandbox.gemini import GeminiDialect
 from proxy.sandbox.keys import Keys, KeyState
 from proxy.sandbox.ledger import Ledger, key_id
+from proxy.sandbox.mistral_jobs import BatchJobs
 from proxy.sandbox.openai_api import OpenAIDialect
+from proxy.sandbox.openai_habits import CLONES, MISTRAL
 from proxy.sandbox.settings import SandboxSettings
 from proxy.sandbox.wire import ApiError, Call, Reply, Route, reset, send
 
@@ -166,7 +168,12 @@ def _application(engine: Engine) -> web.Application:
     Control(engine).add_to(app)
     served: defaultdict[tuple[str, str], dict[_Exchanges, Route]] = defaultdict(dict)
     # In the order in which they are asked: the last one takes whatever nobody recognised.
-    for dialect in (AnthropicDialect(engine), GeminiDialect(engine), OpenAIDialect(engine)):
+    dialects: tuple[Dialect, ...] = (
+        *(OpenAIDialect(engine, habits) for habits in CLONES),
+        OpenAIDialect(engine, MISTRAL, BatchJobs),
+        *(AnthropicDialect(engine), GeminiDialect(engine), OpenAIDialect(engine)),
+    )
+    for dialect in dialects:
         exchanges = _Exchanges(engine, dialect)
         unknown = Route("*", "/{path:.*}", exchanges.unknown)
         for route in (*dialect.routes(), unknown):

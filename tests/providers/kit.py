@@ -68,7 +68,7 @@ def make_submission(
     batch_id: BatchId | None = None,
     endpoint: str = CHAT,
     headers: tuple[tuple[str, str], ...] = (),
-    slack: timedelta | None = None,
+    slack: timedelta | None = timedelta(hours=24),
 ) -> Submission:
     """A batch whose n-th line is called `job-<n>` (from 0)."""
     lines = [framed(provider, f"job-{n}", body, endpoint) for n, body in enumerate(bodies)]

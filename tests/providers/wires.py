@@ -2,12 +2,13 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from proxy.core.routing import Upstream
 from proxy.ports.jobs import Credential
 from proxy.ports.provider import Provider
 from proxy.providers.anthropic_batches import AnthropicBatches
+from proxy.providers.mistral_jobs import MistralBatches
 from proxy.sandbox import SandboxSettings
 from proxy.upstreams.session import AiohttpClient
 from tests.providers.kit import (
@@ -42,6 +43,11 @@ class Wire:
     uploads: bool
     """Whether the input is a file of its own, and not inline in the create."""
 
+    upload: str = "/v1/files"
+    """Where such a file goes."""
+
+    files: str = "/v1/files"
+
     answer_begins: bytes
     words: dict[str, str]
     """The provider's own status words for `completed`, `expired` and `cancelled`."""
@@ -51,6 +57,23 @@ class Wire:
 
     refused: dict[int, tuple[int, str]]
     """What a line that is refused with a status is read as: status and code."""
+
+    pages: bool = True
+    """Whether its lists come in pages."""
+
+    is_known_by_its_file: bool = False
+    """Whether all that marks a batch is its input file."""
+
+    names_lines_at_fault: bool = True
+    """Whether a batch that failed says by a code what was wrong with which line."""
+
+    def failure(self, code: str, line: int) -> tuple[str, int | None]:
+        """What is told of a batch that failed for the sake of one line."""
+        return (code, line) if self.names_lines_at_fault else ("batch_failed", None)
+
+    @property
+    def uploaded(self) -> str:
+        return f"POST {self.upload}"
 
     @property
     def create(self) -> str:
@@ -92,6 +115,27 @@ def anthropic_credential(key: str = KEY) -> Credential:
     return make_credential(key, headers=(("x-api-key", key),), upstream="anthropic")
 
 
+def opener_of(name: str, path: str) -> Callable[[str], AbstractAsyncContextManager[Provider]]:
+    """A member of the OpenAI family, at its place on the sandbox's port."""
+
+    @asynccontextmanager
+    async def opened(base_url: str) -> AsyncIterator[Provider]:
+        provider = openai_at(base_url + path, name)
+        yield provider
+        await provider.aclose()
+
+    return opened
+
+
+@asynccontextmanager
+async def opened_mistral(base_url: str) -> AsyncIterator[MistralBatches]:
+    async with client_tasks() as tasks:
+        client = AiohttpClient(tasks)
+        upstream = Upstream.parse("mistral", "mistral", base_url + "/mistral")
+        yield MistralBatches(upstream, batch_api("mistral"), client, clock=MachineClock())
+        await client.aclose()
+
+
 OPENAI = Wire(
     opened=opened_openai,
     endpoint=CHAT,
@@ -126,4 +170,53 @@ ANTHROPIC = Wire(
     },
 )
 
-WIRES = {"openai": OPENAI, "anthropic": ANTHROPIC}
+AZURE = replace(
+    OPENAI,
+    opened=opener_of("azure", "/azure/openai"),
+    credential=lambda key: make_credential(key, headers=(("api-key", key),), upstream="azure"),
+    batches="/azure/openai/v1/batches",
+    results="GET /azure/openai/v1/files/{id}/content",
+    delete="DELETE /azure/openai/v1/files/{id}",
+    upload="/azure/openai/v1/files",
+    files="/azure/openai/v1/files",
+    input_limits=lambda settings: (100_000, settings.bytes_max),
+)
+
+TOGETHER = replace(
+    OPENAI,
+    opened=opener_of("together", "/together"),
+    batches="/together/v1/batches",
+    results="GET /together/v1/files/{id}/content",
+    delete="DELETE /together/v1/files/{id}",
+    upload="/together/v1/files/upload",
+    files="/together/v1/files",
+    pages=False,
+    is_known_by_its_file=True,
+    names_lines_at_fault=False,
+    refused={
+        400: (0, "batch_client_error"),
+        429: (0, "batch_client_error"),
+        503: (0, "batch_server_error"),
+    },
+)
+
+MISTRAL = replace(
+    OPENAI,
+    opened=opened_mistral,
+    batches="/mistral/v1/batch/jobs",
+    results="GET /mistral/v1/files/{id}/content",
+    delete="DELETE /mistral/v1/files/{id}",
+    uploads=False,
+    upload="/mistral/v1/files",
+    files="/mistral/v1/files",
+    words={"completed": "success", "expired": "timeout_exceeded", "cancelled": "cancelled"},
+    input_limits=lambda settings: (1_000_000, settings.bytes_max),
+)
+
+WIRES = {
+    "openai": OPENAI,
+    "anthropic": ANTHROPIC,
+    "azure": AZURE,
+    "together": TOGETHER,
+    "mistral": MISTRAL,
+}

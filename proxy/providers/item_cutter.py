@@ -1,0 +1,122 @@
+"""Results that come as a list within one JSON document, cut out item by item as it arrives."""
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+from proxy.ports.provider import ResultLine
+from proxy.providers.result_lines import LINE_BYTES_MAX, result_line, unreadable
+
+_HEAD_BYTES: Final = 4_096
+"""What is kept of an item beyond the limit: enough for the `custom_id` near its start."""
+
+_MARK: Final = re.compile(rb'["{}\[\]]')
+_INSIDE: Final = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
+"""The rest of a string, up to its end or to where the data ends amid it."""
+
+_QUOTE: Final = ord('"')
+
+
+class ItemCutter:
+    """Cuts the objects of the list `name`, a member of the document, out of its pieces.
+
+    Holds back no more than one item. `read` makes a result of each, given its bytes.
+    Every byte is looked at once, however the pieces are cut.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        read: Callable[[bytes], ResultLine] = result_line,
+        *,
+        item_bytes_max: int = LINE_BYTES_MAX,
+    ) -> None:
+        self._name = name.encode()
+        self._read = read
+        self._item_bytes_max = item_bytes_max
+        self._held = bytearray()
+        self._at = 0
+        self._depth = 0
+        self._key = b""
+        """The last string at the depth of the list's name: its key, when the list begins."""
+        self._string: int | None = None
+        """Where the string began that `_at` is in."""
+        self._item: int | None = None
+        """Where the item began that `_at` is in."""
+        self._head: bytes | None = None
+        """The beginning of an item that is too long to be kept."""
+        self._is_in_list = False
+
+    def feed(self, data: bytes) -> list[ResultLine]:
+        """Return the items that `data` completes."""
+        self._held += data
+        items: list[ResultLine] = []
+        while self._string is None or self._ends_string():
+            mark = _MARK.search(self._held, self._at)
+            if mark is None:
+                self._at = len(self._held)
+                break
+            self._at = mark.end()
+            match mark[0]:
+                case b'"':
+                    self._string = mark.end()
+                case b"{" | b"[":
+                    self._open(mark.start(), is_list=mark[0] == b"[")
+                case _:
+                    items += self._close()
+        self._let_go()
+        return items
+
+    def end(self) -> list[ResultLine]:
+        """Return nothing: what a document lacks at its end is no item."""
+        return []
+
+    def _ends_string(self) -> bool:
+        """Read on in a string; return whether it ends in what is here."""
+        assert self._string is not None
+        rest = _INSIDE.match(self._held, self._at)
+        assert rest is not None
+        self._at = rest.end()
+        if self._at >= len(self._held) or self._held[self._at] != _QUOTE:
+            return False
+        if self._depth == 1:
+            self._key = bytes(self._held[self._string : self._at])
+        self._at += 1
+        self._string = None
+        return True
+
+    def _open(self, at: int, *, is_list: bool) -> None:
+        if self._depth == 1 and is_list and self._key == self._name:
+            self._is_in_list = True
+        elif self._depth == 2 and self._is_in_list and not is_list:
+            self._item = at
+        self._depth += 1
+
+    def _close(self) -> list[ResultLine]:
+        self._depth -= 1
+        if self._depth == 1:
+            self._is_in_list = False
+        if self._depth != 2 or not self._is_in_list:
+            return []
+        head, self._head = self._head, None
+        if head is not None:
+            return [unreadable(head)]
+        if self._item is None:
+            return []
+        item, self._item = bytes(self._held[self._item : self._at]), None
+        return [self._read(item)]
+
+    def _let_go(self) -> None:
+        """Forget what is read and belongs to nothing that is still open."""
+        if self._item is not None and len(self._held) - self._item > self._item_bytes_max:
+            self._head = bytes(self._held[self._item : self._item + _HEAD_BYTES])
+            self._item = None
+        starts = [self._at, self._item]
+        if self._depth == 1:
+            starts.append(self._string)
+        kept = min(start for start in starts if start is not None)
+        del self._held[:kept]
+        self._at -= kept
+        self._item = None if self._item is None else self._item - kept
+        # Of a string deeper down only that it is open matters.
+        self._string = None if self._string is None else max(0, self._string - kept)

@@ -1,0 +1,260 @@
+"""Mistral's batch jobs.
+
+A small batch goes inline with its create, a large one as a file. Jobs keep metadata, so
+after an ambiguous create ours is found for certain. The lists are searched by time and
+looked through here: they have a filter by metadata too, but one that is written in another
+way than the server reads it finds nothing, which would prove an absence that is none.
+
+Sources: Mistral API description, `/v1/batch/jobs` and `/v1/files`; types of the SDK 3.7.
+"""
+
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Final
+from urllib.parse import urlencode
+
+import pydantic_core
+
+from proxy.core.dialects import BatchApi, window_for
+from proxy.core.errors import ProviderRejectedError, ProviderUnavailableError
+from proxy.core.ids import BatchId
+from proxy.core.routing import Upstream
+from proxy.ports.clock import Clock
+from proxy.ports.jobs import Credential
+from proxy.ports.provider import BatchLimits, ProviderBatch, ResultLine, Submission
+from proxy.ports.upstream import UpstreamClient
+from proxy.providers import _wire
+from proxy.providers.calls import CALL_S, Calls, Input, json_file, json_input
+from proxy.providers.item_cutter import ItemCutter
+from proxy.providers.mistral_objects import INLINE, provider_batch, read_job
+from proxy.providers.openai_objects import read_file, read_page
+from proxy.providers.result_lines import LineCutter
+
+METADATA_KEY: Final = "offramp_batch"
+"""Under it a job carries our batch's ID; a key may have 32 characters."""
+
+_JOBS: Final = "/v1/batch/jobs"
+_FILES: Final = "/v1/files"
+
+_INLINE_REQUESTS: Final = 10_000
+"""Mistral API, `BatchJobIn.requests`: fewer than this go inline."""
+
+_INLINE_BYTES: Final = 16 * 1024 * 1024
+"""No bound of a create is documented; a larger one is a file, whose upload costs nothing
+when it breaks off."""
+
+_BYTES_PER_S: Final = 256 * 1024
+"""The slowest line that an input is given time for, beyond that of a short call."""
+
+_SKEW: Final = timedelta(minutes=15)
+"""How far the provider's clock may be from ours, when lists are searched by time."""
+
+_LIST_LIMIT: Final = 100
+_LIST_PAGES_MAX: Final = 100
+
+
+class MistralBatches:
+    """The batch API of one upstream that speaks Mistral's dialect.
+
+    `client` is used and not closed.
+    """
+
+    def __init__(
+        self, upstream: Upstream, api: BatchApi, client: UpstreamClient, *, clock: Clock
+    ) -> None:
+        self._api = api
+        self._limits = BatchLimits.of(api)
+        self._calls = Calls(upstream, client, clock)
+        self._clock = clock
+
+    def limits(self, endpoint: str) -> BatchLimits:  # noqa: ARG002
+        return self._limits
+
+    def frame(self, custom_id: str, endpoint: str) -> tuple[bytes, bytes]:  # noqa: ARG002
+        return b',{"custom_id":' + pydantic_core.to_json(custom_id) + b',"body":', b"}\n"
+
+    async def upload(self, credential: Credential, submission: Submission) -> str | None:
+        if _goes_inline(submission):
+            return None
+        what = f"upload of {submission.batch_id}"
+        raw = await self._calls.call(
+            what,
+            credential,
+            "POST",
+            _FILES,
+            body=_form(submission),
+            within_s=CALL_S + submission.input_bytes / _BYTES_PER_S,
+        )
+        file = read_file(_wire.json_value(raw))
+        if file is None:
+            raise _wire.unavailable(what, "HTTP 200 without a file")
+        return file.id
+
+    async def find_upload(self, credential: Credential, submission: Submission) -> str | None:
+        if _goes_inline(submission):
+            return None
+        what, name = "list of files", _file_name(submission.batch_id)
+        query = {"purpose": "batch", "search": name, "page_size": _LIST_LIMIT}
+        raw = await self._calls.call(what, credential, "GET", f"{_FILES}?{urlencode(query)}")
+        page = read_page(_wire.json_value(raw))
+        if page is None:
+            raise _wire.unavailable(what, "HTTP 200 without a list")
+        size = submission.input_bytes - submission.count
+        files = [file for entry in page.entries if (file := read_file(entry))]
+        return next((f.id for f in files if (f.filename, f.bytes) == (name, size)), None)
+
+    async def create(
+        self, credential: Credential, submission: Submission, file_id: str | None
+    ) -> ProviderBatch:
+        what = f"create of {submission.batch_id}"
+        raw = await self._calls.call(
+            what,
+            credential,
+            "POST",
+            _JOBS,
+            headers=dict(submission.headers),
+            body=self._create_body(submission, file_id),
+            within_s=CALL_S + submission.input_bytes / _BYTES_PER_S,
+        )
+        batch = self._batch(what, raw)
+        # A job does not say when it gives up.
+        ends_at = batch.created_at + window_for(self._api, submission.slack)
+        return replace(batch, window_ends_at=ends_at)
+
+    def _create_body(self, submission: Submission, file_id: str | None) -> Input:
+        asked: dict[str, object] = {
+            "endpoint": submission.endpoint,
+            "model": submission.model,
+            "metadata": {METADATA_KEY: submission.batch_id},
+            "timeout_hours": window_for(self._api, submission.slack) // timedelta(hours=1),
+        }
+        if file_id is not None:
+            return Input(
+                _nothing(), 0, head=json.dumps(asked | {"input_files": [file_id]}).encode()
+            )
+        head = json.dumps(asked)[:-1] + ', "requests": ['
+        return json_input(submission, head.encode(), b"]}")
+
+    async def find_batches(
+        self,
+        credential: Credential,
+        batch_id: BatchId,
+        *,
+        created_after: datetime,
+        input_file_id: str | None = None,  # noqa: ARG002
+    ) -> Sequence[ProviderBatch]:
+        """Search the provider's list, newest first, back to `created_after` and some minutes.
+
+        Raises:
+            ProviderUnavailableError: also if the list could not be read to its end.
+        """
+        what = f"search for {batch_id}"
+        found: dict[str, ProviderBatch] = {}
+        since = (created_after - _SKEW).isoformat()
+        for number in range(_LIST_PAGES_MAX):
+            entries = await self._jobs_page(what, credential, since, number)
+            for entry in entries:
+                job = read_job(entry)
+                if job is not None and job.metadata.get(METADATA_KEY) == batch_id:
+                    # A job that comes in meanwhile shifts the pages: one may be seen twice.
+                    found[job.id] = provider_batch(job, now=self._clock.now())
+            if len(entries) < _LIST_LIMIT:
+                return sorted(found.values(), key=lambda batch: batch.created_at)
+        raise ProviderUnavailableError(f"{what}: the list does not end")
+
+    async def _jobs_page(
+        self, what: str, credential: Credential, since: str, number: int
+    ) -> Sequence[Mapping[str, object]]:
+        query = {
+            "page": number,
+            "page_size": _LIST_LIMIT,
+            "order_by": "-created",
+            "created_after": since,
+        }
+        raw = await self._calls.call(what, credential, "GET", f"{_JOBS}?{urlencode(query)}")
+        page = read_page(_wire.json_value(raw))
+        if page is None:
+            raise _wire.unavailable(what, "HTTP 200 without a list")
+        return page.entries
+
+    async def retrieve(self, credential: Credential, provider_batch_id: str) -> ProviderBatch:
+        what = f"retrieve of {provider_batch_id}"
+        raw = await self._calls.call(what, credential, "GET", _place(_JOBS, provider_batch_id))
+        return self._batch(what, raw)
+
+    async def cancel(self, credential: Credential, provider_batch_id: str) -> ProviderBatch:
+        what = f"cancel of {provider_batch_id}"
+        place = f"{_place(_JOBS, provider_batch_id)}/cancel"
+        return self._batch(what, await self._calls.call(what, credential, "POST", place))
+
+    async def results(
+        self, credential: Credential, file_id: str
+    ) -> AsyncGenerator[Sequence[ResultLine], None]:
+        cutter: LineCutter | ItemCutter = LineCutter()
+        place = f"{_results_place(file_id)}/content"
+        if file_id.startswith(INLINE):
+            cutter = ItemCutter("outputs")
+            place = f"{_results_place(file_id)}?inline=true"
+        stream = self._calls.stream(f"results of {file_id}", credential, place)
+        async with aclosing(stream) as chunks:
+            async for chunk in chunks:
+                if lines := cutter.feed(chunk):
+                    yield lines
+        if lines := cutter.end():
+            yield lines
+
+    async def delete_file(self, credential: Credential, file_id: str) -> None:
+        place = _results_place(file_id)
+        try:
+            await self._calls.call(f"delete of {file_id}", credential, "DELETE", place)
+        except ProviderRejectedError as exc:
+            if exc.status_code != 404:
+                raise
+
+    def _batch(self, what: str, raw: bytes) -> ProviderBatch:
+        job = read_job(_wire.json_value(raw))
+        if job is None:
+            # Whatever is no job promises nothing.
+            raise _wire.unavailable(what, "HTTP 200 without a batch job")
+        return provider_batch(job, now=self._clock.now())
+
+
+def _goes_inline(submission: Submission) -> bool:
+    return submission.count < _INLINE_REQUESTS and submission.input_bytes <= _INLINE_BYTES
+
+
+def _form(submission: Submission) -> Input:
+    """Return the upload as a form of two fields (RFC 7578)."""
+    # A line holds no carriage return, so that no input can contain the boundary.
+    boundary = f"offramp-{submission.batch_id}"
+    head = (
+        f'--{boundary}\r\ncontent-disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
+        f'--{boundary}\r\ncontent-disposition: form-data; name="file"; '
+        f'filename="{_file_name(submission.batch_id)}"\r\n'
+        "content-type: application/jsonl\r\n\r\n"
+    )
+    tail = f"\r\n--{boundary}--\r\n"
+    content_type = f"multipart/form-data; boundary={boundary}"
+    return json_file(submission, head.encode(), tail.encode(), content_type)
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    return
+    yield b""
+
+
+def _file_name(batch_id: BatchId) -> str:
+    return f"{batch_id}.jsonl"
+
+
+def _results_place(file_id: str) -> str:
+    if file_id.startswith(INLINE):
+        return _place(_JOBS, file_id.removeprefix(INLINE))
+    return _place(_FILES, file_id)
+
+
+def _place(where: str, name: str) -> str:
+    return f"{where}/{_wire.id_segment(name)}"

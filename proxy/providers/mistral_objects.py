@@ -1,0 +1,105 @@
+"""Mistral's batch jobs as they come, read leniently and made ours.
+
+Source: Mistral API description, `BatchJobOut` and `FileSchema`.
+"""
+
+from datetime import datetime
+from typing import Annotated, Any, Final
+
+import structlog
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+
+from proxy.ports.provider import ProviderBatch, ProviderBatchState
+from proxy.providers.openai_objects import Moment, Number, Word
+
+log = structlog.get_logger()
+
+INLINE: Final = "inline:"
+"""Begins the name of results that are no file but a part of their job."""
+
+_RUNNING, _CANCELLING, _ENDED = (
+    ProviderBatchState.RUNNING,
+    ProviderBatchState.CANCELLING,
+    ProviderBatchState.ENDED,
+)
+
+# Mistral API, `BatchJobStatus`, in lower case.
+_STATES: Final = {
+    "queued": _RUNNING,
+    "running": _RUNNING,
+    "cancellation_requested": _CANCELLING,
+    "success": _ENDED,
+    "failed": _ENDED,
+    "timeout_exceeded": _ENDED,
+    "cancelled": _ENDED,
+}
+
+_UNKNOWN_WORD_CHARS: Final = 64
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _messages(value: Any) -> list[str]:
+    entries = value if isinstance(value, list) else []
+    found = [entry.get("message") for entry in entries if isinstance(entry, dict)]
+    return [message for message in found if isinstance(message, str) and message]
+
+
+class JobObject(BaseModel):
+    """The fields of a batch job that we depend on."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    id: str
+    status: Word = None
+    created_at: Moment = None
+    metadata: Annotated[dict[str, Any], BeforeValidator(_mapping)] = {}
+    output_file: Word = None
+    error_file: Word = None
+    errors: Annotated[list[str], BeforeValidator(_messages)] = []
+    total_requests: Number = None
+    completed_requests: Number = None
+
+
+def read_job(value: object) -> JobObject | None:
+    """Read a batch job, or return nothing if it is none."""
+    try:
+        job = JobObject.model_validate(value)
+    except ValidationError:
+        return None
+    return job if job.id else None
+
+
+def provider_batch(job: JobObject, *, now: datetime) -> ProviderBatch:
+    """Return the job in our words; an unknown status means that it runs.
+
+    A job that was given its requests inline may have its results in itself and in no
+    file: then its own name stands for them.
+    """
+    status = (job.status or "").strip().lower()[:_UNKNOWN_WORD_CHARS]
+    state = _STATES.get(status)
+    if state is None:
+        log.warning(
+            "provider.unknown_status", provider="mistral", provider_batch_id=job.id, status=status
+        )
+        state = _RUNNING
+    return ProviderBatch(
+        id=job.id,
+        state=state,
+        status=status,
+        created_at=job.created_at or now,
+        count=job.total_requests,
+        output_file_ids=_results(job) if state is _ENDED else (),
+        # A job that failed before any request ran says so by a text alone.
+        error_code="batch_failed" if status == "failed" and not job.completed_requests else None,
+        error_message=job.errors[0] if job.errors else None,
+    )
+
+
+def _results(job: JobObject) -> tuple[str, ...]:
+    files = tuple(dict.fromkeys(file for file in (job.output_file, job.error_file) if file))
+    if not files and job.completed_requests:
+        return (INLINE + job.id,)
+    return files

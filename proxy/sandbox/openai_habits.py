@@ -1,0 +1,141 @@
+"""What members of the OpenAI family do their own way, as their callers see it.
+
+A member is a row here: where its paths are on the sandbox's port, what it takes, and how
+it shows what the others show as OpenAI does. Sources: Azure OpenAI batch guide; types of
+the SDKs of Groq 1.7 and Together 3.1; DeepInfra and Doubleword document OpenAI's shapes.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from proxy.sandbox.openai_execute import ENDPOINTS
+
+Json = dict[str, Any]
+
+
+def _same(shown: Any) -> Any:
+    return shown
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Habits:
+    """One member. Its defaults are OpenAI's."""
+
+    prefix: str = ""
+    """What parts it from the others on one port."""
+
+    root: str = "/v1"
+    """Where the provider's own paths begin."""
+
+    key_header: str = "Authorization"
+    agent: str = ""
+    """With what the `User-Agent` of a request must begin."""
+
+    upload: str = "/v1/files"
+    purpose: str = "batch"
+    takes_expiry: bool = True
+    takes_metadata: bool = True
+    windows: Mapping[str, float] = field(default_factory=lambda: {"24h": 1.0})
+    """Which it sells, each as a share of the sandbox's window."""
+
+    endpoints: frozenset[str] = frozenset(ENDPOINTS)
+    lines_max: int | None = None
+    """Nothing: the sandbox's own."""
+
+    names_empty_error_file: bool = False
+    """Whether a batch without errors has an error file all the same, without lines."""
+
+    batch: Callable[[Json], Json] = _same
+    created: Callable[[Json], Any] = _same
+    listed: Callable[[Json], Any] = _same
+    refused_line: Callable[[Json], Json] = _same
+
+    def path(self, path: str) -> str:
+        """Return where one of OpenAI's paths is."""
+        return self.prefix + self.root + path.removeprefix("/v1")
+
+
+def _time(seconds: int | None) -> str | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat()
+
+
+def _azure_batch(shown: Json) -> Json:
+    times = {name: _time(value) for name, value in shown.items() if name.endswith("_at")}
+    return {**shown, **times, "status": shown["status"].capitalize(), "request_counts": None}
+
+
+def _together_batch(shown: Json) -> Json:
+    done, total = shown["request_counts"]["completed"], shown["request_counts"]["total"]
+    failures = (shown["errors"] or {}).get("data") or [{"message": None}]
+    return {
+        "id": shown["id"],
+        "status": {"cancelling": "CANCELING"}.get(shown["status"], shown["status"].upper()),
+        "input_file_id": shown["input_file_id"],
+        "output_file_id": shown["output_file_id"],
+        "error_file_id": shown["error_file_id"],
+        "endpoint": shown["endpoint"],
+        "model_id": shown["model"],
+        "created_at": _time(shown["created_at"]),
+        "completed_at": _time(shown["completed_at"]),
+        "job_deadline": _time(shown["expires_at"]),
+        "progress": 100.0 * done / total if total else 0.0,
+        "error": failures[0]["message"],
+    }
+
+
+def _together_refusal(line: Json) -> Json:
+    if line["error"] is not None:
+        return line
+    code = "batch_client_error" if line["response"]["status_code"] < 500 else "batch_server_error"
+    message = line["response"]["body"]["error"]["message"]
+    error = {"code": code, "message": message}
+    return {"id": line["id"], "custom_id": line["custom_id"], "error": error}
+
+
+OPENAI: Final = Habits()
+MISTRAL: Final = Habits(prefix="/mistral", takes_expiry=False)
+"""Files and calls are OpenAI's; batches are jobs of its own."""
+
+CLONES: Final = (
+    Habits(
+        prefix="/azure",
+        root="/openai/v1",
+        key_header="api-key",
+        lines_max=100_000,
+        endpoints=frozenset({"/v1/chat/completions", "/v1/responses"}),
+        names_empty_error_file=True,
+        batch=_azure_batch,
+    ),
+    Habits(
+        prefix="/groq",
+        root="/openai/v1",
+        takes_expiry=False,
+        windows={"24h": 1.0, "7d": 7.0},
+        endpoints=frozenset({"/v1/chat/completions"}),
+    ),
+    Habits(
+        prefix="/together",
+        agent="OpenAI/",
+        upload="/v1/files/upload",
+        purpose="batch-api",
+        takes_expiry=False,
+        takes_metadata=False,
+        endpoints=frozenset({"/v1/chat/completions"}),
+        batch=_together_batch,
+        created=lambda shown: {"job": shown, "warning": None},
+        listed=lambda page: page["data"],
+        refused_line=_together_refusal,
+    ),
+    Habits(
+        prefix="/deepinfra",
+        root="/v1/openai",
+        endpoints=frozenset({"/v1/chat/completions", "/v1/completions", "/v1/embeddings"}),
+    ),
+    Habits(
+        prefix="/doubleword",
+        windows={"1h": 1 / 24, "24h": 1.0},
+        endpoints=frozenset({"/v1/chat/completions", "/v1/embeddings"}),
+    ),
+)

@@ -1,0 +1,107 @@
+"""Results in a list within a document, however it is cut into pieces."""
+
+import json
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from proxy.ports.provider import LineKind, ResultLine
+from proxy.providers.item_cutter import ItemCutter
+
+TEXT = st.text(max_size=12) | st.sampled_from(['"', "\\", '\\"', "]}", '"results":[{', "\u2028"])
+VALUES = st.recursive(
+    TEXT | st.integers() | st.booleans() | st.none(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=8,
+)
+ITEMS = st.lists(st.dictionaries(TEXT, VALUES, max_size=4), max_size=4)
+
+
+def keep(item: bytes) -> ResultLine:
+    return ResultLine(kind=LineKind.ANSWERED, custom_id=None, body=item)
+
+
+def cut(document: bytes, sizes: list[int], **more) -> list[ResultLine]:
+    cutter = ItemCutter("results", **more)
+    found, at = [], 0
+    for size in [*sizes, len(document)]:
+        found += cutter.feed(document[at : at + size])
+        at += size
+    return found
+
+
+@given(
+    before=st.dictionaries(TEXT.filter(lambda name: name != "results"), VALUES, max_size=3),
+    items=ITEMS,
+    after=st.dictionaries(TEXT.filter(lambda name: name != "results"), VALUES, max_size=3),
+    sizes=st.lists(st.integers(0, 7), max_size=60),
+    indent=st.sampled_from([None, 1]),
+    ascii_only=st.booleans(),
+)
+@example(before={}, items=[{"a": "\\"}], after={}, sizes=[1] * 40, indent=None, ascii_only=True)
+@example(
+    before={"x": {"results": [{"no": 1}]}, "y": ["results"], "z": "results"},
+    items=[{"results": [{"inner": 1}]}, {}],
+    after={"w": [{"no": 2}]},
+    sizes=[3] * 60,
+    indent=None,
+    ascii_only=True,
+)
+def test_items_are_those_of_the_named_list_byte_for_byte(
+    before, items, after, sizes, indent, ascii_only
+):
+    document = {**before, "results": items, **after}
+    text = json.dumps(document, indent=indent, ensure_ascii=ascii_only).encode(
+        "utf-8", "surrogatepass"
+    )
+
+    found = [line.body for line in cut(text, sizes, read=keep)]
+
+    assert [json.loads(body) for body in found] == items
+    assert all(body in text for body in found)
+
+
+@pytest.mark.parametrize("size", [1, 2, 1_000])
+def test_results_are_read_as_lines_are(size):
+    answer = b'{"id" : "x"}'
+    document = (
+        b'{"id":"b","results":['
+        b'{"custom_id":"job-1","response":{"status_code":200,"body":' + answer + b'},"error":null},'
+        b'{"custom_id":"job-2","response":null,"error":{"type":"invalid_request_error"}},'
+        b'7,{"custom_id":"job-3"}]}'
+    )
+
+    lines = cut(document, [size] * (len(document) // size))
+
+    assert [(line.kind, line.custom_id) for line in lines] == [
+        (LineKind.ANSWERED, "job-1"),
+        (LineKind.NOT_EXECUTED, "job-2"),
+        (LineKind.UNREADABLE, "job-3"),
+    ]
+    assert lines[0].body == answer
+    assert lines[1].error_code == "invalid_request_error"
+
+
+def test_an_item_without_end_is_not_kept_and_those_behind_it_are_read():
+    long = b'{"custom_id":"job-1","x":"' + b"a" * 10_000 + b'"}'
+    document = b'{"results":[' + long + b',{"custom_id":"job-2","y":1}]}'
+    cutter = ItemCutter("results", item_bytes_max=5_000)
+
+    found, held = [], 0
+    for at in range(0, len(document), 100):
+        found += cutter.feed(document[at : at + 100])
+        held = max(held, len(cutter._held))
+
+    assert [(line.kind, line.custom_id) for line in found] == [
+        (LineKind.UNREADABLE, "job-1"),
+        (LineKind.UNREADABLE, "job-2"),
+    ]
+    assert held < 5_300
+
+
+@pytest.mark.parametrize(
+    "document", [b"", b"[]", b'{"results":null}', b'{"results":[', b'{"results":{"a":{}}}', b"}}]"]
+)
+def test_what_holds_no_such_list_holds_no_items(document):
+    assert cut(document, []) == []
