@@ -41,7 +41,7 @@ from proxy.telemetry import Metrics, set_up_logging
 from proxy.upstreams.lean import LeanClient
 from proxy.upstreams.session import AiohttpClient
 from proxy.web.admin import AdminAccess, Readiness, admin_application
-from proxy.web.server import DataServer
+from proxy.web.server import CallerBounds, DataServer
 
 log = structlog.get_logger()
 
@@ -95,6 +95,7 @@ def run(configuration: Configuration) -> None:
     settings = configuration.settings
     writer = set_up_logging(level=settings.log.level, form=settings.log.format)
     try:
+        runtime.allow_files()
         runtime.run(_serve_until_told(settings), settings.instance.event_loop)
     except BaseExceptionGroup:
         log.exception("instance.failed")
@@ -159,7 +160,11 @@ async def serving(
         facts = _Facts(settings, house, policies, on_stop, durability)
         admin_url = await _listen_admin(stack, settings, facts, metrics)
         front = web.ServerRunner(
-            DataServer(house.front.handle),
+            DataServer(
+                house.front.handle,
+                _caller_bounds(settings),
+                on_refused=lambda: metrics.count("connections_refused"),
+            ),
             shutdown_timeout=settings.instance.drain_timeout.total_seconds(),
         )
         base_url = await _open(stack, front, settings.listen)
@@ -384,6 +389,16 @@ async def _open_stores(
     shared = await RedisStores.open(settings.store.url, vault, tasks, keep=keep)
     stack.push_async_callback(shared.aclose)
     return shared, f"{settings.durability}, {await shared.durability()}"
+
+
+def _caller_bounds(settings: Settings) -> CallerBounds:
+    callers = settings.callers
+    return CallerBounds(
+        max_connections=callers.max_connections,
+        head_s=callers.head_timeout.total_seconds(),
+        max_field_bytes=callers.max_field_bytes,
+        max_fields=callers.max_fields,
+    )
 
 
 def _client_limits(settings: Settings) -> ClientLimits:

@@ -33,3 +33,17 @@ def test_what_lives_as_long_as_the_process_is_not_looked_through_again():
     )
 
     assert told.stdout.split() == ["True", "50000", "True"]
+
+
+def test_the_process_may_open_as_many_files_as_it_is_allowed_to():
+    script = (
+        "import resource as r; kind = r.RLIMIT_NOFILE; hard = r.getrlimit(kind)[1];"
+        "r.setrlimit(kind, (256, hard)); from proxy.runtime import allow_files;"
+        "print(allow_files() == hard == r.getrlimit(kind)[0])"
+    )
+
+    told = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+
+    assert told.stdout.strip() == "True"

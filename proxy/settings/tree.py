@@ -262,6 +262,23 @@ class Lanes(Section):
         )
 
 
+class Callers(Section):
+    """Bounds on whoever connects: slow ones, idle ones, and how many."""
+
+    max_connections: Count = 10_000
+    """At once; one more is told 503. Each forwarded call needs two open files."""
+
+    head_timeout: PositiveDuration = timedelta(seconds=75)
+    """Until the head of a call is there, from its connection on or from the call before:
+    for those who send nothing, or a letter a minute, or keep a connection unused."""
+
+    max_field_bytes: Annotated[Size, Field(ge=1024, le=1 << 20)] = 32 << 10
+    """Of the request line, and of each header field; nginx stops at 8 KB, node at 16 KB."""
+
+    max_fields: Annotated[int, Field(ge=16, le=10_000)] = 512
+    """Header fields of one call."""
+
+
 class Forwarding(Section):
     """Bounds of a forwarded call. There is no total: streams are long."""
 
@@ -421,6 +438,7 @@ class Settings(Section):
     batching: Batching = Batching()
     deferral: Deferral = Deferral()
     lanes: Lanes = Lanes()
+    callers: Callers = Callers()
     forwarding: Forwarding = Forwarding()
     retention: Retention = Retention()
     prices: Prices = Prices()

@@ -69,6 +69,7 @@ METRICS: Final[Mapping[str, Metric]] = {
     "forward_first_byte_seconds": Metric(
         Kind.HISTOGRAM, "Until the upstream's final head was there.", ("upstream",), _CALL_SECONDS
     ),
+    "connections_refused": _counter("Connections of callers that were one too many."),
     "held_connections": _gauge("Connections that are held for a result."),
     # Jobs.
     "job_accepted": _counter("Jobs accepted.", "lane", "mode"),

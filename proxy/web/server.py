@@ -1,31 +1,104 @@
-"""The server of the data port: aiohttp's, with our own words for what is no call at all.
+"""The server of the data port: aiohttp's, with bounds on its callers and our own words.
 
 aiohttp answers bytes that are no HTTP by quoting the line at fault, which may be
 the one with the key; and a bug of ours by a page of text, which no SDK can read.
+It bounds what a head may hold, but neither how slowly one may come nor how many
+connections wait for one. One timer looks after all of them; a call costs none.
 """
 
-from typing import Any
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, cast
 
 from aiohttp import web
 
-from proxy.core.dialects import Family, error_answer
+from proxy.core.dialects import ErrorAnswer, Family, error_answer
 from proxy.core.errors import CallerError, ProxyError
+from proxy.core.fields import response_head
 from proxy.web.forward import SERVER_OPTIONS
+
+_SWEEP_AT_MOST_S: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class CallerBounds:
+    """How many may be connected, and how long one may say nothing whole."""
+
+    max_connections: int = 10_000
+    head_s: float = 75.0
+    """Until the head of a call is there, from its connection on or from the call before:
+    it covers those who send nothing, those who send a letter a minute, and those who
+    keep a connection. As long as nginx's `keepalive_timeout`."""
+    max_field_bytes: int = 32_768
+    """Of the request line, and of a field. Keys, cookies and baggage make long ones."""
+    max_fields: int = 512
 
 
 class DataServer(web.Server):
     """Serves `handle` with what `web.Server` must be given for calls to pass unchanged."""
 
-    def __init__(self, handle: Any) -> None:
-        super().__init__(handle, **SERVER_OPTIONS)
+    def __init__(
+        self,
+        handle: Any,
+        bounds: CallerBounds | None = None,
+        *,
+        on_refused: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_refused` is called for each connection that was one too many."""
+        self._bounds = bounds or CallerBounds()
+        heads = {
+            "max_line_size": self._bounds.max_field_bytes,
+            "max_field_size": self._bounds.max_field_bytes,
+            "max_headers": self._bounds.max_fields,
+        }
+        super().__init__(handle, **SERVER_OPTIONS | heads)
+        self._on_refused = on_refused
+        self._sweep_s = min(self._bounds.head_s / 4, _SWEEP_AT_MOST_S)
+        self._timer: asyncio.TimerHandle | None = None
 
     def __call__(self) -> web.RequestHandler:
         """Return what serves one more connection."""
         return _Connection(self, loop=self._loop, **self._kwargs)
 
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        """Keep a new connection, unless there are too many."""
+        if len(self._connections) >= self._bounds.max_connections:
+            self._on_refused()
+            transport.write(_TOO_MANY)
+            transport.close()
+            return
+        super().connection_made(handler, transport)
+        if self._timer is None:
+            self._arm()
+
+    def _arm(self) -> None:
+        self._timer = self._loop.call_later(self._sweep_s, self._sweep)
+
+    def _sweep(self) -> None:
+        now = self._loop.time()
+        for connection in cast("list[_Connection]", self.connections):
+            if connection.is_overdue(now, self._bounds.head_s):
+                connection.force_close()
+        self._timer = None
+        if self._connections:
+            self._arm()
+
 
 class _Connection(web.RequestHandler):
-    __slots__ = ()
+    __slots__ = ("_idle_since", "_served")
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._idle_since = self._loop.time()
+        self._served = 0
+
+    def is_overdue(self, now: float, limit_s: float) -> bool:
+        """Tell whether no head has come for so long; to be asked now and then."""
+        if self._request_in_progress or self._messages or self._request_count != self._served:
+            self._served = self._request_count
+            self._idle_since = now
+        return now - self._idle_since > limit_s
 
     def handle_error(
         self,
@@ -37,8 +110,7 @@ class _Connection(web.RequestHandler):
         """Answer what could not be parsed, and what a bug left without an answer."""
         # Logs it, and has the connection closed afterwards.
         theirs = super().handle_error(request, status, exc, message)
-        # Whose call it was to be, and so whose errors its SDK reads, is not known.
-        answer = error_answer(Family.OPENAI, _error(theirs.status))
+        answer = _own(_error(theirs.status))
         response = web.Response(status=answer.status, headers=answer.headers, body=answer.body)
         response.force_close()
         return response
@@ -50,3 +122,22 @@ def _error(status: int) -> ProxyError:
             "this cannot be read as an HTTP request", code="bad_request", http_status=status
         )
     return ProxyError("the proxy failed: a bug, of which its log tells", code="internal_error")
+
+
+def _own(error: ProxyError) -> ErrorAnswer:
+    # Whose call it was to be, and so whose errors its SDK reads, is not known.
+    return error_answer(Family.OPENAI, error)
+
+
+def _too_many() -> bytes:
+    answer = _own(ProxyError("too many connections", code="too_many_connections", http_status=503))
+    fields = (
+        *((name.encode(), value.encode()) for name, value in answer.headers),
+        (b"Content-Length", b"%d" % len(answer.body)),
+        (b"Retry-After", b"1"),
+        (b"Connection", b"close"),
+    )
+    return response_head(answer.status, None, fields) + answer.body
+
+
+_TOO_MANY: Final = _too_many()

@@ -1,5 +1,6 @@
-"""What is answered to bytes that are no call, and when a handler has a bug."""
+"""What is answered to bytes that are no call, when a handler has a bug, and to the slow."""
 
+import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator
@@ -9,21 +10,32 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from proxy.web.server import DataServer
-from tests.helpers.raw_upstream import RawCaller
+from proxy.web.server import CallerBounds, DataServer
+from tests.helpers.raw_upstream import RawCaller, wait_until
 
 SECRET = b"sk-canary-of-the-caller"
 
 
 @asynccontextmanager
-async def serving(handle: Any) -> AsyncIterator[int]:
-    runner = web.ServerRunner(DataServer(handle), shutdown_timeout=0.2)
+async def listening(
+    handle: Any, bounds: CallerBounds | None = None, **options: Any
+) -> AsyncIterator[tuple[int, DataServer]]:
+    server = DataServer(handle, bounds, **options)
+    runner = web.ServerRunner(server, shutdown_timeout=0.2)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     try:
-        yield runner.addresses[0][1]
+        yield runner.addresses[0][1], server
     finally:
         await runner.cleanup()
+
+
+@asynccontextmanager
+async def serving(
+    handle: Any, bounds: CallerBounds | None = None, **options: Any
+) -> AsyncIterator[int]:
+    async with listening(handle, bounds, **options) as (port, _):
+        yield port
 
 
 async def hello(request: web.BaseRequest) -> web.Response:
@@ -71,3 +83,81 @@ async def test_calls_are_served_as_ever():
         for _ in range(2):
             await caller.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
             assert (await caller.response()).body == b"hello"
+
+
+@pytest.mark.parametrize("beginning", [b"", b"G", b"GET / HTTP/1.1\r\nHost: x\r\nA: b\r\n"])
+async def test_a_connection_without_a_whole_head_is_ended_in_the_end(beginning):
+    async with serving(hello, CallerBounds(head_s=0.2)) as port, RawCaller(port) as caller:
+        await caller.send(beginning)
+
+        assert await caller.reader.read() == b""
+
+
+async def test_a_head_that_comes_letter_by_letter_gains_no_time_by_it():
+    async with listening(hello) as (port, server), RawCaller(port) as caller:
+        connection = await only_connection(server)
+        begun = asyncio.get_running_loop().time()
+        await caller.send(b"GET / HTTP/1.1\r\nHost: x\r\nA: ")
+        assert not connection.is_overdue(begun + 59, 60)
+        await caller.send(b"a")
+
+        assert connection.is_overdue(begun + 61, 60)
+
+
+async def test_each_call_gives_its_connection_the_whole_time_again():
+    async with listening(hello) as (port, server), RawCaller(port) as caller:
+        connection = await only_connection(server)
+        begun = asyncio.get_running_loop().time()
+        await caller.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await caller.response()).body == b"hello"
+
+        assert not connection.is_overdue(begun + 61, 60)
+        assert not connection.is_overdue(begun + 61 + 59, 60)
+        assert connection.is_overdue(begun + 61 + 61, 60)
+
+
+async def test_a_call_may_take_longer_than_its_head_might():
+    served, done = asyncio.Event(), asyncio.Event()
+
+    async def slow(request: web.BaseRequest) -> web.Response:
+        served.set()
+        await done.wait()
+        return web.Response(text="late")
+
+    async with listening(slow) as (port, server), RawCaller(port) as caller:
+        connection = await only_connection(server)
+        begun = asyncio.get_running_loop().time()
+        await caller.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await served.wait()
+        assert not connection.is_overdue(begun + 1000, 60)
+        assert not connection.is_overdue(begun + 2000, 60)
+        done.set()
+
+        assert (await caller.response()).body == b"late"
+
+
+async def only_connection(server: DataServer) -> Any:
+    await wait_until(lambda: server.connections, "the connection")
+    (connection,) = server.connections
+    return connection
+
+
+async def test_one_connection_too_many_is_told_so_and_the_others_stay():
+    refused: list[bool] = []
+    bounds = CallerBounds(max_connections=2)
+    async with (
+        serving(hello, bounds, on_refused=lambda: refused.append(True)) as port,
+        RawCaller(port) as one,
+        RawCaller(port) as two,
+    ):
+        for caller in (one, two):
+            await caller.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert (await caller.response()).body == b"hello"
+        async with RawCaller(port) as three:
+            answer = await three.response()
+        await one.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await one.response()).body == b"hello"
+
+    assert answer.start_line == b"HTTP/1.1 503 Service Unavailable"
+    assert json.loads(answer.body)["error"]["code"] == "too_many_connections"
+    assert refused == [True]
