@@ -11,10 +11,11 @@ A ledger is sums per day, not a list of jobs: its size does not grow with the tr
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import date
-from operator import attrgetter
+from functools import lru_cache
+from operator import add, attrgetter
 from typing import Final
 
-from proxy.core.ids import JobId
+from proxy.core.ids import JobId, OwnerId
 from proxy.core.job import Job, JobState
 from proxy.core.lanes import BatchKey, Lane
 from proxy.core.prices import Cost, Processing
@@ -66,7 +67,7 @@ class LedgerKey:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Sums:
     """What a row adds up; money in nano-dollars. New fields are added at the end."""
 
@@ -116,8 +117,7 @@ class Sums:
         return self.list_nano - self.paid_nano - self.useless_nano
 
     def __add__(self, other: "Sums") -> "Sums":
-        mine, its = _amounts(self), _amounts(other)
-        return Sums(**dict(zip(_NAMES, map(sum, zip(mine, its, strict=True)), strict=True)))
+        return Sums(*map(add, _amounts(self), _amounts(other)))
 
 
 _NAMES: Final = tuple(field.name for field in fields(Sums))
@@ -145,39 +145,43 @@ class Receipt:
     bookings: tuple[Booking, ...]
 
 
-def ending(job: Job, tokens: Tokens | None, cost: Cost | None, *, batch: Cost | None) -> Sums:
+def ending(job: Job, tokens: Tokens | None, *, batch: Cost | None) -> Sums:
     """Return what a job's end adds up to.
 
-    `cost` is that of its answer, `batch` what that would have cost in a batch; nothing
-    where it is not known.
+    `tokens` are those of its answer, `batch` what it would have cost in a batch, if it
+    was made in another way; nothing where it is not known.
     """
-    assert job.state.is_terminal
-    sums = Sums(jobs=1, expired=int(job.state is JobState.EXPIRED))
+    cost = job.outcome.cost if job.outcome is not None else None
     doubles = possible_doubles(job)
-    if doubles:
-        most = cost.list_nano if cost is not None else 0
-        sums = replace(sums, possible_doubles=doubles, possible_nano=doubles * most)
+    most = doubles * cost.list_nano if cost is not None else 0
     if job.state is not JobState.COMPLETED:
-        return sums
-    sums = replace(sums, answers=1, unpriced=int(cost is None))
-    if tokens is not None:
-        sums = replace(
-            sums,
-            input_tokens=tokens.input,
-            cached_tokens=tokens.cached,
-            output_tokens=tokens.output,
-        )
+        expired = int(job.state is JobState.EXPIRED)
+        return Sums(jobs=1, expired=expired, possible_doubles=doubles, possible_nano=most)
     if cost is None:
-        return sums
-    dearer = batch is not None and cost.paid_nano > batch.paid_nano
-    return replace(
-        sums,
+        cost = _NO_COST
+        unpriced = 1
+    else:
+        unpriced = 0
+    dearer = cost.paid_nano - batch.paid_nano if batch is not None else 0
+    # All at once, and in their order: this is done for every line of every batch.
+    return Sums(
+        jobs=1,
+        answers=1,
+        input_tokens=tokens.input if tokens is not None else 0,
+        cached_tokens=tokens.cached if tokens is not None else 0,
+        output_tokens=tokens.output if tokens is not None else 0,
         list_nano=cost.list_nano,
         paid_nano=cost.paid_nano,
         cache_lost_nano=cost.cache_lost_nano,
-        escalated=int(dearer),
-        escalated_nano=cost.paid_nano - batch.paid_nano if batch is not None and dearer else 0,
+        escalated=int(dearer > 0),
+        escalated_nano=max(0, dearer),
+        unpriced=unpriced,
+        possible_doubles=doubles,
+        possible_nano=most,
     )
+
+
+_NO_COST: Final = Cost(0, 0)
 
 
 def useless(cost: Cost | None) -> Sums:
@@ -204,9 +208,11 @@ def processing_of(lane: Lane, tier: str | None) -> Processing | None:
     """
     if lane is Lane.BATCH:
         return Processing.BATCH
+    if tier is None:
+        return Processing.FLEX if lane is Lane.FLEX else Processing.STANDARD
     if tier == "flex":
         return Processing.FLEX
-    return Processing.STANDARD if tier is None or tier in _ORDINARY else None
+    return Processing.STANDARD if tier in _ORDINARY else None
 
 
 _ORDINARY: Final = frozenset({"auto", "default", "standard", "on_demand", "standard_only"})
@@ -226,27 +232,27 @@ def batch_row(key: BatchKey, *, day: date) -> LedgerKey:
 
 def bookings(job: Job, sums: Sums, *, day: date, lane: Lane) -> tuple[Booking, ...]:
     """Return in which rows `sums` belong, of what was made in `lane`."""
-    key = LedgerKey(
-        day=day,
-        lane=lane.value,
-        upstream=job.key.upstream,
-        model=job.key.model[:_TEXT_MAX],
-        rule=job.decided_by[:_TEXT_MAX],
-        owner=job.owner,
-        credential=job.key.credential,
-    )
+    booking = Booking(_row(day, lane, job.key, job.decided_by, job.owner), sums)
+    if not job.tags:
+        return (booking,)
     tags = sorted(job.tags.items())[:TAGS_PER_JOB]
-    tagged = [LedgerKey(day=day, tag=f"{name}={value}"[:_TEXT_MAX]) for name, value in tags]
-    return tuple(Booking(one, sums) for one in (key, *tagged))
+    return booking, *(
+        Booking(LedgerKey(day=day, tag=f"{name}={value}"[:_TEXT_MAX]), sums) for name, value in tags
+    )
+
+
+@lru_cache(maxsize=1024)
+def _row(day: date, lane: Lane, key: BatchKey, rule: str, owner: OwnerId) -> LedgerKey:
+    """Return one and the same key for the thousands of jobs that share it."""
+    return replace(batch_row(key, day=day), lane=lane.value, rule=rule[:_TEXT_MAX], owner=owner)
 
 
 def added(entries: Iterable[Booking]) -> dict[LedgerKey, Sums]:
     """Return one sum for each row: most jobs of a batch share theirs."""
-    sums: dict[LedgerKey, Sums] = {}
+    amounts: dict[LedgerKey, list[tuple[int, ...]]] = {}
     for entry in entries:
-        known = sums.get(entry.key)
-        sums[entry.key] = entry.sums if known is None else known + entry.sums
-    return sums
+        amounts.setdefault(entry.key, []).append(_amounts(entry.sums))
+    return {key: Sums(*map(sum, zip(*rows, strict=True))) for key, rows in amounts.items()}
 
 
 BY: Final = ("upstream", "model", "rule", "tag", "owner", "credential", "lane", "day")
@@ -293,4 +299,4 @@ def encode_sums(sums: Sums) -> str:
 
 def decode_sums(text: str) -> Sums:
     """Return the sums that `encode_sums` was given; of an older one, what it had."""
-    return Sums(**dict(zip(_NAMES, map(int, text.split(" ")), strict=False)))
+    return Sums(*map(int, text.split(" ")))

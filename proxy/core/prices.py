@@ -63,7 +63,10 @@ class Tariff:
 
     def rates(self, tokens: Tokens) -> Rates:
         """Return what holds for a prompt of that length."""
-        return next((tier for tier in self.tiers if tokens.input > tier.above), self.tiers[-1])
+        for tier in self.tiers:
+            if tokens.input > tier.above:
+                return tier
+        raise AssertionError("the last tier holds for all")
 
     def times(self, share: float) -> "Tariff":
         """Return the tariff of which every rate is a share of this one's."""

@@ -71,7 +71,7 @@ def tokens_of(counts: Mapping[str, int] | None) -> Tokens | None:
     Nothing if they are not those of a text: sound and pictures have prices of their
     own, and to take one for the other would be a guess.
     """
-    if counts is None or any(counts.get(name) for name in _OTHER_THAN_TEXT):
+    if counts is None or any(counts[name] for name in _OTHER_THAN_TEXT.intersection(counts)):
         return None
     if "promptTokenCount" in counts:
         return _of_gemini(counts)
@@ -83,17 +83,19 @@ def tokens_of(counts: Mapping[str, int] | None) -> Tokens | None:
 
 
 # What these count is priced apart, wherever it occurs.
-_OTHER_THAN_TEXT: Final = (
-    "prompt_tokens_details.audio_tokens",
-    "completion_tokens_details.audio_tokens",
-    "input_tokens_details.audio_tokens",
-    "output_tokens_details.audio_tokens",
-    "input_tokens_details.image_tokens",
-    "output_tokens_details.image_tokens",
-    "promptTokensDetails.AUDIO",
-    "promptTokensDetails.VIDEO",
-    "candidatesTokensDetails.AUDIO",
-    "candidatesTokensDetails.IMAGE",
+_OTHER_THAN_TEXT: Final = frozenset(
+    {
+        "prompt_tokens_details.audio_tokens",
+        "completion_tokens_details.audio_tokens",
+        "input_tokens_details.audio_tokens",
+        "output_tokens_details.audio_tokens",
+        "input_tokens_details.image_tokens",
+        "output_tokens_details.image_tokens",
+        "promptTokensDetails.AUDIO",
+        "promptTokensDetails.VIDEO",
+        "candidatesTokensDetails.AUDIO",
+        "candidatesTokensDetails.IMAGE",
+    }
 )
 
 

@@ -14,7 +14,7 @@ import structlog
 
 from proxy.core.batch import Batch
 from proxy.core.ids import JobId
-from proxy.core.job import Job, Outcome
+from proxy.core.job import Job, JobEvent, Outcome, Succeeded
 from proxy.core.lanes import BatchKey, Lane
 from proxy.core.ledger import (
     Booking,
@@ -27,7 +27,7 @@ from proxy.core.ledger import (
     useless,
 )
 from proxy.core.prices import Cost, ModelPrice, Processing, cost_of
-from proxy.core.usage import Tokens, tokens_of
+from proxy.core.usage import tokens_of
 from proxy.ports.clock import Clock
 from proxy.ports.jobs import JobWrite, Result
 from proxy.ports.ledger import LedgerStore
@@ -74,34 +74,50 @@ class Bookkeeper:
         self._clock = clock
         self._tally = tally
 
+    def priced(self, event: JobEvent, key: BatchKey) -> JobEvent:
+        """Return the event with the cost of the answer that it brings, if it brings one.
+
+        `key` is that of the call that brought it: its lane decides the price. It may not
+        be the job's own any more, since a batch may answer a job that has left it.
+        """
+        if not isinstance(event, Succeeded):
+            return event
+        outcome = event.outcome
+        cost = self._cost(key, outcome, processing_of(key.lane, outcome.tier))
+        if cost is None:
+            return event
+        return Succeeded(event.attempt, event.at, replace(outcome, cost=cost))
+
     def write(
         self, job: Job, result: Result | None = None, *, lane: Lane | None = None
     ) -> JobWrite:
-        """Return what is to be written for `job`: if it ended, with its cost and bookings.
+        """Return what is to be written for `job`: if it ended, with its bookings.
 
         A result is left out unless the job ended. `lane` is the one that brought the
-        answer, where it is not the job's own: a batch may answer a job that has left it.
+        answer, if it is not the job's.
         """
         ended_at = job.finalized_at
         if ended_at is None:
             return JobWrite(job)
         lane = lane or job.lane
-        tokens, cost, batch = self._costs(job, lane)
-        if job.outcome is not None and cost is not None:
-            job = replace(job, outcome=replace(job.outcome, cost=cost))
-        sums = ending(job, tokens, cost, batch=batch)
+        outcome = job.outcome
+        tokens = tokens_of(outcome.usage) if outcome is not None else None
+        batch = None
+        if tokens is not None and outcome is not None and lane is not Lane.BATCH:
+            batch = self._cost(job.key, outcome, Processing.BATCH)
+        sums = ending(job, tokens, batch=batch)
         booked = bookings(job, sums, day=ended_at.date(), lane=lane)
         return JobWrite(job, result, booked)
 
-    def _costs(self, job: Job, lane: Lane) -> tuple[Tokens | None, Cost | None, Cost | None]:
-        """Return the tokens of a job's answer, its cost, and its cost in a batch."""
-        tokens = tokens_of(job.outcome.usage) if job.outcome is not None else None
-        price = self._prices.price(job.key.upstream, job.key.model) if tokens else None
-        if job.outcome is None or tokens is None or price is None:
-            return tokens, None, None
-        processing = processing_of(lane, job.outcome.tier)
-        cost = cost_of(price, tokens, processing) if processing is not None else None
-        return tokens, cost, cost_of(price, tokens, Processing.BATCH)
+    def _cost(self, key: BatchKey, outcome: Outcome, processing: Processing | None) -> Cost | None:
+        """Return what an answer costs if it is made so; nothing if that is not known."""
+        if processing is None:
+            return None
+        tokens = tokens_of(outcome.usage)
+        price = self._prices.price(key.upstream, key.model) if tokens is not None else None
+        if tokens is None or price is None:
+            return None
+        return cost_of(price, tokens, processing)
 
     async def rows(self, *, since: date, until: date) -> Sequence[Booking]:
         """Return what is booked of these days."""
@@ -120,20 +136,14 @@ class Bookkeeper:
             log.warning("job.answered_late", job_id=answer.job_id, attempt=answer.attempt)
 
     def _receipt(self, answer: UselessAnswer) -> Receipt:
-        sums, day = useless(self._useless_cost(answer)), self._clock.now().date()
+        processing = processing_of(answer.key.lane, answer.outcome.tier)
+        sums = useless(self._cost(answer.key, answer.outcome, processing))
+        day = self._clock.now().date()
         if answer.job is None:
             booked: tuple[Booking, ...] = (Booking(batch_row(answer.key, day=day), sums),)
         else:
             booked = bookings(answer.job, sums, day=day, lane=answer.key.lane)
         return Receipt(id=answer.receipt, job_id=answer.job_id, bookings=booked)
-
-    def _useless_cost(self, answer: UselessAnswer) -> Cost | None:
-        tokens = tokens_of(answer.outcome.usage)
-        price = self._prices.price(answer.key.upstream, answer.key.model)
-        processing = processing_of(answer.key.lane, answer.outcome.tier)
-        if tokens is None or price is None or processing is None:
-            return None
-        return cost_of(price, tokens, processing)
 
     async def book_possible(self, batch: Batch, count: int) -> None:
         """Book that so many lines of a batch may have been bought once more, by its last create."""

@@ -259,7 +259,7 @@ class Escalator:
             now=self._now(),
             retry_after=answer.retry_after,
         )
-        return event, answer.result
+        return self._on.books.priced(event, job.key), answer.result
 
     def _tier_field(self, job: Job) -> str | None:
         return self._outlook.flex.field(job.key) if job.lane is Lane.FLEX else None

@@ -154,7 +154,7 @@ class Ingestor:
 
     async def _write_for(self, reading: _Reading, job: Job, entry: _Named) -> JobWrite | None:
         event, result = self._event(job, entry, reading.facts(job))
-        after = advance(job, event)
+        after = advance(job, self._on.books.priced(event, reading.batch.key))
         if after is not job:
             if not after.state.is_terminal and not reading.has_paused:
                 # Before the write: no flush may find the job in a lane that is not paused.

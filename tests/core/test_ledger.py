@@ -4,6 +4,7 @@ from dataclasses import fields, replace
 from datetime import date
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,10 +24,11 @@ from proxy.core.ledger import (
     encode_key,
     encode_sums,
     ending,
+    processing_of,
     total,
     useless,
 )
-from proxy.core.prices import Cost
+from proxy.core.prices import Cost, Processing
 from proxy.core.usage import Tokens
 from tests.helpers.factories import make_job
 
@@ -38,12 +40,13 @@ FULL = Cost(1_000, 1_000)
 amounts = st.builds(Sums, **{field.name: st.integers(0, 10**15) for field in fields(Sums)})
 
 
-def ended(state: JobState = JobState.COMPLETED, **changes: Any) -> Job:
-    return make_job(state=state, **changes)
+def ended(state: JobState = JobState.COMPLETED, *, cost: Cost | None = None, **changes: Any) -> Job:
+    outcome = Outcome(200, cost=cost) if state is JobState.COMPLETED else None
+    return make_job(state=state, **{"outcome": outcome, **changes})
 
 
 def test_an_answer_from_a_batch_is_booked_with_what_it_saved() -> None:
-    sums = ending(ended(), TOKENS, HALF, batch=HALF)
+    sums = ending(ended(cost=HALF), TOKENS, batch=None)
 
     assert sums == Sums(
         jobs=1,
@@ -59,19 +62,19 @@ def test_an_answer_from_a_batch_is_booked_with_what_it_saved() -> None:
 
 
 def test_a_call_at_full_price_is_booked_with_what_a_batch_would_have_saved() -> None:
-    sums = ending(ended(lane=Lane.INTERACTIVE), TOKENS, FULL, batch=HALF)
+    sums = ending(ended(cost=FULL, lane=Lane.INTERACTIVE), TOKENS, batch=HALF)
 
     assert (sums.escalated, sums.escalated_nano, sums.saved_nano) == (1, 500, 0)
 
 
 def test_a_call_at_full_price_that_no_batch_makes_cheaper_lost_nothing() -> None:
     for batch in (None, FULL):
-        sums = ending(ended(lane=Lane.INTERACTIVE), TOKENS, FULL, batch=batch)
+        sums = ending(ended(cost=FULL, lane=Lane.INTERACTIVE), TOKENS, batch=batch)
         assert (sums.escalated, sums.escalated_nano) == (0, 0)
 
 
 def test_an_answer_without_a_price_is_counted_and_costs_no_known_money() -> None:
-    sums = ending(ended(), TOKENS, None, batch=None)
+    sums = ending(ended(), TOKENS, batch=None)
 
     assert (sums.answers, sums.unpriced, sums.input_tokens) == (1, 1, 100)
     assert (sums.list_nano, sums.paid_nano, sums.saved_nano) == (0, 0, 0)
@@ -79,12 +82,12 @@ def test_an_answer_without_a_price_is_counted_and_costs_no_known_money() -> None
 
 def test_a_job_without_an_answer_cost_nothing() -> None:
     for state in (JobState.FAILED, JobState.CANCELLED):
-        assert ending(ended(state), None, None, batch=None) == Sums(jobs=1)
-    assert ending(ended(JobState.EXPIRED), None, None, batch=None) == Sums(jobs=1, expired=1)
+        assert ending(ended(state), None, batch=None) == Sums(jobs=1)
+    assert ending(ended(JobState.EXPIRED), None, batch=None) == Sums(jobs=1, expired=1)
 
 
 def test_possible_doubles_cost_at_most_the_standard_price_each() -> None:
-    sums = ending(ended(possible_doubles=2), TOKENS, HALF, batch=HALF)
+    sums = ending(ended(cost=HALF, possible_doubles=2), TOKENS, batch=None)
 
     assert (sums.possible_doubles, sums.possible_nano) == (2, 2_000)
     assert sums.saved_nano == 500
@@ -94,8 +97,8 @@ def test_a_job_that_never_got_an_answer_may_have_been_bought_once_more() -> None
     silent = ended(JobState.FAILED, possible_doubles=6, outcome=Outcome(None, "timeout"))
     refused = ended(JobState.FAILED, possible_doubles=6, outcome=Outcome(400))
 
-    assert ending(silent, None, None, batch=None).possible_doubles == 7
-    assert ending(refused, None, None, batch=None).possible_doubles == 6
+    assert ending(silent, None, batch=None).possible_doubles == 7
+    assert ending(refused, None, batch=None).possible_doubles == 6
 
 
 def test_a_useless_answer_is_a_loss() -> None:
@@ -106,7 +109,7 @@ def test_a_useless_answer_is_a_loss() -> None:
 
 def test_a_job_stands_in_one_row_and_in_one_of_each_tag() -> None:
     job = ended(tags={"team": "etl", "run": "42"}, decided_by="rule:nightly")
-    sums = ending(job, TOKENS, HALF, batch=HALF)
+    sums = ending(job, TOKENS, batch=None)
 
     key, *tags = (entry.key for entry in bookings(job, sums, day=DAY, lane=Lane.BATCH))
 
@@ -178,3 +181,24 @@ def test_keys_come_back_from_their_texts(texts: list[str]) -> None:
 
     assert encode_key(key) == texts
     assert key.day == DAY
+
+
+@pytest.mark.parametrize(
+    ("lane", "tier", "processing"),
+    [
+        (Lane.BATCH, None, Processing.BATCH),
+        (Lane.BATCH, "default", Processing.BATCH),
+        (Lane.INTERACTIVE, None, Processing.STANDARD),
+        (Lane.INTERACTIVE, "default", Processing.STANDARD),
+        (Lane.INTERACTIVE, "flex", Processing.FLEX),
+        (Lane.FLEX, "flex", Processing.FLEX),
+        (Lane.FLEX, None, Processing.FLEX),
+        # Asked for flex and told otherwise: the answer says what is billed.
+        (Lane.FLEX, "default", Processing.STANDARD),
+        (Lane.INTERACTIVE, "priority", None),
+    ],
+)
+def test_an_answer_says_itself_how_it_was_made_but_for_batches(
+    lane: Lane, tier: str | None, processing: Processing | None
+) -> None:
+    assert processing_of(lane, tier) is processing

@@ -157,12 +157,58 @@ class Proxy:
         return 0.0
 
 
+_HALF = {"batch_input": 1, "batch_output": 4, "flex_input": 1, "flex_output": 4}
+PRICES: dict[str, Any] = {"models": {f"openai/{MODEL}": {"input": 2, "output": 8, **_HALF}}}
+"""What the sandbox charges for `MODEL`, in dollars per million tokens."""
+
+
+async def ledger(proxy: Proxy, **query: str) -> dict[str, Any]:
+    """Return the ledger as operators read it."""
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"{proxy.admin_url}/ledger", params=query) as answer,
+    ):
+        assert answer.status == 200, await answer.text()
+        found = await answer.json()
+        assert isinstance(found, dict)
+        return found
+
+
+@dataclass(frozen=True)
+class Bill:
+    """A ledger's sum beside the provider's own, in whole micro-dollars."""
+
+    known: int
+    """What we say was paid, for answers of use and others."""
+
+    possible: int
+    """What possible doubles may have cost on top, at most."""
+
+    list: int
+    provider: int
+    """What the provider's ledger says."""
+
+
+async def bill(proxy: Proxy, provider: Provider) -> Bill:
+    """Return what both say now."""
+    total = (await ledger(proxy))["total"]
+    assert total["unpriced"] == 0
+    usd = {
+        "known": total["paid_usd"] + total["useless"]["usd"],
+        "possible": total["possible_doubles"]["usd"],
+        "list": total["list_usd"],
+    }
+    micro = {name: round(amount * 1_000_000) for name, amount in usd.items()}
+    return Bill(**micro, provider=provider.ledger.totals().paid_micro_usd)
+
+
 def settings_for(
     folder: Path, urls: Mapping[str, str], changes: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return a whole configuration over a store in `folder`."""
     settings = QUICK | {
         "store": f"sqlite://{folder}/offramp.db",
+        "prices": PRICES,
         "upstreams": {name: {"dialect": "openai", "base_url": url} for name, url in urls.items()},
     }
     for name, change in changes.items():

@@ -16,7 +16,16 @@ import pytest_asyncio
 
 from proxy.sandbox import HttpFault, SandboxSettings
 from proxy.sandbox import Running as Provider
-from tests.e2e.processes import Proxy, bought, chat, proxy_and_provider, results, right_answer
+from tests.e2e.processes import (
+    Bill,
+    Proxy,
+    bill,
+    bought,
+    chat,
+    proxy_and_provider,
+    results,
+    right_answer,
+)
 from tests.helpers.raw_upstream import wait_until
 
 JOBS = 12
@@ -89,6 +98,7 @@ class Seen:
     answers: list[str]
     purchases: list[int]
     possible_doubles: float
+    bill: Bill
 
 
 Outcomes = dict[str, Seen | Exception]
@@ -123,6 +133,8 @@ async def test_a_killed_process_loses_no_job_and_buys_none_twice(
     assert seen.answers == _right_answers()
     assert seen.purchases == [1] * JOBS
     assert seen.possible_doubles == 0
+    assert (seen.bill.known, seen.bill.possible) == (seen.bill.provider, 0)
+    assert seen.bill.list == 2 * seen.bill.provider > 0
 
 
 async def _kill_at(step: Step, folder: Path) -> Seen:
@@ -144,6 +156,7 @@ async def _kill_at(step: Step, folder: Path) -> Seen:
             [_text(status, body) for status, body in answers],
             _purchases(provider),
             await proxy.metric("offramp_possible_double_total"),
+            await bill(proxy, provider),
         )
 
 
@@ -168,6 +181,8 @@ async def test_a_direct_call_cut_off_by_a_kill_is_booked_as_a_possible_double(
         assert _text(status, body) == _right_answers()[0]
         assert bought(provider, _prompt(0)) == 2
         assert await proxy.metric("offramp_possible_double_total") == 1
+        both = await bill(proxy, provider)
+        assert both.known + both.possible == both.provider == 2 * both.known
 
 
 async def _defer(proxy: Proxy, number: int) -> str:

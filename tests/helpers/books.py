@@ -9,7 +9,11 @@ from proxy.ports.tally import Tally
 from proxy.services.bookkeeping import Bookkeeper
 
 PRICE: Final = parse_price(
-    {"standard": {"input": 2, "output": 8}, "batch": {"input": 1, "output": 4}}
+    {
+        "standard": {"input": 2, "output": 8},
+        "batch": {"input": 1, "output": 4},
+        "flex": {"input": 1, "output": 4},
+    }
 )
 """What the sandbox charges for its small models, in micro-dollars per token."""
 

@@ -5,8 +5,8 @@ from datetime import date, timedelta
 
 import pytest
 
-from proxy.core.job import Job, JobState, Outcome
-from proxy.core.lanes import Lane
+from proxy.core.job import Failed, Job, JobState, Outcome, Succeeded
+from proxy.core.lanes import BatchKey, Lane
 from proxy.core.ledger import Booking, Sums, broken_down
 from proxy.core.prices import Cost
 from proxy.services.bookkeeping import UselessAnswer
@@ -137,6 +137,13 @@ def completed(**changes: object) -> Job:
     return make_job(**fields)
 
 
+def priced(key: BatchKey, outcome: Outcome) -> Cost | None:
+    event = Desk().books.priced(Succeeded(1, T0, outcome), key)
+    assert isinstance(event, Succeeded)
+    assert replace(event.outcome, cost=None) == outcome
+    return event.outcome.cost
+
+
 def test_a_job_that_goes_on_is_written_as_it_is_and_books_nothing() -> None:
     job = make_job()
 
@@ -145,39 +152,44 @@ def test_a_job_that_goes_on_is_written_as_it_is_and_books_nothing() -> None:
     assert (write.after, write.result, write.bookings) == (job, None, ())
 
 
+def test_what_brings_no_answer_has_no_price() -> None:
+    failed = Failed(1, T0, Outcome(400, usage=USAGE))
+
+    assert Desk().books.priced(failed, make_key()) is failed
+
+
 def test_an_unknown_model_has_no_cost_and_is_counted() -> None:
-    job = completed(key=make_key(model="unknown-1"))
+    key = make_key(model="unknown-1")
+    assert priced(key, Outcome(200, usage=USAGE)) is None
 
-    write = Desk().books.write(job)
+    (booked,) = Desk().books.write(completed(key=key)).bookings
 
-    assert write.after.outcome == job.outcome
-    (booked,) = write.bookings
     assert (booked.sums.answers, booked.sums.unpriced, booked.sums.list_nano) == (1, 1, 0)
     assert booked.sums.input_tokens == 2
 
 
-def test_an_answer_that_a_batch_brought_is_priced_as_such_wherever_its_job_is_by_then() -> None:
-    job = completed(lane=Lane.INTERACTIVE)
+def test_an_answer_that_a_batch_brought_is_booked_as_such_wherever_its_job_is_by_then() -> None:
+    write = Desk().books.write(completed(lane=Lane.INTERACTIVE), lane=Lane.BATCH)
 
-    write = Desk().books.write(job, lane=Lane.BATCH)
-
-    (booked,) = write.bookings
-    assert booked.key.lane == "batch"
-    assert booked.sums.paid_nano == BATCH_NANO
+    assert [booked.key.lane for booked in write.bookings] == ["batch"]
 
 
 @pytest.mark.parametrize(
-    ("tier", "paid"), [(None, CALL_NANO), ("default", CALL_NANO), ("priority", None)]
+    ("lane", "tier", "paid"),
+    [
+        (Lane.BATCH, None, BATCH_NANO),
+        (Lane.INTERACTIVE, None, CALL_NANO),
+        (Lane.INTERACTIVE, "default", CALL_NANO),
+        (Lane.INTERACTIVE, "priority", None),
+        (Lane.INTERACTIVE, "flex", BATCH_NANO),
+    ],
 )
-def test_a_call_is_priced_by_the_tier_that_it_says_it_was_made_in(
-    tier: str | None, paid: int | None
+def test_an_answer_is_priced_by_its_lane_and_by_what_it_says_of_itself(
+    lane: Lane, tier: str | None, paid: int | None
 ) -> None:
-    job = completed(lane=Lane.INTERACTIVE, outcome=Outcome(200, usage=USAGE, tier=tier))
+    cost = priced(make_key(lane=lane), Outcome(200, usage=USAGE, tier=tier))
 
-    outcome = Desk().books.write(job).after.outcome
-
-    assert outcome is not None
-    assert (outcome.cost.paid_nano if outcome.cost else None) == paid
+    assert (cost.paid_nano if cost else None) == paid
 
 
 async def test_a_useless_answer_is_booked_once_under_its_receipt() -> None:
