@@ -1,0 +1,162 @@
+"""Gemini's results: lines of a file, and elements of what an operation carries inline.
+
+A line is `{"key": ..., "response": ...}`, an element has its key in `metadata`; either
+has `error` (or, seen as well, `status`) in place of the response, a `google.rpc.Status`
+with the number of its code (google-genai SDK 3.6, `InlinedResponse`; Gemini API,
+"Batch API").
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from proxy.core.refusals import error_code
+from proxy.ports.provider import LineKind, ResultLine
+from proxy.providers.gemini_objects import rpc_name
+from proxy.providers.result_lines import (
+    LINE_BYTES_MAX,
+    SCALAR_MEMBERS,
+    member_span,
+    parsed_line,
+    usual_span,
+)
+
+_STRING: Final = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+_NAMED: Final = re.compile(
+    rb'\s*+\{\s*+(?:"metadata"\s*+:\s*+\{\s*+)?+"key"\s*+:\s*+(' + _STRING + rb")", re.DOTALL
+)
+_USUAL_HEAD: Final = re.compile(
+    rb"\s*+\{" + SCALAR_MEMBERS + rb'"response"\s*+:\s*+', re.DOTALL
+)
+_USUAL_TAIL: Final = re.compile(rb"\s*+\}\s*+\Z")
+
+_OPENING: Final = re.compile(rb'"inlinedResponses"\s*+:\s*+\[')
+_TOKEN: Final = re.compile(
+    rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?+\Z)|[{}\[\]]', re.DOTALL
+)
+"""A string, perhaps one that is cut off by the end of what has arrived; or a bracket."""
+_KEPT_BYTES: Final = 64
+"""How much before an opening may not have arrived whole yet."""
+
+
+def result_line(line: bytes) -> ResultLine:
+    """Read one line or element; a broken one says so, with its key if that can be read."""
+    parsed = parsed_line(line)
+    if not isinstance(parsed, dict):
+        return _unreadable(line)
+    custom_id = _key(parsed)
+    if custom_id is None:
+        return _unreadable(line)
+    if isinstance(parsed.get("response"), dict):
+        span = usual_span(line, _USUAL_HEAD, _USUAL_TAIL) or member_span(line, (b"response",))
+        assert span is not None, "a parser found it there"
+        return ResultLine(
+            kind=LineKind.ANSWERED,
+            custom_id=custom_id,
+            status_code=200,
+            body=line[slice(*span)],
+        )
+    for name in ("error", "status"):
+        if isinstance(parsed.get(name), dict) and parsed[name]:
+            return _refused(custom_id, parsed[name])
+    return ResultLine(kind=LineKind.UNREADABLE, custom_id=custom_id)
+
+
+def _key(parsed: Mapping[str, object]) -> str | None:
+    metadata = parsed.get("metadata")
+    for holder in (parsed, metadata):
+        key = holder.get("key") if isinstance(holder, dict) else None
+        if isinstance(key, str) and key:
+            return key
+    return None
+
+
+def _refused(custom_id: str, error: Mapping[str, object]) -> ResultLine:
+    """Return the answer that the API gives for an error: its envelope, with the HTTP status."""
+    status, name = rpc_name(error.get("code"))
+    message = error.get("message")
+    told: dict[str, object] = {
+        "code": status,
+        "message": message if isinstance(message, str) else "",
+        "status": name,
+    }
+    if error.get("details"):
+        told["details"] = error["details"]
+    return ResultLine(
+        kind=LineKind.ANSWERED,
+        custom_id=custom_id,
+        status_code=status,
+        body=json.dumps({"error": told}).encode(),
+        error_code=error_code(told),
+    )
+
+
+def _unreadable(line: bytes) -> ResultLine:
+    named = _NAMED.match(line)
+    try:
+        custom_id = json.loads(named[1]) if named else None
+    except ValueError:
+        custom_id = None
+    return ResultLine(kind=LineKind.UNREADABLE, custom_id=custom_id)
+
+
+class InlineCutter:
+    """Cuts the elements of `inlinedResponses` out of an operation as it streams in.
+
+    An operation that is done may tell its results twice, in its metadata and as its
+    response: those of the first list are read, and no others. No more than one element
+    is held back.
+    """
+
+    def __init__(self) -> None:
+        self._begun = bytearray()
+        self._is_inside = False
+        self._is_over = False
+        self._at = 0
+        """Up to where the begun element is looked through."""
+
+        self._depth = 0
+
+    def feed(self, data: bytes) -> list[ResultLine]:
+        """Return the elements that `data` completes."""
+        if self._is_over:
+            return []
+        self._begun += data
+        if not self._is_inside:
+            self._enter()
+        found = []
+        while self._is_inside and (end := self._element_end()) is not None:
+            found.append(result_line(bytes(self._begun[self._begun.index(b"{") : end])))
+            del self._begun[:end]
+            self._at = 0
+        if len(self._begun) > LINE_BYTES_MAX:
+            # No answer comes near it, and what follows it cannot be told apart any more.
+            found.append(_unreadable(bytes(self._begun[: self._begun.index(b"{") + 4_096])))
+            self._is_over = True
+        return found
+
+    def _enter(self) -> None:
+        opening = _OPENING.search(self._begun)
+        if opening is not None:
+            self._is_inside = True
+        del self._begun[: opening.end() if opening else -_KEPT_BYTES]
+
+    def _element_end(self) -> int | None:
+        """Return where the first element ends, or nothing if it has not arrived whole."""
+        for token in _TOKEN.finditer(self._begun, self._at):
+            if token[0][:1] == b'"' and (len(token[0]) == 1 or token[0][-1:] != b'"'):
+                # Cut off: its rest may hold what looks like a bracket.
+                break
+            self._at = token.end()
+            if token[0] in b"{[":
+                self._depth += 1
+            elif token[0] in b"}]":
+                self._depth -= 1
+                if self._depth < 0:
+                    self._is_inside, self._is_over = False, True
+                    self._begun.clear()
+                    break
+                if self._depth == 0:
+                    return self._at
+        return None

@@ -1,0 +1,244 @@
+"""Gemini's operations and files as they come, read leniently and made ours.
+
+Sources: google-genai SDK 3.6, `batches` and `files`; Gemini API, "Batch API". A batch is
+a long-running operation (`google.longrunning.Operation`), whose metadata is the batch.
+"""
+
+import re
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Final
+
+import structlog
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from proxy.core.outcomes import TOO_MANY_TOKENS
+from proxy.core.refusals import error_code
+from proxy.ports.provider import ProviderBatch, ProviderBatchState
+from proxy.providers.openai_objects import Moment, Word
+
+log = structlog.get_logger()
+
+WINDOW: Final = timedelta(hours=48)
+"""A batch that is not finished by then expires ("Batch API": pending or running for more)."""
+
+_RUNNING, _CANCELLING, _ENDED = (
+    ProviderBatchState.RUNNING,
+    ProviderBatchState.CANCELLING,
+    ProviderBatchState.ENDED,
+)
+
+# After `BATCH_STATE_` or `JOB_STATE_`: the API writes the one and its SDK the other. The
+# words that only Vertex AI documents are taken too, since its jobs share the SDK's type.
+_STATES: Final = {
+    "UNSPECIFIED": _RUNNING,
+    "QUEUED": _RUNNING,
+    "PENDING": _RUNNING,
+    "RUNNING": _RUNNING,
+    "PAUSED": _RUNNING,
+    "UPDATING": _RUNNING,
+    "CANCELLING": _CANCELLING,
+    "SUCCEEDED": _ENDED,
+    "PARTIALLY_SUCCEEDED": _ENDED,
+    "FAILED": _ENDED,
+    "CANCELLED": _ENDED,
+    "EXPIRED": _ENDED,
+}
+_PREFIX: Final = re.compile(r"(?:BATCH|JOB)_STATE_")
+
+_UNANSWERED: Final = {"CANCELLED": "batch_cancelled", "EXPIRED": "batch_expired"}
+"""Ends that leave no results, and what they are called where they bought none for certain."""
+
+RPC_STATUS: Final = {
+    1: (499, "CANCELLED"),
+    2: (500, "UNKNOWN"),
+    3: (400, "INVALID_ARGUMENT"),
+    4: (504, "DEADLINE_EXCEEDED"),
+    5: (404, "NOT_FOUND"),
+    6: (409, "ALREADY_EXISTS"),
+    7: (403, "PERMISSION_DENIED"),
+    8: (429, "RESOURCE_EXHAUSTED"),
+    9: (400, "FAILED_PRECONDITION"),
+    10: (409, "ABORTED"),
+    11: (400, "OUT_OF_RANGE"),
+    12: (501, "UNIMPLEMENTED"),
+    13: (500, "INTERNAL"),
+    14: (503, "UNAVAILABLE"),
+    15: (500, "DATA_LOSS"),
+    16: (401, "UNAUTHENTICATED"),
+}
+"""HTTP status and name of each number (`google.rpc.Code`): lines and ends have no other."""
+
+_PLACE: Final = re.compile(r"\brequests\[(\d{1,9})\]")
+_LINE: Final = re.compile(r"\b(?:line|row)\s+(\d{1,9})\b", re.IGNORECASE)
+
+_UNKNOWN_WORD_CHARS: Final = 64
+
+
+def _count(value: Any) -> int | None:
+    """Return an int64, which JSON has as text (protocol buffers, "JSON mapping")."""
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        return None
+    try:
+        return int(value)
+    except ValueError:
+        return None
+
+
+Count = Annotated[int | None, BeforeValidator(_count)]
+Loose = Annotated[dict[str, Any], BeforeValidator(lambda v: v if isinstance(v, dict) else {})]
+
+
+class _Read(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+
+class _Stats(_Read):
+    total: Count = Field(None, alias="requestCount")
+    successful: Count = Field(None, alias="successfulRequestCount")
+    failed: Count = Field(None, alias="failedRequestCount")
+
+
+class _Metadata(_Read):
+    state: Word = None
+    display_name: Word = Field(None, alias="displayName")
+    created_at: Moment = Field(None, alias="createTime")
+    stats: _Stats = Field(default_factory=_Stats, alias="batchStats")
+    output: Loose = {}
+
+
+class OperationObject(_Read):
+    """The fields of an Operation that we depend on."""
+
+    name: str = Field(pattern=r"\Abatches/[A-Za-z0-9_-]{1,256}\Z")
+    done: bool = False
+    metadata: _Metadata = Field(default_factory=_Metadata)
+    error: Loose = {}
+
+    @property
+    def responses_file(self) -> str | None:
+        """The file with its results, where they are not inline."""
+        name = self.metadata.output.get("responsesFile")
+        return name if isinstance(name, str) and name else None
+
+
+class FileObject(_Read):
+    """The fields of a File that we depend on."""
+
+    name: str = Field(pattern=r"\Afiles/[A-Za-z0-9_-]{1,256}\Z")
+    display_name: Word = Field(None, alias="displayName")
+    size: Count = Field(None, alias="sizeBytes")
+    state: Word = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a list."""
+
+    entries: list[object]
+    next_token: str | None
+
+
+def read_operation(value: object) -> OperationObject | None:
+    """Read an Operation, or return nothing if it is no batch."""
+    try:
+        return OperationObject.model_validate(value)
+    except ValidationError:
+        return None
+
+
+def read_file(value: object) -> FileObject | None:
+    """Read a File, or return nothing if it is none."""
+    try:
+        return FileObject.model_validate(value)
+    except ValidationError:
+        return None
+
+
+def read_page(value: object, name: str) -> Page | None:
+    """Read a page whose entries are called `name`; an empty one has no such member."""
+    if not isinstance(value, dict):
+        return None
+    entries, token = value.get(name, []), value.get("nextPageToken")
+    if not isinstance(entries, list):
+        return None
+    return Page(entries, token if isinstance(token, str) and token else None)
+
+
+def provider_batch(operation: OperationObject, *, now: datetime) -> ProviderBatch:
+    """Return the batch in our words.
+
+    An unknown state means that the batch runs, unless the operation says that it is
+    done: reading it as an end would buy its requests again. Results go by the batch's
+    own name, whether they are inline or in a file, since deleting it deletes both.
+    """
+    metadata = operation.metadata
+    status = (metadata.state or "").strip()[:_UNKNOWN_WORD_CHARS]
+    word = _PREFIX.sub("", status, count=1)
+    state = _ENDED if operation.done else _STATES.get(word)
+    if state is None:
+        log.warning(
+            "provider.unknown_status",
+            provider="gemini",
+            provider_batch_id=operation.name,
+            status=status,
+        )
+        state = _RUNNING
+    created = metadata.created_at or now
+    code, message = _failure(operation, word) if state is _ENDED else (None, None)
+    return ProviderBatch(
+        id=operation.name,
+        state=state,
+        status=status,
+        created_at=created,
+        window_ends_at=created + WINDOW,
+        count=metadata.stats.total,
+        output_file_ids=(operation.name,) if state is _ENDED else (),
+        error_code=code,
+        error_message=message,
+        error_line=line_of(message),
+    )
+
+
+def rpc_name(code: object) -> tuple[int, str]:
+    """Return HTTP status and name of an error's number; an HTTP status is taken as such."""
+    number = code if isinstance(code, int) else 2
+    if number >= 400:
+        found = next((one for one in RPC_STATUS.values() if one[0] == number), None)
+        return found or (number, "UNKNOWN")
+    return RPC_STATUS.get(number, RPC_STATUS[2])
+
+
+def line_of(message: str | None) -> int | None:
+    """Return the 1-based line that a complaint names, if it names one.
+
+    Inlined requests are named by their path in the message ("Invalid value at
+    'batch.input_config.requests.requests[3]…'"), from 0; rows of files by number, if at all.
+    """
+    if message is None:
+        return None
+    if place := _PLACE.search(message):
+        return int(place[1]) + 1
+    line = _LINE.search(message)
+    return int(line[1]) if line and int(line[1]) > 0 else None
+
+
+def _failure(operation: OperationObject, word: str) -> tuple[str | None, str | None]:
+    """Return why an ended batch bought nothing, if that is certain.
+
+    One that was cancelled or has expired has no results, and may have executed a part
+    of its requests all the same; only its counts can tell that it did not.
+    """
+    stats = operation.metadata.stats
+    if word in _UNANSWERED:
+        untouched = stats.total is not None and not stats.successful and not stats.failed
+        return (_UNANSWERED[word] if untouched else None), None
+    if word != "FAILED" or operation.metadata.output:
+        return None, None
+    _, name = rpc_name(operation.error.get("code"))
+    message = operation.error.get("message")
+    code = error_code({**operation.error, "code": None, "status": name}) or name
+    return (
+        TOO_MANY_TOKENS if code == "RESOURCE_EXHAUSTED" else code,
+        message if isinstance(message, str) else None,
+    )
