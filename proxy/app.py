@@ -29,6 +29,7 @@ from proxy.ports.clock import Clock
 from proxy.ports.provider import Provider
 from proxy.ports.upstream import ClientLimits, UpstreamClient
 from proxy.providers.anthropic_batches import AnthropicBatches
+from proxy.providers.gemini_batches import GeminiBatches
 from proxy.providers.mistral_jobs import MistralBatches
 from proxy.providers.openai_family import OpenAIBatches
 from proxy.services.policies import Policies, open_policies
@@ -205,6 +206,8 @@ def _providers(
                 providers[name] = batches
             case BatchWire.JOBS:
                 providers[name] = MistralBatches(upstream, api, client, clock=clock)
+            case BatchWire.OPERATIONS:
+                providers[name] = GeminiBatches(upstream, api, client, clock=clock)
             case BatchWire.MESSAGES:
                 providers[name] = AnthropicBatches(upstream, api, client, clock=clock)
     return providers

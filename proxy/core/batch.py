@@ -214,6 +214,8 @@ class Rejected:
     at: datetime
     code: str
     message: str
+    line: int | None = None
+    """1-based, if one line is why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -497,12 +499,13 @@ def _apply_submission(
 def _apply_end(moved: Batch, event: Rejected | Dissolved | BatchEnded | Disowned) -> Batch:
     moved = replace(moved, ended_at=event.at, holder=None, next_at=None, refused_since=None)
     match event:
-        case Rejected(_, code, message):
+        case Rejected(_, code, message, line):
             return replace(
                 moved,
                 end_reason="rejected",
                 error_code=code,
                 error_message=message,
+                error_line=line,
                 create_started_at=None,
             )
         case Dissolved(_, reason):

@@ -119,7 +119,8 @@ class ProviderError(ProxyError):
 
     `status_code` and `body` are the provider's own, where it answered at all.
     `sent` is false only if it is certain that nothing reached the provider, so
-    that a repeat cannot buy anything twice.
+    that a repeat cannot buy anything twice. `line` is the one, counted from 1, of a
+    batch that was refused for its sake, if the provider names it.
     """
 
     code = "provider_error"
@@ -134,8 +135,10 @@ class ProviderError(ProxyError):
         body: bytes | None = None,
         retry_after_s: float | None = None,
         sent: bool = True,
+        line: int | None = None,
     ) -> None:
         super().__init__(message, code=code)
+        self.line = line
         self.status_code = status_code
         self.body = body
         self.retry_after_s = retry_after_s

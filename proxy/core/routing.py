@@ -165,7 +165,9 @@ class Upstream:
 
     def target_of(self, path: str) -> str:
         """Return the target at this host of a path of the dialect, e.g. `/v1/models`."""
-        return self.base_path + (path.removeprefix("/v1") if self.is_versioned else path)
+        # Not of `/v1beta`, which is a version of its own.
+        repeats = self.is_versioned and _begins(path, "/v1")
+        return self.base_path + (path.removeprefix("/v1") if repeats else path)
 
     def path_of(self, target: str) -> str:
         """Return the dialect's path of a target at this host, with its query."""

@@ -8,6 +8,7 @@ became of it.
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Final
 
 from proxy.core.routing import Upstream
@@ -36,8 +37,8 @@ _ANSWER_BYTES_MAX: Final = 8 * 1024 * 1024
 class Input:
     """A body that is made on its way out, of chunks of a known length between two ends.
 
-    The tail is held back until the source has ended with exactly the length that was
-    announced, so that nothing whole arrives that was not meant.
+    The last chunk is held back until the source has ended with exactly the length that
+    was announced, so that nothing whole arrives that was not meant.
     """
 
     def __init__(
@@ -67,14 +68,15 @@ class Input:
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
         """Yield the body; raises `BodySourceError` before its end if the source fails."""
-        seen = 0
-        yield self._head
+        seen, held = 0, self._head
         try:
             async for chunk in self._chunks:
                 seen += len(chunk)
                 if seen > self._chunk_bytes:
                     break
-                yield chunk
+                if held:
+                    yield held
+                held = chunk
         except Exception as exc:
             # The client knows one error of a source; ours is raised again behind it.
             self.failure = exc
@@ -82,7 +84,16 @@ class Input:
         if seen != self._chunk_bytes:
             raise BodySourceError(f"{seen} bytes or more instead of {self._chunk_bytes}")
         self.is_whole = True
-        yield self._tail
+        yield held + self._tail
+
+
+def small_input(content: bytes) -> Input:
+    """Return a body that is there already."""
+
+    async def chunks() -> AsyncGenerator[bytes, None]:
+        yield content
+
+    return Input(chunks(), len(content))
 
 
 def json_input(submission: Submission, head: bytes, tail: bytes) -> Input:
@@ -155,6 +166,23 @@ class Calls:
             ProviderError: for anything else; its `sent` is false if a body was
                 given and did not get out whole.
         """
+        answer = await self.exchange(
+            what, credential, method, path, headers=headers, body=body, within_s=within_s
+        )
+        return answer.content
+
+    async def exchange(
+        self,
+        what: str,
+        credential: Credential,
+        method: str,
+        path: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: Input | None = None,
+        within_s: float = CALL_S,
+    ) -> "Answered":
+        """Return a success with its headers; raises as `call` does."""
         async with self._translated(what, within_s, body):
             request = self._request(credential, method, path, headers or {}, body)
             response = await self._client.send(request)
@@ -164,7 +192,7 @@ class Calls:
                 response.close()
         if not 200 <= response.status < 300:
             raise self._refusal(what, credential, response, content)
-        return content
+        return Answered(content, _fields(response))
 
     async def stream(
         self, what: str, credential: Credential, path: str
@@ -242,8 +270,7 @@ class Calls:
     def _refusal(
         self, what: str, credential: Credential, response: UpstreamResponse, content: bytes
     ) -> Exception:
-        found = {name.lower(): value for name, value in response.headers}
-        pause = found.get(b"retry-after", b"").decode("latin-1")
+        pause = _fields(response).get("retry-after")
         values = [value for _, value in credential.headers]
         return _wire.refusal(
             what,
@@ -252,6 +279,20 @@ class Calls:
             retry_after_s=_wire.retry_after_s(pause, now=self._clock.now()),
             secrets=tuple({part for v in values for part in (v, v.split(" ")[-1]) if part}),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A success: its body, and its header fields by names in lower case."""
+
+    content: bytes
+    headers: Mapping[str, str]
+
+
+def _fields(response: UpstreamResponse) -> Mapping[str, str]:
+    return {
+        name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers
+    }
 
 
 def _is_whole(body: Input | None) -> bool:

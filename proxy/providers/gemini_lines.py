@@ -26,16 +26,12 @@ _STRING: Final = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _NAMED: Final = re.compile(
     rb'\s*+\{\s*+(?:"metadata"\s*+:\s*+\{\s*+)?+"key"\s*+:\s*+(' + _STRING + rb")", re.DOTALL
 )
-_USUAL_HEAD: Final = re.compile(
-    rb"\s*+\{" + SCALAR_MEMBERS + rb'"response"\s*+:\s*+', re.DOTALL
-)
+_USUAL_HEAD: Final = re.compile(rb"\s*+\{" + SCALAR_MEMBERS + rb'"response"\s*+:\s*+', re.DOTALL)
 _USUAL_TAIL: Final = re.compile(rb"\s*+\}\s*+\Z")
 
 _OPENING: Final = re.compile(rb'"inlinedResponses"\s*+:\s*+\[')
-_TOKEN: Final = re.compile(
-    rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?+\Z)|[{}\[\]]', re.DOTALL
-)
-"""A string, perhaps one that is cut off by the end of what has arrived; or a bracket."""
+_TOKEN: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:(")|\\?+\Z)|[{}\[\]]', re.DOTALL)
+"""A string, whose end (group 1) has perhaps not arrived yet; or a bracket."""
 _KEPT_BYTES: Final = 64
 """How much before an opening may not have arrived whole yet."""
 
@@ -98,7 +94,7 @@ def _unreadable(line: bytes) -> ResultLine:
         custom_id = json.loads(named[1]) if named else None
     except ValueError:
         custom_id = None
-    return ResultLine(kind=LineKind.UNREADABLE, custom_id=custom_id)
+    return ResultLine(kind=LineKind.UNREADABLE, custom_id=custom_id or None)
 
 
 class InlineCutter:
@@ -130,7 +126,9 @@ class InlineCutter:
             found.append(result_line(bytes(self._begun[self._begun.index(b"{") : end])))
             del self._begun[:end]
             self._at = 0
-        if len(self._begun) > LINE_BYTES_MAX:
+        if self._is_over:
+            self._begun.clear()
+        elif len(self._begun) > LINE_BYTES_MAX:
             # No answer comes near it, and what follows it cannot be told apart any more.
             found.append(_unreadable(bytes(self._begun[: self._begun.index(b"{") + 4_096])))
             self._is_over = True
@@ -145,7 +143,7 @@ class InlineCutter:
     def _element_end(self) -> int | None:
         """Return where the first element ends, or nothing if it has not arrived whole."""
         for token in _TOKEN.finditer(self._begun, self._at):
-            if token[0][:1] == b'"' and (len(token[0]) == 1 or token[0][-1:] != b'"'):
+            if token[0][:1] == b'"' and token[1] is None:
                 # Cut off: its rest may hold what looks like a bracket.
                 break
             self._at = token.end()
@@ -154,8 +152,7 @@ class InlineCutter:
             elif token[0] in b"}]":
                 self._depth -= 1
                 if self._depth < 0:
-                    self._is_inside, self._is_over = False, True
-                    self._begun.clear()
+                    self._is_over = True
                     break
                 if self._depth == 0:
                     return self._at

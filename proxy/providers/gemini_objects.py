@@ -94,15 +94,15 @@ class _Read(BaseModel):
 
 
 class _Stats(_Read):
-    total: Count = Field(None, alias="requestCount")
-    successful: Count = Field(None, alias="successfulRequestCount")
-    failed: Count = Field(None, alias="failedRequestCount")
+    total: Count = Field(default=None, alias="requestCount")
+    successful: Count = Field(default=None, alias="successfulRequestCount")
+    failed: Count = Field(default=None, alias="failedRequestCount")
 
 
 class _Metadata(_Read):
     state: Word = None
-    display_name: Word = Field(None, alias="displayName")
-    created_at: Moment = Field(None, alias="createTime")
+    display_name: Word = Field(default=None, alias="displayName")
+    created_at: Moment = Field(default=None, alias="createTime")
     stats: _Stats = Field(default_factory=_Stats, alias="batchStats")
     output: Loose = {}
 
@@ -110,7 +110,7 @@ class _Metadata(_Read):
 class OperationObject(_Read):
     """The fields of an Operation that we depend on."""
 
-    name: str = Field(pattern=r"\Abatches/[A-Za-z0-9_-]{1,256}\Z")
+    name: str = Field(pattern=r"^batches/[A-Za-z0-9_-]{1,256}$")
     done: bool = False
     metadata: _Metadata = Field(default_factory=_Metadata)
     error: Loose = {}
@@ -125,9 +125,9 @@ class OperationObject(_Read):
 class FileObject(_Read):
     """The fields of a File that we depend on."""
 
-    name: str = Field(pattern=r"\Afiles/[A-Za-z0-9_-]{1,256}\Z")
-    display_name: Word = Field(None, alias="displayName")
-    size: Count = Field(None, alias="sizeBytes")
+    name: str = Field(pattern=r"^files/[A-Za-z0-9_-]{1,256}$")
+    display_name: Word = Field(default=None, alias="displayName")
+    size: Count = Field(default=None, alias="sizeBytes")
     state: Word = None
 
 

@@ -252,7 +252,7 @@ class Submitter:
         now = self._now()
         if isinstance(exc, ProviderRejectedError):
             log.warning("batch.rejected", batch_id=batch.id, code=exc.code, error=str(exc))
-            return await self._step(batch, Rejected(now, exc.code, exc.message)) or batch
+            return await self._step(batch, Rejected(now, exc.code, exc.message, exc.line)) or batch
         if isinstance(exc, CredentialRefusedError):
             await self._access.pause(batch.key.credential, exc)
             return await self._put_back(batch, exc)
@@ -269,7 +269,7 @@ class Submitter:
             await self._access.pause(batch.key.credential, exc)
         elif isinstance(exc, ProviderRejectedError):
             log.warning("batch.rejected", batch_id=batch.id, code=exc.code, error=str(exc))
-            rejected = Rejected(self._now(), exc.code, exc.message)
+            rejected = Rejected(self._now(), exc.code, exc.message, exc.line)
             return await self._step(batch, rejected) or batch
         return await self._put_back(batch, exc)
 

@@ -38,7 +38,7 @@ from proxy.sandbox.faults import BatchFault, HttpFault, LineFault
 from proxy.sandbox.server import Running, Sandbox
 from proxy.sandbox.settings import SandboxSettings
 from tests.helpers.raw_upstream import wait_until
-from tests.providers.kit import KEY, all_results, framed, make_submission
+from tests.providers.kit import CHAT, KEY, all_results, framed, make_submission
 from tests.providers.wires import WIRES, Wire
 
 HOUR = 3_600.0
@@ -55,7 +55,8 @@ class Bench:
     server: Running
 
     def submission(self, bodies: Sequence[bytes]) -> Submission:
-        return make_submission(self.provider, bodies, endpoint=self.wire.endpoint)
+        wire = self.wire
+        return make_submission(self.provider, bodies, endpoint=wire.endpoint, model=wire.model)
 
     async def bought(
         self, submission: Submission, credential: Credential | None = None
@@ -90,6 +91,9 @@ class Bench:
     def breaks(self, **fault: Any) -> None:
         self.server.faults.add(HttpFault(**fault))
 
+    def breaks_results(self, **fault: Any) -> None:
+        self.breaks(path=self.wire.results_path, nth=self.wire.results_nth, **fault)
+
 
 @asynccontextmanager
 async def opened(wire: Wire) -> AsyncIterator[Bench]:
@@ -108,9 +112,19 @@ async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
         yield made
 
 
-@pytest.fixture(params=[name for name, wire in WIRES.items() if wire.uploads])
+UPLOADING = [name for name, wire in WIRES.items() if wire.uploads]
+
+
+@pytest.fixture(params=UPLOADING)
+async def uploads(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
+    """The same, with every adapter whose inputs are files."""
+    async with opened(WIRES[request.param]) as made:
+        yield made
+
+
+@pytest.fixture(params=[name for name in UPLOADING if WIRES[name].endpoint == CHAT])
 async def files(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
-    """The same, with an adapter whose inputs are files and whose batches have names."""
+    """The same, with an adapter of the OpenAI family, which is asked for a file's batch."""
     async with opened(WIRES[request.param]) as made:
         yield made
 
@@ -121,7 +135,7 @@ async def all_batches(bench: Bench) -> Sequence[object]:
     headers = {**dict(bench.credential.headers), "anthropic-version": "2023-06-01"}
     async with aiohttp.ClientSession() as http, http.get(page, headers=headers) as answer:
         page = await answer.json()
-        return list(page if isinstance(page, list) else page["data"])
+        return list(page if isinstance(page, list) else page.get(bench.wire.list_name, []))
 
 
 def ten(bench: Bench) -> Submission:
@@ -142,16 +156,14 @@ async def test_a_batch_is_bought_once_and_its_answers_come_back_by_name(bench):
     assert all(line.kind is LineKind.ANSWERED and line.status_code == 200 for line in lines)
     assert all(line.body.startswith(bench.wire.answer_begins) for line in lines)
     assert bench.server.ledger.totals(lane="batch").executions == 10
-    assert (bench.asked(bench.wire.uploaded), bench.asked(bench.wire.create)) == (
-        bench.wire.uploads,
-        1,
-    )
+    exchanges = bench.wire.upload_exchanges if bench.wire.uploads else 0
+    assert (bench.asked(bench.wire.uploaded), bench.asked(bench.wire.create)) == (exchanges, 1)
 
 
 async def test_the_window_is_told_in_the_providers_time(bench):
     batch = await bench.bought(ten(bench))
 
-    assert batch.window_ends_at == batch.created_at + timedelta(days=1)
+    assert batch.window_ends_at == batch.created_at + timedelta(days=bench.wire.windows)
 
 
 async def test_a_body_is_spliced_into_its_line_as_it_is(bench):
@@ -178,7 +190,7 @@ FAILURES: dict[str, dict[str, Any]] = {
     "status": {"action": "status", "status": 500},
     "reset before": {"action": "reset_before"},
     "reset after": {"action": "reset_after"},
-    "truncated": {"action": "truncate"},
+    "truncated": {"action": "truncate", "after_bytes": 1},
 }
 
 
@@ -186,7 +198,7 @@ FAILURES: dict[str, dict[str, Any]] = {
 async def test_an_ambiguous_create_is_sent_once_and_found_by_listing_if_it_was_done(bench, failure):
     submission = ten(bench)
     file_id = await bench.provider.upload(bench.credential, submission)
-    bench.breaks(method="POST", path=bench.wire.batches, **FAILURES[failure])
+    bench.breaks(method="POST", path=bench.wire.create_path, **FAILURES[failure])
 
     with pytest.raises(ProviderUnavailableError) as raised:
         await bench.provider.create(bench.credential, submission, file_id)
@@ -199,19 +211,21 @@ async def test_an_ambiguous_create_is_sent_once_and_found_by_listing_if_it_was_d
 
 
 @pytest.mark.parametrize("failure", FAILURES)
-async def test_a_broken_upload_is_sent_once_and_found_if_it_arrived(files, failure):
-    submission = ten(files)
-    files.breaks(method="POST", path=files.wire.upload, **FAILURES[failure])
+async def test_a_broken_upload_is_sent_once_and_found_if_it_arrived(uploads, failure):
+    submission, wire = ten(uploads), uploads.wire
+    # The last of its exchanges is the one that brings the bytes.
+    nth = wire.upload_exchanges
+    uploads.breaks(method="POST", path=wire.upload, nth=nth, **FAILURES[failure])
 
     with pytest.raises(ProviderUnavailableError):
-        await files.provider.upload(files.credential, submission)
-    found = await files.provider.find_upload(files.credential, submission)
+        await uploads.provider.upload(uploads.credential, submission)
+    found = await uploads.provider.find_upload(uploads.credential, submission)
 
-    assert files.asked(files.wire.uploaded) == 1
+    assert uploads.asked(wire.uploaded) == nth
     assert (found is not None) == (failure in {"reset after", "truncated"})
-    file_id = found or await files.provider.upload(files.credential, submission)
-    batch = await files.provider.create(files.credential, submission, file_id)
-    assert (await files.after(batch, HOUR)).status == "completed"
+    file_id = found or await uploads.provider.upload(uploads.credential, submission)
+    batch = await uploads.provider.create(uploads.credential, submission, file_id)
+    assert (await uploads.after(batch, HOUR)).status == wire.words["completed"]
 
 
 async def test_no_request_is_repeated_whatever_it_is_answered(bench):
@@ -224,8 +238,8 @@ async def test_no_request_is_repeated_whatever_it_is_answered(bench):
         f"GET {wire.batches}": lambda: provider.find_batches(
             credential, ten(bench).batch_id, created_after=LONG_AGO
         ),
-        wire.delete: lambda: provider.delete_file(credential, "file-1"),
-        wire.results: lambda: all_results(provider, credential, ["file-1"]),
+        wire.delete: lambda: provider.delete_file(credential, wire.some_name),
+        wire.results: lambda: all_results(provider, credential, [wire.some_name]),
     }
     if wire.uploads:
         calls[f"GET {wire.files}"] = lambda: provider.find_upload(credential, ten(bench))
@@ -242,7 +256,9 @@ async def test_no_request_is_repeated_whatever_it_is_answered(bench):
 async def test_where_nothing_listens_it_is_certain_that_nothing_was_sent(name, unused_tcp_port):
     wire = WIRES[name]
     async with wire.opened(f"http://127.0.0.1:{unused_tcp_port}") as provider:
-        submission = make_submission(provider, [wire.body("x")], endpoint=wire.endpoint)
+        submission = make_submission(
+            provider, [wire.body("x")], endpoint=wire.endpoint, model=wire.model
+        )
         file_id = "file-1" if wire.uploads else None
 
         with pytest.raises(ProviderUnavailableError) as raised:
@@ -290,26 +306,26 @@ async def test_a_search_reads_page_after_page_but_not_further_back_than_needed(f
     assert files.asked(f"GET {files.wire.batches}") == 3
 
 
-async def test_an_upload_of_the_same_name_and_another_size_is_not_ours(files):
-    submission = ten(files)
-    await files.provider.upload(files.credential, submission)
+async def test_an_upload_of_the_same_name_and_another_size_is_not_ours(uploads):
+    submission = ten(uploads)
+    await uploads.provider.upload(uploads.credential, submission)
 
     longer = replace(submission, input_bytes=submission.input_bytes + 1)
 
-    assert await files.provider.find_upload(files.credential, longer) is None
-    assert await files.provider.find_upload(files.credential, ten(files)) is None
+    assert await uploads.provider.find_upload(uploads.credential, longer) is None
+    assert await uploads.provider.find_upload(uploads.credential, ten(uploads)) is None
 
 
 @pytest.mark.parametrize("difference", [-1, 1])
-async def test_an_input_of_another_length_than_announced_never_becomes_a_file(files, difference):
-    honest = ten(files)
+async def test_an_input_of_another_length_than_announced_never_becomes_a_file(uploads, difference):
+    honest = ten(uploads)
     submission = replace(honest, input_bytes=honest.input_bytes + difference)
 
     with pytest.raises(ProviderUnavailableError):
-        await files.provider.upload(files.credential, submission)
+        await uploads.provider.upload(uploads.credential, submission)
 
-    assert await files.provider.find_upload(files.credential, honest) is None
-    assert await files.provider.find_upload(files.credential, submission) is None
+    assert await uploads.provider.find_upload(uploads.credential, honest) is None
+    assert await uploads.provider.find_upload(uploads.credential, submission) is None
 
 
 async def test_a_failure_of_the_input_itself_comes_through_unchanged(bench):
@@ -348,7 +364,7 @@ async def test_a_cancelled_upload_lets_go_of_everything(bench):
 async def test_a_cancelled_call_does_not_wait_for_a_silent_provider(bench):
     submission = ten(bench)
     file_id = await bench.provider.upload(bench.credential, submission)
-    bench.breaks(action="stall", method="POST", path=bench.wire.batches)
+    bench.breaks(action="stall", method="POST", path=bench.wire.create_path)
     async with asyncio.TaskGroup() as group:
         creating = group.create_task(bench.provider.create(bench.credential, submission, file_id))
         await wait_until(lambda: bench.asked(bench.wire.create))
@@ -416,7 +432,7 @@ async def completed(bench: Bench, batch: ProviderBatch) -> ProviderBatch:
 
 async def expired(bench: Bench, batch: ProviderBatch) -> ProviderBatch:
     bench.server.faults.add(BatchFault(batch_id=batch.id, stop_after=4))
-    return await bench.after(batch, 24 * HOUR)
+    return await bench.after(batch, 24 * HOUR * bench.wire.windows)
 
 
 async def cancelled(bench: Bench, batch: ProviderBatch) -> ProviderBatch:
@@ -438,6 +454,9 @@ async def test_what_was_finished_is_there_however_the_batch_ended(bench, outcome
     assert ended.state is ProviderBatchState.ENDED
     assert ended.status == bench.wire.words[outcome]
     expected = Counter({("answered", 200): finished, ("not_executed", 0): 10 - finished})
+    if outcome != "completed" and not bench.wire.keeps_partial:
+        # Paid for, and not to be had.
+        expected = Counter()
     assert await bench.kinds(ended) == +expected
     assert bench.server.ledger.totals(lane="batch").executions == finished
 
@@ -453,6 +472,9 @@ async def test_a_refused_line_keeps_its_status_and_body_however_the_batch_ended(
     ended = await end(bench, await bench.bought(ten(bench)))
 
     kinds = await bench.kinds(ended)
+    if outcome != "completed" and not bench.wire.keeps_partial:
+        assert not kinds
+        return
     shown, code = bench.wire.refused[status]
     assert kinds[("answered", 200)] == finished - 2
     lines = await all_results(bench.provider, bench.credential, ended.output_file_ids)
@@ -498,7 +520,7 @@ async def test_lines_that_came_before_a_download_broke_off_stay_valid(bench):
     submission = bench.submission([bench.wire.body(f"question {n}") for n in range(2_000)])
     ended = await bench.after(await bench.bought(submission), HOUR)
     file_id, *_ = ended.output_file_ids
-    bench.breaks(action="truncate", path=bench.wire.results_glob, after_bytes=600_000)
+    bench.breaks_results(action="truncate", after_bytes=600_000)
 
     lines: list[ResultLine] = []
 
@@ -532,26 +554,26 @@ async def test_whoever_reads_results_may_call_the_provider_meanwhile(bench):
 
 async def test_results_may_be_left_half_read(bench):
     ended = await bench.after(await bench.bought(ten(bench)), HOUR)
-    bench.breaks(action="stall", path=bench.wire.results_glob, after_bytes=10)
+    bench.breaks_results(action="stall", after_bytes=10)
     results = bench.provider.results(bench.credential, ended.output_file_ids[0])
 
     async with asyncio.TaskGroup() as group:
         reading = group.create_task(anext(results))
-        await wait_until(lambda: bench.asked(bench.wire.results))
+        await wait_until(lambda: any(armed.hits for armed in bench.server.faults.armed()))
         reading.cancel()
 
     async with asyncio.timeout(20):
         assert await bench.kinds(ended) == {("answered", 200): 10}
 
 
-async def test_deleting_a_file_twice_is_no_error(files):
-    submission = ten(files)
-    file_id = await files.provider.upload(files.credential, submission)
+async def test_deleting_a_file_twice_is_no_error(uploads):
+    submission = ten(uploads)
+    file_id = await uploads.provider.upload(uploads.credential, submission)
 
-    await files.provider.delete_file(files.credential, file_id)
-    await files.provider.delete_file(files.credential, file_id)
+    await uploads.provider.delete_file(uploads.credential, file_id)
+    await uploads.provider.delete_file(uploads.credential, file_id)
 
-    assert await files.provider.find_upload(files.credential, submission) is None
+    assert await uploads.provider.find_upload(uploads.credential, submission) is None
 
 
 async def test_what_one_credential_made_no_other_sees(bench):
@@ -596,7 +618,7 @@ async def test_trouble_with_the_account_is_told_from_trouble_with_the_call(bench
     with pytest.raises(CredentialRefusedError) as raised:
         await bench.provider.create(bench.credential, submission, file_id)
 
-    assert raised.value.status_code in {401, 402, 403, 429}
+    assert raised.value.status_code in {400, 401, 402, 403, 429}
     assert raised.value.body
 
 

@@ -67,6 +67,7 @@ def make_submission(
     *,
     batch_id: BatchId | None = None,
     endpoint: str = CHAT,
+    model: str = "gpt-5.4-mini",
     headers: tuple[tuple[str, str], ...] = (),
     slack: timedelta | None = timedelta(hours=24),
 ) -> Submission:
@@ -75,7 +76,7 @@ def make_submission(
     return Submission(
         batch_id=batch_id or make_batch_id(),
         endpoint=endpoint,
-        model="gpt-5.4-mini",
+        model=model,
         headers=headers,
         count=len(lines),
         input_bytes=sum(map(len, lines)),

@@ -8,6 +8,7 @@ from proxy.core.routing import Upstream
 from proxy.ports.jobs import Credential
 from proxy.ports.provider import Provider
 from proxy.providers.anthropic_batches import AnthropicBatches
+from proxy.providers.gemini_batches import GeminiBatches
 from proxy.providers.mistral_jobs import MistralBatches
 from proxy.sandbox import SandboxSettings
 from proxy.upstreams.session import AiohttpClient
@@ -23,6 +24,7 @@ from tests.providers.kit import (
 )
 
 MESSAGES = "/v1/messages"
+GEMINI_MODEL = "gemini-2.5-flash"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +39,7 @@ class Wire:
     """The path under which batches are."""
 
     results: str
-    """The route of results."""
+    """The route that is asked for results."""
 
     delete: str
     uploads: bool
@@ -58,6 +60,34 @@ class Wire:
     refused: dict[int, tuple[int, str]]
     """What a line that is refused with a status is read as: status and code."""
 
+    creates_at: tuple[str, str] | None = None
+    """Path and route of a create, where it is not the path of the batches."""
+
+    cancels_at: str | None = None
+    """The route of a cancel, where it is not below its batch as usual."""
+
+    results_at: str | None = None
+    """The paths of what holds results, as a glob, where `results` only leads there."""
+
+    results_nth: int = 1
+    """Which of the exchanges there brings them."""
+
+    upload_exchanges: int = 1
+    some_name: str = "file-1"
+    """What results and their deletion may be asked by."""
+
+    list_name: str = "data"
+    """Where a list has its entries."""
+
+    windows: int = 1
+    """How many days a batch has."""
+
+    keeps_partial: bool = True
+    """Whether what a stopped or expired batch had finished can be read."""
+
+    model: str = "gpt-5.4-mini"
+    """Of the batch; `body` may name another, or none."""
+
     pages: bool = True
     """Whether its lists come in pages."""
 
@@ -76,16 +106,20 @@ class Wire:
         return f"POST {self.upload}"
 
     @property
+    def create_path(self) -> str:
+        return self.creates_at[0] if self.creates_at else self.batches
+
+    @property
     def create(self) -> str:
-        return f"POST {self.batches}"
+        return f"POST {self.creates_at[1] if self.creates_at else self.batches}"
 
     @property
     def cancel(self) -> str:
-        return f"POST {self.batches}/{{id}}/cancel"
+        return self.cancels_at or f"POST {self.batches}/{{id}}/cancel"
 
     @property
-    def results_glob(self) -> str:
-        return self.results.removeprefix("GET ").replace("{id}", "*")
+    def results_path(self) -> str:
+        return self.results_at or self.results.removeprefix("GET ").replace("{id}", "*")
 
 
 @asynccontextmanager
@@ -102,6 +136,29 @@ async def opened_anthropic(base_url: str) -> AsyncIterator[AnthropicBatches]:
         upstream = Upstream.parse("anthropic", "anthropic", base_url)
         yield AnthropicBatches(upstream, batch_api("anthropic"), client, clock=MachineClock())
         await client.aclose()
+
+
+@asynccontextmanager
+async def opened_gemini(base_url: str, *, inline_requests_max: int) -> AsyncIterator[GeminiBatches]:
+    async with client_tasks() as tasks:
+        client = AiohttpClient(tasks)
+        yield GeminiBatches(
+            Upstream.parse("gemini", "gemini", base_url),
+            batch_api("gemini"),
+            client,
+            clock=MachineClock(),
+            inline_bytes_max=20_000_000,
+            inline_requests_max=inline_requests_max,
+        )
+        await client.aclose()
+
+
+def generate_body(text: str) -> bytes:
+    return b'{"contents": [{"role": "user", "parts": [{"text": "%s"}]}]}' % text.encode()
+
+
+def gemini_credential(key: str = KEY) -> Credential:
+    return make_credential(key, headers=(("x-goog-api-key", key),), upstream="gemini")
 
 
 def message_body(text: str, model: str = "claude-haiku-4-5") -> bytes:
@@ -213,10 +270,56 @@ MISTRAL = replace(
     input_limits=lambda settings: (1_000_000, settings.bytes_max),
 )
 
+_CREATE = "/v1beta/models/%s:batchGenerateContent"
+
+GEMINI = Wire(
+    opened=lambda base_url: opened_gemini(base_url, inline_requests_max=0),
+    endpoint=":generateContent",
+    body=generate_body,
+    credential=gemini_credential,
+    batches="/v1beta/batches",
+    creates_at=(_CREATE % GEMINI_MODEL, _CREATE % "{model}"),
+    cancels_at="POST /v1beta/batches/{id}:cancel",
+    results="GET /v1beta/batches/{id}",
+    results_at="/download/v1beta/files/*",
+    delete="DELETE /v1beta/batches/{id}",
+    uploads=True,
+    upload="/upload/v1beta/files",
+    upload_exchanges=2,
+    files="/v1beta/files",
+    some_name="batches/1",
+    answer_begins=b'{"candidates":[',
+    words={
+        "completed": "BATCH_STATE_SUCCEEDED",
+        "expired": "BATCH_STATE_EXPIRED",
+        "cancelled": "BATCH_STATE_CANCELLED",
+    },
+    input_limits=lambda _: (10**9, 2 * 1024**3),
+    refused={
+        400: (400, "INVALID_ARGUMENT"),
+        429: (429, "RESOURCE_EXHAUSTED"),
+        503: (503, "UNAVAILABLE"),
+    },
+    list_name="operations",
+    windows=2,
+    keeps_partial=False,
+    model=GEMINI_MODEL,
+)
+
+GEMINI_INLINE = replace(
+    GEMINI,
+    opened=lambda base_url: opened_gemini(base_url, inline_requests_max=5_000),
+    results_at="/v1beta/batches/*",
+    results_nth=2,
+    uploads=False,
+)
+
 WIRES = {
     "openai": OPENAI,
     "anthropic": ANTHROPIC,
     "azure": AZURE,
     "together": TOGETHER,
     "mistral": MISTRAL,
+    "gemini": GEMINI,
+    "gemini-inline": GEMINI_INLINE,
 }

@@ -195,7 +195,7 @@ class BatchRun:
             return spoiled(pydantic_core.to_json(name | result), fault, name=("key",))
         if fault is not None and fault.outcome == "unparsable":
             # Half a line would be half a JSON document here.
-            result = {}
+            result, fault = {}, None
         return spoiled(pydantic_core.to_json(name | result), fault, name=("metadata", "key"))
 
     def _refuse_if_told(self, fault: LineFault | None) -> None:

@@ -101,21 +101,25 @@ _Tree = dict[str, Any]
 def _selection(tokens: list[str]) -> tuple[_Tree, list[str]]:
     tree: _Tree = {}
     while tokens:
-        name, *tokens = tokens
-        below: _Tree = {}
-        if tokens[:1] == ["/"]:
-            inner, *tokens = tokens[1:]
-            below = {inner: {}}
-        elif tokens[:1] == ["("]:
-            below, tokens = _selection(tokens[1:])
-            if tokens[:1] != [")"]:
-                raise errors.invalid("Invalid field selection")
-            tokens = tokens[1:]
+        name, below, tokens = _selector(tokens)
         tree[name] = {**tree.get(name, {}), **below}
         if tokens[:1] != [","]:
             break
         tokens = tokens[1:]
     return tree, tokens
+
+
+def _selector(tokens: list[str]) -> tuple[str, _Tree, list[str]]:
+    name, *rest = tokens
+    if rest[:1] == ["/"] and rest[1:]:
+        inner, below, rest = _selector(rest[1:])
+        return name, {inner: below}, rest
+    if rest[:1] != ["("]:
+        return name, {}, rest
+    below, rest = _selection(rest[1:])
+    if rest[:1] != [")"]:
+        raise errors.invalid("Invalid field selection")
+    return name, below, rest[1:]
 
 
 def _selected(value: Any, tree: _Tree) -> Any:

@@ -1,0 +1,394 @@
+"""Gemini's batches.
+
+A small batch goes inline with its create, and its results come back inside of it; a
+larger one is a file that is uploaded before, and its results are another. Either
+carries our ID as its display name, by which a create that got no answer is found: the
+API takes none as the same, and says so ("Batch API": creation is not idempotent).
+
+Only `v1beta` has batches. What `fields` selects keeps answers small: an operation that
+is done carries all of its inline results, wherever it is shown.
+
+Sources: google-genai SDK 3.6, `batches` and `files`; Gemini API, "Batch API", "Files
+API" and "Rate limits"; Google APIs, "System parameters".
+"""
+
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from datetime import datetime
+from typing import Final, NoReturn
+from urllib.parse import quote, urlsplit
+
+import pydantic_core
+
+from proxy.core.dialects import BatchApi
+from proxy.core.errors import (
+    ProviderBusyError,
+    ProviderError,
+    ProviderRejectedError,
+)
+from proxy.core.ids import BatchId
+from proxy.core.outcomes import TOO_MANY_TOKENS
+from proxy.core.refusals import FILE_REFUSED, error_code
+from proxy.core.routing import Upstream
+from proxy.ports.clock import Clock
+from proxy.ports.jobs import Credential
+from proxy.ports.provider import (
+    BatchLimits,
+    ProviderBatch,
+    ProviderBatchState,
+    ResultLine,
+    Submission,
+)
+from proxy.ports.upstream import UpstreamClient
+from proxy.providers import _wire
+from proxy.providers.calls import CALL_S, Calls, Input, json_input, small_input
+from proxy.providers.gemini_lines import InlineCutter, result_line
+from proxy.providers.gemini_objects import (
+    OperationObject,
+    line_of,
+    provider_batch,
+    read_file,
+    read_operation,
+    read_page,
+)
+from proxy.providers.result_lines import LineCutter
+
+INLINE_BYTES_MAX: Final = 1_000_000
+INLINE_REQUESTS_MAX: Final = 100
+"""Above either, the input is a file. The API takes 20 MB inline, but then shows all of
+the results, of which one can be as long as a book, with every look at the batch."""
+
+_CREATES: Final = {
+    ":generateContent": ":batchGenerateContent",
+    ":embedContent": ":asyncBatchEmbedContent",
+}
+_BATCHES: Final = "/v1beta/batches"
+_FILES: Final = "/v1beta/files"
+_UPLOAD: Final = "/upload/v1beta/files"
+
+_SHOWN: Final = (
+    "name,done,error,metadata(state,displayName,createTime,batchStats,output/responsesFile)"
+)
+_RESULTS_FILE: Final = "?fields=metadata/output/responsesFile"
+_INLINE_RESULTS: Final = "?fields=metadata/output"
+
+_BYTES_PER_S: Final = 256 * 1024
+"""The slowest line that an upload is given time for, beyond that of a short call."""
+
+_NAME: Final = re.compile(r"(?:batches|files)/[A-Za-z0-9_-]{1,256}")
+_MODEL: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_PAGE_SIZE: Final = 100
+_PAGES_MAX: Final = 200
+"""Of either list: more than a project can have (100 batches at a time, 48 hours of files)."""
+
+_KEYED: Final = re.compile(rb'\{"key":("[^"\\]*(?:\\.[^"\\]*)*")')
+_INLINED_MORE: Final = len(b',{"metadata":}') - len(b"\n")
+"""By how much a line is longer when it is an element: metadata around the key, a comma."""
+
+
+class GeminiBatches:
+    """The batch API of one upstream that speaks Gemini's dialect.
+
+    `client` is used and not closed. The results of a batch go by its own name, for
+    `results` and `delete_file` alike: deleting it deletes the file with them.
+    """
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        api: BatchApi,
+        client: UpstreamClient,
+        *,
+        clock: Clock,
+        inline_bytes_max: int = INLINE_BYTES_MAX,
+        inline_requests_max: int = INLINE_REQUESTS_MAX,
+    ) -> None:
+        self._limits = BatchLimits.of(api)
+        self._calls = Calls(upstream, client, clock)
+        self._clock = clock
+        self._inline_bytes_max = inline_bytes_max
+        self._inline_requests_max = inline_requests_max
+
+    def limits(self, endpoint: str) -> BatchLimits:  # noqa: ARG002
+        return self._limits
+
+    def frame(self, custom_id: str, endpoint: str) -> tuple[bytes, bytes]:  # noqa: ARG002
+        return b'{"key":' + pydantic_core.to_json(custom_id) + b',"request":', b"}\n"
+
+    async def upload(self, credential: Credential, submission: Submission) -> str | None:
+        if self._goes_inline(submission):
+            return None
+        what = f"upload of {submission.batch_id}"
+        place = await self._begun_upload(what, credential, submission)
+        raw = await self._calls.call(
+            what,
+            credential,
+            "POST",
+            place,
+            headers={"x-goog-upload-command": "upload, finalize", "x-goog-upload-offset": "0"},
+            body=Input(
+                submission.lines(), submission.input_bytes, content_type="application/jsonl"
+            ),
+            within_s=CALL_S + submission.input_bytes / _BYTES_PER_S,
+        )
+        answer = _json(raw)
+        file = read_file(answer.get("file") if isinstance(answer, dict) else None)
+        if file is None:
+            raise _wire.unavailable(what, "HTTP 200 without a file")
+        return file.name
+
+    async def find_upload(self, credential: Credential, submission: Submission) -> str | None:
+        if self._goes_inline(submission):
+            return None
+        what, mask = "list of files", "nextPageToken,files(name,displayName,sizeBytes,state)"
+        async for entry in self._listed(what, credential, _FILES, "files", mask):
+            file = read_file(entry)
+            if (
+                file is not None
+                and file.display_name == submission.batch_id
+                and file.size == submission.input_bytes
+                and file.state != "FAILED"
+            ):
+                return file.name
+        return None
+
+    async def create(
+        self, credential: Credential, submission: Submission, file_id: str | None
+    ) -> ProviderBatch:
+        what = f"create of {submission.batch_id}"
+        named = b'{"batch":{"displayName":' + pydantic_core.to_json(submission.batch_id)
+        if file_id is None:
+            head = named + b',"inputConfig":{"requests":{"requests":['
+            body = json_input(_inlined(submission), head, b"]}}}}")
+        else:
+            config = pydantic_core.to_json({"fileName": file_id})
+            body = small_input(named + b',"inputConfig":' + config + b"}}")
+        assert _MODEL.fullmatch(submission.model), "the path of a call named it"
+        path = f"/v1beta/models/{submission.model}{_CREATES[submission.endpoint]}?fields={_SHOWN}"
+        try:
+            raw = await self._calls.call(
+                what,
+                credential,
+                "POST",
+                path,
+                body=body,
+                within_s=CALL_S + body.length / _BYTES_PER_S,
+            )
+        except (ProviderRejectedError, ProviderBusyError) as exc:
+            raise _create_refused(exc) from None
+        return self._batch(what, raw)
+
+    async def find_batches(
+        self,
+        credential: Credential,
+        batch_id: BatchId,
+        *,
+        created_after: datetime,  # noqa: ARG002 (in which order the list comes is not documented)
+        input_file_id: str | None = None,  # noqa: ARG002
+    ) -> Sequence[ProviderBatch]:
+        what, mask = f"search for {batch_id}", f"nextPageToken,operations({_SHOWN})"
+        found = [
+            provider_batch(operation, now=self._clock.now())
+            async for entry in self._listed(what, credential, _BATCHES, "operations", mask)
+            if (operation := read_operation(entry)) and operation.metadata.display_name == batch_id
+        ]
+        return sorted(found, key=lambda batch: batch.created_at)
+
+    async def retrieve(self, credential: Credential, provider_batch_id: str) -> ProviderBatch:
+        what = f"retrieve of {provider_batch_id}"
+        path = f"{_place(provider_batch_id)}?fields={_SHOWN}"
+        return self._batch(what, await self._calls.call(what, credential, "GET", path))
+
+    async def cancel(self, credential: Credential, provider_batch_id: str) -> ProviderBatch:
+        what = f"cancel of {provider_batch_id}"
+        path = f"{_place(provider_batch_id)}:cancel"
+        await self._calls.call(what, credential, "POST", path, body=small_input(b"{}"))
+        batch = await self.retrieve(credential, provider_batch_id)
+        if batch.state is ProviderBatchState.RUNNING:
+            # There is no state for it: it runs on until it is cancelled.
+            return replace(batch, state=ProviderBatchState.CANCELLING)
+        return batch
+
+    async def results(
+        self, credential: Credential, file_id: str
+    ) -> AsyncGenerator[Sequence[ResultLine], None]:
+        what = f"results of {file_id}"
+        file_name = await self._results_file(what, credential, file_id)
+        feed: Callable[[bytes], list[ResultLine]]
+        if file_name is None:
+            path, feed, cutter = _place(file_id) + _INLINE_RESULTS, InlineCutter().feed, None
+        else:
+            cutter = LineCutter(result_line)
+            path, feed = f"/download/v1beta/{_checked(file_name)}:download?alt=media", cutter.feed
+        async with aclosing(self._calls.stream(what, credential, path)) as chunks:
+            async for chunk in chunks:
+                if lines := feed(chunk):
+                    yield lines
+        if cutter is not None and (lines := cutter.end()):
+            yield lines
+
+    async def delete_file(self, credential: Credential, file_id: str) -> None:
+        try:
+            await self._calls.call(f"delete of {file_id}", credential, "DELETE", _place(file_id))
+        except ProviderRejectedError as exc:
+            if exc.status_code != 404 and _code(exc) != FILE_REFUSED:
+                raise
+
+    async def _begun_upload(self, what: str, credential: Credential, submission: Submission) -> str:
+        """Announce the file; return the path at which its bytes are taken."""
+        answer = await self._calls.exchange(
+            what,
+            credential,
+            "POST",
+            _UPLOAD,
+            headers={
+                "x-goog-upload-protocol": "resumable",
+                "x-goog-upload-command": "start",
+                "x-goog-upload-header-content-length": str(submission.input_bytes),
+                "x-goog-upload-header-content-type": "application/jsonl",
+            },
+            body=small_input(pydantic_core.to_json({"file": {"displayName": submission.batch_id}})),
+        )
+        # Of its address nothing but path and query: credentials go to our upstream alone.
+        url = urlsplit(answer.headers.get("x-goog-upload-url", ""))
+        if not url.path.startswith(_UPLOAD) or not url.query:
+            raise _wire.unavailable(what, "HTTP 200 without a place for the bytes")
+        return f"{quote(url.path)}?{quote(url.query, safe='=&%+/:,')}"
+
+    async def _results_file(
+        self, what: str, credential: Credential, provider_batch_id: str
+    ) -> str | None:
+        raw = await self._calls.call(
+            what, credential, "GET", _place(provider_batch_id) + _RESULTS_FILE
+        )
+        answer = _json(raw)
+        if not isinstance(answer, dict):
+            raise _wire.unavailable(what, "HTTP 200 without a batch")
+        _raise_if_gone(what, raw)
+        # What was selected and is not there leaves nothing, not even a name.
+        return OperationObject.model_validate({**answer, "name": provider_batch_id}).responses_file
+
+    async def _listed(
+        self, what: str, credential: Credential, path: str, name: str, mask: str
+    ) -> AsyncIterator[object]:
+        """Yield the entries of a whole list.
+
+        Raises:
+            ProviderUnavailableError: also if it does not end.
+        """
+        query = f"?pageSize={_PAGE_SIZE}&fields={mask}"
+        for _ in range(_PAGES_MAX):
+            page = read_page(
+                _json(await self._calls.call(what, credential, "GET", path + query)), name
+            )
+            if page is None:
+                raise _wire.unavailable(what, "HTTP 200 without a list")
+            for entry in page.entries:
+                yield entry
+            if page.next_token is None:
+                return
+            token = quote(page.next_token, safe="")
+            query = f"?pageSize={_PAGE_SIZE}&pageToken={token}&fields={mask}"
+        raise _wire.unavailable(what, "the list does not end")
+
+    def _goes_inline(self, submission: Submission) -> bool:
+        return (
+            submission.input_bytes <= self._inline_bytes_max
+            and submission.count <= self._inline_requests_max
+        )
+
+    def _batch(self, what: str, raw: bytes) -> ProviderBatch:
+        operation = read_operation(_json(raw))
+        if operation is None:
+            _raise_if_gone(what, raw)
+            # Whatever is no batch promises nothing.
+            raise _wire.unavailable(what, "HTTP 200 without a batch")
+        return provider_batch(operation, now=self._clock.now())
+
+
+def _inlined(submission: Submission) -> Submission:
+    """Return the same input as elements of a list, each behind the comma that parts them."""
+
+    async def elements() -> AsyncGenerator[bytes, None]:
+        async for chunk in submission.lines():
+            yield b"".join(map(_element, chunk.split(b"\n")[:-1]))
+
+    more = _INLINED_MORE * submission.count
+    return replace(submission, lines=elements, input_bytes=submission.input_bytes + more)
+
+
+def _element(line: bytes) -> bytes:
+    keyed = _KEYED.match(line)
+    if keyed is None:
+        # None of ours; that it is wrong shows in the length of the whole.
+        return b"," + line
+    return b',{"metadata":%b}%b' % (keyed[0], line[keyed.end() :])
+
+
+def _create_refused(exc: ProviderError) -> ProviderError:
+    """Return what a refused create means to those who must act on it.
+
+    Too many enqueued tokens, and too many batches, are a 429 like any other; what a
+    rate limit has and they do not is a time to come back (`google.rpc.RetryInfo`).
+    """
+    code = _code(exc)
+    if exc.status_code == 429 and exc.retry_after_s is None and not _has_retry_info(exc):
+        return _rejected(exc, TOO_MANY_TOKENS)
+    if exc.status_code == 404:
+        # "… is not found …, or is not supported for batchGenerateContent".
+        return _rejected(exc, "model_not_found")
+    if code == "FAILED_PRECONDITION":
+        # A file that is not ready yet, above all.
+        return ProviderBusyError(exc.message, status_code=exc.status_code, body=exc.body)
+    if exc.status_code == 400:
+        return _rejected(exc, "invalid_input", line=line_of(exc.message))
+    return exc
+
+
+def _rejected(exc: ProviderError, code: str, *, line: int | None = None) -> ProviderRejectedError:
+    return ProviderRejectedError(
+        exc.message, code=code, status_code=exc.status_code, body=exc.body, line=line
+    )
+
+
+def _has_retry_info(exc: ProviderError) -> bool:
+    error = _wire.error_member(exc.body or b"")
+    details = error.get("details") if isinstance(error, dict) else None
+    return any(
+        isinstance(detail, dict) and str(detail.get("@type", "")).endswith(".RetryInfo")
+        for detail in (details if isinstance(details, list) else ())
+    )
+
+
+def _code(exc: ProviderError) -> str | None:
+    return error_code(_wire.error_member(exc.body or b""))
+
+
+def _raise_if_gone(what: str, raw: bytes) -> None:
+    """Raise if an answer is the error of a batch that is not known, though with status 200."""
+    if _wire.error_member(raw) is not None and not read_operation(_json(raw)):
+        _raise(_wire.refusal(what, status=404, body=raw))
+
+
+def _raise(error: ProviderError) -> NoReturn:
+    raise error
+
+
+def _place(name: str) -> str:
+    return f"/v1beta/{_checked(name)}"
+
+
+def _checked(name: str) -> str:
+    # It comes from the provider and goes into a target: nothing but the characters of a name.
+    if not _NAME.fullmatch(name):
+        raise ProviderRejectedError("this is no name of a batch or a file", status_code=404)
+    return name
+
+
+def _json(raw: bytes) -> object:
+    try:
+        return pydantic_core.from_json(raw)
+    except ValueError:
+        return None
