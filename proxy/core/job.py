@@ -24,7 +24,7 @@ record that a batch has claimed, with the attempt of that claim.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from functools import partial
@@ -33,6 +33,7 @@ from typing import Final, assert_never
 from proxy.core.ids import BatchId, InstanceId, JobId, OwnerId
 from proxy.core.lanes import BatchKey, Lane, LaneChoice
 from proxy.core.prices import Cost
+from proxy.core.records import Copier
 
 
 class JobState(StrEnum):
@@ -308,6 +309,10 @@ class Job:
         return self.finalized_at is not None and self.finalized_at > self.deadline
 
 
+changed: Final = Copier(Job)
+"""Copies a job with other values in some fields; only what decides a job's life may."""
+
+
 def advance(job: Job, event: JobEvent) -> Job:
     """Return `job` after `event`.
 
@@ -327,8 +332,8 @@ def advance(job: Job, event: JobEvent) -> Job:
         # The end of an old batch must not disturb the attempt that replaced it.
         # A late success is different: it is a result, whoever computed it.
         return job
-    # One copy for all that changes: a record of so many fields is dear to copy.
-    return _moved(job, event, partial(replace, job, state=target, version=job.version + 1))
+    # One copy for all that changes.
+    return _moved(job, event, partial(changed, job, state=target, version=job.version + 1))
 
 
 def _moved(job: Job, event: JobEvent, move: Callable[..., Job]) -> Job:

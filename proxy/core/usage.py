@@ -34,10 +34,11 @@ def usage_of(body: Mapping[str, object]) -> Mapping[str, int] | None:
 
 def tier_of(body: Mapping[str, object]) -> str | None:
     """Return the service tier that the provider says it used, if it says so."""
-    usage = body.get("usage")
-    places = (body, usage if isinstance(usage, Mapping) else {})
-    tiers = (place.get("service_tier") for place in places)
-    return next((tier[:32] for tier in tiers if isinstance(tier, str)), None)
+    tier = body.get("service_tier")
+    if not isinstance(tier, str):
+        usage = body.get("usage")
+        tier = usage.get("service_tier") if isinstance(usage, Mapping) else None
+    return tier[:32] if isinstance(tier, str) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -157,6 +157,8 @@ class ResultLine:
     body: bytes = b""
     request_id: str | None = None
     error_code: str | None = None
+    content: object = None
+    """What the body says as JSON, where reading the line has told it already."""
 
 
 class Provider(Protocol):

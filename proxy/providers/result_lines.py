@@ -162,6 +162,7 @@ def _answered(line: bytes, custom_id: str, response: dict[str, object], status: 
         body=line[slice(*span)] if span else b"",
         request_id=request_id if isinstance(request_id, str) else None,
         error_code=_wire.error_code(error),
+        content=body if span else None,
     )
 
 

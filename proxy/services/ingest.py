@@ -7,7 +7,7 @@ that answered it is no second one.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -17,7 +17,7 @@ from pydantic_core import from_json
 from proxy.core.batch import Batch
 from proxy.core.errors import CREDENTIAL_CODES, CredentialRefusedError
 from proxy.core.ids import JobId, parse_custom_id
-from proxy.core.job import Job, JobEvent, Released, advance
+from proxy.core.job import Job, JobEvent, JobState, Released, advance
 from proxy.core.lanes import LaneFacts
 from proxy.core.outcomes import Answer, Verdict, after_answer, next_lane, verdict
 from proxy.ports.jobs import JobWrite, Result
@@ -112,12 +112,13 @@ class Ingestor:
 
     async def _apply_part(self, reading: _Reading, lines: Sequence[ResultLine]) -> None:
         batch, sums = reading.batch, reading.sums
-        named = await self._own_lines(batch, lines)
+        named = _named(lines)
+        jobs = await self._jobs(named)
+        named = await self._own_lines(batch, named, jobs, count=len(lines))
         sums.ignored += len(lines) - len(named)
         # A write is refused if the job's caller cancels it at the same moment.
         # The second look sees that; nobody changes a job so often in turn.
         for _ in range(3):
-            jobs = {job.id: job for job in await self._on.jobs.get_many([n.job_id for n in named])}
             writes: dict[JobId, JobWrite] = {}
             useless: list[UselessAnswer] = []
             for entry in named:
@@ -136,20 +137,25 @@ class Ingestor:
             if not refused:
                 return
             named = [entry for entry in named if entry.job_id in refused]
+            jobs = await self._jobs(named)
 
-    async def _own_lines(self, batch: Batch, lines: Sequence[ResultLine]) -> list[_Named]:
-        """Return the lines whose name this very batch issued."""
-        named = []
-        for line in lines:
-            name = parse_custom_id(line.custom_id) if line.custom_id is not None else None
-            if name is not None and line.kind is not LineKind.UNREADABLE:
-                named.append(_Named(name[0], name[1], line))
-        issued = await self._on.batches.issued(batch.id, [(n.job_id, n.attempt) for n in named])
-        own = [n for n in named if (n.job_id, n.attempt) in issued]
-        if len(own) < len(lines):
-            strange = len(lines) - len(own)
-            self._on.tally.count("line_ignored", strange, upstream=batch.key.upstream)
-            log.warning("line.ignored", batch_id=batch.id, lines=strange)
+    async def _jobs(self, named: Sequence[_Named]) -> dict[JobId, Job]:
+        return {job.id: job for job in await self._on.jobs.get_many([n.job_id for n in named])}
+
+    async def _own_lines(
+        self, batch: Batch, named: Sequence[_Named], jobs: Mapping[JobId, Job], *, count: int
+    ) -> list[_Named]:
+        """Return the lines whose name this very batch issued, of the `count` in all."""
+        # A job that is in this batch with this attempt says so itself; the others ended
+        # or were released since, or were never in it.
+        doubtful = [n for n in named if not _is_in(batch, jobs.get(n.job_id), n.attempt)]
+        asked = [(n.job_id, n.attempt) for n in doubtful]
+        issued = await self._on.batches.issued(batch.id, asked) if asked else frozenset()
+        strange = {n for n in asked if n not in issued}
+        own = [n for n in named if (n.job_id, n.attempt) not in strange]
+        if len(own) < count:
+            self._on.tally.count("line_ignored", count - len(own), upstream=batch.key.upstream)
+            log.warning("line.ignored", batch_id=batch.id, lines=count - len(own))
         return own
 
     async def _write_for(self, reading: _Reading, job: Job, entry: _Named) -> JobWrite | None:
@@ -203,6 +209,25 @@ class Ingestor:
         self._waiters.wake(write.after.id for write in written)
 
 
+def _named(lines: Sequence[ResultLine]) -> list[_Named]:
+    """Return the lines whose name we may have issued at all."""
+    named = []
+    for line in lines:
+        name = parse_custom_id(line.custom_id) if line.custom_id is not None else None
+        if name is not None and line.kind is not LineKind.UNREADABLE:
+            named.append(_Named(name[0], name[1], line))
+    return named
+
+
+def _is_in(batch: Batch, job: Job | None, attempt: int) -> bool:
+    return (
+        job is not None
+        and job.state is JobState.BATCHED
+        and job.batch_id == batch.id
+        and job.attempt == attempt
+    )
+
+
 def _parts(lines: Sequence[ResultLine]) -> Iterator[Sequence[ResultLine]]:
     """Return the lines in as few parts as `CHUNK` allows, of about the same size."""
     count = -(-len(lines) // CHUNK)
@@ -214,10 +239,12 @@ _NOT_ITS_FAULT = frozenset({"batch_expired", "batch_cancelled", "expired", "canc
 
 
 def _answer(line: ResultLine) -> Answer:
-    try:
-        content = from_json(line.body)
-    except ValueError:
-        content = None
+    content = line.content
+    if content is None:
+        try:
+            content = from_json(line.body)
+        except ValueError:
+            content = None
     return Answer(status=line.status_code, content=content)
 
 

@@ -100,11 +100,11 @@ class _RecordCodec(Generic[Record]):
             (member.name, _default(member), _converters(hints[member.name])[0])
             for member in members
         ]
-        self._from = {
-            member.name: convert
+        self._from = [
+            (member.name, convert)
             for member in members
             if (convert := _converters(hints[member.name])[1]) is not None
-        }
+        ]
 
     def encode(self, record: Record) -> str:
         return _dumps({"v": RECORD_SCHEMA} | self.to_dict(record))
@@ -135,9 +135,10 @@ class _RecordCodec(Generic[Record]):
 
     def from_dict(self, data: Mapping[str, Any]) -> Record:
         values = dict(data)
-        for name in data.keys() & self._from.keys():
-            if values[name] is not None:
-                values[name] = self._from[name](values[name])
+        for name, convert in self._from:
+            value = values.get(name)
+            if value is not None:
+                values[name] = convert(value)
         return self._record(**values)
 
 
