@@ -4,8 +4,10 @@ The only place that names adapters, reads the real clock and owns the tasks.
 """
 
 import asyncio
+import os
 import secrets
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -41,8 +43,10 @@ from proxy.stores.vault import Vault
 from proxy.telemetry import Metrics, set_up_logging
 from proxy.upstreams.lean import LeanClient
 from proxy.upstreams.session import AiohttpClient
-from proxy.web.admin import AdminAccess, Readiness, admin_application
+from proxy.web.admin import AdminAccess, Readiness, admin_application, worker_application
 from proxy.web.server import CallerBounds, DataServer
+from proxy.web.worker_set import Workers
+from proxy.workers import READY, Worker
 
 log = structlog.get_logger()
 
@@ -87,7 +91,7 @@ class Running:
     """Read the rule file anew, if there is one."""
 
 
-def run(configuration: Configuration) -> None:
+def run(configuration: Configuration, worker: Worker | None = None) -> None:
     """Run the proxy until SIGTERM, SIGINT or `POST /drain`; the command `offramp serve`.
 
     Raises:
@@ -97,7 +101,7 @@ def run(configuration: Configuration) -> None:
     writer = set_up_logging(level=settings.log.level, form=settings.log.format)
     try:
         runtime.allow_files()
-        runtime.run(_serve_until_told(settings), settings.instance.event_loop)
+        runtime.run(_serve_until_told(settings, worker), settings.instance.event_loop)
     except BaseExceptionGroup:
         log.exception("instance.failed")
         raise
@@ -105,27 +109,54 @@ def run(configuration: Configuration) -> None:
         writer.flush()
 
 
-async def _serve_until_told(settings: Settings) -> None:
+async def _serve_until_told(settings: Settings, worker: Worker | None = None) -> None:
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
-    async with serving(settings, on_stop=told.set) as running:
+    async with serving(settings, on_stop=told.set, worker=worker) as running:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, running.stop)
         if settings.policies is not None:
             # Without rules it means what it always does: the terminal is gone.
             loop.add_signal_handler(signal.SIGHUP, running.reload)
+        if worker is not None:
+            _answer_to_supervisor(loop, running)
         runtime.spare_garbage()
         await told.wait()
 
 
+def _answer_to_supervisor(loop: asyncio.AbstractEventLoop, running: Running) -> None:
+    """Say that we take calls, and end when the supervisor does: it keeps our input open."""
+
+    def hear() -> None:
+        loop.remove_reader(sys.stdin.fileno())
+        running.stop()
+
+    loop.add_reader(sys.stdin.fileno(), hear)
+    sys.stdout.buffer.write(READY)
+    sys.stdout.buffer.flush()
+
+
+def prepare(configuration: Configuration) -> None:
+    """Make what several workers would otherwise make at once.
+
+    Raises:
+        ProxyError: if it cannot be made.
+    """
+    _open_vault(configuration.settings)
+
+
 @asynccontextmanager
 async def serving(
-    settings: Settings, *, on_stop: Callable[[], None] = lambda: None, usual: RawHeaders = ()
+    settings: Settings,
+    *,
+    on_stop: Callable[[], None] = lambda: None,
+    usual: RawHeaders = (),
+    worker: Worker | None = None,
 ) -> AsyncIterator[Running]:
     """Run a proxy while the block runs, and end it in order afterwards.
 
     `on_stop` is called when the proxy is told to end. `usual` are headers of ours that
-    hold for every call which does not carry them.
+    hold for every call which does not carry them. `worker` is which of several this is.
 
     Raises:
         ProxyError: if it cannot start.
@@ -152,14 +183,14 @@ async def serving(
                 metrics=metrics,
                 read_prices=_price_reader(settings),
                 policies=policies,
-                facts=_facts_file(settings),
-                session=_session(settings),
+                facts=_facts_file(settings, worker),
+                session=_session(settings, worker),
                 usual=usual,
             ),
         )
         await house.warm_up()
-        facts = _Facts(settings, house, policies, on_stop, durability)
-        admin_url = await _listen_admin(stack, settings, facts, metrics)
+        facts = _Facts(settings, house, policies, on_stop, durability, worker)
+        admin_url = await _listen_admin(stack, settings, facts, metrics, worker)
         front = web.ServerRunner(
             DataServer(
                 house.front.handle,
@@ -168,7 +199,7 @@ async def serving(
             ),
             shutdown_timeout=settings.instance.drain_timeout.total_seconds(),
         )
-        base_url = await _open(stack, front, settings.listen)
+        base_url = await _open(stack, front, settings.listen, shared=worker is not None)
         passes = tasks.create_task(house.scheduler.run(), name="passes")
         log.info(
             "instance.started",
@@ -179,9 +210,9 @@ async def serving(
             durability=durability,
         )
         try:
-            yield Running(base_url, admin_url, metrics, house, facts.drain, facts.reload)
+            yield Running(base_url, admin_url, metrics, house, facts.leave, facts.reload)
         finally:
-            facts.drain()
+            facts.leave()
             await _end(house, front, passes)
 
 
@@ -251,23 +282,42 @@ async def _end(house: House, front: web.ServerRunner, passes: asyncio.Task[None]
 
 
 async def _listen_admin(
-    stack: AsyncExitStack, settings: Settings, facts: "_Facts", metrics: Metrics
+    stack: AsyncExitStack,
+    settings: Settings,
+    facts: "_Facts",
+    metrics: Metrics,
+    worker: Worker | None,
 ) -> str:
     access = AdminAccess(
         allowed_hosts=settings.admin.allowed_hosts,
         loopback=settings.admin.listen.is_loopback,
         token=settings.admin.read_token(),
     )
-    application = admin_application(facts, metrics=metrics, access=access)
+    workers = None
+    if worker is not None:
+        workers = Workers(worker.sockets)
+        alone = web.AppRunner(worker_application(facts, metrics=metrics), access_log=None)
+        await alone.setup()
+        stack.push_async_callback(alone.cleanup)
+        own = worker.sockets[worker.number]
+        own.unlink(missing_ok=True)
+        await web.UnixSite(alone, str(own)).start()
+    application = admin_application(facts, metrics=metrics, access=access, workers=workers)
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
-    return await _open(stack, runner, settings.admin.listen)
+    return await _open(stack, runner, settings.admin.listen, shared=worker is not None)
 
 
-async def _open(stack: AsyncExitStack, runner: web.BaseRunner, at: Address) -> str:
+async def _open(
+    stack: AsyncExitStack, runner: web.BaseRunner, at: Address, *, shared: bool = False
+) -> str:
+    """Listen, on a port that other workers listen on too if it is `shared`."""
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
+    reuse_port = True if shared else None
     try:
-        await web.TCPSite(runner, at.host, at.port, reuse_address=True).start()
+        await web.TCPSite(
+            runner, at.host, at.port, reuse_address=True, reuse_port=reuse_port
+        ).start()
     except OSError as exc:
         raise ConfigError(
             f"cannot listen on {at}: {exc.strerror or exc}",
@@ -287,7 +337,9 @@ class _Facts:
         policies: Policies | None,
         on_stop: Callable[[], None],
         durability: str,
+        worker: Worker | None,
     ) -> None:
+        self._worker = worker
         self._settings = settings
         self._house = house
         self._policies = policies
@@ -326,6 +378,14 @@ class _Facts:
             self._house.scheduler.wake("policies")
 
     def drain(self) -> None:
+        if self._worker is None:
+            self.leave()
+        else:
+            # The order is for all workers, and the supervisor knows them.
+            os.kill(os.getppid(), signal.SIGTERM)
+
+    def leave(self) -> None:
+        """Make no more promises, and let the end begin. May be called more than once."""
         if self._draining:
             return
         self._draining = True
@@ -340,13 +400,15 @@ def _policies(settings: Settings, metrics: Metrics) -> Policies | None:
     return open_policies(settings.policies, default_answer=answer, metrics=metrics)
 
 
-def _session(settings: Settings) -> str:
+def _session(settings: Settings, worker: Worker | None) -> str:
     """Return what calls of a run belong to that name no session.
 
     The embedded store's proxy starts and ends with the script, or at least may: what
     comes after its start is a new session. A fleet runs on, and cannot tell.
     """
-    return "" if settings.store.path is None else secrets.token_hex(8)
+    if settings.store.path is None:
+        return ""
+    return secrets.token_hex(8) if worker is None else worker.session
 
 
 def _price_reader(settings: Settings) -> Callable[[], PriceList]:
@@ -357,11 +419,15 @@ def _price_reader(settings: Settings) -> Callable[[], PriceList]:
     return lambda: stated
 
 
-def _facts_file(settings: Settings) -> FactsFile | None:
+def _facts_file(settings: Settings, worker: Worker | None) -> FactsFile | None:
     recording = settings.recording
     if recording.path is None:
         return None
-    return FactsFile(recording.path, max_bytes=recording.max_bytes)
+    path = recording.path
+    if worker is not None:
+        # Two that write one file would mix their lines, and turn it over twice.
+        path = path.with_name(f"{path.name}.{worker.number}")
+    return FactsFile(path, max_bytes=recording.max_bytes)
 
 
 def _open_vault(settings: Settings) -> Vault:

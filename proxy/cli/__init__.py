@@ -38,6 +38,9 @@ COMMANDS: Final[Mapping[str, str]] = {
 }
 """Each is `command` in the module of that name here; the text stands in `--help`."""
 
+_HIDDEN: Final = frozenset({"worker"})
+"""Not for people."""
+
 
 class _LazyGroup(click.Group):
     """A group whose commands are imported only when they are run."""
@@ -46,7 +49,7 @@ class _LazyGroup(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        if cmd_name not in COMMANDS:
+        if cmd_name not in COMMANDS.keys() | _HIDDEN:
             return None
         module = importlib.import_module(f"proxy.cli.{cmd_name}")
         command = module.command

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import click
 
-from proxy.app import run
+from proxy.app import prepare, run
 from proxy.cli.namesake import refuse_namesake
 from proxy.settings import load
+from proxy.workers import supervise
 
 _LEVELS = click.Choice(["debug", "info", "warning", "error"])
 _FORMATS = click.Choice(["auto", "json", "console"])
@@ -23,6 +24,7 @@ _FORMATS = click.Choice(["auto", "json", "console"])
 @click.option("--admin-listen", metavar="HOST:PORT", help="Where operators come in.")
 @click.option("--store", metavar="URL", help="sqlite:///path or a Redis URL.")
 @click.option("--policies", metavar="FILE", help="Rules that divert calls nobody tagged.")
+@click.option("--workers", metavar="N", help="Processes that share the ports and the store.")
 @click.option("--log-level", type=_LEVELS)
 @click.option("--log-format", type=_FORMATS)
 def command(config: Path | None, **options: str | None) -> None:
@@ -32,10 +34,22 @@ def command(config: Path | None, **options: str | None) -> None:
     OFFRAMP_BATCHING__LINGER=5s for batching.linger.
     """
     refuse_namesake()
-    run(load(config, flags=flags_of(options)))
+    configuration = load(config, flags=flags_of(options))
+    if configuration.settings.instance.workers == 1:
+        run(configuration)
+        return
+    prepare(configuration)
+    code = supervise(configuration)
+    if code:
+        raise SystemExit(code)
 
 
 def flags_of(options: dict[str, str | None]) -> dict[str, str]:
     """Return the flags that were given, by the key that each one sets."""
-    keys = {"admin_listen": "admin.listen", "log_level": "log.level", "log_format": "log.format"}
+    keys = {
+        "workers": "instance.workers",
+        "admin_listen": "admin.listen",
+        "log_level": "log.level",
+        "log_format": "log.format",
+    }
     return {keys.get(name, name): text for name, text in options.items() if text is not None}

@@ -367,6 +367,10 @@ class Webhook(Section):
 class Instance(Section):
     """This process among those that share the store."""
 
+    workers: Annotated[int, Field(ge=1, le=64)] = 1
+    """Processes that share the ports and the store; bounds of connections and held calls
+    hold for each. One core serves one."""
+
     lease: Duration = timedelta(seconds=15)
     """How long another instance waits before it takes over from a silent one."""
 

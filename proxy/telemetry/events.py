@@ -37,6 +37,11 @@ EVENTS: Final = frozenset(
         "claim.failed",
         "claim.mismatched",
         "store.unanswered",
+        # Processes that serve together.
+        "worker.ended",
+        "worker.killed",
+        "workers.started",
+        "workers.stopped",
         # Batches.
         "batch.absent",
         "batch.adopted",

@@ -29,6 +29,7 @@ from aiohttp.typedefs import Handler, Middleware
 from proxy.core.batch import Batch
 from proxy.core.errors import ProxyError, StoreUnavailableError
 from proxy.telemetry import Metrics, render
+from proxy.web import worker_set
 from proxy.web.ledger import LedgerFacts, ledger_object
 
 T = TypeVar("T")
@@ -96,17 +97,35 @@ class AdminAccess:
 
 
 def admin_application(
-    facts: AdminFacts, *, metrics: Metrics, access: AdminAccess
+    facts: AdminFacts,
+    *,
+    metrics: Metrics,
+    access: AdminAccess,
+    workers: worker_set.Workers | None = None,
 ) -> web.Application:
-    """Return the application; more routes may be added, and are guarded alike."""
+    """Return the application; more routes may be added, and are guarded alike.
+
+    With `workers` it answers for all of them.
+    """
     application = web.Application(middlewares=[_guard(access), _errors])
-    application.router.add_get("/livez", _live)
-    application.router.add_get("/readyz", _ready(facts))
-    application.router.add_get("/metrics", _metrics(metrics))
+    application.router.add_get("/livez", worker_set.live(workers) if workers else _live)
+    application.router.add_get("/readyz", _ready(facts, workers))
+    application.router.add_get(
+        "/metrics", worker_set.metrics(workers) if workers else _metrics(metrics)
+    )
     application.router.add_get("/batches", _batches(facts))
     application.router.add_get("/batches/{id}", _batch(facts))
     application.router.add_get("/ledger", _ledger(facts))
     application.router.add_post("/drain", _drain(facts))
+    return application
+
+
+def worker_application(facts: AdminFacts, *, metrics: Metrics) -> web.Application:
+    """Return what one of several workers answers to the others, on a socket of its own."""
+    application = web.Application()
+    application.router.add_get("/livez", _live)
+    application.router.add_get("/readyz", _ready(facts))
+    application.router.add_get("/metrics", _metrics(metrics))
     return application
 
 
@@ -116,7 +135,7 @@ async def _live(_request: web.Request) -> web.Response:
     return web.json_response({"status": "live"})
 
 
-def _ready(facts: AdminFacts) -> Handler:
+def _ready(facts: AdminFacts, workers: worker_set.Workers | None = None) -> Handler:
     async def ready(_request: web.Request) -> web.Response:
         try:
             async with asyncio.timeout(_ANSWER_TIMEOUT_S):
@@ -125,9 +144,10 @@ def _ready(facts: AdminFacts) -> Handler:
             message = str(exc) or "the store did not answer in time"
             return web.json_response({"status": "store unreachable", "error": message}, status=503)
         status = "draining" if now.draining else "ready"
-        return web.json_response(
-            {"status": status, **asdict(now)}, status=503 if now.draining else 200
-        )
+        content: dict[str, object] = {"status": status, **asdict(now)}
+        if workers is not None:
+            content["workers"] = await worker_set.states_of(workers, "/readyz")
+        return web.json_response(content, status=503 if now.draining else 200)
 
     return ready
 

@@ -1,0 +1,201 @@
+"""Several processes serve as one: on the same ports, over the same store."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from proxy.sandbox import Running as Provider
+from tests.e2e.processes import (
+    Proxy,
+    bought,
+    chat,
+    proxy_and_provider,
+    results,
+    settings_for,
+)
+from tests.helpers.raw_upstream import wait_until
+
+JOB = {"X-Deferrable": "job"}
+RULES = "rules: []\n"
+
+
+@asynccontextmanager
+async def workers(
+    folder: Path, count: int = 3, **changes: Any
+) -> AsyncIterator[tuple[Proxy, Provider]]:
+    changes = {"instance": {"workers": count}, **changes}
+    async with proxy_and_provider(folder, changes=changes) as (proxy, provider):
+        await wait_until(lambda: len(proxy.events("instance.started")) >= count)
+        yield proxy, provider
+        if proxy.process is not None and proxy.process.returncode is None:
+            await proxy.terminate()
+
+
+def pids(proxy: Proxy) -> list[int]:
+    """Return the processes that the supervisor has started and that live."""
+    assert proxy.process is not None
+    children = Path(f"/proc/{proxy.process.pid}/task/{proxy.process.pid}/children")
+    return [int(pid) for pid in children.read_text().split()]
+
+
+def is_there(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def is_gone(proxy: Proxy, pid: int) -> bool:
+    return pid not in pids(proxy)
+
+
+async def page(proxy: Proxy, path: str, method: str = "GET") -> tuple[int, Any]:
+    async with (
+        aiohttp.ClientSession() as http,
+        http.request(method, f"{proxy.admin_url}{path}") as answer,
+    ):
+        if answer.content_type == "application/json":
+            return answer.status, await answer.json()
+        return answer.status, await answer.text()
+
+
+async def accepted(proxy: Proxy, prompt: str) -> str:
+    """Defer a call, again and again if its worker is killed meanwhile."""
+    for attempt in range(50):
+        headers = JOB | {"x-stainless-retry-count": str(attempt)}
+        try:
+            status, job = await chat(proxy, prompt, headers=headers)
+        except aiohttp.ClientError:
+            continue
+        assert status == 202
+        return str(job["id"])
+    raise AssertionError("nobody took the call")
+
+
+async def test_any_worker_takes_and_answers_and_one_listener_speaks_for_all(tmp_path):
+    async with workers(tmp_path) as (proxy, provider):
+        prompts = [f"prompt {number}" for number in range(30)]
+        ids = await asyncio.gather(*(accepted(proxy, prompt) for prompt in prompts))
+        found = await results(proxy, ids)
+
+        assert {status for status, _ in found} == {200}
+        assert [bought(provider, prompt) for prompt in prompts] == [1] * 30
+        status, ready = await page(proxy, "/readyz")
+        assert (status, ready["workers"]) == (200, {"0": "ok", "1": "ok", "2": "ok"})
+        assert await page(proxy, "/livez") == (
+            200,
+            {"status": "live", "workers": {"0": "ok", "1": "ok", "2": "ok"}},
+        )
+        _, metrics = await page(proxy, "/metrics")
+        lines = [line for line in metrics.splitlines() if line.startswith("offramp_calls_total{")]
+        assert sum(float(line.split()[-1]) for line in lines) >= 30
+        assert {line.split('"')[1] for line in lines} > {"0"}
+
+
+async def test_a_killed_worker_is_replaced_and_nothing_is_lost(tmp_path):
+    async with workers(tmp_path) as (proxy, provider):
+        before = set(pids(proxy))
+        prompts = [f"prompt {number}" for number in range(60)]
+
+        async def kill_all_one_by_one() -> None:
+            for pid in before:
+                os.kill(pid, signal.SIGKILL)
+                await wait_until(partial(is_gone, proxy, pid))
+
+        async with asyncio.TaskGroup() as tasks:
+            deferred = [tasks.create_task(accepted(proxy, prompt)) for prompt in prompts]
+            tasks.create_task(kill_all_one_by_one())
+        ids = [one.result() for one in deferred]
+        found = await results_of_any(proxy, ids)
+
+        assert [status for status, _ in found] == [200] * 60
+        assert len(set(ids)) == 60
+        assert [bought(provider, prompt) for prompt in prompts] == [1] * 60
+        await wait_until(lambda: len(pids(proxy)) == 3)
+        assert before.isdisjoint(pids(proxy))
+        assert {event["code"] for event in proxy.events("worker.ended")} == {-signal.SIGKILL}
+
+
+async def results_of_any(proxy: Proxy, ids: list[str]) -> list[tuple[int, bytes]]:
+    """Ask for results, again if the worker that was asked is killed."""
+    while True:
+        try:
+            return await results(proxy, ids, wait_s=10)
+        except aiohttp.ClientError:
+            continue
+
+
+async def test_sigterm_ends_all_and_sighup_reaches_all(tmp_path):
+    rules = tmp_path / "policies.yaml"
+    rules.write_text(RULES)
+    async with workers(tmp_path, policies=str(rules)) as (proxy, _):
+        assert proxy.process is not None
+        rules.write_text(RULES + "# changed\n")
+        proxy.process.send_signal(signal.SIGHUP)
+        await wait_until(lambda: len(proxy.events("policies.loaded")) >= 6)
+        children = pids(proxy)
+
+        assert await proxy.terminate() == 0
+
+        assert not any(map(is_there, children))
+        assert len(proxy.events("instance.stopped")) == 3
+
+
+async def test_a_drain_that_one_is_asked_for_ends_all(tmp_path):
+    async with workers(tmp_path, 2) as (proxy, _):
+        assert proxy.process is not None
+        status, _ = await page(proxy, "/drain", "POST")
+
+        assert status == 202
+        async with asyncio.timeout(30):
+            assert await proxy.process.wait() == 0
+        assert len(proxy.events("instance.stopped")) == 2
+
+
+async def test_workers_end_when_their_supervisor_is_gone(tmp_path):
+    async with workers(tmp_path, 2) as (proxy, _):
+        children = pids(proxy)
+        assert proxy.process is not None
+        proxy.process.kill()
+
+        await wait_until(lambda: not any(map(is_there, children)))
+
+
+async def test_what_keeps_a_worker_from_starting_ends_all_with_its_exit_code(tmp_path):
+    (tmp_path / "offramp.db").write_text("no database, but something else entirely" * 100)
+    settings = settings_for(
+        tmp_path, {"openai": "http://127.0.0.1:9"}, {"instance": {"workers": 2}}
+    )
+    proxy = Proxy(tmp_path, settings)
+    try:
+        await proxy.start()
+    except AssertionError:
+        assert proxy.process is not None
+        assert await proxy.process.wait() == 1
+    else:
+        raise AssertionError("it started")
+
+
+async def test_a_port_that_somebody_else_has_is_not_shared_with_them(tmp_path):
+    async with workers(tmp_path, 2) as (proxy, _):
+        taken = proxy.base_url.removeprefix("http://")
+        other = tmp_path / "other"
+        other.mkdir()
+        changes = {"instance": {"workers": 2}, "listen": taken}
+        second = Proxy(other, settings_for(other, {"openai": "http://127.0.0.1:9"}, changes))
+        try:
+            await second.start()
+        except AssertionError:
+            assert second.process is not None
+            assert await second.process.wait() == 3
+        else:
+            raise AssertionError("it started")
+        assert "cannot listen" in "".join(second.raw_logs)
