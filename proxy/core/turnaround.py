@@ -8,6 +8,7 @@ Pure values: they are kept, shared and timed elsewhere.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any, Final
 
 # fmt: off
@@ -25,6 +26,9 @@ _PRIOR_WEIGHT: Final = 6.0
 """As how many observations the prior counts: a handful of batches outvotes it."""
 
 _SLOT_HOURS: Final = 4
+_REMEMBERED: Final = 512
+"""Answers that are kept: each accepted call asks the same few questions."""
+
 MAX_MODELS: Final = 64
 """How many pairs of upstream and model are remembered; the longest unseen goes first."""
 
@@ -40,6 +44,7 @@ class Spread:
         """As how many observations it counts."""
         return sum(self.weights)
 
+    @lru_cache(maxsize=_REMEMBERED)  # noqa: B019 - of values: what it keeps is small and bounded
     def chance_within(self, duration: timedelta) -> float:
         """Return how likely it is over after `duration`, between 0 and 1."""
         minutes = duration.total_seconds() / 60
@@ -51,6 +56,7 @@ class Spread:
             start = end
         return below / passed if passed else 0.0
 
+    @lru_cache(maxsize=_REMEMBERED)  # noqa: B019 - as above
     def quantile(self, share: float, *, after: timedelta = timedelta(0)) -> timedelta:
         """Return by when `share` of what is not over `after` some time already will be over."""
         gone = self.chance_within(after)

@@ -257,7 +257,7 @@ class Acceptor:
             return LaneChoice(Lane.INTERACTIVE, "a batch cannot carry the query of the call")
         if endpoint.batched and not call.admitted.fits_a_batch:
             return LaneChoice(Lane.INTERACTIVE, "a batch refuses a field of the body")
-        facts = replace(self._outlook.facts(self._key(call)), alone=call.alone)
+        facts = self._outlook.facts(self._key(call), alone=call.alone)
         choice = choose_lane(deadline, facts, now=now)
         paused_at = self._accounts.paused_at(credential.id)
         if paused_at is None:

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -45,6 +45,9 @@ class _Waiting:
     trickle: int = 0
 
 
+_NONE_WAIT: Final = _Waiting()
+
+
 class Outlook:
     """Facts for the planner, and what observations make of them."""
 
@@ -74,38 +77,40 @@ class Outlook:
         self._trickle = trickle
         self._unbatchable: Mapping[tuple[CredentialId, str, str], datetime] = {}
         self._known = Turnarounds()
+        self._slow: dict[str, LaneTimes] = {}
+        """What `times` made of `_known`, by upstream: every accepted call asks."""
+
         self._unwritten: list[Observation] = []
         self._waiting: Mapping[CredentialId, _Waiting] = {}
 
-    def facts(self, key: BatchKey) -> LaneFacts:
-        """Return what the choice of a lane for jobs of `key` depends on now."""
-        now = self._clock.now()
-        waiting = self._waiting.get(key.credential, _Waiting())
-        facts = LaneFacts(
-            has_batch=False,
-            has_flex=self.flex.is_open(key, now=now),
-            has_trickle=self._trickle is not None,
-            calls_waiting=waiting.direct,
-            times=self.times(key.upstream),
-        )
-        if self._trickle is not None:
-            facts = replace(
-                facts,
-                trickle_from=self._trickle.begins(now),
-                trickle_s=waiting.trickle / self._trickle.calls_per_s,
-            )
+    def facts(self, key: BatchKey, *, alone: bool = False) -> LaneFacts:
+        """Return what the choice of a lane for jobs of `key` depends on now.
+
+        `alone` says that they come from a run that makes one call at a time.
+        """
+        now, trickle = self._clock.now(), self._trickle
+        waiting = self._waiting.get(key.credential, _NONE_WAIT)
+        others: dict[str, Any] = {
+            "has_flex": self.flex.is_open(key, now=now),
+            "has_trickle": trickle is not None,
+            "trickle_from": trickle.begins(now) if trickle is not None else None,
+            "trickle_s": waiting.trickle / trickle.calls_per_s if trickle is not None else 0.0,
+            "alone": alone,
+            "calls_waiting": waiting.direct,
+            "times": self.times(key.upstream),
+        }
         provider = self._providers.get(key.upstream)
         if provider is None or not self._is_batched(key):
-            return facts
+            return LaneFacts(has_batch=False, **others)
         limits = provider.limits(key.endpoint)
-        return replace(
-            facts,
+        return LaneFacts(
             has_batch=True,
             unbatchable_until=self._unbatchable.get((key.credential, key.endpoint, key.model)),
             can_cancel=limits.can_cancel,
             keeps_partial_results=limits.keeps_partial_results,
             window=limits.window,
             turnaround=self.turnaround(key, now),
+            **others,
         )
 
     def may_call(self, key: BatchKey) -> bool:
@@ -121,10 +126,14 @@ class Outlook:
 
     def times(self, upstream: str) -> LaneTimes:
         """Return how long things take: a cancellation at least as long as configured."""
-        slow = self._known.cancel(upstream).quantile(CANCEL_SHARE)
-        if slow <= self._times.cancel:
-            return self._times
-        return replace(self._times, cancel=slow)
+        known = self._slow.get(upstream)
+        if known is None:
+            slow = self._known.cancel(upstream).quantile(CANCEL_SHARE)
+            known = self._times
+            if slow > known.cancel:
+                known = replace(known, cancel=slow)
+            self._slow[upstream] = known
+        return known
 
     def turnaround(self, key: BatchKey, began_at: datetime) -> Spread:
         """Return how long a batch of `key` that begins then takes."""
@@ -134,7 +143,7 @@ class Outlook:
         """Note how many calls wait: the next one comes after them."""
         waiting: dict[CredentialId, _Waiting] = {}
         for head in heads:
-            seen = waiting.get(head.key.credential, _Waiting())
+            seen = waiting.get(head.key.credential, _NONE_WAIT)
             if head.key.lane is Lane.INTERACTIVE:
                 seen = replace(seen, direct=seen.direct + head.count)
             elif head.key.lane is Lane.TRICKLE:
@@ -144,7 +153,7 @@ class Outlook:
 
     def observe(self, news: Observation) -> None:
         """Learn from a batch that ended or stopped; the next pass makes it durable."""
-        self._known = self._known.learn([news])
+        self._learned(self._known.learn([news]))
         if len(self._unwritten) < MAX_UNWRITTEN:
             self._unwritten.append(news)
 
@@ -173,8 +182,12 @@ class Outlook:
                 # Another instance was faster: the next pass adds it to theirs.
                 return 0
             del self._unwritten[: len(news)]
-        self._known = known.learn(self._unwritten)
+        self._learned(known.learn(self._unwritten))
         return len(news)
+
+    def _learned(self, known: Turnarounds) -> None:
+        self._known = known
+        self._slow.clear()
 
     def _is_batched(self, key: BatchKey) -> bool:
         upstream = self._upstreams.get(key.upstream)
