@@ -31,6 +31,9 @@ TESTED_BY = {
     # What is shown, and when, takes a command that waits on a terminal.
     "proxy/embedded/progress.py": "tests/e2e/test_run.py",
     "proxy/run/session.py": "tests/e2e/test_run.py",
+    # What is sent, kept and collected takes a proxy, and something that ends it.
+    "proxy/send/session.py": "tests/e2e/test_send.py",
+    "proxy/send/work.py": "tests/e2e/test_send.py",
     # Every adapter of a port is held to one suite.
     "proxy/ports/": "tests/contract/",
     "proxy/stores/sqlite/": "tests/contract/",

@@ -27,6 +27,7 @@ _INTERRUPTED: Final = 130
 
 COMMANDS: Final[Mapping[str, str]] = {
     "run": "Run a command with its LLM calls deferred.",
+    "send": "Send a file of calls, and collect their answers.",
     "serve": "Run the proxy.",
     "demo": "Show it at work, with a provider in a sandbox and no key.",
     "check": "Print the effective configuration and where each value came from.",

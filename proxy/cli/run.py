@@ -8,6 +8,32 @@ from proxy.cli.namesake import refuse_namesake
 from proxy.run.session import RunOptions, run_command
 
 
+def _named(ctx: click.Context, param: click.Parameter, texts: tuple[str, ...]) -> dict[str, str]:
+    urls = {}
+    for text in texts:
+        name, equals, url = text.partition("=")
+        if not (name and equals and url):
+            raise click.BadParameter(f"{text!r} is not NAME=URL", ctx=ctx, param=param)
+        urls[name] = url
+    return urls
+
+
+upstream_option = click.option(
+    "--upstream",
+    "upstreams",
+    multiple=True,
+    metavar="NAME=URL",
+    callback=_named,
+    help="Where a provider is, without the /v1 of its paths. May be given several times.",
+)
+config_option = click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    envvar="OFFRAMP_CONFIG",
+    help="YAML file, as for `offramp serve`. Also OFFRAMP_CONFIG.",
+)
+
+
 @click.command(
     "run", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}
 )
@@ -21,22 +47,11 @@ from proxy.run.session import RunOptions, run_command
     show_default=True,
     help="What calls get: their answer once it is there, a job, or an error that names the job.",
 )
-@click.option(
-    "--upstream",
-    "upstreams",
-    multiple=True,
-    metavar="NAME=URL",
-    help="Where a provider is, without the /v1 of its paths. May be given several times.",
-)
-@click.option(
-    "--config",
-    type=click.Path(path_type=Path, dir_okay=False),
-    envvar="OFFRAMP_CONFIG",
-    help="YAML file, as for `offramp serve`. Also OFFRAMP_CONFIG.",
-)
+@upstream_option
+@config_option
 @click.option("--live/--quiet", default=None, help="A line that moves, or a few that stay.")
 @click.option("--json", "as_json", is_flag=True, help="Print the bill as one line of JSON.")
-def command(words: tuple[str, ...], *, upstreams: tuple[str, ...], **options: object) -> None:
+def command(words: tuple[str, ...], *, upstreams: dict[str, str], **options: object) -> None:
     """Run a command with its LLM calls deferred, at about half the price.
 
     \b
@@ -51,14 +66,7 @@ def command(words: tuple[str, ...], *, upstreams: tuple[str, ...], **options: ob
     command's.
     """
     refuse_namesake()
-    chosen = RunOptions(base_urls=dict(map(_upstream, upstreams)), **options)  # type: ignore[arg-type]
+    chosen = RunOptions(base_urls=upstreams, **options)  # type: ignore[arg-type]
     code = run_command(words, chosen)
     if code:
         raise click.exceptions.Exit(code)
-
-
-def _upstream(text: str) -> tuple[str, str]:
-    name, equals, url = text.partition("=")
-    if not (name and equals and url):
-        raise click.UsageError(f"--upstream must be NAME=URL, not {text!r}")
-    return name, url

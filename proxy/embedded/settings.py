@@ -1,12 +1,17 @@
 """The settings of a proxy that serves one command alone."""
 
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
 from proxy.core.dialects import DIALECTS
 from proxy.embedded.folder import Folder
 from proxy.settings import Settings, load
+
+LINGER: Final = timedelta(seconds=5)
+"""How long jobs wait for company that nobody else will bring: a command makes all of
+its calls as fast as it can."""
 
 _FIXED: Final[Mapping[str, str]] = {
     "listen": "127.0.0.1:0",
@@ -37,12 +42,14 @@ def embedded_settings(
             flags[f"upstreams.{name}.dialect"] = name
     configuration = load(config, environ=environ, flags=flags)
     settings = configuration.settings
-    if configuration.origin("deferral", "max_unverified_jobs") != "default":
-        return settings
-    # The bound keeps strangers from filling a shared store. Here everybody is the user.
-    deferral = settings.deferral
-    unbounded = {
-        "max_unverified_jobs": deferral.max_pending_jobs,
-        "max_unverified_bytes": deferral.max_pending_bytes,
-    }
-    return settings.model_copy(update={"deferral": deferral.model_copy(update=unbounded)})
+    deferral, batching = settings.deferral, settings.batching
+    if configuration.origin("deferral", "max_unverified_jobs") == "default":
+        # It keeps strangers from filling a shared store. Here everybody is the user.
+        unbounded = {
+            "max_unverified_jobs": deferral.max_pending_jobs,
+            "max_unverified_bytes": deferral.max_pending_bytes,
+        }
+        deferral = deferral.model_copy(update=unbounded)
+    if configuration.origin("batching", "linger") == "default":
+        batching = batching.model_copy(update={"linger": LINGER})
+    return settings.model_copy(update={"deferral": deferral, "batching": batching})

@@ -14,13 +14,13 @@ from proxy.app import Running, SystemClock, serving
 from proxy.core.dialects import RawHeaders
 from proxy.core.job import JobState
 from proxy.embedded.bill import bill_of, print_bill
+from proxy.embedded.environment import child_environment, upstream_urls
 from proxy.embedded.folder import Folder, Folders
 from proxy.embedded.progress import Progress
 from proxy.embedded.settings import embedded_settings
 from proxy.embedded.standing import Standing, standing
 from proxy.ports.jobs import JobFilter
 from proxy.run.child import Child
-from proxy.run.environment import child_environment, upstream_urls
 from proxy.settings import Settings
 from proxy.telemetry import set_up_logging
 

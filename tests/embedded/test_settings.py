@@ -3,7 +3,7 @@
 import pytest
 
 from proxy.embedded.folder import Folders
-from proxy.embedded.settings import embedded_settings
+from proxy.embedded.settings import LINGER, embedded_settings
 from proxy.settings import BadConfigurationError
 
 
@@ -55,6 +55,13 @@ def test_upstreams_named_elsewhere_are_added_to_the_usual_ones(folder, environ):
 def test_an_upstream_of_an_unknown_name_is_refused(folder, environ):
     with pytest.raises(BadConfigurationError, match=r"upstreams\.mine\.dialect"):
         embedded_settings(None, folder, {"mine": "http://localhost:2"}, environ)
+
+
+def test_jobs_wait_for_company_as_long_as_the_user_said_and_else_for_seconds(folder, environ):
+    mine = {**environ, "OFFRAMP_BATCHING__LINGER": "3m"}
+
+    assert embedded_settings(None, folder, {}, mine).batching.linger.total_seconds() == 180
+    assert embedded_settings(None, folder, {}, environ).batching.linger == LINGER
 
 
 def test_the_bound_for_strangers_holds_only_if_the_user_set_it(folder, environ):

@@ -3,7 +3,7 @@
 import pytest
 
 from proxy.core.errors import ConfigError
-from proxy.run.environment import child_environment, upstream_urls
+from proxy.embedded.environment import child_environment, upstream_urls
 
 PROXY = "http://127.0.0.1:5000"
 

@@ -1,0 +1,58 @@
+"""Which job stands for which line, in a file of records of one size."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+_JOB_CHARS: Final = 32
+_RECORD: Final = _JOB_CHARS + 1 + 16 + 1
+"""Job ID, blank, digest of the line, line feed."""
+
+REFUSED: Final = "-"
+"""Stands in for the job of a line that was refused: nothing was bought for it."""
+
+
+class Journal:
+    """Append-only but for single records; a torn last record is taken back."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        self.count = os.fstat(self._file).st_size // _RECORD
+        """How many lines were sent."""
+
+        os.ftruncate(self._file, self.count * _RECORD)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        os.close(self._file)
+
+    def append(self, records: Iterable[tuple[str, str]]) -> None:
+        """Add job and digest of the lines that follow."""
+        data = b"".join(_record(job, digest) for job, digest in records)
+        os.pwrite(self._file, data, self.count * _RECORD)
+        self.count += len(data) // _RECORD
+
+    def replace(self, number: int, job: str, digest: str) -> None:
+        """Let another job stand for line `number`."""
+        os.pwrite(self._file, _record(job, digest), (number - 1) * _RECORD)
+
+    def read(self, first: int, count: int) -> list[tuple[str, str]]:
+        """Return job and digest of up to `count` lines from line number `first` on."""
+        data = os.pread(self._file, count * _RECORD, (first - 1) * _RECORD)
+        records = (data[at : at + _RECORD].decode() for at in range(0, len(data), _RECORD))
+        return [(record[:_JOB_CHARS].rstrip(), record[_JOB_CHARS + 1 : -1]) for record in records]
+
+
+def _record(job: str, digest: str) -> bytes:
+    record = f"{job:<{_JOB_CHARS}} {digest}\n".encode()
+    assert len(record) == _RECORD, f"no record of {_RECORD} bytes: {record!r}"
+    return record

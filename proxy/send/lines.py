@@ -1,0 +1,102 @@
+"""Read a file of calls, line by line. Pure but for the file."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from proxy.core.errors import CallerError
+
+CHAT: Final = "/v1/chat/completions"
+_MESSAGES: Final = "/v1/messages"
+
+_HASH_CHARS: Final = 16
+"""Of a line, to see that it is the one that was sent: 64 bits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One call of the file."""
+
+    number: int
+    """From 1, as editors count."""
+
+    url: str
+    body: bytes
+    custom_id: str | None
+    digest: str
+    """Changes if anything of the line does."""
+
+    @property
+    def provider(self) -> str:
+        """Whose key it needs: the prefix of its path, or what its path is known to be."""
+        first, _, rest = self.url[1:].partition("/")
+        if rest and first not in {"v1", "v1beta"}:
+            return first
+        if self.url.partition("?")[0].endswith("/messages"):
+            return "anthropic"
+        if first == "v1beta" or ":" in self.url:
+            return "gemini"
+        return "openai"
+
+
+def read_lines(file: Path, *, endpoint: str, after: int = 0) -> Iterator[Line]:
+    """Yield the calls behind line number `after`; empty lines are calls of nobody.
+
+    Raises:
+        CallerError: naming `file:line`, at the first line that is no call.
+    """
+    with file.open("rb") as lines:
+        for number, text in enumerate(lines, start=1):
+            if number > after:
+                yield read_line(text, number, file=file, endpoint=endpoint)
+
+
+def read_line(text: bytes, number: int, *, file: Path, endpoint: str) -> Line:
+    """Return the call that a line holds.
+
+    Raises:
+        CallerError: naming `file:line` and what is wrong with it.
+    """
+    place = f"{file}:{number}"
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        problem = "is empty" if not text.strip() else "is no JSON"
+        raise CallerError(f"{place}: {problem}") from None
+    if not isinstance(content, dict):
+        raise CallerError(f"{place}: is no JSON object")
+    body, url = _call(content, endpoint)
+    if not isinstance(body, dict):
+        raise CallerError(f"{place}: `body` must be an object")
+    if not isinstance(url, str) or not url.startswith("/") or not _is_plain(url):
+        raise CallerError(f"{place}: `url` must be a path such as {CHAT}")
+    if content.get("method", "POST") != "POST":
+        raise CallerError(f"{place}: `method` must be POST")
+    custom_id = content.get("custom_id")
+    if custom_id is not None and not isinstance(custom_id, str):
+        raise CallerError(f"{place}: `custom_id` must be a string")
+    digest = hashlib.sha256(text.rstrip(b"\r\n")).hexdigest()[:_HASH_CHARS]
+    return Line(number, url, _encoded(body), custom_id, digest)
+
+
+def _call(content: dict[str, object], endpoint: str) -> tuple[object, object]:
+    if "body" in content:
+        return content["body"], content.get("url", endpoint)
+    if "params" in content:
+        # A line of Anthropic's: the path follows from that.
+        return content["params"], content.get("url", _MESSAGES)
+    return content, endpoint
+
+
+def _is_plain(url: str) -> bool:
+    return url.isascii() and url.isprintable() and " " not in url
+
+
+def _encoded(body: object) -> bytes:
+    # The same bytes each time: the same call, to whom a key stands for it.
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode(
+        "utf-8", "surrogatepass"
+    )

@@ -1,0 +1,170 @@
+"""Speak to a proxy as a caller does: defer a call, wait for jobs, fetch their results."""
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import aiohttp
+
+from proxy.core.dialects import ANTHROPIC_VERSION
+from proxy.core.errors import ProxyError
+from proxy.send.lines import Line
+
+_TIMEOUT: Final = aiohttp.ClientTimeout(total=120, sock_connect=10)
+_TRIES: Final = 10
+_PAUSE_MAX_S: Final = 30.0
+
+_REFUSES_ALL: Final = frozenset({401, 403, 421})
+"""Statuses that would meet every other line as well."""
+
+_PENDING: Final = frozenset({"queued", "in_progress"})
+
+
+class SendError(ProxyError):
+    """Sending cannot go on. What was sent and answered is kept."""
+
+    code = "send_failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a line became no job, as the caller of the call would see it."""
+
+    status: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What a proxy knows of one job: its line of JSON, and how it stands."""
+
+    raw: bytes
+    status: str | None
+    """Nothing if there is no such job (any more)."""
+
+    status_code: int | None
+    message: str | None
+
+    @property
+    def is_pending(self) -> bool:
+        return self.status in _PENDING
+
+
+class Remote:
+    """One proxy. `keys` maps providers to their API keys."""
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        url: str,
+        *,
+        keys: Mapping[str, str],
+        headers: Mapping[str, str],
+    ) -> None:
+        """`headers` are sent with every call, e.g. its deadline."""
+        self._session = session
+        self._url = url.rstrip("/")
+        self._keys = keys
+        self._headers = {"Content-Type": "application/json", "X-Deferrable": "job", **headers}
+
+    async def defer(self, line: Line, key: str) -> str | Refusal:
+        """Make the line a job, or find the one that `key` stands for; return its ID.
+
+        Raises:
+            SendError: if nothing can be sent, or not with this API key.
+        """
+        headers = {**self._headers, **self._credential(line.provider), "Idempotency-Key": key}
+        status, answer_headers, body = await self._post(line.url, line.body, headers)
+        job = answer_headers.get("X-Deferrable-Job")
+        if status < 300 and job is not None:
+            return job
+        if status in _REFUSES_ALL:
+            raise SendError(f"{line.provider}: HTTP {status}: {message_of(body)}")
+        if status < 300:
+            raise SendError(f"HTTP {status} without a job: is this an offramp?", hint="check --url")
+        return Refusal(status, body)
+
+    async def results(self, provider: str, jobs: Sequence[str]) -> list[Answered]:
+        """Return what is known of each job, in the order asked for.
+
+        Raises:
+            SendError: if the proxy does not say.
+        """
+        body = json.dumps({"ids": list(jobs)}).encode()
+        status, _, text = await self._post("/v1/jobs/results", body, self._credential(provider))
+        if status != 200:
+            raise SendError(f"HTTP {status}: {message_of(text)}")
+        found = [_answered(raw) for raw in text.split(b"\n") if raw]
+        if len(found) != len(jobs):
+            raise SendError(f"asked for {len(jobs)} results, got {len(found)}")
+        return found
+
+    async def wait(self, provider: str, job: str, *, for_s: int) -> None:
+        """Return when the job has ended, or after some time, whichever comes first."""
+        try:
+            async with self._session.get(
+                f"{self._url}/v1/jobs/{job}?wait={for_s}",
+                headers=self._credential(provider),
+                timeout=_TIMEOUT,
+            ) as answer:
+                await answer.read()
+        except (aiohttp.ClientError, TimeoutError):
+            # Asking again will tell.
+            await asyncio.sleep(1)
+
+    async def _post(
+        self, path: str, body: bytes, headers: Mapping[str, str]
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        """Post until there is an answer that is one: every post here may be repeated."""
+        trouble = ""
+        for attempt in range(_TRIES):
+            try:
+                async with self._session.post(
+                    self._url + path, data=body, headers=headers, timeout=_TIMEOUT
+                ) as answer:
+                    text = await answer.read()
+            except (aiohttp.ClientError, TimeoutError) as exc:
+                trouble, pause_s = str(exc) or type(exc).__name__, 0.0
+            else:
+                if answer.status != 429 and answer.status < 500:
+                    return answer.status, answer.headers, text
+                trouble = f"HTTP {answer.status}: {message_of(text)}"
+                pause_s = _seconds(answer.headers.get("Retry-After"))
+            await asyncio.sleep(min(max(pause_s, 0.2 * 2**attempt), _PAUSE_MAX_S))
+        raise SendError(f"no answer from {self._url}: {trouble}")
+
+    def _credential(self, provider: str) -> dict[str, str]:
+        key = self._keys[provider]
+        if provider == "anthropic":
+            return {"x-api-key": key, "anthropic-version": ANTHROPIC_VERSION}
+        if provider == "gemini":
+            return {"x-goog-api-key": key}
+        return {"Authorization": f"Bearer {key}"}
+
+
+def message_of(body: bytes) -> str:
+    """Return the message of an error in any provider's shape, on one line."""
+    try:
+        content = json.loads(body)
+    except ValueError:
+        content = None
+    error = content.get("error") if isinstance(content, dict) else None
+    message = error.get("message") if isinstance(error, dict) else None
+    text = message if isinstance(message, str) else body[:200].decode("utf-8", "replace")
+    return "".join(char if char.isprintable() else " " for char in text)
+
+
+def _answered(raw: bytes) -> Answered:
+    content = json.loads(raw)
+    response, error = content.get("response"), content.get("error")
+    status_code = response.get("status_code") if isinstance(response, dict) else None
+    message = error.get("message") if isinstance(error, dict) else None
+    if message is None and isinstance(status_code, int) and status_code >= 400:
+        message = message_of(json.dumps(response.get("body")).encode())
+    return Answered(raw, content.get("status"), status_code, message)
+
+
+def _seconds(text: str | None) -> float:
+    return float(text) if text is not None and text.isdecimal() else 0.0

@@ -1,0 +1,208 @@
+"""One start of `offramp send`, from the check of its file to the last thing that is said."""
+
+import asyncio
+import hashlib
+import os
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+import aiohttp
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from proxy.app import SystemClock, serving
+from proxy.core.errors import CallerError
+from proxy.embedded.environment import upstream_urls
+from proxy.embedded.folder import Folder, Folders
+from proxy.embedded.settings import embedded_settings
+from proxy.send.journal import Journal
+from proxy.send.lines import CHAT, read_line
+from proxy.send.output import Output
+from proxy.send.remote import Remote, SendError
+from proxy.send.work import Tally, Work
+from proxy.telemetry import set_up_logging
+
+_COMPLAINTS_MAX: Final = 20
+_KEEP: Final = timedelta(days=30)
+_IDENTITY_CHARS: Final = 16
+
+_KEY_VARIABLES: Final[Mapping[str, tuple[str, ...]]] = {
+    "gemini": ("GEMINI_API_KEY", "GOOGLE_API_KEY")
+}
+"""Where a provider's key is looked for, if not under its own name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendOptions:
+    """What the user said beside the file."""
+
+    output: Path
+    endpoint: str = CHAT
+    url: str | None = None
+    """A running proxy; without one a proxy runs as long as the command."""
+
+    api_key_env: str | None = None
+    deadline: str | None = None
+    concurrency: int = 32
+    config: Path | None = None
+    base_urls: Mapping[str, str] = field(default_factory=dict)
+    quiet: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A file in which every line is a call."""
+
+    count: int
+    keys: Mapping[str, str]
+
+
+def send_file(file: Path, options: SendOptions) -> Tally:
+    """Send every line that has no answer yet; return what the new answers came to.
+
+    Raises:
+        CallerError: if a line is no call, or has changed since it was sent; then
+            nothing was sent.
+        SendError: if it could not go on. A later start goes on.
+    """
+    identity = _identity(file, options)
+    folders = Folders("sends", os.environ)
+    folder = folders.get_or_new(identity)
+    with folder.locked(), folder.log.open("ab") as log:
+        folders.prune(now=SystemClock().now(), keep=_KEEP)
+        _refuse_foreign(options.output, folder)
+        with ExitStack() as opened:
+            journal = opened.enter_context(Journal(folder.path / "journal"))
+            checked = check(file, options, journal)
+            output = opened.enter_context(Output(options.output))
+            if output.count > journal.count:
+                raise _foreign(options.output)
+            writer = set_up_logging(level="info", form="json", stream=log)
+            try:
+                return asyncio.run(_send(file, options, checked, folder, journal, output))
+            finally:
+                writer.flush()
+
+
+def check(file: Path, options: SendOptions, journal: Journal) -> Checked:
+    """Read the whole file once, before anything of it is bought.
+
+    Raises:
+        CallerError: naming up to 20 lines that are no calls, or the first that is
+            another one than was sent, or the variable in which a key is missing.
+    """
+    complaints: list[str] = []
+    keys: dict[str, str] = {}
+    count = 0
+    with file.open("rb") as texts:
+        for count, text in enumerate(texts, start=1):
+            try:
+                line = read_line(text, count, file=file, endpoint=options.endpoint)
+            except CallerError as exc:
+                complaints.append(exc.message)
+                if len(complaints) == _COMPLAINTS_MAX:
+                    break
+                continue
+            if line.provider not in keys:
+                keys[line.provider] = _key(line.provider, options)
+            if count <= journal.count and journal.read(count, 1)[0][1] != line.digest:
+                raise CallerError(
+                    f"{file}:{count}: has changed since it was sent",
+                    hint="name another output, and all lines are sent anew",
+                )
+    if complaints:
+        raise CallerError("\n".join(complaints))
+    return Checked(count, keys)
+
+
+async def _send(
+    file: Path,
+    options: SendOptions,
+    checked: Checked,
+    folder: Folder,
+    journal: Journal,
+    output: Output,
+) -> Tally:
+    headers = {"X-Deferrable-Deadline": options.deadline} if options.deadline else {}
+    async with (
+        _proxy_url(options, folder) as url,
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
+    ):
+        work = Work(
+            file=file,
+            endpoint=options.endpoint,
+            identity=folder.name,
+            remote=Remote(session, url, keys=checked.keys, headers=headers),
+            journal=journal,
+            output=output,
+            concurrency=options.concurrency,
+        )
+        with _bars(quiet=options.quiet) as bars:
+            sent = bars.add_task("sent", total=checked.count)
+            answered = bars.add_task("answered", total=checked.count)
+
+            def show() -> None:
+                bars.update(sent, completed=journal.count)
+                bars.update(answered, completed=output.count)
+
+            show()
+            await work.run(show)
+        return work.tally
+
+
+@asynccontextmanager
+async def _proxy_url(options: SendOptions, folder: Folder) -> AsyncIterator[str]:
+    if options.url is not None:
+        yield options.url
+        return
+    urls = upstream_urls(os.environ) | dict(options.base_urls)
+    settings = embedded_settings(options.config, folder, urls, os.environ)
+    async with serving(settings) as proxy:
+        yield proxy.base_url
+
+
+def _bars(*, quiet: bool) -> Progress:
+    return Progress(
+        TextColumn("{task.description:<10}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=Console(file=sys.stderr, quiet=quiet),
+    )
+
+
+def _identity(file: Path, options: SendOptions) -> str:
+    """Return the same name for the same file, output and proxy, wherever it is started."""
+    parts = (str(file.resolve()), str(options.output.resolve()), options.url or "")
+    digest = hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()[:_IDENTITY_CHARS]
+
+
+def _key(provider: str, options: SendOptions) -> str:
+    own = f"{provider.upper().replace('-', '_')}_API_KEY"
+    names = (options.api_key_env,) if options.api_key_env else _KEY_VARIABLES.get(provider, (own,))
+    for name in names:
+        if os.environ.get(name, "").strip():
+            return os.environ[name].strip()
+    raise CallerError(
+        f"{' or '.join(names)} is not set: calls to {provider} need a key",
+        hint="name the variable that holds it by --api-key-env",
+    )
+
+
+def _refuse_foreign(output: Path, folder: Folder) -> None:
+    """Refuse to write to a file that is not of an earlier start."""
+    if output.exists() and output.stat().st_size and not (folder.path / "journal").exists():
+        raise _foreign(output)
+
+
+def _foreign(output: Path) -> SendError:
+    return SendError(
+        f"{output} holds something else than the answers of an earlier start",
+        hint="name another output, or remove it",
+    )

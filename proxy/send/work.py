@@ -1,0 +1,160 @@
+"""Send every line, collect every answer; both side by side, each in order."""
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+from proxy.send.journal import REFUSED, Journal
+from proxy.send.lines import Line, read_lines
+from proxy.send.output import Output, answer_line
+from proxy.send.remote import Answered, Refusal, Remote
+
+_CHUNK: Final = 256
+"""Lines that are sent, or whose answers are held, together: what bounds the memory."""
+
+_WAIT_S: Final = 30
+
+_FAILURES_SHOWN: Final = 5
+
+
+@dataclass(slots=True)
+class Tally:
+    """What the answers came to, those of earlier starts left out."""
+
+    answered: int = 0
+    failed: int = 0
+    failures: list[str] = field(default_factory=list)
+    """The first few, as `file:line: what`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """One file on its way through one proxy."""
+
+    file: Path
+    endpoint: str
+    identity: str
+    """What the keys of its lines are derived from."""
+
+    remote: Remote
+    journal: Journal
+    output: Output
+    concurrency: int
+    tally: Tally = field(default_factory=Tally)
+    moved: asyncio.Condition = field(default_factory=asyncio.Condition)
+    """Told whenever more lines were sent."""
+
+    async def run(self, on_progress: Callable[[], None]) -> None:
+        """Send and collect until every line is answered.
+
+        Raises:
+            SendError: if it cannot go on; a later start will.
+        """
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._send(on_progress))
+                tasks.create_task(self._collect(on_progress))
+        except ExceptionGroup as group:
+            # The first is the cause of whatever followed from it.
+            raise group.exceptions[0] from None
+
+    async def _send(self, on_progress: Callable[[], None]) -> None:
+        slots = asyncio.Semaphore(self.concurrency)
+        for lines in _chunks(self._lines(after=self.journal.count)):
+            async with asyncio.TaskGroup() as tasks:
+                sent = [tasks.create_task(self._defer(line, slots)) for line in lines]
+            self.journal.append(
+                (REFUSED if isinstance(task.result(), Refusal) else str(task.result()), line.digest)
+                for task, line in zip(sent, lines, strict=True)
+            )
+            async with self.moved:
+                self.moved.notify_all()
+            on_progress()
+
+    async def _collect(self, on_progress: Callable[[], None]) -> None:
+        for lines in _chunks(self._lines(after=self.output.count)):
+            await self._until_sent(lines[-1].number)
+            self.output.append(await self._answers(lines))
+            on_progress()
+
+    async def _until_sent(self, number: int) -> None:
+        async with self.moved:
+            await self.moved.wait_for(lambda: self.journal.count >= number)
+
+    async def _answers(self, lines: Sequence[Line]) -> list[bytes]:
+        """Return the output lines of these calls, once all of them are there."""
+        records = self.journal.read(lines[0].number, len(lines))
+        jobs = {line.number: job for line, (job, _) in zip(lines, records, strict=True)}
+        done: dict[int, bytes] = {}
+        while waiting := [line for line in lines if line.number not in done]:
+            for line in waiting:
+                if jobs[line.number] == REFUSED:
+                    await self._again(line, jobs, done)
+            await self._look(waiting, jobs, done)
+            first = next((line for line in lines if line.number not in done), None)
+            if first is not None:
+                await self.remote.wait(first.provider, jobs[first.number], for_s=_WAIT_S)
+        return [done[line.number] for line in lines]
+
+    async def _look(
+        self, waiting: Sequence[Line], jobs: dict[int, str], done: dict[int, bytes]
+    ) -> None:
+        """Ask once about everything that is waited for, each with its provider's key."""
+        waiting = [line for line in waiting if line.number not in done]
+        for provider in dict.fromkeys(line.provider for line in waiting):
+            theirs = [line for line in waiting if line.provider == provider]
+            found = await self.remote.results(provider, [jobs[line.number] for line in theirs])
+            for line, answered in zip(theirs, found, strict=True):
+                if answered.status is None:
+                    # Forgotten since it was sent, as after the retention: bought anew.
+                    await self._again(line, jobs, done)
+                elif not answered.is_pending:
+                    done[line.number] = self._line(line, answered)
+
+    async def _again(self, line: Line, jobs: dict[int, str], done: dict[int, bytes]) -> None:
+        made = await self._defer(line)
+        if isinstance(made, Refusal):
+            done[line.number] = self._refused(line, made)
+            return
+        jobs[line.number] = made
+        self.journal.replace(line.number, made, line.digest)
+
+    def _line(self, line: Line, answered: Answered) -> bytes:
+        failed = answered.status_code is None or answered.status_code >= 400
+        self._count(line, f"HTTP {answered.status_code}: {answered.message}" if failed else None)
+        return answer_line(line, answered.raw)
+
+    def _refused(self, line: Line, refusal: Refusal) -> bytes:
+        try:
+            body = json.loads(refusal.body)
+        except ValueError:
+            body = refusal.body.decode("utf-8", "replace")
+        response = {"status_code": refusal.status, "request_id": None, "body": body}
+        answer = {"id": None, "status": "failed", "response": response, "error": None}
+        self._count(line, f"HTTP {refusal.status}: {json.dumps(body)[:200]}")
+        return answer_line(line, json.dumps(answer).encode())
+
+    def _count(self, line: Line, failure: str | None) -> None:
+        self.tally.answered += 1
+        if failure is None:
+            return
+        self.tally.failed += 1
+        if len(self.tally.failures) < _FAILURES_SHOWN:
+            self.tally.failures.append(f"{self.file}:{line.number}: {failure}")
+
+    async def _defer(self, line: Line, slots: asyncio.Semaphore | None = None) -> str | Refusal:
+        key = f"send:{self.identity}:{line.number}:{line.digest}"
+        async with slots or asyncio.Semaphore():
+            return await self.remote.defer(line, key)
+
+    def _lines(self, *, after: int) -> Iterator[Line]:
+        return read_lines(self.file, endpoint=self.endpoint, after=after)
+
+
+def _chunks(lines: Iterator[Line]) -> Iterator[list[Line]]:
+    while chunk := list(islice(lines, _CHUNK)):
+        yield chunk

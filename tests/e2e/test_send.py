@@ -1,0 +1,146 @@
+"""`offramp send`: one answer for each line, in order, bought once, whatever ends it."""
+
+import json
+import signal
+
+import pytest
+
+from proxy.sandbox import LineFault, Sandbox, SandboxSettings, answer_text, body_hash
+from tests.e2e.commands import Desk, killed
+from tests.e2e.processes import MODEL, body_of, proxy_and_provider
+from tests.helpers.raw_upstream import wait_until
+
+
+@pytest.fixture
+async def desk(tmp_path):
+    async with Sandbox(SandboxSettings(turnaround_s=1)).serve() as provider:
+        yield Desk(tmp_path, provider)
+
+
+def write_calls(desk, count, *, name="calls.jsonl"):
+    """Write that many calls, in the forms that a file may mix."""
+    file = desk.folder / name
+    with file.open("w") as lines:
+        for number in range(count):
+            body = body_of(f"line {number}")
+            named = {"custom_id": f"c{number}", "method": "POST", "body": body}
+            forms = [{**named, "url": "/v1/chat/completions"}, {"body": body}, body]
+            lines.write(json.dumps(forms[number % 3]) + "\n")
+    return file
+
+
+def read_answers(desk, *, name="answers.jsonl"):
+    return [json.loads(line) for line in (desk.folder / name).read_text().splitlines()]
+
+
+def assert_one_to_one(answers, count):
+    assert [answer["line"] for answer in answers] == list(range(1, count + 1))
+    for number, answer in enumerate(answers):
+        prompt = f"line {number}"
+        content = answer["response"]["body"]["choices"][0]["message"]["content"]
+        assert content == answer_text(body_hash(body_of(prompt)), prompt)
+        assert answer["custom_id"] == (f"c{number}" if number % 3 == 0 else None)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+async def test_an_interrupted_file_goes_on_and_every_line_is_bought_once(desk, number):
+    write_calls(desk, 600)
+    words = ("send", "calls.jsonl", "-o", "answers.jsonl")
+    process = await desk.offramp(*words)
+    requests = desk.provider.ledger.requests
+    await wait_until(lambda: requests["POST /v1/batches"], "the batch to be created")
+
+    last_words = await killed(process, number)
+    ended = await desk.run(*words, "--json")
+
+    if number is signal.SIGINT:
+        assert process.returncode == 130
+        assert "go on with\n  offramp send calls.jsonl -o answers.jsonl" in last_words
+    assert ended.code == 0
+    assert json.loads(ended.stdout)["failed"] == 0
+    assert_one_to_one(read_answers(desk), 600)
+    assert desk.bought() == {1}
+    # A third time there is nothing left to do.
+    assert json.loads((await desk.run(*words, "--json")).stdout)["answered"] == 0
+
+
+async def test_a_running_proxy_does_the_same_and_a_longer_file_is_sent_on(tmp_path):
+    async with proxy_and_provider(tmp_path) as (proxy, provider):
+        desk = Desk(tmp_path, provider)
+        file = write_calls(desk, 20)
+        words = ("send", "calls.jsonl", "-o", "answers.jsonl", "--url", proxy.base_url)
+        first = await desk.run(*words)
+        with file.open("a") as lines:
+            lines.write(json.dumps(body_of("line 20")))
+
+        second = await desk.run(*words)
+
+        assert (first.code, second.code) == (0, 0)
+        assert "20 new answers" in first.stderr
+        assert "1 new answers" in second.stderr
+        assert len(read_answers(desk)) == 21
+        assert desk.bought() == {1}
+
+
+async def test_what_failed_is_in_its_place_and_told_by_file_and_line(desk):
+    write_calls(desk, 4)
+    with (desk.folder / "calls.jsonl").open("a") as lines:
+        lines.write(json.dumps({"model": MODEL}) + "\n")
+    desk.provider.faults.add(LineFault(outcome="status", status=400, message="a bad day"))
+
+    ended = await desk.run("send", "calls.jsonl", "-o", "answers.jsonl")
+
+    answers = read_answers(desk)
+    assert ended.code == 1
+    assert [answer["response"]["status_code"] for answer in answers].count(200) == 3
+    assert answers[4]["response"]["status_code"] == 400
+    assert "calls.jsonl:5: HTTP 400" in ended.stderr
+    assert "HTTP 400: a bad day" in ended.stderr
+
+
+async def test_nothing_is_sent_of_a_file_with_a_line_that_is_no_call(desk):
+    write_calls(desk, 3)
+    with (desk.folder / "calls.jsonl").open("a") as lines:
+        lines.write("{\n[]\n")
+
+    ended = await desk.run("send", "calls.jsonl", "-o", "answers.jsonl")
+
+    assert ended.code == 1
+    assert "calls.jsonl:4: is no JSON\n" in ended.stderr
+    assert "calls.jsonl:5: is no JSON object\n" in ended.stderr
+    assert not (desk.folder / "answers.jsonl").exists()
+    assert not desk.provider.ledger.requests
+
+
+async def test_a_line_that_changed_after_it_was_sent_is_refused(desk):
+    write_calls(desk, 3)
+    words = ("send", "calls.jsonl", "-o", "answers.jsonl")
+    await desk.run(*words)
+    lines = (desk.folder / "calls.jsonl").read_text().splitlines()
+    (desk.folder / "calls.jsonl").write_text("\n".join([lines[0], lines[0], lines[2]]))
+
+    ended = await desk.run(*words)
+
+    assert ended.code == 1
+    assert "calls.jsonl:2: has changed since it was sent" in ended.stderr
+
+
+async def test_a_file_of_something_else_is_never_written_to(desk):
+    write_calls(desk, 1)
+    (desk.folder / "answers.jsonl").write_text("precious")
+
+    ended = await desk.run("send", "calls.jsonl", "-o", "answers.jsonl")
+
+    assert ended.code == 1
+    assert "holds something else" in ended.stderr
+    assert (desk.folder / "answers.jsonl").read_text() == "precious"
+
+
+async def test_a_missing_key_is_named_before_anything_is_sent(desk):
+    write_calls(desk, 3)
+    words = ("send", "calls.jsonl", "-o", "answers.jsonl")
+
+    missing = await desk.run(*words, "--api-key-env", "NO_SUCH_KEY")
+
+    assert missing.code == 1
+    assert "NO_SUCH_KEY is not set" in missing.stderr

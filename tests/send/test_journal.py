@@ -1,0 +1,40 @@
+"""What was sent is found again, whatever ended the writing of it."""
+
+from proxy.send.journal import REFUSED, Journal
+from tests.helpers.factories import IDS
+
+DIGEST = "0123456789abcdef"
+
+
+def test_records_are_read_by_line_from_any_place(tmp_path):
+    jobs = [IDS.job() for _ in range(5)]
+    with Journal(tmp_path / "journal") as journal:
+        journal.append((job, DIGEST) for job in jobs[:3])
+        journal.append((job, DIGEST) for job in [*jobs[3:], REFUSED])
+
+        assert journal.count == 6
+        assert journal.read(2, 2) == [(jobs[1], DIGEST), (jobs[2], DIGEST)]
+        assert journal.read(5, 100) == [(jobs[4], DIGEST), (REFUSED, DIGEST)]
+
+
+def test_a_torn_record_is_taken_back(tmp_path):
+    path = tmp_path / "journal"
+    first, second = IDS.job(), IDS.job()
+    with Journal(path) as journal:
+        journal.append([(first, DIGEST), (second, DIGEST)])
+    path.write_bytes(path.read_bytes()[:-7])
+
+    with Journal(path) as journal:
+        assert journal.count == 1
+        journal.append([(second, DIGEST)])
+        assert journal.read(1, 9) == [(first, DIGEST), (second, DIGEST)]
+
+
+def test_another_job_can_stand_for_a_line(tmp_path):
+    first, second, other = IDS.job(), IDS.job(), IDS.job()
+    with Journal(tmp_path / "journal") as journal:
+        journal.append([(first, DIGEST), (second, DIGEST)])
+        journal.replace(2, other, DIGEST)
+
+        assert journal.read(1, 2) == [(first, DIGEST), (other, DIGEST)]
+        assert journal.count == 2

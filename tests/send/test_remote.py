@@ -1,0 +1,129 @@
+"""A proxy that is busy or away is asked again; one that refuses everything is not."""
+
+import json
+from contextlib import asynccontextmanager
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from proxy.send.lines import CHAT, Line
+from proxy.send.remote import Refusal, Remote, SendError, message_of
+
+LINE = Line(1, CHAT, b'{"model":"m"}', None, "0" * 16)
+LETTER = Line(2, "/v1/messages", b"{}", None, "0" * 16)
+KEYS = {"openai": "sk-1", "anthropic": "sk-ant-2"}
+
+
+class Desk:
+    """Answers with what is prepared, and keeps what it was asked."""
+
+    def __init__(self):
+        self.answers = []
+        self.requests = []
+
+    async def handle(self, request):
+        self.requests.append((request.path, dict(request.headers), await request.read()))
+        status, headers, body = self.answers.pop(0)
+        return web.Response(status=status, headers=headers, body=body)
+
+    @asynccontextmanager
+    async def open(self, **headers):
+        application = web.Application()
+        application.router.add_route("*", "/{path:.*}", self.handle)
+        runner = web.AppRunner(application)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        port = runner.addresses[0][1]
+        try:
+            async with aiohttp.ClientSession() as session:
+                yield Remote(session, f"http://127.0.0.1:{port}/", keys=KEYS, headers=headers)
+        finally:
+            await runner.cleanup()
+
+
+@pytest.fixture
+def desk():
+    return Desk()
+
+
+async def test_a_call_is_sent_as_a_job_under_its_key_and_with_its_providers_credential(desk):
+    desk.answers = [(202, {"X-Deferrable-Job": "job_1"}, b"{}")] * 2
+    async with desk.open(**{"X-Deferrable-Deadline": "6h"}) as remote:
+        assert await remote.defer(LINE, "k1") == "job_1"
+        assert await remote.defer(LETTER, "k2") == "job_1"
+
+    (path, first, body), (_, second, _) = desk.requests
+    assert (path, body) == (CHAT, LINE.body)
+    assert (first["X-Deferrable"], first["X-Deferrable-Deadline"]) == ("job", "6h")
+    assert (first["Idempotency-Key"], first["Authorization"]) == ("k1", "Bearer sk-1")
+    assert (second["x-api-key"], "Authorization" in second) == ("sk-ant-2", False)
+
+
+async def test_what_is_only_busy_is_sent_again(desk):
+    busy = (503, {"Retry-After": "0"}, b"{}")
+    desk.answers = [busy, busy, (200, {"X-Deferrable-Job": "job_1"}, b"{}")]
+    async with desk.open() as remote:
+        assert await remote.defer(LINE, "k") == "job_1"
+
+    assert {headers["Idempotency-Key"] for _, headers, _ in desk.requests} == {"k"}
+
+
+async def test_a_line_that_is_refused_keeps_the_refusal(desk):
+    desk.answers = [(400, {}, b'{"error": {"message": "no"}}')]
+    async with desk.open() as remote:
+        assert await remote.defer(LINE, "k") == Refusal(400, b'{"error": {"message": "no"}}')
+
+
+@pytest.mark.parametrize("status", [401, 403, 421])
+async def test_a_refusal_that_would_meet_every_line_ends_it(desk, status):
+    desk.answers = [(status, {}, b'{"error": {"message": "bad key"}}')]
+    async with desk.open() as remote:
+        with pytest.raises(SendError, match=r"openai: HTTP \d+: bad key"):
+            await remote.defer(LINE, "k")
+
+    assert len(desk.requests) == 1
+
+
+async def test_something_else_that_listens_there_is_no_proxy(desk):
+    desk.answers = [(200, {}, b"<html>")]
+    async with desk.open() as remote:
+        with pytest.raises(SendError, match="is this an offramp"):
+            await remote.defer(LINE, "k")
+
+
+async def test_results_tell_pending_failed_and_forgotten_jobs_apart(desk):
+    lines = [
+        {"id": "a", "status": "completed", "response": {"status_code": 200, "body": {}}},
+        {"id": "b", "status": "in_progress", "response": None, "error": None},
+        {
+            "id": "c",
+            "status": "failed",
+            "response": {"status_code": 400, "body": {"error": {"message": "no"}}},
+        },
+        {"id": "d", "status": "expired", "response": None, "error": {"message": "too late"}},
+        {"id": "e", "status": None, "response": None, "error": {"message": "unknown"}},
+    ]
+    body = "\n".join(map(json.dumps, lines)).encode() + b"\n"
+    desk.answers = [(200, {}, body), (200, {}, body)]
+    async with desk.open() as remote:
+        found = await remote.results("openai", list("abcde"))
+        with pytest.raises(SendError, match="asked for 4 results, got 5"):
+            await remote.results("openai", list("abcd"))
+
+    assert [one.is_pending for one in found] == [False, True, False, False, False]
+    assert [one.status_code for one in found] == [200, None, 400, None, None]
+    assert [one.message for one in found] == [None, None, "no", "too late", "unknown"]
+    assert found[4].status is None
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b'{"error": {"message": "a\\nb"}}', "a b"),
+        (b"plain \x1b[31m", "plain  [31m"),
+        (b'{"error": "x"}', '{"error": "x"}'),
+    ],
+)
+def test_a_message_is_one_line_that_no_terminal_obeys(body, message):
+    assert message_of(body) == message
