@@ -490,7 +490,11 @@ def _front(settings: Settings, outside: Outside, shared: _Shared) -> Front:
         upstreams=outside.upstreams,
         policy=_policy(settings, outside.policies),
         forwarder=Forwarder(
-            outside.client, error_response=_error_response, on_done=calls.forwarded
+            outside.client,
+            error_response=_error_response,
+            on_done=calls.forwarded,
+            # Nothing at all stands in the way of answers where nothing is recorded.
+            tap=calls.tap if shared.facts is not None else None,
         ),
         acceptor=shared.acceptor,
         answers=Answers(holder=holder, holding=shared.holding, outlook=shared.outlook, clock=clock),

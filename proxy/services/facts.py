@@ -1,7 +1,8 @@
 """What is kept of calls, if the operator wants it: facts that rules can be tried on.
 
 Neither a prompt nor a key is among them: of a body only model, size, estimated
-tokens and three booleans; of headers the names, and the values of a short list.
+tokens and three booleans; of an answer the token counts and the tier; of headers the
+names, and the values of a short list.
 
 A call only puts itself into a bounded queue. Its body is looked into, and the
 line written, by a pass in a thread; what finds the queue full is counted.
@@ -22,6 +23,7 @@ from policies.model import CallFacts, Identity, JsonObject, RawHeaders
 from proxy.core.errors import CallerError, StoreError
 from proxy.ports.tally import Tally
 from proxy.services.admission import estimate_tokens, parse_body
+from proxy.services.kept import Bought, Kept, usage_in
 from proxy.telemetry.redact import redacted
 
 KIND: Final = "offramp.call/1"
@@ -94,6 +96,14 @@ class Sighting:
     shadow: str | None
     status: int | None
     duration_s: float
+    kept: Kept | None = None
+    """Parts of the answer, if it was forwarded and can be read."""
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes in the queue."""
+        kept = 0 if self.kept is None else len(self.kept.head) + len(self.kept.tail)
+        return len(self.seen.body or b"") + kept
 
 
 class Recorder:
@@ -123,7 +133,7 @@ class Recorder:
 
     def record(self, sighting: Sighting) -> None:
         """Queue a call, or count it as dropped. Never blocks, never fails."""
-        size = len(sighting.seen.body or b"")
+        size = sighting.size
         if len(self._queue) >= QUEUE_MAX or self._queued_bytes + size > QUEUE_BYTES_MAX:
             self._tally.count("facts_dropped", reason="queue_full")
             return
@@ -139,7 +149,7 @@ class Recorder:
         written = 0
         for _ in range(-(-len(self._queue) // _CHUNK)):
             chunk = [self._queue.popleft() for _ in range(min(_CHUNK, len(self._queue)))]
-            self._queued_bytes -= sum(len(one.seen.body or b"") for one in chunk)
+            self._queued_bytes -= sum(one.size for one in chunk)
             try:
                 await asyncio.to_thread(self._write, chunk)
             except StoreError:
@@ -167,6 +177,7 @@ def line_of(sighting: Sighting, *, shown: Collection[str] = SHOWN_HEADERS) -> by
         obstacle=facts.obstacle,
         body=lambda: fields,
     )
+    bought = Bought() if sighting.kept is None else usage_in(sighting.kept)
     line = {
         "kind": KIND,
         "time": facts.now.astimezone(UTC).isoformat().replace("+00:00", "Z"),
@@ -189,6 +200,8 @@ def line_of(sighting: Sighting, *, shown: Collection[str] = SHOWN_HEADERS) -> by
         "shadow": sighting.shadow,
         "status": sighting.status,
         "duration_s": round(sighting.duration_s, 4),
+        "usage": None if bought.usage is None else dict(bought.usage),
+        "tier": bought.tier,
     }
     return json.dumps(line, separators=(",", ":"), ensure_ascii=True).encode()
 
@@ -240,6 +253,8 @@ class RecordedCall(BaseModel):
     shadow: str | None
     status: int | None
     duration_s: float
+    usage: dict[str, int] | None = None
+    tier: str | None = None
 
     def facts(self, *, now: datetime | None = None) -> CallFacts:
         """Return the facts of the call, at its own time or at `now`.

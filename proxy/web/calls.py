@@ -13,8 +13,11 @@ from proxy.core.errors import ProxyError
 from proxy.core.job import AnswerMode, Job
 from proxy.core.routing import Route
 from proxy.ports.clock import Clock
+from proxy.ports.upstream import UpstreamResponse
 from proxy.services.facts import Recorder, Seen, Sighting
+from proxy.services.kept import Kept, Room
 from proxy.web.forward import Forwarded
+from proxy.web.tap import tapped
 
 log = structlog.get_logger()
 
@@ -53,6 +56,7 @@ class CallRecord:
         "body_bytes",
         "decided_by",
         "generation",
+        "kept",
         "method",
         "path",
         "reason",
@@ -74,6 +78,9 @@ class CallRecord:
         self.shadow: str | None = None
         self.seen: Seen | None = None
         """What is recorded of the call at its end, if it belongs to the sample."""
+
+        self.kept: Kept | None = None
+        """Parts of its answer, if it belongs to the sample."""
 
     def decide(self, decision: Decision, *, generation: int = 0) -> None:
         """Note what was decided, by whom, why, and under which generation of the rules."""
@@ -104,6 +111,15 @@ class Calls:
         self._recorder = recorder
         self._clock = clock
         self._facts = facts
+        self._room = Room()
+
+    def tap(self, response: UpstreamResponse) -> UpstreamResponse:
+        """Return an answer as it is to be relayed: parts of it are kept, if it is recorded."""
+        record = _CURRENT.get()
+        if record is None or record.seen is None:
+            return response
+        response, record.kept = tapped(response, self._room)
+        return response
 
     def samples(self) -> bool:
         """Return whether this call is to be recorded; to be asked once for each."""
@@ -219,6 +235,8 @@ class Calls:
 
     def _record(self, record: CallRecord, *, status: int | None, duration_s: float) -> None:
         seen, record.seen = record.seen, None
+        if record.kept is not None:
+            record.kept.done()
         if seen is not None and self._facts is not None:
             self._facts.record(
                 Sighting(
@@ -227,6 +245,7 @@ class Calls:
                     shadow=record.shadow,
                     status=status,
                     duration_s=duration_s,
+                    kept=record.kept,
                 )
             )
 

@@ -137,9 +137,12 @@ class Forwarder:
         *,
         error_response: ErrorResponder,
         on_done: Callable[[Forwarded], None],
+        tap: Callable[[UpstreamResponse], UpstreamResponse] | None = None,
         upload_idle_s: float = 300.0,
     ) -> None:
-        """`upload_idle_s` bounds the pause between two pieces of a caller's body.
+        """`tap` may put something around each answer that sees it pass.
+
+        `upload_idle_s` bounds the pause between two pieces of a caller's body.
 
         It is also what ends a body whose chunks are malformed: aiohttp's parser
         does not tell that to whoever reads the body.
@@ -149,6 +152,7 @@ class Forwarder:
         self._client = client
         self._error_response = error_response
         self._on_done = on_done
+        self._tap = tap
 
     async def forward(
         self,
@@ -187,7 +191,10 @@ class Forwarder:
     ) -> web.StreamResponse:
         outgoing = call.outgoing(body, without)
         try:
-            call.response = response = await self._client.send(outgoing)
+            response = await self._client.send(outgoing)
+            if self._tap is not None:
+                response = self._tap(response)
+            call.response = response
         except UpstreamUnavailableError as exc:
             call.error = exc
             return await self._refuse(call, exc)

@@ -139,7 +139,7 @@ def test_what_is_no_recorded_call_is_told_apart_from_one_that_is_broken():
     for broken in ({"kind": "offramp.call/2"}, {"kind": good["kind"]}, {**good, "time": "noon"}):
         with pytest.raises(CallerError, match="no recorded call"):
             recorded_call(broken)
-    assert recorded_call({**good, "usage": {"added": "later"}}) is not None
+    assert recorded_call({**good, "added": "later"}) is not None
 
 
 async def test_lines_are_written_by_a_pass_in_a_thread(metrics):
@@ -262,3 +262,32 @@ async def test_a_rule_says_the_same_to_a_call_and_to_its_recorded_facts(metrics)
     told = [tell_facts(rules, read(json.dumps(line)).facts(), scene) for line in sink.lines]
 
     assert [one.decision.decided_by for one in told] == ["rule:r", "default"]
+
+
+async def test_the_usage_of_an_answer_is_recorded_and_its_text_is_not(metrics):
+    sink = Sink()
+    recording = recorder(sink, metrics)
+    answer = json.dumps(
+        {
+            "choices": [{"message": {"content": "canary answer"}}],
+            "usage": {"prompt_tokens": 12, "completion_tokens": 5},
+            "service_tier": "default",
+        }
+    ).encode()
+    async with open_house(facts=recording) as house:
+        house.upstream_body = answer
+        reply = await house.send("POST", CHAT, json=CHAT_BODY)
+        house.upstream_status = 500
+        await house.send("POST", CHAT, json=CHAT_BODY)
+        await recording.run_once()
+
+    assert reply.body == answer
+    first, failed = sink.lines
+    assert (first["usage"], first["tier"]) == (
+        {"prompt_tokens": 12, "completion_tokens": 5},
+        "default",
+    )
+    assert (failed["usage"], failed["tier"]) == (None, None)
+    assert "canary" not in json.dumps(sink.lines)
+    call = read(json.dumps(first))
+    assert (call.usage, call.tier) == (first["usage"], "default")

@@ -88,6 +88,7 @@ class House:
     metrics: Metrics = field(default_factory=lambda: Metrics(strict=True))
     seen: list[Seen] = field(default_factory=list)
     upstream_status: int = 200
+    upstream_body: bytes = b'{"up": true}'
     port: int = 0
     http: aiohttp.ClientSession = field(init=False)
     tasks: asyncio.TaskGroup = field(init=False)
@@ -98,7 +99,7 @@ class House:
         headers = {name.lower(): value for name, value in request.headers.items()}
         self.seen.append(Seen(request.method, request.raw_path, headers, body))
         return web.Response(
-            status=self.upstream_status, body=b'{"up": true}', content_type="application/json"
+            status=self.upstream_status, body=self.upstream_body, content_type="application/json"
         )
 
     def build(self, client: AiohttpClient, upstream_port: int) -> None:
@@ -157,6 +158,7 @@ class House:
                 client,
                 error_response=lambda name, error: error_answer(DIALECTS[name].family, error),
                 on_done=calls.forwarded,
+                tap=calls.tap if self.facts is not None else None,
             ),
             acceptor=acceptor,
             answers=Answers(holder=holder, holding=self.holding, outlook=outlook, clock=clock),

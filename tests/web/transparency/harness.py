@@ -9,10 +9,12 @@ from aiohttp import web
 
 from proxy.core.dialects import DIALECTS, Family, error_answer
 from proxy.core.routing import Refusal, Route, Upstream, resolve
-from proxy.ports.upstream import ClientLimits, UpstreamClient
+from proxy.ports.upstream import ClientLimits, UpstreamClient, UpstreamResponse
+from proxy.services.kept import Kept, Room
 from proxy.upstreams.lean import LeanClient
 from proxy.upstreams.session import AiohttpClient
 from proxy.web.forward import SERVER_OPTIONS, Forwarded, Forwarder
+from proxy.web.tap import TappedResponse
 
 ClientFactory = Callable[[ClientLimits], AbstractAsyncContextManager[UpstreamClient]]
 
@@ -45,6 +47,15 @@ CLIENTS: dict[str, ClientFactory] = {"aiohttp": aiohttp_client, "lean": lean_cli
 class RunningProxy:
     port: int
     done: list[Forwarded] = field(default_factory=list)
+    kept: list[Kept] = field(default_factory=list)
+    """What was kept of each answer, if any was."""
+
+
+def _tap(response: UpstreamResponse, running: RunningProxy) -> UpstreamResponse:
+    # Whatever its status and type: here all that passes is to pass unchanged.
+    kept = Kept(encoding="", framed=response.framed, room=Room())
+    running.kept.append(kept)
+    return TappedResponse(response, kept)
 
 
 @asynccontextmanager
@@ -57,8 +68,12 @@ async def running_proxy(
     base_path: str = "",
     without: frozenset[bytes] = frozenset(),
     upload_idle_s: float = 300.0,
+    tapped: bool = False,
 ) -> AsyncIterator[RunningProxy]:
-    """Serve `/up/…` from the upstream on the given port, and `/up/v1` to SDKs."""
+    """Serve `/up/…` from the upstream on the given port, and `/up/v1` to SDKs.
+
+    `tapped` says that parts of every answer are kept, as for a call that is recorded.
+    """
     base_url = f"http://127.0.0.1:{upstream_port}{base_path}"
     upstreams = {"up": Upstream.parse("up", dialect, base_url)}
 
@@ -70,6 +85,7 @@ async def running_proxy(
                 DIALECTS[name].family if name in DIALECTS else Family.OPENAI, error
             ),
             on_done=running.done.append,
+            tap=(lambda response: _tap(response, running)) if tapped else None,
             upload_idle_s=upload_idle_s,
         )
 

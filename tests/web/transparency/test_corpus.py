@@ -34,12 +34,16 @@ class Seen:
     answer: Message
 
 
-@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize(
+    ("client", "tapped"),
+    [*((client, False) for client in CLIENTS), ("lean", True)],
+    ids=[*CLIENTS, "lean-recorded"],
+)
 @pytest.mark.parametrize("row", CORPUS, ids=lambda row: row.name.replace(" ", "_"))
-async def test_a_proxied_call_is_the_same_as_a_direct_one(row, client):
+async def test_a_proxied_call_is_the_same_as_a_direct_one(row, client, tapped):
     async with RawUpstream(_play(row)) as upstream:
         direct = await _exchange(upstream, upstream.port, row.request)
-        async with running_proxy(upstream.port, CLIENTS[client], dialect="other") as proxy:
+        async with running_proxy(upstream.port, CLIENTS[client], tapped=tapped) as proxy:
             proxied = await _exchange(upstream, proxy.port, _prefixed(row.request))
 
         assert proxied.host == upstream.authority

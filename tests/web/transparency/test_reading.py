@@ -120,7 +120,7 @@ def prefixed(request: tuple[bytes, ...]) -> tuple[bytes, ...]:
 async def test_every_request_of_the_corpus_is_read_alike(row: Row, client: str):
     async with (
         RawUpstream(replying(OK)) as upstream,
-        running_proxy(upstream.port, CLIENTS[client], dialect="other") as proxy,
+        running_proxy(upstream.port, CLIENTS[client]) as proxy,
         RawCaller(proxy.port) as caller,
     ):
         for _ in range(2):
@@ -190,7 +190,7 @@ async def test_requests_of_any_make_are_read_alike_or_not_at_all(client, request
     async with (
         RawUpstream(replying(OK)) as upstream,
         # A body that does not come is soon given up.
-        running_proxy(upstream.port, CLIENTS[client], dialect="other", upload_idle_s=0.02) as proxy,
+        running_proxy(upstream.port, CLIENTS[client], upload_idle_s=0.02) as proxy,
     ):
 
         @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
