@@ -34,6 +34,7 @@ from proxy.providers.anthropic_batches import AnthropicBatches
 from proxy.providers.gemini_batches import GeminiBatches
 from proxy.providers.mistral_jobs import MistralBatches
 from proxy.providers.openai_family import OpenAIBatches
+from proxy.providers.openrouter_batches import OpenRouterBatches
 from proxy.services.policies import Policies, open_policies
 from proxy.settings import Address, Configuration, Settings
 from proxy.stores.facts_file import FactsFile
@@ -235,6 +236,8 @@ def _providers(
                 batches = OpenAIBatches(upstream, api, clock=clock, batch_models=batch_models)
                 stack.push_async_callback(batches.aclose)
                 providers[name] = batches
+            case BatchWire.INLINE:
+                providers[name] = OpenRouterBatches(upstream, api, client, clock=clock)
             case BatchWire.JOBS:
                 providers[name] = MistralBatches(upstream, api, client, clock=clock)
             case BatchWire.OPERATIONS:

@@ -253,7 +253,7 @@ def _batch_obstacle(slack: timedelta, facts: LaneFacts, *, now: datetime) -> str
     if facts.alone:
         return "the run makes one call at a time; each would be a batch of one"
     if not facts.has_batch:
-        return "the upstream has no batch API for this endpoint"
+        return "the upstream has no batches for this endpoint and model"
     if facts.unbatchable_until is not None and now < facts.unbatchable_until:
         return "the provider does not batch this model"
     if slack <= facts.batch_slack:

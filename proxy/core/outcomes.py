@@ -193,6 +193,15 @@ UNCONFIRMED: Final = "unconfirmed"
 """Why a batch is disowned that did not tell in time whose it is: it may be ours."""
 
 _BY_TIME: Final = LaneChoice(Lane.INTERACTIVE, "the deadline is too near for a batch so large")
+CLIENT_FAULTS: Final = frozenset({"batch_client_error", "invalid_request_error"})
+"""Codes of lines that never ran and never will: the request itself is at fault.
+
+Together and OpenRouter name no more than that; called directly, such a job gets the
+answer in the provider's own words.
+"""
+
+BY_CLIENT_FAULT: Final = LaneChoice(Lane.INTERACTIVE, "the provider refused its line as it is")
+
 _BY_LINE: Final = LaneChoice(Lane.INTERACTIVE, "its line failed the validation of a batch")
 _BY_MODEL: Final = LaneChoice(Lane.INTERACTIVE, "the provider does not batch this model")
 

@@ -224,6 +224,14 @@ class PollPace:
     first: timedelta = timedelta(seconds=10)
     slowest: timedelta = timedelta(minutes=5)
 
+    def no_faster_than(self, floor: timedelta) -> "PollPace":
+        """Return the pace for a provider that wants to be left alone for so long."""
+        return PollPace(
+            interval=max(self.interval, floor),
+            first=max(self.first, floor),
+            slowest=max(self.slowest, floor),
+        )
+
 
 def next_poll(
     batch: Batch, pace: PollPace, *, now: datetime, jitter: float, urgent: datetime | None = None

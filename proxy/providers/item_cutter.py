@@ -10,6 +10,8 @@ from proxy.providers.result_lines import LINE_BYTES_MAX, result_line, unreadable
 _HEAD_BYTES: Final = 4_096
 """What is kept of an item beyond the limit: enough for the `custom_id` near its start."""
 
+_OUTLINE_BYTES_MAX: Final = 1024 * 1024
+
 _MARK: Final = re.compile(rb'["{}\[\]]')
 _INSIDE: Final = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 """The rest of a string, up to its end or to where the data ends amid it."""
@@ -46,6 +48,10 @@ class ItemCutter:
         self._head: bytes | None = None
         """The beginning of an item that is too long to be kept."""
         self._is_in_list = False
+        self._outlined = 0
+        """Up to where the document stands in the outline."""
+        self.outline = bytearray()
+        """The document without the items: what else there is to know of it."""
 
     def feed(self, data: bytes) -> list[ResultLine]:
         """Return the items that `data` completes."""
@@ -68,7 +74,8 @@ class ItemCutter:
         return items
 
     def end(self) -> list[ResultLine]:
-        """Return nothing: what a document lacks at its end is no item."""
+        """Complete the outline. What a document lacks at its end is no item."""
+        self._note(len(self._held))
         return []
 
     def _ends_string(self) -> bool:
@@ -87,6 +94,7 @@ class ItemCutter:
 
     def _open(self, at: int, *, is_list: bool) -> None:
         if self._depth == 1 and is_list and self._key == self._name:
+            self._note(at + 1)
             self._is_in_list = True
         elif self._depth == 2 and self._is_in_list and not is_list:
             self._item = at
@@ -94,8 +102,9 @@ class ItemCutter:
 
     def _close(self) -> list[ResultLine]:
         self._depth -= 1
-        if self._depth == 1:
+        if self._depth == 1 and self._is_in_list:
             self._is_in_list = False
+            self._outlined = self._at - 1
         if self._depth != 2 or not self._is_in_list:
             return []
         head, self._head = self._head, None
@@ -115,8 +124,18 @@ class ItemCutter:
         if self._depth == 1:
             starts.append(self._string)
         kept = min(start for start in starts if start is not None)
+        self._note(kept)
+        self._outlined = max(0, self._outlined - kept)
         del self._held[:kept]
         self._at -= kept
         self._item = None if self._item is None else self._item - kept
         # Of a string deeper down only that it is open matters.
         self._string = None if self._string is None else max(0, self._string - kept)
+
+    def _note(self, to: int) -> None:
+        """Bring the outline up to a place of what is held, unless that is within the list."""
+        if not self._is_in_list and to > self._outlined:
+            self.outline += self._held[self._outlined : to]
+            self._outlined = to
+            # Whoever sends megabytes beside the list is no provider that we know.
+            del self.outline[_OUTLINE_BYTES_MAX:]

@@ -95,6 +95,9 @@ def _together_refusal(line: Json) -> Json:
 
 
 OPENAI: Final = Habits()
+OPENROUTER: Final = Habits(prefix="/openrouter", root="/api/v1", takes_expiry=False)
+"""Calls are OpenAI's; batches hold their requests and their results."""
+
 MISTRAL: Final = Habits(prefix="/mistral", takes_expiry=False)
 """Files and calls are OpenAI's; batches are jobs of its own."""
 

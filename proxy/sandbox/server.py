@@ -28,7 +28,8 @@ from proxy.sandbox.keys import Keys, KeyState
 from proxy.sandbox.ledger import Ledger, key_id
 from proxy.sandbox.mistral_jobs import BatchJobs
 from proxy.sandbox.openai_api import OpenAIDialect
-from proxy.sandbox.openai_habits import CLONES, MISTRAL
+from proxy.sandbox.openai_habits import CLONES, MISTRAL, OPENROUTER
+from proxy.sandbox.openrouter_batches import InlineBatches
 from proxy.sandbox.settings import SandboxSettings
 from proxy.sandbox.wire import ApiError, Call, Reply, Route, reset, send
 
@@ -171,6 +172,7 @@ def _application(engine: Engine) -> web.Application:
     dialects: tuple[Dialect, ...] = (
         *(OpenAIDialect(engine, habits) for habits in CLONES),
         OpenAIDialect(engine, MISTRAL, BatchJobs),
+        OpenAIDialect(engine, OPENROUTER, InlineBatches),
         *(AnthropicDialect(engine), GeminiDialect(engine), OpenAIDialect(engine)),
     )
     for dialect in dialects:

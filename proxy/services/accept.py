@@ -165,14 +165,10 @@ class Acceptor:
         """
         limit = self._settings.max_body_bytes
         provider = self._providers.get(upstream)
-        if provider is None or not place.endpoint.batched:
-            return admit(parsed, place, max_line_bytes=limit)
-        limits = provider.limits(place.endpoint.path)
-        limit = min(limit, limits.max_line_bytes - LINE_FRAME_BYTES)
-        admitted = admit(parsed, place, max_line_bytes=limit)
-        if limits.batch_model(admitted.model) is None:
-            return replace(admitted, fits_a_batch=False)
-        return admitted
+        if provider is not None and place.endpoint.batched:
+            line = provider.limits(place.endpoint.path).max_line_bytes
+            limit = min(limit, line - LINE_FRAME_BYTES)
+        return admit(parsed, place, max_line_bytes=limit)
 
     async def accept(self, call: DeferredCall) -> Acceptance:
         """Make the call a durable job, or return the one that its key stands for.

@@ -8,6 +8,8 @@ import structlog
 from proxy.core.batch import Batch
 from proxy.core.errors import CredentialRefusedError, ProviderRejectedError
 from proxy.core.ids import CredentialId
+from proxy.core.lanes import BatchKey
+from proxy.core.plan import PollPace
 from proxy.ports.clock import Clock
 from proxy.ports.jobs import Credential, CredentialStore
 from proxy.ports.provider import Provider
@@ -37,6 +39,13 @@ class Access:
     def provider(self, upstream: str) -> Provider | None:
         """Return the batch API of `upstream`, if it has one."""
         return self._providers.get(upstream)
+
+    def pace(self, key: BatchKey, usual: PollPace) -> PollPace:
+        """Return how often batches of `key` are asked after; more rarely where wanted so."""
+        provider = self._providers.get(key.upstream)
+        if provider is None:
+            return usual
+        return usual.no_faster_than(provider.limits(key.endpoint).poll_floor)
 
     async def own(self, credential_id: CredentialId) -> Credential | None:
         """Return the credential to buy with: this very one, unless it is paused."""

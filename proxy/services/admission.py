@@ -88,7 +88,7 @@ class Admitted:
     """Whether the provider runs the call in the background anyway: nothing to defer."""
 
     fits_a_batch: bool = True
-    """Whether no field of it, nor its model, keeps it out of batches."""
+    """Whether no field of it keeps it out of batches."""
 
 
 def parse_body(body: bytes, *, max_bytes: int) -> ParsedBody:

@@ -62,7 +62,7 @@ class Collector:
         self._access = access
         self._settler = settler
         self._outlook = outlook
-        self._pace = pace
+        self._usual_pace = pace
         self._concurrency = concurrency
         self._jitter = jitter
 
@@ -128,12 +128,12 @@ class Collector:
     async def _unreached(self, batch_id: BatchId, exc: ProviderError) -> Batch:
         """Ask again later; a refused credential may take an operator to mend."""
         log.warning("batch.unreached", batch_id=batch_id, code=exc.code, error=str(exc))
-        refused = isinstance(exc, CredentialRefusedError)
-        pause = self._pace.slowest if refused else self._pace.interval
-        if exc.retry_after_s is not None:
-            pause = max(pause, timedelta(seconds=exc.retry_after_s))
         batch = await self._on.batches.get(batch_id)
         assert batch is not None
+        refused = isinstance(exc, CredentialRefusedError)
+        pause = self._pace(batch).slowest if refused else self._pace(batch).interval
+        if exc.retry_after_s is not None:
+            pause = max(pause, timedelta(seconds=exc.retry_after_s))
         now = self._now()
         if refused and await is_forsaken(self._on, batch):
             return await self._settler.forsake(batch)
@@ -188,7 +188,7 @@ class Collector:
         if news.state is ProviderBatchState.ENDED:
             return await self._end(batch, news)
         now = self._now()
-        return await self._write(batch, CancelStarted(now + self._pace.first, now))
+        return await self._write(batch, CancelStarted(now + self._pace(batch).first, now))
 
     async def _end(self, batch: Batch, news: ProviderBatch) -> Batch:
         """Note the end, and learn from it how long such batches take."""
@@ -213,26 +213,31 @@ class Collector:
             end = self._cancel_at(batch)
             if end is None or now >= end:
                 return await self._write(batch, BatchEnded(now, "lost"))
-            next_at = self._in_time(batch, now + self._pace.slowest)
+            next_at = self._in_time(batch, now + self._pace(batch).slowest)
             return await self._write(batch, Missing(now, next_at))
         since = batch.missing_since or now
         if now - since < LOST_AFTER:
-            next_at = self._in_time(batch, now + self._pace.interval)
+            next_at = self._in_time(batch, now + self._pace(batch).interval)
             return await self._write(batch, Missing(now, next_at))
         if batch.is_provisional:
             return await self._disown(batch)
         log.error("batch.lost", batch_id=batch.id, provider_batch_id=batch.provider_batch_id)
         self._on.tally.count("batch_lost", upstream=batch.key.upstream)
-        return await self._write(batch, Vanished(self._in_time(batch, now + self._pace.slowest)))
+        return await self._write(
+            batch, Vanished(self._in_time(batch, now + self._pace(batch).slowest))
+        )
 
     def _next_poll(self, batch: Batch) -> datetime:
-        due = next_poll(batch, self._pace, now=self._now(), jitter=self._jitter())
+        due = next_poll(batch, self._pace(batch), now=self._now(), jitter=self._jitter())
         return self._in_time(batch, due)
 
     def _in_time(self, batch: Batch, due: datetime) -> datetime:
         """Return `due`, or the time to cancel the batch if that comes before."""
         urgent = self._last_moment(batch)
         return urgent if urgent is not None and self._now() < urgent < due else due
+
+    def _pace(self, batch: Batch) -> PollPace:
+        return self._access.pace(batch.key, self._usual_pace)
 
     async def _write(self, batch: Batch, event: BatchEvent) -> Batch:
         return await write_batch(self._on.batches, batch, event)

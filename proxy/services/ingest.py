@@ -19,7 +19,15 @@ from proxy.core.errors import CREDENTIAL_CODES, CredentialRefusedError
 from proxy.core.ids import JobId, parse_custom_id
 from proxy.core.job import Job, JobEvent, JobState, Released, advance
 from proxy.core.lanes import LaneFacts
-from proxy.core.outcomes import Answer, Verdict, after_answer, next_lane, verdict
+from proxy.core.outcomes import (
+    BY_CLIENT_FAULT,
+    CLIENT_FAULTS,
+    Answer,
+    Verdict,
+    after_answer,
+    next_lane,
+    verdict,
+)
 from proxy.ports.jobs import JobWrite, Result
 from proxy.ports.provider import LineKind, ResultLine
 from proxy.services.access import Access
@@ -175,6 +183,8 @@ class Ingestor:
             uncharged = line.error_code in _NOT_ITS_FAULT or line.error_code in CREDENTIAL_CODES
             reason = line.error_code or "not executed"
             onto = next_lane(job, facts, now=now, failed=not uncharged)
+            if line.error_code in CLIENT_FAULTS:
+                onto = BY_CLIENT_FAULT
             return Released(entry.attempt, reason, onto=onto, uncharged=uncharged), None
         answer = _answer(line)
         result = Result(status_code=line.status_code, body=line.body, request_id=line.request_id)

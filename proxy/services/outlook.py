@@ -103,6 +103,8 @@ class Outlook:
         if provider is None or not self._is_batched(key):
             return LaneFacts(has_batch=False, **others)
         limits = provider.limits(key.endpoint)
+        if limits.batch_model(key.model) is None:
+            return LaneFacts(has_batch=False, **others)
         return LaneFacts(
             has_batch=True,
             unbatchable_until=self._unbatchable.get((key.credential, key.endpoint, key.model)),

@@ -328,7 +328,8 @@ class Settler:
             return provider.cancel(credential, twin_id)
 
         twin = await self._access.read(batch, retrieve)
-        if twin.state is ProviderBatchState.RUNNING:
+        can_cancel = provider.limits(batch.key.endpoint).can_cancel
+        if twin.state is ProviderBatchState.RUNNING and can_cancel:
             twin = await self._access.read(batch, cancel)
         if twin.state is not ProviderBatchState.ENDED:
             return False

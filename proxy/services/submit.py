@@ -234,7 +234,7 @@ class Submitter:
             answer.id,
             now,
             answer.window_ends_at,
-            now + self._pace.first,
+            now + self._access.pace(batch.key, self._pace).first,
             provisional=provisional,
         )
         # Whatever another instance made of the batch meanwhile: this one exists.

@@ -42,7 +42,7 @@ async def candidates(
 ) -> list[ProviderBatch]:
     """Return which of `found` may be what a create of `batch` made between two times.
 
-    They have its size and belong to no batch that we know.
+    They have its size, as far as that is told, and belong to no batch that we know.
     """
     known = {batch_id for one in await ground.batches.live() for batch_id in _ids(one)}
     known |= {
@@ -52,7 +52,7 @@ async def candidates(
         one
         for one in found
         if one.id not in known
-        and one.count == batch.create_count
+        and one.count in (None, batch.create_count)
         and since - SKEW <= one.created_at <= to + SKEW
     ]
 

@@ -72,7 +72,7 @@ def test_without_a_batch_api_there_is_only_the_direct_call() -> None:
     choice = choose_lane(T0 + timedelta(days=2), LaneFacts(has_batch=False), now=T0)
 
     assert choice.lane is Lane.INTERACTIVE
-    assert "no batch API" in choice.reason
+    assert "no batches" in choice.reason
 
 
 def test_a_refused_model_is_called_directly_until_it_may_be_tried_again() -> None:

@@ -374,6 +374,18 @@ def test_every_pause_lies_within_its_bounds(age, polls, jitter) -> None:
     assert PACE.first * jitter <= pause <= PACE.slowest * jitter
 
 
+@pytest.mark.parametrize("seconds", [0, 15, 60, 1_000])
+def test_no_poll_comes_faster_than_the_provider_wants(seconds: int) -> None:
+    pace = PACE.no_faster_than(timedelta(seconds=seconds))
+
+    for usual, slowed in (
+        (PACE.first, pace.first),
+        (PACE.interval, pace.interval),
+        (PACE.slowest, pace.slowest),
+    ):
+        assert slowed == max(usual, timedelta(seconds=seconds))
+
+
 def test_an_interval_above_the_slowest_pace_is_kept() -> None:
     pace = PollPace(interval=timedelta(minutes=10))
 

@@ -85,6 +85,7 @@ class FakeProvider:
         self._max_requests = max_requests
         self.turnaround = timedelta(minutes=7)
         self.window = timedelta(hours=24)
+        self.poll_floor = timedelta(0)
         self.batch_models: dict[str, str] | None = None
         """The names of models in batches, if they are not those of calls."""
         self.files: dict[str, tuple[str, bytes, str]] = {}
@@ -123,6 +124,7 @@ class FakeProvider:
             max_bytes=10_000_000,
             max_line_bytes=1_000_000,
             batch_models=self.batch_models,
+            poll_floor=self.poll_floor,
         )
 
     def frame(self, custom_id: str, endpoint: str) -> tuple[bytes, bytes]:

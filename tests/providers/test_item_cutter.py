@@ -62,6 +62,34 @@ def test_items_are_those_of_the_named_list_byte_for_byte(
     assert all(body in text for body in found)
 
 
+@given(
+    before=st.dictionaries(TEXT.filter(lambda name: name != "results"), VALUES, max_size=3),
+    items=ITEMS,
+    after=st.dictionaries(TEXT.filter(lambda name: name != "results"), VALUES, max_size=3),
+    sizes=st.lists(st.integers(0, 7), max_size=60),
+)
+def test_the_outline_is_the_document_without_its_items(before, items, after, sizes):
+    cutter = ItemCutter("results", keep)
+    text = json.dumps({**before, "results": items, **after}).encode()
+    at = 0
+    for size in [*sizes, len(text)]:
+        cutter.feed(text[at : at + size])
+        at += size
+    cutter.end()
+
+    assert json.loads(cutter.outline) == {**before, "results": [], **after}
+
+
+def test_of_a_document_without_the_list_all_is_outline():
+    cutter = ItemCutter("results", keep)
+
+    cutter.feed(b'{"id":"b","resu')
+    cutter.feed(b'lts":null}')
+    cutter.end()
+
+    assert json.loads(cutter.outline) == {"id": "b", "results": None}
+
+
 @pytest.mark.parametrize("size", [1, 2, 1_000])
 def test_results_are_read_as_lines_are(size):
     answer = b'{"id" : "x"}'

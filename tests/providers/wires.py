@@ -10,7 +10,9 @@ from proxy.ports.provider import Provider
 from proxy.providers.anthropic_batches import AnthropicBatches
 from proxy.providers.gemini_batches import GeminiBatches
 from proxy.providers.mistral_jobs import MistralBatches
+from proxy.providers.openrouter_batches import OpenRouterBatches
 from proxy.sandbox import SandboxSettings
+from proxy.sandbox.openrouter_batches import REQUESTS_MAX
 from proxy.upstreams.session import AiohttpClient
 from tests.providers.kit import (
     CHAT,
@@ -87,6 +89,9 @@ class Wire:
 
     model: str = "gpt-5.4-mini"
     """Of the batch; `body` may name another, or none."""
+
+    cancels: bool = True
+    """Whether a batch can be stopped."""
 
     pages: bool = True
     """Whether its lists come in pages."""
@@ -190,6 +195,15 @@ async def opened_mistral(base_url: str) -> AsyncIterator[MistralBatches]:
         client = AiohttpClient(tasks)
         upstream = Upstream.parse("mistral", "mistral", base_url + "/mistral")
         yield MistralBatches(upstream, batch_api("mistral"), client, clock=MachineClock())
+        await client.aclose()
+
+
+@asynccontextmanager
+async def opened_openrouter(base_url: str) -> AsyncIterator[OpenRouterBatches]:
+    async with client_tasks() as tasks:
+        client = AiohttpClient(tasks)
+        upstream = Upstream.parse("openrouter", "openrouter", base_url + "/openrouter/api/v1")
+        yield OpenRouterBatches(upstream, batch_api("openrouter"), client, clock=MachineClock())
         await client.aclose()
 
 
@@ -314,6 +328,17 @@ GEMINI_INLINE = replace(
     uploads=False,
 )
 
+OPENROUTER = replace(
+    MISTRAL,
+    opened=opened_openrouter,
+    batches="/openrouter/api/v1/batches",
+    results="GET /openrouter/api/v1/batches/{id}",
+    delete="DELETE /openrouter/api/v1/batches/{id}",
+    words={name: name for name in ("completed", "expired", "cancelled")},
+    cancels=False,
+    input_limits=lambda settings: (REQUESTS_MAX, settings.bytes_max),
+)
+
 WIRES = {
     "openai": OPENAI,
     "anthropic": ANTHROPIC,
@@ -322,4 +347,5 @@ WIRES = {
     "mistral": MISTRAL,
     "gemini": GEMINI,
     "gemini-inline": GEMINI_INLINE,
+    "openrouter": OPENROUTER,
 }

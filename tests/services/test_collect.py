@@ -286,3 +286,14 @@ async def test_a_batch_with_an_unknown_upstream_is_left_alone() -> None:
 
     assert (await fleet.batch()).state is BatchState.IN_PROGRESS
     assert {job.lane for job in await fleet.jobs()} == {Lane.BATCH}
+
+
+async def test_a_provider_that_wants_to_be_left_alone_is_asked_no_more_often() -> None:
+    fleet = Fleet()
+    fleet.provider.poll_floor = timedelta(seconds=60)
+    fleet.provider.stalled = True
+    await fleet.submit(12)
+
+    await fleet.run_for(timedelta(minutes=10), step=timedelta(seconds=5))
+
+    assert 5 <= fleet.provider.requests["retrieve"] <= 11

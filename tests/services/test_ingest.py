@@ -125,6 +125,26 @@ async def test_a_line_that_fails_in_three_batches_is_called_directly() -> None:
     assert fleet.doubles() == (0, 0)
 
 
+@pytest.mark.parametrize("code", ["batch_client_error", "invalid_request_error"])
+async def test_a_line_refused_without_the_providers_words_is_called_directly_at_once(code) -> None:
+    fleet = Fleet()
+    words = error("context_length_exceeded")
+    fleet.provider.answer_call = lambda _: (400, words)
+    job_id, *_ = job_ids = await fleet.submit(5)
+    refused = ResultLine(
+        kind=LineKind.NOT_EXECUTED, custom_id=custom_id(job_id, 1), error_code=code
+    )
+
+    await ingest(fleet, refused, *[line(other) for other in job_ids[1:]])
+    await fleet.run_for(timedelta(minutes=5), step=timedelta(seconds=30))
+
+    result = await fleet.stores.jobs.result(job_id)
+    assert result is not None
+    assert (result.status_code, result.body) == (400, words)
+    assert fleet.provider.requests["create"] == 1
+    assert fleet.provider.requests["call"] == 1
+
+
 @pytest.mark.parametrize(
     "refused",
     [

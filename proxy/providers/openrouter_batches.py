@@ -1,0 +1,165 @@
+"""OpenRouter's batches.
+
+The input goes inline with the create, behind its scalar fields, which the server reads as
+they come. A batch keeps no name of ours, cannot be stopped, and has its results in itself.
+So after an ambiguous create it is known by time and size alone until they can be read.
+
+Sources: OpenRouter, "Batch API Quickstart" and API reference; types of its Python SDK.
+"""
+
+import json
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from datetime import datetime
+from typing import Final
+
+import pydantic_core
+
+from proxy.core.dialects import BatchApi
+from proxy.core.errors import ProviderRejectedError, ProviderUnavailableError
+from proxy.core.ids import BatchId
+from proxy.core.routing import Upstream
+from proxy.ports.clock import Clock
+from proxy.ports.jobs import Credential
+from proxy.ports.provider import BatchLimits, LineKind, ProviderBatch, ResultLine, Submission
+from proxy.ports.upstream import UpstreamClient
+from proxy.providers import _wire
+from proxy.providers.calls import CALL_S, Calls, json_input
+from proxy.providers.item_cutter import ItemCutter
+from proxy.providers.openai_objects import read_page
+from proxy.providers.openrouter_objects import provider_batch, read_batch
+
+_PATH: Final = "/v1/batches"
+_RESULTS: Final = "results"
+_BYTES_PER_S: Final = 256 * 1024
+"""The slowest line that a create is given time for, beyond that of a short call."""
+
+_LIST_LIMIT: Final = 100
+_LIST_PAGES_MAX: Final = 100
+
+
+class OpenRouterBatches:
+    """The batch API of one upstream that speaks OpenRouter's dialect.
+
+    `client` is used and not closed. The results of a batch go by its own ID, for
+    `results` and `delete_file` alike.
+    """
+
+    def __init__(
+        self, upstream: Upstream, api: BatchApi, client: UpstreamClient, *, clock: Clock
+    ) -> None:
+        self._window = api.longest
+        self._limits = BatchLimits.of(api)
+        self._calls = Calls(upstream, client, clock)
+        self._clock = clock
+
+    def limits(self, endpoint: str) -> BatchLimits:  # noqa: ARG002
+        return self._limits
+
+    def frame(self, custom_id: str, endpoint: str) -> tuple[bytes, bytes]:  # noqa: ARG002
+        return b',{"custom_id":' + pydantic_core.to_json(custom_id) + b',"body":', b"}\n"
+
+    async def upload(self, credential: Credential, submission: Submission) -> str | None:  # noqa: ARG002
+        return None
+
+    async def find_upload(self, credential: Credential, submission: Submission) -> str | None:  # noqa: ARG002
+        return None
+
+    async def create(
+        self, credential: Credential, submission: Submission, file_id: str | None
+    ) -> ProviderBatch:
+        assert file_id is None, "there are no files"
+        what = f"create of {submission.batch_id}"
+        scalars = {"endpoint": submission.endpoint, "model": submission.model}
+        head = json.dumps(scalars)[:-1] + ', "requests": ['
+        raw = await self._calls.call(
+            what,
+            credential,
+            "POST",
+            _PATH,
+            headers=dict(submission.headers),
+            body=json_input(submission, head.encode(), b"]}"),
+            within_s=CALL_S + submission.input_bytes / _BYTES_PER_S,
+        )
+        return self._batch(what, raw)
+
+    async def find_batches(
+        self,
+        credential: Credential,
+        batch_id: BatchId,
+        *,
+        created_after: datetime,
+        input_file_id: str | None = None,  # noqa: ARG002
+    ) -> Sequence[ProviderBatch]:
+        """Return the workspace's batches since `created_after`, whosever they are.
+
+        Raises:
+            ProviderUnavailableError: also if the list could not be read to that time.
+        """
+        what = f"search for {batch_id}"
+        found: list[ProviderBatch] = []
+        query = f"?limit={_LIST_LIMIT}"
+        for _ in range(_LIST_PAGES_MAX):
+            raw = await self._calls.call(what, credential, "GET", _PATH + query)
+            page = read_page(_wire.json_value(raw))
+            if page is None:
+                raise _wire.unavailable(what, "HTTP 200 without a list")
+            batches = [
+                provider_batch(batch, window=self._window, now=self._clock.now())
+                for entry in page.entries
+                if (batch := read_batch(entry))
+            ]
+            found += [batch for batch in batches if batch.created_at >= created_after]
+            is_behind = bool(batches) and batches[-1].created_at < created_after
+            if len(page.entries) < _LIST_LIMIT or is_behind:
+                return sorted(found, key=lambda batch: batch.created_at)
+            if page.last_id is None:
+                break
+            query = f"?limit={_LIST_LIMIT}&after={_wire.id_segment(page.last_id)}"
+        raise ProviderUnavailableError(f"{what}: the list does not end")
+
+    async def retrieve(self, credential: Credential, provider_batch_id: str) -> ProviderBatch:
+        """Ask for the status; the results of a batch that has ended go by unread."""
+        what = f"retrieve of {provider_batch_id}"
+        cutter = ItemCutter(_RESULTS, _unread)
+        stream = self._calls.stream(what, credential, _place(provider_batch_id))
+        async with aclosing(stream) as chunks:
+            async for chunk in chunks:
+                cutter.feed(chunk)
+        cutter.end()
+        return self._batch(what, bytes(cutter.outline))
+
+    async def cancel(self, credential: Credential, provider_batch_id: str) -> ProviderBatch:  # noqa: ARG002
+        raise ProviderRejectedError(f"{provider_batch_id}: this provider stops no batch")
+
+    async def results(
+        self, credential: Credential, file_id: str
+    ) -> AsyncGenerator[Sequence[ResultLine], None]:
+        cutter = ItemCutter(_RESULTS)
+        stream = self._calls.stream(f"results of {file_id}", credential, _place(file_id))
+        async with aclosing(stream) as chunks:
+            async for chunk in chunks:
+                if lines := cutter.feed(chunk):
+                    yield lines
+
+    async def delete_file(self, credential: Credential, file_id: str) -> None:
+        try:
+            await self._calls.call(f"delete of {file_id}", credential, "DELETE", _place(file_id))
+        except ProviderRejectedError as exc:
+            if exc.status_code != 404:
+                raise
+
+    def _batch(self, what: str, raw: bytes) -> ProviderBatch:
+        batch = read_batch(_wire.json_value(raw))
+        if batch is None:
+            # Whatever is no batch promises nothing.
+            raise _wire.unavailable(what, "a success without a batch")
+        return provider_batch(batch, window=self._window, now=self._clock.now())
+
+
+def _unread(item: bytes) -> ResultLine:  # noqa: ARG001
+    return ResultLine(kind=LineKind.UNREADABLE, custom_id=None)
+
+
+def _place(provider_batch_id: str) -> str:
+    return f"{_PATH}/{_wire.id_segment(provider_batch_id)}"

@@ -1,0 +1,173 @@
+"""`/v1/batches` as OpenRouter offers it: requests in the create, results in the batch.
+
+Source: OpenRouter, "Batch API Quickstart" and API reference; types of its Python SDK.
+"""
+
+from collections.abc import AsyncGenerator
+from typing import Any, Final
+
+import pydantic_core
+
+from proxy.sandbox import openai_errors as errors
+from proxy.sandbox.engine import Engine, new_id
+from proxy.sandbox.files import FileStore
+from proxy.sandbox.openai_batch import Batch, batch_object
+from proxy.sandbox.openai_batch_run import BatchRun
+from proxy.sandbox.openai_fields import page_limit, paginate
+from proxy.sandbox.openai_habits import Habits
+from proxy.sandbox.openai_live import json_object
+from proxy.sandbox.own_lines import openai_line, result_items, stored_input
+from proxy.sandbox.wire import ApiError, Call, Reply, Route, json_reply
+
+_ENDPOINTS: Final = frozenset({"/v1/chat/completions", "/v1/responses", "/v1/embeddings"})
+REQUESTS_MAX: Final = 5_000
+
+
+class InlineBatches:
+    """Handlers of the batches API, and the record of all batches."""
+
+    def __init__(self, engine: Engine, store: FileStore, habits: Habits) -> None:
+        self._engine = engine
+        self._store = store
+        self._habits = habits
+        self._batches: dict[str, Batch] = {}
+        self._totals: dict[str, int] = {}
+
+    def routes(self) -> list[Route]:
+        """Return the endpoints served here."""
+        return [
+            Route("POST", "/v1/batches", self._create),
+            Route("GET", "/v1/batches", self._list),
+            Route("GET", "/v1/batches/{id}", self._retrieve),
+            Route("DELETE", "/v1/batches/{id}", self._delete),
+        ]
+
+    async def _create(self, call: Call) -> Reply:
+        _check_scope(call)
+        if not call.key.in_quota and call.key.quota_surface == "call":
+            raise errors.quota_exhausted()
+        body = await json_object(call)
+        _check(body)
+        lines = [
+            openai_line(request, number=number, endpoint=body["endpoint"], model=body["model"])
+            for number, request in enumerate(body["requests"])
+        ]
+        source = stored_input(self._engine, self._store, call, lines, purpose=self._habits.purpose)
+        now = self._engine.clock.now()
+        batch = Batch(
+            id=new_id("batch_"),
+            ordinal=len(self._totals),
+            project=call.key.project,
+            key_id=call.key.key_id,
+            endpoint=body["endpoint"],
+            input_file_id=source.id,
+            metadata=None,
+            output_life_s=None,
+            created_at=now,
+            expires_at=now + self._engine.settings.window_s,
+            model=body["model"],
+        )
+        self._batches[batch.id] = batch
+        self._totals[batch.id] = len(lines)
+        created = json_reply(self._show(batch), status=202)
+        run = BatchRun(self._engine, self._store, batch, self._habits, enqueued=lambda *_: 0)
+        self._engine.workers.spawn(run.run())
+        return created
+
+    async def _list(self, call: Call) -> Reply:
+        _check_scope(call)
+        seen_before = self._engine.clock.now() - self._engine.settings.batch_list_lag_s
+        shown = [
+            self._show(batch)
+            for batch in reversed(self._batches.values())
+            if batch.project == call.key.project
+            and batch.created_at <= seen_before
+            and not self._vanished(batch)
+        ]
+        limit = page_limit(call, default=20, highest=100)
+        return json_reply(paginate(shown, call.argument("after"), limit))
+
+    async def _retrieve(self, call: Call) -> Reply:
+        _check_scope(call)
+        batch = self._find(call)
+        return (
+            Reply(self._with_results(batch)) if batch.is_terminal else json_reply(self._show(batch))
+        )
+
+    async def _with_results(self, batch: Batch) -> AsyncGenerator[bytes, None]:
+        # The last member is `results`, and null.
+        yield pydantic_core.to_json(self._show(batch))[:-5] + b"["
+        comma = b""
+        files = (batch.output_file_id, batch.error_file_id)
+        for item in result_items(self._store, files, project=batch.project):
+            yield comma + item
+            comma = b","
+        yield b"]}"
+
+    async def _delete(self, call: Call) -> Reply:
+        _check_scope(call)
+        batch = self._find(call)
+        if not batch.is_terminal:
+            raise ApiError(409, "A batch in progress cannot be deleted.")
+        del self._batches[batch.id]
+        return json_reply(
+            {"id": batch.id, "object": "batch", "deletion": {"openrouter": "deleted"}}
+        )
+
+    def _find(self, call: Call) -> Batch:
+        batch = self._batches.get(call.part("id"))
+        seen_before = self._engine.clock.now() - self._engine.settings.batch_get_lag_s
+        if (
+            batch is None
+            or batch.project != call.key.project
+            or batch.created_at > seen_before
+            or self._vanished(batch)
+        ):
+            raise ApiError(404, f"No batch found with id '{call.part('id')}'.")
+        return batch
+
+    def _vanished(self, batch: Batch) -> bool:
+        faults = self._engine.faults.of_batch(batch.id, batch.fault_ids)
+        return any(fault.vanish for fault in faults)
+
+    def _show(self, batch: Batch) -> dict[str, Any]:
+        faults = self._engine.faults.of_batch(batch.id, batch.fault_ids)
+        shown = batch_object(batch, faults)
+        failures = [{"message": entry["message"]} for entry in batch.errors or ()]
+        ended = [shown[f"{word}_at"] for word in ("completed", "failed", "expired", "cancelled")]
+        return {
+            "id": batch.id,
+            "object": "batch",
+            "status": shown["status"],
+            "endpoint": batch.endpoint,
+            "model": batch.model,
+            "completion_window": "24h",
+            "created_at": shown["created_at"],
+            "finalized_at": next((at for at in ended if at is not None), None),
+            "request_counts": shown["request_counts"] | {"total": self._totals[batch.id]},
+            "usage": shown["usage"],
+            "error": failures[0] if failures else None,
+            "results": None,
+        }
+
+
+def _check_scope(call: Call) -> None:
+    if not call.key.batch_scope:
+        raise errors.no_batch_scope()
+
+
+def _check(body: dict[str, Any]) -> None:
+    for name in ("endpoint", "model", "requests"):
+        if name not in body:
+            raise errors.missing(name)
+    names = list(body)
+    if any(names.index(name) > names.index("requests") for name in ("endpoint", "model")):
+        raise errors.invalid("requests", "'endpoint' and 'model' come before 'requests'.")
+    if body["endpoint"] not in _ENDPOINTS:
+        raise errors.invalid("endpoint", f"Invalid value: '{body['endpoint']}'.")
+    if not isinstance(body["requests"], list) or not 0 < len(body["requests"]) <= REQUESTS_MAX:
+        raise errors.invalid("requests", f"Between 1 and {REQUESTS_MAX} requests make a batch.")
+    for request in body["requests"]:
+        inner = request.get("body") if isinstance(request, dict) else None
+        if isinstance(inner, dict) and inner.get("model", body["model"]) != body["model"]:
+            raise errors.invalid("requests", "A request names another model than its batch.")
