@@ -4,10 +4,11 @@ What an operator refuses is refused whatever the caller's headers say. Beyond
 that the caller comes first, and rules fill only what the caller left open.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
+from policies.conditions import Rule
 from policies.headers import Asked, header_opinion
 from policies.model import (
     Answer,
@@ -43,6 +44,10 @@ class Rules(Protocol):
         """Return what the rules decide, with any shadow beside it."""
         ...
 
+    def listed(self) -> Sequence[Rule]:
+        """Return the rules as they were written, in their order."""
+        ...
+
 
 class NoRules:
     """The rules of a service that has none."""
@@ -68,6 +73,10 @@ class NoRules:
     def opinion(self, facts: CallFacts) -> Decision | None:  # noqa: ARG002 - the protocol's
         """No rule, no opinion."""
         return None
+
+    def listed(self) -> Sequence[Rule]:
+        """No rule, no list."""
+        return ()
 
 
 NO_RULES: Final = NoRules()

@@ -4,7 +4,7 @@ A rule in shadow mode never ends the search: switching one on changes nothing
 for anybody, it only leaves what it would have decided beside the decision.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -75,6 +75,10 @@ class RuleSet:
 
     def __len__(self) -> int:
         return len(self.compiled)
+
+    def listed(self) -> Sequence[Rule]:
+        """Return the rules as they were written, in their order."""
+        return [compiled.rule for compiled in self.compiled]
 
     def concerns(
         self, *, headers: RawHeaders, tags: Mapping[str, str], path: str, upstream: str

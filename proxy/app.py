@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Final
+from urllib.parse import urlsplit
 
 import structlog
 from aiohttp import web
@@ -35,6 +36,7 @@ from proxy.providers.gemini_batches import GeminiBatches
 from proxy.providers.mistral_jobs import MistralBatches
 from proxy.providers.openai_family import OpenAIBatches
 from proxy.providers.openrouter_batches import OpenRouterBatches
+from proxy.services.insight import Insight
 from proxy.services.policies import Policies, open_policies
 from proxy.settings import Address, Configuration, Settings
 from proxy.stores.facts_file import FactsFile
@@ -44,7 +46,9 @@ from proxy.stores.vault import Vault
 from proxy.telemetry import Metrics, set_up_logging
 from proxy.upstreams.lean import LeanClient
 from proxy.upstreams.session import AiohttpClient
-from proxy.web.admin import AdminAccess, Readiness, admin_application, worker_application
+from proxy.web.admin import Readiness, admin_application, worker_application
+from proxy.web.dashboard.pages import About, add_dashboard
+from proxy.web.guard import AdminAccess
 from proxy.web.server import CallerBounds, DataServer
 from proxy.web.worker_set import Workers
 from proxy.workers import READY, Worker
@@ -191,7 +195,15 @@ async def serving(
         )
         await house.warm_up()
         facts = _Facts(settings, house, policies, on_stop, durability, worker)
-        admin_url = await _listen_admin(stack, settings, facts, metrics, worker)
+        insight = Insight(
+            house.ground,
+            ledger=stores.ledger,
+            metrics=metrics,
+            policy=policies.current if policies else None,
+            webhooks=tuple(settings.webhooks),
+            durability=(durability, _outlives_a_crash(settings, durability)),
+        )
+        admin_url = await _listen_admin(stack, settings, facts, metrics, insight, worker)
         front = web.ServerRunner(
             DataServer(
                 house.front.handle,
@@ -289,6 +301,7 @@ async def _listen_admin(
     settings: Settings,
     facts: "_Facts",
     metrics: Metrics,
+    insight: Insight,
     worker: Worker | None,
 ) -> str:
     access = AdminAccess(
@@ -305,9 +318,27 @@ async def _listen_admin(
         own = worker.sockets[worker.number]
         own.unlink(missing_ok=True)
         await web.UnixSite(alone, str(own)).start()
-    application = admin_application(facts, metrics=metrics, access=access, workers=workers)
+    application = admin_application(
+        facts, metrics=metrics, access=access, now=insight.now, workers=workers
+    )
+    add_dashboard(application, insight, access=access, about=_about(settings, facts))
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
     return await _open(stack, runner, settings.admin.listen, shared=worker is not None)
+
+
+def _about(settings: Settings, facts: "_Facts") -> About:
+    hosts = {name: urlsplit(hook.url).hostname or "" for name, hook in settings.webhooks.items()}
+    return About(
+        instance=facts.instance,
+        store=settings.store.scheme,
+        base_url=f"http://{settings.listen}",
+        webhook_hosts=hosts,
+    )
+
+
+def _outlives_a_crash(settings: Settings, durability: str) -> bool:
+    # Redis' own setting, in the words of `proxy.stores.redis.opening`.
+    return settings.durability == "durable" and "can be lost" not in durability
 
 
 async def _open(
@@ -350,6 +381,10 @@ class _Facts:
         self._durability = durability
         self._draining = False
 
+    @property
+    def instance(self) -> str:
+        return self._house.ground.leases.instance
+
     async def readiness(self) -> Readiness:
         ground = self._house.ground
         alive = await ground.leases.alive()
@@ -357,7 +392,7 @@ class _Facts:
             draining=self._draining,
             durability=self._durability,
             policies=self._policies.current().generation if self._policies else 0,
-            instance=ground.leases.instance,
+            instance=self.instance,
             store=self._settings.store.scheme,
             leases={str(number): name for number, name in enumerate(sorted(alive))},
         )

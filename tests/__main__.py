@@ -19,6 +19,11 @@ TOOLS = Path(sys.executable).parent
 PYTEST = ("-q", "-n", os.environ.get("TEST_PROCESSES", "2"), "--dist", "loadfile")
 
 
+PROGRAMS = ("redis-server", "chromium")
+"""The store of a fleet, and the browser that the dashboard is looked at with; Debian calls
+the packages the same."""
+
+
 def steps(pytest_arguments: Sequence[str]) -> list[tuple[str, list[str]]]:
     """Return every step by name; the quick ones, and those that fail most, first."""
     return [
@@ -30,23 +35,25 @@ def steps(pytest_arguments: Sequence[str]) -> list[tuple[str, list[str]]]:
     ]
 
 
-def ensure_redis_server() -> None:
-    """Get `redis-server` if that is possible; tests that need one say so themselves."""
-    if shutil.which("redis-server"):
+def ensure_programs() -> None:
+    """Get what is no Python package, if that is possible; tests that need one say so themselves."""
+    missing = [name for name in PROGRAMS if not shutil.which(name)]
+    if not missing:
         return
-    command = ["apt-get", "install", "-y", "-q", "redis-server"]
+    command = ["apt-get", "install", "-y", "-q", "--no-install-recommends", *missing]
     if os.geteuid() == 0 and shutil.which("apt-get"):
-        # The service must not be started: tests start their own process.
+        # No service must be started: tests start their own processes.
         environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
         for words in (["apt-get", "update", "-q"], command):
             subprocess.run(words, env=environment, stdout=subprocess.DEVNULL, check=False)
-    if not shutil.which("redis-server"):
-        print(f"warning: no redis-server; install it by: sudo {' '.join(command)}", flush=True)
+    for name in missing:
+        if not shutil.which(name):
+            print(f"warning: no {name}; install it by: sudo {' '.join(command)}", flush=True)
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run all steps and return the first exit code that is not 0."""
-    ensure_redis_server()
+    ensure_programs()
     for name, words in steps(arguments):
         print(f"== {name}", flush=True)
         code = subprocess.run(words, cwd=ROOT, check=False).returncode

@@ -1,43 +1,30 @@
 """The listener for operators: probes, metrics, batches, drain.
 
 It is a listener of its own, so that no management verb is ever reachable where
-calls come in. Who may do what follows from the listener and the token alone,
-never from a header that says who somebody is.
-
-- `Host` must be an allowed name, or the very address that was connected to. A
-  web page can rebind its own name to this address, but not send another's.
-- Probes and metrics are open. Everything else needs the token once one is
-  configured, and is refused without one off loopback.
-- A change from a page of another origin is refused: a browser on this machine
-  would otherwise send it unasked.
+calls come in. Who may do what is `proxy.web.guard`'s to say.
 """
 
 import asyncio
-import hmac
-import ipaddress
 import json
-from collections.abc import Awaitable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Final, Protocol, TypeVar
-from urllib.parse import urlsplit
 
 import structlog
 from aiohttp import web
-from aiohttp.typedefs import Handler, Middleware
+from aiohttp.typedefs import Handler
 
 from proxy.core.batch import Batch
 from proxy.core.errors import ProxyError, StoreUnavailableError
 from proxy.telemetry import Metrics, render
 from proxy.web import worker_set
+from proxy.web.guard import AdminAccess, guard, refusal
 from proxy.web.ledger import LedgerFacts, ledger_object
 
 T = TypeVar("T")
 
 log = structlog.get_logger()
-
-_OPEN_PATHS: Final = frozenset({"/livez", "/readyz", "/metrics"})
-_SAFE_METHODS: Final = frozenset({"GET", "HEAD"})
 
 _ANSWER_TIMEOUT_S: Final = 2.0
 """How long the store may take. Kubernetes' own default for a probe is 1 s, but a
@@ -85,29 +72,19 @@ class AdminFacts(LedgerFacts, Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AdminAccess:
-    """Who may use the listener for what."""
-
-    allowed_hosts: Collection[str]
-    loopback: bool
-    """Whether only this machine can reach the listener."""
-
-    token: str | None = field(default=None, repr=False)
-
-
 def admin_application(
     facts: AdminFacts,
     *,
     metrics: Metrics,
     access: AdminAccess,
+    now: Callable[[], datetime],
     workers: worker_set.Workers | None = None,
 ) -> web.Application:
     """Return the application; more routes may be added, and are guarded alike.
 
     With `workers` it answers for all of them.
     """
-    application = web.Application(middlewares=[_guard(access), _errors])
+    application = web.Application(middlewares=[guard(access, now), _errors])
     application.router.add_get("/livez", worker_set.live(workers) if workers else _live)
     application.router.add_get("/readyz", _ready(facts, workers))
     application.router.add_get(
@@ -165,7 +142,7 @@ def _batches(facts: AdminFacts) -> Handler:
     async def page(request: web.Request) -> web.Response:
         text = request.query.get("limit", "100")
         if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= _BATCHES_MAX:
-            return _refusal(400, "bad_limit", f"limit must be 1 to {_BATCHES_MAX}")
+            return refusal(400, "bad_limit", f"limit must be 1 to {_BATCHES_MAX}")
         found = await _in_time(facts.batches(limit=int(text)))
         return _json({"object": "list", "data": [batch_record(batch) for batch in found]})
 
@@ -178,7 +155,7 @@ def _batch(facts: AdminFacts) -> Handler:
         for batch in await _in_time(facts.batches(limit=_BATCHES_MAX)):
             if wanted in {batch.id, batch.provider_batch_id}:
                 return _json(batch_record(batch))
-        return _refusal(404, "batch_not_found", "no such batch among the newest ones")
+        return refusal(404, "batch_not_found", "no such batch among the newest ones")
 
     return page
 
@@ -235,10 +212,8 @@ async def _in_time(asked: Awaitable[T]) -> T:
         raise StoreUnavailableError("the store did not answer in time") from exc
 
 
-def _json(content: object, *, status: int = 200) -> web.Response:
-    return web.json_response(
-        content, status=status, dumps=lambda value: json.dumps(value, default=_plain)
-    )
+def _json(content: object) -> web.Response:
+    return web.json_response(content, dumps=lambda value: json.dumps(value, default=_plain))
 
 
 def _plain(value: object) -> str:
@@ -253,84 +228,4 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except ProxyError as exc:
-        return _refusal(exc.http_status, exc.code, exc.message)
-
-
-def _guard(access: AdminAccess) -> Middleware:
-    """Return the middleware that everything passes, unknown paths included."""
-
-    @web.middleware
-    async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-        refusal = _refused(request, access)
-        if refusal is not None:
-            log.info("request.refused", path=request.path, status_code=refusal.status)
-            return refusal
-        return await handler(request)
-
-    return guard
-
-
-def _refused(request: web.Request, access: AdminAccess) -> web.Response | None:
-    if not _host_allowed(request, access.allowed_hosts):
-        return _refusal(421, "host_not_allowed", "this Host is not in admin.allowed_hosts")
-    if request.path in _OPEN_PATHS:
-        return None
-    if request.method not in _SAFE_METHODS and not _same_origin(request):
-        return _refusal(403, "foreign_origin", "a page of another origin may not do this")
-    if access.token is None:
-        if access.loopback:
-            return None
-        return _refusal(403, "token_required", "set admin.token_file to use this off loopback")
-    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and _equal(given.strip(), access.token):
-        return None
-    answer = _refusal(401, "bad_token", "send the token of admin.token_file as a bearer token")
-    answer.headers["WWW-Authenticate"] = 'Bearer realm="offramp admin"'
-    return answer
-
-
-def _host_allowed(request: web.Request, allowed: Collection[str]) -> bool:
-    hosts = request.headers.getall("Host", [])
-    if len(hosts) != 1:
-        return False
-    name = _host_name(hosts[0])
-    if name is None:
-        return False
-    return name in {host.lower() for host in allowed} or name == _own_address(request)
-
-
-def _host_name(authority: str) -> str | None:
-    """Return the host of an authority in lower case, without brackets and port."""
-    try:
-        parts = urlsplit(f"//{authority}")
-        _ = parts.port
-    except ValueError:
-        return None
-    if parts.netloc != authority or parts.username is not None:
-        return None
-    return parts.hostname
-
-
-def _own_address(request: web.Request) -> str | None:
-    """Return the address that the connection came in on, as `Host` would name it."""
-    transport = request.transport
-    name = transport.get_extra_info("sockname") if transport is not None else None
-    if not isinstance(name, tuple):
-        return None
-    address = ipaddress.ip_address(str(name[0]).partition("%")[0])
-    mapped = getattr(address, "ipv4_mapped", None)
-    return str(mapped or address)
-
-
-def _same_origin(request: web.Request) -> bool:
-    # Fetch standard, "Origin header": browsers send it with every POST.
-    origin = request.headers.get("Origin")
-    return origin is None or urlsplit(origin).netloc.lower() == request.headers["Host"].lower()
-
-
-def _equal(given: str, token: str) -> bool:
-    return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), token.encode())
-
-
-def _refusal(status: int, code: str, message: str) -> web.Response:
-    return _json({"error": {"code": code, "message": message}}, status=status)
+        return refusal(exc.http_status, exc.code, exc.message)

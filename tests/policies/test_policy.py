@@ -30,6 +30,9 @@ class Ruled:
     def opinion(self, facts):
         return self._decision
 
+    def listed(self):
+        return ()
+
 
 def rule(**differences):
     return Defer(answer=Answer.WAIT, decided_by="rule:r", reason="r", **differences)

@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from policies.conditions import INTERACTIVE, Rule
 from policies.model import Answer, Defer, Forward, Lane, Reject
+from policies.policy import Policy
 from policies.rules import RuleSet
 from tests.policies.facts import make_facts, matches, rule_set, unread
 
@@ -255,6 +257,13 @@ def test_no_rule_has_no_opinion():
     assert RuleSet().opinion(make_facts(unread)) is None
     assert not RuleSet().wants_body(make_facts(unread))
     assert not RuleSet().needs_body
+    assert list(RuleSet().listed()) == list(Policy().rules.listed()) == []
+
+
+def test_rules_are_listed_as_they_were_written():
+    rules = [Rule(name="b", then=INTERACTIVE), Rule(name="a", then=INTERACTIVE, shadow=True)]
+
+    assert RuleSet(rules).listed() == rules
 
 
 def test_the_first_match_wins():

@@ -15,7 +15,8 @@ from proxy.core.errors import StoreUnavailableError
 from proxy.core.ledger import Booking
 from proxy.telemetry import Metrics
 from proxy.web import admin
-from proxy.web.admin import AdminAccess, Readiness, admin_application
+from proxy.web.admin import Readiness, admin_application
+from proxy.web.guard import AdminAccess
 from tests.helpers.factories import T0, make_batch
 
 NAMES = ("localhost", "127.0.0.1", "::1")
@@ -75,7 +76,9 @@ class Facts:
 async def listener(facts=None, *, loopback=True, token=None, metrics=None, extra=()):
     """Serve the listener on a socket of its own."""
     access = AdminAccess(allowed_hosts=NAMES, loopback=loopback, token=token)
-    application = admin_application(facts or Facts(), metrics=metrics or Metrics(), access=access)
+    application = admin_application(
+        facts or Facts(), metrics=metrics or Metrics(), access=access, now=lambda: T0
+    )
     for path, handler in extra:
         application.router.add_get(path, handler)
     async with TestClient(TestServer(application)) as client:
@@ -197,7 +200,7 @@ async def test_an_allowed_host_is_known_with_any_port(host):
 async def test_the_address_that_was_connected_to_is_always_allowed():
     # As the probe of a kubelet, which names the pod's address.
     access = AdminAccess(allowed_hosts=(), loopback=False)
-    application = admin_application(Facts(), metrics=Metrics(), access=access)
+    application = admin_application(Facts(), metrics=Metrics(), access=access, now=lambda: T0)
 
     async with TestClient(TestServer(application, host="127.0.0.1")) as client:
         assert await status_of(client, "GET", "/readyz") == 200

@@ -43,6 +43,9 @@ class Ruling:
     def opinion(self, facts):
         return self._decision if facts.bar() is None else None
 
+    def listed(self):
+        return ()
+
 
 DIVERT = Defer(answer=Answer.WAIT, decided_by="rule:nightly", reason="it is night")
 

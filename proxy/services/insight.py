@@ -1,0 +1,322 @@
+"""What operators are shown: everything at a glance, and every job and batch by itself.
+
+Only reads, each bounded. No prompt, no result and no credential passes through here:
+records hold none, and nothing else is read.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final
+
+from policies.conditions import Rule
+from policies.policy import Policy
+from proxy.core.batch import Batch, BatchState
+from proxy.core.errors import JobNotFoundError
+from proxy.core.ids import BatchId, JobId, OwnerId, is_job_id
+from proxy.core.job import Job, JobState
+from proxy.core.ledger import LedgerKey, Sums, broken_down, total
+from proxy.core.plan import Head
+from proxy.ports.jobs import Credential, JobFilter
+from proxy.ports.ledger import LedgerStore
+from proxy.ports.notices import Standing
+from proxy.services.ground import Ground
+from proxy.telemetry import Metrics
+
+DAYS: Final = 30
+"""How far back sums are shown."""
+
+BATCHES_MAX: Final = 1_000
+JOBS_PER_PAGE: Final = 50
+OWNERS_MAX: Final = 50
+"""Whose jobs are looked through for one page; more of them are chosen among by name."""
+
+PAGES_LOOKED_THROUGH: Final = 20
+"""How far a search for a model goes back before it says that it found no more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Money:
+    """What the ledger says of the last days."""
+
+    total: Sums
+    days: Mapping[str, Sums]
+    """By ISO date, every day of the time, oldest first."""
+
+    lanes: Mapping[str, Sums]
+    rules: Mapping[str, Sums]
+    """By what decided: `header`, `prefer`, `rule:…`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overview:
+    """Everything at a glance."""
+
+    money: Money
+    heads: Sequence[Head]
+    live: Sequence[Batch]
+    paused: Sequence[Credential]
+    webhooks: Mapping[str, Standing]
+    missed: Mapping[str, int]
+    """Deadlines missed by cause, since this instance started."""
+
+    policies_refused: bool
+    durability: str
+    is_durable: bool
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was ever deferred here, as far as anybody remembers."""
+        return not self.money.total.jobs and not self.heads and not self.live
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobQuery:
+    """What jobs are looked for."""
+
+    state: JobState | None = None
+    text: str = ""
+    """A job's ID, a tag `name=value`, or a part of a model's name."""
+
+    owner: OwnerId | None = None
+    after: JobId | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobPage:
+    """The jobs that were found, newest first."""
+
+    jobs: Sequence[Job]
+    owners: Sequence[OwnerId]
+    """Whose jobs there are to choose among."""
+
+    more_after: JobId | None = None
+    """Where the next page begins; nothing if there is none."""
+
+    is_cut: bool = False
+    """Whether there may be older ones that this page cannot lead to."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleView:
+    """One rule and what it did, on this instance since it started."""
+
+    rule: Rule
+    live: int = 0
+    shadow: int = 0
+    forwarded: int = 0
+    """Calls that it diverted and that were forwarded, since no job could be made."""
+
+    booked: Sums = field(default_factory=Sums)
+    """Of the jobs that it made, in the last days."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turnaround:
+    """How long the batches of one model took lately, from submission to their end."""
+
+    upstream: str
+    model: str
+    took: Sequence[timedelta]
+    """Shortest first; of batches that came to their end by themselves."""
+
+    last_ended_at: datetime
+
+    def quantile(self, share: float) -> timedelta:
+        """Return within what time that share of them had ended."""
+        return self.took[min(len(self.took) - 1, int(share * len(self.took)))]
+
+
+class Insight:
+    """Reads the stores for people."""
+
+    def __init__(
+        self,
+        ground: Ground,
+        *,
+        ledger: LedgerStore,
+        metrics: Metrics,
+        policy: Callable[[], Policy] | None,
+        webhooks: Sequence[str],
+        durability: tuple[str, bool],
+    ) -> None:
+        """`policy` is nothing where there are no rules; `durability` says in words what
+        outlives what, and whether jobs do."""
+        self._on = ground
+        self._ledger = ledger
+        self._metrics = metrics
+        self._policy = policy
+        self._webhooks = webhooks
+        self._durability = durability
+
+    def now(self) -> datetime:
+        """Return the time to which everything here belongs."""
+        return self._on.clock.now()
+
+    async def overview(self) -> Overview:
+        """Return everything at a glance."""
+        durability, is_durable = self._durability
+        return Overview(
+            money=await self.money(),
+            heads=await self._on.batches.heads(),
+            live=await self._on.batches.live(),
+            paused=[one for one in await self._on.credentials.all() if one.paused_at],
+            webhooks=await self.webhooks(),
+            missed={cause: int(n) for (cause,), n in self._counts("deadline_missed").items()},
+            policies_refused=bool(self._metrics.value("policies_refused")),
+            durability=durability,
+            is_durable=is_durable,
+        )
+
+    async def money(self) -> Money:
+        """Return the sums of the last days."""
+        today = self.now().date()
+        dates = [today - timedelta(days=back) for back in reversed(range(DAYS))]
+        rows = await self._ledger.rows(since=dates[0], until=today)
+        by_day = {day: sums for (day,), sums in broken_down(rows, ("day",)).items()}
+        return Money(
+            total=total(rows),
+            days={str(day): by_day.get(str(day), Sums()) for day in dates},
+            lanes={lane: sums for (lane,), sums in broken_down(rows, ("lane",)).items()},
+            rules={rule: sums for (rule,), sums in broken_down(rows, ("rule",)).items()},
+        )
+
+    async def batches(self, *, limit: int = BATCHES_MAX) -> Sequence[Batch]:
+        """Return up to `limit` batches in any state, newest first."""
+        return await self._on.batches.recent(limit=limit)
+
+    async def batch(self, wanted: str) -> Batch | None:
+        """Return a batch by its ID, or by the provider's as far as it is a recent one."""
+        found = await self._on.batches.get(BatchId(wanted))
+        if found is not None:
+            return found
+        recent = await self.batches()
+        return next((batch for batch in recent if batch.provider_batch_id == wanted), None)
+
+    async def job(self, job_id: str) -> tuple[Job, Batch | None] | None:
+        """Return a job and the batch that it is or was last in."""
+        if not is_job_id(job_id):
+            return None
+        try:
+            job = await self._on.jobs.get(JobId(job_id))
+        except JobNotFoundError:
+            return None
+        batch = await self._on.batches.get(job.batch_id) if job.batch_id else None
+        return job, batch
+
+    async def jobs(self, query: JobQuery) -> JobPage:
+        """Return a page of jobs."""
+        owners = await self._owners()
+        if is_job_id(query.text):
+            found = await self.job(query.text)
+            return JobPage(jobs=[found[0]] if found else [], owners=owners)
+        among = [query.owner] if query.owner else owners[:OWNERS_MAX]
+        if len(among) == 1:
+            return await self._pages_of(among[0], query, owners)
+        jobs: list[Job] = []
+        for owner in among:
+            page = await self._pages_of(owner, query, owners)
+            jobs += page.jobs
+        jobs.sort(key=lambda job: (job.accepted_at, job.id), reverse=True)
+        is_cut = len(jobs) > JOBS_PER_PAGE or len(owners) > OWNERS_MAX
+        return JobPage(jobs=jobs[:JOBS_PER_PAGE], owners=owners, is_cut=is_cut)
+
+    async def _pages_of(
+        self, owner: OwnerId, query: JobQuery, owners: Sequence[OwnerId]
+    ) -> JobPage:
+        """Return a page of one owner's jobs, looking through several for a model."""
+        where, is_wanted = _conditions(query)
+        jobs: list[Job] = []
+        after = query.after
+        for _ in range(PAGES_LOOKED_THROUGH):
+            try:
+                read = await self._on.jobs.list_jobs(
+                    owner, where, after=after, limit=JOBS_PER_PAGE + 1
+                )
+            except JobNotFoundError:
+                # The one that the page began after was pruned meanwhile.
+                return JobPage(jobs=jobs, owners=owners)
+            page, more = read[:JOBS_PER_PAGE], len(read) > JOBS_PER_PAGE
+            jobs += [job for job in page if is_wanted(job)]
+            after = page[-1].id if more else None
+            if after is None or len(jobs) >= JOBS_PER_PAGE:
+                break
+        return JobPage(jobs=jobs, owners=owners, more_after=after)
+
+    async def _owners(self) -> list[OwnerId]:
+        """Return whose jobs there may be: who waits for any, and whose end was booked lately."""
+        today = self.now().date()
+        rows = await self._ledger.rows(since=today - timedelta(days=DAYS), until=today)
+        booked = {row.key.owner for row in rows if row.key.owner and not _is_rest(row.key)}
+        return sorted({*await self._on.jobs.pending(), *map(OwnerId, booked)})
+
+    async def turnarounds(self) -> Sequence[Turnaround]:
+        """Return how long batches took lately, by upstream and model."""
+        seen: dict[tuple[str, str], list[Batch]] = {}
+        for batch in await self.batches():
+            if batch.submitted_at and batch.ended_at and batch.end_reason == "completed":
+                seen.setdefault((batch.key.upstream, batch.key.model), []).append(batch)
+        return [
+            Turnaround(
+                upstream=upstream,
+                model=model,
+                took=sorted(_took(batch) for batch in batches),
+                last_ended_at=max(batch.ended_at for batch in batches if batch.ended_at),
+            )
+            for (upstream, model), batches in sorted(seen.items())
+        ]
+
+    async def webhooks(self) -> Mapping[str, Standing]:
+        """Return how each configured webhook does."""
+        return await self._on.notices.standing(self._webhooks)
+
+    async def rules(self) -> Sequence[RuleView] | None:
+        """Return the rules in force, in their order; nothing where none are configured."""
+        if self._policy is None:
+            return None
+        matched, failed = self._counts("rule_matched"), self._counts("rule_forwarded")
+        booked = (await self.money()).rules
+        return [
+            RuleView(
+                rule=rule,
+                live=_of_rule(matched, rule.name, "live"),
+                shadow=_of_rule(matched, rule.name, "shadow"),
+                forwarded=_of_rule(failed, rule.name),
+                booked=booked.get(f"rule:{rule.name}", Sums()),
+            )
+            for rule in self._policy().rules.listed()
+        ]
+
+    def _counts(self, name: str) -> Mapping[tuple[str, ...], float]:
+        return self._metrics.snapshot().values.get(name, {})
+
+
+def is_live(batch: Batch) -> bool:
+    """Return whether something is still to be done about a batch."""
+    return batch.state is not BatchState.SETTLED
+
+
+def _conditions(query: JobQuery) -> tuple[JobFilter, Callable[[Job], bool]]:
+    """Return what the store is asked, and what is looked for in its answers."""
+    name, mark, value = query.text.partition("=")
+    where = JobFilter(
+        states=frozenset({query.state}) if query.state else None,
+        tag=(name.strip(), value.strip()) if mark else None,
+    )
+    part = "" if mark else query.text.strip().lower()
+    return where, lambda job: part in job.key.model.lower() or part == job.batch_id
+
+
+def _took(batch: Batch) -> timedelta:
+    assert batch.submitted_at is not None
+    assert batch.ended_at is not None
+    return batch.ended_at - batch.submitted_at
+
+
+def _of_rule(counts: Mapping[tuple[str, ...], float], *labels: str) -> int:
+    """Return the sum of all whose first labels are these."""
+    return int(sum(n for place, n in counts.items() if place[: len(labels)] == labels))
+
+
+def _is_rest(key: LedgerKey) -> bool:
+    return key == key.others()

@@ -1,0 +1,144 @@
+"""What somebody should look at, gravest first, in a sentence each and with what to do."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final, Literal
+
+from proxy.core.batch import BatchState
+from proxy.services.insight import Overview
+from proxy.web.dashboard.words import ago, money, plural
+
+Level = Literal["bad", "odd"]
+
+STUCK_AFTER: Final = timedelta(hours=2)
+"""How long a job may wait for its batch before that is odd, as in the alert of that name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Concern:
+    """One thing to look at."""
+
+    level: Level
+    said: str
+    advice: str
+    page: str = ""
+    """Where to read on, below `/dashboard`."""
+
+
+def concerns(seen: Overview, now: datetime) -> Sequence[Concern]:
+    """Return everything that is not as it should be."""
+    found = [*_durability(seen), *_queue(seen, now), *_money(seen), *_webhooks(seen, now)]
+    return sorted(found, key=lambda one: one.level)
+
+
+def _durability(seen: Overview) -> Iterator[Concern]:
+    if not seen.is_durable:
+        yield Concern(
+            "bad",
+            f"Jobs may not outlive a crash: {seen.durability}.",
+            "Give the store a volume, or a Redis that writes before it answers.",
+        )
+    if seen.policies_refused:
+        yield Concern(
+            "odd",
+            "The rule file cannot be used; the rules from before hold.",
+            "The log line policies.kept says where it is at fault.",
+            "rules",
+        )
+
+
+def _queue(seen: Overview, now: datetime) -> Iterator[Concern]:
+    for one in seen.paused:
+        waiting = sum(head.count for head in seen.heads if head.key.credential == one.id)
+        status = f" with {one.pause_status}" if one.pause_status else ""
+        yield Concern(
+            "bad",
+            f"{one.upstream} refuses a credential{status} since {ago(one.paused_at, now)}; "
+            f"{plural(waiting, 'job')} of its owner wait for it.",
+            "Top up the account, or let the owner make a call with a new key.",
+            "jobs?status=queued",
+        )
+    for head in seen.heads:
+        place = f"lane {head.key.lane.value} of {head.key.upstream}"
+        if head.nearest_deadline <= now:
+            yield Concern(
+                "bad",
+                f"A job in {place} still waits although its deadline was "
+                f"{ago(head.nearest_deadline, now)}.",
+                "Look for a paused credential, and for direct calls at their caps (lanes.*).",
+                "jobs?status=queued",
+            )
+        elif head.key.lane.value == "batch" and now - head.oldest_at > STUCK_AFTER:
+            yield Concern(
+                "odd",
+                f"The oldest job in {place} was ready {ago(head.oldest_at, now)}, "
+                "and is in no batch.",
+                "Look for the provider's limit of enqueued tokens (line batch.throttled).",
+                "jobs?status=queued",
+            )
+    lost = [batch for batch in seen.live if batch.state is BatchState.LOST]
+    if lost:
+        yield Concern(
+            "bad",
+            f"{plural(len(lost), 'batch', 'batches')} cannot be found at the provider any more.",
+            "Their jobs run again in another lane; ask the provider whether it billed them.",
+            "batches",
+        )
+    for cause, missed in seen.missed.items():
+        yield Concern(
+            "odd",
+            f"{plural(missed, 'deadline')} missed since the start of this instance "
+            f"({_CAUSES.get(cause, cause)}).",
+            "Give such calls a later deadline, or the lanes more room (lanes.*).",
+            "jobs",
+        )
+
+
+_CAUSES: Final = {
+    "queued": "nothing could run the jobs in time",
+    "in_flight": "the provider was slower than expected",
+    "retried": "the provider failed the jobs before",
+}
+
+
+def _money(seen: Overview) -> Iterator[Concern]:
+    sums = seen.money.total
+    if sums.possible_doubles:
+        yield Concern(
+            "odd",
+            f"{plural(sums.possible_doubles, 'call')} may have been paid for twice, "
+            f"at most {money(sums.possible_nano)} in all.",
+            "A crash or a silent provider cut them off; compare with the provider's bill.",
+        )
+    if sums.useless:
+        yield Concern(
+            "odd",
+            f"{plural(sums.useless, 'answer')} bought in vain, for {money(sums.useless_nano)}.",
+            "Their jobs had been cancelled or answered already. It is counted against the savings.",
+        )
+
+
+def _webhooks(seen: Overview, now: datetime) -> Iterator[Concern]:
+    for name, standing in seen.webhooks.items():
+        if standing.given_up:
+            yield Concern(
+                "bad",
+                f"Webhook {name} was never told of {plural(standing.given_up, 'job')}.",
+                "Ten attempts in three days failed. Their owners must fetch these themselves.",
+                "webhooks",
+            )
+        elif is_failing(standing.delivered_at, standing.failed_at) and standing.pending:
+            last = f"last did {ago(standing.delivered_at, now)}"
+            so_far = last if standing.delivered_at else "never did so far"
+            yield Concern(
+                "odd",
+                f"Webhook {name} does not answer ({standing.last_failure}); it {so_far}.",
+                f"{plural(standing.pending, 'notice')} will be tried again.",
+                "webhooks",
+            )
+
+
+def is_failing(delivered_at: datetime | None, failed_at: datetime | None) -> bool:
+    """Return whether the last that is known of a webhook is a failure."""
+    return failed_at is not None and (delivered_at is None or failed_at > delivered_at)

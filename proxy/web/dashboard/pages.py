@@ -1,0 +1,216 @@
+"""The routes of the dashboard: ask, then let a page be made in a thread."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any, Final, TypeVar
+from urllib.parse import urlencode
+
+from aiohttp import web
+
+from proxy.core.errors import ProxyError, StoreUnavailableError
+from proxy.core.ids import JobId, OwnerId
+from proxy.core.job import JobState
+from proxy.services.insight import Insight, JobQuery
+from proxy.web.guard import COOKIE, SESSION, AdminAccess
+
+T = TypeVar("T")
+
+_ANSWER_TIMEOUT_S: Final = 10.0
+"""How long the stores may take for a page: longer than for a probe, as it asks for more."""
+
+_HEADERS: Final = {
+    # Nothing but our own style sheet, and forms that lead to ourselves.
+    "Content-Security-Policy": (
+        "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self';"
+        " base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    # Not `no-referrer`: browsers then say `Origin: null` even to ourselves (Fetch
+    # standard, "append a request `Origin` header"), which is a foreign page's too.
+    "Referrer-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+_FILES: Final = {"style.css": "text/css", "icon.svg": "image/svg+xml"}
+
+BATCHES_SHOWN: Final = 100
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class About:
+    """What every page says at its foot, and what the first one teaches with."""
+
+    instance: str
+    store: str
+    base_url: str
+    """Where calls come in."""
+
+    webhook_hosts: Mapping[str, str]
+    """Of each webhook, less what may be secret in its URL."""
+
+
+def add_dashboard(
+    application: web.Application, insight: Insight, *, access: AdminAccess, about: About
+) -> None:
+    """Add the pages to the operators' listener."""
+    pages = _Pages(insight, access, about)
+    add = application.router.add_get
+    for place in ("/", "/dashboard/"):
+        add(place, _to("/dashboard"))
+    for name in _FILES:
+        add(f"/dashboard/{name}", _file(name))
+    for place, page in (
+        ("", pages.overview),
+        ("/jobs", pages.jobs),
+        ("/jobs/{id}", pages.job),
+        ("/batches", pages.batches),
+        ("/batches/{id}", pages.batch),
+        ("/rules", pages.rules),
+        ("/providers", pages.providers),
+        ("/webhooks", pages.webhooks),
+    ):
+        add(f"/dashboard{place}", pages.or_say_why(page))
+    add("/login", pages.login)
+    application.router.add_post("/login", pages.log_in)
+    application.router.add_post("/logout", pages.log_out)
+
+
+class _Pages:
+    def __init__(self, insight: Insight, access: AdminAccess, about: About) -> None:
+        self._insight = insight
+        self._access = access
+        self._about = about
+
+    def or_say_why(self, page: Handler) -> Handler:
+        """Return `page`, or one that says why there is none: the store may be away."""
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            try:
+                return await page(request)
+            except ProxyError as exc:
+                return await self._page("away", status=exc.http_status, why=exc.message)
+
+        return handle
+
+    async def overview(self, _request: web.Request) -> web.Response:
+        return await self._page("overview", seen=await _in_time(self._insight.overview()))
+
+    async def jobs(self, request: web.Request) -> web.Response:
+        query = _job_query(request.query)
+        page = await _in_time(self._insight.jobs(query))
+        older = None
+        if page.more_after:
+            older = urlencode({**request.query, "after": page.more_after})
+        return await self._page("jobs", query=query, found=page, older=older, states=list(JobState))
+
+    async def job(self, request: web.Request) -> web.Response:
+        found = await _in_time(self._insight.job(request.match_info["id"]))
+        if found is None:
+            return await self._missing("job", "It may have been deleted, or its time is over.")
+        job, batch = found
+        return await self._page("job", job=job, batch=batch)
+
+    async def batches(self, _request: web.Request) -> web.Response:
+        found = await _in_time(self._insight.batches(limit=BATCHES_SHOWN))
+        return await self._page("batches", found=found, most=BATCHES_SHOWN)
+
+    async def batch(self, request: web.Request) -> web.Response:
+        batch = await _in_time(self._insight.batch(request.match_info["id"]))
+        if batch is None:
+            return await self._missing("batch", "It may be settled and forgotten by now.")
+        return await self._page("batch", batch=batch)
+
+    async def rules(self, _request: web.Request) -> web.Response:
+        return await self._page("rules", rules=await _in_time(self._insight.rules()))
+
+    async def providers(self, _request: web.Request) -> web.Response:
+        found = await _in_time(self._insight.turnarounds())
+        return await self._page("providers", turnarounds=found)
+
+    async def webhooks(self, _request: web.Request) -> web.Response:
+        return await self._page("webhooks", standings=await _in_time(self._insight.webhooks()))
+
+    async def login(self, _request: web.Request) -> web.Response:
+        return await self._page("login", is_wrong=False)
+
+    async def log_in(self, request: web.Request) -> web.Response:
+        given = (await request.post()).get("token", "")
+        if not isinstance(given, str) or not self._access.is_token(given):
+            return await self._page("login", status=401, is_wrong=True)
+        answer = web.Response(status=303, headers={"Location": "/dashboard"})
+        answer.set_cookie(
+            COOKIE,
+            self._access.session(self._insight.now()),
+            max_age=int(SESSION.total_seconds()),
+            path="/",
+            httponly=True,
+            samesite="Strict",
+            secure=request.secure,
+        )
+        return answer
+
+    async def log_out(self, _request: web.Request) -> web.Response:
+        answer = web.Response(status=303, headers={"Location": "/login"})
+        answer.del_cookie(COOKIE, path="/")
+        return answer
+
+    async def _missing(self, what: str, why: str) -> web.Response:
+        return await self._page("missing", status=404, what=what, why=why)
+
+    async def _page(self, name: str, *, status: int = 200, **shown: Any) -> web.Response:
+        shown |= {
+            "about": self._about,
+            "now": self._insight.now(),
+            "has_token": self._access.token is not None,
+        }
+        text = await asyncio.to_thread(_render, name, shown)
+        return web.Response(
+            status=status, text=text, content_type="text/html", charset="utf-8", headers=_HEADERS
+        )
+
+
+def _render(name: str, shown: Mapping[str, Any]) -> str:
+    # The template library takes 40 ms and some MB: only for who looks at a page.
+    from proxy.web.dashboard.views import render  # noqa: PLC0415
+
+    return render(name, **shown)
+
+
+def _job_query(given: Mapping[str, str]) -> JobQuery:
+    """Return what a form asks for; what it cannot mean is left out."""
+    state = given.get("status", "")
+    return JobQuery(
+        state=JobState(state) if state in set(JobState) else None,
+        text=given.get("q", "").strip(),
+        owner=OwnerId(given["owner"]) if given.get("owner") else None,
+        after=JobId(given["after"]) if given.get("after") else None,
+    )
+
+
+def _to(place: str) -> Handler:
+    async def redirect(_request: web.Request) -> web.Response:
+        return web.Response(status=303, headers={"Location": place})
+
+    return redirect
+
+
+def _file(name: str) -> Handler:
+    content = resources.files("proxy.web.dashboard").joinpath("static", name).read_bytes()
+
+    async def file(_request: web.Request) -> web.Response:
+        headers = {"X-Content-Type-Options": "nosniff", "Cache-Control": "max-age=300"}
+        return web.Response(body=content, content_type=_FILES[name], headers=headers)
+
+    return file
+
+
+async def _in_time(asked: Awaitable[T]) -> T:
+    try:
+        async with asyncio.timeout(_ANSWER_TIMEOUT_S):
+            return await asked
+    except TimeoutError as exc:
+        raise StoreUnavailableError("the store did not answer in time") from exc

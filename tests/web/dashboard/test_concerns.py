@@ -1,0 +1,123 @@
+"""What is wrong is said, gravest first; what is well is not."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from proxy.core.batch import BatchState
+from proxy.core.ledger import Sums
+from proxy.core.plan import Head
+from proxy.ports.notices import Standing
+from proxy.services.insight import Money, Overview
+from proxy.web.dashboard.concerns import STUCK_AFTER, concerns
+from tests.helpers.factories import CREDENTIAL, T0, make_batch, make_credential, make_key
+
+HOUR = timedelta(hours=1)
+WELL = Overview(
+    money=Money(total=Sums(jobs=5), days={}, lanes={}, rules={}),
+    heads=(),
+    live=(),
+    paused=(),
+    webhooks={"done": Standing(delivered=3, delivered_at=T0)},
+    missed={},
+    policies_refused=False,
+    durability="durable",
+    is_durable=True,
+)
+
+
+def head(**changes):
+    usual = Head(
+        key=make_key(),
+        count=4,
+        body_bytes=100,
+        tokens=10,
+        oldest_at=T0,
+        newest_at=T0,
+        nearest_deadline=T0 + HOUR,
+        held=0,
+        small_batches=0,
+        paused=False,
+    )
+    return replace(usual, **changes)
+
+
+def test_nothing_is_said_of_what_is_well():
+    seen = replace(WELL, heads=[head()], live=[make_batch()])
+
+    assert concerns(seen, T0) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "level", "words"),
+    [
+        ({"is_durable": False, "durability": "ephemeral"}, "bad", "ephemeral"),
+        ({"policies_refused": True}, "odd", "rules from before hold"),
+        (
+            {"paused": [make_credential(paused_at=T0, pause_status=401)], "heads": [head()]},
+            "bad",
+            "openai refuses a credential with 401",
+        ),
+        ({"heads": [head(nearest_deadline=T0 - HOUR)]}, "bad", "deadline was 1 h ago"),
+        (
+            {"heads": [head(oldest_at=T0 - STUCK_AFTER - HOUR)]},
+            "odd",
+            "lane batch of openai was ready 3 h ago",
+        ),
+        ({"live": [make_batch(state=BatchState.LOST)]}, "bad", "1 batch cannot be found"),
+        ({"missed": {"in_flight": 2}}, "odd", "2 deadlines missed"),
+        ({"missed": {"other": 1}}, "odd", "(other)"),
+        (
+            {"webhooks": {"done": Standing(given_up=2, failed_at=T0)}},
+            "bad",
+            "never told of 2 jobs",
+        ),
+        (
+            {"webhooks": {"done": Standing(pending=1, failed_at=T0, last_failure="HTTP 503")}},
+            "odd",
+            "HTTP 503); it never did so far",
+        ),
+        (
+            {
+                "webhooks": {
+                    "done": Standing(pending=1, delivered_at=T0 - HOUR, failed_at=T0, failed=1)
+                }
+            },
+            "odd",
+            "it last did 1 h ago",
+        ),
+    ],
+)
+def test_what_is_wrong_is_said(changes, level, words):
+    (one,) = concerns(replace(WELL, **changes), T0)
+
+    assert one.level == level
+    assert words in one.said
+    assert one.advice
+
+
+def test_possible_doubles_and_answers_bought_in_vain_are_never_silent():
+    sums = Sums(jobs=5, possible_doubles=2, possible_nano=10**9, useless=1, useless_nano=10**7)
+
+    said = [one.said for one in concerns(replace(WELL, money=replace(WELL.money, total=sums)), T0)]
+
+    assert said == [
+        "2 calls may have been paid for twice, at most $1.00 in all.",
+        "1 answer bought in vain, for $0.010.",
+    ]
+
+
+def test_the_gravest_stand_first_and_no_credential_is_named():
+    seen = replace(
+        WELL,
+        policies_refused=True,
+        heads=[head(key=make_key(credential=CREDENTIAL))],
+        paused=[make_credential(paused_at=T0)],
+    )
+
+    found = concerns(seen, T0)
+
+    assert [one.level for one in found] == ["bad", "odd"]
+    assert CREDENTIAL not in repr(found)
+    assert "4 jobs" in found[0].said
