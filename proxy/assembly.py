@@ -213,7 +213,7 @@ def assemble(settings: Settings, outside: Outside) -> House:
     deliverer = _deliverer(settings, outside, shared.ground)
     scheduler = Scheduler(
         [
-            *_batch_passes(settings, shared),
+            *_batch_passes(settings, outside, shared),
             *_other_passes(settings, outside, shared, escalator, deliverer),
         ],
         clock=outside.clock,
@@ -378,11 +378,11 @@ def _acceptor(
     )
 
 
-def _batch_passes(settings: Settings, shared: _Shared) -> list[Pass]:
+def _batch_passes(settings: Settings, outside: Outside, shared: _Shared) -> list[Pass]:
     """Return what moves jobs through batches."""
     ground, access = shared.ground, shared.access
     outlook, pace = shared.outlook, settings.batching.pace()
-    governor = TokenGovernor(settings.batching.max_tokens)
+    governor = TokenGovernor(outside.stores.notes, settings.batching.max_tokens)
     flusher = Flusher(
         ground,
         access=access,

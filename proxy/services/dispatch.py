@@ -29,6 +29,7 @@ from proxy.ports.jobs import JobWrite
 from proxy.services.access import Access
 from proxy.services.governor import TokenGovernor
 from proxy.services.ground import Ground
+from proxy.services.leases import HeldLease
 from proxy.services.outlook import Outlook
 
 log = structlog.get_logger()
@@ -66,11 +67,12 @@ class Flusher:
             if lease is None:
                 return 0
             moved = 0
+            await self._governor.refresh()
             live = await self._on.batches.live()
             for batch in live:
                 if batch.state is BatchState.FILLING:
                     # Its instance died between the claim and the seal.
-                    moved += await self._fill(batch, self._flush_of(batch))
+                    moved += await self._fill(batch, self._flush_of(batch), lease)
             heads = await self._on.batches.heads()
             self._outlook.saw_heads(heads)
             rerouted = 0
@@ -82,11 +84,14 @@ class Flusher:
             for head in fair_order([head for head in heads if head.key.lane is Lane.BATCH]):
                 if not await lease.renew():
                     break
-                moved += await self._flush_all(head, under_way)
+                moved += await self._flush_all(head, under_way, lease)
             return moved + rerouted
 
     async def _flush_all(
-        self, head: Head, under_way: dict[tuple[CredentialId, str], OpenBatches]
+        self,
+        head: Head,
+        under_way: dict[tuple[CredentialId, str], OpenBatches],
+        lease: HeldLease,
     ) -> int:
         """Flush `head` as often as it is due: 200,000 jobs make several batches."""
         moved = 0
@@ -107,7 +112,7 @@ class Flusher:
                 flush_reason=flush.reason,
             )
             await self._on.batches.add(batch)
-            count = await self._fill(batch, flush)
+            count = await self._fill(batch, flush, lease)
             moved += count
             current = await self._on.batches.get(batch.id)
             tokens = current.tokens if current else 0
@@ -145,14 +150,20 @@ class Flusher:
             max_tokens=None,
         )
 
-    async def _fill(self, batch: Batch, flush: Flush) -> int:
-        """Claim until the batch is complete, and seal it; return its size."""
+    async def _fill(self, batch: Batch, flush: Flush, lease: HeldLease) -> int:
+        """Claim until the batch is complete, and seal it; return its size.
+
+        Who stood still for longer than the lease stops here: another instance goes on.
+        """
         limits = ClaimLimits(
             max_requests=flush.max_requests,
             max_bytes=flush.max_bytes,
             max_tokens=flush.max_tokens,
         )
         while True:
+            if not lease.is_valid():
+                log.warning("lease.lost", name=lease.name)
+                return 0
             claimed = await self._on.batches.claim(
                 flush.key, batch.id, limits, ready_at=self._on.clock.now()
             )

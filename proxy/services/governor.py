@@ -4,17 +4,31 @@ Providers bound the tokens of all open batches of a model and tell no one the
 figure: it shows when a batch fails with `token_limit_exceeded`, at no cost.
 """
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
 from proxy.core.ids import CredentialId
+from proxy.ports.notes import Note, NoteStore
+
+NAME: Final = "enqueued-tokens"
+
+MAX_LEARNED: Final = 2_000
+"""Accounts and models in the note, some 200 KB; beyond it the oldest lesson goes."""
+
+RACES: Final = 20
+"""How often a lesson is written again because another instance learned at the same time."""
 
 _FIRST_PAUSE: Final = timedelta(minutes=1)
 _LONGEST_PAUSE: Final = timedelta(minutes=30)
 
 _RELEARN_AFTER: Final = timedelta(hours=6)
 """Tiers grow, and other users of the account come and go."""
+
+Place = tuple[CredentialId, str]
+"""A credential and a model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,29 +39,46 @@ class _Learned:
 
 
 class TokenGovernor:
-    """What was learned about enqueued-token limits, per credential and model.
+    """What all instances have learned about enqueued-token limits, per credential and model.
 
-    Kept in memory: what is forgotten in a restart is learned again from one
-    refusal, which costs nothing but time.
+    Kept in a note of the store: whoever settles a refused batch learns, and whoever
+    fills the next one must know.
     """
 
-    def __init__(self, configured: int | None = None) -> None:
+    def __init__(self, notes: NoteStore, configured: int | None = None) -> None:
+        self._notes = notes
         self._configured = configured
-        self._learned: dict[tuple[CredentialId, str], _Learned] = {}
+        self._learned: Mapping[Place, _Learned] = {}
 
-    def exceeded(
+    async def refresh(self) -> None:
+        """Read what is known by now; `max_tokens` and `resting_until` go by the last time.
+
+        Raises:
+            StoreError: if the store is away; what was known stays.
+        """
+        self._learned = _parse(await self._notes.read(NAME))
+
+    async def exceeded(
         self, credential: CredentialId, model: str, tokens: int, *, now: datetime
     ) -> datetime:
         """Note that a batch of `tokens` was too much; return when to try the next.
 
         The next batches are half as large, and the pause doubles with each
         refusal in a row.
+
+        Raises:
+            StoreError: if it cannot be noted.
         """
-        known = self._learned.get((credential, model))
-        pause = min(known.pause * 2, _LONGEST_PAUSE) if known else _FIRST_PAUSE
-        smallest = min(tokens, known.max_tokens) if known else tokens
-        self._learned[credential, model] = _Learned(max(smallest // 2, 1), now, pause)
-        return now + pause
+        place = (credential, model)
+        for _ in range(RACES):
+            note = await self._notes.read(NAME)
+            known = _parse(note)
+            lesson = _lesson(known.get(place), tokens, now)
+            self._learned = known | {place: lesson}
+            text = _text(self._learned, now)
+            if await self._notes.write(NAME, Note(text, note.version + 1 if note else 1)):
+                break
+        return lesson.at + lesson.pause
 
     def max_tokens(self, credential: CredentialId, model: str, *, now: datetime) -> int | None:
         """Return how many tokens may be enqueued; nothing if no bound is known."""
@@ -62,3 +93,31 @@ class TokenGovernor:
         """Return until when no batch of this model is worth trying."""
         known = self._learned.get((credential, model))
         return known.at + known.pause if known else None
+
+
+def _lesson(known: _Learned | None, tokens: int, now: datetime) -> _Learned:
+    pause = min(known.pause * 2, _LONGEST_PAUSE) if known else _FIRST_PAUSE
+    smallest = min(tokens, known.max_tokens) if known else tokens
+    return _Learned(max(smallest // 2, 1), now, pause)
+
+
+def _parse(note: Note | None) -> dict[Place, _Learned]:
+    rows = json.loads(note.text) if note is not None else []
+    return {
+        (CredentialId(credential), model): _Learned(
+            most, datetime.fromisoformat(at), timedelta(seconds=pause_s)
+        )
+        for credential, model, most, at, pause_s in rows
+    }
+
+
+def _text(learned: Mapping[Place, _Learned], now: datetime) -> str:
+    """Return what is still worth knowing, newest first."""
+    fresh = [item for item in learned.items() if now - item[1].at <= _RELEARN_AFTER]
+    fresh.sort(key=lambda item: item[1].at, reverse=True)
+    return json.dumps(
+        [
+            [credential, model, one.max_tokens, one.at.isoformat(), one.pause.total_seconds()]
+            for (credential, model), one in fresh[:MAX_LEARNED]
+        ]
+    )

@@ -196,7 +196,7 @@ class Settler:
         """Note what the end of the batch says about the account or the model."""
         now = self._now()
         if batch.error_code == TOO_MANY_TOKENS:
-            until = self._governor.exceeded(
+            until = await self._governor.exceeded(
                 batch.key.credential, batch.key.model, batch.tokens, now=now
             )
             log.warning("batch.throttled", batch_id=batch.id, until=until.isoformat())

@@ -133,7 +133,7 @@ class Instance:
             trickle=fleet.trickle,
         )
         self.waiters = waiters = Waiters(jobs=ground.jobs, clock=clock)
-        self.governor = governor = TokenGovernor()
+        self.governor = governor = TokenGovernor(port(stores.notes))
         pace = PollPace()
         settler = Settler(
             ground,
