@@ -14,7 +14,9 @@ from proxy.sandbox.gemini.live import Live
 from proxy.sandbox.wire import ApiError, Reply, Route
 
 _PATHS: Final = re.compile(
-    r"(?:/upload|/download)?/v1beta(?:/.*)?|/v1/models/[^/:]+:[A-Za-z]+", re.DOTALL
+    r"(?:/upload|/download)?/v1beta(?:/.*)?|/(?:upload|download)/v1/.*"
+    r"|/v1/(?:models|batches)/[^/:]+:[A-Za-z]+",
+    re.DOTALL,
 )
 
 

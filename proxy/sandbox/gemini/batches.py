@@ -12,12 +12,11 @@ from proxy.sandbox.files import FileStore
 from proxy.sandbox.gemini import errors
 from proxy.sandbox.gemini.batch import Batch, BatchRun
 from proxy.sandbox.gemini.content import find_model
-from proxy.sandbox.gemini.fields import camel, json_object, masked, page
+from proxy.sandbox.gemini.fields import VERSIONS, camel, json_object, masked, page
 from proxy.sandbox.gemini.intake import Rows, inlined_rows, rows_of_file
 from proxy.sandbox.settings import ModelSpec
 from proxy.sandbox.wire import ApiError, Call, Reply, Route, json_reply
 
-_PATH: Final = "/v1beta/batches"
 _WINDOWS: Final = 2
 """A batch has twice the time that it has elsewhere: it expires after 48 hours, and aims at 24."""
 
@@ -36,13 +35,17 @@ class Batches:
         self._batches: dict[str, Batch] = {}
 
     def routes(self) -> list[Route]:
-        """Return the endpoints served here."""
+        """Return the endpoints served here, in both versions."""
         return [
-            *(Route("POST", f"/v1beta/models/{{model}}:{m}", self._create) for m in _CREATES),
-            Route("GET", _PATH, self._list),
-            Route("GET", f"{_PATH}/{{id}}", self._retrieve),
-            Route("POST", f"{_PATH}/{{id}}:cancel", self._cancel),
-            Route("DELETE", f"{_PATH}/{{id}}", self._delete),
+            route
+            for version in VERSIONS
+            for route in (
+                *(Route("POST", f"{version}/models/{{model}}:{m}", self._create) for m in _CREATES),
+                Route("GET", f"{version}/batches", self._list),
+                Route("GET", f"{version}/batches/{{id}}", self._retrieve),
+                Route("POST", f"{version}/batches/{{id}}:cancel", self._cancel),
+                Route("DELETE", f"{version}/batches/{{id}}", self._delete),
+            )
         ]
 
     async def _create(self, call: Call) -> Reply:

@@ -10,6 +10,9 @@ import pydantic_core
 from proxy.sandbox.gemini import errors
 from proxy.sandbox.wire import Call
 
+VERSIONS: Final = ("/v1beta", "/v1")
+"""What paths begin with; of what is served here both have the same."""
+
 GENERATE_FIELDS: Final = frozenset(
     {
         *("model", "contents", "tools", "toolConfig", "safetySettings", "systemInstruction"),

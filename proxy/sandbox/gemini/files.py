@@ -10,14 +10,12 @@ from typing import Any, Final
 from proxy.sandbox.engine import Engine, new_id
 from proxy.sandbox.files import FileStore, StoredFile
 from proxy.sandbox.gemini import errors
-from proxy.sandbox.gemini.fields import json_object, masked, moment, page
+from proxy.sandbox.gemini.fields import VERSIONS, json_object, masked, moment, page
 from proxy.sandbox.wire import CHUNK_BYTES, Call, Reply, Route, json_reply
 
 FILE_LIFE_S: Final = 48 * 3_600.0
 
 _FILE_BYTES_MAX: Final = 2 * 1024 * 1024 * 1024
-_UPLOAD: Final = "/upload/v1beta/files"
-_PATH: Final = "/v1beta/files"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +37,17 @@ class Files:
         self._begun: dict[str, _Begun] = {}
 
     def routes(self) -> list[Route]:
-        """Return the endpoints served here."""
+        """Return the endpoints served here, in both versions."""
         return [
-            Route("POST", _UPLOAD, self._upload),
-            Route("GET", _PATH, self._list),
-            Route("GET", f"{_PATH}/{{id}}", self._retrieve),
-            Route("DELETE", f"{_PATH}/{{id}}", self._delete),
-            Route("GET", "/download/v1beta/files/{id}:download", self._download),
+            route
+            for version in VERSIONS
+            for route in (
+                Route("POST", f"/upload{version}/files", self._upload),
+                Route("GET", f"{version}/files", self._list),
+                Route("GET", f"{version}/files/{{id}}", self._retrieve),
+                Route("DELETE", f"{version}/files/{{id}}", self._delete),
+                Route("GET", f"/download{version}/files/{{id}}:download", self._download),
+            )
         ]
 
     def key_of(self, upload_id: str | None) -> str | None:
@@ -81,8 +83,9 @@ class Files:
             mime_type=headers.get("X-Goog-Upload-Header-Content-Type", "text/plain"),
             size=int(size),
         )
+        request = call.request
         url = (
-            f"{call.request.scheme}://{call.request.host}{_UPLOAD}"
+            f"{request.scheme}://{request.host}{request.path}"
             f"?upload_id={upload_id}&upload_protocol=resumable"
         )
         told = {"X-Goog-Upload-URL": url, "X-Goog-Upload-Status": "active"}
@@ -158,7 +161,7 @@ def file_object(file: StoredFile, call: Call) -> dict[str, Any]:
         "createTime": moment(file.created_at),
         "updateTime": moment(file.created_at),
         "expirationTime": moment(file.expires_at),
-        "uri": f"{call.request.scheme}://{call.request.host}{_PATH}/{file.id}",
+        "uri": f"{call.request.scheme}://{call.request.host}/v1beta/files/{file.id}",
         "state": "ACTIVE",
     }
 

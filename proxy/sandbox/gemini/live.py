@@ -12,6 +12,7 @@ from proxy.sandbox.gemini.content import chunks, embed, find_model, generate, pr
 from proxy.sandbox.gemini.fields import (
     EMBED_FIELDS,
     GENERATE_FIELDS,
+    VERSIONS,
     json_object,
     page,
     request_message,
@@ -19,7 +20,6 @@ from proxy.sandbox.gemini.fields import (
 from proxy.sandbox.settings import ModelSpec
 from proxy.sandbox.wire import Call, Handler, Reply, Route, json_reply
 
-_VERSIONS: Final = ("/v1beta", "/v1")
 _TIER_HEADER: Final = "x-gemini-service-tier"
 
 
@@ -40,7 +40,7 @@ class Live:
         }
         return [
             route
-            for version in _VERSIONS
+            for version in VERSIONS
             for route in (
                 Route("GET", f"{version}/models", self._list_models),
                 Route("GET", f"{version}/models/{{id}}", self._get_model),
