@@ -518,6 +518,7 @@ def _front(settings: Settings, outside: Outside, shared: _Shared) -> Front:
         clock=clock,
         max_body_bytes=settings.deferral.max_body_bytes,
         usual=outside.usual,
+        forwards_without_store=settings.deferral.when_store_away == "forward",
     )
 
 

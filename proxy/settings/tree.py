@@ -150,6 +150,11 @@ class Deferral(Section):
     default_answer: Literal["job", "wait", "raise"] = "job"
     """What `X-Deferrable: true` means."""
 
+    when_store_away: Literal["refuse", "forward"] = "refuse"
+    """What becomes of calls that ask to be deferred while the store does not answer: 503,
+    to be sent again, or made at once, at full price. Explicit `job`, `raise` and
+    `background` are refused in any case; what a rule alone diverts is always made."""
+
     default_deadline: PositiveDuration = timedelta(hours=26)
     """A provider's window of 24 h, and time to act after it."""
 

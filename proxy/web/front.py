@@ -103,8 +103,14 @@ class Front:
         clock: Clock,
         max_body_bytes: int,
         usual: RawHeaders = (),
+        forwards_without_store: bool = False,
     ) -> None:
-        """`usual` are headers of ours that hold for calls which do not carry them."""
+        """`usual` are headers of ours that hold for calls which do not carry them.
+
+        With `forwards_without_store` calls that cannot be deferred because the store
+        is away are made at once, at their full price, instead of refused.
+        """
+        self._forwards_without_store = forwards_without_store
         self._upstreams = upstreams
         self._policy = policy
         self._forwarder = forwarder
@@ -299,7 +305,7 @@ class Front:
                 if held.alone and held.is_new:
                     self._calls.alone()
             except ProxyError as error:
-                if call.asked.defers:
+                if call.asked.defers and not self._may_forward(call.asked, error):
                     raise
                 # Nobody asked for it, so it must not fail for it. If it was the store
                 # that did not answer, the job may exist all the same: then the call
@@ -309,6 +315,15 @@ class Front:
             mode = _MODES[decision.answer]
             how = "created" if held.is_new else "known"
             return await self._answer(call, job, mode, decision, how=how, on_end=held.end)
+
+    def _may_forward(self, asked: Asked, error: ProxyError) -> bool:
+        """Return whether a call that its caller wanted deferred may be made at once instead."""
+        return (
+            self._forwards_without_store
+            and isinstance(error, StoreError)
+            # Who asks for a job ID by name could not use a plain answer.
+            and asked.tag in {None, Tag.TRUE, Tag.WAIT}
+        )
 
     async def _accept(self, call: _Call, decision: Defer, *, alone: bool) -> tuple[Job, bool]:
         assert call.parsed is not None

@@ -83,6 +83,7 @@ class House:
     max_held: int = 100
     facts: Recorder | None = None
     usual: RawHeaders = ()
+    forwards_without_store: bool = False
     stores: MemoryStores = field(default_factory=MemoryStores)
     clock: FakeClock = field(default_factory=lambda: FakeClock(T0))
     metrics: Metrics = field(default_factory=lambda: Metrics(strict=True))
@@ -182,6 +183,7 @@ class House:
             clock=clock,
             max_body_bytes=MAX_BODY,
             usual=self.usual,
+            forwards_without_store=self.forwards_without_store,
         )
 
     def url(self, path: str) -> str:

@@ -518,3 +518,24 @@ async def test_a_served_call_vouches_for_its_credential(house):
     await house.send("POST", CHAT, json=CHAT_BODY)
 
     assert not house.accounts.wants_news
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"X-Deferrable": "true"}, 200),
+        ({"X-Deferrable": "wait"}, 200),
+        ({"Prefer": "respond-async"}, 200),
+        ({"X-Deferrable": "job"}, 503),
+        ({"X-Deferrable": "raise"}, 503),
+    ],
+)
+async def test_without_the_store_deferred_calls_go_interactive_where_that_is_configured(
+    headers, status
+):
+    async with open_house(forwards_without_store=True) as house:
+        no_store(house)
+        reply = await house.send("POST", CHAT, json=CHAT_BODY, headers=headers)
+
+    assert reply.status == status
+    assert len(house.seen) == (status == 200)
