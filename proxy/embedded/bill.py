@@ -1,14 +1,16 @@
-"""What a command's calls came to."""
+"""What a command's calls came to, over all its starts."""
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Final, TextIO
 
 from rich.console import Console
 from rich.table import Table
 
 from proxy.app import Running
+from proxy.core.ledger import Sums, broken_down
 
 _LANES: Final[Mapping[str, str]] = {
     "batch": "in batches",
@@ -17,59 +19,106 @@ _LANES: Final[Mapping[str, str]] = {
     "interactive": "called directly",
 }
 
+_LONGEST: Final = timedelta(days=366)
+_NANO: Final = 1_000_000_000
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bill:
-    """Jobs that ended and calls that went through since the command was started."""
+    """What the ledger of the command's own store says, and what was not deferred."""
 
-    lanes: Mapping[str, int] = field(default_factory=dict)
-    """Jobs that were completed, by the lane that brought their answer."""
-
-    failed: int = 0
-    """Jobs that ended without a success."""
-
+    lanes: Mapping[str, Sums] = field(default_factory=dict)
     forwarded: int = 0
-    """Calls that were not deferred."""
+    """Calls of this start that went straight through; what they cost is not known here."""
 
-    possible_doubles: int = 0
-    """Calls that may have been bought twice: nobody can tell."""
+    prices_as_of: str = ""
+
+    @property
+    def total(self) -> Sums:
+        return sum(self.lanes.values(), Sums())
 
 
-def bill_of(proxy: Running) -> Bill:
-    """Return the bill as it stands."""
-    values = proxy.metrics.snapshot().values
-    lanes: dict[str, int] = {}
-    failed = 0
-    for (state, lane), count in values.get("job_ended", {}).items():
-        if state == "completed":
-            lanes[lane] = lanes.get(lane, 0) + int(count)
-        else:
-            failed += int(count)
-    forwarded = sum(
-        count for labels, count in values.get("calls", {}).items() if labels[0] == "forward"
+async def bill_of(proxy: Running) -> Bill:
+    """Return the bill as it stands.
+
+    Raises:
+        StoreError: if the store does not tell.
+    """
+    ground = proxy.house.ground
+    today = ground.clock.now().date()
+    rows = await ground.books.rows(since=today - _LONGEST, until=today)
+    calls = proxy.metrics.snapshot().values.get("calls", {})
+    return Bill(
+        lanes={lane: sums for (lane,), sums in broken_down(rows, ("lane",)).items()},
+        forwarded=int(sum(count for labels, count in calls.items() if labels[0] == "forward")),
+        prices_as_of=proxy.house.prices.list.as_of,
     )
-    doubles = sum(values.get("possible_double", {}).values())
-    return Bill(lanes=lanes, failed=failed, forwarded=int(forwarded), possible_doubles=int(doubles))
 
 
 def print_bill(bill: Bill, stream: TextIO, *, as_json: bool) -> None:
     """Print it for people, or as one line of JSON."""
     if as_json:
-        print(json.dumps(asdict(bill)), file=stream)
+        print(json.dumps(_content(bill)), file=stream)
         return
-    if bill == Bill():
+    total = bill.total
+    if not total.jobs and not bill.forwarded:
         return
-    table = Table(box=None, pad_edge=False, show_header=True, header_style="bold")
-    table.add_column("offramp", no_wrap=True)
-    table.add_column("calls", justify="right")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("offramp: the bill", no_wrap=True)
+    for title in ("calls", "as ordinary calls", "paid", "saved"):
+        table.add_column(title, justify="right", no_wrap=True)
     for lane, words in _LANES.items():
-        if bill.lanes.get(lane):
-            table.add_row(words, f"{bill.lanes[lane]:,}")
-    for words, count in (
-        ("not deferred", bill.forwarded),
-        ("failed", bill.failed),
-        ("possibly bought twice", bill.possible_doubles),
-    ):
-        if count:
-            table.add_row(words, f"{count:,}")
-    Console(file=stream, highlight=False).print(table)
+        if lane in bill.lanes:
+            _add(table, words, bill.lanes[lane])
+    if len(bill.lanes) > 1:
+        _add(table, "in all", total, style="bold")
+    console = Console(file=stream, highlight=False)
+    console.print(table)
+    for remark in _remarks(bill, total):
+        console.print(remark, style="dim")
+
+
+def _add(table: Table, words: str, sums: Sums, *, style: str | None = None) -> None:
+    if sums.unpriced and sums.unpriced >= sums.answers:
+        money = ["unknown"] * 3
+    else:
+        money = [_dollars(n) for n in (sums.list_nano, sums.paid_nano, sums.saved_nano)]
+    table.add_row(words, f"{sums.answers:,}", *money, style=style)
+
+
+def _remarks(bill: Bill, total: Sums) -> list[str]:
+    failed = total.jobs - total.answers
+    remarks = {
+        f"{bill.forwarded:,} calls could not be deferred and went straight through": bill.forwarded,
+        f"{failed:,} calls failed": failed,
+        f"{total.unpriced:,} answers of models whose price is not known are in no amount": (
+            total.unpriced
+        ),
+        f"{total.useless:,} answers for {_dollars(total.useless_nano)} were bought in vain": (
+            total.useless
+        ),
+        f"{total.possible_doubles:,} calls were possibly bought twice, for at most "
+        f"{_dollars(total.possible_nano)}": total.possible_doubles,
+        f"estimated by list prices of {bill.prices_as_of}": total.list_nano,
+    }
+    return [remark for remark, counts in remarks.items() if counts]
+
+
+def _content(bill: Bill) -> dict[str, object]:
+    total = bill.total
+    return {
+        "lanes": {lane: sums.answers for lane, sums in bill.lanes.items()},
+        "failed": total.jobs - total.answers,
+        "forwarded": bill.forwarded,
+        "list_usd": total.list_nano / _NANO,
+        "paid_usd": total.paid_nano / _NANO,
+        "saved_usd": total.saved_nano / _NANO,
+        "unpriced": total.unpriced,
+        "useless": total.useless,
+        "possible_doubles": total.possible_doubles,
+        "prices_as_of": bill.prices_as_of,
+    }
+
+
+def _dollars(nano: int) -> str:
+    return f"${nano / _NANO:,.4f}"

@@ -23,7 +23,7 @@ _QUIET_EVERY_S: Final = 30.0
 
 ALONE: Final = (
     "offramp: the script makes one call at a time, so a batch would hold one call each;\n"
-    "         its calls are made directly from here on, at full price"
+    "         its calls are made directly from here on, at the flex tier where there is one"
 )
 
 

@@ -88,7 +88,7 @@ class _Session:
                 code = await child.run(self._command, environment)
                 stop.set()
             left = await standing(proxy)
-            bill = bill_of(proxy)
+            bill = await bill_of(proxy)
             if child.failure is not None:
                 _say(child.failure)
             elif left.pending or (left.answered and (child.interrupted or code)):

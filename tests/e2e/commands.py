@@ -51,6 +51,20 @@ with OpenAI() as client:
         print(answer.choices[0].message.content)
 """
 
+ONE_BY_ONE_WITHOUT_FLEX = """
+import sys
+from anthropic import Anthropic
+
+with Anthropic() as client:
+    for number in range(int(sys.argv[1])):
+        answer = client.messages.create(
+            model="claude-haiku-4-5",
+            max_tokens=100,
+            messages=[{"role": "user", "content": f"turn {number}"}],
+        )
+        print(answer.content[0].text)
+"""
+
 WITH_ANTHROPIC = """
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -85,6 +99,8 @@ class Desk:
             "OPENAI_BASE_URL": f"{self.provider.base_url}/v1",
             "ANTHROPIC_API_KEY": KEY,
             "ANTHROPIC_BASE_URL": self.provider.base_url,
+            # Whose prices hold follows from an address, which is not theirs here.
+            "OFFRAMP_PRICES__PROVIDERS": "{openai: openai, anthropic: anthropic}",
         }
 
     def script(self, text: str) -> str:

@@ -11,7 +11,15 @@ import pyte
 import pytest
 
 from proxy.sandbox import LineFault, Sandbox, SandboxSettings
-from tests.e2e.commands import MANY, ONE_BY_ONE, QUICK, WITH_ANTHROPIC, Desk, killed
+from tests.e2e.commands import (
+    MANY,
+    ONE_BY_ONE,
+    ONE_BY_ONE_WITHOUT_FLEX,
+    QUICK,
+    WITH_ANTHROPIC,
+    Desk,
+    killed,
+)
 from tests.e2e.processes import COMMAND
 from tests.helpers.raw_upstream import wait_until
 
@@ -40,7 +48,9 @@ async def test_five_hundred_calls_at_once_give_the_same_output_at_half_the_price
     assert len(direct.stdout.splitlines()) == 500
     assert desk.provider.ledger.totals().paid_micro_usd * 2 == list_usd
     assert desk.bought() == {1}
-    assert re.search(r"in batches +500\b", ended.stderr)
+    # By our own list of prices, which is not the sandbox's: half of it as well.
+    (row,) = re.findall(r"in batches +500 +\$([\d.]+) +\$([\d.]+) +\$([\d.]+)", ended.stderr)
+    assert float(row[1]) == pytest.approx(float(row[0]) / 2, rel=0.01)
 
 
 async def test_a_script_of_another_vendors_sdk_and_threads(desk):
@@ -86,16 +96,28 @@ async def test_what_had_failed_is_tried_again_when_it_goes_on(desk):
 
     assert (first.code, again.code) == (1, 0)
     assert "openai.BadRequestError" in first.stderr
-    assert re.search(r"failed +1\b", first.stderr)
+    assert "1 calls failed" in first.stderr
     assert "offramp run --resume" in first.stderr
-    # The one that had failed, and four that are new.
-    assert re.search(r"in batches +5\b", again.stderr)
+    # Over both starts: the one that had failed is bought, and four that are new.
+    assert re.search(r"in all +14\b", again.stderr)
     assert len(again.stdout.splitlines()) == 14
     assert desk.bought() == {1}
 
 
-async def test_a_sequential_script_is_called_directly_after_three(desk):
+async def test_a_sequential_script_takes_the_tier_that_costs_as_much_as_a_batch(desk):
     script = desk.script(ONE_BY_ONE)
+
+    ended = await desk.run("run", "--json", "--", sys.executable, script, "12")
+
+    assert len(ended.stdout.splitlines()) == 12
+    assert json.loads(ended.stderr.splitlines()[-1])["lanes"] == {"flex": 12}
+    totals = desk.provider.ledger.totals()
+    assert totals.paid_micro_usd * 2 == totals.list_micro_usd
+    assert desk.bought() == {1}
+
+
+async def test_a_sequential_script_is_called_directly_after_three(desk):
+    script = desk.script(ONE_BY_ONE_WITHOUT_FLEX)
 
     ended = await desk.run("run", "--json", "--", sys.executable, script, "8")
 
@@ -213,9 +235,9 @@ TICKING = MANY.replace(
 async def test_the_live_line_stands_apart_from_what_the_script_prints(slow_desk):
     terminal = Terminal()
     script = slow_desk.script(TICKING)
-    process = await terminal.start(slow_desk, "run", "--", sys.executable, script, "5")
+    process = await terminal.start(slow_desk, "run", "--", sys.executable, script, "12")
 
-    await wait_until(lambda: "5 in 1 batch" in terminal.last, "the live line")
+    await wait_until(lambda: "12 in 1 batch" in terminal.last, "the live line")
     seen = list(terminal.screen.display)
     os.write(terminal.master, b"\x03")
     async with asyncio.timeout(30):
@@ -225,7 +247,7 @@ async def test_the_live_line_stands_apart_from_what_the_script_prints(slow_desk)
     ticks = [row.rstrip() for row in seen[:-1] if row.strip()]
     assert ticks
     assert all(re.fullmatch(r"tick \d+", row) for row in ticks)
-    assert "0 of 5 calls answered" in seen[-1]
+    assert "0 of 12 calls answered" in seen[-1]
     # Ctrl-C reaches the script once, from the terminal.
     assert code == 128 + signal.SIGINT
     # The row was given back: the whole screen scrolls again.

@@ -1,9 +1,13 @@
-"""The bill names what happened, and nothing that did not."""
+"""The bill names what happened, what is not known, and nothing that did not happen."""
 
 import io
 import json
 
+from proxy.core.ledger import Sums
 from proxy.embedded.bill import Bill, print_bill
+
+HALF = Sums(jobs=500, answers=500, list_nano=20_000_000, paid_nano=10_000_000)
+FULL = Sums(jobs=3, answers=3, list_nano=120_000, paid_nano=120_000)
 
 
 def printed(bill, **options):
@@ -12,28 +16,50 @@ def printed(bill, **options):
     return stream.getvalue()
 
 
-def test_calls_are_counted_by_the_way_they_were_answered():
-    text = printed(Bill(lanes={"batch": 1200, "interactive": 3}, forwarded=2, failed=1))
+def test_every_lane_has_its_price_and_all_of_them_a_sum():
+    text = printed(Bill(lanes={"batch": HALF, "interactive": FULL}, prices_as_of="2026-11-20"))
 
-    rows = [row.split() for row in text.splitlines()[1:]]
+    rows = [" ".join(row.split()) for row in text.splitlines()]
     assert rows == [
-        ["in", "batches", "1,200"],
-        ["called", "directly", "3"],
-        ["not", "deferred", "2"],
-        ["failed", "1"],
+        "offramp: the bill calls as ordinary calls paid saved",
+        "in batches 500 $0.0200 $0.0100 $0.0100",
+        "called directly 3 $0.0001 $0.0001 $0.0000",
+        "in all 503 $0.0201 $0.0101 $0.0100",
+        "estimated by list prices of 2026-11-20",
     ]
 
 
-def test_what_may_have_been_bought_twice_is_never_hidden():
-    assert "possibly bought twice" in printed(Bill(possible_doubles=1))
+def test_a_price_that_is_not_known_is_no_zero():
+    text = printed(Bill(lanes={"batch": Sums(jobs=2, answers=2, unpriced=2)}))
+
+    assert "unknown" in text
+    assert "$0" not in text
+    assert "2 answers of models whose price is not known" in text
+    assert "estimated" not in text
+
+
+def test_what_failed_was_in_vain_or_maybe_twice_is_told():
+    sums = Sums(jobs=3, answers=2, useless=1, useless_nano=5_000_000, possible_doubles=4)
+    text = printed(Bill(lanes={"batch": sums}, forwarded=7))
+
+    assert "1 calls failed" in text
+    assert "1 answers for $0.0050 were bought in vain" in text
+    assert "4 calls were possibly bought twice" in text
+    assert "7 calls could not be deferred" in text
 
 
 def test_without_calls_there_is_no_bill():
     assert printed(Bill()) == ""
 
 
+def test_it_fits_a_terminal_of_80():
+    assert max(map(len, printed(Bill(lanes={"batch": HALF, "flex": FULL})).splitlines())) <= 79
+
+
 def test_machines_get_one_line():
-    text = printed(Bill(lanes={"batch": 2}), as_json=True)
+    text = printed(Bill(lanes={"batch": HALF}), as_json=True)
 
     assert text.count("\n") == 1
-    assert json.loads(text)["lanes"] == {"batch": 2}
+    content = json.loads(text)
+    assert content["lanes"] == {"batch": 500}
+    assert content["saved_usd"] == 0.01
