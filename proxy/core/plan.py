@@ -225,12 +225,11 @@ class PollPace:
     slowest: timedelta = timedelta(minutes=5)
 
     def no_faster_than(self, floor: timedelta) -> "PollPace":
-        """Return the pace for a provider that wants to be left alone for so long."""
-        return PollPace(
-            interval=max(self.interval, floor),
-            first=max(self.first, floor),
-            slowest=max(self.slowest, floor),
-        )
+        """Return the pace for a provider that wants to be left alone for so long.
+
+        Between two polls: the first one comes as soon as ever.
+        """
+        return replace(self, interval=max(self.interval, floor), slowest=max(self.slowest, floor))
 
 
 def next_poll(

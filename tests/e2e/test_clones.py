@@ -1,0 +1,152 @@
+"""Other providers through the real process: clones of OpenAI's API, and a server of one's own."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import pytest_asyncio
+from aiohttp import web
+from openai import AsyncOpenAI
+
+from proxy.sandbox import Running as Provider
+from proxy.sandbox import Sandbox, SandboxSettings
+from tests.e2e.processes import Proxy, body_of, right_answer, settings_for
+from tests.providers.kit import serving
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+KEY = "canary-e2e-clones"
+BATCHED = "gpt-5.4-mini"
+INTERACTIVE = "gpt-5.4-interactive"
+"""What the sandbox serves no batches of, like a synchronous deployment of Azure's."""
+
+PLACES = {
+    "azure": "/azure/openai",
+    "groq": "/groq/openai",
+    "together": "/together",
+    "mistral": "/mistral",
+    "deepinfra": "/deepinfra/v1/openai",
+    "doubleword": "/doubleword",
+    "openrouter": "/openrouter/api/v1",
+}
+MODELS = dict.fromkeys(PLACES, BATCHED) | {"azure": INTERACTIVE}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[Proxy, Provider]]:
+    """One sandbox that is all of them, and a proxy that knows each by its name."""
+    folder: Path = tmp_path_factory.mktemp("clones")
+    async with Sandbox(SandboxSettings()).serve() as provider:
+        upstreams: dict[str, Any] = {
+            name: {"dialect": name, "base_url": provider.base_url + path}
+            for name, path in PLACES.items()
+        }
+        upstreams["azure"]["batch_models"] = {INTERACTIVE: BATCHED}
+        changes = {"upstreams": upstreams}
+        proxy = Proxy(folder, settings_for(folder, {"openai": provider.base_url}, changes))
+        await proxy.start()
+        yield proxy, provider
+        await proxy.kill()
+
+
+def client(proxy: Proxy, name: str) -> AsyncOpenAI:
+    """The stock SDK below the prefix of an upstream, with the header that it wants."""
+    own = {"api-key": KEY} if name == "azure" else {}
+    return AsyncOpenAI(
+        base_url=f"{proxy.base_url}/{name}/v1", api_key=KEY, max_retries=0, default_headers=own
+    )
+
+
+@pytest.mark.parametrize("name", PLACES)
+async def test_calls_of_every_clone_go_through_and_deferred_ones_are_bought_in_a_batch(
+    world: tuple[Proxy, Provider], name: str
+) -> None:
+    proxy, provider = world
+    # Fewer would not be worth a batch where there is another lane at the same price.
+    prompts = [f"{name} {n}" for n in range(12)]
+    model = MODELS[name]
+    before = provider.ledger.totals(lane="batch").executions
+
+    async with client(proxy, name) as sdk, asyncio.timeout(100):
+        direct = await sdk.chat.completions.create(**body_of("now", model=model))
+        answers = await asyncio.gather(
+            *(
+                sdk.chat.completions.create(
+                    **body_of(prompt, model=model), extra_headers={"X-Deferrable": "wait"}
+                )
+                for prompt in prompts
+            )
+        )
+
+    assert direct.choices[0].message.content == right_answer("now", model=model)
+    said = [answer.choices[0].message.content for answer in answers]
+    assert said == [right_answer(prompt, model=BATCHED) for prompt in prompts]
+    assert provider.ledger.totals(lane="batch").executions == before + 12
+
+
+async def test_no_key_of_a_clone_is_in_any_line_of_the_log(world: tuple[Proxy, Provider]) -> None:
+    proxy, _ = world
+
+    assert not [line for line in proxy.raw_logs if KEY in line]
+
+
+async def test_a_server_of_ones_own_is_called_in_the_trickle_and_needs_no_key(
+    tmp_path: Path,
+) -> None:
+    """It batches nothing and knows no keys, like vLLM or llama.cpp as they start."""
+    seen: list[dict[str, str]] = []
+
+    async def chat(request: web.Request) -> web.Response:
+        seen.append({name.lower(): value for name, value in request.headers.items()})
+        asked = await request.json()
+        message = {"role": "assistant", "content": asked["messages"][0]["content"].upper()}
+        return web.json_response(
+            {
+                "id": "chatcmpl-own",
+                "object": "chat.completion",
+                "created": 1,
+                "model": asked["model"],
+                "choices": [{"index": 0, "finish_reason": "stop", "message": message}],
+                "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
+            }
+        )
+
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", chat)
+    async with serving(app) as own:
+        upstreams = {
+            "vllm": {"dialect": "openai-compatible", "base_url": f"{own}/v1", "anonymous": True}
+        }
+        proxy = Proxy(tmp_path, settings_for(tmp_path, {"openai": own}, {"upstreams": upstreams}))
+        await proxy.start()
+        try:
+            async with aiohttp.ClientSession() as http, asyncio.timeout(60):
+                jobs = [await _deferred(http, proxy, f"q{n}") for n in range(3)]
+                answers = [await _result(http, proxy, job["id"]) for job in jobs]
+        finally:
+            await proxy.kill()
+
+    assert {job["lane"]["name"] for job in jobs} == {"trickle"}
+    assert [answer["choices"][0]["message"]["content"] for answer in answers] == ["Q0", "Q1", "Q2"]
+    assert len(seen) == 3
+    assert all("authorization" not in headers for headers in seen)
+
+
+async def _deferred(http: aiohttp.ClientSession, proxy: Proxy, prompt: str) -> dict[str, Any]:
+    url = f"{proxy.base_url}/vllm/v1/chat/completions"
+    tag = {"X-Deferrable": "job"}
+    async with http.post(url, json=body_of(prompt), headers=tag) as answer:
+        assert answer.status == 202, await answer.text()
+        job: dict[str, Any] = await answer.json()
+        return job
+
+
+async def _result(http: aiohttp.ClientSession, proxy: Proxy, job_id: str) -> Any:
+    url = f"{proxy.base_url}/v1/jobs/{job_id}/result?wait=50"
+    async with http.get(url) as answer:
+        assert answer.status == 200, await answer.text()
+        return json.loads(await answer.read())
