@@ -455,7 +455,13 @@ def _other_passes(
         keep_results=settings.retention.results,
         keep_ledger=settings.retention.ledger,
     )
-    gauges = Gauges(ground, outside.metrics, shared.holding, webhooks=tuple(settings.webhooks))
+    gauges = Gauges(
+        ground,
+        outside.metrics,
+        shared.holding,
+        ledger=outside.stores.ledger,
+        webhooks=tuple(settings.webhooks),
+    )
     return [
         Pass("live", settings.instance.lease / 3, ground.leases.run_once),
         Pass("escalate", QUICK, escalator.run_once),
@@ -467,6 +473,7 @@ def _other_passes(
         Pass("repeats", CALM / 5, shared.repeats.run_once),
         Pass("holding", timedelta(seconds=PASS_INTERVAL_S), shared.holding.run_once),
         Pass("gauges", CALM, gauges.run_once),
+        Pass("money", CALM * 6, gauges.show_money),
         *([Pass("deliver", CALM / 5, deliverer.run_once)] if settings.webhooks else []),
         *([Pass("policies", CALM / 5, outside.policies.run_once)] if outside.policies else []),
         *([Pass("facts", CALM / 5, shared.facts.run_once)] if shared.facts else []),

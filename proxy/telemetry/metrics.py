@@ -12,7 +12,9 @@ from enum import Enum
 from typing import TYPE_CHECKING, Final
 
 from proxy.core.batch import Batch
+from proxy.core.ledger import Sums
 from proxy.core.plan import Head
+from proxy.core.prices import NANO
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric as Family
@@ -107,6 +109,14 @@ METRICS: Final[Mapping[str, Metric]] = {
     "flex_full": _counter("Refusals of the discount tier for want of room.", "upstream"),
     "credential_paused": _counter("Refusals that paused a credential's lane.", "code"),
     "credentials_paused": _gauge("Credentials whose lane is paused."),
+    # Money, of this day in UTC: gauges out of the ledger, which counts once what a counter
+    # would forget or count twice over a crash.
+    "today_usd": _gauge(
+        "Dollars: `list` price of answers, `paid` for them, `useless` ones, `possible` doubles.",
+        "lane",
+        "amount",
+    ),
+    "today_unpriced": _gauge("Answers of today whose price is not known."),
     # Webhooks.
     "webhook_delivered": _counter("Ends of jobs that a webhook was told of.", "webhook"),
     "webhook_failed": _counter(
@@ -264,6 +274,20 @@ class Metrics:
             jobs[place] = jobs.get(place, 0) + batch.count
         self._values["batches"] = batches
         self._values["batched_jobs"] = jobs
+
+    def show_money(self, lanes: Mapping[str, Sums]) -> None:
+        """Set the gauges of money to the sums of today."""
+        self._values["today_usd"] = {
+            (lane, amount): nano / NANO
+            for lane, sums in lanes.items()
+            for amount, nano in (
+                ("list", sums.list_nano),
+                ("paid", sums.paid_nano),
+                ("useless", sums.useless_nano),
+                ("possible", sums.possible_nano),
+            )
+        }
+        self.gauge("today_unpriced", sum(sums.unpriced for sums in lanes.values()))
 
     def value(self, name: str, /, **labels: str) -> float:
         """Return a counter or gauge as it stands; 0 if it never moved."""

@@ -1,7 +1,9 @@
-"""Show in the metrics what waits: in the queue, in batches, at webhooks, on connections."""
+"""Show in the metrics what waits, in the queue, at providers and at webhooks, and what it cost."""
 
 from collections.abc import Sequence
 
+from proxy.core.ledger import broken_down
+from proxy.ports.ledger import LedgerStore
 from proxy.services.ground import Ground
 from proxy.telemetry import Metrics
 from proxy.web.holding import Holding
@@ -11,9 +13,16 @@ class Gauges:
     """Asks the stores now and then; between two passes a gauge stands still."""
 
     def __init__(
-        self, ground: Ground, metrics: Metrics, holding: Holding, *, webhooks: Sequence[str]
+        self,
+        ground: Ground,
+        metrics: Metrics,
+        holding: Holding,
+        *,
+        ledger: LedgerStore,
+        webhooks: Sequence[str],
     ) -> None:
         self._on = ground
+        self._ledger = ledger
         self._metrics = metrics
         self._holding = holding
         self._webhooks = webhooks
@@ -28,4 +37,13 @@ class Gauges:
         for name, standing in (await self._on.notices.standing(self._webhooks)).items():
             self._metrics.gauge("webhook_pending", standing.pending, webhook=name)
             self._metrics.gauge("webhook_undelivered", standing.given_up, webhook=name)
+        return 0
+
+    async def show_money(self) -> int:
+        """Set the gauges of money: by a pass of its own, as the ledger is longer to read."""
+        today = self._on.clock.now().date()
+        rows = await self._ledger.rows(since=today, until=today)
+        self._metrics.show_money(
+            {lane: sums for (lane,), sums in broken_down(rows, ("lane",)).items()}
+        )
         return 0

@@ -20,6 +20,8 @@ from pydantic_core import PydanticUndefined
 from proxy.core import batch, job
 from proxy.settings import tree
 from proxy.settings.words import shown_value
+from proxy.telemetry import METRICS
+from proxy.telemetry.metrics import PREFIX, Kind
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 CHART: Final = ROOT / "deploy" / "chart"
@@ -113,6 +115,20 @@ def settings_table() -> str:
     return "\n".join(lines)
 
 
+# The metrics.
+
+
+def metrics_table() -> str:
+    """Return every metric as Prometheus shows it."""
+    ends = {Kind.COUNTER: "_total", Kind.GAUGE: "", Kind.HISTOGRAM: ""}
+    lines = ["| metric | kind | labels | meaning |", "|---|---|---|---|"]
+    for name, metric in METRICS.items():
+        labels = ", ".join(f"`{label}`" for label in metric.labels)
+        shown = f"`{PREFIX}{name}{ends[metric.kind]}`"
+        lines.append(f"| {shown} | {metric.kind.value} | {labels} | {metric.help} |")
+    return "\n".join(lines)
+
+
 # The manifests of the fleet.
 
 
@@ -137,6 +153,7 @@ PARTS: Final[Mapping[str, tuple[str, Callable[[], str]]]] = {
     "job": ("proxy/README.md", job_diagram),
     "batch": ("proxy/README.md", batch_diagram),
     "settings": ("deploy/README.md", settings_table),
+    "metrics": ("deploy/README.md", metrics_table),
 }
 
 

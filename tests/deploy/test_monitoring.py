@@ -1,10 +1,12 @@
 """Alerts and dashboard ask for nothing that is not there.
 
-What the alerts mean is tested by `promtool test rules deploy/monitoring/alerts_test.yaml`.
+What the alerts mean is tested by Prometheus' own tool, where it is installed.
 """
 
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -130,6 +132,18 @@ def test_the_first_event_of_a_counter_with_labels_raises_its_alert():
     for rule in RULES:
         for name in re.findall(r"increase\((\w+)\[", rule["expr"]):
             assert re.search(rf"{name} unless {name} offset", rule["expr"]), rule["alert"]
+
+
+@pytest.mark.skipif(not shutil.which("promtool"), reason="no promtool: Debian's prometheus has it")
+@pytest.mark.parametrize(
+    "words", [("check", "rules", "alerts.yaml"), ("test", "rules", "alerts_test.yaml")]
+)
+def test_promtool_itself_reads_the_alerts_and_they_fire_as_they_should(words):
+    done = subprocess.run(
+        ["promtool", *words], cwd=FOLDER, check=False, capture_output=True, text=True
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_what_promtool_tests_are_alerts_of_ours():

@@ -1,8 +1,12 @@
 """What waits, as the metrics show it."""
 
 import asyncio
+from datetime import timedelta
 
+from proxy.core.ids import JobId
 from proxy.core.job import Succeeded, advance
+from proxy.core.ledger import Booking, LedgerKey, Receipt, Sums
+from proxy.core.prices import NANO
 from proxy.ports.jobs import JobWrite
 from proxy.telemetry import Metrics
 from proxy.web.gauges import Gauges
@@ -19,7 +23,13 @@ def gauges(fleet: Fleet, metrics: Metrics) -> Gauges:
         tasks=asyncio.TaskGroup(),
         max_held=9,
     )
-    return Gauges(fleet.instances[0].ground, metrics, holding, webhooks=["done", "idle"])
+    return Gauges(
+        fleet.instances[0].ground,
+        metrics,
+        holding,
+        ledger=fleet.stores.ledger,
+        webhooks=["done", "idle"],
+    )
 
 
 async def test_the_queue_the_paused_credentials_and_what_webhooks_are_owed_are_shown():
@@ -52,3 +62,35 @@ async def test_what_is_gone_is_shown_as_gone():
     assert metrics.value("queued_jobs", upstream="openai", lane="batch") == 0
     assert metrics.value("webhook_pending", webhook="done") == 0
     assert metrics.value("webhook_undelivered", webhook="done") == 1
+
+
+async def test_money_is_that_of_today_by_lane():
+    fleet, metrics = Fleet(), Metrics(strict=True)
+    for days_ago, lane in ((0, "batch"), (0, "flex"), (1, "batch")):
+        key = LedgerKey(day=(T0 - timedelta(days=days_ago)).date(), lane=lane)
+        sums = Sums(list_nano=4 * NANO, paid_nano=2 * NANO, possible_nano=NANO, unpriced=3)
+        receipt = Receipt(
+            id=f"{lane}-{days_ago}", job_id=JobId("job"), bookings=(Booking(key, sums),)
+        )
+        await fleet.stores.ledger.book([receipt])
+
+    await gauges(fleet, metrics).show_money()
+
+    assert metrics.value("today_usd", lane="batch", amount="list") == 4
+    assert metrics.value("today_usd", lane="batch", amount="paid") == 2
+    assert metrics.value("today_usd", lane="flex", amount="possible") == 1
+    assert metrics.value("today_usd", lane="flex", amount="useless") == 0
+    assert metrics.value("today_unpriced") == 6
+
+
+async def test_a_new_day_begins_at_zero():
+    fleet, metrics = Fleet(), Metrics(strict=True)
+    key = LedgerKey(day=T0.date(), lane="batch")
+    receipt = Receipt(id="r", job_id=JobId("job"), bookings=(Booking(key, Sums(list_nano=NANO)),))
+    await fleet.stores.ledger.book([receipt])
+    await gauges(fleet, metrics).show_money()
+
+    fleet.clock.advance(days=1)
+    await gauges(fleet, metrics).show_money()
+
+    assert metrics.value("today_usd", lane="batch", amount="list") == 0
