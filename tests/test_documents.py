@@ -95,7 +95,13 @@ async def test_every_program_runs_and_prints_an_answer(block, tmp_path):
                 "admin": {"listen": "127.0.0.1:0"},
                 "store": f"sqlite://{tmp_path}/offramp.db",
                 "upstreams": {"openai": {"dialect": "openai", "base_url": provider.base_url}},
-                "batching": {"linger": "200ms", "linger_max": "200ms", "poll_interval": "200ms"},
+                "batching": {
+                    "linger": "200ms",
+                    "linger_max": "200ms",
+                    "poll_interval": "200ms",
+                    # One job alone would go to the flex tier, at the same price.
+                    "worth": 1,
+                },
             }
         )
         async with serving(settings) as proxy:

@@ -23,6 +23,8 @@ QUICK: dict[str, Any] = {
     "batching": {
         "linger": "200ms",
         "linger_max": "200ms",
+        # Most tests have a handful of jobs and are about their batch.
+        "worth": 1,
         "poll_interval": "200ms",
         "create_timeout": "500ms",
         "search_pause": "500ms",
