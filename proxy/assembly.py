@@ -20,6 +20,7 @@ from proxy.ports.jobs import CredentialStore, DeliveryStore, JobStore, QueueStor
 from proxy.ports.ledger import LedgerStore
 from proxy.ports.notes import NoteStore
 from proxy.ports.notices import NoticeStore
+from proxy.ports.passes import AT_ONCE, Wake
 from proxy.ports.provider import Provider
 from proxy.ports.runs import RunStore
 from proxy.ports.tasks import TaskOwner
@@ -193,7 +194,11 @@ SLOW: Final = timedelta(minutes=10)
 
 def assemble(settings: Settings, outside: Outside) -> House:
     """Return the house, built and not yet running."""
-    shared = _shared(settings, outside)
+
+    def wake(name: str, *, within: timedelta = AT_ONCE) -> None:
+        scheduler.wake(name, within=within)
+
+    shared = _shared(settings, outside, wake)
     escalator = Escalator(
         shared.ground,
         access=shared.access,
@@ -238,7 +243,7 @@ def assemble(settings: Settings, outside: Outside) -> House:
     )
 
 
-def _shared(settings: Settings, outside: Outside) -> _Shared:
+def _shared(settings: Settings, outside: Outside, wake: Wake) -> _Shared:
     stores, clock, metrics = outside.stores, outside.clock, outside.metrics
     leases = Leases(
         store=stores.leases,
@@ -259,6 +264,7 @@ def _shared(settings: Settings, outside: Outside) -> _Shared:
         leases=leases,
         books=Bookkeeper(prices=prices, ledger=stores.ledger, clock=clock, tally=metrics),
         tally=metrics,
+        wake=wake,
     )
     access = Access(
         providers=outside.providers, credentials=stores.credentials, clock=clock, tally=metrics
@@ -293,7 +299,7 @@ def _shared(settings: Settings, outside: Outside) -> _Shared:
         ),
         repeats=Repeats(deliveries=stores.deliveries, jobs=stores.jobs, clock=clock, tally=metrics),
         outlook=outlook,
-        acceptor=_acceptor(settings, outside, accounts, outlook),
+        acceptor=_acceptor(settings, outside, accounts, outlook, wake),
         facts=_facts(settings, outside),
     )
 
@@ -351,7 +357,7 @@ def _escalation(settings: Settings) -> EscalationLimits:
 
 
 def _acceptor(
-    settings: Settings, outside: Outside, accounts: Accounts, outlook: Outlook
+    settings: Settings, outside: Outside, accounts: Accounts, outlook: Outlook, wake: Wake
 ) -> Acceptor:
     return Acceptor(
         jobs=outside.stores.jobs,
@@ -363,7 +369,9 @@ def _acceptor(
         keyed_hash=outside.keyed_hash,
         clock=outside.clock,
         random=secrets.token_bytes,
+        wake=wake,
         settings=DeferralSettings(
+            linger=settings.batching.linger,
             default_deadline=settings.deferral.default_deadline,
             max_body_bytes=settings.deferral.max_body_bytes,
             ephemeral=settings.durability == "ephemeral",

@@ -9,12 +9,14 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from math import inf
 from typing import Final
 
 import structlog
 
 from proxy.core.errors import ProxyError
 from proxy.ports.clock import Clock
+from proxy.ports.passes import AT_ONCE
 from proxy.telemetry import Metrics
 
 log = structlog.get_logger()
@@ -65,11 +67,17 @@ class Scheduler:
         self._nudges: Mapping[str, asyncio.Event] = {
             one.name: asyncio.Event() for one in self._passes
         }
+        self._wanted: dict[str, float] = {}
+        """When passes were asked to run, by the time of the event loop."""
+
         assert len(self._nudges) == len(self._passes), "two passes of the same name"
 
-    def wake(self, name: str) -> None:
-        """Let the pass run soon, instead of at the end of its pause."""
-        self._nudges[name].set()
+    def wake(self, name: str, *, within: timedelta = AT_ONCE) -> None:
+        """Let the pass run when `within` is over, instead of at the end of its pause."""
+        at = _now() + within.total_seconds()
+        if at < self._wanted.get(name, inf):
+            self._wanted[name] = at
+            self._nudges[name].set()
 
     def stop(self) -> None:
         """Start no more passes. Those in progress run to their end."""
@@ -84,14 +92,23 @@ class Scheduler:
                 tasks.create_task(self._repeat(one), name=f"pass:{one.name}")
 
     async def _repeat(self, one: Pass) -> None:
-        nudge = self._nudges[one.name]
         while not self._stop.is_set():
             # Cleared before the pass: what happens during it may have come too
             # late for it, and must lead to another one.
-            nudge.clear()
+            self._wanted.pop(one.name, None)
             await self._run_once(one)
             await _wait(self._stop, one.rest)
-            await _wait(nudge, (one.interval - one.rest) * self._jitter())
+            await self._pause(one.name, (one.interval - one.rest) * self._jitter())
+
+    async def _pause(self, name: str, pause: timedelta) -> None:
+        """Return after `pause`, when the pass is wanted, or at the end."""
+        nudge, end = self._nudges[name], _now() + pause.total_seconds()
+        while not self._stop.is_set():
+            left_s = min(end, self._wanted.get(name, inf)) - _now()
+            if left_s <= 0:
+                return
+            nudge.clear()
+            await _wait(nudge, timedelta(seconds=left_s))
 
     async def _run_once(self, one: Pass) -> None:
         begun = self._clock.monotonic()
@@ -104,6 +121,11 @@ class Scheduler:
             log.debug("pass.done", name=one.name, moved=moved)
         finally:
             self._metrics.observe("pass_seconds", self._clock.monotonic() - begun, name=one.name)
+
+
+def _now() -> float:
+    # Of the loop, by which pauses are waited for.
+    return asyncio.get_running_loop().time()
 
 
 async def _wait(event: asyncio.Event, pause: timedelta) -> None:

@@ -83,6 +83,23 @@ async def test_a_wake_up_brings_the_next_pass_forward():
         await flush.reaches(2)
 
 
+async def test_a_pass_that_is_wanted_within_a_while_runs_then_and_not_before():
+    flush = Counted()
+    one = Pass("flush", NEVER, flush.run_once, rest=AT_ONCE)
+
+    async with running(make_scheduler(one)) as scheduler:
+        await flush.reaches(1)
+        await asyncio.sleep(0)
+        loop = asyncio.get_running_loop()
+        wanted = loop.time() + 0.05
+        scheduler.wake("flush", within=timedelta(hours=1))
+        scheduler.wake("flush", within=timedelta(seconds=0.05))
+        await flush.reaches(2)
+
+        assert loop.time() >= wanted
+        assert flush.runs == 2
+
+
 async def test_what_happens_during_a_pass_leads_to_another_one():
     begun, go_on = asyncio.Event(), asyncio.Event()
     runs = 0

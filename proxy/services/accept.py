@@ -16,6 +16,7 @@ from proxy.core.lanes import BatchKey, Lane, LaneChoice, choose_lane, format_dur
 from proxy.core.repeats import WAITER_LEASE, Digest, begun_fingerprint, run_key
 from proxy.ports.clock import Clock, KeyedHash
 from proxy.ports.jobs import Acceptance, JobStore, NewJob
+from proxy.ports.passes import Wake, wake_nobody
 from proxy.ports.provider import Provider
 from proxy.ports.runs import RunStore
 from proxy.services.accounts import Accounts
@@ -51,6 +52,9 @@ class DeferralSettings:
 
     max_body_bytes: int = 32 * 1024 * 1024
     """Of any call; a provider's own limit of a line counts beside it."""
+
+    linger: timedelta = timedelta(seconds=60)
+    """How long a job waits for company, at which time the next flush should come."""
 
     ephemeral: bool = False
     """Whether the store goes with the machine: then a job ID would promise too much."""
@@ -141,6 +145,7 @@ class Acceptor:
         random: Callable[[int], bytes],
         settings: DeferralSettings,
         session: str = "",
+        wake: Wake = wake_nobody,
     ) -> None:
         """`providers` has the batch API of each upstream that has one, by its name.
 
@@ -150,6 +155,7 @@ class Acceptor:
         self._outlook = outlook
         self._runs = runs
         self._session = session
+        self._wake = wake
         self._providers = providers
         self._accounts = accounts
         self._hash = keyed_hash
@@ -196,9 +202,18 @@ class Acceptor:
                 credential=call.caller.credential,
             )
             acceptance = await self._jobs.accept(new)
+        if acceptance.created:
+            self._wake_for(job)
         _check_same(acceptance, job)
         _log_accepted(acceptance, call)
         return acceptance
+
+    def _wake_for(self, job: Job) -> None:
+        """Bring the pass forward that the job waits for."""
+        if job.lane is not Lane.BATCH:
+            self._wake("escalate")
+        else:
+            self._wake("flush", within=self._settings.linger)
 
     def _deadline(self, asked: timedelta | datetime | None, now: datetime) -> datetime:
         settings = self._settings

@@ -161,7 +161,9 @@ class Collector:
         if news.state is ProviderBatchState.RUNNING and await self._is_unwanted(batch, provider):
             return await self._cancel(batch, provider)
         cancelling = news.state is ProviderBatchState.CANCELLING
-        return await self._write(batch, Polled(self._next_poll(batch), cancelling))
+        next_at = self._next_poll(batch)
+        self._on.wake("collect", within=next_at - self._now())
+        return await self._write(batch, Polled(next_at, cancelling))
 
     async def _is_unwanted(self, batch: Batch, provider: Provider) -> bool:
         """Return whether the batch must stop: late, or nobody wants its rest."""

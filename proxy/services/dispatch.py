@@ -183,6 +183,7 @@ class Flusher:
             body_bytes=claimed.body_bytes,
             reason=flush.reason,
         )
+        self._on.wake("submit")
         return claimed.count
 
     async def _reroute(self, head: Head) -> int:
@@ -218,4 +219,6 @@ class Flusher:
         moved = [write.after for write in writes if write.after.id not in refused]
         for lane, count in Counter(job.lane for job in moved).items():
             log.info("job.rerouted", jobs=count, lane=lane)
+        if moved:
+            self._on.wake("escalate")
         return len(moved)

@@ -211,6 +211,8 @@ class Escalator:
             await self._record(job, *await self._call(job, credential))
         finally:
             self._running[job.lane, credential.id] -= 1
+            # There is room for the next one.
+            self._on.wake("escalate")
 
     async def _record(self, job: Job, event: JobEvent, result: Result | None) -> None:
         """Make the answer durable, however long the store is away: it is paid for.

@@ -11,6 +11,7 @@ from proxy.ports.batches import BatchStore, UnbatchableStore
 from proxy.ports.clock import Clock
 from proxy.ports.jobs import CredentialStore, DeliveryStore, JobStore, QueueStore
 from proxy.ports.notices import NoticeStore
+from proxy.ports.passes import Wake, wake_nobody
 from proxy.ports.tally import Tally
 from proxy.services.bookkeeping import Bookkeeper
 from proxy.services.leases import Leases
@@ -37,6 +38,8 @@ class Ground:
     leases: Leases
     books: Bookkeeper
     tally: Tally
+    wake: Wake = wake_nobody
+    """Brings the pass forward that goes on with what another one did."""
 
 
 async def write_batch(batches: BatchStore, batch: Batch, event: BatchEvent) -> Batch:

@@ -219,6 +219,8 @@ class Settler:
                 )
         if released:
             log.info("batch.released", batch_id=batch.id, jobs=released, reason=batch.end_reason)
+            self._on.wake("flush")
+            self._on.wake("escalate")
 
     async def _release(
         self,

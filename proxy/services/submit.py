@@ -239,6 +239,7 @@ class Submitter:
         )
         # Whatever another instance made of the batch meanwhile: this one exists.
         after = await write_batch(self._on.batches, batch, event)
+        self._on.wake("collect", within=self._pace.first)
         if after.provider_batch_id != answer.id:
             # Someone else's create was noted first: both exist, ours is the twin.
             self._on.tally.count("batch_twin", upstream=batch.key.upstream)
