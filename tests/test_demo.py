@@ -16,6 +16,9 @@ def test_the_demo_halves_the_deferred_part_of_the_bill(capsys: pytest.CaptureFix
     assert bill["batches"] >= 1
     assert 0 < bill["paid_usd"] < bill["list_usd"]
     assert bill["saved_usd"] == pytest.approx(bill["list_usd"] - bill["paid_usd"])
+    apis = bill["apis"]
+    assert [(share["forwarded"], share["deferred"]) for share in apis] == [(4, 4)] * 3
+    assert sum(share["paid_usd"] for share in apis) == pytest.approx(bill["paid_usd"])
     # Half of the calls at half the price, give or take the lengths of their answers.
     assert 0.2 < bill["saved_usd"] / bill["list_usd"] < 0.3
 
@@ -26,4 +29,5 @@ def test_the_demo_shows_people_a_bill(capsys: pytest.CaptureFixture[str]):
     shown = capsys.readouterr().out
     assert code == 0
     assert "saved" in shown
+    assert all(api in shown for api in ("OpenAI", "Anthropic", "Gemini"))
     assert "Every deferred result is the one that a direct call is answered." in shown

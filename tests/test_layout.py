@@ -24,6 +24,7 @@ TOP_LEVEL = {
 TESTED_BY = {
     # One thing to those who use it, and tested as one.
     "proxy/cli/": "tests/test_cli.py",
+    "proxy/demo/": "tests/test_demo.py",
     "proxy/settings/": "tests/test_settings.py",
     "proxy/telemetry/": "tests/test_telemetry.py",
     "proxy/sandbox/": "tests/sandbox/",
