@@ -22,6 +22,7 @@ from proxy.settings import tree
 from proxy.settings.words import shown_value
 from proxy.telemetry import METRICS
 from proxy.telemetry.metrics import PREFIX, Kind
+from tests.deploy.upstream_tables import batches_table, upstreams_table
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 CHART: Final = ROOT / "deploy" / "chart"
@@ -153,6 +154,8 @@ PARTS: Final[Mapping[str, tuple[str, Callable[[], str]]]] = {
     "job": ("proxy/README.md", job_diagram),
     "batch": ("proxy/README.md", batch_diagram),
     "settings": ("deploy/README.md", settings_table),
+    "upstreams": ("README.md", upstreams_table),
+    "provider batches": ("deploy/README.md", batches_table),
     "metrics": ("deploy/README.md", metrics_table),
 }
 

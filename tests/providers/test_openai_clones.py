@@ -7,16 +7,19 @@ OpenAI's own shapes.
 """
 
 import json
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.parser import BytesParser
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from proxy.core.dialects import DIALECTS, BatchWire, Mark
+from proxy.core.dialects import openai as rows
 from proxy.core.errors import ProviderUnavailableError
 from proxy.ports.provider import LineKind, ProviderBatchState, Submission
 from proxy.providers.openai_family import METADATA_KEY, OpenAIBatches
@@ -329,6 +332,29 @@ async def test_a_cancel_and_a_deletion_go_where_the_provider_takes_them(desk):
         ("POST", f"{desk.clone.root}/batches/batch_1/cancel"),
         ("DELETE", f"{desk.clone.root}/files/file-o"),
     ]
+
+
+async def test_a_new_clone_is_the_row_and_the_entry_that_the_document_shows(monkeypatch):
+    document = (Path(__file__).parents[2] / "proxy" / "README.md").read_text()
+    row, entry = re.findall(r"^```py\n(.*?)^```", document, re.DOTALL | re.MULTILINE)
+    names = dict(vars(rows))
+    exec(row, names)
+    monkeypatch.setitem(DIALECTS, "novel", names["NOVEL"])
+    shown: dict[str, Clone] = {}
+    exec(entry, globals() | {"CLONES": shown})
+    monkeypatch.setitem(CLONES, "novel", shown["novel"])
+
+    for test in (
+        test_an_upload_has_the_fields_and_the_place_of_the_provider,
+        test_a_create_has_the_fields_of_the_provider_and_is_read_as_it_answers,
+        test_the_window_follows_from_the_nearest_deadline,
+        test_after_an_ambiguous_create_a_batch_is_found_by_what_marks_it,
+        test_a_cancel_and_a_deletion_go_where_the_provider_takes_them,
+    ):
+        async with opened("novel") as desk:
+            await test(desk)
+
+    test_every_row_of_this_wire_is_a_member()
 
 
 def multipart(content_type: str, body: bytes) -> dict[str, bytes]:
