@@ -47,7 +47,8 @@ from proxy.telemetry import Metrics, set_up_logging
 from proxy.upstreams.lean import LeanClient
 from proxy.upstreams.session import AiohttpClient
 from proxy.web.admin import Readiness, admin_application, worker_application
-from proxy.web.dashboard.pages import About, add_dashboard
+from proxy.web.dashboard.about import About
+from proxy.web.dashboard.pages import add_dashboard
 from proxy.web.guard import AdminAccess
 from proxy.web.server import CallerBounds, DataServer
 from proxy.web.worker_set import Workers
@@ -191,19 +192,13 @@ async def serving(
                 facts=_facts_file(settings, worker),
                 session=_session(settings, worker),
                 usual=usual,
+                counts=Workers(worker.sockets).counts if worker is not None else None,
             ),
         )
         await house.warm_up()
         facts = _Facts(settings, house, policies, on_stop, durability, worker)
-        insight = Insight(
-            house.ground,
-            ledger=stores.ledger,
-            metrics=metrics,
-            policy=policies.current if policies else None,
-            webhooks=tuple(settings.webhooks),
-            durability=(durability, _outlives_a_crash(settings, durability)),
-        )
-        admin_url = await _listen_admin(stack, settings, facts, metrics, insight, worker)
+        about = _about(settings, house, durability)
+        admin_url = await _listen_admin(stack, settings, facts, metrics, about, worker)
         front = web.ServerRunner(
             DataServer(
                 house.front.handle,
@@ -301,7 +296,7 @@ async def _listen_admin(
     settings: Settings,
     facts: "_Facts",
     metrics: Metrics,
-    insight: Insight,
+    about: About,
     worker: Worker | None,
 ) -> str:
     access = AdminAccess(
@@ -319,26 +314,24 @@ async def _listen_admin(
         own.unlink(missing_ok=True)
         await web.UnixSite(alone, str(own)).start()
     application = admin_application(
-        facts, metrics=metrics, access=access, now=insight.now, workers=workers
+        facts, metrics=metrics, access=access, now=facts.insight.now, workers=workers
     )
-    add_dashboard(application, insight, access=access, about=_about(settings, facts))
+    add_dashboard(application, facts.insight, access=access, about=about)
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
     return await _open(stack, runner, settings.admin.listen, shared=worker is not None)
 
 
-def _about(settings: Settings, facts: "_Facts") -> About:
+def _about(settings: Settings, house: House, durability: str) -> About:
     hosts = {name: urlsplit(hook.url).hostname or "" for name, hook in settings.webhooks.items()}
     return About(
-        instance=facts.instance,
+        instance=house.ground.leases.instance,
         store=settings.store.scheme,
+        durability=durability,
+        # Of Redis, in the words of `proxy.stores.redis.opening`.
+        is_durable=settings.durability == "durable" and "can be lost" not in durability,
         base_url=f"http://{settings.listen}",
         webhook_hosts=hosts,
     )
-
-
-def _outlives_a_crash(settings: Settings, durability: str) -> bool:
-    # Redis' own setting, in the words of `proxy.stores.redis.opening`.
-    return settings.durability == "durable" and "can be lost" not in durability
 
 
 async def _open(
@@ -382,8 +375,8 @@ class _Facts:
         self._draining = False
 
     @property
-    def instance(self) -> str:
-        return self._house.ground.leases.instance
+    def insight(self) -> Insight:
+        return self._house.insight
 
     async def readiness(self) -> Readiness:
         ground = self._house.ground
@@ -392,7 +385,7 @@ class _Facts:
             draining=self._draining,
             durability=self._durability,
             policies=self._policies.current().generation if self._policies else 0,
-            instance=self.instance,
+            instance=ground.leases.instance,
             store=self._settings.store.scheme,
             leases={str(number): name for number, name in enumerate(sorted(alive))},
         )

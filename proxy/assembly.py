@@ -42,6 +42,7 @@ from proxy.services.flex import FlexTier
 from proxy.services.governor import TokenGovernor
 from proxy.services.ground import Ground
 from proxy.services.ingest import Ingestor
+from proxy.services.insight import Counts, Insight, counts_of
 from proxy.services.leases import Leases
 from proxy.services.outlook import Outlook
 from proxy.services.owners import Owners
@@ -138,6 +139,9 @@ class Outside:
     facts: Sink | None = None
     """Where facts of calls are recorded, if they are."""
 
+    counts: Counts | None = None
+    """Where other processes share the port: asks all of them for what they counted."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class House:
@@ -151,6 +155,7 @@ class House:
     scheduler: Scheduler
     first: Sequence[Callable[[], Awaitable[int]]]
     prices: PriceBook
+    insight: Insight
     facts: Recorder | None = None
 
     async def warm_up(self) -> None:
@@ -234,12 +239,24 @@ def assemble(settings: Settings, outside: Outside) -> House:
         scheduler=scheduler,
         facts=shared.facts,
         prices=shared.prices,
+        insight=_insight(settings, outside, shared),
         first=(
             shared.ground.leases.run_once,
             shared.accounts.run_once,
             shared.outlook.run_once,
             shared.repeats.run_once,
         ),
+    )
+
+
+def _insight(settings: Settings, outside: Outside, shared: _Shared) -> Insight:
+    return Insight(
+        shared.ground,
+        ledger=outside.stores.ledger,
+        counts=outside.counts or counts_of(outside.metrics),
+        expects=shared.outlook.turnaround,
+        policy=outside.policies.current if outside.policies else None,
+        webhooks=tuple(settings.webhooks),
     )
 
 

@@ -4,7 +4,7 @@ Only reads, each bounded. No prompt, no result and no credential passes through 
 records hold none, and nothing else is read.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
@@ -15,13 +15,19 @@ from proxy.core.batch import Batch, BatchState
 from proxy.core.errors import JobNotFoundError
 from proxy.core.ids import BatchId, JobId, OwnerId, is_job_id
 from proxy.core.job import Job, JobState
+from proxy.core.lanes import BatchKey
 from proxy.core.ledger import LedgerKey, Sums, broken_down, total
 from proxy.core.plan import Head
+from proxy.core.turnaround import Spread
 from proxy.ports.jobs import Credential, JobFilter
 from proxy.ports.ledger import LedgerStore
 from proxy.ports.notices import Standing
 from proxy.services.ground import Ground
 from proxy.telemetry import Metrics
+from proxy.telemetry.metrics import Labels
+
+Counts = Callable[[Sequence[str]], Awaitable[Mapping[str, Mapping[Labels, float]]]]
+"""Asks for metrics by name, of this instance or of all that answer on its port together."""
 
 DAYS: Final = 30
 """How far back sums are shown."""
@@ -58,11 +64,9 @@ class Overview:
     paused: Sequence[Credential]
     webhooks: Mapping[str, Standing]
     missed: Mapping[str, int]
-    """Deadlines missed by cause, since this instance started."""
+    """Deadlines missed by cause, since the start."""
 
     policies_refused: bool
-    durability: str
-    is_durable: bool
 
     @property
     def is_empty(self) -> bool:
@@ -94,7 +98,7 @@ class JobPage:
     """Where the next page begins; nothing if there is none."""
 
     is_cut: bool = False
-    """Whether there may be older ones that this page cannot lead to."""
+    """Whether these are the newest of several owners, beyond which no page leads."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +125,8 @@ class Turnaround:
     """Shortest first; of batches that came to their end by themselves."""
 
     last_ended_at: datetime
+    expected: Spread
+    """What the planner makes of these and of older ones, for a batch that begins now."""
 
     def quantile(self, share: float) -> timedelta:
         """Return within what time that share of them had ended."""
@@ -135,19 +141,18 @@ class Insight:
         ground: Ground,
         *,
         ledger: LedgerStore,
-        metrics: Metrics,
+        counts: Counts,
+        expects: Callable[[BatchKey, datetime], Spread],
         policy: Callable[[], Policy] | None,
         webhooks: Sequence[str],
-        durability: tuple[str, bool],
     ) -> None:
-        """`policy` is nothing where there are no rules; `durability` says in words what
-        outlives what, and whether jobs do."""
+        """`expects` says how long a batch takes; `policy` is nothing where there are no rules."""
         self._on = ground
         self._ledger = ledger
-        self._metrics = metrics
+        self._counts = counts
+        self._expects = expects
         self._policy = policy
         self._webhooks = webhooks
-        self._durability = durability
 
     def now(self) -> datetime:
         """Return the time to which everything here belongs."""
@@ -155,17 +160,15 @@ class Insight:
 
     async def overview(self) -> Overview:
         """Return everything at a glance."""
-        durability, is_durable = self._durability
+        counts = await self._counts(["deadline_missed", "policies_refused"])
         return Overview(
             money=await self.money(),
             heads=await self._on.batches.heads(),
             live=await self._on.batches.live(),
             paused=[one for one in await self._on.credentials.all() if one.paused_at],
             webhooks=await self.webhooks(),
-            missed={cause: int(n) for (cause,), n in self._counts("deadline_missed").items()},
-            policies_refused=bool(self._metrics.value("policies_refused")),
-            durability=durability,
-            is_durable=is_durable,
+            missed={cause: int(n) for (cause,), n in counts["deadline_missed"].items()},
+            policies_refused=any(counts["policies_refused"].values()),
         )
 
     async def money(self) -> Money:
@@ -212,23 +215,22 @@ class Insight:
             return JobPage(jobs=[found[0]] if found else [], owners=owners)
         among = [query.owner] if query.owner else owners[:OWNERS_MAX]
         if len(among) == 1:
-            return await self._pages_of(among[0], query, owners)
+            return await self._pages_of(among[0], query, owners, most=PAGES_LOOKED_THROUGH)
         jobs: list[Job] = []
         for owner in among:
-            page = await self._pages_of(owner, query, owners)
+            page = await self._pages_of(owner, query, owners, most=1)
             jobs += page.jobs
         jobs.sort(key=lambda job: (job.accepted_at, job.id), reverse=True)
-        is_cut = len(jobs) > JOBS_PER_PAGE or len(owners) > OWNERS_MAX
-        return JobPage(jobs=jobs[:JOBS_PER_PAGE], owners=owners, is_cut=is_cut)
+        return JobPage(jobs=jobs[:JOBS_PER_PAGE], owners=owners, is_cut=bool(jobs))
 
     async def _pages_of(
-        self, owner: OwnerId, query: JobQuery, owners: Sequence[OwnerId]
+        self, owner: OwnerId, query: JobQuery, owners: Sequence[OwnerId], *, most: int
     ) -> JobPage:
-        """Return a page of one owner's jobs, looking through several for a model."""
+        """Return a page of one owner's jobs, looking through up to `most` for a model."""
         where, is_wanted = _conditions(query)
         jobs: list[Job] = []
         after = query.after
-        for _ in range(PAGES_LOOKED_THROUGH):
+        for _ in range(most):
             try:
                 read = await self._on.jobs.list_jobs(
                     owner, where, after=after, limit=JOBS_PER_PAGE + 1
@@ -262,6 +264,7 @@ class Insight:
                 model=model,
                 took=sorted(_took(batch) for batch in batches),
                 last_ended_at=max(batch.ended_at for batch in batches if batch.ended_at),
+                expected=self._expects(batches[0].key, self.now()),
             )
             for (upstream, model), batches in sorted(seen.items())
         ]
@@ -274,7 +277,8 @@ class Insight:
         """Return the rules in force, in their order; nothing where none are configured."""
         if self._policy is None:
             return None
-        matched, failed = self._counts("rule_matched"), self._counts("rule_forwarded")
+        counts = await self._counts(["rule_matched", "rule_forwarded"])
+        matched, failed = counts["rule_matched"], counts["rule_forwarded"]
         booked = (await self.money()).rules
         return [
             RuleView(
@@ -287,8 +291,15 @@ class Insight:
             for rule in self._policy().rules.listed()
         ]
 
-    def _counts(self, name: str) -> Mapping[tuple[str, ...], float]:
-        return self._metrics.snapshot().values.get(name, {})
+
+def counts_of(metrics: Metrics) -> Counts:
+    """Return the counts of one instance."""
+
+    async def counts(names: Sequence[str]) -> Mapping[str, Mapping[Labels, float]]:
+        values = metrics.snapshot().values
+        return {name: values.get(name, {}) for name in names}
+
+    return counts
 
 
 def is_live(batch: Batch) -> bool:
@@ -313,7 +324,7 @@ def _took(batch: Batch) -> timedelta:
     return batch.ended_at - batch.submitted_at
 
 
-def _of_rule(counts: Mapping[tuple[str, ...], float], *labels: str) -> int:
+def _of_rule(counts: Mapping[Labels, float], *labels: str) -> int:
     """Return the sum of all whose first labels are these."""
     return int(sum(n for place, n in counts.items() if place[: len(labels)] == labels))
 

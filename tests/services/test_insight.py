@@ -12,8 +12,9 @@ from proxy.core.batch import BatchState
 from proxy.core.ids import CredentialId, OwnerId
 from proxy.core.job import CancelRequested, JobState, Succeeded, advance
 from proxy.core.ledger import Booking, LedgerKey, Receipt, Sums
+from proxy.core.turnaround import USUAL_BATCH
 from proxy.ports.jobs import JobWrite
-from proxy.services.insight import DAYS, JOBS_PER_PAGE, Insight, JobQuery
+from proxy.services.insight import DAYS, JOBS_PER_PAGE, Insight, JobQuery, counts_of
 from proxy.telemetry import Metrics
 from tests.contract.steps import OK
 from tests.helpers.factories import IDS, T0, make_batch, make_key, new_job
@@ -30,10 +31,10 @@ class World:
         self.insight = Insight(
             self.fleet.instances[0].ground,
             ledger=self.stores.ledger,
-            metrics=self.metrics,
+            counts=counts_of(self.metrics),
+            expects=lambda _key, _at: USUAL_BATCH,
             policy=policy,
             webhooks=["done"],
-            durability=("durable", True),
         )
 
     async def accepted(self, **changes):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from proxy.telemetry import Metrics, render
 from proxy.web import worker_set
 from proxy.web.worker_set import SILENT, Workers, merged, states_of
 
@@ -45,15 +46,44 @@ async def test_a_worker_without_a_socket_is_left_out(tmp_path: Path):
     assert await Workers([tmp_path / "0.sock"]).ask("/livez") == {}
 
 
+def metrics_page(**matched: float) -> bytes:
+    """Return what a worker shows that matched rules so often."""
+    counted = Metrics()
+    for rule, times in matched.items():
+        counted.count("rule_matched", times, rule=rule, mode="live", decision="defer")
+    counted.count("rule_matched", rule='a "b"\\c\nd', mode="shadow", decision="defer")
+    counted.gauge("policies_refused", 1)
+    return render(counted.snapshot())[0]
+
+
+async def test_counts_of_all_workers_are_added_up_whatever_their_labels_hold(tmp_path: Path):
+    one, two, silent = (tmp_path / name for name in ("0.sock", "1.sock", "2.sock"))
+    async with (
+        worker(one, 200, metrics_page(etl=2, evals=1)),
+        worker(two, 200, metrics_page(etl=3)),
+    ):
+        counts = await Workers([one, two, silent]).counts(["rule_matched", "policies_refused"])
+
+    assert counts == {
+        "rule_matched": {
+            ("etl", "live", "defer"): 5,
+            ("evals", "live", "defer"): 1,
+            ('a "b"\\c\nd', "shadow", "defer"): 2,
+        },
+        "policies_refused": {(): 2},
+    }
+
+
 @asynccontextmanager
-async def worker(path: Path, status: int) -> AsyncIterator[None]:
+async def worker(path: Path, status: int, body: bytes = b"{}") -> AsyncIterator[None]:
     """Answer with that status."""
 
     async def answer(_: web.Request) -> web.Response:
-        return web.json_response({}, status=status)
+        return web.Response(status=status, body=body)
 
     application = web.Application()
-    application.router.add_get("/readyz", answer)
+    for place in ("/readyz", "/metrics"):
+        application.router.add_get(place, answer)
     runner = web.AppRunner(application)
     await runner.setup()
     await web.UnixSite(runner, str(path)).start()

@@ -7,6 +7,7 @@ from typing import Final, Literal
 
 from proxy.core.batch import BatchState
 from proxy.services.insight import Overview
+from proxy.web.dashboard.about import About
 from proxy.web.dashboard.words import ago, money, plural
 
 Level = Literal["bad", "odd"]
@@ -26,17 +27,17 @@ class Concern:
     """Where to read on, below `/dashboard`."""
 
 
-def concerns(seen: Overview, now: datetime) -> Sequence[Concern]:
+def concerns(seen: Overview, now: datetime, about: About) -> Sequence[Concern]:
     """Return everything that is not as it should be."""
-    found = [*_durability(seen), *_queue(seen, now), *_money(seen), *_webhooks(seen, now)]
+    found = [*_instance(seen, about), *_queue(seen, now), *_money(seen), *_webhooks(seen, now)]
     return sorted(found, key=lambda one: one.level)
 
 
-def _durability(seen: Overview) -> Iterator[Concern]:
-    if not seen.is_durable:
+def _instance(seen: Overview, about: About) -> Iterator[Concern]:
+    if not about.is_durable:
         yield Concern(
             "bad",
-            f"Jobs may not outlive a crash: {seen.durability}.",
+            f"Jobs may not outlive a crash: {about.durability}.",
             "Give the store a volume, or a Redis that writes before it answers.",
         )
     if seen.policies_refused:
@@ -88,8 +89,7 @@ def _queue(seen: Overview, now: datetime) -> Iterator[Concern]:
     for cause, missed in seen.missed.items():
         yield Concern(
             "odd",
-            f"{plural(missed, 'deadline')} missed since the start of this instance "
-            f"({_CAUSES.get(cause, cause)}).",
+            f"{plural(missed, 'deadline')} missed since the start ({_CAUSES.get(cause, cause)}).",
             "Give such calls a later deadline, or the lanes more room (lanes.*).",
             "jobs",
         )

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Final, TypeVar
 from urllib.parse import urlencode
@@ -10,9 +9,10 @@ from urllib.parse import urlencode
 from aiohttp import web
 
 from proxy.core.errors import ProxyError, StoreUnavailableError
-from proxy.core.ids import JobId, OwnerId
+from proxy.core.ids import JobId, OwnerId, is_job_id
 from proxy.core.job import JobState
 from proxy.services.insight import Insight, JobQuery
+from proxy.web.dashboard.about import About
 from proxy.web.guard import COOKIE, SESSION, AdminAccess
 
 T = TypeVar("T")
@@ -38,19 +38,6 @@ _FILES: Final = {"style.css": "text/css", "icon.svg": "image/svg+xml"}
 BATCHES_SHOWN: Final = 100
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class About:
-    """What every page says at its foot, and what the first one teaches with."""
-
-    instance: str
-    store: str
-    base_url: str
-    """Where calls come in."""
-
-    webhook_hosts: Mapping[str, str]
-    """Of each webhook, less what may be secret in its URL."""
 
 
 def add_dashboard(
@@ -187,7 +174,7 @@ def _job_query(given: Mapping[str, str]) -> JobQuery:
         state=JobState(state) if state in set(JobState) else None,
         text=given.get("q", "").strip(),
         owner=OwnerId(given["owner"]) if given.get("owner") else None,
-        after=JobId(given["after"]) if given.get("after") else None,
+        after=JobId(given["after"]) if is_job_id(given.get("after", "")) else None,
     )
 
 

@@ -19,6 +19,7 @@ from proxy.core.batch import Batch
 from proxy.core.job import Job
 from proxy.services.insight import Money, Overview, RuleView, Turnaround
 from proxy.web.dashboard import charts, words
+from proxy.web.dashboard.about import About
 from proxy.web.dashboard.charts import Bar, Moment, Part, Span
 from proxy.web.dashboard.concerns import concerns, is_failing
 
@@ -68,9 +69,9 @@ def render(name: str, **shown: Any) -> str:
 # The overview.
 
 
-def _overview(*, seen: Overview, now: datetime, **_: Any) -> Mapping[str, Any]:
+def _overview(*, seen: Overview, now: datetime, about: About, **_: Any) -> Mapping[str, Any]:
     return {
-        "concerns": concerns(seen, now),
+        "concerns": concerns(seen, now, about),
         "savings": savings_chart(seen.money),
         "lanes": lanes_chart(seen.money),
         "waiting": sum(head.count for head in seen.heads),

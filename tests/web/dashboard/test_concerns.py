@@ -10,6 +10,7 @@ from proxy.core.ledger import Sums
 from proxy.core.plan import Head
 from proxy.ports.notices import Standing
 from proxy.services.insight import Money, Overview
+from proxy.web.dashboard.about import About
 from proxy.web.dashboard.concerns import STUCK_AFTER, concerns
 from tests.helpers.factories import CREDENTIAL, T0, make_batch, make_credential, make_key
 
@@ -22,8 +23,14 @@ WELL = Overview(
     webhooks={"done": Standing(delivered=3, delivered_at=T0)},
     missed={},
     policies_refused=False,
+)
+HERE = About(
+    instance="i",
+    store="sqlite",
     durability="durable",
     is_durable=True,
+    base_url="http://127.0.0.1:8080",
+    webhook_hosts={},
 )
 
 
@@ -46,13 +53,12 @@ def head(**changes):
 def test_nothing_is_said_of_what_is_well():
     seen = replace(WELL, heads=[head()], live=[make_batch()])
 
-    assert concerns(seen, T0) == []
+    assert concerns(seen, T0, HERE) == []
 
 
 @pytest.mark.parametrize(
     ("changes", "level", "words"),
     [
-        ({"is_durable": False, "durability": "ephemeral"}, "bad", "ephemeral"),
         ({"policies_refused": True}, "odd", "rules from before hold"),
         (
             {"paused": [make_credential(paused_at=T0, pause_status=401)], "heads": [head()]},
@@ -90,7 +96,7 @@ def test_nothing_is_said_of_what_is_well():
     ],
 )
 def test_what_is_wrong_is_said(changes, level, words):
-    (one,) = concerns(replace(WELL, **changes), T0)
+    (one,) = concerns(replace(WELL, **changes), T0, HERE)
 
     assert one.level == level
     assert words in one.said
@@ -100,7 +106,9 @@ def test_what_is_wrong_is_said(changes, level, words):
 def test_possible_doubles_and_answers_bought_in_vain_are_never_silent():
     sums = Sums(jobs=5, possible_doubles=2, possible_nano=10**9, useless=1, useless_nano=10**7)
 
-    said = [one.said for one in concerns(replace(WELL, money=replace(WELL.money, total=sums)), T0)]
+    said = [
+        one.said for one in concerns(replace(WELL, money=replace(WELL.money, total=sums)), T0, HERE)
+    ]
 
     assert said == [
         "2 calls may have been paid for twice, at most $1.00 in all.",
@@ -116,8 +124,17 @@ def test_the_gravest_stand_first_and_no_credential_is_named():
         paused=[make_credential(paused_at=T0)],
     )
 
-    found = concerns(seen, T0)
+    found = concerns(seen, T0, HERE)
 
     assert [one.level for one in found] == ["bad", "odd"]
     assert CREDENTIAL not in repr(found)
     assert "4 jobs" in found[0].said
+
+
+def test_a_store_that_may_lose_jobs_is_never_silent():
+    here = replace(HERE, is_durable=False, durability="memory only: everything can be lost")
+
+    (one,) = concerns(WELL, T0, here)
+
+    assert one.level == "bad"
+    assert "everything can be lost" in one.said

@@ -1,6 +1,7 @@
 """The pages as a browser gets them: what they say, what they never say, and who may look."""
 
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -14,10 +15,13 @@ from proxy.core.errors import StoreUnavailableError
 from proxy.core.ids import CredentialId, OwnerId
 from proxy.core.job import Failed, Outcome, Succeeded, advance
 from proxy.core.ledger import Booking, LedgerKey, Receipt, Sums
+from proxy.core.prices import Cost
+from proxy.core.turnaround import USUAL_BATCH
 from proxy.ports.jobs import JobWrite, Result
-from proxy.services.insight import JOBS_PER_PAGE, Insight
+from proxy.services.insight import JOBS_PER_PAGE, Insight, counts_of
 from proxy.telemetry import Metrics
-from proxy.web.dashboard.pages import About, add_dashboard
+from proxy.web.dashboard.about import About
+from proxy.web.dashboard.pages import add_dashboard
 from proxy.web.guard import AdminAccess, guard
 from tests.contract.steps import OK
 from tests.helpers.factories import IDS, T0, make_batch, make_key, new_job
@@ -55,16 +59,18 @@ async def desk(*, token=None, rules=None, now=T0):
     insight = Insight(
         fleet.instances[0].ground,
         ledger=fleet.stores.ledger,
-        metrics=metrics,
+        counts=counts_of(metrics),
+        expects=lambda _key, _at: USUAL_BATCH,
         policy=None if policy is None else lambda: policy,
         webhooks=["done"],
-        durability=("durable", True),
     )
     access = AdminAccess(allowed_hosts=("127.0.0.1",), loopback=token is None, token=token)
     application = web.Application(middlewares=[guard(access, lambda: now)])
     about = About(
         instance="instance-1",
         store="sqlite",
+        durability="durable",
+        is_durable=True,
         base_url="http://127.0.0.1:8080",
         webhook_hosts={"done": "hooks.example"},
     )
@@ -203,6 +209,24 @@ async def test_jobs_are_searched_and_paged_by_links():
         async with here.client.get(f"/dashboard/jobs?{query}") as answer:
             second = await answer.text()
         assert second.count('data-label="job"') == 1
+
+
+async def test_a_page_after_what_is_no_job_begins_at_the_newest():
+    async with desk() as here:
+        await here.accepted()
+        for after in ("nothing", "job_1", HOSTILE):
+            assert 'data-label="job"' in await here.look("/jobs", after=after)
+
+
+async def test_a_job_says_what_it_cost_or_that_nobody_knows():
+    async with desk() as here:
+        known, unknown = await here.accepted(), await here.accepted()
+        cost = Cost(list_nano=4 * 10**9, paid_nano=2 * 10**9)
+        await here.ended(known, Succeeded(0, T0, replace(OK, cost=cost)))
+        await here.ended(unknown, Succeeded(0, T0, OK))
+
+        assert "$2.00 instead of $4.00" in await here.look(f"/jobs/{known.id}")
+        assert "not known" in await here.look(f"/jobs/{unknown.id}")
 
 
 async def test_owners_are_chosen_among_where_there_are_several():

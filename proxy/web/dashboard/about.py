@@ -1,0 +1,25 @@
+"""What pages say of the instance that makes them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class About:
+    """What does not change while an instance runs."""
+
+    instance: str
+    store: str
+    """Its kind, e.g. `sqlite`."""
+
+    durability: str
+    """In words, what of the store outlives what."""
+
+    is_durable: bool
+    """Whether accepted jobs outlive a crash."""
+
+    base_url: str
+    """Where calls come in."""
+
+    webhook_hosts: Mapping[str, str]
+    """Of each webhook, less what may be secret in its URL."""
