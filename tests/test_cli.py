@@ -336,7 +336,7 @@ def test_without_a_key_it_says_which_variable_is_empty(run, monkeypatch):
 
 def test_jobs_are_listed_as_a_table_and_as_json(run, proxy):
     target = "/v1/jobs?status=queued&tag=team%3Detl&limit=5"
-    page = {"object": "list", "data": [make_object()], "has_more": True}
+    page = {"object": "list", "data": [make_object()], "has_more": True, "last_id": JOB}
     proxy.answer(target, page)
     words = ("jobs", "list", "--url", proxy.url, "--status", "queued", "--tag", "team=etl")
 

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 import click
+from click.shell_completion import CompletionItem, shell_complete
 
 from proxy.core.errors import ConfigError, ProxyError
 
@@ -30,6 +31,8 @@ COMMANDS: Final[Mapping[str, str]] = {
     "send": "Send a file of calls, and collect their answers.",
     "serve": "Run the proxy.",
     "demo": "Show it at work, with a provider in a sandbox and no key.",
+    "sandbox": "Serve a provider in a sandbox, to try things without a key.",
+    "completion": "Print what makes a shell complete commands.",
     "check": "Print the effective configuration and where each value came from.",
     "jobs": "List, show, await, fetch and cancel jobs of a running proxy.",
     "batches": "List and show batches of a running proxy.",
@@ -38,6 +41,17 @@ COMMANDS: Final[Mapping[str, str]] = {
     "policy": "Test and explain rules, and print their schema for editors.",
 }
 """Each is `command` in the module of that name here; the text stands in `--help`."""
+
+SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
+    "Defer calls without changing code": ("run", "send"),
+    "The proxy": ("serve", "check", "policy", "credential"),
+    "What it does and what it saves": ("jobs", "batches", "bill", "audit"),
+    "Try it": ("demo", "sandbox"),
+}
+"""How `--help` groups them; whatever stands in none comes last."""
+
+COMPLETION_VARIABLE: Final = "_OFFRAMP_COMPLETE"
+"""By which a shell asks for completions: click's own form of the name."""
 
 _HIDDEN: Final = frozenset({"worker"})
 """Not for people."""
@@ -58,8 +72,23 @@ class _LazyGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+        placed = {name for names in SECTIONS.values() for name in names}
+        others = tuple(name for name in COMMANDS if name not in placed)
+        for title, names in {**SECTIONS, "Others": others}.items():
+            rows = [(name, COMMANDS[name]) for name in names if name in COMMANDS]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows, col_max=12)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        # The group's own way would import every command for its help.
+        if incomplete.startswith("-"):
+            return super().shell_complete(ctx, incomplete)
+        return [
+            CompletionItem(name, help=text)
+            for name, text in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -72,6 +101,9 @@ def cli(*, debug: bool) -> None:
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     words = list(sys.argv[1:] if args is None else args)
+    asked = os.environ.get(COMPLETION_VARIABLE)
+    if asked:
+        return shell_complete(cli, {}, "offramp", COMPLETION_VARIABLE, asked)
     try:
         with cli.make_context("offramp", words) as context:
             return _invoke(context)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import click
 
-from proxy.cli.output import print_facts, print_json, print_table
+from proxy.cli.output import print_facts, print_json, print_records
 from proxy.cli.remote import Remote
 
 _COLUMNS = ("id", "state", "upstream", "model", "jobs", "created_at", "provider_batch_id")
@@ -47,9 +47,7 @@ def list_batches(*, limit: int, admin_url: str, as_json: bool) -> None:
     if as_json:
         print_json(page)
         return
-    data = page.get("data")
-    batches = [one for one in data if isinstance(one, dict)] if isinstance(data, list) else []
-    print_table(_COLUMNS, [[batch.get(column) for column in _COLUMNS] for batch in batches])
+    print_records(_COLUMNS, page.get("data"), cell=lambda batch, column: batch.get(column))
 
 
 @command.command("show")

@@ -3,13 +3,13 @@
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import click
 
 from proxy.cli import FAILED
-from proxy.cli.output import print_facts, print_json, print_table, shown
+from proxy.cli.output import print_facts, print_json, print_records, print_table, shown
 from proxy.cli.remote import LONG_POLL_S, Json, Remote, RemoteError
 from proxy.core.ids import is_job_id
 
@@ -77,12 +77,10 @@ def list_jobs(*, url: str, api_key_env: str, as_json: bool, **where: object) -> 
     if as_json:
         print_json(page)
         return
-    data = page.get("data")
-    jobs = [job for job in data if isinstance(job, dict)] if isinstance(data, list) else []
     columns = ("id", "status", "model", "lane", "created_at", "deadline")
-    print_table(columns, [[_cell(job, column) for column in columns] for job in jobs])
-    if page.get("has_more") and jobs:
-        click.echo(f"more: --after {jobs[-1].get('id')}", err=True)
+    print_records(columns, page.get("data"), cell=_cell)
+    if page.get("has_more"):
+        click.echo(f"more: --after {page.get('last_id')}", err=True)
 
 
 @command.command("show")
@@ -168,7 +166,7 @@ def _print_job(job: Json, *, as_json: bool) -> None:
         print_facts(job)
 
 
-def _cell(job: Json, column: str) -> object:
+def _cell(job: Mapping[str, object], column: str) -> object:
     value = job.get(column)
     # A lane comes with its reason.
     return value.get("name") if isinstance(value, dict) else shown(column, value)

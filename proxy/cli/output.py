@@ -1,15 +1,22 @@
 """Print for people and for machines. What others sent is never trusted with the terminal."""
 
 import json
+import re
 import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Final
 
 import click
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+_GAP: Final = 2
+"""Between two columns; `Table` pads each with one on either side."""
+
+_TIME: Final = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?Z")
 
 
 def print_json(content: object) -> None:
@@ -27,6 +34,24 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
     # In a pipe nothing may be cut: the next program wants whole words.
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 10_000
     Console(file=sys.stdout, width=width, highlight=False).print(table)
+
+
+def print_records(
+    columns: Sequence[str], records: object, *, cell: Callable[[Mapping[str, object], str], object]
+) -> None:
+    """Print a table of records, one column a member.
+
+    `columns` stand in the order of their worth: a terminal that has no room for all of
+    them gets the first ones, with times to the minute. A pipe gets everything.
+    """
+    found = (
+        [one for one in records if isinstance(one, Mapping)] if isinstance(records, list) else []
+    )
+    rows = [[cell(one, column) for column in columns] for one in found]
+    if sys.stdout.isatty():
+        rows = [[_to_the_minute(value) for value in row] for row in rows]
+        columns = columns[: _fitting(columns, rows, shutil.get_terminal_size().columns)]
+    print_table(columns, [row[: len(columns)] for row in rows])
 
 
 def print_facts(facts: Mapping[str, object]) -> None:
@@ -51,6 +76,23 @@ def shown(name: str, value: object) -> object:
     """Return Unix seconds as a time if `name` says that they are one."""
     if isinstance(value, int) and (name.endswith("_at") or name == "deadline"):
         return datetime.fromtimestamp(value, UTC).isoformat(sep=" ").replace("+00:00", "Z")
+    return value
+
+
+def _fitting(columns: Sequence[str], rows: Sequence[Sequence[object]], width: int) -> int:
+    """Return how many columns fit beside each other, at least one."""
+    used = 0
+    for at, column in enumerate(columns):
+        used += max(len(plain(text)) for text in (column, *(row[at] for row in rows)))
+        if used > width:
+            return max(at, 1)
+        used += _GAP
+    return len(columns)
+
+
+def _to_the_minute(value: object) -> object:
+    if isinstance(value, str) and _TIME.fullmatch(value):
+        return value[:16].replace("T", " ")
     return value
 
 

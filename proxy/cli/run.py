@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from policies.fields import read_deadline
+from proxy.app import SystemClock
 from proxy.cli.namesake import refuse_namesake
 from proxy.run.session import RunOptions, run_command
 
@@ -18,6 +20,21 @@ def _named(ctx: click.Context, param: click.Parameter, texts: tuple[str, ...]) -
     return urls
 
 
+def _checked(ctx: click.Context, param: click.Parameter, text: str | None) -> str | None:
+    if text is not None:
+        try:
+            read_deadline(text, SystemClock().now())
+        except ValueError as exc:
+            raise click.BadParameter(f"{text!r}; allowed: {exc}", ctx=ctx, param=param) from None
+    return text
+
+
+deadline_option = click.option(
+    "--deadline",
+    metavar="DURATION",
+    callback=_checked,
+    help="Latest useful time of answers, e.g. 6h.",
+)
 upstream_option = click.option(
     "--upstream",
     "upstreams",
@@ -39,7 +56,7 @@ config_option = click.option(
 )
 @click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND...")
 @click.option("--resume", metavar="RUN", help="Go on with an earlier run: its ID, or `last`.")
-@click.option("--deadline", metavar="DURATION", help="Latest useful time of answers, e.g. 6h.")
+@deadline_option
 @click.option(
     "--answer",
     type=click.Choice(["wait", "job", "raise"]),

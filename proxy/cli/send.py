@@ -9,7 +9,7 @@ import click
 from proxy.cli import FAILED
 from proxy.cli.namesake import refuse_namesake
 from proxy.cli.output import print_json
-from proxy.cli.run import config_option, upstream_option
+from proxy.cli.run import config_option, deadline_option, upstream_option
 from proxy.send.session import SendOptions, send_file
 from proxy.send.work import Tally
 
@@ -26,7 +26,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     metavar="PATH",
     help="Of lines that do not name one.",
 )
-@click.option("--deadline", metavar="DURATION", help="Latest useful time of answers, e.g. 6h.")
+@deadline_option
 @click.option(
     "--url",
     envvar="OFFRAMP_URL",
