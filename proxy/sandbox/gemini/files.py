@@ -43,10 +43,13 @@ class Files:
             for version in VERSIONS
             for route in (
                 Route("POST", f"/upload{version}/files", self._upload),
+                # The guide has the first of the two, and the SDK takes the second. They come
+                # before what takes any name.
+                Route("GET", f"/download{version}/files/{{id}}:download", self._download),
+                Route("GET", f"{version}/files/{{id}}:download", self._download),
                 Route("GET", f"{version}/files", self._list),
                 Route("GET", f"{version}/files/{{id}}", self._retrieve),
                 Route("DELETE", f"{version}/files/{{id}}", self._delete),
-                Route("GET", f"/download{version}/files/{{id}}:download", self._download),
             )
         ]
 
