@@ -38,12 +38,13 @@ class Size:
     """How much is done."""
 
     accepts: int = 8_000
+    counted: int = 2_000
     rounds: int = 5
     batch: int = 50_000
     pending: int = 100_000
 
 
-SMOKE: Final = Size(accepts=128, rounds=1, batch=120, pending=64)
+SMOKE: Final = Size(accepts=128, counted=128, rounds=1, batch=120, pending=64)
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ async def measure(size: Size) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         numbers = await accepts(folder, size) | await batch(folder, size)
+        numbers["accept_calls"] = await calls(folder, size)
     numbers["accept_growth"] = numbers["accept_many_us"] / numbers["accept_few_us"]
     return numbers
 
@@ -112,6 +114,21 @@ async def accepts(folder: Path, size: Size) -> dict[str, float]:
             "static_cpu_us": cpu[static.pid] * each_us,
             "accept_cpu_us": cpu[proxy.pid] * each_us,
         }
+
+
+async def calls(folder: Path, size: Size) -> float:
+    """Return how many functions an accept calls: the same on any machine, however busy."""
+    (folder / "counted").mkdir()
+    words = ("-m", "tests.benchmarks.counted_proxy", str(configured(folder / "counted")))
+    async with running(folder / "counted", *words) as proxy:
+        address, counted = ("127.0.0.1", int(await proxy.line())), 0
+        for _ in range(2):  # The first round warms up.
+            proxy.tell()
+            await proxy.line()
+            await answers(address, REQUEST, connections=CONNECTIONS, count=size.counted, status=202)
+            proxy.tell()
+            counted = int(await proxy.line())
+    return counted / size.counted
 
 
 async def batch(folder: Path, size: Size) -> dict[str, float]:
