@@ -13,16 +13,17 @@ from policies.conditions import Rule
 from policies.policy import Policy
 from proxy.core.batch import Batch, BatchState
 from proxy.core.errors import JobNotFoundError
-from proxy.core.ids import BatchId, JobId, OwnerId, is_job_id
-from proxy.core.job import Job, JobState
+from proxy.core.ids import BatchId, JobId, is_job_id
+from proxy.core.job import Job
 from proxy.core.lanes import BatchKey
-from proxy.core.ledger import LedgerKey, Sums, broken_down, total
+from proxy.core.ledger import Sums, broken_down, total
 from proxy.core.plan import Head
 from proxy.core.turnaround import Spread
-from proxy.ports.jobs import Credential, JobFilter
+from proxy.ports.jobs import Credential
 from proxy.ports.ledger import LedgerStore
 from proxy.ports.notices import Standing
 from proxy.services.ground import Ground
+from proxy.services.search import JobPage, JobQuery, JobSearch
 from proxy.telemetry import Metrics
 from proxy.telemetry.metrics import Labels
 
@@ -33,12 +34,6 @@ DAYS: Final = 30
 """How far back sums are shown."""
 
 BATCHES_MAX: Final = 1_000
-JOBS_PER_PAGE: Final = 50
-OWNERS_MAX: Final = 50
-"""Whose jobs are looked through for one page; more of them are chosen among by name."""
-
-PAGES_LOOKED_THROUGH: Final = 20
-"""How far a search for a model goes back before it says that it found no more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,33 +67,6 @@ class Overview:
     def is_empty(self) -> bool:
         """Whether nothing was ever deferred here, as far as anybody remembers."""
         return not self.money.total.jobs and not self.heads and not self.live
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobQuery:
-    """What jobs are looked for."""
-
-    state: JobState | None = None
-    text: str = ""
-    """A job's ID, a tag `name=value`, or a part of a model's name."""
-
-    owner: OwnerId | None = None
-    after: JobId | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobPage:
-    """The jobs that were found, newest first."""
-
-    jobs: Sequence[Job]
-    owners: Sequence[OwnerId]
-    """Whose jobs there are to choose among."""
-
-    more_after: JobId | None = None
-    """Where the next page begins; nothing if there is none."""
-
-    is_cut: bool = False
-    """Whether these are the newest of several owners, beyond which no page leads."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +117,7 @@ class Insight:
         """`expects` says how long a batch takes; `policy` is nothing where there are no rules."""
         self._on = ground
         self._ledger = ledger
+        self._search = JobSearch(jobs=ground.jobs, ledger=ledger, clock=ground.clock)
         self._counts = counts
         self._expects = expects
         self._policy = policy
@@ -209,48 +178,7 @@ class Insight:
 
     async def jobs(self, query: JobQuery) -> JobPage:
         """Return a page of jobs."""
-        owners = await self._owners()
-        if is_job_id(query.text):
-            found = await self.job(query.text)
-            return JobPage(jobs=[found[0]] if found else [], owners=owners)
-        among = [query.owner] if query.owner else owners[:OWNERS_MAX]
-        if len(among) == 1:
-            return await self._pages_of(among[0], query, owners, most=PAGES_LOOKED_THROUGH)
-        jobs: list[Job] = []
-        for owner in among:
-            page = await self._pages_of(owner, query, owners, most=1)
-            jobs += page.jobs
-        jobs.sort(key=lambda job: (job.accepted_at, job.id), reverse=True)
-        return JobPage(jobs=jobs[:JOBS_PER_PAGE], owners=owners, is_cut=bool(jobs))
-
-    async def _pages_of(
-        self, owner: OwnerId, query: JobQuery, owners: Sequence[OwnerId], *, most: int
-    ) -> JobPage:
-        """Return a page of one owner's jobs, looking through up to `most` for a model."""
-        where, is_wanted = _conditions(query)
-        jobs: list[Job] = []
-        after = query.after
-        for _ in range(most):
-            try:
-                read = await self._on.jobs.list_jobs(
-                    owner, where, after=after, limit=JOBS_PER_PAGE + 1
-                )
-            except JobNotFoundError:
-                # The one that the page began after was pruned meanwhile.
-                return JobPage(jobs=jobs, owners=owners)
-            page, more = read[:JOBS_PER_PAGE], len(read) > JOBS_PER_PAGE
-            jobs += [job for job in page if is_wanted(job)]
-            after = page[-1].id if more else None
-            if after is None or len(jobs) >= JOBS_PER_PAGE:
-                break
-        return JobPage(jobs=jobs, owners=owners, more_after=after)
-
-    async def _owners(self) -> list[OwnerId]:
-        """Return whose jobs there may be: who waits for any, and whose end was booked lately."""
-        today = self.now().date()
-        rows = await self._ledger.rows(since=today - timedelta(days=DAYS), until=today)
-        booked = {row.key.owner for row in rows if row.key.owner and not _is_rest(row.key)}
-        return sorted({*await self._on.jobs.pending(), *map(OwnerId, booked)})
+        return await self._search.find(query)
 
     async def turnarounds(self) -> Sequence[Turnaround]:
         """Return how long batches took lately, by upstream and model."""
@@ -307,17 +235,6 @@ def is_live(batch: Batch) -> bool:
     return batch.state is not BatchState.SETTLED
 
 
-def _conditions(query: JobQuery) -> tuple[JobFilter, Callable[[Job], bool]]:
-    """Return what the store is asked, and what is looked for in its answers."""
-    name, mark, value = query.text.partition("=")
-    where = JobFilter(
-        states=frozenset({query.state}) if query.state else None,
-        tag=(name.strip(), value.strip()) if mark else None,
-    )
-    part = "" if mark else query.text.strip().lower()
-    return where, lambda job: part in job.key.model.lower() or part == job.batch_id
-
-
 def _took(batch: Batch) -> timedelta:
     assert batch.submitted_at is not None
     assert batch.ended_at is not None
@@ -327,7 +244,3 @@ def _took(batch: Batch) -> timedelta:
 def _of_rule(counts: Mapping[Labels, float], *labels: str) -> int:
     """Return the sum of all whose first labels are these."""
     return int(sum(n for place, n in counts.items() if place[: len(labels)] == labels))
-
-
-def _is_rest(key: LedgerKey) -> bool:
-    return key == key.others()

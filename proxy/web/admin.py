@@ -143,7 +143,7 @@ def _batches(facts: AdminFacts) -> Handler:
         text = request.query.get("limit", "100")
         if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= _BATCHES_MAX:
             return refusal(400, "bad_limit", f"limit must be 1 to {_BATCHES_MAX}")
-        found = await _in_time(facts.batches(limit=int(text)))
+        found = await in_time(facts.batches(limit=int(text)))
         return _json({"object": "list", "data": [batch_record(batch) for batch in found]})
 
     return page
@@ -152,7 +152,7 @@ def _batches(facts: AdminFacts) -> Handler:
 def _batch(facts: AdminFacts) -> Handler:
     async def page(request: web.Request) -> web.Response:
         wanted = request.match_info["id"]
-        for batch in await _in_time(facts.batches(limit=_BATCHES_MAX)):
+        for batch in await in_time(facts.batches(limit=_BATCHES_MAX)):
             if wanted in {batch.id, batch.provider_batch_id}:
                 return _json(batch_record(batch))
         return refusal(404, "batch_not_found", "no such batch among the newest ones")
@@ -162,7 +162,7 @@ def _batch(facts: AdminFacts) -> Handler:
 
 def _ledger(facts: AdminFacts) -> Handler:
     async def page(request: web.Request) -> web.Response:
-        return _json(await _in_time(ledger_object(facts, request.query)))
+        return _json(await in_time(ledger_object(facts, request.query)))
 
     return page
 
@@ -204,9 +204,14 @@ def batch_record(batch: Batch) -> dict[str, object]:
     }
 
 
-async def _in_time(asked: Awaitable[T]) -> T:
+async def in_time(asked: Awaitable[T], *, within_s: float = _ANSWER_TIMEOUT_S) -> T:
+    """Return what is asked for.
+
+    Raises:
+        StoreUnavailableError: if it takes longer.
+    """
     try:
-        async with asyncio.timeout(_ANSWER_TIMEOUT_S):
+        async with asyncio.timeout(within_s):
             return await asked
     except TimeoutError as exc:
         raise StoreUnavailableError("the store did not answer in time") from exc

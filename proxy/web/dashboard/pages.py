@@ -8,10 +8,12 @@ from urllib.parse import urlencode
 
 from aiohttp import web
 
-from proxy.core.errors import ProxyError, StoreUnavailableError
+from proxy.core.errors import ProxyError
 from proxy.core.ids import JobId, OwnerId, is_job_id
 from proxy.core.job import JobState
-from proxy.services.insight import Insight, JobQuery
+from proxy.services.insight import Insight
+from proxy.services.search import JobQuery
+from proxy.web.admin import in_time
 from proxy.web.dashboard.about import About
 from proxy.web.guard import COOKIE, SESSION, AdminAccess
 
@@ -195,9 +197,5 @@ def _file(name: str) -> Handler:
     return file
 
 
-async def _in_time(asked: Awaitable[T]) -> T:
-    try:
-        async with asyncio.timeout(_ANSWER_TIMEOUT_S):
-            return await asked
-    except TimeoutError as exc:
-        raise StoreUnavailableError("the store did not answer in time") from exc
+def _in_time(asked: Awaitable[T]) -> Awaitable[T]:
+    return in_time(asked, within_s=_ANSWER_TIMEOUT_S)

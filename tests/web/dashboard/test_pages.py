@@ -18,7 +18,8 @@ from proxy.core.ledger import Booking, LedgerKey, Receipt, Sums
 from proxy.core.prices import Cost
 from proxy.core.turnaround import USUAL_BATCH
 from proxy.ports.jobs import JobWrite, Result
-from proxy.services.insight import JOBS_PER_PAGE, Insight, counts_of
+from proxy.services.insight import Insight, counts_of
+from proxy.services.search import JOBS_PER_PAGE
 from proxy.telemetry import Metrics
 from proxy.web.dashboard.about import About
 from proxy.web.dashboard.pages import add_dashboard
