@@ -124,11 +124,12 @@ def processors(*, for_people: bool, strict: bool) -> list[Processor]:
             exception_formatter=structlog.dev.plain_traceback, pad_event_to=24
         )
     return [
-        stamp,
         check_listed(strict=strict),
         # Before redaction: an exception's text may quote what it failed on.
         structlog.processors.format_exc_info,
         _redact,
+        # After it: no stamp is like another, so that looking through them would be dear.
+        stamp,
         render,
     ]
 
