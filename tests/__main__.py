@@ -19,9 +19,9 @@ TOOLS = Path(sys.executable).parent
 PYTEST = ("-q", "-n", os.environ.get("TEST_PROCESSES", "2"), "--dist", "loadfile")
 
 
-PROGRAMS = ("redis-server", "chromium")
-"""The store of a fleet, and the browser that the dashboard is looked at with; Debian calls
-the packages the same."""
+PROGRAMS = ("redis-server", "chromium", "nginx")
+"""The store of a fleet, the browser that the dashboard is looked at with, and a server that
+must read what is forwarded as we do; Debian calls the packages the same."""
 
 
 def steps(pytest_arguments: Sequence[str]) -> list[tuple[str, list[str]]]:
@@ -37,7 +37,7 @@ def steps(pytest_arguments: Sequence[str]) -> list[tuple[str, list[str]]]:
 
 def ensure_programs() -> None:
     """Get what is no Python package, if that is possible; tests that need one say so themselves."""
-    missing = [name for name in PROGRAMS if not shutil.which(name)]
+    missing = [name for name in PROGRAMS if not _found(name)]
     if not missing:
         return
     command = ["apt-get", "install", "-y", "-q", "--no-install-recommends", *missing]
@@ -47,8 +47,13 @@ def ensure_programs() -> None:
         for words in (["apt-get", "update", "-q"], command):
             subprocess.run(words, env=environment, stdout=subprocess.DEVNULL, check=False)
     for name in missing:
-        if not shutil.which(name):
+        if not _found(name):
             print(f"warning: no {name}; install it by: sudo {' '.join(command)}", flush=True)
+
+
+def _found(name: str) -> bool:
+    # Servers lie where not every account looks for programs.
+    return bool(shutil.which(name) or shutil.which(name, path="/usr/sbin"))
 
 
 def main(arguments: Sequence[str]) -> int:
