@@ -1,11 +1,17 @@
 """How far the calls of a command are, in numbers and in words."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from proxy.app import Running
-from proxy.core.batch import BatchState
+from proxy.core.batch import Batch, BatchState
 from proxy.core.lanes import Lane, format_duration
+from proxy.ports.jobs import Credential
+
+_UNSENT = frozenset({BatchState.FILLING, BatchState.SEALED, BatchState.SUBMITTING})
+_UNSENT_FOR = timedelta(seconds=20)
+"""A large upload takes some seconds; a provider that is away takes none."""
 
 _AT_PROVIDER = frozenset({BatchState.IN_PROGRESS, BatchState.CANCELLING, BatchState.LOST})
 
@@ -39,6 +45,9 @@ class Standing:
     alone: int
     """Calls that were made directly because each came alone."""
 
+    troubles: tuple[str, ...] = ()
+    """What keeps calls from their answers, in words, if anything does."""
+
     @property
     def pending(self) -> int:
         """How many jobs have not ended."""
@@ -56,6 +65,7 @@ async def standing(proxy: Running) -> Standing:
     open_batches = [batch for batch in live if batch.ended_at is None]
     sent = [batch.submitted_at for batch in open_batches if batch.state in _AT_PROVIDER]
     escalating = await proxy.house.ground.queue.escalating(limit=10_000)
+    credentials = await proxy.house.ground.credentials.all()
     metrics = proxy.metrics
     return Standing(
         answered=int(metrics.value("calls", decision="defer", outcome="answered")),
@@ -68,13 +78,36 @@ async def standing(proxy: Running) -> Standing:
         direct=sum(head.count for head in heads if head.key.lane is not Lane.BATCH)
         + len(escalating),
         alone=int(metrics.value("calls_alone")),
+        troubles=troubles(credentials, open_batches, now=proxy.house.ground.clock.now()),
     )
+
+
+def troubles(
+    credentials: Iterable[Credential], batches: Iterable[Batch], *, now: datetime
+) -> tuple[str, ...]:
+    """Return what a user could do something about: a key, or the way to the provider."""
+    refused = [
+        f"{one.upstream} refuses the key (HTTP {one.pause_status})"
+        for one in credentials
+        if one.paused_at is not None
+    ]
+    unsent: dict[str, timedelta] = {}
+    for batch in batches:
+        waited = now - batch.created_at
+        if batch.state in _UNSENT and waited > _UNSENT_FOR:
+            longest = max(waited, unsent.get(batch.key.upstream, waited))
+            unsent[batch.key.upstream] = longest
+    refused += [
+        f"{upstream} has not taken a batch for {format_duration(waited)}"
+        for upstream, waited in unsent.items()
+    ]
+    return tuple(refused)
 
 
 def in_words(now_at: Standing, *, now: datetime) -> str:
     """Return one line for people, the most important first: what is cut is least missed."""
     total = now_at.answered + now_at.held
-    parts = [f"{now_at.answered:,} of {total:,} calls answered"]
+    parts = [*now_at.troubles, f"{now_at.answered:,} of {total:,} calls answered"]
     if now_at.batched:
         batches = "1 batch" if now_at.batches == 1 else f"{now_at.batches} batches"
         since = ""

@@ -4,8 +4,8 @@ import asyncio
 import hashlib
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -15,11 +15,13 @@ import aiohttp
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from proxy.app import SystemClock, serving
-from proxy.core.errors import CallerError
+from proxy.app import Running, SystemClock, serving
+from proxy.core.errors import CallerError, StoreError
+from proxy.embedded.bill import bill_of, print_bill
 from proxy.embedded.environment import upstream_urls
 from proxy.embedded.folder import Folder, Folders
 from proxy.embedded.settings import embedded_settings
+from proxy.embedded.standing import standing
 from proxy.send.journal import Journal
 from proxy.send.lines import CHAT, read_line
 from proxy.send.output import Output
@@ -27,6 +29,7 @@ from proxy.send.remote import Remote, SendError
 from proxy.send.work import Tally, Work
 from proxy.telemetry import set_up_logging
 
+_TROUBLES_EVERY_S: Final = 5.0
 _COMPLAINTS_MAX: Final = 20
 _KEEP: Final = timedelta(days=30)
 _IDENTITY_CHARS: Final = 16
@@ -130,7 +133,7 @@ async def _send(
 ) -> Tally:
     headers = {"X-Deferrable-Deadline": options.deadline} if options.deadline else {}
     async with (
-        _proxy_url(options, folder) as url,
+        _proxy(options, folder) as (url, proxy),
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
     ):
         work = Work(
@@ -151,19 +154,54 @@ async def _send(
                 bars.update(answered, completed=output.count)
 
             show()
-            await work.run(show)
+            if proxy is None:
+                await work.run(show)
+            else:
+                await _beside(work.run(show), _tell_troubles(proxy, bars.console))
+        if proxy is not None and work.tally.answered and not options.quiet:
+            print_bill(await bill_of(proxy), sys.stderr, as_json=False)
         return work.tally
 
 
+async def _beside(
+    work: Coroutine[object, object, None], other: Coroutine[object, object, None]
+) -> None:
+    """Do the work, and something else for as long as it takes."""
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            telling = tasks.create_task(other)
+            await work
+            telling.cancel()
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from None
+
+
+async def _tell_troubles(proxy: Running, console: Console) -> None:
+    """Say once of each trouble what keeps the answers away."""
+    told: set[str] = set()
+    while True:
+        found: tuple[str, ...] = ()
+        with suppress(StoreError):
+            found = (await standing(proxy)).troubles
+        for trouble in found:
+            # Without the time that passes in it.
+            kind = trouble.partition(" for ")[0]
+            if kind not in told:
+                told.add(kind)
+                console.print(f"offramp: {trouble}", highlight=False)
+        await asyncio.sleep(_TROUBLES_EVERY_S)
+
+
 @asynccontextmanager
-async def _proxy_url(options: SendOptions, folder: Folder) -> AsyncIterator[str]:
+async def _proxy(options: SendOptions, folder: Folder) -> AsyncIterator[tuple[str, Running | None]]:
+    """Run a proxy, or take the one that the user named."""
     if options.url is not None:
-        yield options.url
+        yield options.url, None
         return
     urls = upstream_urls(os.environ) | dict(options.base_urls)
     settings = embedded_settings(options.config, folder, urls, os.environ)
     async with serving(settings) as proxy:
-        yield proxy.base_url
+        yield proxy.base_url, proxy
 
 
 def _bars(*, quiet: bool) -> Progress:

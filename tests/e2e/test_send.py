@@ -83,7 +83,7 @@ async def test_a_running_proxy_does_the_same_and_a_longer_file_is_sent_on(tmp_pa
 
 
 async def test_what_failed_is_in_its_place_and_told_by_file_and_line(desk):
-    write_calls(desk, 4)
+    write_calls(desk, 12)
     with (desk.folder / "calls.jsonl").open("a") as lines:
         lines.write(json.dumps({"model": MODEL}) + "\n")
     desk.provider.faults.add(LineFault(outcome="status", status=400, message="a bad day"))
@@ -92,9 +92,9 @@ async def test_what_failed_is_in_its_place_and_told_by_file_and_line(desk):
 
     answers = read_answers(desk)
     assert ended.code == 1
-    assert [answer["response"]["status_code"] for answer in answers].count(200) == 3
-    assert answers[4]["response"]["status_code"] == 400
-    assert "calls.jsonl:5: HTTP 400" in ended.stderr
+    assert [answer["response"]["status_code"] for answer in answers].count(200) == 11
+    assert answers[12]["response"]["status_code"] == 400
+    assert "calls.jsonl:13: HTTP 400" in ended.stderr
     assert "HTTP 400: a bad day" in ended.stderr
 
 

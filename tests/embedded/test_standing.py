@@ -3,8 +3,8 @@
 from dataclasses import replace
 from datetime import timedelta
 
-from proxy.embedded.standing import Standing, in_words
-from tests.helpers.factories import T0
+from proxy.embedded.standing import Standing, in_words, troubles
+from tests.helpers.factories import T0, make_batch, make_credential
 
 NOTHING = Standing(
     answered=0,
@@ -42,6 +42,26 @@ def test_direct_calls_are_told_apart():
     assert words(answered=7, held=1, direct=1) == (
         "offramp: 7 of 8 calls answered · 1 called directly"
     )
+
+
+def test_a_refused_key_comes_before_all_numbers():
+    paused = make_credential(paused_at=T0, pause_status=401)
+
+    found = troubles([make_credential(), paused], [], now=T0)
+
+    assert found == ("openai refuses the key (HTTP 401)",)
+    assert words(held=1, queued=1, troubles=found).startswith(
+        "offramp: openai refuses the key (HTTP 401) · 0 of 1 calls"
+    )
+
+
+def test_a_batch_that_its_provider_does_not_take_is_told_after_a_while():
+    young = make_batch(created_at=T0 - timedelta(seconds=5))
+    old = make_batch(created_at=T0 - timedelta(seconds=65))
+    older = make_batch(created_at=T0 - timedelta(seconds=70))
+
+    assert troubles([], [young], now=T0) == ()
+    assert troubles([], [young, older, old], now=T0) == ("openai has not taken a batch for 1m10s",)
 
 
 def test_what_is_pending_has_no_answer_in_any_lane():
