@@ -1,0 +1,128 @@
+"""Three instances, their store and their provider, all of which can be hurt."""
+
+import asyncio
+import random
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from proxy.sandbox import Running as Provider
+from proxy.sandbox import Sandbox, SandboxSettings
+from proxy.stores.vault import Vault
+from tests.chaos.cable import Cable
+from tests.chaos.faults import Fault, Kind
+from tests.e2e.processes import QUICK, Proxy, settings_for
+from tests.helpers.redis_server import RedisServer, redis_server
+
+INSTANCES = 3
+LEASE_S = 3.0
+
+
+class Store:
+    """A server whose every acknowledged write outlives it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._stack = AsyncExitStack()
+        self.server = self._start(None)
+
+    def _start(self, port: int | None) -> RedisServer:
+        durable = ("--appendonly", "yes", "--appendfsync", "always")
+        return self._stack.enter_context(redis_server(self._folder, *durable, port=port))
+
+    async def restart(self, pause_s: float) -> None:
+        """Kill it, and start it again on the same files and port."""
+        port = self.server.port
+        await self._stack.aclose()
+        await asyncio.sleep(pause_s)
+        self.server = await asyncio.to_thread(self._start, port)
+
+    async def aclose(self) -> None:
+        await self._stack.aclose()
+
+
+@dataclass
+class Stage:
+    """The fleet and what it stands on."""
+
+    proxies: list[Proxy]
+    cables: list[Cable]
+    store: Store
+    provider: Provider
+    say: Callable[[str], None]
+
+    def any_proxy(self, chance: random.Random) -> Proxy:
+        """Return an instance, whole or not."""
+        return chance.choice(self.proxies)
+
+    async def befall(self, fault: Fault) -> None:
+        """Let the fault come, last, and pass."""
+        self.say(f"{fault.at_s:6.1f} s  {fault.kind} {fault.instance} for {fault.lasts_s:.1f} s")
+        if fault.kind is Kind.STORE:
+            await self.store.restart(fault.lasts_s)
+            return
+        proxy, cable = self.proxies[fault.instance], self.cables[fault.instance]
+        match fault.kind:
+            case Kind.KILL:
+                await proxy.kill()
+                await asyncio.sleep(fault.lasts_s)
+                await _start(proxy)
+            case Kind.FREEZE:
+                assert proxy.process is not None
+                proxy.process.send_signal(signal.SIGSTOP)
+                await asyncio.sleep(fault.lasts_s)
+                proxy.process.send_signal(signal.SIGCONT)
+            case Kind.CUT | Kind.HUSH:
+                cable.cut(abruptly=fault.kind is Kind.CUT)
+                await asyncio.sleep(fault.lasts_s)
+                cable.mend()
+
+
+async def _start(proxy: Proxy) -> None:
+    """Start an instance, again if the store is away just then."""
+    while True:
+        try:
+            await proxy.start()
+        except AssertionError:
+            await asyncio.sleep(0.2)
+        else:
+            return
+
+
+@asynccontextmanager
+async def set_up(folder: Path, say: Callable[[str], None]) -> AsyncIterator[Stage]:
+    """Run the stage until the block ends."""
+    Vault.load_or_create(folder / "key")
+    home = folder / "redis"
+    home.mkdir()
+    store = Store(home)
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(store.aclose)
+        sandbox = Sandbox(SandboxSettings(turnaround_s=0.3))
+        provider = await stack.enter_async_context(sandbox.serve())
+        cables, proxies = [], []
+        for number in range(INSTANCES):
+            cable = await stack.enter_async_context(Cable(store.server.port).laid())
+            cables.append(cable)
+            proxies.append(_proxy(folder, number, cable.port, provider))
+        for proxy in proxies:
+            stack.push_async_callback(proxy.kill)
+            await proxy.start()
+        yield Stage(proxies, cables, store, provider, say)
+
+
+def _proxy(folder: Path, number: int, port: int, provider: Provider) -> Proxy:
+    own = folder / f"instance-{number}"
+    own.mkdir()
+    changes: dict[str, Any] = {
+        "store": f"redis://127.0.0.1:{port}/0?timeout=2",
+        "secret_key_file": str(folder / "key"),
+        "batching": QUICK["batching"],
+        "instance": {"lease": f"{LEASE_S}s"},
+        # Everything in batches: then nothing leaves a doubt about the bill.
+        "lanes": {"flex": {"enabled": False}},
+    }
+    return Proxy(own, settings_for(own, {"openai": provider.base_url}, changes))
