@@ -183,6 +183,12 @@ UNBATCHABLE_CODES: Final = frozenset({"model_not_found", "unsupported_model"})
 TOO_MANY_TOKENS: Final = "token_limit_exceeded"
 """Why a whole batch is refused of which every job only has to wait."""
 
+INVALID_INPUT: Final = "invalid_input"
+"""Why a whole batch is refused for the sake of some line, which may not be named."""
+
+NEVER_RUN_CODES: Final = frozenset({"batch_expired", "batch_cancelled", "expired", "cancelled"})
+"""Why a line, or a whole batch, was not executed through no fault of its own."""
+
 TOO_LATE: Final = "too late for a batch"
 """Why a batch is dissolved whose remainder could not be called directly in time."""
 
@@ -226,7 +232,7 @@ def after_batch(
     silent = batch.provider_batch_id is not None and batch.error_code is None
     # A refusal that is not understood must not send the same jobs round forever.
     strange = batch.error_code is not None and batch.error_code not in (
-        CREDENTIAL_CODES | {TOO_MANY_TOKENS}
+        CREDENTIAL_CODES | NEVER_RUN_CODES | {TOO_MANY_TOKENS}
     )
     fault = silent or (strange and batch.error_line is None)
     return Released(

@@ -12,6 +12,17 @@ from typing import Final
 from proxy.core.batch import Batch, BatchState
 from proxy.core.ids import CredentialId
 from proxy.core.lanes import BatchKey, Lane, LaneChoice, LaneFacts, choose_lane
+from proxy.core.outcomes import INVALID_INPUT
+
+PARTS: Final = 16
+"""Into how many a batch is cut that was refused for a line that is not named.
+
+A job leaves the batch lane after three refusals: the bad line of 50,000 takes along some
+two hundred others, all the rest is bought in batches, and 16 is below `max_open`.
+"""
+
+CUT_FOR: Final = timedelta(minutes=10)
+"""How long after such a refusal: its jobs have to be in batches again by then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,3 +261,18 @@ def next_poll(
     if urgent is not None and now < urgent < due:
         return urgent
     return due
+
+
+def cut_sizes(batches: Iterable[Batch], *, now: datetime) -> Mapping[BatchKey, int]:
+    """Return of how many jobs the batches of a key may be, where one was refused as a whole.
+
+    Some providers refuse a batch for one line and do not say which. Cut into parts,
+    and the refused part into parts again, only the line's neighbours share its fate.
+    """
+    sizes: dict[BatchKey, int] = {}
+    for batch in batches:
+        unnamed = batch.error_code == INVALID_INPUT and batch.error_line is None
+        if unnamed and batch.ended_at is not None and now - batch.ended_at <= CUT_FOR:
+            size = max(batch.count // PARTS, 1)
+            sizes[batch.key] = min(size, sizes.get(batch.key, size))
+    return sizes

@@ -29,7 +29,7 @@ from proxy.core.errors import (
     ProviderRejectedError,
 )
 from proxy.core.ids import BatchId
-from proxy.core.outcomes import TOO_MANY_TOKENS
+from proxy.core.outcomes import INVALID_INPUT, TOO_MANY_TOKENS
 from proxy.core.refusals import FILE_REFUSED, error_code
 from proxy.core.routing import Upstream
 from proxy.ports.clock import Clock
@@ -343,7 +343,7 @@ def _create_refused(exc: ProviderError) -> ProviderError:
         # A file that is not ready yet, above all.
         return ProviderBusyError(exc.message, status_code=exc.status_code, body=exc.body)
     if exc.status_code == 400:
-        return _rejected(exc, "invalid_input", line=line_of(exc.message))
+        return _rejected(exc, INVALID_INPUT, line=line_of(exc.message))
     return exc
 
 

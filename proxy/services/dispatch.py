@@ -1,7 +1,7 @@
 """Move queued jobs into batches, and those that cannot wait for one out again."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -11,12 +11,13 @@ from proxy.core.batch import Batch, BatchState, Sealed, advance
 from proxy.core.ids import BatchId, CredentialId, JobId
 from proxy.core.job import Job, Rerouted
 from proxy.core.job import advance as advance_job
-from proxy.core.lanes import Lane, LaneChoice, LaneFacts
+from proxy.core.lanes import BatchKey, Lane, LaneChoice, LaneFacts
 from proxy.core.plan import (
     Flush,
     FlushLimits,
     Head,
     OpenBatches,
+    cut_sizes,
     due_flush,
     due_reroute,
     fair_order,
@@ -36,6 +37,9 @@ log = structlog.get_logger()
 
 CHUNK: Final = 100
 """Jobs per write: the store is held for some milliseconds."""
+
+REMEMBERED: Final = 100
+"""How many batches back one is looked for that was refused for an unnamed line."""
 
 REROUTES_PER_PASS: Final = 500
 """Bounds a pass: jobs come near their deadline by the thousand after an outage."""
@@ -60,6 +64,8 @@ class Flusher:
         self._limits = limits
         self._outlook = outlook
         self._new_batch_id = new_batch_id
+        self._cut_sizes: Mapping[BatchKey, int] = {}
+        """As of the pass that runs."""
 
     async def run_once(self) -> int:
         """Flush and reroute what is due now; return the number of jobs moved."""
@@ -81,7 +87,11 @@ class Flusher:
             if rerouted:
                 heads = await self._on.batches.heads()
             under_way = dict(open_batches(live))
-            for head in fair_order([head for head in heads if head.key.lane is Lane.BATCH]):
+            heads = [head for head in heads if head.key.lane is Lane.BATCH]
+            if heads:
+                recent = await self._on.batches.recent(limit=REMEMBERED)
+                self._cut_sizes = cut_sizes(recent, now=self._on.clock.now())
+            for head in fair_order(heads):
                 if not await lease.renew():
                     break
                 moved += await self._flush_all(head, under_way, lease)
@@ -131,9 +141,10 @@ class Flusher:
         if resting is not None and now < resting:
             return None
         theirs = provider.limits(head.key.endpoint)
+        most = min(self._limits.max_requests, theirs.max_requests)
         limits = replace(
             self._limits,
-            max_requests=min(self._limits.max_requests, theirs.max_requests),
+            max_requests=min(most, self._cut_sizes.get(head.key, most)),
             max_bytes=min(self._limits.max_bytes, theirs.max_bytes),
             max_tokens=self._governor.max_tokens(head.key.credential, head.key.model, now=now),
         )

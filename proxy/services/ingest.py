@@ -22,6 +22,7 @@ from proxy.core.lanes import LaneFacts
 from proxy.core.outcomes import (
     BY_CLIENT_FAULT,
     CLIENT_FAULTS,
+    NEVER_RUN_CODES,
     Answer,
     Verdict,
     after_answer,
@@ -180,7 +181,7 @@ class Ingestor:
         now = self._on.clock.now()
         line = entry.line
         if line.kind is LineKind.NOT_EXECUTED:
-            uncharged = line.error_code in _NOT_ITS_FAULT or line.error_code in CREDENTIAL_CODES
+            uncharged = line.error_code in NEVER_RUN_CODES or line.error_code in CREDENTIAL_CODES
             reason = line.error_code or "not executed"
             onto = next_lane(job, facts, now=now, failed=not uncharged)
             if line.error_code in CLIENT_FAULTS:
@@ -243,9 +244,6 @@ def _parts(lines: Sequence[ResultLine]) -> Iterator[Sequence[ResultLine]]:
     count = -(-len(lines) // CHUNK)
     for part in range(count):
         yield lines[len(lines) * part // count : len(lines) * (part + 1) // count]
-
-
-_NOT_ITS_FAULT = frozenset({"batch_expired", "batch_cancelled", "expired", "cancelled"})
 
 
 def _answer(line: ResultLine) -> Answer:

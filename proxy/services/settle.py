@@ -29,6 +29,7 @@ from proxy.core.job import Job, advance
 from proxy.core.lanes import LaneFacts
 from proxy.core.outcomes import (
     ANOTHERS,
+    INVALID_INPUT,
     TOO_MANY_TOKENS,
     UNBATCHABLE_CODES,
     UNCONFIRMED,
@@ -254,12 +255,15 @@ class Settler:
 
     async def _bad_line(self, batch: Batch) -> Item | None:
         """Return the one item whose line failed the whole batch, if that is why."""
-        if batch.error_line is None or batch.error_code in UNBATCHABLE_CODES:
+        line = batch.error_line
+        if line is None and batch.error_code == INVALID_INPUT and batch.count == 1:
+            line = 1
+        if line is None or batch.error_code in UNBATCHABLE_CODES:
             return None
         seen = 0
         async for items in self._on.batches.items(batch.id):
-            if batch.error_line <= seen + len(items):
-                return items[batch.error_line - seen - 1]
+            if line <= seen + len(items):
+                return items[line - seen - 1]
             seen += len(items)
         return None
 

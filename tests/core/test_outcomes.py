@@ -269,6 +269,14 @@ def test_a_refusal_that_is_no_fault_of_the_jobs_only_lets_them_wait(code: str) -
     assert event.reason == code
 
 
+@pytest.mark.parametrize("code", ["batch_expired", "batch_cancelled"])
+def test_a_batch_that_never_ran_is_no_fault_of_its_jobs_and_no_double(code: str) -> None:
+    event = released(ended(error_code=code, end_reason="expired"))
+
+    assert event.uncharged
+    assert not event.possible_double
+
+
 def test_a_refusal_that_is_not_understood_ends_in_a_direct_call() -> None:
     strange = ended(error_code="strange", end_reason="failed")
 

@@ -8,15 +8,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.core.batch import BatchState
+from proxy.core.batch import Batch, BatchState
 from proxy.core.ids import CredentialId
 from proxy.core.lanes import Lane, LaneFacts, LaneTimes
+from proxy.core.outcomes import INVALID_INPUT
 from proxy.core.plan import (
     Flush,
     FlushLimits,
     Head,
     OpenBatches,
     PollPace,
+    cut_sizes,
     due_flush,
     due_reroute,
     fair_order,
@@ -396,3 +398,29 @@ def test_a_poll_is_never_later_than_what_is_urgent(urgent_in_s, pause_s) -> None
     urgent = T0 + timedelta(minutes=5, seconds=urgent_in_s)
 
     assert poll(timedelta(minutes=5), urgent=urgent) == timedelta(seconds=pause_s)
+
+
+def refused(count: int, *, minutes_ago: float = 0, **changes: Any) -> Batch:
+    ended_at = T0 - timedelta(minutes=minutes_ago)
+    fields = {"error_code": INVALID_INPUT, "count": count, "ended_at": ended_at, **changes}
+    return make_batch(state=BatchState.SETTLED, **fields)
+
+
+@pytest.mark.parametrize(
+    ("batches", "size"),
+    [
+        ([refused(50_000)], 3_125),
+        ([refused(320), refused(20)], 1),
+        ([refused(320), refused(20, minutes_ago=11)], 20),
+        ([refused(7)], 1),
+        ([refused(320, minutes_ago=11)], None),
+        ([refused(320, error_line=3)], None),
+        ([refused(320, error_code="token_limit_exceeded")], None),
+        ([refused(320, error_code=None)], None),
+        ([], None),
+    ],
+)
+def test_a_batch_that_was_refused_for_an_unnamed_line_is_cut_into_parts(batches, size):
+    sizes = cut_sizes(batches, now=T0)
+
+    assert sizes == ({} if size is None else {batches[0].key: size})

@@ -21,6 +21,7 @@ from proxy.core.errors import (
     ProviderUnavailableError,
 )
 from proxy.core.ids import BatchId
+from proxy.core.outcomes import INVALID_INPUT
 from proxy.ports.clock import Clock
 from proxy.ports.jobs import Credential
 from proxy.ports.provider import (
@@ -106,6 +107,9 @@ class FakeProvider:
         """Whether batches stay in progress past their turnaround."""
         self.cancel_time = timedelta(0)
         """How long a cancelled batch goes on."""
+        self.poison: bytes | None = None
+        """A body for which it refuses whole batches, without saying so."""
+
         self.listing_lag = timedelta(0)
         """How long a new batch is missing from the lists."""
         self.hidden: set[str] = set()
@@ -165,6 +169,8 @@ class FakeProvider:
             created_at=self._clock.now(),
         )
         assert len({name for name, _ in batch.lines}) == len(batch.lines), "a duplicate custom_id"
+        if any(body == self.poison for _, body in batch.lines):
+            raise ProviderRejectedError("some line", code=INVALID_INPUT, status_code=400)
         if self.fail_next:
             batch.error = self.fail_next.popleft()
             batch.status = "failed"

@@ -197,6 +197,20 @@ async def test_a_provider_that_always_rejects_leads_to_direct_calls() -> None:
     assert fleet.provider.requests["call"] == 12
 
 
+async def test_a_line_that_is_refused_without_being_named_takes_few_along() -> None:
+    fleet = Fleet()
+    job_ids = await fleet.accept_many(320)
+    fleet.provider.poison = fleet.bodies[job_ids[200]]
+
+    await everything_ends(fleet)
+
+    assert await fleet.states() == {JobState.COMPLETED: 320}
+    assert fleet.provider.requests["call"] == 1
+    # All of it, then sixteen parts, and the jobs of the one bad part by themselves.
+    assert fleet.provider.requests["create"] == 1 + 16 + 20
+    assert fleet.doubles() == (0, 0)
+
+
 @pytest.mark.parametrize("operation", ["upload", "create"])
 async def test_a_refused_credential_pauses_its_lane_and_burns_no_job(operation: str) -> None:
     fleet = Fleet()
