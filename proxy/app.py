@@ -38,6 +38,7 @@ from proxy.providers.openai_family import OpenAIBatches
 from proxy.providers.openrouter_batches import OpenRouterBatches
 from proxy.services.insight import Insight
 from proxy.services.policies import Policies, open_policies
+from proxy.services.prices import PriceBook, book_of
 from proxy.settings import Address, Configuration, Settings
 from proxy.stores.facts_file import FactsFile
 from proxy.stores.price_file import read_prices
@@ -440,6 +441,15 @@ def _session(settings: Settings, worker: Worker | None) -> str:
     if settings.store.path is None:
         return ""
     return secrets.token_hex(8) if worker is None else worker.session
+
+
+def price_book(settings: Settings) -> PriceBook:
+    """Return what models cost, for commands that run beside a proxy.
+
+    Raises:
+        ConfigError: if the operator's list cannot be used.
+    """
+    return book_of(settings, _price_reader(settings))
 
 
 def _price_reader(settings: Settings) -> Callable[[], PriceList]:

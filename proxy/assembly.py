@@ -48,7 +48,7 @@ from proxy.services.outlook import Outlook
 from proxy.services.owners import Owners
 from proxy.services.paces import Paces
 from proxy.services.policies import Policies
-from proxy.services.prices import PriceBook
+from proxy.services.prices import PriceBook, book_of
 from proxy.services.prune import Pruner
 from proxy.services.repeats import Repeats
 from proxy.services.rescue import Rescuer
@@ -268,7 +268,7 @@ def _shared(settings: Settings, outside: Outside, wake: Wake) -> _Shared:
         instance=InstanceId(f"instance-{secrets.token_hex(8)}"),
         ttl=settings.instance.lease,
     )
-    prices = _prices(settings, outside)
+    prices = book_of(settings, outside.read_prices)
     ground = Ground(
         jobs=stores.jobs,
         queue=stores.queue,
@@ -318,15 +318,6 @@ def _shared(settings: Settings, outside: Outside, wake: Wake) -> _Shared:
         outlook=outlook,
         acceptor=_acceptor(settings, outside, accounts, outlook, wake),
         facts=_facts(settings, outside),
-    )
-
-
-def _prices(settings: Settings, outside: Outside) -> PriceBook:
-    return PriceBook(
-        outside.read_prices,
-        base_urls={name: one.base_url for name, one in settings.upstreams.items()},
-        providers=settings.prices.providers,
-        models={name: one.price() for name, one in settings.prices.models.items()},
     )
 
 

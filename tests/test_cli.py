@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -16,11 +17,13 @@ from typing import Any
 import click
 import pytest
 
+from policies.load import load_policies
 from proxy.cli import COMMANDS, batches, jobs, main
 from proxy.cli.namesake import refuse_namesake
 from proxy.cli.output import plain
 from proxy.core.errors import ConfigError, ProxyError
 from tests.helpers.factories import IDS
+from tests.helpers.traffic_week import Week
 
 JOB = IDS.job()
 KEY = "sk-canary-0123456789"
@@ -557,6 +560,91 @@ def test_a_breakdown_that_there_is_not_is_refused_by_the_proxy(run, proxy):
 
     assert code == 1
     assert "by must be some of upstream" in err
+
+
+@pytest.fixture(scope="module")
+def etl_lines():
+    """A week of one program that nobody waits for, as the proxy records it."""
+    calls = next(Week(random.Random(1)).scenes())
+    return b"".join(json.dumps(one).encode() + b"\n" for one in calls)
+
+
+@pytest.fixture
+def facts(tmp_path, etl_lines):
+    file = tmp_path / "facts.jsonl"
+    half = etl_lines.index(b"\n", len(etl_lines) // 2) + 1
+    # As `recording` leaves them: the older half beside the newer one.
+    file.with_name("facts.jsonl.1").write_bytes(etl_lines[:half])
+    file.write_bytes(etl_lines[half:])
+    return file
+
+
+@pytest.fixture
+def recording(tmp_path, facts):
+    config = tmp_path / "offramp.yaml"
+    config.write_text(f"recording: {{path: {facts}, sample: 0.5}}\n")
+    return str(config)
+
+
+def test_the_audit_proposes_a_rule_to_paste_and_says_what_it_saves(run, recording):
+    code, out, err = run("audit", "--config", recording)
+
+    text = out.decode()
+    assert (code, err) == (0, "")
+    assert "840 recorded calls of 6 days" in text
+    assert "acme-etl/*" in text
+    assert "every day at 01:0" in text
+    _, rules, after = text.partition("rules:\n")
+    (rule,) = load_policies(rules + after, "pasted").rules.compiled
+    assert rule.rule.name == "acme-etl-v1-chat-completions"
+
+
+def test_the_audit_for_machines_has_everything(run, recording):
+    code, out, _ = run("audit", "--config", recording, "--json")
+
+    report = json.loads(out)
+    assert (code, report["calls"], report["unreadable"]) == (0, 840, 0)
+    (segment,) = report["segments"]
+    (proposal,) = report["proposals"]
+    assert segment["nobody_waits"]
+    assert proposal["saved_usd"] == pytest.approx(proposal["list_usd"] / 2)
+    assert report["shadow"]["etl-shadow"]["also_proposed"] == 840
+    # Half of the calls were recorded, in a bit more than six days.
+    assert report["month_scale"] == pytest.approx(2 * 30 / 6, rel=0.01)
+
+
+def test_the_audit_shows_what_shadow_rules_counted(run, recording):
+    code, out, _ = run("audit", "--config", recording, "--shadow")
+
+    assert code == 0
+    assert b"etl-shadow" in out
+    assert b"840 of 840" in out
+
+
+def test_the_audit_reads_other_files_and_other_nights(run, facts):
+    code, out, _ = run("audit", "--facts", str(facts), "--zone", "Asia/Tokyo")
+
+    assert code == 0
+    assert b"at night" not in out
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("{}", "recording.path is not set"), ("recording: {path: facts}", "nothing is recorded yet")],
+)
+def test_an_audit_of_nothing_says_what_to_do(run, tmp_path, monkeypatch, text, said):
+    monkeypatch.chdir(tmp_path)
+    config = tmp_path / "offramp.yaml"
+    config.write_text(text)
+
+    code, _, err = run("audit", "--config", str(config))
+
+    assert code == 3
+    assert said in err
+
+
+def test_a_zone_that_there_is_not_is_wrong_usage(run, facts):
+    assert run("audit", "--facts", str(facts), "--zone", "Mars/Olympus")[0] == 2
 
 
 def test_batches_come_from_the_operators_listener(run, proxy, monkeypatch):

@@ -36,6 +36,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "check": "Print the effective configuration and where each value came from.",
     "jobs": "List, show, await, fetch and cancel jobs of a running proxy.",
     "batches": "List and show batches of a running proxy.",
+    "audit": "Find in recorded calls what nobody waits for, and the rules for it.",
     "bill": "Show what deferred calls cost, and what that saved.",
     "credential": "Hash tokens for the configuration.",
     "policy": "Test and explain rules, and print their schema for editors.",

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 from proxy.core.prices import ModelPrice, PriceList
+from proxy.settings import Settings
 
 _REMEMBERED = 4_096
 
@@ -48,6 +49,16 @@ class PriceBook:
         if stated is not None:
             return stated if provider is None else self.list.completed(provider, stated)
         return None if provider is None else self.list.find(provider, model)
+
+
+def book_of(settings: Settings, read: Callable[[], PriceList]) -> PriceBook:
+    """Return the prices as they are configured; `read` reads the list."""
+    return PriceBook(
+        read,
+        base_urls={name: one.base_url for name, one in settings.upstreams.items()},
+        providers=settings.prices.providers,
+        models={name: one.price() for name, one in settings.prices.models.items()},
+    )
 
 
 def _stated(models: Mapping[str, ModelPrice], model: str) -> ModelPrice | None:
