@@ -6,21 +6,17 @@ Source: types of the Anthropic SDK 2.12, `MessageBatch`.
 from datetime import datetime
 from typing import Annotated, Any, Final
 
-import structlog
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from proxy.ports.provider import ProviderBatch, ProviderBatchState
 from proxy.providers.openai_objects import Moment, Word
-
-log = structlog.get_logger()
+from proxy.providers.statuses import read_status
 
 _STATES: Final = {
     "in_progress": ProviderBatchState.RUNNING,
     "canceling": ProviderBatchState.CANCELLING,
     "ended": ProviderBatchState.ENDED,
 }
-
-_UNKNOWN_WORD_CHARS: Final = 64
 
 
 def _counts(value: Any) -> dict[str, int]:
@@ -52,20 +48,12 @@ def read_batch(value: object) -> MessageBatchObject | None:
 def provider_batch(batch: MessageBatchObject, *, now: datetime) -> ProviderBatch:
     """Return the batch in our words.
 
-    An unknown status means that the batch runs: reading it as an end would buy its
-    requests again. The results of a batch are named by its own ID; there is no
+    The results of a batch are named by its own ID; there is no
     file apart from it, and no status says whether any request succeeded.
     """
-    status = (batch.processing_status or "").strip()[:_UNKNOWN_WORD_CHARS]
-    state = _STATES.get(status)
-    if state is None:
-        log.warning(
-            "provider.unknown_status",
-            provider="anthropic",
-            provider_batch_id=batch.id,
-            status=status,
-        )
-        state = ProviderBatchState.RUNNING
+    status, state = read_status(
+        batch.processing_status, _STATES, provider="anthropic", provider_batch_id=batch.id
+    )
     return ProviderBatch(
         id=batch.id,
         state=state,

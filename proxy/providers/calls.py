@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
+from proxy.core.errors import ProviderRejectedError
 from proxy.core.routing import Upstream
 from proxy.ports.clock import Clock
 from proxy.ports.jobs import Credential
@@ -193,6 +194,14 @@ class Calls:
         if not 200 <= response.status < 300:
             raise self._refusal(what, credential, response, content)
         return Answered(content, _fields(response))
+
+    async def delete(self, what: str, credential: Credential, path: str) -> None:
+        """Delete something; what is gone already is no error."""
+        try:
+            await self.call(what, credential, "DELETE", path)
+        except ProviderRejectedError as exc:
+            if exc.status_code != 404:
+                raise
 
     async def stream(
         self, what: str, credential: Credential, path: str

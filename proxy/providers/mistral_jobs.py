@@ -19,7 +19,7 @@ from urllib.parse import urlencode
 import pydantic_core
 
 from proxy.core.dialects import BatchApi, window_for
-from proxy.core.errors import ProviderRejectedError, ProviderUnavailableError
+from proxy.core.errors import ProviderUnavailableError
 from proxy.core.ids import BatchId
 from proxy.core.routing import Upstream
 from proxy.ports.clock import Clock
@@ -207,12 +207,7 @@ class MistralBatches:
             yield lines
 
     async def delete_file(self, credential: Credential, file_id: str) -> None:
-        place = _results_place(file_id)
-        try:
-            await self._calls.call(f"delete of {file_id}", credential, "DELETE", place)
-        except ProviderRejectedError as exc:
-            if exc.status_code != 404:
-                raise
+        await self._calls.delete(f"delete of {file_id}", credential, _results_place(file_id))
 
     def _batch(self, what: str, raw: bytes) -> ProviderBatch:
         job = read_job(_wire.json_value(raw))

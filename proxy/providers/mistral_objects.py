@@ -6,13 +6,11 @@ Source: Mistral API description, `BatchJobOut` and `FileSchema`.
 from datetime import datetime
 from typing import Annotated, Any, Final
 
-import structlog
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from proxy.ports.provider import ProviderBatch, ProviderBatchState
 from proxy.providers.openai_objects import Moment, Number, Word
-
-log = structlog.get_logger()
+from proxy.providers.statuses import read_status
 
 INLINE: Final = "inline:"
 """Begins the name of results that are no file but a part of their job."""
@@ -33,8 +31,6 @@ _STATES: Final = {
     "timeout_exceeded": _ENDED,
     "cancelled": _ENDED,
 }
-
-_UNKNOWN_WORD_CHARS: Final = 64
 
 
 def _mapping(value: Any) -> dict[str, Any]:
@@ -78,13 +74,7 @@ def provider_batch(job: JobObject, *, now: datetime) -> ProviderBatch:
     A job that was given its requests inline may have its results in itself and in no
     file: then its own name stands for them.
     """
-    status = (job.status or "").strip().lower()[:_UNKNOWN_WORD_CHARS]
-    state = _STATES.get(status)
-    if state is None:
-        log.warning(
-            "provider.unknown_status", provider="mistral", provider_batch_id=job.id, status=status
-        )
-        state = _RUNNING
+    status, state = read_status(job.status, _STATES, provider="mistral", provider_batch_id=job.id)
     return ProviderBatch(
         id=job.id,
         state=state,

@@ -122,29 +122,25 @@ class Session:
         if way.file_life is not None:
             seconds = int(way.file_life.total_seconds())
             fields["expires_after"] = {"anchor": "created_at", "seconds": seconds}
-        return self._sent(
-            self.client.post(
-                way.upload_path,
-                cast_to=httpx2.Response,
-                body=fields,
-                files=[("file", (name, body, "application/jsonl"))],
-                options={"headers": {"Content-Type": "multipart/form-data"}},
-            )
+        answer = self.client.post(
+            way.upload_path,
+            cast_to=httpx2.Response,
+            body=fields,
+            files=[("file", (name, body, "application/jsonl"))],
+            options={"headers": {"Content-Type": "multipart/form-data"}},
         )
+        return answer.content
 
     def create(self, body: Mapping[str, object], headers: Mapping[str, str]) -> bytes:
         """Create a batch, and return the answer."""
-        return self._sent(
-            self.client.post(
-                "/batches", cast_to=httpx2.Response, body=body, options={"headers": headers}
-            )
+        answer = self.client.post(
+            "/batches", cast_to=httpx2.Response, body=body, options={"headers": headers}
         )
+        return answer.content
 
     def list(self, path: str, query: Mapping[str, object]) -> bytes:
         """Return a page of a list."""
-        return self._sent(self.client.get(path, cast_to=httpx2.Response, options={"params": query}))
-
-    def _sent(self, answer: httpx2.Response) -> bytes:
+        answer = self.client.get(path, cast_to=httpx2.Response, options={"params": query})
         return answer.content
 
     def close(self) -> None:

@@ -28,13 +28,13 @@ from proxy.ports.jobs import Credential
 from proxy.ports.provider import (
     BatchLimits,
     ProviderBatch,
-    ProviderBatchState,
     ResultLine,
     Submission,
 )
 from proxy.providers import _wire
 from proxy.providers.channel import Channel
 from proxy.providers.openai_objects import (
+    STATES,
     BatchObject,
     Page,
     provider_batch,
@@ -63,26 +63,6 @@ _LIST_PAGES_MAX: Final = 600
 _FILE_LIST_LIMIT: Final = 1_000
 _FILE_LIST_PAGES_MAX: Final = 10
 """A file that is not among the newest 10,000 is uploaded again, which costs nothing."""
-
-_RUNNING, _CANCELLING, _ENDED = (
-    ProviderBatchState.RUNNING,
-    ProviderBatchState.CANCELLING,
-    ProviderBatchState.ENDED,
-)
-
-# OpenAI API, object `Batch`, field `status`; in lower case, since Azure capitalises and
-# Together shouts. The one word with another spelling is Together's, and in no document.
-_STATES: Final = {
-    "validating": _RUNNING,
-    "in_progress": _RUNNING,
-    "finalizing": _RUNNING,
-    "cancelling": _CANCELLING,
-    "canceling": _CANCELLING,
-    "completed": _ENDED,
-    "failed": _ENDED,
-    "expired": _ENDED,
-    "cancelled": _ENDED,
-}
 
 
 class OpenAIBatches:
@@ -301,7 +281,7 @@ class OpenAIBatches:
         return None if batch is None else self._ours(batch)
 
     def _ours(self, batch: BatchObject) -> ProviderBatch:
-        return provider_batch(batch, _STATES, provider=self._name, now=self._clock.now())
+        return provider_batch(batch, STATES, provider=self._name, now=self._clock.now())
 
 
 def _file_name(batch_id: BatchId) -> str:

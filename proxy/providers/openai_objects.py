@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
-import structlog
 from pydantic import (
     AliasChoices,
     BaseModel,
@@ -24,11 +23,30 @@ from pydantic import (
 )
 
 from proxy.ports.provider import ProviderBatch, ProviderBatchState
-
-log = structlog.get_logger()
+from proxy.providers.statuses import read_status
 
 _MOMENT: Final = TypeAdapter(datetime)
-_UNKNOWN_WORD_CHARS: Final = 64
+
+
+_RUNNING, _CANCELLING, _ENDED = (
+    ProviderBatchState.RUNNING,
+    ProviderBatchState.CANCELLING,
+    ProviderBatchState.ENDED,
+)
+
+# OpenAI API, object `Batch`, field `status`; in lower case, since Azure capitalises and
+# Together shouts. The one word with another spelling is Together's, and in no document.
+STATES: Final = {
+    "validating": _RUNNING,
+    "in_progress": _RUNNING,
+    "finalizing": _RUNNING,
+    "cancelling": _CANCELLING,
+    "canceling": _CANCELLING,
+    "completed": _ENDED,
+    "failed": _ENDED,
+    "expired": _ENDED,
+    "cancelled": _ENDED,
+}
 
 
 def _moment(value: Any) -> datetime | None:
@@ -156,22 +174,8 @@ def provider_batch(
     provider: str,
     now: datetime,
 ) -> ProviderBatch:
-    """Return the batch in our words; `status` in lower case, as all but Azure send it.
-
-    Providers add status words without notice. One that we do not know means that
-    the batch runs: reading it as an end would release jobs that are still being
-    computed, and buy them twice.
-    """
-    status = (batch.status or "").strip().lower()[:_UNKNOWN_WORD_CHARS]
-    state = states.get(status)
-    if state is None:
-        log.warning(
-            "provider.unknown_status",
-            provider=provider,
-            provider_batch_id=batch.id,
-            status=status,
-        )
-        state = ProviderBatchState.RUNNING
+    """Return the batch in our words."""
+    status, state = read_status(batch.status, states, provider=provider, provider_batch_id=batch.id)
     failure = batch.errors[0] if batch.errors else BatchFailure(message=batch.error)
     files = (batch.output_file_id, batch.error_file_id)
     return ProviderBatch(

@@ -16,7 +16,7 @@ from typing import Final
 import pydantic_core
 
 from proxy.core.dialects import BatchApi
-from proxy.core.errors import ProviderRejectedError, ProviderUnavailableError
+from proxy.core.errors import ProviderRejectedError
 from proxy.core.ids import BatchId
 from proxy.core.routing import Upstream
 from proxy.ports.clock import Clock
@@ -26,16 +26,13 @@ from proxy.ports.upstream import UpstreamClient
 from proxy.providers import _wire
 from proxy.providers.calls import CALL_S, Calls, json_input
 from proxy.providers.item_cutter import ItemCutter
-from proxy.providers.openai_objects import read_page
 from proxy.providers.openrouter_objects import provider_batch, read_batch
+from proxy.providers.searches import created_since
 
 _PATH: Final = "/v1/batches"
 _RESULTS: Final = "results"
 _BYTES_PER_S: Final = 256 * 1024
 """The slowest line that a create is given time for, beyond that of a short call."""
-
-_LIST_LIMIT: Final = 100
-_LIST_PAGES_MAX: Final = 100
 
 
 class OpenRouterBatches:
@@ -91,32 +88,16 @@ class OpenRouterBatches:
         created_after: datetime,
         input_file_id: str | None = None,  # noqa: ARG002
     ) -> Sequence[ProviderBatch]:
-        """Return the workspace's batches since `created_after`, whosever they are.
-
-        Raises:
-            ProviderUnavailableError: also if the list could not be read to that time.
-        """
-        what = f"search for {batch_id}"
-        found: list[ProviderBatch] = []
-        query = f"?limit={_LIST_LIMIT}"
-        for _ in range(_LIST_PAGES_MAX):
-            raw = await self._calls.call(what, credential, "GET", _PATH + query)
-            page = read_page(_wire.json_value(raw))
-            if page is None:
-                raise _wire.unavailable(what, "HTTP 200 without a list")
-            batches = [
-                provider_batch(batch, window=self._window, now=self._clock.now())
-                for entry in page.entries
-                if (batch := read_batch(entry))
-            ]
-            found += [batch for batch in batches if batch.created_at >= created_after]
-            is_behind = bool(batches) and batches[-1].created_at < created_after
-            if len(page.entries) < _LIST_LIMIT or is_behind:
-                return sorted(found, key=lambda batch: batch.created_at)
-            if page.last_id is None:
-                break
-            query = f"?limit={_LIST_LIMIT}&after={_wire.id_segment(page.last_id)}"
-        raise ProviderUnavailableError(f"{what}: the list does not end")
+        """Return the workspace's batches since `created_after`, whosever they are."""
+        return await created_since(
+            self._calls,
+            credential,
+            created_after,
+            what=f"search for {batch_id}",
+            path=_PATH,
+            cursor="after",
+            read=self._ours,
+        )
 
     async def retrieve(self, credential: Credential, provider_batch_id: str) -> ProviderBatch:
         """Ask for the status; the results of a batch that has ended go by unread."""
@@ -143,17 +124,19 @@ class OpenRouterBatches:
                     yield lines
 
     async def delete_file(self, credential: Credential, file_id: str) -> None:
-        try:
-            await self._calls.call(f"delete of {file_id}", credential, "DELETE", _place(file_id))
-        except ProviderRejectedError as exc:
-            if exc.status_code != 404:
-                raise
+        await self._calls.delete(f"delete of {file_id}", credential, _place(file_id))
 
     def _batch(self, what: str, raw: bytes) -> ProviderBatch:
-        batch = read_batch(_wire.json_value(raw))
+        batch = self._ours(_wire.json_value(raw))
         if batch is None:
             # Whatever is no batch promises nothing.
             raise _wire.unavailable(what, "a success without a batch")
+        return batch
+
+    def _ours(self, value: object) -> ProviderBatch | None:
+        batch = read_batch(value)
+        if batch is None:
+            return None
         return provider_batch(batch, window=self._window, now=self._clock.now())
 
 

@@ -5,28 +5,13 @@ OpenAI's with other ends: no files, since the results are in the batch, and one 
 """
 
 from datetime import datetime, timedelta
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
-import structlog
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from proxy.ports.provider import ProviderBatch, ProviderBatchState
-from proxy.providers.openai_objects import Moment, Word
-
-log = structlog.get_logger()
-
-_STATES: Final = {
-    "validating": ProviderBatchState.RUNNING,
-    "in_progress": ProviderBatchState.RUNNING,
-    "finalizing": ProviderBatchState.RUNNING,
-    "cancelling": ProviderBatchState.CANCELLING,
-    "completed": ProviderBatchState.ENDED,
-    "failed": ProviderBatchState.ENDED,
-    "expired": ProviderBatchState.ENDED,
-    "cancelled": ProviderBatchState.ENDED,
-}
-
-_UNKNOWN_WORD_CHARS: Final = 64
+from proxy.providers.openai_objects import STATES, Moment, Word
+from proxy.providers.statuses import read_status
 
 
 def _total(value: Any) -> int | None:
@@ -66,16 +51,9 @@ def provider_batch(batch: BatchObject, *, window: timedelta, now: datetime) -> P
 
     Its results are named by its own ID.
     """
-    status = (batch.status or "").strip().lower()[:_UNKNOWN_WORD_CHARS]
-    state = _STATES.get(status)
-    if state is None:
-        log.warning(
-            "provider.unknown_status",
-            provider="openrouter",
-            provider_batch_id=batch.id,
-            status=status,
-        )
-        state = ProviderBatchState.RUNNING
+    status, state = read_status(
+        batch.status, STATES, provider="openrouter", provider_batch_id=batch.id
+    )
     created_at = batch.created_at or now
     return ProviderBatch(
         id=batch.id,

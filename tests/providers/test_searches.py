@@ -1,0 +1,96 @@
+"""Searching a list that holds no name of ours, back to a time."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from proxy.core.errors import ProviderUnavailableError
+from proxy.core.routing import Upstream
+from proxy.ports.provider import ProviderBatch, ProviderBatchState
+from proxy.providers import searches
+from proxy.providers.calls import Calls
+from proxy.providers.searches import created_since
+from proxy.upstreams.session import AiohttpClient
+from tests.providers.kit import MachineClock, client_tasks, make_credential
+from tests.providers.recorder import Recorder
+
+T0 = datetime(2026, 11, 23, 12, tzinfo=UTC)
+
+
+def entry(number: int, minutes: int) -> dict[str, object]:
+    return {"id": f"b-{number}", "at": (T0 - timedelta(minutes=minutes)).isoformat()}
+
+
+def read(value: object) -> ProviderBatch | None:
+    if not isinstance(value, dict) or "at" not in value:
+        return None
+    return ProviderBatch(
+        id=value["id"],
+        state=ProviderBatchState.RUNNING,
+        status="x",
+        created_at=datetime.fromisoformat(value["at"]),
+    )
+
+
+@pytest.fixture
+async def wire():
+    async with Recorder.serving() as made:
+        yield made
+
+
+@pytest.fixture
+async def found(wire):
+    """Search back to half an hour before `T0`; return IDs."""
+    async with client_tasks() as tasks:
+        client = AiohttpClient(tasks)
+        calls = Calls(Upstream.parse("x", "openai", wire.base_url), client, MachineClock())
+
+        async def search() -> list[str]:
+            batches = await created_since(
+                calls,
+                make_credential(),
+                T0 - timedelta(minutes=30),
+                what="search",
+                path="/v1/b",
+                cursor="after",
+                read=read,
+            )
+            return [batch.id for batch in batches]
+
+        yield search
+        await client.aclose()
+
+
+async def test_what_is_young_enough_is_found_oldest_first(wire, found):
+    wire.answer({"data": [entry(1, 1), {"id": "strange"}, entry(2, 20), entry(3, 31)]})
+
+    assert await found() == ["b-2", "b-1"]
+    assert [asked.target for asked in wire.asked] == ["/v1/b?limit=100"]
+
+
+@pytest.mark.parametrize("says", [{"has_more": True}, {}])
+async def test_a_full_page_has_a_next_one_whether_it_says_so_or_not(wire, found, says):
+    wire.answer({"data": [entry(n, 1) for n in range(100)], **says})
+    wire.answer({"data": [entry(100, 2)]})
+
+    assert len(await found()) == 101
+    assert wire.asked[1].target == "/v1/b?limit=100&after=b-99"
+
+
+async def test_pages_older_than_asked_for_are_not_read(wire, found):
+    wire.answer({"data": [entry(1, 1), entry(2, 40)], "has_more": True})
+
+    assert await found() == ["b-1"]
+    assert len(wire.asked) == 1
+
+
+async def test_a_list_that_cannot_be_read_to_its_end_proves_nothing(wire, found, monkeypatch):
+    monkeypatch.setattr(searches, "LIST_PAGES_MAX", 2)
+    for _ in range(2):
+        wire.answer({"data": [entry(n, 1) for n in range(100)], "has_more": True})
+    with pytest.raises(ProviderUnavailableError):
+        await found()
+
+    wire.answer({"nothing": True})
+    with pytest.raises(ProviderUnavailableError):
+        await found()
