@@ -40,6 +40,10 @@ class Verdict(Enum):
 _TRANSIENT: Final = frozenset({0, 408, 409, 425})
 
 
+_BUSY: Final = frozenset({429, 498})
+"""498 is Groq's `capacity_exceeded`."""
+
+
 def verdict(status: int, error_code: str | None) -> Verdict:
     """Return what an answer with this status and error code means."""
     if 200 <= status < 300:
@@ -48,7 +52,7 @@ def verdict(status: int, error_code: str | None) -> Verdict:
         return Verdict.PERMANENT
     if status in (401, 403) or error_code in CREDENTIAL_CODES:
         return Verdict.CREDENTIAL
-    if status == 429:
+    if status in _BUSY:
         return Verdict.BUSY
     if status >= 500 or status in _TRANSIENT:
         return Verdict.TRANSIENT

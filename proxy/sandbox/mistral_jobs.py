@@ -13,6 +13,7 @@ from typing import Any, Final
 import pydantic_core
 
 from proxy.sandbox import openai_errors as errors
+from proxy.sandbox.batch_records import BatchRecords, check_create, check_scope
 from proxy.sandbox.engine import Engine, new_id
 from proxy.sandbox.files import FileStore, StoredFile
 from proxy.sandbox.openai_batch import Batch, batch_object
@@ -47,7 +48,7 @@ class BatchJobs:
         self._engine = engine
         self._store = store
         self._habits = habits
-        self._batches: dict[str, Batch] = {}
+        self._batches = BatchRecords(engine, _no_job)
         self._inputs: dict[str, list[str]] = {}
 
     def routes(self) -> list[Route]:
@@ -61,9 +62,7 @@ class BatchJobs:
         ]
 
     async def _create(self, call: Call) -> Reply:
-        _check_scope(call)
-        if not call.key.in_quota and call.key.quota_surface == "call":
-            raise errors.quota_exhausted()
+        check_create(call)
         body = await json_object(call)
         hours = _checked(body)
         source = stored_input(
@@ -72,7 +71,7 @@ class BatchJobs:
         now = self._engine.clock.now()
         batch = Batch(
             id=new_id("job-"),
-            ordinal=len(self._batches),
+            ordinal=self._batches.created,
             project=call.key.project,
             key_id=call.key.key_id,
             endpoint=body["endpoint"],
@@ -82,7 +81,7 @@ class BatchJobs:
             created_at=now,
             expires_at=now + self._engine.settings.window_s * hours / 24,
         )
-        self._batches[batch.id] = batch
+        self._batches.add(batch)
         self._inputs[batch.id] = body.get("input_files") or []
         created = json_reply(self._show(batch))
         run = BatchRun(self._engine, self._store, batch, self._habits, enqueued=lambda *_: 0)
@@ -114,26 +113,19 @@ class BatchJobs:
         return file
 
     async def _list(self, call: Call) -> Reply:
-        _check_scope(call)
+        check_scope(call)
         number, size = (int(call.argument(name) or usual) for name, usual in _PAGE.items())
         since = call.argument("created_after")
         after = datetime.fromisoformat(since).timestamp() if since else float("-inf")
-        seen_before = self._engine.clock.now() - self._engine.settings.batch_list_lag_s
-        found = [
-            batch
-            for batch in self._batches.values()
-            if batch.project == call.key.project
-            and after < batch.created_at <= seen_before
-            and self._vanished(batch) is None
-        ]
+        found = [batch for batch in self._batches.listed(call) if batch.created_at > after]
         if call.argument("order_by") != "created":
             found.reverse()
         page = [self._show(batch) for batch in found[number * size : (number + 1) * size]]
         return json_reply({"object": "list", "data": page, "total": len(found)})
 
     async def _retrieve(self, call: Call) -> Reply:
-        _check_scope(call)
-        batch = self._find(call)
+        check_scope(call)
+        batch = self._batches.find(call)
         if call.argument("inline") == "true" and batch.is_terminal:
             return Reply(self._with_outputs(batch))
         return json_reply(self._show(batch))
@@ -148,8 +140,8 @@ class BatchJobs:
         yield b"]}"
 
     async def _cancel(self, call: Call) -> Reply:
-        _check_scope(call)
-        batch = self._find(call)
+        check_scope(call)
+        batch = self._batches.find(call)
         if batch.is_terminal:
             raise ApiError(409, f"Cannot cancel a job that is {_WORDS[batch.status]}.")
         if batch.cancel_at is None:
@@ -159,28 +151,12 @@ class BatchJobs:
         return json_reply(self._show(batch))
 
     async def _delete(self, call: Call) -> Reply:
-        _check_scope(call)
-        batch = self._find(call)
+        check_scope(call)
+        batch = self._batches.find(call)
         if not batch.is_terminal:
             raise ApiError(409, "Only a job that has ended can be deleted.")
-        del self._batches[batch.id]
+        self._batches.remove(batch)
         return json_reply({"id": batch.id, "object": "batch", "deleted": True})
-
-    def _find(self, call: Call) -> Batch:
-        batch = self._batches.get(call.part("id"))
-        seen_before = self._engine.clock.now() - self._engine.settings.batch_get_lag_s
-        if (
-            batch is None
-            or batch.project != call.key.project
-            or batch.created_at > seen_before
-            or self._vanished(batch) is not None
-        ):
-            raise _no_job(call.part("id"))
-        return batch
-
-    def _vanished(self, batch: Batch) -> str | None:
-        faults = self._engine.faults.of_batch(batch.id, batch.fault_ids)
-        return next((fault.vanish for fault in faults if fault.vanish), None)
 
     def _show(self, batch: Batch) -> dict[str, Any]:
         faults = self._engine.faults.of_batch(batch.id, batch.fault_ids)
@@ -213,11 +189,6 @@ _PAGE: Final = {"page": "0", "page_size": "100"}
 
 def _no_job(job_id: str) -> ApiError:
     return ApiError(404, f"No batch job found with id '{job_id}'.")
-
-
-def _check_scope(call: Call) -> None:
-    if not call.key.batch_scope:
-        raise errors.no_batch_scope()
 
 
 def _checked(body: dict[str, Any]) -> int:

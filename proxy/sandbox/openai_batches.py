@@ -6,6 +6,7 @@ Source: OpenAI API description, `/batches` (openapi.yaml, 2026-08-21), and the B
 from typing import Any, Final
 
 from proxy.sandbox import openai_errors as errors
+from proxy.sandbox.batch_records import BatchRecords, check_create, check_scope
 from proxy.sandbox.engine import Engine, new_id
 from proxy.sandbox.files import FileStore
 from proxy.sandbox.openai_batch import Batch, batch_object
@@ -28,7 +29,7 @@ class Batches:
         self._engine = engine
         self._store = store
         self._habits = habits
-        self._batches: dict[str, Batch] = {}
+        self._batches = BatchRecords(engine, _no_batch)
 
     def routes(self) -> list[Route]:
         """Return the endpoints served here."""
@@ -43,16 +44,14 @@ class Batches:
         """Return the prompt tokens of a project's batches of that model under way."""
         return sum(
             batch.enqueued_tokens
-            for batch in self._batches.values()
+            for batch in self._batches.all()
             if not batch.is_terminal and batch.project == project and batch.model == model
         )
 
     async def _create(self, call: Call) -> Reply:
-        _check_scope(call)
-        if not call.key.in_quota and call.key.quota_surface == "call":
-            raise errors.quota_exhausted()
+        check_create(call)
         batch = self._accepted(call, await json_object(call))
-        self._batches[batch.id] = batch
+        self._batches.add(batch)
         run = BatchRun(self._engine, self._store, batch, self._habits, enqueued=self.enqueued)
         created = json_reply(self._habits.created(self._show(batch)))
         self._engine.workers.spawn(run.run())
@@ -75,7 +74,7 @@ class Batches:
         now = self._engine.clock.now()
         return Batch(
             id=new_id("batch_"),
-            ordinal=len(self._batches),
+            ordinal=self._batches.created,
             project=call.key.project,
             key_id=call.key.key_id,
             endpoint=body["endpoint"],
@@ -88,28 +87,21 @@ class Batches:
         )
 
     async def _list(self, call: Call) -> Reply:
-        _check_scope(call)
-        seen_before = self._engine.clock.now() - self._engine.settings.batch_list_lag_s
-        shown = [
-            self._show(batch)
-            for batch in reversed(self._batches.values())
-            if batch.project == call.key.project
-            and batch.created_at <= seen_before
-            and self._vanished(batch) is None
-        ]
+        check_scope(call)
+        shown = [self._show(batch) for batch in reversed(self._batches.listed(call))]
         limit = page_limit(call, default=20, highest=100)
         return json_reply(self._habits.listed(paginate(shown, call.argument("after"), limit)))
 
     async def _retrieve(self, call: Call) -> Reply:
-        _check_scope(call)
-        batch = self._find(call)
-        if self._vanished(batch) == "error_body":
+        check_scope(call)
+        batch = self._batches.find(call, shows_vanished=True)
+        if self._batches.vanished(batch) is not None:
             return json_reply(errors.error_body(_no_batch(batch.id)))
         return json_reply(self._show(batch))
 
     async def _cancel(self, call: Call) -> Reply:
-        _check_scope(call)
-        batch = self._find(call)
+        check_scope(call)
+        batch = self._batches.find(call, shows_vanished=True)
         if batch.is_terminal:
             raise ApiError(409, f"Cannot cancel a batch with status '{batch.status}'.")
         if batch.cancel_at is None:
@@ -120,35 +112,13 @@ class Batches:
             return json_reply(shown)
         return json_reply(self._show(batch))
 
-    def _find(self, call: Call) -> Batch:
-        batch_id = call.part("id")
-        batch = self._batches.get(batch_id)
-        seen_before = self._engine.clock.now() - self._engine.settings.batch_get_lag_s
-        if (
-            batch is None
-            or batch.project != call.key.project
-            or batch.created_at > seen_before
-            or self._vanished(batch) == "not_found"
-        ):
-            raise _no_batch(batch_id)
-        return batch
-
     def _show(self, batch: Batch) -> dict[str, Any]:
         faults = self._engine.faults.of_batch(batch.id, batch.fault_ids)
         return self._habits.batch(batch_object(batch, faults))
 
-    def _vanished(self, batch: Batch) -> str | None:
-        faults = self._engine.faults.of_batch(batch.id, batch.fault_ids)
-        return next((fault.vanish for fault in faults if fault.vanish), None)
-
 
 def _no_batch(batch_id: str) -> ApiError:
     return ApiError(404, f"No batch found with id '{batch_id}'.")
-
-
-def _check_scope(call: Call) -> None:
-    if not call.key.batch_scope:
-        raise errors.no_batch_scope()
 
 
 def _unknown(body: dict[str, Any], habits: Habits) -> list[str]:

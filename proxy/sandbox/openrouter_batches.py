@@ -9,6 +9,7 @@ from typing import Any, Final
 import pydantic_core
 
 from proxy.sandbox import openai_errors as errors
+from proxy.sandbox.batch_records import BatchRecords, check_create, check_scope
 from proxy.sandbox.engine import Engine, new_id
 from proxy.sandbox.files import FileStore
 from proxy.sandbox.openai_batch import Batch, batch_object
@@ -30,7 +31,7 @@ class InlineBatches:
         self._engine = engine
         self._store = store
         self._habits = habits
-        self._batches: dict[str, Batch] = {}
+        self._batches = BatchRecords(engine, _no_batch)
         self._totals: dict[str, int] = {}
 
     def routes(self) -> list[Route]:
@@ -40,12 +41,14 @@ class InlineBatches:
             Route("GET", "/v1/batches", self._list),
             Route("GET", "/v1/batches/{id}", self._retrieve),
             Route("DELETE", "/v1/batches/{id}", self._delete),
+            Route("GET", "/v1/key", self._key),
         ]
 
+    async def _key(self, call: Call) -> Reply:
+        return json_reply({"data": {"label": call.key.key_id}})
+
     async def _create(self, call: Call) -> Reply:
-        _check_scope(call)
-        if not call.key.in_quota and call.key.quota_surface == "call":
-            raise errors.quota_exhausted()
+        check_create(call)
         body = await json_object(call)
         _check(body)
         lines = [
@@ -56,7 +59,7 @@ class InlineBatches:
         now = self._engine.clock.now()
         batch = Batch(
             id=new_id("batch_"),
-            ordinal=len(self._totals),
+            ordinal=self._batches.created,
             project=call.key.project,
             key_id=call.key.key_id,
             endpoint=body["endpoint"],
@@ -67,7 +70,7 @@ class InlineBatches:
             expires_at=now + self._engine.settings.window_s,
             model=body["model"],
         )
-        self._batches[batch.id] = batch
+        self._batches.add(batch)
         self._totals[batch.id] = len(lines)
         created = json_reply(self._show(batch), status=202)
         run = BatchRun(self._engine, self._store, batch, self._habits, enqueued=lambda *_: 0)
@@ -75,21 +78,14 @@ class InlineBatches:
         return created
 
     async def _list(self, call: Call) -> Reply:
-        _check_scope(call)
-        seen_before = self._engine.clock.now() - self._engine.settings.batch_list_lag_s
-        shown = [
-            self._show(batch)
-            for batch in reversed(self._batches.values())
-            if batch.project == call.key.project
-            and batch.created_at <= seen_before
-            and not self._vanished(batch)
-        ]
+        check_scope(call)
+        shown = [self._show(batch) for batch in reversed(self._batches.listed(call))]
         limit = page_limit(call, default=20, highest=100)
         return json_reply(paginate(shown, call.argument("after"), limit))
 
     async def _retrieve(self, call: Call) -> Reply:
-        _check_scope(call)
-        batch = self._find(call)
+        check_scope(call)
+        batch = self._batches.find(call)
         return (
             Reply(self._with_results(batch)) if batch.is_terminal else json_reply(self._show(batch))
         )
@@ -105,30 +101,14 @@ class InlineBatches:
         yield b"]}"
 
     async def _delete(self, call: Call) -> Reply:
-        _check_scope(call)
-        batch = self._find(call)
+        check_scope(call)
+        batch = self._batches.find(call)
         if not batch.is_terminal:
             raise ApiError(409, "A batch in progress cannot be deleted.")
-        del self._batches[batch.id]
+        self._batches.remove(batch)
         return json_reply(
             {"id": batch.id, "object": "batch", "deletion": {"openrouter": "deleted"}}
         )
-
-    def _find(self, call: Call) -> Batch:
-        batch = self._batches.get(call.part("id"))
-        seen_before = self._engine.clock.now() - self._engine.settings.batch_get_lag_s
-        if (
-            batch is None
-            or batch.project != call.key.project
-            or batch.created_at > seen_before
-            or self._vanished(batch)
-        ):
-            raise ApiError(404, f"No batch found with id '{call.part('id')}'.")
-        return batch
-
-    def _vanished(self, batch: Batch) -> bool:
-        faults = self._engine.faults.of_batch(batch.id, batch.fault_ids)
-        return any(fault.vanish for fault in faults)
 
     def _show(self, batch: Batch) -> dict[str, Any]:
         faults = self._engine.faults.of_batch(batch.id, batch.fault_ids)
@@ -151,9 +131,8 @@ class InlineBatches:
         }
 
 
-def _check_scope(call: Call) -> None:
-    if not call.key.batch_scope:
-        raise errors.no_batch_scope()
+def _no_batch(batch_id: str) -> ApiError:
+    return ApiError(404, f"No batch found with id '{batch_id}'.")
 
 
 def _check(body: dict[str, Any]) -> None:

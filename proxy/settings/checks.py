@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Final
 
 from policies.conditions import SECRET_HEADERS
+from proxy.core.dialects import DIALECTS
 from proxy.core.errors import ConfigError
 from proxy.core.routing import Upstream, check_upstream_name
 from proxy.settings.layers import Path
@@ -66,6 +67,12 @@ def _upstreams(settings: Settings) -> Iterator[Finding]:
             Upstream.parse(name, upstream.dialect, upstream.base_url)
         except ConfigError as exc:
             yield ("upstreams", name, "base_url"), exc.message
+        batch = DIALECTS[upstream.dialect].batch
+        if upstream.batch_models and (batch is None or not batch.maps_models):
+            yield (
+                ("upstreams", name, "batch_models"),
+                f"means nothing to {upstream.dialect}: it has no deployments for batches alone",
+            )
 
 
 def _owners(settings: Settings) -> Iterator[Finding]:

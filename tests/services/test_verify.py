@@ -109,3 +109,23 @@ async def test_an_upstream_that_is_down_or_gone_says_nothing() -> None:
         verify = Verifier(DirectCaller(client, upstreams), upstreams)
         assert await verify(make_credential()) is Verdict.UNKNOWN
         await client.aclose()
+
+
+@pytest.mark.parametrize(
+    ("dialect", "asked"),
+    [
+        ("groq", "/openai/v1/models"),
+        ("azure", "/openai/v1/models"),
+        # Where the models are listed to anybody, what only a key may ask.
+        ("deepinfra", "/v1/openai/batches?limit=1"),
+        ("openrouter", "/api/v1/key"),
+    ],
+)
+async def test_a_clone_is_asked_where_its_api_is(dialect: str, asked: str) -> None:
+    listing = Listing(200)
+
+    async with listing.verifier(dialect=dialect) as verify:
+        verdict = await verify(make_credential(upstream=dialect))
+
+    assert verdict is Verdict.ACCEPTED
+    assert [target for _, target, _ in listing.asked] == [asked]

@@ -137,6 +137,8 @@ DEEPINFRA: Final = Dialect(
     title="DeepInfra",
     public_url="https://api.deepinfra.com",
     root="/v1/openai",
+    # Its models are listed to anybody.
+    models_path="/v1/batches?limit=1",
     endpoints=_endpoints(_CHAT, _COMPLETIONS, _EMBEDDINGS),
     batch=BatchApi(wire=BatchWire.FILES, max_requests=_REQUESTS, max_bytes=_FILE_BYTES),
 )
@@ -162,6 +164,8 @@ OPENROUTER: Final = Dialect(
     title="OpenRouter",
     public_url="https://openrouter.ai",
     root="/api",
+    # Its models are listed to anybody; this is about the key that asks.
+    models_path="/v1/key",
     endpoints=_endpoints(_CHAT, _RESPONSES, _EMBEDDINGS, others=(_COMPLETIONS,)),
     batch=BatchApi(
         wire=BatchWire.INLINE,
