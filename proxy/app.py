@@ -4,17 +4,15 @@ The only place that names adapters, reads the real clock and owns the tasks.
 """
 
 import asyncio
-import os
 import secrets
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
-from urllib.parse import urlsplit
 
 import structlog
 from aiohttp import web
@@ -22,12 +20,11 @@ from aiohttp import web
 from policies.model import Answer
 from proxy import runtime
 from proxy.assembly import House, Outside, Stores, assemble
-from proxy.core.batch import Batch
 from proxy.core.dialects import DIALECTS, BatchWire, RawHeaders
 from proxy.core.errors import ConfigError, ProxyError, StoreError
-from proxy.core.ledger import Booking
 from proxy.core.prices import PriceList
 from proxy.core.routing import Upstream
+from proxy.operators import OperatorFacts, about_of, listen, listen_to_operators
 from proxy.ports.clock import Clock
 from proxy.ports.provider import Provider
 from proxy.ports.upstream import ClientLimits, UpstreamClient
@@ -36,10 +33,9 @@ from proxy.providers.gemini_batches import GeminiBatches
 from proxy.providers.mistral_jobs import MistralBatches
 from proxy.providers.openai_family import OpenAIBatches
 from proxy.providers.openrouter_batches import OpenRouterBatches
-from proxy.services.insight import Insight
 from proxy.services.policies import Policies, open_policies
 from proxy.services.prices import PriceBook, book_of
-from proxy.settings import Address, Configuration, Settings
+from proxy.settings import Configuration, Settings
 from proxy.stores.facts_file import FactsFile
 from proxy.stores.price_file import read_prices
 from proxy.stores.sqlite import SqliteStores
@@ -47,10 +43,6 @@ from proxy.stores.vault import Vault
 from proxy.telemetry import Metrics, set_up_logging
 from proxy.upstreams.lean import LeanClient
 from proxy.upstreams.session import AiohttpClient
-from proxy.web.admin import Readiness, admin_application, worker_application
-from proxy.web.dashboard.about import About
-from proxy.web.dashboard.pages import add_dashboard
-from proxy.web.guard import AdminAccess
 from proxy.web.server import CallerBounds, DataServer
 from proxy.web.worker_set import Workers
 from proxy.workers import READY, Worker
@@ -197,9 +189,9 @@ async def serving(
             ),
         )
         await house.warm_up()
-        facts = _Facts(settings, house, policies, on_stop, durability, worker)
-        about = _about(settings, house, durability)
-        admin_url = await _listen_admin(stack, settings, facts, metrics, about, worker)
+        facts = OperatorFacts(settings, house, policies, on_stop, durability, worker)
+        about = about_of(settings, house, durability)
+        admin_url = await listen_to_operators(stack, settings, facts, metrics, about, worker)
         front = web.ServerRunner(
             DataServer(
                 house.front.handle,
@@ -208,7 +200,7 @@ async def serving(
             ),
             shutdown_timeout=settings.instance.drain_timeout.total_seconds(),
         )
-        base_url = await _open(stack, front, settings.listen, shared=worker is not None)
+        base_url = await listen(stack, front, settings.listen, shared=worker is not None)
         passes = tasks.create_task(house.scheduler.run(), name="passes")
         log.info(
             "instance.started",
@@ -290,139 +282,6 @@ async def _end(house: House, front: web.ServerRunner, passes: asyncio.Task[None]
             await house.facts.run_once()
     await house.ground.leases.leave()
     log.info("instance.stopped", instance=house.ground.leases.instance)
-
-
-async def _listen_admin(
-    stack: AsyncExitStack,
-    settings: Settings,
-    facts: "_Facts",
-    metrics: Metrics,
-    about: About,
-    worker: Worker | None,
-) -> str:
-    access = AdminAccess(
-        allowed_hosts=settings.admin.allowed_hosts,
-        loopback=settings.admin.listen.is_loopback,
-        token=settings.admin.read_token(),
-    )
-    workers = None
-    if worker is not None:
-        workers = Workers(worker.sockets)
-        alone = web.AppRunner(worker_application(facts, metrics=metrics), access_log=None)
-        await alone.setup()
-        stack.push_async_callback(alone.cleanup)
-        own = worker.sockets[worker.number]
-        own.unlink(missing_ok=True)
-        await web.UnixSite(alone, str(own)).start()
-    application = admin_application(
-        facts, metrics=metrics, access=access, now=facts.insight.now, workers=workers
-    )
-    add_dashboard(application, facts.insight, access=access, about=about)
-    runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
-    return await _open(stack, runner, settings.admin.listen, shared=worker is not None)
-
-
-def _about(settings: Settings, house: House, durability: str) -> About:
-    hosts = {name: urlsplit(hook.url).hostname or "" for name, hook in settings.webhooks.items()}
-    return About(
-        instance=house.ground.leases.instance,
-        store=settings.store.scheme,
-        durability=durability,
-        # Of Redis, in the words of `proxy.stores.redis.opening`.
-        is_durable=settings.durability == "durable" and "can be lost" not in durability,
-        base_url=f"http://{settings.listen}",
-        webhook_hosts=hosts,
-    )
-
-
-async def _open(
-    stack: AsyncExitStack, runner: web.BaseRunner, at: Address, *, shared: bool = False
-) -> str:
-    """Listen, on a port that other workers listen on too if it is `shared`."""
-    await runner.setup()
-    stack.push_async_callback(runner.cleanup)
-    reuse_port = True if shared else None
-    try:
-        await web.TCPSite(
-            runner, at.host, at.port, reuse_address=True, reuse_port=reuse_port
-        ).start()
-    except OSError as exc:
-        raise ConfigError(
-            f"cannot listen on {at}: {exc.strerror or exc}",
-            hint="another process may have the port; choose one with --listen",
-        ) from exc
-    host, port = runner.addresses[0][:2]
-    return f"http://{Address(host, port)}"
-
-
-class _Facts:
-    """What the admin listener asks, and the one order that it may give."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        house: House,
-        policies: Policies | None,
-        on_stop: Callable[[], None],
-        durability: str,
-        worker: Worker | None,
-    ) -> None:
-        self._worker = worker
-        self._settings = settings
-        self._house = house
-        self._policies = policies
-        self._on_stop = on_stop
-        self._durability = durability
-        self._draining = False
-
-    @property
-    def insight(self) -> Insight:
-        return self._house.insight
-
-    async def readiness(self) -> Readiness:
-        ground = self._house.ground
-        alive = await ground.leases.alive()
-        return Readiness(
-            draining=self._draining,
-            durability=self._durability,
-            policies=self._policies.current().generation if self._policies else 0,
-            instance=ground.leases.instance,
-            store=self._settings.store.scheme,
-            leases={str(number): name for number, name in enumerate(sorted(alive))},
-        )
-
-    async def batches(self, *, limit: int) -> Sequence[Batch]:
-        return await self._house.ground.batches.recent(limit=limit)
-
-    def today(self) -> date:
-        return self._house.ground.clock.now().date()
-
-    async def ledger(self, *, since: date, until: date) -> Sequence[Booking]:
-        return await self._house.ground.books.rows(since=since, until=until)
-
-    def prices(self) -> Mapping[str, str]:
-        listed = self._house.prices.list
-        return {"as_of": listed.as_of, "source": listed.source}
-
-    def reload(self) -> None:
-        if self._policies is not None:
-            self._policies.ask()
-            self._house.scheduler.wake("policies")
-
-    def drain(self) -> None:
-        if self._worker is None:
-            self.leave()
-        else:
-            # The order is for all workers, and the supervisor knows them.
-            os.kill(os.getppid(), signal.SIGTERM)
-
-    def leave(self) -> None:
-        """Make no more promises, and let the end begin. May be called more than once."""
-        if self._draining:
-            return
-        self._draining = True
-        self._house.drain()
-        self._on_stop()
 
 
 def _policies(settings: Settings, metrics: Metrics) -> Policies | None:

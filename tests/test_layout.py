@@ -43,6 +43,7 @@ TESTED_BY = {
     "proxy/web/dashboard/about.py": "tests/web/dashboard/test_pages.py",
     # The whole house, which only a running process can prove.
     "proxy/app.py": "tests/e2e/",
+    "proxy/operators.py": "tests/e2e/",
     "proxy/assembly.py": "tests/e2e/",
     "proxy/providers/_wire.py": "tests/providers/test_wire.py",
     # Classes without behaviour, raised and rendered by what is tested here.

@@ -1,0 +1,172 @@
+"""The side of the application that operators see: what it says of itself, and where.
+
+What the listener answers is `proxy.web.admin` and the dashboard; here they meet the house
+that runs.
+"""
+
+import os
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from datetime import date
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from proxy.assembly import House
+from proxy.core.batch import Batch
+from proxy.core.errors import ConfigError
+from proxy.core.ledger import Booking
+from proxy.services.insight import Insight
+from proxy.services.policies import Policies
+from proxy.settings import Address, Settings
+from proxy.telemetry import Metrics
+from proxy.web.admin import Readiness, admin_application, worker_application
+from proxy.web.dashboard.about import About
+from proxy.web.dashboard.pages import add_dashboard
+from proxy.web.guard import AdminAccess
+from proxy.web.worker_set import Workers
+from proxy.workers import Worker
+
+
+class OperatorFacts:
+    """What the admin listener asks, and the one order that it may give."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        house: House,
+        policies: Policies | None,
+        on_stop: Callable[[], None],
+        durability: str,
+        worker: Worker | None,
+    ) -> None:
+        self._worker = worker
+        self._settings = settings
+        self._house = house
+        self._policies = policies
+        self._on_stop = on_stop
+        self._durability = durability
+        self._draining = False
+
+    @property
+    def insight(self) -> Insight:
+        return self._house.insight
+
+    async def readiness(self) -> Readiness:
+        ground = self._house.ground
+        alive = await ground.leases.alive()
+        return Readiness(
+            draining=self._draining,
+            durability=self._durability,
+            policies=self._policies.current().generation if self._policies else 0,
+            instance=ground.leases.instance,
+            store=self._settings.store.scheme,
+            leases={str(number): name for number, name in enumerate(sorted(alive))},
+        )
+
+    async def batches(self, *, limit: int) -> Sequence[Batch]:
+        return await self._house.ground.batches.recent(limit=limit)
+
+    def today(self) -> date:
+        return self._house.ground.clock.now().date()
+
+    async def ledger(self, *, since: date, until: date) -> Sequence[Booking]:
+        return await self._house.ground.books.rows(since=since, until=until)
+
+    def prices(self) -> Mapping[str, str]:
+        listed = self._house.prices.list
+        return {"as_of": listed.as_of, "source": listed.source}
+
+    def reload(self) -> None:
+        if self._policies is not None:
+            self._policies.ask()
+            self._house.scheduler.wake("policies")
+
+    def drain(self) -> None:
+        if self._worker is None:
+            self.leave()
+        else:
+            # The order is for all workers, and the supervisor knows them.
+            os.kill(os.getppid(), signal.SIGTERM)
+
+    def leave(self) -> None:
+        """Make no more promises, and let the end begin. May be called more than once."""
+        if self._draining:
+            return
+        self._draining = True
+        self._house.drain()
+        self._on_stop()
+
+
+async def listen_to_operators(
+    stack: AsyncExitStack,
+    settings: Settings,
+    facts: "OperatorFacts",
+    metrics: Metrics,
+    about: About,
+    worker: Worker | None,
+) -> str:
+    """Open the operators' listener, of this process or of all its workers; return its URL.
+
+    Raises:
+        ConfigError: if the address cannot be had.
+    """
+    access = AdminAccess(
+        allowed_hosts=settings.admin.allowed_hosts,
+        loopback=settings.admin.listen.is_loopback,
+        token=settings.admin.read_token(),
+    )
+    workers = None
+    if worker is not None:
+        workers = Workers(worker.sockets)
+        alone = web.AppRunner(worker_application(facts, metrics=metrics), access_log=None)
+        await alone.setup()
+        stack.push_async_callback(alone.cleanup)
+        own = worker.sockets[worker.number]
+        own.unlink(missing_ok=True)
+        await web.UnixSite(alone, str(own)).start()
+    application = admin_application(
+        facts, metrics=metrics, access=access, now=facts.insight.now, workers=workers
+    )
+    add_dashboard(application, facts.insight, access=access, about=about)
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
+    return await listen(stack, runner, settings.admin.listen, shared=worker is not None)
+
+
+def about_of(settings: Settings, house: House, durability: str) -> About:
+    """Return what the dashboard says of this instance."""
+    hosts = {name: urlsplit(hook.url).hostname or "" for name, hook in settings.webhooks.items()}
+    return About(
+        instance=house.ground.leases.instance,
+        store=settings.store.scheme,
+        durability=durability,
+        # Of Redis, in the words of `proxy.stores.redis.opening`.
+        is_durable=settings.durability == "durable" and "can be lost" not in durability,
+        base_url=f"http://{settings.listen}",
+        webhook_hosts=hosts,
+    )
+
+
+async def listen(
+    stack: AsyncExitStack, runner: web.BaseRunner, at: Address, *, shared: bool = False
+) -> str:
+    """Listen, on a port that other workers listen on too if it is `shared`; return the URL.
+
+    Raises:
+        ConfigError: if the address cannot be had.
+    """
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    reuse_port = True if shared else None
+    try:
+        await web.TCPSite(
+            runner, at.host, at.port, reuse_address=True, reuse_port=reuse_port
+        ).start()
+    except OSError as exc:
+        raise ConfigError(
+            f"cannot listen on {at}: {exc.strerror or exc}",
+            hint="another process may have the port; choose one with --listen",
+        ) from exc
+    host, port = runner.addresses[0][:2]
+    return f"http://{Address(host, port)}"
