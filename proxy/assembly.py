@@ -424,7 +424,9 @@ def _batch_passes(settings: Settings, outside: Outside, shared: _Shared) -> list
         governor=governor,
         outlook=outlook,
     )
-    collector = Collector(ground, access=access, settler=settler, outlook=outlook, pace=pace)
+    collector = Collector(
+        ground, access=access, settler=settler, outlook=outlook, governor=governor, pace=pace
+    )
     return [
         Pass("flush", QUICK, flusher.run_once),
         Pass("submit", QUICK, submitter.run_once),

@@ -11,8 +11,9 @@ from typing import Final
 
 from proxy.core.batch import Batch, BatchState
 from proxy.core.ids import CredentialId
-from proxy.core.lanes import BatchKey, Lane, LaneChoice, LaneFacts, choose_lane
+from proxy.core.lanes import BatchKey, Lane, LaneChoice, LaneFacts, cancel_at, choose_lane
 from proxy.core.outcomes import INVALID_INPUT
+from proxy.core.turnaround import Spread
 
 PARTS: Final = 16
 """Into how many a batch is cut that was refused for a line that is not named.
@@ -111,6 +112,19 @@ def open_batches(batches: Iterable[Batch]) -> Mapping[tuple[CredentialId, str], 
     return sums
 
 
+_ENQUEUED: Final = frozenset({BatchState.IN_PROGRESS, BatchState.CANCELLING})
+
+
+def enqueued(batches: Iterable[Batch], credential: CredentialId, model: str) -> int:
+    """Return the tokens that the provider has enqueued of one credential and model."""
+    return sum(
+        batch.tokens
+        for batch in batches
+        if batch.state in _ENQUEUED
+        and (batch.key.credential, batch.key.model) == (credential, model)
+    )
+
+
 def due_flush(
     head: Head, under_way: OpenBatches, *, now: datetime, limits: FlushLimits, facts: LaneFacts
 ) -> Flush | None:
@@ -125,16 +139,61 @@ def due_flush(
         return None
     free_tokens = None
     if limits.max_tokens is not None:
-        free_tokens = limits.max_tokens - under_way.tokens
         # With nothing under way even an oversized job may try: the provider's
         # own limit, not our estimate, must have the last word.
-        if under_way.count and free_tokens < min(head.tokens, limits.max_tokens // 10):
+        if is_crowded(head, under_way, limits.max_tokens):
             return None
-        free_tokens = max(free_tokens, 1)
+        free_tokens = max(limits.max_tokens - under_way.tokens, 1)
     reason = _due_reason(head, now=now, limits=limits, facts=facts)
     if reason is None:
         return None
     return Flush(head.key, reason, limits.max_requests, limits.max_bytes, free_tokens)
+
+
+def is_crowded(head: Head, under_way: OpenBatches, max_tokens: int) -> bool:
+    """Return whether the batches under way leave no room for another worth its while."""
+    free = max_tokens - under_way.tokens
+    return under_way.count > 0 and free < min(head.tokens, max_tokens // 10)
+
+
+_PATIENCE: Final = 4
+"""How many usual turnarounds a batch may still take before others are preferred to it."""
+
+
+def is_straggler(batch: Batch, turnaround: Spread, *, now: datetime) -> bool:
+    """Return whether a batch takes so long that another would probably be quicker.
+
+    While it runs, its tokens keep others out. What it has finished is kept, and the rest
+    costs nothing.
+    """
+    if batch.submitted_at is None:
+        return False
+    age = now - batch.submitted_at
+    left = turnaround.quantile(0.5, after=age) - age
+    return left > _PATIENCE * turnaround.quantile(0.5)
+
+
+_BETTER: Final = 0.2
+"""By how much a second batch must be the better bet: a change costs requests and time."""
+
+
+def is_worth_another(batch: Batch, facts: LaneFacts, *, now: datetime) -> bool:
+    """Return whether a new batch of the rest would sooner make the deadline than this one.
+
+    Most batches take minutes and few take hours: one that has taken long will go on for
+    long. Stopped while there is time for another, it costs nothing but what is left of
+    the time; stopped at the last moment, its rest is called at full price.
+    """
+    if batch.submitted_at is None or batch.nearest_deadline is None:
+        return False
+    age = now - batch.submitted_at
+    gone = facts.turnaround.chance_within(age)
+    last = cancel_at(batch.nearest_deadline, batch.count, facts.times)
+    if gone >= 1 or last <= now:
+        return False
+    stay = (facts.turnaround.chance_within(last - batch.submitted_at) - gone) / (1 - gone)
+    again = facts.turnaround.chance_within(last - now - facts.times.cancel)
+    return again > stay + _BETTER
 
 
 def _due_reason(head: Head, *, now: datetime, limits: FlushLimits, facts: LaneFacts) -> str | None:
@@ -213,14 +272,14 @@ def yields_to_flex(
 
 
 def fair_order(heads: Sequence[Head]) -> list[Head]:
-    """Return `heads` so that the credentials take turns, each oldest first.
+    """Return `heads` so that the credentials take turns, each the most urgent first.
 
     Work that is cut off after any number of heads has then served every
     credential about equally.
     """
     ranks: dict[CredentialId, int] = {}
     ranked = []
-    for head in sorted(heads, key=lambda head: head.oldest_at):
+    for head in sorted(heads, key=lambda head: head.nearest_deadline):
         rank = ranks.get(head.key.credential, 0)
         ranks[head.key.credential] = rank + 1
         ranked.append((rank, head))

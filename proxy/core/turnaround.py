@@ -6,10 +6,13 @@ Pure values: they are kept, shared and timed elsewhere.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, TypeVar
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 
 # fmt: off
 _MINUTES: Final = (
@@ -21,6 +24,9 @@ _MINUTES: Final = (
 
 _FADE: Final = 0.98
 """What each observation leaves of the weight of those before: about 50 count."""
+
+_CALL_FADE: Final = 0.995
+"""The same for calls, of which there are many more than batches: about 200 count."""
 
 _PRIOR_WEIGHT: Final = 6.0
 """As how many observations the prior counts: a handful of batches outvotes it."""
@@ -70,11 +76,11 @@ class Spread:
             start = end
         return max(after, timedelta(minutes=_MINUTES[-1]))
 
-    def observed(self, duration: timedelta) -> "Spread":
+    def observed(self, duration: timedelta, fade: float = _FADE) -> "Spread":
         """Return the spread with one more observation; the older ones fade."""
         minutes = duration.total_seconds() / 60
         place = next((n for n, end in enumerate(_MINUTES) if minutes <= end), len(_MINUTES) - 1)
-        faded = [round(weight * _FADE, 3) for weight in self.weights]
+        faded = [round(weight * fade, 3) for weight in self.weights]
         faded[place] += 1
         return Spread(tuple(faded))
 
@@ -110,6 +116,10 @@ USUAL_CANCEL: Final = _prior(
 """Observed 3 to 25 minutes at OpenAI, documented there as at most 10."""
 
 
+USUAL_FLEX: Final = _prior({1: 0.6, 2: 0.8, 3: 0.87, 5: 0.93, 10: 0.98, 15: 1.0})
+"""Its target is 1 to 15 minutes (Gemini API, "Flex"); mostly it is as quick as any call."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Seen:
     """What was observed of one model at one upstream."""
@@ -140,7 +150,15 @@ class Stopped:
     took: timedelta
 
 
-Observation = Ended | Stopped
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A call of the discount tier was answered after `took`."""
+
+    upstream: str
+    took: timedelta
+
+
+Observation = Ended | Stopped | Answered
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +169,8 @@ class Turnarounds:
     """By upstream and model, the latest seen last."""
 
     cancels: Mapping[str, Spread] = field(default_factory=dict)
+    flex: Mapping[str, Spread] = field(default_factory=dict)
+    """By upstream, both."""
 
     def batch(self, upstream: str, model: str, at: datetime) -> Spread:
         """Return how long a batch that begins `at` will take: hours count double."""
@@ -164,21 +184,28 @@ class Turnarounds:
         """Return how long a cancelled batch will take to stop."""
         return USUAL_CANCEL.plus(self.cancels.get(upstream, NOTHING))
 
+    def flex_call(self, upstream: str) -> Spread:
+        """Return how long a call of the discount tier will take."""
+        return USUAL_FLEX.plus(self.flex.get(upstream, NOTHING))
+
     def learn(self, news: Sequence[Observation]) -> "Turnarounds":
         """Return what is known after `news` too."""
-        batches, cancels = dict(self.batches), dict(self.cancels)
+        batches, cancels, flex = dict(self.batches), dict(self.cancels), dict(self.flex)
         for one in news:
             if isinstance(one, Stopped):
                 known = cancels.pop(one.upstream, NOTHING)
                 cancels[one.upstream] = known.observed(one.took)
+                continue
+            if isinstance(one, Answered):
+                known = flex.pop(one.upstream, NOTHING)
+                flex[one.upstream] = known.observed(one.took, _CALL_FADE)
                 continue
             seen = batches.pop((one.upstream, one.model), _Seen())
             slot = _slot(one.began_at)
             slots = dict(seen.slots)
             slots[slot] = slots.get(slot, NOTHING).observed(one.took)
             batches[one.upstream, one.model] = _Seen(seen.all_day.observed(one.took), slots)
-        kept = list(batches.items())[-MAX_MODELS:]
-        return replace(self, batches=dict(kept), cancels=dict(list(cancels.items())[-MAX_MODELS:]))
+        return Turnarounds(_latest(batches), _latest(cancels), _latest(flex))
 
     def to_json(self) -> dict[str, Any]:
         """Return what `from_json` reads, made of what JSON has."""
@@ -189,6 +216,7 @@ class Turnarounds:
                 for place, seen in self.batches.items()
             ],
             "cancels": [[name, _dump(spread)] for name, spread in self.cancels.items()],
+            "flex": [[name, _dump(spread)] for name, spread in self.flex.items()],
         }
 
     @classmethod
@@ -204,7 +232,16 @@ class Turnarounds:
             (upstream, model): _Seen(_load(all_day), {int(s): _load(v) for s, v in slots.items()})
             for upstream, model, all_day, slots in data["batches"]
         }
-        return cls(batches, {name: _load(spread) for name, spread in data["cancels"]})
+        return cls(
+            batches,
+            {name: _load(spread) for name, spread in data["cancels"]},
+            {name: _load(spread) for name, spread in data["flex"]},
+        )
+
+
+def _latest(known: Mapping[Key, Value]) -> dict[Key, Value]:
+    """Return those that were seen last."""
+    return dict(list(known.items())[-MAX_MODELS:])
 
 
 def _slot(at: datetime) -> int:

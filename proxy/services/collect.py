@@ -21,14 +21,23 @@ from proxy.core.batch import (
 )
 from proxy.core.errors import CredentialRefusedError, ProviderError, ProviderRejectedError
 from proxy.core.ids import BatchId
-from proxy.core.lanes import cancel_at, disown_at
+from proxy.core.lanes import Lane, cancel_at, disown_at
 from proxy.core.outcomes import UNCONFIRMED
-from proxy.core.plan import PollPace, next_poll
+from proxy.core.plan import (
+    OpenBatches,
+    PollPace,
+    is_crowded,
+    is_straggler,
+    is_worth_another,
+    next_poll,
+    open_batches,
+)
 from proxy.core.turnaround import Ended, Stopped
 from proxy.ports.jobs import Credential
 from proxy.ports.provider import Provider, ProviderBatch, ProviderBatchState
 from proxy.services.access import Access
 from proxy.services.fanout import each
+from proxy.services.governor import TokenGovernor
 from proxy.services.ground import Ground, is_forsaken, write_batch
 from proxy.services.outlook import Outlook
 from proxy.services.settle import Settler
@@ -47,13 +56,14 @@ _AT_PROVIDER: Final = frozenset({BatchState.IN_PROGRESS, BatchState.CANCELLING, 
 class Collector:
     """Polls and settles; one call of `run_once` asks after every batch that is due."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - collaborators, each by its name
         self,
         ground: Ground,
         *,
         access: Access,
         settler: Settler,
         outlook: Outlook,
+        governor: TokenGovernor,
         pace: PollPace,
         concurrency: int = 4,
         jitter: Callable[[], float] = lambda: random.uniform(0.9, 1.1),  # noqa: S311 (spreads load)
@@ -62,6 +72,7 @@ class Collector:
         self._access = access
         self._settler = settler
         self._outlook = outlook
+        self._governor = governor
         self._usual_pace = pace
         self._concurrency = concurrency
         self._jitter = jitter
@@ -79,14 +90,10 @@ class Collector:
             return False
         return batch.next_at is None or batch.next_at <= now
 
-    def _must_cancel(self, batch: Batch, provider: Provider, now: datetime) -> bool:
+    def _is_late(self, batch: Batch) -> bool:
+        """Return whether the batch must stop now so that its rest is in time."""
         end = self._cancel_at(batch)
-        return (
-            batch.state is BatchState.IN_PROGRESS
-            and provider.limits(batch.key.endpoint).can_cancel
-            and end is not None
-            and now >= end
-        )
+        return end is not None and self._now() >= end
 
     def _cancel_at(self, batch: Batch) -> datetime | None:
         if batch.nearest_deadline is None:
@@ -169,13 +176,36 @@ class Collector:
         """Return whether the batch must stop: late, or nobody wants its rest."""
         if batch.state is not BatchState.IN_PROGRESS or batch.is_provisional:
             return False
-        if self._must_cancel(batch, provider, self._now()):
-            return True
-        if not provider.limits(batch.key.endpoint).can_cancel:
+        limits = provider.limits(batch.key.endpoint)
+        if not limits.can_cancel:
             return False
+        if self._is_late(batch):
+            return True
+        if limits.keeps_partial_results and await self._is_in_the_way(batch):
+            return True
         async for _ in self._on.batches.open_items(batch.id):
             return False
         return True
+
+    async def _is_in_the_way(self, batch: Batch) -> bool:
+        """Return whether a slow batch keeps its own jobs, or others, from a quicker one."""
+        key, now = batch.key, self._now()
+        if await self._access.own(key.credential) is None:
+            # Nothing else could be bought with it now.
+            return False
+        facts = self._outlook.facts(key)
+        if is_worth_another(batch, facts, now=now):
+            return True
+        max_tokens = self._governor.max_tokens(key.credential, key.model, now=now)
+        if max_tokens is None or not is_straggler(batch, facts.turnaround, now=now):
+            return False
+        place = (key.credential, key.model)
+        under_way = open_batches(await self._on.batches.live()).get(place, OpenBatches(0, 0))
+        return any(
+            (head.key.lane, head.key.credential, head.key.model) == (Lane.BATCH, *place)
+            and is_crowded(head, under_way, max_tokens)
+            for head in await self._on.batches.heads()
+        )
 
     async def _cancel(self, batch: Batch, provider: Provider) -> Batch:
         assert batch.provider_batch_id is not None

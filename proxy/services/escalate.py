@@ -34,6 +34,7 @@ from proxy.core.outcomes import (
     verdict,
 )
 from proxy.core.plan import Head, fair_order
+from proxy.core.turnaround import Answered
 from proxy.ports.jobs import Credential, JobWrite, Result
 from proxy.ports.tasks import TaskOwner
 from proxy.services.access import Access
@@ -243,16 +244,17 @@ class Escalator:
                 )
         except (ProviderError, TimeoutError) as exc:
             return self._unanswered(job, exc), None
+        took = self._on.clock.monotonic() - begun
         log.info(
             "job.called",
             job_id=job.id,
             attempt=job.attempt,
             status_code=answer.answer.status,
             lane=job.lane.value,
-            duration_s=round(self._on.clock.monotonic() - begun, 3),
+            duration_s=round(took, 3),
         )
         await self._note_credential(credential, answer)
-        self._note_tier(job, answer.answer)
+        self._note_tier(job, answer.answer, timedelta(seconds=took))
         event = after_answer(
             job,
             job.attempt,
@@ -266,12 +268,13 @@ class Escalator:
     def _tier_field(self, job: Job) -> str | None:
         return self._outlook.flex.field(job.key) if job.lane is Lane.FLEX else None
 
-    def _note_tier(self, job: Job, answer: Answer) -> None:
+    def _note_tier(self, job: Job, answer: Answer, took: timedelta) -> None:
         """Learn from an answer of the discount tier whether it is one, and has room."""
         if job.lane is not Lane.FLEX:
             return
         if 200 <= answer.status < 300:
             self._outlook.flex.answered(job.key, answer.tier, now=self._now())
+            self._outlook.observe(Answered(job.key.upstream, took))
         elif answer.status in FULL:
             self._outlook.flex.full(job.key, now=self._now())
             self._on.tally.count("flex_full", upstream=job.key.upstream)

@@ -24,8 +24,15 @@ RACES: Final = 20
 _FIRST_PAUSE: Final = timedelta(minutes=1)
 _LONGEST_PAUSE: Final = timedelta(minutes=30)
 
-_RELEARN_AFTER: Final = timedelta(hours=6)
-"""Tiers grow, and other users of the account come and go."""
+_GROWTH_PER_HOUR: Final = 1.25
+"""How fast a bound is tried to be left behind: tiers grow, and other users of the account
+come and go. Asking for a little more costs a pause; for everything, a refused batch."""
+
+_FORGET_AFTER: Final = timedelta(days=2)
+"""By then a bound has grown beyond all bounds."""
+
+_IN_A_ROW: Final = timedelta(hours=1)
+"""Refusals that are no farther apart make each other's pauses longer."""
 
 Place = tuple[CredentialId, str]
 """A credential and a model."""
@@ -36,6 +43,11 @@ class _Learned:
     max_tokens: int
     at: datetime
     pause: timedelta
+
+    def grown(self, now: datetime) -> int:
+        """Return the bound as it may be by now."""
+        hours = min(max(now - self.at, timedelta(0)), _FORGET_AFTER) / timedelta(hours=1)
+        return int(self.max_tokens * _GROWTH_PER_HOUR**hours)
 
 
 class TokenGovernor:
@@ -59,12 +71,13 @@ class TokenGovernor:
         self._learned = _parse(await self._notes.read(NAME))
 
     async def exceeded(
-        self, credential: CredentialId, model: str, tokens: int, *, now: datetime
+        self, credential: CredentialId, model: str, tokens: int, *, others: int = 0, now: datetime
     ) -> datetime:
         """Note that a batch of `tokens` was too much; return when to try the next.
 
-        The next batches are half as large, and the pause doubles with each
-        refusal in a row.
+        `others` were enqueued beside it, so that many may be. The bound is set half
+        way, or there if that is more, and the pause doubles with each refusal in a row.
+        Batches that were on their way together are refused together, and pause once.
 
         Raises:
             StoreError: if it cannot be noted.
@@ -73,7 +86,7 @@ class TokenGovernor:
         for _ in range(RACES):
             note = await self._notes.read(NAME)
             known = _parse(note)
-            lesson = _lesson(known.get(place), tokens, now)
+            lesson = _lesson(known.get(place), tokens, others, now)
             self._learned = known | {place: lesson}
             text = _text(self._learned, now)
             if await self._notes.write(NAME, Note(text, note.version + 1 if note else 1)):
@@ -83,11 +96,10 @@ class TokenGovernor:
     def max_tokens(self, credential: CredentialId, model: str, *, now: datetime) -> int | None:
         """Return how many tokens may be enqueued; nothing if no bound is known."""
         known = self._learned.get((credential, model))
-        if known is None or now - known.at > _RELEARN_AFTER:
+        if known is None or now - known.at > _FORGET_AFTER:
             return self._configured
-        if self._configured is None:
-            return known.max_tokens
-        return min(self._configured, known.max_tokens)
+        bound = known.grown(now)
+        return bound if self._configured is None else min(self._configured, bound)
 
     def resting_until(self, credential: CredentialId, model: str) -> datetime | None:
         """Return until when no batch of this model is worth trying."""
@@ -95,10 +107,14 @@ class TokenGovernor:
         return known.at + known.pause if known else None
 
 
-def _lesson(known: _Learned | None, tokens: int, now: datetime) -> _Learned:
-    pause = min(known.pause * 2, _LONGEST_PAUSE) if known else _FIRST_PAUSE
-    smallest = min(tokens, known.max_tokens) if known else tokens
-    return _Learned(max(smallest // 2, 1), now, pause)
+def _lesson(known: _Learned | None, tokens: int, others: int, now: datetime) -> _Learned:
+    total = others + tokens if known is None else min(others + tokens, known.grown(now))
+    bound = max(total // 2, others if others < total else 0, 1)
+    if known is None or now - known.at - known.pause > _IN_A_ROW:
+        return _Learned(bound, now, _FIRST_PAUSE)
+    if now < known.at + known.pause:
+        return _Learned(bound, known.at, known.pause)
+    return _Learned(bound, now, min(known.pause * 2, _LONGEST_PAUSE))
 
 
 def _parse(note: Note | None) -> dict[Place, _Learned]:
@@ -113,7 +129,7 @@ def _parse(note: Note | None) -> dict[Place, _Learned]:
 
 def _text(learned: Mapping[Place, _Learned], now: datetime) -> str:
     """Return what is still worth knowing, newest first."""
-    fresh = [item for item in learned.items() if now - item[1].at <= _RELEARN_AFTER]
+    fresh = [item for item in learned.items() if now - item[1].at <= _FORGET_AFTER]
     fresh.sort(key=lambda item: item[1].at, reverse=True)
     return json.dumps(
         [

@@ -30,8 +30,9 @@ log = structlog.get_logger()
 TURNAROUNDS: Final = "turnarounds"
 """The name of the note that the fleet shares."""
 
-CANCEL_SHARE: Final = 0.99
-"""So many cancellations in a hundred must be over when a batch was stopped for a deadline."""
+ALMOST_ALL: Final = 0.99
+"""Which share of cancellations, and of calls of the discount tier, must be over in the time
+that is kept for them before a deadline."""
 
 MAX_UNWRITTEN: Final = 1_000
 """Observations kept while the store is away; some batches then go unlearned."""
@@ -127,13 +128,20 @@ class Outlook:
                 return True
 
     def times(self, upstream: str) -> LaneTimes:
-        """Return how long things take: a cancellation at least as long as configured."""
+        """Return how long things take.
+
+        A cancellation at least as long as configured: the quick ones of good days say
+        nothing about a bad one. The discount tier at most as long: then it is cut off.
+        """
         known = self._slow.get(upstream)
         if known is None:
-            slow = self._known.cancel(upstream).quantile(CANCEL_SHARE)
-            known = self._times
-            if slow > known.cancel:
-                known = replace(known, cancel=slow)
+            cancel = self._known.cancel(upstream).quantile(ALMOST_ALL)
+            flex = self._known.flex_call(upstream).quantile(ALMOST_ALL)
+            known = replace(
+                self._times,
+                cancel=max(cancel, self._times.cancel),
+                flex=min(flex, self._times.flex),
+            )
             self._slow[upstream] = known
         return known
 

@@ -35,6 +35,7 @@ from proxy.core.outcomes import (
     UNCONFIRMED,
     after_batch,
 )
+from proxy.core.plan import enqueued
 from proxy.ports.batches import Item
 from proxy.ports.jobs import Credential, JobWrite
 from proxy.ports.provider import Provider, ProviderBatch, ProviderBatchState
@@ -197,8 +198,10 @@ class Settler:
         """Note what the end of the batch says about the account or the model."""
         now = self._now()
         if batch.error_code == TOO_MANY_TOKENS:
+            key = batch.key
+            beside = enqueued(await self._on.batches.live(), key.credential, key.model)
             until = await self._governor.exceeded(
-                batch.key.credential, batch.key.model, batch.tokens, now=now
+                key.credential, key.model, batch.tokens, others=beside, now=now
             )
             log.warning("batch.throttled", batch_id=batch.id, until=until.isoformat())
         elif batch.error_code in UNBATCHABLE_CODES:

@@ -21,12 +21,16 @@ from proxy.core.plan import (
     cut_sizes,
     due_flush,
     due_reroute,
+    enqueued,
     fair_order,
+    is_straggler,
+    is_worth_another,
     next_choice,
     next_poll,
     open_batches,
     yields_to_flex,
 )
+from proxy.core.turnaround import USUAL_BATCH
 from tests.helpers.factories import CREDENTIAL, T0, make_batch, make_key
 
 LIMITS = FlushLimits(max_requests=1_000, max_bytes=1_000_000)
@@ -207,10 +211,10 @@ def test_one_credentials_flood_never_holds_up_anothers_ten(flood) -> None:
     assert due_flush(small, seen, now=now, limits=LIMITS, facts=FACTS) is not None
 
 
-def test_credentials_take_turns_each_with_its_oldest_first() -> None:
+def test_credentials_take_turns_each_with_its_most_urgent_first() -> None:
     def one(credential: str, age: int) -> Head:
         key = make_key(credential=CredentialId(credential), model=f"m{age}")
-        return head(key=key, oldest_at=T0 - timedelta(minutes=age))
+        return head(key=key, nearest_deadline=T0 + timedelta(minutes=100 - age))
 
     heads = [one("b", 1), one("a", 7), one("a", 9), one("a", 8), one("b", 5), one("c", 2)]
 
@@ -337,6 +341,60 @@ def test_few_jobs_go_to_the_discount_tier_at_equal_price(changes, facts, yields)
 
     assert (choice is not None) == yields
     assert choice is None or choice.reason == "fewer than 10 jobs are no batch"
+
+
+def running(age: timedelta, slack: timedelta, **changes):
+    """Return a batch that has run for `age`, and the time, `slack` before its deadline."""
+    now = T0 + age
+    fields = {"count": 20, "submitted_at": T0, "nearest_deadline": now + slack} | changes
+    return {"batch": make_batch(state=BatchState.IN_PROGRESS, **fields), "now": now}
+
+
+def hours(count: float) -> timedelta:
+    return timedelta(hours=count)
+
+
+@pytest.mark.parametrize(
+    ("age", "slack", "is_worth"),
+    [
+        # Most batches end within minutes: at first it is the best that there is.
+        (hours(0.1), hours(3), False),
+        # After an hour it will hardly end soon, and another probably would.
+        (hours(1), hours(3), True),
+        # There is no time for another.
+        (hours(1), hours(1), False),
+        # It ends with its window, long before it would have to be stopped.
+        (hours(1), hours(25), False),
+        (hours(30), hours(3), False),
+    ],
+)
+def test_a_slow_batch_is_given_up_while_there_is_time_for_a_better_one(age, slack, is_worth):
+    assert is_worth_another(**running(age, slack), facts=FACTS) == is_worth
+
+
+def test_a_batch_that_was_not_submitted_or_has_no_deadline_is_not_given_up() -> None:
+    for changes in ({"submitted_at": None}, {"nearest_deadline": None}):
+        assert not is_worth_another(**running(hours(1), hours(3), **changes), facts=FACTS)
+
+
+@pytest.mark.parametrize(
+    ("age", "is_slow"), [(timedelta(0), False), (hours(0.25), False), (hours(1), True)]
+)
+def test_a_batch_is_a_straggler_if_another_would_be_much_quicker(age, is_slow) -> None:
+    assert is_straggler(**running(age, hours(24)), turnaround=USUAL_BATCH) == is_slow
+    assert not is_straggler(**running(age, hours(1), submitted_at=None), turnaround=USUAL_BATCH)
+
+
+def test_what_is_enqueued_is_counted_per_credential_and_model() -> None:
+    batches = [
+        make_batch(state=BatchState.IN_PROGRESS, tokens=1),
+        make_batch(state=BatchState.CANCELLING, tokens=2),
+        make_batch(state=BatchState.SEALED, tokens=4),
+        make_batch(state=BatchState.IN_PROGRESS, tokens=8, key=make_key(model="other")),
+        make_batch(state=BatchState.IN_PROGRESS, tokens=16, key=make_key(credential=OTHER)),
+    ]
+
+    assert enqueued(batches, CREDENTIAL, make_key().model) == 3
 
 
 PACE = PollPace()

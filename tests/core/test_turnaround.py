@@ -11,6 +11,8 @@ from proxy.core.turnaround import (
     MAX_MODELS,
     USUAL_BATCH,
     USUAL_CANCEL,
+    USUAL_FLEX,
+    Answered,
     Ended,
     Stopped,
     Turnarounds,
@@ -73,6 +75,14 @@ def test_cancellations_are_known_by_upstream() -> None:
     assert known.cancel("other") == USUAL_CANCEL
 
 
+def test_quick_answers_of_the_discount_tier_are_learned() -> None:
+    known = Turnarounds().learn([Answered("openai", MINUTE)] * 100)
+
+    assert USUAL_FLEX.quantile(0.99) == 12.5 * MINUTE
+    assert known.flex_call("openai").quantile(0.99) < 5 * MINUTE
+    assert known.flex_call("other") == USUAL_FLEX
+
+
 def test_of_too_many_models_the_longest_unseen_is_forgotten() -> None:
     news = [ended(4, model=f"m{n}") for n in range(MAX_MODELS)]
 
@@ -88,7 +98,9 @@ def test_a_record_of_everything_is_small_and_comes_back() -> None:
     for n in range(MAX_MODELS):
         known = known.learn([ended(3**k, model=f"m{n}", hours=4 * k) for k in range(6)])
 
-    text = json.dumps(known.learn([Stopped("openai", MINUTE)]).to_json())
+    text = json.dumps(
+        known.learn([Stopped("openai", MINUTE), Answered("openai", MINUTE)]).to_json()
+    )
 
     assert len(text) < 40_000
     read = Turnarounds.from_json(json.loads(text))

@@ -171,6 +171,7 @@ class Instance:
                 access=access,
                 settler=settler,
                 outlook=outlook,
+                governor=governor,
                 pace=pace,
                 jitter=lambda: 1.0,
             ).run_once,

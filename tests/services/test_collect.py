@@ -68,11 +68,15 @@ async def test_a_batch_is_cancelled_early_enough_for_its_nearest_deadline() -> N
     assert fleet.provider.batches["batch_1"].status == "cancelled"
 
 
+SOON = timedelta(minutes=80)
+"""Too near for a second batch in the place of a slow one."""
+
+
 async def test_only_the_remainder_of_a_cancelled_batch_is_called_directly() -> None:
-    fleet = await stalled(deadline=timedelta(hours=3))
+    fleet = await stalled(deadline=SOON)
     fleet.provider.cancel_time = timedelta(minutes=20)
 
-    await fleet.run_for(timedelta(hours=3), step=timedelta(minutes=1))
+    await fleet.run_for(SOON, step=timedelta(minutes=1))
 
     assert await fleet.states() == {JobState.COMPLETED: 12}
     assert fleet.provider.requests["call"] == 6
@@ -82,10 +86,10 @@ async def test_only_the_remainder_of_a_cancelled_batch_is_called_directly() -> N
 
 
 async def test_nothing_is_called_directly_while_the_batch_may_still_answer() -> None:
-    fleet = await stalled(deadline=timedelta(hours=3))
+    fleet = await stalled(deadline=SOON)
     fleet.provider.cancel_time = timedelta(hours=2)
 
-    await fleet.run_for(timedelta(hours=4), step=timedelta(minutes=1))
+    await fleet.run_for(timedelta(hours=2, minutes=20), step=timedelta(minutes=1))
     assert fleet.provider.requests["call"] == 0
     assert await fleet.states() == {JobState.BATCHED: 12}
     await fleet.run_for(timedelta(hours=1), step=timedelta(minutes=1))
@@ -97,10 +101,10 @@ async def test_nothing_is_called_directly_while_the_batch_may_still_answer() -> 
 
 
 async def test_a_cancel_that_fails_is_tried_again_soon() -> None:
-    fleet = await stalled(deadline=timedelta(hours=3))
+    fleet = await stalled(deadline=SOON)
     fleet.provider.faults["cancel"] = deque(["unavailable", "lost_before"])
 
-    await fleet.run_for(timedelta(hours=2, minutes=30), step=timedelta(minutes=1))
+    await fleet.run_for(timedelta(minutes=55), step=timedelta(minutes=1))
 
     assert fleet.provider.requests["cancel"] == 3
     assert (await fleet.batch()).state is BatchState.SETTLED
@@ -297,3 +301,33 @@ async def test_a_provider_that_wants_to_be_left_alone_is_asked_no_more_often() -
     await fleet.run_for(timedelta(minutes=10), step=timedelta(seconds=5))
 
     assert 5 <= fleet.provider.requests["retrieve"] <= 11
+
+
+async def test_a_slow_batch_is_begun_anew_while_there_is_time() -> None:
+    fleet = await stalled(deadline=timedelta(hours=5))
+    await fleet.run_for(timedelta(hours=1), step=timedelta(minutes=1))
+    fleet.provider.stalled = False
+
+    await fleet.run_for(timedelta(hours=3), step=timedelta(minutes=1))
+
+    assert await fleet.states() == {JobState.COMPLETED: 12}
+    assert fleet.provider.requests["call"] == 0
+    assert fleet.doubles() == (0, 0)
+
+
+async def test_a_slow_batch_makes_room_for_those_that_its_tokens_keep_out() -> None:
+    fleet = Fleet()
+    fleet.provider.stalled = True
+    await fleet.submit(12, tokens=100)
+    await fleet.instances[0].governor.exceeded(
+        CredentialId("credential-1"), "gpt-4o-mini", 1, others=1_200, now=fleet.clock.now()
+    )
+    await fleet.accept_many(12, tokens=100)
+
+    await fleet.run_for(timedelta(hours=1), step=timedelta(minutes=1))
+    fleet.provider.stalled = False
+    await fleet.run_for(timedelta(hours=1), step=timedelta(minutes=1))
+
+    assert fleet.tally.counts["batch_cancelled"] == 1
+    assert await fleet.states() == {JobState.COMPLETED: 24}
+    assert fleet.doubles() == (0, 0)

@@ -231,7 +231,7 @@ async def test_the_discount_tier_is_outside_of_the_budget() -> None:
 async def test_urgent_jobs_do_not_stop_a_batch_of_patient_ones() -> None:
     fleet = Fleet()
     fleet.provider.stalled = True
-    await fleet.accept_many(2, deadline=2 * HOUR)
+    await fleet.accept_many(2, deadline=80 * MINUTE)
     await fleet.submit(40)
     batches = {one.key.urgency: one for one in await fleet.stores.batches.recent(limit=5)}
     assert {urgency: batch.count for urgency, batch in batches.items()} == {
@@ -239,7 +239,7 @@ async def test_urgent_jobs_do_not_stop_a_batch_of_patient_ones() -> None:
         Urgency.LOOSE: 40,
     }
 
-    await fleet.run_for(2 * HOUR, step=MINUTE)
+    await fleet.run_for(80 * MINUTE, step=MINUTE)
 
     assert fleet.tally.counts["batch_cancelled"] == 1
     assert fleet.provider.requests["call"] == 1

@@ -9,7 +9,7 @@ from policies.windows import Window, parse_span
 from proxy.core.lanes import Lane, LaneTimes
 from proxy.core.plan import Head
 from proxy.core.routing import Upstream
-from proxy.core.turnaround import USUAL_BATCH, Ended, Stopped
+from proxy.core.turnaround import USUAL_BATCH, Answered, Ended, Stopped
 from proxy.ports.notes import Note
 from proxy.ports.provider import BatchLimits
 from proxy.services.flex import FlexTier
@@ -196,6 +196,16 @@ def test_slow_cancellations_are_reckoned_with_and_quick_ones_not(world):
         outlook.observe(Stopped("openai", timedelta(minutes=90)))
     assert outlook.times("openai").cancel > timedelta(minutes=60)
     assert outlook.times("other").cancel == timedelta(minutes=30)
+
+
+def test_the_discount_tier_needs_less_time_once_it_was_seen_to_be_quick(world):
+    outlook = world.outlook(times=LaneTimes(flex=timedelta(minutes=6)))
+    assert outlook.times("openai").flex == timedelta(minutes=6)
+
+    for _ in range(100):
+        outlook.observe(Answered("openai", timedelta(seconds=20)))
+
+    assert timedelta(minutes=2) < outlook.times("openai").flex < timedelta(minutes=5)
 
 
 async def test_a_model_that_is_not_batched_is_known_at_once_and_to_all(world):

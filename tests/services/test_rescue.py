@@ -145,12 +145,12 @@ async def test_a_pause_alone_fails_no_job_whose_batch_can_be_read() -> None:
     fleet = Fleet()
     fleet.provider.stalled = True
     fleet.provider.cancel_time = timedelta(hours=1)
-    await fleet.submit(12, deadline=timedelta(hours=3))
+    await fleet.submit(12, deadline=timedelta(minutes=80))
     await fleet.stores.credentials.pause(
         CREDENTIAL, at=fleet.clock.now(), status=429, body=b"unpaid"
     )
 
-    await fleet.run_for(timedelta(hours=3, minutes=10), step=timedelta(minutes=2))
+    await fleet.run_for(timedelta(minutes=90), step=timedelta(minutes=2))
     assert (await fleet.states())[JobState.FAILED] == 0
     await fleet.run_for(timedelta(hours=1), step=timedelta(minutes=2))
 
@@ -163,10 +163,10 @@ async def test_the_owners_other_key_that_reads_the_batch_keeps_its_jobs_from_fai
     fleet.provider.cancel_time = timedelta(hours=1)
     await fleet.add_credential("credential-9")
     fleet.provider.projects = {TOKEN: "p", "Bearer credential-9": "p"}
-    await fleet.submit(12, deadline=timedelta(hours=3))
+    await fleet.submit(12, deadline=timedelta(minutes=80))
     fleet.provider.revoked.add(TOKEN)
 
-    await fleet.run_for(timedelta(hours=3, minutes=10), step=timedelta(minutes=2))
+    await fleet.run_for(timedelta(minutes=90), step=timedelta(minutes=2))
 
     assert await fleet.states() == {JobState.BATCHED: 12}
 

@@ -170,7 +170,7 @@ async def test_a_confirmed_batch_is_one_like_any_other() -> None:
 
     await fleet.run_for(timedelta(hours=26), step=10 * MINUTE)
 
-    assert fleet.provider.requests["cancel"] == 1
+    assert fleet.provider.requests["cancel"] >= 1
 
 
 async def test_only_one_create_of_a_credential_is_in_doubt_at_a_time() -> None:
