@@ -65,6 +65,8 @@ class _Memory:
     """What the stores share."""
 
     records: dict[JobId, Job] = field(default_factory=dict)
+    pending: dict[JobId, Job] = field(default_factory=dict)
+    """Those of them that are not terminal: a simulated day has many more that are."""
     bodies: dict[JobId, bytes] = field(default_factory=dict)
     results: dict[JobId, Result] = field(default_factory=dict)
     deliveries: dict[JobId, Delivery] = field(default_factory=dict)
@@ -85,21 +87,31 @@ class _Memory:
             return record
         return advance(record, Assigned(batch_id))
 
+    def keep(self, record: Job) -> None:
+        """Write a record."""
+        self.records[record.id] = record
+        if record.state.is_terminal:
+            self.pending.pop(record.id, None)
+        else:
+            self.pending[record.id] = record
+
     def jobs(self) -> list[Job]:
         return [self.view(record) for record in self.records.values()]
 
     def queued(self, key: BatchKey | None = None) -> list[Job]:
         """Return what waits, oldest first."""
         waiting = [
-            job
-            for job in self.jobs()
-            if job.state is JobState.QUEUED and (key is None or job.key == key)
+            record
+            for record in self.pending.values()
+            if record.state is JobState.QUEUED
+            and (record.id, record.attempt + 1) not in self.claimed_by
+            and (key is None or record.key == key)
         ]
         return sorted(waiting, key=lambda job: (_ready_at(job), job.id))
 
     def erase(self, job_id: JobId) -> None:
         """Forget all but the claims, which the settlement of a batch needs."""
-        for kept in (self.records, self.bodies, self.results, self.deliveries):
+        for kept in (self.records, self.pending, self.bodies, self.results, self.deliveries):
             kept.pop(job_id, None)
         self.notices.owed.pop(job_id, None)
         self.idempotency = {
@@ -133,7 +145,7 @@ class MemoryJobStore:
             if known != job.id:
                 return Acceptance(await self.get(known), created=False)
         assert job.id not in memory.records
-        memory.records[job.id] = job
+        memory.keep(job)
         memory.bodies[job.id] = new.body
         memory.deliveries[job.id] = Delivery(
             job_id=job.id,
@@ -164,7 +176,7 @@ class MemoryJobStore:
         before = memory.records.get(after.id)
         if before is None or memory.view(before).version != after.version - 1:
             return False
-        memory.records[after.id] = after
+        memory.keep(after)
         memory.notices.owe(after)
         if write.result is not None:
             memory.results[after.id] = write.result
@@ -239,7 +251,7 @@ class MemoryQueueStore:
         return sorted(due, key=lambda job: job.deadline)[:limit]
 
     async def escalating(self, *, limit: int) -> Sequence[Job]:
-        jobs = self._memory.records.values()
+        jobs = self._memory.pending.values()
         return [job for job in jobs if job.state is JobState.ESCALATING][:limit]
 
 
@@ -417,21 +429,25 @@ class MemoryBatchStore:
 
     async def lines(self, batch_id: BatchId) -> AsyncIterator[Sequence[Line]]:
         chunk: list[Line] = []
+        size = 0
         for item in self._still_open(batch_id):
             chunk.append(Line(item.job_id, item.attempt, self._memory.bodies[item.job_id]))
-            size = sum(len(line.body) for line in chunk)
+            size += len(chunk[-1].body)
             if len(chunk) == LINES_CHUNK or size >= LINES_CHUNK_BYTES:
                 yield chunk
-                chunk = []
+                chunk, size = [], 0
         if chunk:
             yield chunk
 
     def _still_open(self, batch_id: BatchId) -> list[Item]:
         claims = self._memory.items.get(batch_id, ())
         ordered = sorted(claims, key=lambda claim: (claim.affinity, claim.item.seq))
-        owed = {job.id for job in self._memory.jobs() if job.batch_id == batch_id}
-        batched = {job.id for job in self._memory.jobs() if job.state is JobState.BATCHED}
-        return [claim.item for claim in ordered if claim.item.job_id in owed & batched]
+        return [claim.item for claim in ordered if self._is_owed(claim.item.job_id, batch_id)]
+
+    def _is_owed(self, job_id: JobId, batch_id: BatchId) -> bool:
+        record = self._memory.pending.get(job_id)
+        job = self._memory.view(record) if record is not None else None
+        return job is not None and (job.state, job.batch_id) == (JobState.BATCHED, batch_id)
 
     async def issued(
         self, batch_id: BatchId, custom_ids: Sequence[tuple[JobId, int]]
