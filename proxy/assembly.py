@@ -127,6 +127,9 @@ class Outside:
     read_prices: Callable[[], PriceList]
     """Reads what models cost; asked when that is first needed."""
 
+    random: Callable[[int], bytes] = secrets.token_bytes
+    """Where the IDs of jobs and batches come from: so many bytes that nobody can guess."""
+
     session: str = ""
     """What a call belongs to whose run names no session: see `Run`."""
 
@@ -376,7 +379,7 @@ def _acceptor(
         accounts=accounts,
         keyed_hash=outside.keyed_hash,
         clock=outside.clock,
-        random=secrets.token_bytes,
+        random=outside.random,
         wake=wake,
         settings=DeferralSettings(
             linger=settings.batching.linger,
@@ -405,7 +408,7 @@ def _batch_passes(settings: Settings, outside: Outside, shared: _Shared) -> list
         governor=governor,
         limits=settings.batching.flush_limits(),
         outlook=outlook,
-        new_batch_id=lambda: _new_batch_id(ground.clock),
+        new_batch_id=lambda: _new_batch_id(outside),
     )
     submitter = Submitter(
         ground,
@@ -434,8 +437,8 @@ def _batch_passes(settings: Settings, outside: Outside, shared: _Shared) -> list
     ]
 
 
-def _new_batch_id(clock: Clock) -> BatchId:
-    return mint_batch_id(clock.now(), random=secrets.token_bytes(RANDOM_BYTES))
+def _new_batch_id(outside: Outside) -> BatchId:
+    return mint_batch_id(outside.clock.now(), random=outside.random(RANDOM_BYTES))
 
 
 def _jitter() -> float:

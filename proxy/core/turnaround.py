@@ -68,6 +68,8 @@ class Spread:
         gone = self.chance_within(after)
         wanted = (gone + share * (1 - gone)) * self.total
         below, start = 0.0, 0
+        if not self.total:
+            return after
         for end, weight in zip(_MINUTES, self.weights, strict=True):
             if weight and below + weight >= wanted:
                 minutes = start + (end - start) * (wanted - below) / weight
@@ -109,12 +111,6 @@ USUAL_BATCH: Final = _prior(
     | {960: 0.997, 1_200: 0.999, 1_440: 1.0}
 )
 """Half of all batches end within 7 minutes, nine of ten within an hour, all at the window."""
-
-USUAL_CANCEL: Final = _prior(
-    {1: 0.3, 2: 0.4, 3: 0.5, 5: 0.62, 10: 0.85, 15: 0.92, 20: 0.96, 30: 0.99, 45: 1.0}
-)
-"""Observed 3 to 25 minutes at OpenAI, documented there as at most 10."""
-
 
 USUAL_FLEX: Final = _prior({1: 0.6, 2: 0.8, 3: 0.87, 5: 0.93, 10: 0.98, 15: 1.0})
 """Its target is 1 to 15 minutes (Gemini API, "Flex"); mostly it is as quick as any call."""
@@ -181,8 +177,8 @@ class Turnarounds:
         return spread.plus(seen.slots.get(_slot(at), NOTHING))
 
     def cancel(self, upstream: str) -> Spread:
-        """Return how long a cancelled batch will take to stop."""
-        return USUAL_CANCEL.plus(self.cancels.get(upstream, NOTHING))
+        """Return how long cancelled batches took to stop, and nothing else: see `Outlook`."""
+        return self.cancels.get(upstream, NOTHING)
 
     def flex_call(self, upstream: str) -> Spread:
         """Return how long a call of the discount tier will take."""

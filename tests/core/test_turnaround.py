@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from proxy.core.turnaround import (
     MAX_MODELS,
     USUAL_BATCH,
-    USUAL_CANCEL,
     USUAL_FLEX,
     Answered,
     Ended,
@@ -31,10 +30,6 @@ def ended(minutes: float, *, model: str = "m", hours: float = 0) -> Ended:
 )
 def test_a_batch_usually_takes_minutes_and_at_most_a_window(duration, share) -> None:
     assert USUAL_BATCH.chance_within(duration) == pytest.approx(share)
-
-
-def test_the_slowest_cancellation_in_a_hundred_takes_half_an_hour() -> None:
-    assert USUAL_CANCEL.quantile(0.99) == 30 * MINUTE
 
 
 def test_what_is_not_over_after_an_hour_takes_much_longer_than_that() -> None:
@@ -72,7 +67,7 @@ def test_cancellations_are_known_by_upstream() -> None:
     known = Turnarounds().learn([Stopped("openai", 40 * MINUTE)] * 5)
 
     assert known.cancel("openai").quantile(0.99) > 30 * MINUTE
-    assert known.cancel("other") == USUAL_CANCEL
+    assert known.cancel("other").quantile(0.99) == 0 * MINUTE
 
 
 def test_quick_answers_of_the_discount_tier_are_learned() -> None:

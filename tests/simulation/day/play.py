@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -71,12 +72,14 @@ def play(day: Day) -> Outcome:
 
 
 async def _play(day: Day, loop: VirtualLoop) -> Outcome:
+    # Passes spread out by chance; IDs decide which of two jobs of one moment is first.
+    random.seed(f"{day.name} {day.seed}")
     clock = VirtualClock(START, loop)
     stores, bill, metrics = MemoryStores(), Bill(), Metrics()
     arrivals = day.traffic.day(f"{day.name} {day.seed}", START)
     async with asyncio.TaskGroup() as tasks:
         house = assemble(
-            Settings.model_validate({"instance": {"lease": "2m"}}),
+            Settings.model_validate({"instance": {"lease": "2m"}} | dict(day.settings)),
             Outside(
                 stores=stores,
                 keyed_hash=FakeHash(),
@@ -87,6 +90,7 @@ async def _play(day: Day, loop: VirtualLoop) -> Outcome:
                 },
                 client=DayClient(day.weather, clock, bill, f"{day.name} {day.seed}"),
                 tasks=tasks,
+                random=random.randbytes,
                 metrics=metrics,
                 read_prices=lambda: PriceList(as_of="", source="", providers={}),
             ),
@@ -136,12 +140,14 @@ class _Players:
                 await self._send(waiting.pop())
             for name in PASSES:
                 await self._passes[name]()
-            await self._sleep()
+            await self._sleep(waiting[-1].at if waiting else None)
             assert now < START + 90 * HOUR, "a job never ends"
 
-    async def _sleep(self) -> None:
-        """Let a step pass; calls that wait are begun meanwhile."""
-        until = self._clock.monotonic() + STEP_S
+    async def _sleep(self, next_arrival: datetime | None) -> None:
+        """Let time pass until something may be due; calls that wait are begun meanwhile."""
+        heads = await self._stores.batches.heads()
+        pause_s = STEP_S if heads else await self._idle_s(next_arrival)
+        until = self._clock.monotonic() + pause_s
         while self._clock.monotonic() < until:
             heads = await self._stores.batches.heads()
             calls = any(head.key.lane != "batch" for head in heads)
@@ -149,6 +155,13 @@ class _Players:
             await asyncio.sleep(min(left, CALLING_STEP_S) if calls else left)
             if calls:
                 await self._passes["escalate"]()
+
+    async def _idle_s(self, next_arrival: datetime | None) -> float:
+        """Return how long nothing happens while no job waits."""
+        times = [batch.next_at for batch in await self._stores.batches.live() if batch.next_at]
+        times += [next_arrival] if next_arrival is not None else []
+        left_s = (min(times, default=self._clock.now()) - self._clock.now()).total_seconds()
+        return max(1.0, min(left_s, 600.0)) if times else STEP_S
 
     async def _send(self, arrival: Arrival) -> None:
         content: dict[str, Any] = {

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -42,6 +42,8 @@ class Day:
     seed: int
     traffic: Traffic
     weather: Mapping[str, Weather]
+    settings: Mapping[str, object] = field(default_factory=dict)
+    """What an operator would have configured."""
 
 
 def day(name: str, seed: int) -> Day:
