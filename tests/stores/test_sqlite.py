@@ -240,6 +240,36 @@ async def held_writer(stores: SqliteStores) -> tuple[threading.Event, asyncio.Ta
     return release, task
 
 
+async def test_a_durable_write_never_shares_the_transaction_of_a_relaxed_one(stores):
+    statements: list[str] = []
+    await stores._database.write(lambda direct: direct.set_trace_callback(statements.append))
+    release, held = await held_writer(stores)
+    note = "INSERT INTO meta VALUES ('{}', '')"
+
+    def write(name: str, *, relaxed: bool) -> Any:
+        work: Any = lambda direct: direct.execute(note.format(name)) and None  # noqa: E731
+        return stores._database.write(work, relaxed=relaxed)
+
+    names = ("relaxed 1", "relaxed 2", "durable 1", "relaxed 3")
+    writes = asyncio.gather(*(write(one, relaxed=one[0] == "r") for one in names))
+    await asyncio.sleep(0)
+    release.set()
+    await asyncio.gather(held, writes)
+    await write("relaxed 4", relaxed=True)
+    await write("durable 2", relaxed=False)
+
+    mode, is_open, modes = "FULL", False, {}
+    for one in statements:
+        if one.startswith("PRAGMA synchronous"):
+            assert not is_open, "SQLite ignores it there"
+            mode = one.rpartition(" ")[2]
+        elif one.startswith("INSERT INTO meta"):
+            modes[one.split("'")[1]] = mode
+        is_open = one.startswith("BEGIN") or (is_open and one != "COMMIT")
+    assert (modes["durable 1"], modes["durable 2"]) == ("FULL", "FULL")
+    assert (modes["relaxed 1"], modes["relaxed 4"]) == ("NORMAL", "NORMAL")
+
+
 async def test_writes_that_wait_together_are_committed_together(stores):
     statements: list[str] = []
     await stores._database.write(lambda direct: direct.set_trace_callback(statements.append))

@@ -93,10 +93,11 @@ class SqliteBatchStore:
             ready_at=ready_at,
             chunk=CLAIM_CHUNK,
         )
-        claimed = await self._database.write(work)
+        # Nothing relies on it before the batch is sealed, which is a durable write.
+        claimed = await self._database.write(work, relaxed=True)
         for _ in range(CLAIM // CLAIM_CHUNK - 1):
             if not claimed.complete:
-                claimed = await self._database.write(work)
+                claimed = await self._database.write(work, relaxed=True)
         return claimed
 
     async def note_size(self, key: BatchKey, *, small: bool) -> None:
@@ -123,7 +124,8 @@ class SqliteBatchStore:
 
     async def drop_items(self, batch_id: BatchId) -> None:
         # In short steps, each whole: after a crash the rest is dropped by a repeat.
-        while await self._database.write(partial(_drop_items, batch_id=batch_id)):
+        work = partial(_drop_items, batch_id=batch_id)
+        while await self._database.write(work, relaxed=True):
             pass
 
     async def prune(self, *, settled_before: datetime, limit: int) -> int:

@@ -83,13 +83,17 @@ class Database:
             raise
         return database
 
-    async def write(self, work: Work[T]) -> T:
+    async def write(self, work: Work[T], *, relaxed: bool = False) -> T:
         """Execute `work` in a transaction; return once it is durable.
 
         It may share the transaction with the work of others. If it raises, none
         of its own changes are kept. It must be short: see `HOLD_S`.
+
+        What is `relaxed` outlives the process at once, and a loss of power from the
+        next durable write on, which makes durable whatever was written before it: for
+        steps of which only the last one counts.
         """
-        return await self._writer.begin(work)
+        return await self._writer.begin(work, relaxed=relaxed)
 
     def begin(self, work: Work[T]) -> asyncio.Future[T]:
         """Begin what `write` does, for more than one to wait for.
@@ -117,6 +121,7 @@ class Database:
 class _Call(Generic[T]):
     work: Work[T]
     future: asyncio.Future[T]
+    is_relaxed: bool = False
 
 
 @dataclass(slots=True)
@@ -142,11 +147,11 @@ class _Thread(ABC):
         self._thread = threading.Thread(target=self._run, name=f"store:{path.name}", daemon=True)
         self._thread.start()
 
-    def begin(self, work: Work[T]) -> asyncio.Future[T]:
+    def begin(self, work: Work[T], *, relaxed: bool = False) -> asyncio.Future[T]:
         if self._closing:
             raise StoreUnavailableError("the store is closed")
         future: asyncio.Future[T] = self._loop.create_future()
-        self._waiting.put(_Call(work, future))
+        self._waiting.put(_Call(work, future, relaxed))
         return future
 
     async def aclose(self) -> None:
@@ -161,7 +166,7 @@ class _Thread(ABC):
 
     def _run(self) -> None:
         connection: sqlite3.Connection | None = None
-        while (call := self._waiting.get()) is not None:
+        while (call := self._first()) is not None:
             # Opened at the first call, whose caller then hears why it failed.
             try:
                 connection = connection or connect(self._path, writes=self._writes)
@@ -171,6 +176,10 @@ class _Thread(ABC):
             self._report(self._execute(connection, call))
         if connection is not None:
             connection.close()
+
+    def _first(self) -> _Call[Any] | None:
+        """Return the next call, waiting for it; nothing at the end."""
+        return self._waiting.get()
 
     def _report(self, done: Sequence[_Done]) -> None:
         try:
@@ -200,6 +209,10 @@ class _Writer(_Thread):
 
     def __init__(self, path: Path, loop: asyncio.AbstractEventLoop) -> None:
         self._checkpointer = Checkpointer(path)
+        self._held_back: _Call[Any] | None = None
+        self._is_relaxed = False
+        """Whether commits of the connection are, at the moment."""
+
         super().__init__(path, loop, writes=True)
 
     async def aclose(self) -> None:
@@ -209,6 +222,7 @@ class _Writer(_Thread):
     def _execute(self, connection: sqlite3.Connection, call: _Call[Any]) -> list[_Done]:
         """Execute `call` and whatever else waits, for a short while, and commit."""
         try:
+            self._relax(connection, call.is_relaxed)
             connection.execute("BEGIN IMMEDIATE")
         except sqlite3.Error as exc:
             # Who stands behind it has waited too; one after the other, each for the
@@ -243,6 +257,16 @@ class _Writer(_Thread):
             done.error = translate(exc, self._path)
         connection.execute("RELEASE one")
 
+    def _first(self) -> _Call[Any] | None:
+        call, self._held_back = self._held_back, None
+        return call or super()._first()
+
+    def _relax(self, connection: sqlite3.Connection, relaxed: bool) -> None:
+        """Let commits sync the log or not; in a transaction SQLite ignores that."""
+        if relaxed is not self._is_relaxed:
+            connection.execute(f"PRAGMA synchronous = {'NORMAL' if relaxed else 'FULL'}")
+            self._is_relaxed = relaxed
+
     def _next(self, commit_at: float) -> _Call[Any] | None:
         if perf_counter() >= commit_at:
             return None
@@ -253,10 +277,15 @@ class _Writer(_Thread):
         if call is None:
             # The end: put back, to be met again after the commit.
             self._waiting.put(None)
+        elif self._is_relaxed and not call.is_relaxed:
+            # It needs a transaction that is synced.
+            self._held_back = call
+            return None
         return call
 
     def _all_waiting(self) -> list[_Call[Any]]:
-        calls = []
+        calls = [] if self._held_back is None else [self._held_back]
+        self._held_back = None
         for _ in range(self._waiting.qsize()):
             call = self._waiting.get()
             if call is None:

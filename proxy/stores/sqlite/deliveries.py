@@ -79,7 +79,8 @@ class SqliteDeliveryStore:
             await self._database.write(partial(_renew, job_ids=chunk, until=to_micros(until)))
 
     async def finish(self, notes: Sequence[DeliveryNote]) -> None:
-        await self._database.write(partial(_finish, notes=notes))
+        # Without power no connection of this machine is left, and leases end by themselves.
+        await self._database.write(partial(_finish, notes=notes), relaxed=True)
 
     async def claimable_owners(self, *, now: datetime) -> frozenset[OwnerId]:
         return await self._database.read(partial(_claimable_owners, now=to_micros(now)))
