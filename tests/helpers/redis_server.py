@@ -1,6 +1,7 @@
 """Redis processes of our own: one server, or a cluster of three masters."""
 
 import asyncio
+import os
 import socket
 import subprocess
 import time
@@ -11,6 +12,9 @@ from functools import partial
 from pathlib import Path
 
 from redis import Redis
+
+PROGRAM = os.environ.get("TEST_REDIS_SERVER", "redis-server")
+"""What is started: `valkey-server` and other builds of Redis' protocol may be tried."""
 
 LAST_PORT = 55_535
 """A cluster node also listens on its port plus 10,000."""
@@ -61,7 +65,7 @@ def redis_server(
     """Run a server on a free port of the loopback until the block ends."""
     port = port or free_port()
     usual = ("--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder), "--save", "")
-    with _running(("redis-server", *usual, *options), port, password) as server:
+    with _running((PROGRAM, *usual, *options), port, password) as server:
         yield server
 
 
@@ -75,7 +79,7 @@ def redis_sentinel(folder: Path, master: RedisServer, password: str) -> Iterator
         f"sentinel auth-pass main {password}\n"
         "sentinel failover-timeout main 10000\n"
     )
-    with _running(("redis-server", str(config), "--sentinel"), port, None) as server:
+    with _running((PROGRAM, str(config), "--sentinel"), port, None) as server:
         yield server
 
 
@@ -127,7 +131,7 @@ def _is_whole(server: RedisServer) -> bool:
 
 def _wait_until_up(admin: Redis, process: "subprocess.Popen[bytes]") -> None:
     def is_up() -> bool:
-        assert process.poll() is None, "redis-server ended at once"
+        assert process.poll() is None, "the server ended at once"
         try:
             return bool(admin.ping())
         except Exception:  # noqa: BLE001 - not up yet, in whatever way

@@ -10,6 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from ssl import SSLCertVerificationError
 from typing import Final, TypeAlias
 
 from redis.asyncio import Connection
@@ -68,6 +69,12 @@ def translate(exc: BaseException) -> StoreError:
         return StoreUnavailableError(
             "Redis refused the credentials or their rights",
             hint="the user needs all commands on keys and channels that begin with offramp:",
+        )
+    # The library says only that it could not connect, and what it met before that.
+    if isinstance(exc.__context__, SSLCertVerificationError):
+        return StoreUnavailableError(
+            "the certificate of Redis is not trusted",
+            hint="name the file of its authority by ?ca= in the store's URL",
         )
     # The first word of a refusal names it; what follows may quote arguments. Of those
     # that the library knows it has cut the word off.
