@@ -32,7 +32,7 @@ from proxy.ports.clock import Clock
 from proxy.ports.jobs import JobStore
 from proxy.services.bookkeeping import Bookkeeper
 from proxy.services.outlook import Outlook
-from proxy.services.owners import ANONYMOUS, Owners, owns
+from proxy.services.owners import ANONYMOUS, Owners, owns, query_key
 from proxy.services.waiters import Waiters
 from proxy.web.bulk import Bulk
 from proxy.web.final import JOB_HEADER, NEVER_AGAIN, final_answer, response_of
@@ -72,7 +72,8 @@ def caller_family(target: str, headers: RawHeaders, upstreams: Mapping[str, Upst
     names = {name.lower() for name, _ in headers}
     if not names.isdisjoint({b"anthropic-version", b"x-api-key"}):
         return Family.ANTHROPIC
-    return Family.GEMINI if b"x-goog-api-key" in names else Family.OPENAI
+    is_gemini = b"x-goog-api-key" in names or query_key(target) is not None
+    return Family.GEMINI if is_gemini else Family.OPENAI
 
 
 class JobsApi:

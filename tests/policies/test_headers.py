@@ -79,6 +79,12 @@ def test_a_raw_sdk_call_is_not_typed_and_its_other_timeout_counts():
     assert (read.typed_sdk, read.read_timeout) == (False, timedelta(seconds=60))
 
 
+def test_googles_sdk_says_how_long_it_waits_in_a_header_of_its_own():
+    read = asked(X_Server_Timeout="9")
+
+    assert (read.typed_sdk, read.read_timeout) == (False, timedelta(seconds=9))
+
+
 @pytest.mark.parametrize(
     ("header", "value", "allowed"),
     [

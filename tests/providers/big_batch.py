@@ -9,10 +9,12 @@ import json
 import sys
 import time
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from proxy.ports.provider import Submission
-from tests.providers.kit import CHAT, MachineClock, make_batch_id, make_credential, openai_at
+from proxy.ports.provider import Provider, Submission
+from tests.providers.kit import KEY, MachineClock, make_batch_id
+from tests.providers.wires import WIRES, Wire
 
 TICK_S = 0.001
 
@@ -44,16 +46,30 @@ class Watch:
         }
 
 
-async def measure(base_url: str, count: int, body_bytes: int) -> dict[str, dict[str, float]]:
-    provider, credential = openai_at(base_url), make_credential()
-    body = b'{"model":"gpt-5.4-mini","messages":[{"role":"user","content":"%s"}]}' % (
-        b"word " * (body_bytes // 5)
-    )
-    frames = [provider.frame(f"job-{n}", CHAT) for n in (0, count)]
+@dataclass(frozen=True)
+class Names:
+    """By what results are asked for: few lines, and very many."""
+
+    tiny: str
+    big: str
+
+
+NAMES = {
+    "openai": Names("file-tiny", "file-big"),
+    "gemini": Names("batches/tiny", "batches/big"),
+}
+
+
+async def measure(
+    provider: Provider, wire: Wire, names: Names, *, count: int, body_bytes: int
+) -> dict[str, dict[str, float]]:
+    credential, endpoint = wire.credential(KEY), wire.endpoint
+    body = wire.body("word " * (body_bytes // 5))
+    frames = [provider.frame(f"job-{n}", endpoint) for n in (0, count)]
     assert len({len(after) for _, after in frames}) == 1
 
     def line(n: int) -> bytes:
-        before, after = provider.frame(f"job-{n:07}", CHAT)
+        before, after = provider.frame(f"job-{n:07}", endpoint)
         return before + body + after
 
     async def lines() -> AsyncIterator[bytes]:
@@ -63,8 +79,8 @@ async def measure(base_url: str, count: int, body_bytes: int) -> dict[str, dict[
 
     submission = Submission(
         batch_id=make_batch_id(),
-        endpoint=CHAT,
-        model="gpt-5.4-mini",
+        endpoint=endpoint,
+        model=wire.model,
         headers=(),
         count=count,
         input_bytes=count * len(line(0)),
@@ -72,8 +88,8 @@ async def measure(base_url: str, count: int, body_bytes: int) -> dict[str, dict[
     )
     # The import of the client is paid once, whatever is done afterwards.
     await provider.find_batches(credential, submission.batch_id, created_after=MachineClock().now())
-    await provider.delete_file(credential, "file-none")
-    async for _ in provider.results(credential, "file-tiny"):
+    await provider.delete_file(credential, names.tiny)
+    async for _ in provider.results(credential, names.tiny):
         pass
     phases: dict[str, dict[str, float]] = {}
 
@@ -85,7 +101,7 @@ async def measure(base_url: str, count: int, body_bytes: int) -> dict[str, dict[
 
     async def download() -> None:
         seen = 0
-        async for chunk in provider.results(credential, "file-big"):
+        async for chunk in provider.results(credential, names.big):
             seen += len(chunk)
         assert seen == count, seen
 
@@ -97,10 +113,15 @@ async def measure(base_url: str, count: int, body_bytes: int) -> dict[str, dict[
             watching.cancel()
         phases[name] = {**watch.report(), "seconds": time.perf_counter() - started}
     phases["upload"]["bytes"] = submission.input_bytes
-    await provider.aclose()
     return phases
 
 
+async def main(name: str, base_url: str, count: int, body_bytes: int) -> None:
+    wire = WIRES[name]
+    async with wire.opened(base_url) as provider:
+        phases = await measure(provider, wire, NAMES[name], count=count, body_bytes=body_bytes)
+    print(json.dumps(phases))
+
+
 if __name__ == "__main__":
-    url, lines_count, size = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    print(json.dumps(asyncio.run(measure(url, lines_count, size))))
+    asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])))

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator
 
 import pytest
 from aiohttp import web
@@ -14,49 +13,73 @@ COUNT, BODY_BYTES = 50_000, 2_000
 GROWTH_MB_MAX = 32
 
 
-def big_upstream() -> web.Application:
-    """Files that swallow any upload, and a result file that is made while it is sent."""
-    answer = json.dumps({"id": "chatcmpl-1", "choices": [{"message": "w " * (BODY_BYTES // 2)}]})
+ANSWER = json.dumps({"id": "chatcmpl-1", "choices": [{"message": "w " * (BODY_BYTES // 2)}]})
 
-    async def result_lines() -> AsyncIterator[bytes]:
+
+def openai_line(n: int) -> str:
+    return (
+        f'{{"id":"r{n}","custom_id":"job-{n:07}","response":{{"status_code":200,'
+        f'"request_id":"req_{n}","body":{ANSWER}}},"error":null}}\n'
+    )
+
+
+def gemini_line(n: int) -> str:
+    return f'{{"key":"job-{n:07}","response":{ANSWER}}}\n'
+
+
+async def swallow(request: web.Request) -> web.Response:
+    async for _ in request.content.iter_any():
+        pass
+    place = f"{request.scheme}://{request.host}{request.path}?upload_id=1"
+    file = {"id": "file-up", "object": "file", "file": {"name": "files/up"}}
+    return web.json_response(file, headers={"X-Goog-Upload-URL": place})
+
+
+async def content(request: web.Request) -> web.StreamResponse:
+    """Results that are made while they are sent."""
+    response = web.StreamResponse()
+    await response.prepare(request)
+    line = openai_line if request.path.startswith("/v1/") else gemini_line
+    if request.match_info["id"].endswith("big"):
         for start in range(0, COUNT, 100):
-            yield "".join(
-                f'{{"id":"r{n}","custom_id":"job-{n:07}","response":{{"status_code":200,'
-                f'"request_id":"req_{n}","body":{answer}}},"error":null}}\n'
-                for n in range(start, start + 100)
-            ).encode()
+            await response.write("".join(map(line, range(start, start + 100))).encode())
+    return response
 
-    async def upload(request: web.Request) -> web.Response:
-        async for _ in request.content.iter_any():
-            pass
-        return web.json_response({"id": "file-up", "object": "file"})
 
-    async def content(request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse()
-        await response.prepare(request)
-        if request.match_info["id"] == "file-big":
-            async for chunk in result_lines():
-                await response.write(chunk)
-        return response
+async def operation(request: web.Request) -> web.Response:
+    output = {"responsesFile": f"files/{request.match_info['id']}"}
+    return web.json_response({"metadata": {"output": output}})
 
-    async def nothing(request: web.Request) -> web.Response:
-        return web.json_response({"object": "list", "data": [], "has_more": False})
 
+async def nothing(_: web.Request) -> web.Response:
+    return web.json_response({"object": "list", "data": [], "has_more": False})
+
+
+def big_upstream() -> web.Application:
+    """Files that swallow any upload, and result files without end."""
     app = web.Application(client_max_size=0)
-    app.router.add_post("/v1/files", upload)
-    app.router.add_get("/v1/files/{id}/content", content)
-    app.router.add_get("/v1/batches", nothing)
+    for files, batches, download in (
+        ("/v1/files", "/v1/batches", "/v1/files/{id}/content"),
+        ("/upload/v1beta/files", "/v1beta/batches", "/download/v1beta/files/{id}:download"),
+    ):
+        app.router.add_post(files, swallow)
+        app.router.add_get(download, content)
+        app.router.add_get(batches, nothing)
+    app.router.add_get("/v1beta/batches/{id}", operation)
     app.router.add_delete("/v1/files/{id}", nothing)
+    app.router.add_delete("/v1beta/batches/{id}", nothing)
     return app
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-async def test_50000_lines_go_up_and_come_down_in_a_few_megabytes() -> None:
+@pytest.mark.parametrize("wire", ["openai", "gemini"])
+async def test_50000_lines_go_up_and_come_down_in_a_few_megabytes(wire: str) -> None:
     async with serving(big_upstream()) as base_url:
         program = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
             "tests.providers.big_batch",
+            wire,
             base_url,
             str(COUNT),
             str(BODY_BYTES),
