@@ -142,7 +142,8 @@ def about_of(settings: Settings, house: House, durability: str) -> About:
         store=settings.store.scheme,
         durability=durability,
         # Of Redis, in the words of `proxy.stores.redis.opening`.
-        is_durable=settings.durability == "durable" and "can be lost" not in durability,
+        is_durable="can be lost" not in durability,
+        is_ephemeral=settings.durability == "ephemeral",
         base_url=f"http://{settings.listen}",
         webhook_hosts=hosts,
     )

@@ -18,6 +18,9 @@ class About:
     is_durable: bool
     """Whether accepted jobs outlive a crash."""
 
+    is_ephemeral: bool
+    """Whether the operator says that they need not, and so none is promised."""
+
     base_url: str
     """Where calls come in."""
 

@@ -34,11 +34,17 @@ def concerns(seen: Overview, now: datetime, about: About) -> Sequence[Concern]:
 
 
 def _instance(seen: Overview, about: About) -> Iterator[Concern]:
-    if not about.is_durable:
+    if about.is_ephemeral:
+        yield Concern(
+            "odd",
+            "The store goes with this machine: only calls that are held open are deferred.",
+            "Give it a volume or a Redis, and take durability: ephemeral away, to promise more.",
+        )
+    elif not about.is_durable:
         yield Concern(
             "bad",
             f"Jobs may not outlive a crash: {about.durability}.",
-            "Give the store a volume, or a Redis that writes before it answers.",
+            "Let Redis write before it answers (appendonly yes, appendfsync always).",
         )
     if seen.policies_refused:
         yield Concern(

@@ -29,6 +29,7 @@ HERE = About(
     store="sqlite",
     durability="durable",
     is_durable=True,
+    is_ephemeral=False,
     base_url="http://127.0.0.1:8080",
     webhook_hosts={},
 )
@@ -138,3 +139,9 @@ def test_a_store_that_may_lose_jobs_is_never_silent():
 
     assert one.level == "bad"
     assert "everything can be lost" in one.said
+
+
+def test_a_store_that_is_meant_to_go_is_no_alarm():
+    (one,) = concerns(WELL, T0, replace(HERE, is_ephemeral=True, durability="ephemeral"))
+
+    assert one.level == "odd"

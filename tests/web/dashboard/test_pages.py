@@ -72,6 +72,7 @@ async def desk(*, token=None, rules=None, now=T0):
         store="sqlite",
         durability="durable",
         is_durable=True,
+        is_ephemeral=False,
         base_url="http://127.0.0.1:8080",
         webhook_hosts={"done": "hooks.example"},
     )
