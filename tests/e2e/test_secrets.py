@@ -27,7 +27,9 @@ async def test_secrets_appear_in_no_log_metric_error_file_or_process_title(tmp_p
         provider.faults.add(LineFault(outcome="status", status=400, message="bad line"))
         provider.faults.add(HttpFault(action="status", path="/v1/batches/*", method="GET"))
         await _everything_that_callers_do(proxy, seen)
-        seen += [await _get(f"{proxy.admin_url}{path}") for path in ("/metrics", "/batches")]
+        pages = ("", "/jobs", "/batches", "/rules", "/providers", "/webhooks")
+        shown = ("/metrics", "/batches", "/ledger", *(f"/dashboard{page}" for page in pages))
+        seen += [await _get(f"{proxy.admin_url}{path}") for path in shown]
         assert proxy.process is not None
         seen.append(Path(f"/proc/{proxy.process.pid}/cmdline").read_bytes())
         seen.append(Path(f"/proc/{proxy.process.pid}/environ").read_bytes())
