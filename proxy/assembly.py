@@ -57,6 +57,7 @@ from proxy.services.submit import Submitter, SubmitTimes
 from proxy.services.trickle import TrickleHours
 from proxy.services.verify import Verifier
 from proxy.services.waiters import Waiters
+from proxy.services.withdraw import Withdrawer
 from proxy.settings import Settings
 from proxy.telemetry import Metrics
 from proxy.web.answers import Answers
@@ -190,6 +191,7 @@ class _Shared:
     holding: Holding
     repeats: Repeats
     acceptor: Acceptor
+    withdrawer: Withdrawer
     facts: Recorder | None
 
 
@@ -320,6 +322,7 @@ def _shared(settings: Settings, outside: Outside, wake: Wake) -> _Shared:
         repeats=Repeats(deliveries=stores.deliveries, jobs=stores.jobs, clock=clock, tally=metrics),
         outlook=outlook,
         acceptor=_acceptor(settings, outside, accounts, outlook, wake),
+        withdrawer=Withdrawer(ground),
         facts=_facts(settings, outside),
     )
 
@@ -487,6 +490,7 @@ def _other_passes(
         Pass("live", settings.instance.lease / 3, ground.leases.run_once),
         Pass("escalate", QUICK, escalator.run_once),
         Pass("rescue", CALM, rescuer.run_once),
+        Pass("withdraw", CALM, shared.withdrawer.run_once),
         Pass("prune", SLOW, pruner.run_once),
         Pass("accounts", CALM, shared.accounts.run_once),
         Pass("verify", CALM / 5, shared.accounts.verify_once),
@@ -545,6 +549,7 @@ def _front(settings: Settings, outside: Outside, shared: _Shared) -> Front:
         calls=calls,
         clock=clock,
         max_body_bytes=settings.deferral.max_body_bytes,
+        withdraw=shared.withdrawer.note,
         usual=outside.usual,
         forwards_without_store=settings.deferral.when_store_away == "forward",
     )

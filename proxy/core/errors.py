@@ -102,6 +102,14 @@ class StoreUnavailableError(StoreError):
     retryable = True
 
 
+class AcceptUnclearError(StoreUnavailableError):
+    """The store gave no answer about a new job: it may have it, or not."""
+
+    def __init__(self, message: str, *, job_id: str) -> None:
+        super().__init__(message)
+        self.job_id = job_id
+
+
 class StoreCorruptError(StoreError):
     """What the store holds cannot be read: wrong schema, broken file, unknown key."""
 

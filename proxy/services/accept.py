@@ -9,7 +9,7 @@ import structlog
 
 from policies.fields import Run
 from proxy.core.dialects import Dialect, Endpoint, Place, RawHeaders, pick_headers
-from proxy.core.errors import CallerError
+from proxy.core.errors import AcceptUnclearError, CallerError, StoreUnavailableError
 from proxy.core.ids import RANDOM_BYTES, mint_job_id, shard_for
 from proxy.core.job import AnswerMode, Job
 from proxy.core.lanes import BatchKey, Lane, LaneChoice, choose_lane, format_duration
@@ -182,8 +182,8 @@ class Acceptor:
         Raises:
             CallerError: if it cannot be deferred as it is; nothing was written.
             OverloadedError: if too much is pending; nothing was written.
-            StoreError: if the store failed. Whether the job is durable is then not
-                known; without an answer about it, nobody waits for it.
+            AcceptUnclearError: if the store gave no answer: the job may be durable, or not.
+            StoreError: if the store failed before; nothing was written.
         """
         now = self._clock.now()
         deadline = self._deadline(call.deadline, now)
@@ -201,7 +201,10 @@ class Acceptor:
                 idempotency_key=key,
                 credential=call.caller.credential,
             )
-            acceptance = await self._jobs.accept(new)
+            try:
+                acceptance = await self._jobs.accept(new)
+            except StoreUnavailableError as exc:
+                raise AcceptUnclearError(exc.message, job_id=job.id) from exc
         if acceptance.created:
             self._wake_for(job)
         _check_same(acceptance, job)

@@ -145,13 +145,16 @@ class Bookkeeper:
             booked = bookings(answer.job, sums, day=day, lane=answer.key.lane)
         return Receipt(id=answer.receipt, job_id=answer.job_id, bookings=booked)
 
-    async def book_possible(self, batch: Batch, count: int) -> None:
-        """Book that so many lines of a batch may have been bought once more, by its last create."""
+    async def book_possible(self, batch: Batch, count: int, *, why: str) -> None:
+        """Book and count that so many lines of a batch may have been bought, unseen.
+
+        Once for each `why`: a create that may have happened, results that nobody can read.
+        """
         row = batch_row(batch.key, day=self._clock.now().date())
-        self._tally.count("possible_double", count, lane=batch.key.lane.value)
         receipt = Receipt(
-            id=f"{batch.id}:create:{batch.create_started_at}",
+            id=f"{batch.id}:{why}",
             job_id=None,
             bookings=(Booking(row, Sums(possible_doubles=count)),),
         )
-        await self._ledger.book([receipt])
+        if await self._ledger.book([receipt]):
+            self._tally.count("possible_double", count, lane=batch.key.lane.value)

@@ -147,6 +147,7 @@ class Settler:
     async def forsake(self, batch: Batch) -> Batch:
         """Settle a batch unread: no credential may read it and nobody waits for it."""
         log.error("batch.unread", batch_id=batch.id, reason="no credential is let in")
+        await self._on.books.book_possible(batch, batch.count, why="unread")
         if batch.state is not BatchState.ENDED:
             batch = await self._write(batch, BatchEnded(self._now(), "unreadable"))
         await self._on.batches.drop_items(batch.id)
@@ -321,6 +322,8 @@ class Settler:
             except ProviderRejectedError as exc:
                 log.warning("batch.unreadable", batch_id=batch.id, error=str(exc))
                 done = self._has_given_up(batch)
+                if done:
+                    await self._on.books.book_possible(batch, batch.count, why=twin_id)
             if done:
                 batch = await self._write(batch, TwinRead(twin_id))
         return batch

@@ -319,7 +319,8 @@ class Submitter:
             self._count_unnamed(batch, "several" if likely else "absent")
             if likely:
                 # One of them may be ours, and be paid for.
-                await self._on.books.book_possible(batch, batch.create_count)
+                why = f"create:{batch.create_started_at}"
+                await self._on.books.book_possible(batch, batch.create_count, why=why)
         return after
 
     def _count_unnamed(self, batch: Batch, outcome: str) -> None:

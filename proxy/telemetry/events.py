@@ -33,6 +33,7 @@ EVENTS: Final = frozenset(
         "job.released",
         "job.rerouted",
         "job.rescued",
+        "job.withdrawn",
         "jobs.pruned",
         "claim.failed",
         "claim.mismatched",

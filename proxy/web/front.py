@@ -26,7 +26,14 @@ from proxy.core.dialects import (
     error_answer,
     whole_target,
 )
-from proxy.core.errors import CallerError, OverloadedError, ProxyError, StoreError
+from proxy.core.errors import (
+    AcceptUnclearError,
+    CallerError,
+    OverloadedError,
+    ProxyError,
+    StoreError,
+)
+from proxy.core.ids import JobId
 from proxy.core.job import AnswerMode, Job
 from proxy.core.lanes import Lane
 from proxy.core.routing import Refusal, Route, Upstream, resolve
@@ -102,10 +109,13 @@ class Front:
         calls: Calls,
         clock: Clock,
         max_body_bytes: int,
+        withdraw: Callable[[JobId], None],
         usual: RawHeaders = (),
         forwards_without_store: bool = False,
     ) -> None:
-        """`usual` are headers of ours that hold for calls which do not carry them.
+        """`withdraw` is told of jobs that may exist although their calls are forwarded.
+
+        `usual` are headers of ours that hold for calls which do not carry them.
 
         With `forwards_without_store` calls that cannot be deferred because the store
         is away are made at once, at their full price, instead of refused.
@@ -125,6 +135,7 @@ class Front:
         self._clock = clock
         self._max_body_bytes = max_body_bytes
         self._usual = usual
+        self._withdraw = withdraw
         self._heads = Heads()
         self._draining = False
 
@@ -308,8 +319,9 @@ class Front:
                 if call.asked.defers and not self._may_forward(call.asked, error):
                     raise
                 # Nobody asked for it, so it must not fail for it. If it was the store
-                # that did not answer, the job may exist all the same: then the call
-                # is bought twice, once at the price of a batch.
+                # that did not answer, the job may exist all the same: it is taken back.
+                if isinstance(error, AcceptUnclearError):
+                    self._withdraw(JobId(error.job_id))
                 self._calls.not_deferred(call.record, decision, error)
                 return await self._forward(call)
             mode = _MODES[decision.answer]

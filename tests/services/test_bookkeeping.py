@@ -212,12 +212,12 @@ async def test_a_useless_answer_is_booked_once_under_its_receipt() -> None:
     assert by_tag == {("team=etl",): Sums(useless=1, useless_nano=BATCH_NANO)}
 
 
-async def test_a_create_that_may_have_happened_is_booked_as_possible_doubles_once() -> None:
+async def test_what_may_have_been_bought_unseen_is_booked_once_for_each_reason() -> None:
     desk = Desk()
-    batch = replace(make_batch(), create_started_at=T0)
+    batch = make_batch()
 
-    await desk.books.book_possible(batch, 12)
-    await desk.books.book_possible(batch, 12)
-    await desk.books.book_possible(replace(batch, create_started_at=T0 + timedelta(hours=1)), 3)
+    for why in ("create:1", "create:1", "create:2"):
+        await desk.books.book_possible(batch, 12, why=why)
 
-    assert [row.sums for row in await desk.rows()] == [Sums(possible_doubles=15)]
+    assert [row.sums for row in await desk.rows()] == [Sums(possible_doubles=24)]
+    assert desk.tally.counts["possible_double"] == 24

@@ -88,6 +88,9 @@ class House:
     clock: FakeClock = field(default_factory=lambda: FakeClock(T0))
     metrics: Metrics = field(default_factory=lambda: Metrics(strict=True))
     seen: list[Seen] = field(default_factory=list)
+    withdrawn: list[JobId] = field(default_factory=list)
+    """Jobs of whose existence nothing is known, and whose calls were forwarded."""
+
     upstream_status: int = 200
     upstream_body: bytes = b'{"up": true}'
     port: int = 0
@@ -182,6 +185,7 @@ class House:
             calls=calls,
             clock=clock,
             max_body_bytes=MAX_BODY,
+            withdraw=self.withdrawn.append,
             usual=self.usual,
             forwards_without_store=self.forwards_without_store,
         )

@@ -142,6 +142,17 @@ async def test_a_diverted_call_that_cannot_be_accepted_is_forwarded_and_counted_
     (line,) = call_lines(logs)
     assert line["decided_by"] == "rule:all"
     assert line["reason"] == "it could not be deferred (store_unavailable)"
+    # The store may have it all the same.
+    assert len(house.withdrawn) == 1
+
+
+async def test_a_tagged_call_that_is_refused_for_the_store_leaves_its_job_to_its_repeat():
+    async with open_house() as house:
+        no_store(house)
+        reply = await house.defer()
+
+    assert reply.status == 503
+    assert house.withdrawn == []
 
 
 # What a rule for everything must leave alone.

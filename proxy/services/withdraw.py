@@ -1,0 +1,80 @@
+"""Take back jobs whose calls were forwarded after all.
+
+If the store gives no answer about a new job, a call that a rule diverted is forwarded:
+nobody asked for its deferral, so it must not fail for it. The job may be there all the
+same, and would be bought for nobody. So it is looked for once the store answers again,
+and cancelled: one that still waits then costs nothing, and what a batch already has is
+booked as useless when it is read. What an instance that dies meanwhile had noted is
+bought, and known as an answer to a job that nobody asked for.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Final
+
+import structlog
+
+from proxy.core.ids import JobId
+from proxy.core.job import CancelRequested, Job, advance
+from proxy.services.ground import Ground
+
+log = structlog.get_logger()
+
+REMEMBERED: Final = 10_000
+"""How many such jobs are noted at most; a store that is away for long gets no more of them."""
+
+LOOKED_FOR: Final = timedelta(minutes=2)
+"""How long a job can come into being after nothing was heard of it: what was sent to a
+store that does not answer may wait in a queue."""
+
+CHUNK: Final = 100
+
+
+class Withdrawer:
+    """Withdraws jobs; `run_once` is a pass."""
+
+    def __init__(self, ground: Ground) -> None:
+        self._on = ground
+        self._noted: deque[tuple[JobId, datetime]] = deque(maxlen=REMEMBERED)
+
+    def note(self, job_id: JobId) -> None:
+        """Note a job that may exist although its call is forwarded. Never blocks, never fails."""
+        self._noted.append((job_id, self._on.clock.now()))
+
+    async def run_once(self) -> int:
+        """Withdraw what is found of what was noted; return how many jobs were found.
+
+        Raises:
+            StoreError: if the store still does not answer; nothing is forgotten.
+        """
+        withdrawn = 0
+        for _ in range(-(-len(self._noted) // CHUNK)):
+            noted = [self._noted[place] for place in range(min(CHUNK, len(self._noted)))]
+            found = await self._on.jobs.get_many([job_id for job_id, _ in noted])
+            refused = await self._withdraw(found)
+            withdrawn += len(found) - len(refused)
+            settled = {job.id for job in found} - refused
+            now = self._on.clock.now()
+            for job_id, since in noted:
+                self._noted.popleft()
+                if job_id not in settled and now - since < LOOKED_FOR:
+                    self._noted.append((job_id, since))
+        return withdrawn
+
+    async def _withdraw(self, jobs: Sequence[Job]) -> frozenset[JobId]:
+        """Cancel what has not ended; return what changed just now, to be seen again."""
+        now = self._on.clock.now()
+        writes = []
+        for job in jobs:
+            after = advance(job, CancelRequested(now))
+            if after is job:
+                # Bought before it was found: in the ledger it is an answer like any other.
+                self._on.tally.count("possible_double", lane=job.lane.value)
+            else:
+                writes.append(self._on.books.write(after))
+        refused = await self._on.jobs.replace_many(writes)
+        for write in writes:
+            if write.after.id not in refused:
+                log.warning("job.withdrawn", job_id=write.after.id)
+        return refused
