@@ -12,8 +12,8 @@ import pytest_asyncio
 from aiohttp import web
 from openai import AsyncOpenAI
 
+from proxy.sandbox import HttpFault, Sandbox, SandboxSettings, body_hash
 from proxy.sandbox import Running as Provider
-from proxy.sandbox import Sandbox, SandboxSettings
 from tests.e2e.processes import Proxy, body_of, right_answer, settings_for
 from tests.providers.kit import serving
 
@@ -69,7 +69,6 @@ async def test_calls_of_every_clone_go_through_and_deferred_ones_are_bought_in_a
     # Fewer would not be worth a batch where there is another lane at the same price.
     prompts = [f"{name} {n}" for n in range(12)]
     model = MODELS[name]
-    before = provider.ledger.totals(lane="batch").executions
 
     async with client(proxy, name) as sdk, asyncio.timeout(100):
         direct = await sdk.chat.completions.create(**body_of("now", model=model))
@@ -85,7 +84,57 @@ async def test_calls_of_every_clone_go_through_and_deferred_ones_are_bought_in_a
     assert direct.choices[0].message.content == right_answer("now", model=model)
     said = [answer.choices[0].message.content for answer in answers]
     assert said == [right_answer(prompt, model=BATCHED) for prompt in prompts]
-    assert provider.ledger.totals(lane="batch").executions == before + 12
+    hashes = {body_hash(body_of(prompt, model=BATCHED)) for prompt in prompts}
+    lanes = [entry.lane for entry in provider.ledger.entries() if entry.body_hash in hashes]
+    assert lanes == ["batch"] * 12
+
+
+@pytest.mark.parametrize("name", ["together", "mistral", "openrouter"])
+async def test_a_create_without_an_answer_is_found_by_what_marks_it_and_bought_once(
+    world: tuple[Proxy, Provider], name: str
+) -> None:
+    """Our ID in it; its input file; and at OpenRouter its time and size, then its results."""
+    proxy, provider = world
+    prompts = [f"unclear {name} {n}" for n in range(12)]
+    provider.faults.add(HttpFault(action="reset_after", method="POST", path=f"/{name}/*/batch*"))
+
+    async with client(proxy, name) as sdk, asyncio.timeout(100):
+        answers = await asyncio.gather(
+            *(
+                sdk.chat.completions.create(
+                    **body_of(prompt, model=BATCHED), extra_headers={"X-Deferrable": "wait"}
+                )
+                for prompt in prompts
+            )
+        )
+
+    said = [answer.choices[0].message.content for answer in answers]
+    assert said == [right_answer(prompt, model=BATCHED) for prompt in prompts]
+    bodies = [body_of(prompt, model=BATCHED) for prompt in prompts]
+    assert {provider.ledger.bought(body_hash(body)) for body in bodies} == {1}
+    assert any(line["event"] == "batch.adopted" for line in proxy.logs)
+
+
+@pytest.mark.parametrize(("deadline", "is_batched"), [("6h", False), ("26h", True)])
+async def test_only_a_job_with_a_window_to_spare_enters_a_batch_that_cannot_be_stopped(
+    world: tuple[Proxy, Provider], deadline: str, is_batched: bool
+) -> None:
+    proxy, _ = world
+    tag = {
+        "X-Deferrable": "job",
+        "X-Deferrable-Deadline": deadline,
+        "Authorization": f"Bearer {KEY}",
+    }
+    url = f"{proxy.base_url}/openrouter/v1/chat/completions"
+
+    async with (
+        aiohttp.ClientSession() as http,
+        http.post(url, json=body_of(f"by {deadline}", model=BATCHED), headers=tag) as answer,
+    ):
+        job = await answer.json()
+
+    assert (job["lane"]["name"] == "batch") is is_batched
+    assert is_batched or "a batch needs more than 1d" in job["lane"]["reason"]
 
 
 async def test_no_key_of_a_clone_is_in_any_line_of_the_log(world: tuple[Proxy, Provider]) -> None:
