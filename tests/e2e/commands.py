@@ -65,23 +65,6 @@ with Anthropic() as client:
         print(answer.content[0].text)
 """
 
-WITH_ANTHROPIC = """
-import sys
-from concurrent.futures import ThreadPoolExecutor
-from anthropic import Anthropic
-
-with Anthropic() as client, ThreadPoolExecutor(16) as pool:
-    def ask(number):
-        answer = client.messages.create(
-            model="claude-haiku-4-5",
-            max_tokens=100,
-            messages=[{"role": "user", "content": f"letter {number}"}],
-        )
-        return answer.content[0].text
-    for text in pool.map(ask, range(int(sys.argv[1]))):
-        print(text)
-"""
-
 
 @dataclass
 class Desk:
