@@ -1,7 +1,5 @@
 """The interactive endpoints of the Messages API, and the list of models."""
 
-from collections.abc import AsyncGenerator
-from dataclasses import replace
 from typing import Any
 
 import pydantic_core
@@ -10,6 +8,7 @@ from proxy.sandbox import anthropic_errors as errors
 from proxy.sandbox.anthropic_fields import check_version, json_object, page
 from proxy.sandbox.anthropic_messages import answer, check_prompt, events, prompt_tokens
 from proxy.sandbox.engine import Engine, Execution
+from proxy.sandbox.interactive import compute, metered
 from proxy.sandbox.wire import Call, Reply, Route, json_reply
 
 MESSAGES = "/v1/messages"
@@ -36,45 +35,18 @@ class Live:
             raise errors.credit_exhausted()
         body = await json_object(call)
         execution = answer(body, self._engine.settings)
-        await self._compute()
+        await compute(self._engine)
         if body.get("stream"):
             frames = [_frame(event) for event in events(execution.body)]
             return Reply(
-                self._send_frames(execution, frames, call),
+                metered(self._engine, execution, frames, lambda done: self._bill(done, call)),
                 content_type="text/event-stream; charset=utf-8",
             )
         self._bill(execution, call)
         return json_reply(execution.body)
 
-    async def _compute(self) -> None:
-        has_computed = False
-        try:
-            await self._engine.clock.sleep(self._engine.settings.latency_s)
-            has_computed = True
-        finally:
-            if not has_computed:
-                self._engine.ledger.abandoned += 1
-
     def _bill(self, execution: Execution, call: Call) -> None:
         self._engine.bill(execution, key_id=call.key.key_id, endpoint=MESSAGES, lane="interactive")
-
-    async def _send_frames(
-        self, execution: Execution, frames: list[bytes], call: Call
-    ) -> AsyncGenerator[bytes, None]:
-        """Yield the frames; bill what was sent, all of it or up to where the caller left."""
-        sent = 0
-        try:
-            for frame in frames:
-                if sent:
-                    await self._engine.clock.sleep(self._engine.settings.stream_pause_s)
-                sent += 1
-                yield frame
-        finally:
-            if sent < len(frames):
-                self._engine.ledger.abandoned += 1
-                tokens = execution.output_tokens * sent // len(frames)
-                execution = replace(execution, output_tokens=tokens)
-            self._bill(execution, call)
 
     async def _count_tokens(self, call: Call) -> Reply:
         check_version(call)

@@ -1,13 +1,13 @@
 """The interactive endpoints: one call, one answer, now."""
 
-from collections.abc import AsyncGenerator, Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import pydantic_core
 
 from proxy.sandbox import openai_errors as errors
 from proxy.sandbox.engine import Engine, Execution
+from proxy.sandbox.interactive import compute, metered
 from proxy.sandbox.openai_chat import chunks
 from proxy.sandbox.openai_execute import ENDPOINTS, execute, find_model
 from proxy.sandbox.openai_plain import text_chunks
@@ -51,7 +51,7 @@ class Live:
             raise errors.flex_unavailable()
         if path == "/v1/responses" and body.get("background") and not body.get("stream"):
             return self._stored.start(execution, call.key, lane=lane)
-        await self._compute()
+        await compute(self._engine)
         if body.get("stream"):
             return self._stream(path, execution, body, call, lane)
         self._bill(path, execution, call, lane)
@@ -70,15 +70,6 @@ class Live:
             )
         return "flex", "flex"
 
-    async def _compute(self) -> None:
-        has_computed = False
-        try:
-            await self._engine.clock.sleep(self._engine.settings.latency_s)
-            has_computed = True
-        finally:
-            if not has_computed:
-                self._engine.ledger.abandoned += 1
-
     def _bill(self, path: str, execution: Execution, call: Call, lane: str) -> None:
         self._engine.bill(execution, key_id=call.key.key_id, endpoint=path, lane=lane)
 
@@ -89,27 +80,11 @@ class Live:
             self._stored.keep(execution.body, call.key)
         frames = list(_frames(path, execution.body, body))
         return Reply(
-            self._send_frames(path, execution, frames, call, lane),
+            metered(
+                self._engine, execution, frames, lambda done: self._bill(path, done, call, lane)
+            ),
             content_type="text/event-stream; charset=utf-8",
         )
-
-    async def _send_frames(
-        self, path: str, execution: Execution, frames: list[bytes], call: Call, lane: str
-    ) -> AsyncGenerator[bytes, None]:
-        """Yield the frames; bill what was sent, all of it or up to where the caller left."""
-        sent = 0
-        try:
-            for frame in frames:
-                if sent:
-                    await self._engine.clock.sleep(self._engine.settings.stream_pause_s)
-                sent += 1
-                yield frame
-        finally:
-            if sent < len(frames):
-                self._engine.ledger.abandoned += 1
-                tokens = execution.output_tokens * sent // len(frames)
-                execution = replace(execution, output_tokens=tokens)
-            self._bill(path, execution, call, lane)
 
     async def _list_models(self, call: Call) -> Reply:  # noqa: ARG002
         models = self._engine.settings.models

@@ -1,6 +1,5 @@
 """The interactive endpoints of the Gemini API, and the list of models."""
 
-from collections.abc import AsyncGenerator
 from dataclasses import replace
 from typing import Any, Final
 
@@ -17,6 +16,7 @@ from proxy.sandbox.gemini.fields import (
     page,
     request_message,
 )
+from proxy.sandbox.interactive import compute, metered
 from proxy.sandbox.settings import ModelSpec
 from proxy.sandbox.wire import Call, Handler, Reply, Route, json_reply
 
@@ -70,7 +70,8 @@ class Live:
                 for at, one in enumerate(answers)
             ]
             kind = "application/json; charset=UTF-8"
-        return Reply(self._send_frames(execution, frames, call, lane), content_type=kind)
+        sent = metered(self._engine, execution, frames, lambda done: self._bill(done, call, lane))
+        return Reply(sent, content_type=kind)
 
     async def _generated(self, call: Call) -> tuple[Execution, str]:
         """Return an answer that is not billed yet, and the lane that bills it."""
@@ -79,7 +80,7 @@ class Live:
         request = request_message(await json_object(call), GENERATE_FIELDS)
         lane = self._lane(request, model)
         execution = generate(request, model)
-        await self._compute()
+        await compute(self._engine)
         return execution, lane
 
     def _lane(self, request: dict[str, Any], model: ModelSpec) -> str:
@@ -91,36 +92,9 @@ class Live:
             raise errors.overloaded()
         return "flex"
 
-    async def _compute(self) -> None:
-        has_computed = False
-        try:
-            await self._engine.clock.sleep(self._engine.settings.latency_s)
-            has_computed = True
-        finally:
-            if not has_computed:
-                self._engine.ledger.abandoned += 1
-
     def _bill(self, execution: Execution, call: Call, lane: str = "interactive") -> None:
         endpoint = call.request.path.rpartition(":")[2]
         self._engine.bill(execution, key_id=call.key.key_id, endpoint=endpoint, lane=lane)
-
-    async def _send_frames(
-        self, execution: Execution, frames: list[bytes], call: Call, lane: str
-    ) -> AsyncGenerator[bytes, None]:
-        """Yield the frames; bill what was sent, all of it or up to where the caller left."""
-        sent = 0
-        try:
-            for frame in frames:
-                if sent:
-                    await self._engine.clock.sleep(self._engine.settings.stream_pause_s)
-                sent += 1
-                yield frame
-        finally:
-            if sent < len(frames):
-                self._engine.ledger.abandoned += 1
-                tokens = execution.output_tokens * sent // len(frames)
-                execution = replace(execution, output_tokens=tokens)
-            self._bill(execution, call, lane)
 
     async def _count_tokens(self, call: Call) -> Reply:
         find_model(call.part("model"), "generateContent", self._engine.settings)
@@ -129,7 +103,7 @@ class Live:
 
     async def _embed(self, call: Call) -> Reply:
         execution = self._embedded(call, request_message(await json_object(call), EMBED_FIELDS))
-        await self._compute()
+        await compute(self._engine)
         self._bill(execution, call)
         return json_reply(execution.body)
 
@@ -143,7 +117,7 @@ class Live:
             for place, one in enumerate(requests)
         ]
         executions = [self._embedded(call, message) for message in messages]
-        await self._compute()
+        await compute(self._engine)
         for execution in executions:
             self._bill(execution, call)
         return json_reply({"embeddings": [one.body["embedding"] for one in executions]})
