@@ -726,6 +726,12 @@ def test_prices_that_make_no_sense_are_refused(complaints, stated, complaint):
     assert complaint in found
 
 
+def test_a_price_list_that_is_not_there_is_refused_before_the_start(complaints):
+    (found,) = complaints("prices: {file: /nowhere/prices.json}")
+
+    assert "prices.file: '/nowhere/prices.json': cannot be read" in found
+
+
 def test_stated_prices_are_reckoned_with_in_dollars_per_million_tokens(configure):
     stated = "{models: {mine/llama-*: {input: 2, output: 8, batch_input: 1, batch_output: 4}}}"
 

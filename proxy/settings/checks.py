@@ -130,6 +130,7 @@ def surroundings(settings: Settings) -> Iterator[Finding]:
     for path, file in (
         (("admin", "token_file"), settings.admin.token_file),
         (("policies",), settings.policies),
+        (("prices", "file"), settings.prices.file),
     ):
         problem = _unreadable(file) if file is not None else None
         if problem:

@@ -11,8 +11,9 @@ import pytest
 from policies.headers import read_headers
 from policies.load import load_policies
 from policies.policy import Policy
-from proxy.services.audit import Audit, Auditor, application_of
+from proxy.services.audit import Auditor, application_of
 from proxy.services.facts import RecordedCall
+from proxy.services.findings import Audit
 from tests.helpers.books import FixedPrices
 from tests.helpers.traffic_week import PLANTED, Week, week
 
