@@ -271,7 +271,7 @@ class Job:
     """Estimated prompt tokens, for the provider's enqueued-token limit."""
 
     affinity: str = ""
-    """Equal for calls that share a prompt prefix, so that they can be neighbours."""
+    """Begins alike for calls whose prompts do, so that they can be neighbours."""
 
     headers: Mapping[str, str] = field(default_factory=dict)
     """Further headers that a direct call of this job carries; no credentials."""

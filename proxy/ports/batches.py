@@ -104,7 +104,7 @@ class BatchStore(Protocol):
     def items(self, batch_id: BatchId) -> AsyncIterator[Sequence[Item]]:
         """Stream the items that are to be bought, in the order of submission.
 
-        That order puts jobs of the same `affinity` next to each other. A job that
+        That order is by `affinity`: jobs whose prompts begin alike are neighbours. A job that
         ended after the claim is left out: it was cancelled, or an earlier attempt
         answered it after all.
         """

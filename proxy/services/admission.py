@@ -5,14 +5,14 @@ must go is cut out of the text, member by member, so numbers, escapes and key
 order survive exactly as the caller wrote them.
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
-from proxy.core.dialects import Endpoint, Place, Shape, Streaming
+from proxy.core.affinity import affinity
+from proxy.core.dialects import Endpoint, Place, Streaming
 from proxy.core.errors import CallerError
 from proxy.core.ids import find_job_id
 
@@ -27,9 +27,6 @@ MAX_DEPTH: Final = 200
 _BOM: Final = b"\xef\xbb\xbf"
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
 _OPENERS: Final = (b"{", b"[")
-
-_AFFINITY_CHARS: Final = 4096
-"""About 1,024 tokens: the shortest prefix that prompt caches keep (OpenAI, "Prompt caching")."""
 
 _BYTES_PER_TOKEN: Final = 4
 _ATTACHMENT: Final = re.compile(rb'"(?:data:[^",]{1,128},)?[A-Za-z0-9+/=_\\-]{1024,}"')
@@ -80,7 +77,7 @@ class Admitted:
     """
 
     affinity: str
-    """Equal for calls that begin with the same system prompt or the same 4,096 characters."""
+    """Begins alike for calls whose prompts do: see `core.affinity`."""
 
     streams: bool
     include_usage: bool
@@ -143,7 +140,7 @@ def admit(parsed: ParsedBody, place: Place, *, max_line_bytes: int) -> Admitted:
         line_body=line_body,
         model=place.model or str(fields.get("model") or ""),
         tokens=estimate_tokens(line_body),
-        affinity=_affinity(fields, endpoint.shape),
+        affinity=affinity(fields, endpoint.shape),
         streams=(place.streaming or parsed.streaming) is not None,
         include_usage=parsed.include_usage,
         already_background=fields.get("background") is True,
@@ -355,62 +352,3 @@ def _check_previous(fields: Mapping[str, object]) -> None:
 def _messages(fields: Mapping[str, object]) -> list[object]:
     messages = fields.get("messages")
     return messages if isinstance(messages, list) else []
-
-
-def _affinity(fields: Mapping[str, object], shape: Shape) -> str:
-    prefix = _prompt_prefix(fields, shape)
-    # Surrogates without a partner are legal in JSON and no UTF-8.
-    return hashlib.sha256(prefix.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-
-
-def _prompt_prefix(fields: Mapping[str, object], shape: Shape) -> str:
-    """Return the beginning of the prompt that other calls may share."""
-    if shape is Shape.CHAT:
-        return _leading(_messages(fields))
-    if shape is Shape.MESSAGES:
-        return _content_text(fields.get("system")) or _leading(_messages(fields))
-    if shape is Shape.RESPONSES:
-        instructions = fields.get("instructions")
-        if isinstance(instructions, str) and instructions:
-            return instructions[:_AFFINITY_CHARS]
-        value = fields.get("input")
-        return _leading(value) if isinstance(value, list) else _content_text(value)
-    if shape is Shape.GENERATE:
-        # Both spellings are JSON of the same message (protocol buffers, "JSON mapping").
-        system = fields.get("systemInstruction") or fields.get("system_instruction")
-        contents = fields.get("contents")
-        first = contents[0] if isinstance(contents, list) and contents else contents
-        return _parts_text(system) or _parts_text(first)
-    if shape is Shape.COMPLETIONS:
-        return _content_text(fields.get("prompt"))
-    # Embeddings and moderations have no prompt cache: nothing to be neighbours for.
-    return ""
-
-
-def _leading(messages: list[object]) -> str:
-    """Return the text of the leading system messages, or else of the first message."""
-    texts: list[str] = []
-    for message in messages:
-        if not isinstance(message, dict):
-            break
-        is_system = message.get("role") in {"system", "developer"}
-        if texts and not is_system:
-            break
-        texts.append(_content_text(message.get("content")))
-        if not is_system:
-            break
-    return "\n".join(texts)[:_AFFINITY_CHARS]
-
-
-def _parts_text(content: object) -> str:
-    parts = content.get("parts") if isinstance(content, dict) else content
-    return _content_text([parts] if isinstance(parts, dict) else parts)
-
-
-def _content_text(content: object) -> str:
-    if isinstance(content, str):
-        return content[:_AFFINITY_CHARS]
-    if not isinstance(content, list):
-        return ""
-    parts = (part.get("text") if isinstance(part, dict) else part for part in content)
-    return "\n".join(part for part in parts if isinstance(part, str))[:_AFFINITY_CHARS]

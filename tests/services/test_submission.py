@@ -1,8 +1,12 @@
 """What of a batch goes to its provider."""
 
 import json
+import random
 from datetime import timedelta
+from itertools import groupby
 
+from proxy.core.affinity import affinity
+from proxy.core.dialects import Shape
 from tests.helpers.fleet import Fleet
 
 
@@ -55,3 +59,26 @@ async def test_the_provider_is_told_how_long_it_is_to_the_nearest_deadline() -> 
     await fleet.run("submit")
 
     assert slacks == [timedelta(hours=5, seconds=-60)]
+
+
+async def test_in_the_file_of_a_batch_calls_with_the_same_beginning_stand_together() -> None:
+    fleet = Fleet()
+    calls = [
+        {"messages": [{"role": "system", "content": rules}, {"role": "user", "content": text}]}
+        for rules in ("be terse", "be kind", "be exact")
+        for text in "abcdefgh"
+    ]
+    random.Random(7).shuffle(calls)
+    for call in calls:
+        await fleet.accept(affinity=affinity(call, Shape.CHAT))
+    spoken = dict(zip(fleet.bodies.values(), calls, strict=True))
+
+    fleet.clock.advance(seconds=60)
+    await fleet.run("live", "flush", "submit")
+
+    ((_, content, _),) = fleet.provider.files.values()
+    bodies = [line.partition(b'"body":')[2][:-1] for line in content.splitlines()]
+    rules = [spoken[body]["messages"][0]["content"] for body in bodies]
+    assert len(rules) == 24
+    assert len([*groupby(rules)]) == 3
+    assert set(bodies) == set(fleet.bodies.values()), "not a byte of a call is changed"
