@@ -13,7 +13,7 @@ API" and "Rate limits"; Google APIs, "System parameters".
 """
 
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import datetime
@@ -46,7 +46,6 @@ from proxy.providers import _wire
 from proxy.providers.calls import CALL_S, Calls, Input, json_input, small_input
 from proxy.providers.gemini_lines import InlineCutter, result_line
 from proxy.providers.gemini_objects import (
-    OperationObject,
     line_of,
     provider_batch,
     read_file,
@@ -166,7 +165,7 @@ class GeminiBatches:
             config = pydantic_core.to_json({"fileName": file_id})
             body = small_input(named + b',"inputConfig":' + config + b"}}")
         assert _MODEL.fullmatch(submission.model), "the path of a call named it"
-        path = f"/v1beta/models/{submission.model}{_CREATES[submission.endpoint]}?fields={_SHOWN}"
+        path = f"/v1beta/models/{submission.model}{_CREATES[submission.endpoint]}"
         try:
             raw = await self._calls.call(
                 what,
@@ -216,17 +215,17 @@ class GeminiBatches:
     ) -> AsyncGenerator[Sequence[ResultLine], None]:
         what = f"results of {file_id}"
         file_name = await self._results_file(what, credential, file_id)
-        feed: Callable[[bytes], list[ResultLine]]
+        cutter: LineCutter | InlineCutter
         if file_name is None:
-            path, feed, cutter = _place(file_id) + _INLINE_RESULTS, InlineCutter().feed, None
+            path, cutter = _place(file_id) + _INLINE_RESULTS, InlineCutter()
         else:
+            path = f"/download/v1beta/{_checked(file_name)}:download?alt=media"
             cutter = LineCutter(result_line)
-            path, feed = f"/download/v1beta/{_checked(file_name)}:download?alt=media", cutter.feed
         async with aclosing(self._calls.stream(what, credential, path)) as chunks:
             async for chunk in chunks:
-                if lines := feed(chunk):
+                if lines := cutter.feed(chunk):
                     yield lines
-        if cutter is not None and (lines := cutter.end()):
+        if lines := cutter.end():
             yield lines
 
     async def delete_file(self, credential: Credential, file_id: str) -> None:
@@ -263,12 +262,14 @@ class GeminiBatches:
         raw = await self._calls.call(
             what, credential, "GET", _place(provider_batch_id) + _RESULTS_FILE
         )
-        answer = _json(raw)
-        if not isinstance(answer, dict):
-            raise _wire.unavailable(what, "HTTP 200 without a batch")
         _raise_if_gone(what, raw)
+        answer = _json(raw)
         # What was selected and is not there leaves nothing, not even a name.
-        return OperationObject.model_validate({**answer, "name": provider_batch_id}).responses_file
+        named = {**answer, "name": provider_batch_id} if isinstance(answer, dict) else None
+        operation = read_operation(named)
+        if operation is None:
+            raise _wire.unavailable(what, "HTTP 200 without a batch")
+        return operation.responses_file
 
     async def _listed(
         self, what: str, credential: Credential, path: str, name: str, mask: str

@@ -134,6 +134,10 @@ class InlineCutter:
             self._is_over = True
         return found
 
+    def end(self) -> list[ResultLine]:
+        """Return what only the end of the stream completes: nothing, an element ends itself."""
+        return []
+
     def _enter(self) -> None:
         opening = _OPENING.search(self._begun)
         if opening is not None:

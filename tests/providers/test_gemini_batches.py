@@ -220,6 +220,14 @@ async def test_results_in_a_file_are_downloaded(recorder, provider):
     assert download == "/base/download/v1beta/files/batch-b1:download?alt=media"
 
 
+@pytest.mark.parametrize("answer", ["[]", "no JSON", '{"metadata": 7}'])
+async def test_results_of_what_is_no_batch_are_asked_for_again(recorder, provider, answer):
+    recorder.answer(answer)
+
+    with pytest.raises(ProviderUnavailableError):
+        await all_results(provider, MINE, ["batches/b1"])
+
+
 async def test_a_batch_that_left_no_results_has_none(recorder, provider):
     for _ in range(2):
         recorder.answer({})
