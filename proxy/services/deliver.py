@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final, Self
+from urllib.parse import urlsplit
 
 import structlog
 
@@ -76,11 +77,13 @@ class Endpoint:
         if not secrets:
             raise ConfigError(f"webhook {name}: without a secret anyone could sign as us")
         address, mark, query = url.partition("?")
+        # The parser of upstreams; its dialect and its base path, which has no slash at its
+        # end, are not asked for here: `/hook` and `/hook/` are two places.
         upstream = Upstream.parse("webhook", "openai", address)
         return cls(
             name=name,
             upstream=upstream,
-            target=(upstream.base_path or "/") + mark + query,
+            target=(urlsplit(address).path or "/") + mark + query,
             secrets=tuple(secrets),
             timeout=timeout,
         )

@@ -354,6 +354,20 @@ async def test_a_delivery_that_the_store_could_not_note_is_repeated():
         assert await here.pending() == 0
 
 
+@pytest.mark.parametrize(
+    ("url", "target"),
+    [
+        ("https://hooks.example", "/"),
+        ("https://hooks.example/", "/"),
+        ("https://hooks.example/a/b/", "/a/b/"),
+        ("https://hooks.example/a%2Fb?x=1/2&y", "/a%2Fb?x=1/2&y"),
+        ("http://[::1]:8443?x", "/?x"),
+    ],
+)
+def test_an_endpoint_is_asked_at_its_very_address(url, target):
+    assert endpoint_at(url).target == target
+
+
 def test_an_endpoint_without_a_secret_is_refused():
     with pytest.raises(ConfigError, match="sign"):
         Endpoint.at("done", "https://hooks.example/", secrets=[], timeout=TIMEOUT)
