@@ -68,6 +68,12 @@ class OperatorFacts:
     async def batches(self, *, limit: int) -> Sequence[Batch]:
         return await self._house.ground.batches.recent(limit=limit)
 
+    async def revive(self, webhook: str) -> int | None:
+        if webhook not in self._settings.webhooks:
+            return None
+        ground = self._house.ground
+        return await ground.notices.revive(webhook, at=ground.clock.now())
+
     def today(self) -> date:
         return self._house.ground.clock.now().date()
 

@@ -69,6 +69,10 @@ class NoticeStore(Protocol):
         """Forget a notice without counting it: its job is gone."""
         ...
 
+    async def revive(self, webhook: str, *, at: datetime) -> int:
+        """Let what was given up be due `at`, as if it was never sent; return how many."""
+        ...
+
     async def standing(self, webhooks: Sequence[str]) -> Mapping[str, Standing]:
         """Return how each of `webhooks` does."""
         ...

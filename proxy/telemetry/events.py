@@ -83,6 +83,7 @@ EVENTS: Final = frozenset(
         "webhook.delivered",
         "webhook.failed",
         "webhook.given_up",
+        "webhook.revived",
         "webhook.unread",
         "webhook.unrecorded",
         # The instance.

@@ -67,6 +67,10 @@ class AdminFacts(LedgerFacts, Protocol):
         """Return up to `limit` batches in any state, newest first."""
         ...
 
+    async def revive(self, webhook: str) -> int | None:
+        """Let a webhook be told again of what was given up; nothing if there is none such."""
+        ...
+
     def drain(self) -> None:
         """Stop intake and leave, as after SIGTERM. May be called more than once."""
         ...
@@ -93,6 +97,7 @@ def admin_application(
     application.router.add_get("/batches", _batches(facts))
     application.router.add_get("/batches/{id}", _batch(facts))
     application.router.add_get("/ledger", _ledger(facts))
+    application.router.add_post("/webhooks/{name}/revive", _revive(facts))
     application.router.add_post("/drain", _drain(facts))
     return application
 
@@ -165,6 +170,18 @@ def _ledger(facts: AdminFacts) -> Handler:
         return _json(await in_time(ledger_object(facts, request.query)))
 
     return page
+
+
+def _revive(facts: AdminFacts) -> Handler:
+    async def revive(request: web.Request) -> web.Response:
+        name = request.match_info["name"]
+        revived = await facts.revive(name)
+        if revived is None:
+            return refusal(404, "webhook_not_found", "no webhook of that name is configured")
+        log.info("webhook.revived", webhook=name, notices=revived)
+        return web.json_response({"webhook": name, "revived": revived})
+
+    return revive
 
 
 def _drain(facts: AdminFacts) -> Handler:

@@ -161,6 +161,24 @@ async def test_a_notice_that_was_given_up_is_kept_and_never_due(stores):
     assert (standing.pending, standing.given_up) == (0, 1)
 
 
+async def test_what_was_given_up_is_revived_for_its_webhook_alone(stores):
+    jobs = [await ended(stores) for _ in range(3)]
+    other = await ended(stores, webhook="other")
+    await ended(stores, at=T0 + 2 * HOUR)
+    for notice in (*await taken(stores), *await taken(stores, webhook="other")):
+        await stores.notices.failed(notice, at=T0, failure="gone", again_at=None)
+
+    assert await stores.notices.revive("done", at=T0 + HOUR) == 3
+
+    assert await taken(stores, now=T0 + HOUR - MINUTE) == []
+    found = await taken(stores, now=T0 + HOUR)
+    assert sorted(found, key=str) == sorted(map(owed, jobs), key=str)
+    standing = await stores.notices.standing(["done", "other"])
+    assert (standing["done"].given_up, standing["other"].given_up) == (0, 1)
+    assert other.id not in {notice.job_id for notice in found}
+    assert await stores.notices.revive("done", at=T0) == 0
+
+
 async def test_the_late_failure_of_an_attempt_that_was_repeated_changes_nothing(stores):
     job = await ended(stores)
     (slow,) = await taken(stores)

@@ -61,6 +61,16 @@ class MemoryNoticeStore:
     async def forget(self, notice: Notice) -> None:
         self.owed.pop(notice.job_id, None)
 
+    async def revive(self, webhook: str, *, at: datetime) -> int:
+        given_up = [
+            one.notice
+            for one in self.owed.values()
+            if one.notice.webhook == webhook and one.due is None
+        ]
+        for notice in given_up:
+            self.owed[notice.job_id] = Owed(replace(notice, attempts=0), at)
+        return len(given_up)
+
     async def standing(self, webhooks: Sequence[str]) -> Mapping[str, Standing]:
         return {name: self._standing(name) for name in webhooks}
 

@@ -53,6 +53,9 @@ class Facts:
             leases={"pass:flush": "i-1"},
         )
 
+    async def revive(self, webhook: str) -> int | None:
+        return 3 if webhook == "done" else None
+
     async def batches(self, *, limit: int) -> Sequence[Batch]:
         await self._ask_store()
         return self._batches[:limit]
@@ -269,6 +272,16 @@ async def test_a_page_of_another_origin_cannot_drain(origin):
         assert facts.drains == 0
         own = {"Origin": f"http://127.0.0.1:{client.port}"}
         assert await status_of(client, "POST", "/drain", headers=own) == 202
+
+
+async def test_what_a_webhook_was_not_told_is_sent_again_on_request():
+    async with listener(token=TOKEN) as client:
+        path = "/webhooks/done/revive"
+        assert await status_of(client, "POST", path) == 401
+        async with client.post(path, headers=bearer(TOKEN)) as response:
+            assert await response.json() == {"webhook": "done", "revived": 3}
+        nowhere = "/webhooks/other/revive"
+        assert await status_of(client, "POST", nowhere, headers=bearer(TOKEN)) == 404
 
 
 async def test_batches_are_listed_newest_first_up_to_a_limit():

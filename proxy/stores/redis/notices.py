@@ -50,6 +50,23 @@ return 1
 )
 
 
+_REVIVE: Final = Script(
+    """
+local jobs = redis.call('ZRANGE', KEYS[3], 0, ARGV[2] - 1)
+for i = 1, #jobs do
+  local since = string.match(redis.call('HGET', KEYS[1], jobs[i]), '^(%S+)')
+  redis.call('HSET', KEYS[1], jobs[i], since .. ' 0')
+  redis.call('ZREM', KEYS[3], jobs[i])
+  redis.call('ZADD', KEYS[2], ARGV[1], jobs[i])
+end
+return #jobs
+"""
+)
+
+REVIVE_CHUNK: Final = 200
+"""Notices that a script changes, at most."""
+
+
 class RedisNoticeStore:
     """Durable notices."""
 
@@ -110,6 +127,23 @@ class RedisNoticeStore:
         places = _places(notice.job_id, notice.webhook)
         await self._client.call(_SETTLE.call(places, notice.job_id, "", "", "", ""))
 
+    async def revive(self, webhook: str, *, at: datetime) -> int:
+        revived = 0
+        shards = list(keys.ALL_SHARDS)
+        while shards:
+            replies = await self._client.call_many(
+                [
+                    _REVIVE.call(_places_in(shard, webhook), to_micros(at), REVIVE_CHUNK)
+                    for shard in shards
+                ],
+                background=True,
+            )
+            counts = [as_int(reply) for reply in replies]
+            revived += sum(counts)
+            full = zip(shards, counts, strict=True)
+            shards = [shard for shard, count in full if count == REVIVE_CHUNK]
+        return revived
+
     async def standing(self, webhooks: Sequence[str]) -> Mapping[str, Standing]:
         return {name: await self._standing_of(name) for name in webhooks}
 
@@ -144,7 +178,10 @@ class RedisNoticeStore:
 
 
 def _places(job_id: JobId, webhook: str) -> list[str]:
-    shard = shard_of(job_id)
+    return _places_in(shard_of(job_id), webhook)
+
+
+def _places_in(shard: int, webhook: str) -> list[str]:
     return [
         keys.notices(shard),
         keys.notices_due(shard, webhook),

@@ -14,6 +14,9 @@ from proxy.ports.notices import Standing
 from proxy.stores.codec import from_micros, to_micros
 from proxy.stores.sqlite.database import Database, Insert, Row
 
+REVIVE_CHUNK: Final = 500
+"""Notices changed in one transaction: some milliseconds."""
+
 _OWED: Final = Insert("notices", columns=5)
 
 _DUE: Final = """
@@ -96,6 +99,14 @@ class SqliteNoticeStore:
     async def forget(self, notice: Notice) -> None:
         await self._database.write(partial(_forget, notice=notice))
 
+    async def revive(self, webhook: str, *, at: datetime) -> int:
+        revived = 0
+        while count := await self._database.write(
+            partial(_revive, webhook=webhook, at=to_micros(at))
+        ):
+            revived += count
+        return revived
+
     async def standing(self, webhooks: Sequence[str]) -> Mapping[str, Standing]:
         return await self._database.read(partial(_standing, webhooks=webhooks))
 
@@ -148,6 +159,14 @@ def _failed(
 
 def _forget(connection: sqlite3.Connection, notice: Notice) -> None:
     connection.execute(f"DELETE FROM notices WHERE {_OF_JOB}", (notice.job_id,))  # noqa: S608 - as above
+
+
+def _revive(connection: sqlite3.Connection, webhook: str, at: int) -> int:
+    return connection.execute(
+        "UPDATE notices SET due = ?, attempts = 0 WHERE job IN"
+        " (SELECT job FROM notices WHERE webhook = ? AND due IS NULL LIMIT ?)",
+        (at, webhook, REVIVE_CHUNK),
+    ).rowcount
 
 
 def _count(connection: sqlite3.Connection, webhook: str, **changes: object) -> None:
