@@ -305,7 +305,7 @@ def _shared(settings: Settings, outside: Outside, wake: Wake) -> _Shared:
             unverified_bytes=deferral.max_unverified_bytes,
         ),
     )
-    outlook = _outlook(settings, outside)
+    outlook = _outlook(settings, outside, prices)
     return _Shared(
         ground=ground,
         prices=prices,
@@ -339,7 +339,7 @@ def _facts(settings: Settings, outside: Outside) -> Recorder | None:
     )
 
 
-def _outlook(settings: Settings, outside: Outside) -> Outlook:
+def _outlook(settings: Settings, outside: Outside, prices: PriceBook) -> Outlook:
     trickle = settings.lanes.trickle
     return Outlook(
         notes=outside.stores.notes,
@@ -349,6 +349,7 @@ def _outlook(settings: Settings, outside: Outside) -> Outlook:
         clock=outside.clock,
         times=settings.lanes.times(),
         flex=FlexTier(outside.upstreams, enabled=settings.lanes.flex.enabled),
+        price=prices.price,
         trickle=TrickleHours(calls_per_s=trickle.calls_per_s, window=trickle.window())
         if trickle.enabled
         else None,

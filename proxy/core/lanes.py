@@ -163,7 +163,7 @@ class LaneFacts:
 
     batch_price: float = 0.5
     flex_price: float = 0.5
-    """As shares of the full price."""
+    """As shares of the full price; about half, where no list says another."""
 
     times: LaneTimes = field(default_factory=LaneTimes)
 
@@ -256,6 +256,8 @@ def _batch_obstacle(slack: timedelta, facts: LaneFacts, *, now: datetime) -> str
         return "the upstream has no batches for this endpoint and model"
     if facts.unbatchable_until is not None and now < facts.unbatchable_until:
         return "the provider does not batch this model"
+    if facts.batch_price >= 1:
+        return "a batch of this model costs as much as calls"
     if slack <= facts.batch_slack:
         needed = format_duration(facts.batch_slack)
         return f"{format_duration(slack)} to the deadline; a batch needs more than {needed}"

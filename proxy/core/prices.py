@@ -115,6 +115,15 @@ class ModelPrice:
             case Processing.FLEX:
                 return self.flex
 
+    def share(self, processing: Processing) -> float | None:
+        """Return which part of the standard price is paid, about; nothing if it is not known."""
+        tariff = self.tariff(processing)
+        whole = self.standard.tiers[-1]
+        if tariff is None or not whole.input + whole.output:
+            return None
+        reduced = tariff.tiers[-1]
+        return (reduced.input + reduced.output) / (whole.input + whole.output)
+
 
 @dataclass(frozen=True, slots=True)
 class Cost:

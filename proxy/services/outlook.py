@@ -5,7 +5,7 @@ here, and nothing here asks the store: `run_once` does, and keeps what it read.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
@@ -16,6 +16,7 @@ from proxy.core.dialects import DIALECTS
 from proxy.core.ids import CredentialId
 from proxy.core.lanes import BatchKey, Lane, LaneFacts, LaneTimes
 from proxy.core.plan import Head
+from proxy.core.prices import ModelPrice, Processing
 from proxy.core.routing import Upstream
 from proxy.core.turnaround import Observation, Spread, Turnarounds
 from proxy.ports.batches import UnbatchableStore
@@ -33,6 +34,9 @@ TURNAROUNDS: Final = "turnarounds"
 ALMOST_ALL: Final = 0.99
 """Which share of cancellations, and of calls of the discount tier, must be over in the time
 that is kept for them before a deadline."""
+
+USUAL_SHARE: Final = 0.5
+"""Of the full price, for batches and the discount tier alike."""
 
 MAX_UNWRITTEN: Final = 1_000
 """Observations kept while the store is away; some batches then go unlearned."""
@@ -63,11 +67,14 @@ class Outlook:
         times: LaneTimes | None = None,
         flex: FlexTier | None = None,
         trickle: TrickleHours | None = None,
+        price: Callable[[str, str], ModelPrice | None] = lambda *_: None,
     ) -> None:
         """`providers` has the batch API of each upstream that has one, by its name.
 
-        Without `trickle` no job waits for a free moment.
+        Without `trickle` no job waits for a free moment. `price` knows what a model costs
+        at an upstream, if anybody does.
         """
+        self._price = price
         self._notes = notes
         self._unbatchable_store = unbatchable
         self._providers = providers
@@ -91,8 +98,12 @@ class Outlook:
         """
         now, trickle = self._clock.now(), self._trickle
         waiting = self._waiting.get(key.credential, _NONE_WAIT)
+        price = self._price(key.upstream, key.model)
+        flex_price = _share(price, Processing.FLEX)
         others: dict[str, Any] = {
-            "has_flex": self.flex.is_open(key, now=now),
+            "has_flex": flex_price < 1 and self.flex.is_open(key, now=now),
+            "flex_price": flex_price,
+            "batch_price": _share(price, Processing.BATCH),
             "has_trickle": trickle is not None,
             "trickle_from": trickle.begins(now) if trickle is not None else None,
             "trickle_s": waiting.trickle / trickle.calls_per_s if trickle is not None else 0.0,
@@ -205,6 +216,12 @@ class Outlook:
             return True
         endpoint = DIALECTS[upstream.dialect].endpoints.get(key.endpoint)
         return endpoint is None or endpoint.batched
+
+
+def _share(price: ModelPrice | None, processing: Processing) -> float:
+    """Return the share of the full price, or the usual one where it is not known."""
+    known = price.share(processing) if price is not None else None
+    return USUAL_SHARE if known is None else known
 
 
 def _read(note: Note | None) -> Turnarounds:

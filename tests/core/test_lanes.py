@@ -129,7 +129,10 @@ def test_where_batches_are_slow_a_near_deadline_is_called_directly() -> None:
 def test_a_batch_without_discount_is_no_reason_to_wait() -> None:
     facts = replace(FACTS, batch_price=1.0)
 
-    assert choose_lane(T0 + 26 * HOUR, facts, now=T0).lane is Lane.INTERACTIVE
+    choice = choose_lane(T0 + 26 * HOUR, facts, now=T0)
+
+    assert choice == LaneChoice(Lane.INTERACTIVE, "a batch of this model costs as much as calls")
+    assert choose_lane(T0 + HOUR, replace(facts, has_trickle=True), now=T0).lane is Lane.TRICKLE
 
 
 @pytest.mark.parametrize(

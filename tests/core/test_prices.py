@@ -76,6 +76,15 @@ def test_a_batch_at_full_price_saves_nothing() -> None:
     assert cost.saved_nano == 0
 
 
+def test_the_share_of_the_standard_price_is_known_where_both_prices_are() -> None:
+    price = parse_price(SIMPLE)
+
+    assert price.share(Processing.BATCH) == 0.5
+    assert price.share(Processing.STANDARD) == 1
+    assert price.share(Processing.FLEX) is None
+    assert parse_price({"standard": {"input": 0, "output": 0}}).share(Processing.STANDARD) is None
+
+
 def test_a_long_prompt_makes_the_whole_call_dearer() -> None:
     price = parse_price(
         {

@@ -8,6 +8,7 @@ import pytest
 from policies.windows import Window, parse_span
 from proxy.core.lanes import Lane, LaneTimes
 from proxy.core.plan import Head
+from proxy.core.prices import parse_price
 from proxy.core.routing import Upstream
 from proxy.core.turnaround import USUAL_BATCH, Answered, Ended, Stopped
 from proxy.ports.notes import Note
@@ -111,6 +112,30 @@ def test_a_full_discount_tier_is_not_called(world):
 
     assert not outlook.may_call(make_key(lane=Lane.FLEX))
     assert outlook.may_call(make_key(lane=Lane.INTERACTIVE))
+
+
+def test_prices_are_those_of_the_list_and_otherwise_about_half(world):
+    listed = {
+        "half": parse_price({"standard": {"input": 2, "output": 8}}),
+        "none": parse_price(
+            {"standard": {"input": 2, "output": 8}, "batch": {"input": 2, "output": 8}}
+            | {"flex": {"input": 2, "output": 8}}
+        ),
+        "deep": parse_price(
+            {"standard": {"input": 2, "output": 8}, "batch": {"input": 1, "output": 2}}
+        ),
+    }
+    outlook = world.outlook(price=lambda _, model: listed.get(model))
+
+    facts = {model: outlook.facts(make_key(model=model)) for model in (*listed, "unknown")}
+
+    assert {model: one.batch_price for model, one in facts.items()} == {
+        "half": 0.5,
+        "none": 1.0,
+        "deep": 0.3,
+        "unknown": 0.5,
+    }
+    assert {model for model, one in facts.items() if one.has_flex} == {"half", "deep", "unknown"}
 
 
 def test_calls_that_wait_count_for_those_that_come(world):
