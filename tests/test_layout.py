@@ -194,4 +194,5 @@ def test_the_wheel_holds_our_packages_and_nothing_that_runs_by_itself(tmp_path):
         next(name.partition("/")[0] for name in names if ".dist-info/" in name),
     }
     assert [name for name in names if name.endswith((".pth", ".so", ".pyc"))] == []
-    assert {"proxy/__init__.py", "proxy/py.typed", "policies/py.typed"} <= set(names)
+    pages = {f"proxy/web/dashboard/{name}" for name in ("static/style.css", "templates/base.html")}
+    assert {"proxy/__init__.py", "proxy/py.typed", "policies/py.typed", *pages} <= set(names)

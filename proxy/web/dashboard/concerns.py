@@ -131,7 +131,7 @@ def _webhooks(seen: Overview, now: datetime) -> Iterator[Concern]:
             yield Concern(
                 "bad",
                 f"Webhook {name} was never told of {plural(standing.given_up, 'job')}.",
-                "Ten attempts in three days failed. Their owners must fetch these themselves.",
+                "Ten attempts in three days failed. POST /webhooks/NAME/revive sends them again.",
                 "webhooks",
             )
         elif is_failing(standing.delivered_at, standing.failed_at) and standing.pending:
