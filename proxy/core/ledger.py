@@ -232,7 +232,9 @@ def batch_row(key: BatchKey, *, day: date) -> LedgerKey:
 
 def bookings(job: Job, sums: Sums, *, day: date, lane: Lane) -> tuple[Booking, ...]:
     """Return in which rows `sums` belong, of what was made in `lane`."""
-    booking = Booking(_row(day, lane, job.key, job.decided_by, job.owner), sums)
+    # A name that is longer than a row shows is not worth keeping.
+    row = _row if len(job.key.model) <= _TEXT_MAX else _row.__wrapped__
+    booking = Booking(row(day, lane, job.key, job.decided_by, job.owner), sums)
     if not job.tags:
         return (booking,)
     tags = sorted(job.tags.items())[:TAGS_PER_JOB]

@@ -21,8 +21,6 @@ NANO: Final = 1_000_000_000
 """Nano-dollars in a dollar."""
 
 _PICO_PER_MILLION: Final = 1_000_000
-_MODEL_MAX: Final = 200
-"""Characters of a model's name that patterns are tried on: it comes from callers."""
 
 
 def usd(nano: int) -> str:
@@ -212,7 +210,7 @@ class PriceList:
         seller = self.providers.get(provider)
         if seller is None:
             return None
-        name = model[:_MODEL_MAX].lower()
+        name = model.lower()
         for source in (seller, *(self.providers[one] for one in seller.also)):
             for entry in source.entries:
                 if any(all(_fits(one, name) for one in group) for group in entry.match):

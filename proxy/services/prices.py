@@ -11,6 +11,7 @@ from proxy.core.prices import ModelPrice, PriceList
 from proxy.settings import Settings
 
 _REMEMBERED = 4_096
+_MODEL_MAX = 200
 
 
 class PriceBook:
@@ -31,7 +32,7 @@ class PriceBook:
         self._providers = providers
         self._models = models
         self._list: PriceList | None = None
-        self.price = lru_cache(_REMEMBERED)(self._price)
+        self._known = lru_cache(_REMEMBERED)(self._price)
 
     @property
     def list(self) -> PriceList:
@@ -40,8 +41,12 @@ class PriceBook:
             self._list = self._read()
         return self._list
 
+    def price(self, upstream: str, model: str) -> ModelPrice | None:
+        """Return what a model costs at an upstream; nothing if that is not known."""
+        # The name is its caller's to choose, and is kept here.
+        return None if len(model) > _MODEL_MAX else self._known(upstream, model)
+
     def _price(self, upstream: str, model: str) -> ModelPrice | None:
-        """Return what a model costs at an upstream, if that is known."""
         provider = self._providers.get(upstream)
         if provider is None:
             provider = self.list.provider_at(self._base_urls.get(upstream, ""))

@@ -5,10 +5,11 @@ from datetime import date, timedelta
 
 import pytest
 
-from proxy.core.job import Failed, Job, JobState, Outcome, Succeeded
-from proxy.core.lanes import BatchKey, Lane
+from proxy.core.job import Failed, Job, JobState, Outcome, Released, Succeeded, advance
+from proxy.core.lanes import BatchKey, Lane, LaneChoice
 from proxy.core.ledger import Booking, Sums, broken_down
 from proxy.core.prices import Cost
+from proxy.ports.jobs import JobWrite
 from proxy.services.bookkeeping import UselessAnswer
 from tests.helpers.books import make_books
 from tests.helpers.factories import T0, make_batch, make_job, make_key
@@ -54,6 +55,20 @@ async def test_a_direct_call_is_booked_at_full_price_with_what_a_batch_would_hav
     booked = await fleet.booked()
     assert (booked.list_nano, booked.paid_nano) == (CALL_NANO, CALL_NANO)
     assert (booked.escalated, booked.escalated_nano) == (1, CALL_NANO - BATCH_NANO)
+
+
+async def test_a_job_that_its_batch_answers_after_all_is_booked_at_the_price_of_the_batch() -> None:
+    fleet = Fleet()
+    (job_id, *_) = await fleet.submit(12)
+    job = await fleet.job(job_id)
+    given_up = Released(job.attempt, "lost", onto=LaneChoice(Lane.INTERACTIVE, "lost"))
+    assert not await fleet.stores.jobs.replace_many([JobWrite(advance(job, given_up))])
+
+    await fleet.answer()
+
+    assert list(broken_down(await rows(fleet), ["lane"])) == [("batch",)]
+    booked = await fleet.booked()
+    assert (booked.answers, booked.paid_nano) == (12, fleet.provider.spent_nano)
 
 
 async def test_what_a_cancelled_job_cost_is_booked_when_its_batch_is_read() -> None:

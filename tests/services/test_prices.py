@@ -47,6 +47,14 @@ def test_the_list_is_read_once_and_not_before_a_price_is_asked_for() -> None:
     assert reads == [1]
 
 
+def test_a_name_without_end_is_neither_tried_nor_kept() -> None:
+    prices, reads = book(models={"mine/*": STATED})
+
+    assert prices.price("mine", "m" * 201) is None
+    assert prices.price("mine", "m" * 200) == STATED
+    assert reads == [1]
+
+
 def test_a_server_that_only_speaks_alike_has_no_known_prices() -> None:
     prices, _ = book()
 
