@@ -87,6 +87,7 @@ class FakeProvider:
         self.turnaround = timedelta(minutes=7)
         self.window = timedelta(hours=24)
         self.poll_floor = timedelta(0)
+        self.can_cancel = True
         self.batch_models: dict[str, str] | None = None
         """The names of models in batches, if they are not those of calls."""
         self.files: dict[str, tuple[str, bytes, str]] = {}
@@ -129,6 +130,7 @@ class FakeProvider:
             max_line_bytes=1_000_000,
             batch_models=self.batch_models,
             poll_floor=self.poll_floor,
+            can_cancel=self.can_cancel,
         )
 
     def frame(self, custom_id: str, endpoint: str) -> tuple[bytes, bytes]:
@@ -204,6 +206,8 @@ class FakeProvider:
 
     async def cancel(self, credential: Credential, provider_batch_id: str) -> ProviderBatch:
         self._before("cancel", credential)
+        if not self.can_cancel:
+            raise ProviderRejectedError("no batch is stopped here", status_code=404)
         batch = self._own(credential, provider_batch_id)
         self._progress(batch)
         if batch.status == "in_progress":

@@ -315,6 +315,25 @@ async def test_a_twin_that_vanished_does_not_keep_its_batch_for_ever() -> None:
     assert batch.state is BatchState.SETTLED
 
 
+async def test_a_twin_that_cannot_be_stopped_is_read_when_it_has_ended() -> None:
+    fleet = Fleet()
+    fleet.provider.can_cancel = False
+    fleet.provider.listing_lag = SKEW
+    fleet.provider.faults["create"] = deque(["lost_after"])
+    fleet.provider.turnaround = timedelta(hours=2)
+    await fleet.submit(12)
+
+    await fleet.run_for(timedelta(minutes=10), step=timedelta(seconds=30))
+    await fleet.run_for(timedelta(hours=28), step=timedelta(minutes=5))
+
+    batch = await fleet.batch()
+    assert batch.state is BatchState.SETTLED
+    assert batch.twins == batch.twins_read == ("batch_1",)
+    assert fleet.provider.requests["cancel"] == 0
+    assert set(fleet.provider.bought.values()) == {2}
+    assert fleet.tally.counts["late_result"] == 12
+
+
 async def test_a_batch_that_no_key_may_read_is_given_up_a_week_after_the_last_deadline() -> None:
     fleet = Fleet()
     await fleet.submit(12)

@@ -51,6 +51,17 @@ def bought(fleet: NamelessFleet) -> set[int]:
     return {fleet.provider.bought[body] for body in fleet.bodies.values()}
 
 
+async def test_where_no_size_is_told_the_time_alone_must_do() -> None:
+    fleet = await unclear()
+    fleet.nameless.tells_size = False
+
+    await fleet.run_for(HOUR, step=MINUTE)
+
+    await assert_all_answered(fleet)
+    assert bought(fleet) == {1}
+    assert fleet.provider.requests["create"] == 1
+
+
 async def test_the_one_batch_of_its_size_is_adopted_and_proves_to_be_ours() -> None:
     fleet = await unclear()
 
