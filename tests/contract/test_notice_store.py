@@ -1,5 +1,6 @@
 """What every `NoticeStore` must do, and every `JobStore` for it."""
 
+import asyncio
 from dataclasses import replace
 from datetime import timedelta
 
@@ -102,6 +103,19 @@ async def test_what_was_taken_is_nobody_elses_for_a_while(stores):
 
     assert await taken(stores, now=T0 + LEASE - MINUTE) == []
     assert await taken(stores, now=T0 + LEASE) == [owed(job)]
+
+
+async def test_of_takers_at_one_moment_each_gets_what_no_other_does(stores):
+    jobs = [await ended(stores) for _ in range(12)]
+
+    ids: list[str] = []
+    while found := [
+        notice.job_id
+        for some in await asyncio.gather(*(taken(stores, limit=12) for _ in range(4)))
+        for notice in some
+    ]:
+        ids += found
+    assert sorted(ids) == sorted(job.id for job in jobs)
 
 
 async def test_the_longest_due_come_first_and_no_more_than_asked_for(stores):
