@@ -4,8 +4,9 @@ from datetime import datetime, timedelta
 from typing import Final, assert_never
 
 from proxy.core.batch import Batch
+from proxy.core.choice import LaneFacts
 from proxy.core.job import Job, JobState
-from proxy.core.lanes import Lane, LaneFacts
+from proxy.core.lanes import Lane
 
 LINGER: Final = timedelta(minutes=1)
 """How long a job usually waits for company before its batch goes."""

@@ -1,19 +1,13 @@
-"""The ways a deferred job can get its answer, and the choice among them.
-
-Choosing is pure: what is known of a provider's turnaround, the queue, the prices and
-the time comes in as arguments, and the choice leaves with the reason that stands on
-the job for its caller to read.
-"""
+"""The ways a deferred job can get its answer, and how long each takes."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import lru_cache
 from typing import Final
 
 from proxy.core.ids import CredentialId
-from proxy.core.turnaround import USUAL_BATCH, Spread
 
 
 class Lane(StrEnum):
@@ -46,10 +40,6 @@ class Urgency(StrEnum):
     LOOSE = "loose"
     SOON = "soon"
     TIGHT = "tight"
-
-
-_URGENCIES: Final = ((timedelta(hours=3), Urgency.TIGHT), (timedelta(hours=10), Urgency.SOON))
-"""Up to how much slack a job is how urgent; a third from one to the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,87 +115,6 @@ class LaneTimes:
         return timedelta(seconds=count / self.calls_per_s)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LaneFacts:
-    """What a choice depends on, at the moment it is made."""
-
-    has_batch: bool
-    """Whether the upstream batches this endpoint at all."""
-
-    unbatchable_until: datetime | None = None
-    """Until when the provider is believed to refuse this model in batches."""
-
-    can_cancel: bool = True
-    keeps_partial_results: bool = True
-    window: timedelta = timedelta(hours=24)
-    """What the provider says of its batches: see `BatchLimits`."""
-
-    turnaround: Spread = USUAL_BATCH
-    """How long a batch that begins now will take."""
-
-    has_flex: bool = False
-    """Whether the discount tier can be asked now: it is there, and not known to be full."""
-
-    has_trickle: bool = False
-    """Whether jobs may wait for a free moment at full price."""
-
-    trickle_from: datetime | None = None
-    """When the hours of that lane begin; nothing: they are now."""
-
-    trickle_s: float = 0.0
-    """How many seconds the jobs of that lane that wait already will take."""
-
-    alone: bool = False
-    """Whether it comes from a run that makes one call at a time: see `core.pace`."""
-
-    calls_waiting: int = 0
-    """Direct calls of the credential that have to be begun before."""
-
-    batch_price: float = 0.5
-    flex_price: float = 0.5
-    """As shares of the full price; about half, where no list says another."""
-
-    times: LaneTimes = field(default_factory=LaneTimes)
-
-    def without(self, lane: Lane) -> "LaneFacts":
-        """Return the facts as if `lane` were none to choose."""
-        match lane:
-            case Lane.BATCH:
-                return replace(self, has_batch=False)
-            case Lane.FLEX:
-                return replace(self, has_flex=False)
-            case Lane.TRICKLE:
-                return replace(self, has_trickle=False)
-            case Lane.INTERACTIVE:
-                return self
-
-    def offers(self, lane: Lane, *, now: datetime) -> bool:
-        """Return whether `lane` is open at all, whatever the deadline."""
-        match lane:
-            case Lane.BATCH:
-                refused = self.unbatchable_until is not None and now < self.unbatchable_until
-                return self.has_batch and not refused
-            case Lane.FLEX:
-                return self.has_flex
-            case Lane.TRICKLE:
-                return self.has_trickle
-            case Lane.INTERACTIVE:
-                return True
-
-    @property
-    def reserve(self) -> timedelta:
-        """What a direct call that comes last in its queue needs before a deadline."""
-        return self.times.reserve + self.times.calls(self.calls_waiting)
-
-    @property
-    def batch_slack(self) -> timedelta:
-        """The least slack with which a job enters a batch of this provider.
-
-        One that cannot be stopped must have ended by itself.
-        """
-        return self.reserve + (self.times.cancel if self.can_cancel else self.window)
-
-
 @dataclass(frozen=True, slots=True)
 class LaneChoice:
     """A lane and, for the caller to read, why."""
@@ -219,80 +128,6 @@ class LaneChoice:
         if (key.lane, key.urgency) == (self.lane, self.urgency):
             return key
         return replace(key, lane=self.lane, urgency=self.urgency)
-
-
-_TWICE: Final = 0.1
-"""What a batch that is stopped for its deadline costs beside its price: requests and time.
-
-With it, a batch must have a chance of one in six to be preferred to full price.
-"""
-
-_REFUSAL: Final = 0.02
-"""What the discount tier costs beside its price: it refuses, and holds a connection.
-
-With it, a batch that probably ends in time is preferred at equal price.
-"""
-
-
-def choose_lane(deadline: datetime, facts: LaneFacts, *, now: datetime) -> LaneChoice:
-    """Return the cheapest lane that makes `deadline`."""
-    slack = deadline - now
-    obstacle = _batch_obstacle(slack, facts, now=now)
-    has_flex = facts.has_flex and slack > facts.times.flex_slack
-    if obstacle is None:
-        return _choose_batch(slack, facts, has_flex=has_flex)
-    if has_flex:
-        return LaneChoice(Lane.FLEX, obstacle)
-    if facts.has_trickle and not facts.alone and now < trickle_until(deadline, facts, now=now):
-        return LaneChoice(Lane.TRICKLE, obstacle)
-    return LaneChoice(Lane.INTERACTIVE, obstacle)
-
-
-def _batch_obstacle(slack: timedelta, facts: LaneFacts, *, now: datetime) -> str | None:
-    """Return why no batch can be used, in words for the caller."""
-    if facts.alone:
-        return "the run makes one call at a time; each would be a batch of one"
-    if not facts.has_batch:
-        return "the upstream has no batches for this endpoint and model"
-    if facts.unbatchable_until is not None and now < facts.unbatchable_until:
-        return "the provider does not batch this model"
-    if facts.batch_price >= 1:
-        return "a batch of this model costs as much as calls"
-    if slack <= facts.batch_slack:
-        needed = format_duration(facts.batch_slack)
-        return f"{format_duration(slack)} to the deadline; a batch needs more than {needed}"
-    return None
-
-
-def _choose_batch(slack: timedelta, facts: LaneFacts, *, has_flex: bool) -> LaneChoice:
-    """Return the lane of a job that could enter a batch, by what each is expected to cost."""
-    far = f"{format_duration(slack)} to the deadline"
-    chance = facts.turnaround.chance_within(slack - facts.batch_slack) if facts.can_cancel else 1.0
-    otherwise = facts.flex_price if has_flex else 1.0
-    # Of a stopped batch what is finished is kept and paid for; where it is not kept,
-    # all of it may be paid for twice.
-    begun = 1.0 if not facts.keeps_partial_results else chance
-    batch = begun * facts.batch_price + (1 - chance) * (otherwise + _TWICE)
-    if has_flex and facts.flex_price + _REFUSAL < batch:
-        return LaneChoice(Lane.FLEX, f"{far}; a batch ends in time at {chance:.0%}")
-    if batch >= 1:
-        return LaneChoice(Lane.INTERACTIVE, f"{far}; a batch ends in time at {chance:.0%}")
-    return LaneChoice(Lane.BATCH, far, urgency_of(slack))
-
-
-def urgency_of(slack: timedelta) -> Urgency:
-    """Return with which others a job may share a batch."""
-    return next((urgency for most, urgency in _URGENCIES if slack <= most), Urgency.LOOSE)
-
-
-def trickle_until(deadline: datetime, facts: LaneFacts, *, now: datetime) -> datetime:
-    """Return until when a job can wait in the trickle; the past if it could not.
-
-    It is called there within its hours and after those that wait already.
-    """
-    begins = max(now, facts.trickle_from or now) + timedelta(seconds=facts.trickle_s)
-    last = deadline - facts.reserve
-    return last if begins < last else now
 
 
 def cancel_at(nearest_deadline: datetime, remaining: int, times: LaneTimes) -> datetime:

@@ -11,9 +11,10 @@ from enum import Enum
 from typing import Final
 
 from proxy.core.batch import Batch
+from proxy.core.choice import LaneFacts, choose_lane
 from proxy.core.errors import CREDENTIAL_CODES
 from proxy.core.job import Failed, Job, Outcome, Released, Succeeded
-from proxy.core.lanes import CALL_LANES, Lane, LaneChoice, LaneFacts, cancel_at, choose_lane
+from proxy.core.lanes import CALL_LANES, Lane, LaneChoice, cancel_at
 from proxy.core.refusals import FILE_REFUSED, error_code
 from proxy.core.usage import tier_of, usage_of
 

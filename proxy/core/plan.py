@@ -10,8 +10,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from proxy.core.batch import Batch, BatchState
+from proxy.core.choice import LaneFacts, choose_lane
 from proxy.core.ids import CredentialId
-from proxy.core.lanes import BatchKey, Lane, LaneChoice, LaneFacts, cancel_at, choose_lane
+from proxy.core.lanes import BatchKey, Lane, LaneChoice, cancel_at
 from proxy.core.outcomes import INVALID_INPUT
 from proxy.core.turnaround import Spread
 

@@ -8,11 +8,12 @@ from typing import Final
 import structlog
 
 from policies.fields import Run
+from proxy.core.choice import choose_lane
 from proxy.core.dialects import Dialect, Endpoint, Place, RawHeaders, pick_headers
 from proxy.core.errors import AcceptUnclearError, CallerError, StoreUnavailableError
 from proxy.core.ids import RANDOM_BYTES, mint_job_id, shard_for
 from proxy.core.job import AnswerMode, Job
-from proxy.core.lanes import BatchKey, Lane, LaneChoice, choose_lane, format_duration
+from proxy.core.lanes import BatchKey, Lane, LaneChoice, format_duration
 from proxy.core.repeats import WAITER_LEASE, Digest, begun_fingerprint, run_key
 from proxy.ports.clock import Clock, KeyedHash
 from proxy.ports.jobs import Acceptance, JobStore, NewJob

@@ -8,10 +8,11 @@ from typing import Final
 import structlog
 
 from proxy.core.batch import Batch, BatchState, Sealed, advance
+from proxy.core.choice import LaneFacts
 from proxy.core.ids import BatchId, CredentialId, JobId
 from proxy.core.job import Job, Rerouted
 from proxy.core.job import advance as advance_job
-from proxy.core.lanes import BatchKey, Lane, LaneChoice, LaneFacts
+from proxy.core.lanes import BatchKey, Lane, LaneChoice
 from proxy.core.plan import (
     Flush,
     FlushLimits,

@@ -15,10 +15,10 @@ import structlog
 from pydantic_core import from_json
 
 from proxy.core.batch import Batch
+from proxy.core.choice import LaneFacts
 from proxy.core.errors import CREDENTIAL_CODES, CredentialRefusedError
 from proxy.core.ids import JobId, parse_custom_id
 from proxy.core.job import Job, JobEvent, JobState, Released, advance
-from proxy.core.lanes import LaneFacts
 from proxy.core.outcomes import (
     BY_CLIENT_FAULT,
     CLIENT_FAULTS,

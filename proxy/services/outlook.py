@@ -12,9 +12,10 @@ from typing import Any, Final
 
 import structlog
 
+from proxy.core.choice import LaneFacts
 from proxy.core.dialects import DIALECTS
 from proxy.core.ids import CredentialId
-from proxy.core.lanes import BatchKey, Lane, LaneFacts, LaneTimes
+from proxy.core.lanes import BatchKey, Lane, LaneTimes
 from proxy.core.plan import Head
 from proxy.core.prices import ModelPrice, Processing
 from proxy.core.routing import Upstream

@@ -24,9 +24,9 @@ from proxy.core.batch import (
     TwinFound,
     TwinRead,
 )
+from proxy.core.choice import LaneFacts
 from proxy.core.errors import CREDENTIAL_CODES, CredentialRefusedError, ProviderRejectedError
 from proxy.core.job import Job, advance
-from proxy.core.lanes import LaneFacts
 from proxy.core.outcomes import (
     ANOTHERS,
     INVALID_INPUT,

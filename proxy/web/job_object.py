@@ -12,12 +12,12 @@ from http import HTTPStatus
 from typing import Final, assert_never
 
 from proxy.core.batch import Batch
+from proxy.core.choice import LaneFacts
 from proxy.core.dialects import ErrorAnswer, openai_error
 from proxy.core.errors import CallerError, OverloadedError, ProviderError, ProxyError
 from proxy.core.estimate import USUAL, completion_at
 from proxy.core.ids import JobId
 from proxy.core.job import Job, JobState
-from proxy.core.lanes import LaneFacts
 from proxy.core.prices import NANO, Cost
 
 RETRY_AFTER_MAX_S: Final = 60

@@ -18,9 +18,10 @@ from typing import Final
 
 from proxy.app import SystemClock
 from proxy.core.batch import Sealed, advance
+from proxy.core.choice import LaneFacts
 from proxy.core.dialects import DIALECTS
 from proxy.core.ids import RANDOM_BYTES, InstanceId, mint_job_id
-from proxy.core.lanes import LaneFacts, LaneTimes
+from proxy.core.lanes import LaneTimes
 from proxy.core.plan import PollPace
 from proxy.core.routing import Upstream
 from proxy.ports.batches import Claimed, ClaimLimits

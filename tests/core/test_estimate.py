@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.core.choice import LaneFacts
 from proxy.core.estimate import FLEX_USUAL, USUAL, completion_at
 from proxy.core.ids import InstanceId
 from proxy.core.job import Assigned, DeadlinePassed, Escalated, advance
-from proxy.core.lanes import Lane, LaneFacts
+from proxy.core.lanes import Lane
 from proxy.core.turnaround import Ended, Turnarounds
 from tests.helpers.factories import T0, make_batch, make_job
 

@@ -5,9 +5,10 @@ from datetime import timedelta
 import pytest
 
 from proxy.core.batch import BatchState
+from proxy.core.choice import LaneFacts
 from proxy.core.errors import CREDENTIAL_CODES
 from proxy.core.job import Failed, JobState, Released, Succeeded, advance
-from proxy.core.lanes import Lane, LaneFacts
+from proxy.core.lanes import Lane
 from proxy.core.outcomes import (
     MAX_BATCH_FAILURES,
     MAX_FAILURES,

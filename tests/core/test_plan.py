@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.core.batch import Batch, BatchState
+from proxy.core.choice import LaneFacts
 from proxy.core.ids import CredentialId
-from proxy.core.lanes import Lane, LaneFacts, LaneTimes
+from proxy.core.lanes import Lane, LaneTimes
 from proxy.core.outcomes import INVALID_INPUT
 from proxy.core.plan import (
     Flush,

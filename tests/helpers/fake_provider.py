@@ -88,6 +88,7 @@ class FakeProvider:
         self.window = timedelta(hours=24)
         self.poll_floor = timedelta(0)
         self.can_cancel = True
+        self.keeps_partial_results = True
         self.batch_models: dict[str, str] | None = None
         """The names of models in batches, if they are not those of calls."""
         self.files: dict[str, tuple[str, bytes, str]] = {}
@@ -129,6 +130,7 @@ class FakeProvider:
             max_bytes=10_000_000,
             max_line_bytes=1_000_000,
             batch_models=self.batch_models,
+            keeps_partial_results=self.keeps_partial_results,
             poll_floor=self.poll_floor,
             can_cancel=self.can_cancel,
         )

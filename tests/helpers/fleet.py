@@ -13,9 +13,10 @@ from datetime import date, timedelta
 from typing import Any, cast
 
 from proxy.core.batch import Batch
+from proxy.core.choice import LaneFacts, choose_lane
 from proxy.core.ids import CredentialId, InstanceId, JobId, OwnerId
 from proxy.core.job import CancelRequested, Job, JobState, advance
-from proxy.core.lanes import LaneFacts, LaneTimes, choose_lane
+from proxy.core.lanes import LaneTimes
 from proxy.core.ledger import Sums, total
 from proxy.core.plan import FlushLimits, PollPace
 from proxy.core.routing import Upstream

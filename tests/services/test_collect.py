@@ -331,3 +331,46 @@ async def test_a_slow_batch_makes_room_for_those_that_its_tokens_keep_out() -> N
     assert fleet.tally.counts["batch_cancelled"] == 1
     assert await fleet.states() == {JobState.COMPLETED: 24}
     assert fleet.doubles() == (0, 0)
+
+
+async def test_a_batch_that_nobody_can_stop_is_waited_for_and_its_jobs_complete_late() -> None:
+    fleet = Fleet()
+    fleet.provider.stalled = True
+    job_id = (await fleet.submit(12, deadline=timedelta(hours=2)))[0]
+    # With so little time they had not entered a batch that cannot be stopped.
+    fleet.provider.can_cancel = False
+
+    await fleet.run_for(timedelta(hours=3), step=timedelta(minutes=1))
+    assert await fleet.states() == {JobState.BATCHED: 12}
+    fleet.provider.stalled = False
+    await fleet.run_for(timedelta(minutes=10), step=timedelta(minutes=1))
+
+    job = await fleet.job(job_id)
+    assert (job.state, job.deadline_missed) == (JobState.COMPLETED, True)
+    assert fleet.provider.requests["cancel"] == fleet.provider.requests["call"] == 0
+    assert fleet.tally.counts["deadline_missed"] == 12
+
+
+async def test_a_slow_batch_whose_part_would_be_lost_is_not_begun_anew() -> None:
+    fleet = Fleet()
+    fleet.provider.keeps_partial_results = False
+    fleet.provider.stalled = True
+    await fleet.submit(12, deadline=timedelta(hours=5))
+
+    await fleet.run_for(timedelta(hours=3), step=timedelta(minutes=1))
+
+    assert fleet.provider.requests["cancel"] == 0
+
+
+async def test_jobs_with_less_than_a_window_never_enter_a_batch_that_nobody_can_stop() -> None:
+    fleet = Fleet()
+    fleet.provider.can_cancel = False
+    await fleet.accept_many(12, deadline=timedelta(hours=20))
+    patient = await fleet.accept_many(12, deadline=timedelta(hours=26))
+
+    fleet.clock.advance(seconds=60)
+    await fleet.run("live", "flush", "escalate")
+
+    assert (await fleet.batch()).count == 12
+    assert {(await fleet.job(one)).state for one in patient} == {JobState.BATCHED}
+    assert fleet.provider.requests["call"] == 10

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from proxy.core.choice import LaneFacts
 from proxy.core.errors import StoreUnavailableError
 from proxy.core.ids import CredentialId, JobId, custom_id
 from proxy.core.job import Job, JobState
-from proxy.core.lanes import Lane, LaneFacts
+from proxy.core.lanes import Lane
 from proxy.core.outcomes import MAX_BATCH_FAILURES
 from proxy.ports.provider import LineKind, ResultLine
 from proxy.services.ingest import SIDE_BY_SIDE, Ingested, Ingestor

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from proxy.core.batch import BatchState
+from proxy.core.choice import LaneFacts
 from proxy.core.ids import JobId
 from proxy.core.job import Failed, Job, JobState, Outcome, Released, advance
-from proxy.core.lanes import LaneFacts
 from proxy.ports.jobs import JobWrite
 from proxy.ports.provider import LineKind, ResultLine
 from proxy.services.ingest import Ingestor
