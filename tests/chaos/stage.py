@@ -5,7 +5,7 @@ import random
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,9 @@ class Stage:
     store: Store
     provider: Provider
     say: Callable[[str], None]
+    locks: list[asyncio.Lock] = field(
+        default_factory=lambda: [asyncio.Lock() for _ in range(INSTANCES)]
+    )
 
     def any_proxy(self, chance: random.Random) -> Proxy:
         """Return an instance, whole or not."""
@@ -64,7 +67,11 @@ class Stage:
         if fault.kind is Kind.STORE:
             await self.store.restart(fault.lasts_s)
             return
-        proxy, cable = self.proxies[fault.instance], self.cables[fault.instance]
+        # A slow start may last into the time of the next fault.
+        async with self.locks[fault.instance]:
+            await self._befall(fault, self.proxies[fault.instance], self.cables[fault.instance])
+
+    async def _befall(self, fault: Fault, proxy: Proxy, cable: Cable) -> None:
         match fault.kind:
             case Kind.KILL:
                 await proxy.kill()
@@ -88,6 +95,8 @@ async def _start(proxy: Proxy) -> None:
             await proxy.start()
         except AssertionError:
             await asyncio.sleep(0.2)
+        except TimeoutError:
+            raise AssertionError("".join(["it hangs\n", *proxy.raw_logs[-30:]])) from None
         else:
             return
 

@@ -49,7 +49,9 @@ class RedisWakeups:
             listening.cancel()
 
     async def _listen(self, on_change: Callable[[Sequence[JobId]], None]) -> None:
-        while True:
+        # Asked each time: a library that takes being cancelled for a failure would
+        # otherwise keep the whole process from ending.
+        while not self._closing.is_set():
             connection: Connection | None = None
             try:
                 connection = await self._client.connect()
