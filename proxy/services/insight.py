@@ -48,6 +48,9 @@ class Money:
     rules: Mapping[str, Sums]
     """By what decided: `header`, `prefer`, `rule:…`."""
 
+    models: Mapping[tuple[str, str], Sums] = field(default_factory=dict)
+    """By upstream and model, the dearest first."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overview:
@@ -151,6 +154,10 @@ class Insight:
             days={str(day): by_day.get(str(day), Sums()) for day in dates},
             lanes={lane: sums for (lane,), sums in broken_down(rows, ("lane",)).items()},
             rules={rule: sums for (rule,), sums in broken_down(rows, ("rule",)).items()},
+            models={
+                (upstream, model): sums
+                for (upstream, model), sums in broken_down(rows, ("upstream", "model")).items()
+            },
         )
 
     async def batches(self, *, limit: int = BATCHES_MAX) -> Sequence[Batch]:

@@ -8,6 +8,7 @@ import asyncio
 import random
 import tempfile
 from datetime import date, timedelta
+from itertools import product
 from pathlib import Path
 
 from proxy.app import SystemClock
@@ -21,6 +22,7 @@ from tests.helpers.browser import browser
 
 PICTURE = Path(__file__).resolve().parents[2] / "deploy" / "monitoring" / "dashboard.png"
 SIZE = (1120, 800)
+MODELS = {"gpt-4o": 0.55, "gpt-4o-mini": 0.3, "gpt-4.1-mini": 0.15}
 SHARES = {"batch": 0.82, "flex": 0.12, "interactive": 0.06}
 
 
@@ -31,14 +33,14 @@ def month(today: date) -> list[Receipt]:
     for back in range(1, 30):
         day = today - timedelta(days=back)
         busy = (3 if day.weekday() < 5 else 0.8) * (1.6 - back / 30) * draw.uniform(0.75, 1.25)
-        for lane, share in SHARES.items():
-            cost = round(busy * share * NANO)
-            jobs = round(400 * busy * share)
-            key = LedgerKey(day=day, lane=lane, upstream="openai", model="gpt-4o-mini")
+        for (lane, share), model in product(SHARES.items(), MODELS):
+            cost = round(busy * share * MODELS[model] * NANO)
+            jobs = round(400 * busy * share * MODELS[model])
+            key = LedgerKey(day=day, lane=lane, upstream="openai", model=model)
             paid = cost if lane == "interactive" else cost // 2
             sums = Sums(jobs=jobs, answers=jobs, list_nano=cost, paid_nano=paid)
             booking = Booking(key, sums)
-            name = f"{day}-{lane}"
+            name = f"{day}-{lane}-{model}"
             receipts.append(Receipt(id=name, job_id=JobId(name), bookings=(booking,)))
     return receipts
 

@@ -69,6 +69,7 @@ async def test_money_is_summed_by_day_lane_and_rule_and_every_day_has_its_place(
     assert list(money.days)[-1] == str(T0.date())
     assert [sums.jobs for sums in money.days.values()][-3:] == [1, 0, 3]
     assert (money.total.jobs, money.total.saved_nano) == (4, 15)
+    assert {place: sums.jobs for place, sums in money.models.items()} == {("openai", ""): 4}
     assert {lane: sums.jobs for lane, sums in money.lanes.items()} == {
         "batch": 3,
         "interactive": 1,

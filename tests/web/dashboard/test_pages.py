@@ -123,7 +123,9 @@ async def test_the_overview_shows_what_was_saved_what_waits_and_what_is_wrong():
             CredentialId("credential-1"), at=T0, status=401, body=b"canary"
         )
         await here.accepted()
-        key = LedgerKey(day=T0.date(), lane="batch", upstream="openai", rule="header")
+        key = LedgerKey(
+            day=T0.date(), lane="batch", upstream="openai", model="gpt-9", rule="header"
+        )
         sums = Sums(jobs=4, answers=4, list_nano=8 * 10**9, paid_nano=3 * 10**9, unpriced=1)
         receipt = Receipt(id="r", job_id=IDS.job(), bookings=(Booking(key, sums),))
         await here.stores.ledger.book([receipt])
@@ -132,6 +134,7 @@ async def test_the_overview_shows_what_was_saved_what_waits_and_what_is_wrong():
 
     assert "$5.00" in text
     assert "62 % of $8.00" in text
+    assert 'gpt-9 <span class="faint">openai</span>' in text
     assert "1 answer of models without a known price" in text
     assert "openai refuses a credential with 401" in text
     assert "canary" not in text
