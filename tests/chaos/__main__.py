@@ -1,4 +1,4 @@
-"""Hurt a fleet for as long as you like: `python -m tests.chaos [--seconds S] [--seed N]`.
+"""Hurt a fleet: `python -m tests.chaos [--seconds S] [--seed N] [--failover]`.
 
 Prints what goes wrong as it does, and then whether every promise was kept. The same
 seed hurts in the same way.
@@ -19,12 +19,20 @@ def main() -> int:
     options.add_argument("--seconds", type=float, default=60)
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--pause", type=float, default=0.05, help="of each caller between calls")
+    options.add_argument("--failover", action="store_true", help="a replica takes over")
     given = options.parse_args()
     seed = given.seed or draw()
     print(f"seed {seed}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         outcome = asyncio.run(
-            chaos(Path(folder), seed=seed, seconds=given.seconds, pause_s=given.pause, say=print)
+            chaos(
+                Path(folder),
+                seed=seed,
+                seconds=given.seconds,
+                pause_s=given.pause,
+                say=print,
+                fails_over=given.failover,
+            )
         )
     print(
         f"{outcome.faults} faults, {len(outcome.history.promised)} promised jobs of"

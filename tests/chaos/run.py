@@ -36,7 +36,13 @@ class Outcome:
 
 
 async def chaos(
-    folder: Path, *, seed: int, seconds: float, pause_s: float, say: Callable[[str], None]
+    folder: Path,
+    *,
+    seed: int,
+    seconds: float,
+    pause_s: float,
+    say: Callable[[str], None],
+    fails_over: bool = False,
 ) -> Outcome:
     """Hurt a fleet for so long and return what came of it.
 
@@ -44,9 +50,11 @@ async def chaos(
     wrong, when and where, follows from `seed` alone.
     """
     chance = random.Random(seed)
-    faults = plan(chance, seconds=seconds, instances=INSTANCES, lease_s=LEASE_S, kinds=list(Kind))
+    # To a master that a sentinel names there is no cable.
+    kinds = [kind for kind in Kind if not (fails_over and kind in {Kind.CUT, Kind.HUSH})]
+    faults = plan(chance, seconds=seconds, instances=INSTANCES, lease_s=LEASE_S, kinds=kinds)
     history = History()
-    async with set_up(folder, say) as stage:
+    async with set_up(folder, say, fails_over=fails_over) as stage:
         for trouble in _provider_troubles(chance, patient=seconds >= 30):
             stage.provider.faults.add(trouble)
         over = asyncio.Event()

@@ -14,34 +14,11 @@ from proxy.sandbox import Sandbox, SandboxSettings
 from proxy.stores.vault import Vault
 from tests.chaos.cable import Cable
 from tests.chaos.faults import Fault, Kind
+from tests.chaos.store import Failover, Restarted, Store
 from tests.e2e.processes import QUICK, Proxy, settings_for
-from tests.helpers.redis_server import RedisServer, redis_server
 
 INSTANCES = 3
 LEASE_S = 3.0
-
-
-class Store:
-    """A server whose every acknowledged write outlives it."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._stack = AsyncExitStack()
-        self.server = self._start(None)
-
-    def _start(self, port: int | None) -> RedisServer:
-        durable = ("--appendonly", "yes", "--appendfsync", "always")
-        return self._stack.enter_context(redis_server(self._folder, *durable, port=port))
-
-    async def restart(self, pause_s: float) -> None:
-        """Kill it, and start it again on the same files and port."""
-        port = self.server.port
-        await self._stack.aclose()
-        await asyncio.sleep(pause_s)
-        self.server = await asyncio.to_thread(self._start, port)
-
-    async def aclose(self) -> None:
-        await self._stack.aclose()
 
 
 @dataclass
@@ -53,6 +30,7 @@ class Stage:
     store: Store
     provider: Provider
     say: Callable[[str], None]
+    store_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     locks: list[asyncio.Lock] = field(
         default_factory=lambda: [asyncio.Lock() for _ in range(INSTANCES)]
     )
@@ -65,7 +43,8 @@ class Stage:
         """Let the fault come, last, and pass."""
         self.say(f"{fault.at_s:6.1f} s  {fault.kind} {fault.instance} for {fault.lasts_s:.1f} s")
         if fault.kind is Kind.STORE:
-            await self.store.restart(fault.lasts_s)
+            async with self.store_lock:
+                await self.store.hurt(fault.lasts_s)
             return
         # A slow start may last into the time of the next fault.
         async with self.locks[fault.instance]:
@@ -102,32 +81,34 @@ async def _start(proxy: Proxy) -> None:
 
 
 @asynccontextmanager
-async def set_up(folder: Path, say: Callable[[str], None]) -> AsyncIterator[Stage]:
+async def set_up(
+    folder: Path, say: Callable[[str], None], *, fails_over: bool = False
+) -> AsyncIterator[Stage]:
     """Run the stage until the block ends."""
     Vault.load_or_create(folder / "key")
     home = folder / "redis"
     home.mkdir()
-    store = Store(home)
+    store: Store = Failover(home) if fails_over else Restarted(home)
     async with AsyncExitStack() as stack:
-        stack.push_async_callback(store.aclose)
+        stack.callback(store.close)
         sandbox = Sandbox(SandboxSettings(turnaround_s=0.3))
         provider = await stack.enter_async_context(sandbox.serve())
         cables, proxies = [], []
         for number in range(INSTANCES):
-            cable = await stack.enter_async_context(Cable(store.server.port).laid())
+            cable = await stack.enter_async_context(Cable(store.port or 0).laid())
             cables.append(cable)
-            proxies.append(_proxy(folder, number, cable.port, provider))
+            proxies.append(_proxy(folder, number, store.url(cable.port), provider))
         for proxy in proxies:
             stack.push_async_callback(proxy.kill)
             await proxy.start()
         yield Stage(proxies, cables, store, provider, say)
 
 
-def _proxy(folder: Path, number: int, port: int, provider: Provider) -> Proxy:
+def _proxy(folder: Path, number: int, url: str, provider: Provider) -> Proxy:
     own = folder / f"instance-{number}"
     own.mkdir()
     changes: dict[str, Any] = {
-        "store": f"redis://127.0.0.1:{port}/0?timeout=2",
+        "store": url,
         "secret_key_file": str(folder / "key"),
         "batching": QUICK["batching"],
         "instance": {"lease": f"{LEASE_S}s"},

@@ -70,13 +70,16 @@ def redis_server(
 
 
 @contextmanager
-def redis_sentinel(folder: Path, master: RedisServer, password: str) -> Iterator[RedisServer]:
+def redis_sentinel(
+    folder: Path, master: RedisServer, password: str, *, down_ms: int = 30_000
+) -> Iterator[RedisServer]:
     """Run a sentinel that decides alone, and calls the master `main`."""
     port, config = free_port(), folder / "sentinel.conf"
     config.write_text(
         f"bind 127.0.0.1\nport {port}\ndir {folder}\n"
         f"sentinel monitor main 127.0.0.1 {master.port} 1\n"
         f"sentinel auth-pass main {password}\n"
+        f"sentinel down-after-milliseconds main {down_ms}\n"
         "sentinel failover-timeout main 10000\n"
     )
     with _running((PROGRAM, str(config), "--sentinel"), port, None) as server:
