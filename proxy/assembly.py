@@ -14,6 +14,7 @@ from proxy.core.errors import ProxyError
 from proxy.core.ids import RANDOM_BYTES, BatchId, InstanceId, mint_batch_id
 from proxy.core.prices import PriceList
 from proxy.core.routing import Upstream
+from proxy.core.turnaround import usual_batch
 from proxy.ports.batches import BatchStore, LeaseStore, UnbatchableStore
 from proxy.ports.clock import Clock, KeyedHash
 from proxy.ports.jobs import CredentialStore, DeliveryStore, JobStore, QueueStore
@@ -349,6 +350,7 @@ def _outlook(settings: Settings, outside: Outside, prices: PriceBook) -> Outlook
         clock=outside.clock,
         times=settings.lanes.times(),
         flex=FlexTier(outside.upstreams, enabled=settings.lanes.flex.enabled),
+        usual=usual_batch(settings.lanes.turnaround),
         price=prices.price,
         trickle=TrickleHours(calls_per_s=trickle.calls_per_s, window=trickle.window())
         if trickle.enabled

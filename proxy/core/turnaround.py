@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any, Final, TypeVar
 
 Key = TypeVar("Key")
@@ -16,11 +17,12 @@ Value = TypeVar("Value")
 
 # fmt: off
 _MINUTES: Final = (
+    1 / 60, 2 / 60, 5 / 60, 10 / 60, 20 / 60, 0.5,
     1, 2, 3, 5, 7, 10, 15, 20, 30, 45, 60, 90, 120,
     180, 240, 360, 480, 720, 960, 1_200, 1_440, 2_880,
 )
 # fmt: on
-"""Upper edges of the buckets: about a third apart, up to the longest usual window."""
+"""Upper edges of the buckets, from a second to the longest usual window."""
 
 _FADE: Final = 0.98
 """What each observation leaves of the weight of those before: about 50 count."""
@@ -54,7 +56,7 @@ class Spread:
     def chance_within(self, duration: timedelta) -> float:
         """Return how likely it is over after `duration`, between 0 and 1."""
         minutes = duration.total_seconds() / 60
-        below, passed, start = 0.0, 0.0, 0
+        below, passed, start = 0.0, 0.0, 0.0
         for end, weight in zip(_MINUTES, self.weights, strict=True):
             share = min(1.0, max(0.0, (minutes - start) / (end - start)))
             below += weight * share
@@ -67,7 +69,7 @@ class Spread:
         """Return by when `share` of what is not over `after` some time already will be over."""
         gone = self.chance_within(after)
         wanted = (gone + share * (1 - gone)) * self.total
-        below, start = 0.0, 0
+        below, start = 0.0, 0.0
         if not self.total:
             return after
         for end, weight in zip(_MINUTES, self.weights, strict=True):
@@ -95,22 +97,59 @@ class Spread:
 NOTHING: Final = Spread((0.0,) * len(_MINUTES))
 
 
-def _prior(shares: Mapping[int, float]) -> Spread:
-    """Return the spread that reaches each share after so many minutes."""
-    reached, edges = 0.0, []
+def _prior(shares: Mapping[float, float], scale: float = 1.0) -> Spread:
+    """Return the spread that reaches each share after so many minutes, times `scale`."""
+    points = [(0.0, 0.0), *((end * scale, share) for end, share in shares.items())]
+    reached, weights = 0.0, []
     for end in _MINUTES:
-        share = shares.get(end, reached)
-        edges.append(_PRIOR_WEIGHT * (share - reached))
+        share = _between(points, end)
+        weights.append(_PRIOR_WEIGHT * (share - reached))
         reached = share
-    return Spread(tuple(edges))
+    return Spread(tuple(weights))
 
 
-USUAL_BATCH: Final = _prior(
-    {1: 0.02, 2: 0.08, 3: 0.17, 5: 0.36, 7: 0.5, 10: 0.62, 15: 0.72, 20: 0.78, 30: 0.84, 45: 0.88}
-    | {60: 0.91, 90: 0.935, 120: 0.95, 180: 0.965, 240: 0.975, 360: 0.985, 480: 0.99, 720: 0.995}
-    | {960: 0.997, 1_200: 0.999, 1_440: 1.0}
-)
+def _between(points: Sequence[tuple[float, float]], at: float) -> float:
+    """Return where the line through `points` is at `at`; beyond the last, it stays."""
+    for (here, low), (there, high) in pairwise(points):
+        if at <= there:
+            return low + (high - low) * (at - here) / (there - here)
+    return points[-1][1]
+
+
+_USUAL_MEDIAN: Final = timedelta(minutes=7)
+
+_USUAL_SHARES: Final[Mapping[float, float]] = {
+    1: 0.02,
+    2: 0.08,
+    3: 0.17,
+    5: 0.36,
+    7: 0.5,
+    10: 0.62,
+    15: 0.72,
+    20: 0.78,
+    30: 0.84,
+    45: 0.88,
+    60: 0.91,
+    90: 0.935,
+    120: 0.95,
+    180: 0.965,
+    240: 0.975,
+    360: 0.985,
+    480: 0.99,
+    720: 0.995,
+    960: 0.997,
+    1_200: 0.999,
+    1_440: 1.0,
+}
 """Half of all batches end within 7 minutes, nine of ten within an hour, all at the window."""
+
+
+def usual_batch(median: timedelta = _USUAL_MEDIAN) -> Spread:
+    """Return how long batches take of which nothing was observed, half of them `median`."""
+    return _prior(_USUAL_SHARES, min(median / _USUAL_MEDIAN, 1_440 / 60))
+
+
+USUAL_BATCH: Final = usual_batch()
 
 USUAL_FLEX: Final = _prior({1: 0.6, 2: 0.8, 3: 0.87, 5: 0.93, 10: 0.98, 15: 1.0})
 """Its target is 1 to 15 minutes (Gemini API, "Flex"); mostly it is as quick as any call."""
@@ -168,12 +207,15 @@ class Turnarounds:
     flex: Mapping[str, Spread] = field(default_factory=dict)
     """By upstream, both."""
 
-    def batch(self, upstream: str, model: str, at: datetime) -> Spread:
-        """Return how long a batch that begins `at` will take: hours count double."""
+    def batch(self, upstream: str, model: str, at: datetime, usual: Spread = USUAL_BATCH) -> Spread:
+        """Return how long a batch that begins `at` will take: hours count double.
+
+        `usual` is what is taken for granted where little was observed.
+        """
         seen = self.batches.get((upstream, model))
         if seen is None:
-            return USUAL_BATCH
-        spread = USUAL_BATCH.plus(seen.all_day)
+            return usual
+        spread = usual.plus(seen.all_day)
         return spread.plus(seen.slots.get(_slot(at), NOTHING))
 
     def cancel(self, upstream: str) -> Spread:

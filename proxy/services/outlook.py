@@ -19,7 +19,7 @@ from proxy.core.lanes import BatchKey, Lane, LaneTimes
 from proxy.core.plan import Head
 from proxy.core.prices import ModelPrice, Processing
 from proxy.core.routing import Upstream
-from proxy.core.turnaround import Observation, Spread, Turnarounds
+from proxy.core.turnaround import USUAL_BATCH, Observation, Spread, Turnarounds
 from proxy.ports.batches import UnbatchableStore
 from proxy.ports.clock import Clock
 from proxy.ports.notes import Note, NoteStore
@@ -68,14 +68,17 @@ class Outlook:
         times: LaneTimes | None = None,
         flex: FlexTier | None = None,
         trickle: TrickleHours | None = None,
+        usual: Spread = USUAL_BATCH,
         price: Callable[[str, str], ModelPrice | None] = lambda *_: None,
     ) -> None:
         """`providers` has the batch API of each upstream that has one, by its name.
 
-        Without `trickle` no job waits for a free moment. `price` knows what a model costs
+        Without `trickle` no job waits for a free moment. `usual` is how long batches take
+        before any was observed. `price` knows what a model costs
         at an upstream, if anybody does.
         """
         self._price = price
+        self._usual = usual
         self._notes = notes
         self._unbatchable_store = unbatchable
         self._providers = providers
@@ -159,7 +162,7 @@ class Outlook:
 
     def turnaround(self, key: BatchKey, began_at: datetime) -> Spread:
         """Return how long a batch of `key` that begins then takes."""
-        return self._known.batch(key.upstream, key.model, began_at)
+        return self._known.batch(key.upstream, key.model, began_at, self._usual)
 
     def saw_heads(self, heads: Iterable[Head]) -> None:
         """Note how many calls wait: the next one comes after them."""

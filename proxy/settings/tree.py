@@ -234,6 +234,9 @@ class Lanes(Section):
     flex: Flex = Flex()
     trickle: Trickle = Trickle()
 
+    turnaround: PositiveDuration = timedelta(minutes=7)
+    """How long half of all batches take, where none was observed yet."""
+
     cancel_time: Duration = CANCEL_TIME
     """How long a cancelled batch may take to become terminal."""
 

@@ -15,6 +15,7 @@ from proxy.core.turnaround import (
     Ended,
     Stopped,
     Turnarounds,
+    usual_batch,
 )
 from tests.helpers.factories import T0
 
@@ -30,6 +31,23 @@ def ended(minutes: float, *, model: str = "m", hours: float = 0) -> Ended:
 )
 def test_a_batch_usually_takes_minutes_and_at_most_a_window(duration, share) -> None:
     assert USUAL_BATCH.chance_within(duration) == pytest.approx(share)
+
+
+def test_a_quick_provider_can_be_taken_for_granted() -> None:
+    quick = usual_batch(timedelta(seconds=1))
+
+    assert quick.chance_within(timedelta(seconds=1)) == pytest.approx(0.5)
+    assert quick.chance_within(timedelta(seconds=5)) > 0.8
+    assert quick.chance_within(HOUR) == 1
+    assert Turnarounds().batch("openai", "m", T0, quick) == quick
+
+
+def test_what_was_observed_of_a_quick_provider_is_known_to_the_second() -> None:
+    known = Turnarounds().learn([Ended("openai", "m", T0, timedelta(seconds=0.5))] * 30)
+
+    spread = known.batch("openai", "m", T0)
+
+    assert spread.chance_within(timedelta(seconds=1)) > 0.75
 
 
 def test_what_is_not_over_after_an_hour_takes_much_longer_than_that() -> None:

@@ -41,7 +41,13 @@ class Scene:
 async def scene(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene]:
     limited = ModelSpec("gpt-limited", enqueued_tokens_max=TOKENS_MAX)
     settings = SandboxSettings(turnaround_s=0.4, models=(*DEFAULT_MODELS, limited))
-    lanes = {"cancel_time": "1s", "call_time": "1s", "margin": "500ms", "calls_per_s": 50}
+    lanes = {
+        "turnaround": "500ms",
+        "cancel_time": "1s",
+        "call_time": "1s",
+        "margin": "500ms",
+        "calls_per_s": 50,
+    }
     async with proxy_and_provider(
         tmp_path_factory.mktemp("deadlines"),
         provider_settings=settings,
@@ -98,7 +104,7 @@ class Run:
         return self.scene.provider.ledger.totals(lane=lane, key=self.key).executions
 
 
-async def test_a_stuck_batch_is_harvested_and_its_rest_called_in_time(scene: Scene) -> None:
+async def test_a_stuck_batch_is_harvested_and_its_rest_bought_in_time(scene: Scene) -> None:
     run = Run(scene, "stuck", deadline="8s")
     scene.provider.faults.add(BatchFault(stop_after=5, key_id=run.key_id))
 
@@ -107,7 +113,9 @@ async def test_a_stuck_batch_is_harvested_and_its_rest_called_in_time(scene: Sce
 
     assert time.monotonic() - begun < 8
     assert times_bought == [1] * JOBS
-    assert (run.executed("batch"), run.executed("interactive")) == (5, JOBS - 5)
+    # What it had finished is kept. The rest is called, or batched again if there is time.
+    assert run.executed("batch") >= 5
+    assert run.executed("batch") + run.executed("interactive") == JOBS
 
 
 async def test_a_deadline_too_near_for_any_batch_is_met_by_direct_calls(scene: Scene) -> None:
