@@ -8,18 +8,28 @@ front and is whole or not at all; so after a crash the next call finds what was 
 among the batch's sums and goes on.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from proxy.core.batch import BatchState
 from proxy.core.ids import BatchId
 from proxy.ports.batches import Claimed, ClaimLimits
-from proxy.stores.codec import from_micros
 from proxy.stores.redis import batch_scripts, keys
+from proxy.stores.redis.claim_plan import (
+    Front,
+    Room,
+    Shard,
+    Waiting,
+    parse_claimed,
+    parse_front,
+    parse_shard,
+    plan,
+    total,
+)
 from proxy.stores.redis.client import Client
 from proxy.stores.redis.commands import ScriptCall, read
-from proxy.stores.redis.wire import Reply, as_int, as_list, as_text
+from proxy.stores.redis.wire import Reply, as_list, as_text
 
 CLAIM: Final = 20_000
 """Rows that one call takes before it returns, about."""
@@ -30,66 +40,8 @@ STEP: Final = 300
 FEW: Final = 8
 """Rows of each shard; for fewer it is not worth finding out how far a step may go."""
 
-_NO_LIMIT: Final = 1 << 52
 _BEHIND_ALL: Final = "~"
 """Behind every job of the same moment."""
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class _Waiting:
-    """A row of a queue, as far as a plan must know it."""
-
-    ready: int
-    job: str
-    shard: int
-    body_bytes: int
-    tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Shard:
-    """One shard's part in the batch and in the queue."""
-
-    held: Claimed
-    ready: int
-    """How many rows may be claimed."""
-
-    at: int | None
-    """When the row at the rank that was asked for became ready, if there is one."""
-
-    count: int
-    """Of all rows, with `body_bytes` and `tokens`."""
-
-    body_bytes: int
-    tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Front:
-    rows: Sequence[_Waiting]
-    more: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Room:
-    """What a batch has room for."""
-
-    count: int
-    body_bytes: int
-    tokens: int
-
-    @classmethod
-    def of(cls, limits: ClaimLimits, held: Claimed) -> "_Room":
-        most = _NO_LIMIT if limits.max_tokens is None else limits.max_tokens
-        return cls(
-            limits.max_requests - held.count,
-            limits.max_bytes - held.body_bytes,
-            most - held.tokens,
-        )
-
-    def part(self, parts: int) -> "_Room":
-        """Return what each of so many may take without asking the others."""
-        return _Room(self.count // parts, self.body_bytes // parts, self.tokens // parts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +64,7 @@ class Claim:
         begun, is_stuck = -1, False
         while True:
             is_filling, shards = await self._look(rank)
-            held = _total(shard.held for shard in shards.values())
+            held = total(shard.held for shard in shards.values())
             begun = held.count if begun < 0 else begun
             waiting = {number: shard for number, shard in shards.items() if shard.ready}
             if not is_filling or not waiting:
@@ -129,9 +81,9 @@ class Claim:
             # One that is larger than its shard's part of the room holds its shard up.
             is_stuck = not await self._take_widely(held, waiting, wide)
 
-    def _width(self, held: Claimed, waiting: Mapping[int, _Shard]) -> int:
+    def _width(self, held: Claimed, waiting: Mapping[int, Shard]) -> int:
         """Return how many rows every shard may give without the batch becoming too large."""
-        room = _Room.of(self.limits, held).part(len(waiting))
+        room = Room.of(self.limits, held).part(len(waiting))
         count = sum(shard.count for shard in waiting.values())
         # Twice the mean: what is larger than that stops its shard's step early.
         size = 2 * sum(shard.body_bytes for shard in waiting.values()) // count
@@ -143,11 +95,11 @@ class Claim:
             room.tokens // max(1, tokens),
         )
 
-    async def _take_widely(self, held: Claimed, waiting: Mapping[int, _Shard], rank: int) -> int:
+    async def _take_widely(self, held: Claimed, waiting: Mapping[int, Shard], rank: int) -> int:
         """Take what is as old as the youngest row that surely is among the oldest."""
         places = [shard.at for shard in waiting.values() if shard.at is not None]
         upto = min(places, default=self.ready_at)
-        room = _Room.of(self.limits, held).part(len(waiting))
+        room = Room.of(self.limits, held).part(len(waiting))
         replies = await self.client.call_many(
             [
                 self._take_call(shard, upto, _BEHIND_ALL, replace(room, count=rank))
@@ -155,23 +107,23 @@ class Claim:
             ],
             background=True,
         )
-        return sum(_parse_claimed(as_list(reply)).count for reply in replies)
+        return sum(parse_claimed(as_list(reply)).count for reply in replies)
 
     async def _take_exactly(
-        self, held: Claimed, shards: Mapping[int, _Shard], waiting: Sequence[int]
+        self, held: Claimed, shards: Mapping[int, Shard], waiting: Sequence[int]
     ) -> Claimed:
         """Take the oldest rows one by one until one does not fit, or none is left."""
         by_shard = {number: shard.held for number, shard in shards.items()}
         taken, each = 0, 4 * FEW
         while True:
             fronts = await self._peek(waiting, each)
-            plan, complete = _plan(fronts, held, self.limits)
-            missed = sum(map(len, plan.values()))
-            for shard, got in (await self._take(plan)).items():
-                by_shard[shard] = _total([by_shard[shard], got])
+            planned, complete = plan(fronts, held, self.limits)
+            missed = sum(map(len, planned.values()))
+            for shard, got in (await self._take(planned)).items():
+                by_shard[shard] = total([by_shard[shard], got])
                 taken += got.count
                 missed -= got.count
-            held = _total(by_shard.values())
+            held = total(by_shard.values())
             # What another claim or a cancel took away leaves room for others.
             complete = complete and not missed
             if complete or taken >= CLAIM or not await self._is_filling():
@@ -180,7 +132,7 @@ class Claim:
             # Where few shards have any, each must give more.
             each = min(STEP, each * 2)
 
-    async def _look(self, rank: int) -> tuple[bool, dict[int, _Shard]]:
+    async def _look(self, rank: int) -> tuple[bool, dict[int, Shard]]:
         """Return whether the batch takes jobs, and how every shard stands."""
         record, *replies = await self.client.call_many(
             [
@@ -199,12 +151,12 @@ class Claim:
             ],
             background=True,
         )
-        return _is_filling(record), dict(enumerate(map(_parse_shard, replies)))
+        return _is_filling(record), dict(enumerate(map(parse_shard, replies)))
 
     async def _is_filling(self) -> bool:
         return _is_filling(await self.client.call(read("HGET", keys.BATCHES, self.batch_id)))
 
-    async def _peek(self, shards: Sequence[int], each: int) -> dict[int, _Front]:
+    async def _peek(self, shards: Sequence[int], each: int) -> dict[int, Front]:
         replies = await self.client.call_many(
             [
                 batch_scripts.PEEK.call([keys.queue(shard, self.key)], self.ready_at, each)
@@ -213,11 +165,11 @@ class Claim:
             background=True,
         )
         return {
-            shard: _parse_front(shard, reply, each)
+            shard: parse_front(shard, reply, each)
             for shard, reply in zip(shards, replies, strict=True)
         }
 
-    async def _take(self, plan: Mapping[int, Sequence[_Waiting]]) -> dict[int, Claimed]:
+    async def _take(self, planned: Mapping[int, Sequence[Waiting]]) -> dict[int, Claimed]:
         replies = await self.client.call_many(
             [
                 self._take_call(
@@ -226,22 +178,22 @@ class Claim:
                     rows[-1].job,
                     # What came in front of them since then must not push the batch over
                     # a limit.
-                    _Room(
+                    Room(
                         len(rows),
                         sum(row.body_bytes for row in rows),
                         sum(row.tokens for row in rows),
                     ),
                 )
-                for shard, rows in plan.items()
+                for shard, rows in planned.items()
             ],
             background=True,
         )
         return {
-            shard: _parse_claimed(as_list(reply))
-            for shard, reply in zip(plan, replies, strict=True)
+            shard: parse_claimed(as_list(reply))
+            for shard, reply in zip(planned, replies, strict=True)
         }
 
-    def _take_call(self, shard: int, ready: int, job: str, room: _Room) -> ScriptCall:
+    def _take_call(self, shard: int, ready: int, job: str, room: Room) -> ScriptCall:
         return batch_scripts.TAKE.call(
             [
                 keys.queue(shard, self.key),
@@ -256,81 +208,5 @@ class Claim:
         )
 
 
-def _plan(
-    fronts: Mapping[int, _Front], held: Claimed, limits: ClaimLimits
-) -> tuple[dict[int, list[_Waiting]], bool]:
-    """Return which rows to take of each shard, and whether that is all there is to take."""
-    plan: dict[int, list[_Waiting]] = {}
-    rows, is_all = _oldest(fronts)
-    count, size, tokens = held.count, held.body_bytes, held.tokens
-    max_tokens = _NO_LIMIT if limits.max_tokens is None else limits.max_tokens
-    for row in rows:
-        if count and (
-            count >= limits.max_requests
-            or size + row.body_bytes > limits.max_bytes
-            or tokens + row.tokens > max_tokens
-        ):
-            return plan, True
-        count, size, tokens = count + 1, size + row.body_bytes, tokens + row.tokens
-        plan.setdefault(row.shard, []).append(row)
-    return plan, is_all or count >= limits.max_requests
-
-
-def _oldest(fronts: Mapping[int, _Front]) -> tuple[list[_Waiting], bool]:
-    """Return the rows that no unread row precedes, oldest first, and whether these are all."""
-    rows = sorted(row for front in fronts.values() for row in front.rows)
-    bounds = [front.rows[-1] for front in fronts.values() if front.more]
-    if not bounds:
-        return rows, True
-    bound = min(bounds)
-    return [row for row in rows if row <= bound], False
-
-
 def _is_filling(record: Reply) -> bool:
     return record is not None and as_text(record).split(" ", 2)[1] == BatchState.FILLING
-
-
-def _parse_shard(reply: Reply) -> _Shard:
-    *sums, ready, at, head = as_list(reply)
-    count, size, tokens = as_text(head).split(" ")[:3]
-    place = as_text(at)
-    return _Shard(
-        held=_parse_claimed(sums),
-        ready=as_int(ready),
-        at=int(place) if place else None,
-        count=int(count),
-        body_bytes=int(size),
-        tokens=int(tokens),
-    )
-
-
-def _parse_front(shard: int, reply: Reply, each: int) -> _Front:
-    rows = []
-    for line in as_text(reply).splitlines():
-        ready, job, size, tokens = line.split(" ")
-        rows.append(_Waiting(int(ready), job, shard, int(size), int(tokens)))
-    return _Front(rows, more=len(rows) == each)
-
-
-def _parse_claimed(sums: Sequence[Reply]) -> Claimed:
-    count, size, tokens, deadline = sums
-    nearest = as_text(deadline)
-    return Claimed(
-        count=as_int(count),
-        body_bytes=as_int(size),
-        tokens=as_int(tokens),
-        nearest_deadline=from_micros(int(nearest)) if nearest else None,
-        complete=False,
-    )
-
-
-def _total(parts: Iterable[Claimed]) -> Claimed:
-    parts = list(parts)
-    deadlines = [part.nearest_deadline for part in parts if part.nearest_deadline is not None]
-    return Claimed(
-        count=sum(part.count for part in parts),
-        body_bytes=sum(part.body_bytes for part in parts),
-        tokens=sum(part.tokens for part in parts),
-        nearest_deadline=min(deadlines, default=None),
-        complete=False,
-    )

@@ -1,0 +1,146 @@
+"""What a claim knows of the queue, and which rows it therefore takes."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from proxy.ports.batches import Claimed, ClaimLimits
+from proxy.stores.codec import from_micros
+from proxy.stores.redis.wire import Reply, as_int, as_list, as_text
+
+_NO_LIMIT: Final = 1 << 52
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Waiting:
+    """A row of a queue, as far as a plan must know it."""
+
+    ready: int
+    job: str
+    shard: int
+    body_bytes: int
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One shard's part in the batch and in the queue."""
+
+    held: Claimed
+    ready: int
+    """How many rows may be claimed."""
+
+    at: int | None
+    """When the row at the rank that was asked for became ready, if there is one."""
+
+    count: int
+    """Of all rows, with `body_bytes` and `tokens`."""
+
+    body_bytes: int
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """The first rows of one shard's queue, and whether there are more."""
+
+    rows: Sequence[Waiting]
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What a batch has room for."""
+
+    count: int
+    body_bytes: int
+    tokens: int
+
+    @classmethod
+    def of(cls, limits: ClaimLimits, held: Claimed) -> "Room":
+        most = _NO_LIMIT if limits.max_tokens is None else limits.max_tokens
+        return cls(
+            limits.max_requests - held.count,
+            limits.max_bytes - held.body_bytes,
+            most - held.tokens,
+        )
+
+    def part(self, parts: int) -> "Room":
+        """Return what each of so many may take without asking the others."""
+        return Room(self.count // parts, self.body_bytes // parts, self.tokens // parts)
+
+
+def plan(
+    fronts: Mapping[int, Front], held: Claimed, limits: ClaimLimits
+) -> tuple[dict[int, list[Waiting]], bool]:
+    """Return which rows to take of each shard, and whether that is all there is to take."""
+    taken: dict[int, list[Waiting]] = {}
+    rows, is_all = _oldest(fronts)
+    count, size, tokens = held.count, held.body_bytes, held.tokens
+    max_tokens = _NO_LIMIT if limits.max_tokens is None else limits.max_tokens
+    for row in rows:
+        if count and (
+            count >= limits.max_requests
+            or size + row.body_bytes > limits.max_bytes
+            or tokens + row.tokens > max_tokens
+        ):
+            return taken, True
+        count, size, tokens = count + 1, size + row.body_bytes, tokens + row.tokens
+        taken.setdefault(row.shard, []).append(row)
+    return taken, is_all or count >= limits.max_requests
+
+
+def _oldest(fronts: Mapping[int, Front]) -> tuple[list[Waiting], bool]:
+    """Return the rows that no unread row precedes, oldest first, and whether these are all."""
+    rows = sorted(row for front in fronts.values() for row in front.rows)
+    bounds = [front.rows[-1] for front in fronts.values() if front.more]
+    if not bounds:
+        return rows, True
+    bound = min(bounds)
+    return [row for row in rows if row <= bound], False
+
+
+def parse_shard(reply: Reply) -> Shard:
+    *sums, ready, at, head = as_list(reply)
+    count, size, tokens = as_text(head).split(" ")[:3]
+    place = as_text(at)
+    return Shard(
+        held=parse_claimed(sums),
+        ready=as_int(ready),
+        at=int(place) if place else None,
+        count=int(count),
+        body_bytes=int(size),
+        tokens=int(tokens),
+    )
+
+
+def parse_front(shard: int, reply: Reply, each: int) -> Front:
+    rows = []
+    for line in as_text(reply).splitlines():
+        ready, job, size, tokens = line.split(" ")
+        rows.append(Waiting(int(ready), job, shard, int(size), int(tokens)))
+    return Front(rows, more=len(rows) == each)
+
+
+def parse_claimed(sums: Sequence[Reply]) -> Claimed:
+    count, size, tokens, deadline = sums
+    nearest = as_text(deadline)
+    return Claimed(
+        count=as_int(count),
+        body_bytes=as_int(size),
+        tokens=as_int(tokens),
+        nearest_deadline=from_micros(int(nearest)) if nearest else None,
+        complete=False,
+    )
+
+
+def total(parts: Iterable[Claimed]) -> Claimed:
+    parts = list(parts)
+    deadlines = [part.nearest_deadline for part in parts if part.nearest_deadline is not None]
+    return Claimed(
+        count=sum(part.count for part in parts),
+        body_bytes=sum(part.body_bytes for part in parts),
+        tokens=sum(part.tokens for part in parts),
+        nearest_deadline=min(deadlines, default=None),
+        complete=False,
+    )
