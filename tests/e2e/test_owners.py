@@ -195,7 +195,13 @@ async def test_two_credentials_never_share_a_batch(scene: Scene) -> None:
 
 # Keys that stop working.
 
-LANES = {"cancel_time": "500ms", "call_time": "500ms", "margin": "0s"}
+LANES = {
+    "turnaround": "1s",
+    "cancel_time": "500ms",
+    "call_time": "500ms",
+    "margin": "0s",
+    "flex": {"enabled": False},
+}
 
 
 async def test_a_paused_keys_many_old_jobs_hold_up_nobody(tmp_path: Path) -> None:
