@@ -155,10 +155,14 @@ def _from_environment(environ: Mapping[str, str]) -> Layer:
     return layer
 
 
+_OPTIONS: Final = {"instance.workers": "--workers"}
+"""Flags that are not called as their keys."""
+
+
 def _from_flags(flags: Mapping[str, str]) -> Layer:
     layer = Layer()
     for key, text in flags.items():
-        option = "--" + key.replace(".", "-").replace("_", "-")
+        option = _OPTIONS.get(key, "--" + key.replace(".", "-").replace("_", "-"))
         _put_text(layer, tuple(key.split(".")), text, option)
     return layer
 
