@@ -33,9 +33,10 @@ from proxy.providers.gemini_batches import GeminiBatches
 from proxy.providers.mistral_jobs import MistralBatches
 from proxy.providers.openai_family import OpenAIBatches
 from proxy.providers.openrouter_batches import OpenRouterBatches
+from proxy.services.clients import HeldKey
 from proxy.services.policies import Policies, open_policies
 from proxy.services.prices import PriceBook, book_of
-from proxy.settings import Configuration, Settings
+from proxy.settings import Configuration, Settings, Tls
 from proxy.stores.facts_file import FactsFile
 from proxy.stores.price_file import read_prices
 from proxy.stores.sqlite import SqliteStores
@@ -43,6 +44,7 @@ from proxy.stores.vault import Vault
 from proxy.telemetry import Metrics, set_up_logging
 from proxy.upstreams.lean import LeanClient
 from proxy.upstreams.session import AiohttpClient
+from proxy.web.certificates import Certificate
 from proxy.web.server import CallerBounds, DataServer
 from proxy.web.worker_set import Workers
 from proxy.workers import READY, Worker
@@ -87,7 +89,7 @@ class Running:
     """Begin to end: make no more promises. May be called more than once."""
 
     reload: Callable[[], None]
-    """Read the rule file anew, if there is one."""
+    """Read rules and certificates anew, if there are any."""
 
 
 def run(configuration: Configuration, worker: Worker | None = None) -> None:
@@ -114,8 +116,8 @@ async def _serve_until_told(settings: Settings, worker: Worker | None = None) ->
     async with serving(settings, on_stop=told.set, worker=worker) as running:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, running.stop)
-        if settings.policies is not None:
-            # Without rules it means what it always does: the terminal is gone.
+        if settings.reloads:
+            # With nothing to read it means what it always does: the terminal is gone.
             loop.add_signal_handler(signal.SIGHUP, running.reload)
         if worker is not None:
             _answer_to_supervisor(loop, running)
@@ -163,6 +165,7 @@ async def serving(
     clock, metrics = SystemClock(), Metrics()
     upstreams = settings.parsed_upstreams()
     policies = _policies(settings, metrics)
+    own, operators = _certificate(settings.tls), _certificate(settings.admin.tls)
     async with AsyncExitStack() as stack:
         vault = _open_vault(settings)
         stores, durability = await _open_stores(stack, settings, vault)
@@ -183,6 +186,8 @@ async def serving(
                 read_prices=_price_reader(settings),
                 policies=policies,
                 facts=_facts_file(settings, worker),
+                held=_held_keys(settings),
+                certificates=[one for one in (own, operators) if one is not None],
                 session=_session(settings, worker),
                 usual=usual,
                 counts=Workers(worker.sockets).counts if worker is not None else None,
@@ -191,7 +196,9 @@ async def serving(
         await house.warm_up()
         facts = OperatorFacts(settings, house, policies, on_stop, durability, worker)
         about = about_of(settings, house, durability)
-        admin_url = await listen_to_operators(stack, settings, facts, metrics, about, worker)
+        admin_url = await listen_to_operators(
+            stack, settings, facts, metrics, about, worker, operators
+        )
         front = web.ServerRunner(
             DataServer(
                 house.front.handle,
@@ -200,7 +207,9 @@ async def serving(
             ),
             shutdown_timeout=settings.instance.drain_timeout.total_seconds(),
         )
-        base_url = await listen(stack, front, settings.listen, shared=worker is not None)
+        base_url = await listen(
+            stack, front, settings.listen, shared=worker is not None, certificate=own
+        )
         passes = tasks.create_task(house.scheduler.run(), name="passes")
         log.info(
             "instance.started",
@@ -282,6 +291,24 @@ async def _end(house: House, front: web.ServerRunner, passes: asyncio.Task[None]
             await house.facts.run_once()
     await house.ground.leases.leave()
     log.info("instance.stopped", instance=house.ground.leases.instance)
+
+
+def _certificate(tls: Tls | None) -> Certificate | None:
+    return None if tls is None else Certificate(tls.cert_file, tls.key_file)
+
+
+def _held_keys(settings: Settings) -> Mapping[str, HeldKey]:
+    """Return the providers' keys that are held here, by upstream."""
+    return {
+        name: HeldKey.of(
+            upstream.dialect,
+            upstream.read_key(),
+            clients=[one for hashes in upstream.clients.values() for one in hashes],
+            paths=upstream.client_paths,
+        )
+        for name, upstream in settings.upstreams.items()
+        if upstream.holds_key
+    }
 
 
 def _policies(settings: Settings, metrics: Metrics) -> Policies | None:

@@ -3,7 +3,7 @@
 import random
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final, Protocol
 
@@ -34,6 +34,7 @@ from proxy.services.accounts import Accounts, Limits
 from proxy.services.bookkeeping import Bookkeeper
 from proxy.services.budget import Budget, HourlyLimits
 from proxy.services.call import DirectCaller
+from proxy.services.clients import Clients, HeldCredentials, HeldKey
 from proxy.services.collect import Collector
 from proxy.services.deliver import Deliverer, Endpoint
 from proxy.services.dispatch import Flusher
@@ -63,6 +64,7 @@ from proxy.settings import Settings
 from proxy.telemetry import Metrics
 from proxy.web.answers import Answers
 from proxy.web.calls import Calls
+from proxy.web.certificates import Certificate, Certificates
 from proxy.web.forward import Forwarder
 from proxy.web.front import Front
 from proxy.web.gauges import Gauges
@@ -140,6 +142,12 @@ class Outside:
 
     policies: Policies | None = None
     """The rules, if there is a file of them."""
+
+    held: Mapping[str, HeldKey] = field(default_factory=dict)
+    """Providers' keys that are held here, by upstream."""
+
+    certificates: Sequence[Certificate] = ()
+    """Of our listeners, to be read again when their files change."""
 
     facts: Sink | None = None
     """Where facts of calls are recorded, if they are."""
@@ -275,11 +283,12 @@ def _shared(settings: Settings, outside: Outside, wake: Wake) -> _Shared:
         ttl=settings.instance.lease,
     )
     prices = book_of(settings, outside.read_prices)
+    credentials = HeldCredentials(stores.credentials, outside.held)
     ground = Ground(
         jobs=stores.jobs,
         queue=stores.queue,
         deliveries=stores.deliveries,
-        credentials=stores.credentials,
+        credentials=credentials,
         batches=stores.batches,
         unbatchable=stores.unbatchable,
         notices=stores.notices,
@@ -290,12 +299,12 @@ def _shared(settings: Settings, outside: Outside, wake: Wake) -> _Shared:
         wake=wake,
     )
     access = Access(
-        providers=outside.providers, credentials=stores.credentials, clock=clock, tally=metrics
+        providers=outside.providers, credentials=credentials, clock=clock, tally=metrics
     )
     caller = DirectCaller(outside.client, outside.upstreams)
     deferral = settings.deferral
     accounts = Accounts(
-        credentials=stores.credentials,
+        credentials=credentials,
         jobs=stores.jobs,
         clock=clock,
         verify=Verifier(caller, outside.upstreams),
@@ -482,6 +491,7 @@ def _other_passes(
         keep_results=settings.retention.results,
         keep_ledger=settings.retention.ledger,
     )
+    certificates = Certificates(outside.certificates)
     gauges = Gauges(
         ground,
         outside.metrics,
@@ -505,14 +515,16 @@ def _other_passes(
         *([Pass("deliver", CALM / 5, deliverer.run_once)] if settings.webhooks else []),
         *([Pass("policies", CALM / 5, outside.policies.run_once)] if outside.policies else []),
         *([Pass("facts", CALM / 5, shared.facts.run_once)] if shared.facts else []),
+        *([Pass("certificates", CALM * 6, certificates.run_once)] if outside.certificates else []),
     ]
 
 
 def _front(settings: Settings, outside: Outside, shared: _Shared) -> Front:
     stores, clock = outside.stores, outside.clock
     calls = Calls(recorder=outside.metrics, clock=clock, facts=shared.facts)
-    names = {token: name for name, tokens in settings.owners.items() for token in tokens}
-    owners = Owners(keyed_hash=outside.keyed_hash, names=names)
+    named = [settings.owners, *(one.clients for one in settings.upstreams.values())]
+    names = {token: name for each in named for name, tokens in each.items() for token in tokens}
+    owners = Owners(keyed_hash=outside.keyed_hash, names=names, held=outside.held)
     holder = Holder(
         jobs=stores.jobs,
         waiters=shared.waiters,
@@ -530,12 +542,14 @@ def _front(settings: Settings, outside: Outside, shared: _Shared) -> Front:
             on_done=calls.forwarded,
             # Nothing at all stands in the way of answers where nothing is recorded.
             tap=calls.tap if shared.facts is not None else None,
+            annotation=calls.annotation if settings.annotate else None,
         ),
         acceptor=shared.acceptor,
         answers=Answers(holder=holder, holding=shared.holding, outlook=shared.outlook, clock=clock),
         repeats=shared.repeats,
         paces=Paces(),
         owners=owners,
+        clients=Clients(outside.held),
         accounts=shared.accounts,
         jobs_api=JobsApi(
             jobs=stores.jobs,

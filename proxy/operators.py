@@ -22,6 +22,7 @@ from proxy.services.policies import Policies
 from proxy.settings import Address, Settings
 from proxy.telemetry import Metrics
 from proxy.web.admin import Readiness, admin_application, worker_application
+from proxy.web.certificates import Certificate
 from proxy.web.dashboard.about import About
 from proxy.web.dashboard.pages import add_dashboard
 from proxy.web.guard import AdminAccess
@@ -88,6 +89,8 @@ class OperatorFacts:
         if self._policies is not None:
             self._policies.ask()
             self._house.scheduler.wake("policies")
+        if self._settings.tls is not None or self._settings.admin.tls is not None:
+            self._house.scheduler.wake("certificates")
 
     def drain(self) -> None:
         if self._worker is None:
@@ -112,6 +115,7 @@ async def listen_to_operators(
     metrics: Metrics,
     about: About,
     worker: Worker | None,
+    certificate: Certificate | None = None,
 ) -> str:
     """Open the operators' listener, of this process or of all its workers; return its URL.
 
@@ -137,7 +141,13 @@ async def listen_to_operators(
     )
     add_dashboard(application, facts.insight, access=access, about=about)
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
-    return await listen(stack, runner, settings.admin.listen, shared=worker is not None)
+    return await listen(
+        stack,
+        runner,
+        settings.admin.listen,
+        shared=worker is not None,
+        certificate=certificate,
+    )
 
 
 def about_of(settings: Settings, house: House, durability: str) -> About:
@@ -150,15 +160,22 @@ def about_of(settings: Settings, house: House, durability: str) -> About:
         # Of Redis, in the words of `proxy.stores.redis.opening`.
         is_durable="can be lost" not in durability,
         is_ephemeral=settings.durability == "ephemeral",
-        base_url=f"http://{settings.listen}",
+        base_url=f"{'https' if settings.tls else 'http'}://{settings.listen}",
         webhook_hosts=hosts,
     )
 
 
 async def listen(
-    stack: AsyncExitStack, runner: web.BaseRunner, at: Address, *, shared: bool = False
+    stack: AsyncExitStack,
+    runner: web.BaseRunner,
+    at: Address,
+    *,
+    shared: bool = False,
+    certificate: Certificate | None = None,
 ) -> str:
     """Listen, on a port that other workers listen on too if it is `shared`; return the URL.
+
+    With a `certificate` the listener speaks TLS.
 
     Raises:
         ConfigError: if the address cannot be had.
@@ -168,7 +185,12 @@ async def listen(
     reuse_port = True if shared else None
     try:
         await web.TCPSite(
-            runner, at.host, at.port, reuse_address=True, reuse_port=reuse_port
+            runner,
+            at.host,
+            at.port,
+            ssl_context=certificate.context if certificate is not None else None,
+            reuse_address=True,
+            reuse_port=reuse_port,
         ).start()
     except OSError as exc:
         raise ConfigError(
@@ -176,4 +198,4 @@ async def listen(
             hint="another process may have the port; choose one with --listen",
         ) from exc
     host, port = runner.addresses[0][:2]
-    return f"http://{Address(host, port)}"
+    return f"{'http' if certificate is None else 'https'}://{Address(host, port)}"

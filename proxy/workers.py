@@ -111,7 +111,7 @@ async def _supervise(configuration: Configuration) -> int:
             for number in range(first.count)
         ]
         stop = asyncio.Event()
-        _hear_signals(crew, stop, reloads=settings.policies is not None)
+        _hear_signals(crew, stop, reloads=settings.reloads)
         log.info("workers.started", workers=first.count, listen=str(settings.listen))
         code = 0
         try:
@@ -140,7 +140,7 @@ def _hear_signals(crew: "list[_Place]", stop: asyncio.Event, *, reloads: bool) -
             place.tell(signal.SIGHUP)
 
     if reloads:
-        # Without rules it means what it always does: the terminal is gone.
+        # With nothing to read it means what it always does: the terminal is gone.
         loop.add_signal_handler(signal.SIGHUP, reload)
 
 

@@ -416,6 +416,46 @@ def test_a_token_belongs_to_one_owner(complaints):
     assert "under 'a'" in found
 
 
+@pytest.mark.parametrize(
+    ("upstream", "key", "problem"),
+    [
+        ("{key: sk-canary}", "clients", "must name who may use the key"),
+        ("{clients: {etl: [HASH]}}", "clients", "needs key or key_file"),
+        ("{key: sk-canary, key_file: /k, clients: {etl: [HASH]}}", "", "either key or key_file"),
+        ('{key: "sk canary", clients: {etl: [HASH]}}', "key", "must be one key"),
+        ("{key_file: /nowhere, clients: {etl: [HASH]}}", "key_file", "cannot be read"),
+        ("{key: sk-canary, clients: {etl: [of-canary]}}", "clients.etl[0]", "must be the hash"),
+        ("{key: sk-canary, clients: {etl: [HASH, HASH]}}", "clients.etl[1]", "is listed already"),
+        ("{key: sk-canary, clients: {a b: [HASH]}}", "clients", "a name is made of letters"),
+        ("{key: k, clients: {etl: [HASH]}, client_paths: [v1]}", "client_paths[0]", "begin with /"),
+    ],
+)
+def test_a_key_is_held_for_named_clients_and_never_repeated(complaints, upstream, key, problem):
+    told = str(complaints(f"upstreams: {{openai: {upstream.replace('HASH', HASH)}}}"))
+
+    assert f"upstreams.openai{'.' if key else ''}{key}" in told
+    assert problem in told
+    assert "canary" not in told
+
+
+def test_a_client_may_have_one_token_for_several_upstreams(configure):
+    held = "{key: sk-canary, clients: {etl: [HASH]}}".replace("HASH", HASH)
+    loaded = configure(f"upstreams: {{openai: {held}, anthropic: {held}}}")
+
+    shown = {one.key: one.value for one in loaded.effective()}
+    assert shown["upstreams.openai.key"] == "***"
+    assert HASH not in str(shown)
+    assert "canary" not in str(loaded.effective())
+
+
+@pytest.mark.parametrize("listener", ["tls", "admin.tls"])
+def test_a_certificate_that_cannot_be_read_is_named(complaints, listener):
+    section = "{cert_file: /nowhere, key_file: /nowhere}"
+    text = f"tls: {section}" if listener == "tls" else f"admin: {{tls: {section}}}"
+
+    assert f"{listener}.cert_file: '/nowhere': cannot be read" in str(complaints(text))
+
+
 def test_a_hash_is_that_of_the_token_alone():
     assert credential_hash("sk-1") == credential_hash(" Bearer sk-1\n")
     assert credential_hash("sk-1") != credential_hash("sk-2")

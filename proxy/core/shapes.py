@@ -72,13 +72,16 @@ class HeadWriter:
         *,
         host: bytes,
         without: frozenset[bytes] = frozenset(),
+        more: RawHeaders = (),
     ) -> tuple[bytes, RequestFields]:
         """Return the head that goes upstream, and what it says of the body.
+
+        `without` is left out, and `more` put in, at the end.
 
         As `request_fields` and `request_head` together, but that `kept` is empty
         where a pattern was used.
         """
-        if headers and not without:
+        if headers and not (without or more):
             memo = self._requests.get(host)
             if memo is None:
                 memo = self._requests[host] = {}
@@ -90,7 +93,7 @@ class HeadWriter:
                 fields = _WITH_BODY if shape.has_length else _WITHOUT_BODY
                 return b"%b%b\r\n" % (line, shape.template % chosen), fields
         fields = request_fields(headers, host=host, without=without)
-        return request_head(method, target, fields.kept), fields
+        return request_head(method, target, (*fields.kept, *more)), fields
 
     def response(
         self, status: int, reason: str, headers: RawHeaders, *, dechunk: bool = False

@@ -214,7 +214,8 @@ class Accounts:
         """
         known = self._known
         # Of an anonymous call nothing can be verified; that it is welcome is configured.
-        pooled = not caller.anonymous and caller.owner not in known.verified
+        known_here = caller.anonymous or caller.is_vouched
+        pooled = not known_here and caller.owner not in known.verified
         verified = known.verified if pooled else None
         reservation = self._quota.reserve(caller.owner, body_bytes, verified=verified)
         if pooled:

@@ -9,7 +9,7 @@ import hashlib
 import hmac
 import json
 from base64 import urlsafe_b64decode
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -24,6 +24,9 @@ ANONYMOUS: Final = OwnerId("anonymous")
 """Whoever calls without a credential. A hash is longer, so no token has this owner."""
 
 _HASH_PREFIX: Final = "sha256:"
+
+HELD: Final = ("offramp-held-key", "")
+"""Stands in a stored credential where the upstream's own key is put in on reading."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,14 +44,27 @@ class Caller:
     expires_at: datetime | None = None
     """When the token says that it ends, if it is one that says so."""
 
+    is_vouched: bool = False
+    """Whether the configuration knows the token, so that no upstream has to."""
+
 
 class Owners:
     """Tells callers apart. Holds no token, and compares in constant time."""
 
-    def __init__(self, *, keyed_hash: KeyedHash, names: Mapping[str, str]) -> None:
-        """`names` gives the owner's name for each configured `credential_hash`."""
+    def __init__(
+        self,
+        *,
+        keyed_hash: KeyedHash,
+        names: Mapping[str, str],
+        held: Collection[str] = frozenset(),
+    ) -> None:
+        """`names` gives the owner's name for each configured `credential_hash`.
+
+        `held` are the upstreams whose key is held here: who got there showed a client token.
+        """
         self._hash = keyed_hash
         self._names = dict(names)
+        self._held = frozenset(held)
 
     def identify(self, presented: Presented | None, upstream: str) -> Caller:
         """Return who presents this at `upstream`."""
@@ -60,6 +76,16 @@ class Owners:
             return Caller(owner=ANONYMOUS, credential=credential, anonymous=True, names=frozenset())
         owner, names = self._owner(presented.token)
         billing = [part for pair in presented.billing for part in pair]
+        if upstream in self._held:
+            held = Credential(
+                id=CredentialId(self._hash.digest("held", upstream, owner, *billing)),
+                owner=owner,
+                upstream=upstream,
+                headers=(HELD, *presented.billing),
+            )
+            return Caller(
+                owner=owner, credential=held, anonymous=False, names=names, is_vouched=True
+            )
         credential = Credential(
             id=CredentialId(self._hash.digest("credential", upstream, presented.token, *billing)),
             owner=owner,
@@ -80,11 +106,7 @@ class Owners:
         A request about a job need not look like one to the job's upstream. Without
         any token it is the anonymous owner's.
         """
-        found = (
-            presented_credential(dialect, headers, query_key=query_key(target))
-            for dialect in _FAMILIES
-        )
-        tokens = dict.fromkeys(presented.token for presented in found if presented is not None)
+        tokens = presented_tokens(headers, target)
         return tuple(self._owner(token)[0] for token in tokens) or (ANONYMOUS,)
 
     def _owner(self, token: str) -> tuple[OwnerId, frozenset[str]]:
@@ -102,6 +124,14 @@ _FAMILIES: Final[tuple[Dialect, ...]] = tuple(
     {dialect.credential_headers: dialect for dialect in DIALECTS.values()}.values()
 )
 """One of each that take their tokens from the same headers."""
+
+
+def presented_tokens(headers: RawHeaders, target: str) -> tuple[str, ...]:
+    """Return every token that a request shows, in whichever provider's place."""
+    found = (
+        presented_credential(dialect, headers, query_key=query_key(target)) for dialect in _FAMILIES
+    )
+    return tuple(dict.fromkeys(presented.token for presented in found if presented is not None))
 
 
 def credential_hash(token: str) -> str:

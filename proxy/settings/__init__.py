@@ -13,6 +13,7 @@ from proxy.settings.tree import (
     Recording,
     Retention,
     Settings,
+    Tls,
     UpstreamSettings,
     Webhook,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "Retention",
     "Settings",
     "StoreUrl",
+    "Tls",
     "UpstreamSettings",
     "Webhook",
     "credential_hash",

@@ -29,6 +29,7 @@ def disagreements(settings: Settings) -> Iterator[Finding]:
     """Find values that cannot stand beside each other, or in this form."""
     yield from _upstreams(settings)
     yield from _owners(settings)
+    yield from _held_keys(settings)
     yield from _webhooks(settings)
     yield from _prices(settings)
     batching = settings.batching
@@ -77,17 +78,43 @@ def _upstreams(settings: Settings) -> Iterator[Finding]:
 
 def _owners(settings: Settings) -> Iterator[Finding]:
     seen: dict[str, str] = {}
-    for owner, hashes in settings.owners.items():
+    for path, owner, hashes in _named_tokens(settings):
         if not owner or not _NAME_CHARACTERS.issuperset(owner):
-            yield ("owners", owner), "a name is made of letters, digits, '-', '_' and '.'"
+            yield path, "a name is made of letters, digits, '-', '_' and '.'"
         for position, token_hash in enumerate(hashes):
-            if token_hash in seen:
+            # A client may have one token for several upstreams.
+            if seen.get(token_hash, owner) != owner or hashes.index(token_hash) < position:
                 problem = f"is listed already, under {seen[token_hash]!r}: a token has one owner"
-                yield ("owners", owner, position), problem
+                yield (*path, position), problem
             seen[token_hash] = owner
 
 
+def _named_tokens(settings: Settings) -> Iterator[tuple[Path, str, tuple[str, ...]]]:
+    for owner, hashes in settings.owners.items():
+        yield ("owners", owner), owner, hashes
+    for name, upstream in settings.upstreams.items():
+        for client, hashes in upstream.clients.items():
+            yield ("upstreams", name, "clients", client), client, hashes
+
+
+def _held_keys(settings: Settings) -> Iterator[Finding]:
+    for name, upstream in settings.upstreams.items():
+        if upstream.holds_key and not any(upstream.clients.values()):
+            yield ("upstreams", name, "clients"), "must name who may use the key that is held"
+        if upstream.clients and not upstream.holds_key:
+            yield ("upstreams", name, "clients"), "needs key or key_file: what they are to use"
+        if upstream.key is not None:
+            try:
+                upstream.read_key()
+            except ValueError as exc:
+                yield ("upstreams", name, "key"), str(exc)
+        for position, pattern in enumerate(upstream.client_paths):
+            if not pattern.startswith("/"):
+                yield ("upstreams", name, "client_paths", position), "must begin with /"
+
+
 def _webhooks(settings: Settings) -> Iterator[Finding]:
+    names = {owner for _, owner, _ in _named_tokens(settings)}
     for name, webhook in settings.webhooks.items():
         if not name or not _NAME_CHARACTERS.issuperset(name):
             yield ("webhooks", name), "a name is made of letters, digits, '-', '_' and '.'"
@@ -102,7 +129,7 @@ def _webhooks(settings: Settings) -> Iterator[Finding]:
             except ValueError as exc:
                 yield ("webhooks", name, "secret"), str(exc)
         for position, owner in enumerate(webhook.owners or ()):
-            if owner not in settings.owners:
+            if owner not in names:
                 yield ("webhooks", name, "owners", position), f"no owner {owner!r} under owners"
 
 
@@ -140,6 +167,28 @@ def surroundings(settings: Settings) -> Iterator[Finding]:
         ):
             yield path, "must not be empty"
     yield from _webhook_files(settings)
+    yield from _key_files(settings)
+
+
+def _key_files(settings: Settings) -> Iterator[Finding]:
+    for name, upstream in settings.upstreams.items():
+        if upstream.key_file is None:
+            continue
+        problem = _unreadable(upstream.key_file)
+        if problem is None:
+            try:
+                upstream.read_key()
+            except ValueError as exc:
+                problem = f"its content {exc}"
+        if problem:
+            yield ("upstreams", name, "key_file"), problem
+    for path, tls in ((("tls",), settings.tls), (("admin", "tls"), settings.admin.tls)):
+        if tls is None:
+            continue
+        for field, file in (("cert_file", tls.cert_file), ("key_file", tls.key_file)):
+            problem = _unreadable(file)
+            if problem:
+                yield (*path, field), problem
 
 
 def _secret_key(settings: Settings) -> Iterator[Finding]:

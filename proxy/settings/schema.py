@@ -42,7 +42,7 @@ class Spot:
 
 # Values that may be secrets even where they are mistyped: a token in place of
 # its hash is the mistake that the list of hashes invites.
-_SECRET_KEYS = frozenset({"secret", "owners"})
+_SECRET_KEYS = frozenset({"secret", "owners", "clients"})
 
 
 def spot_at(path: Path) -> Spot | None:
@@ -57,7 +57,7 @@ def spot_at(path: Path) -> Spot | None:
         kind=_kind(bare),
         nullable=nullable,
         is_path=bare is pathlib.Path,
-        is_secret=bare is SecretStr or bool(_SECRET_KEYS & set(path[:1] + path[-1:])),
+        is_secret=bare is SecretStr or bool(_SECRET_KEYS & {*path[:1], *path[2:3], *path[-1:]}),
         keys=tuple(bare.model_fields) if _is_model(bare) else (),
     )
 

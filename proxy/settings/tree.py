@@ -34,6 +34,7 @@ from proxy.settings.values import (
     TokenHash,
     Zone,
     parse_store,
+    provider_key,
     webhook_key,
 )
 
@@ -46,11 +47,23 @@ PUBLIC_BASE_URLS: Final[Mapping[str, str]] = {
 """Where the providers are whose address need not be configured."""
 
 
+class Tls(Section):
+    """A certificate, with which a listener speaks TLS alone. Read again on SIGHUP."""
+
+    cert_file: Path
+    """The certificate and those that lead to its authority, as PEM."""
+
+    key_file: Path
+    """Its private key, as PEM and without a passphrase."""
+
+
 class Admin(Section):
     """The listener for operators: probes, metrics, drain, dashboard."""
 
     listen: ListenAddress = Address("127.0.0.1", 8081)
     """Where operators come in."""
+
+    tls: Tls | None = None
 
     token_file: Path | None = None
     """Holds the token that everything but probes and metrics asks for off loopback."""
@@ -81,6 +94,44 @@ class UpstreamSettings(Section):
 
     anonymous: bool = False
     """Whether calls without a credential may be deferred: self-hosted servers."""
+
+    key: SecretStr | None = None
+    """The provider's own key, for deployments that keep it from callers: these then present
+    a client token in its place."""
+
+    key_file: Path | None = None
+    """The file that holds the key, instead of `key`; a change counts from the next start."""
+
+    clients: Mapping[str, tuple[TokenHash, ...]] = Field(default_factory=dict)
+    """Who may use the key: hashes of client tokens, by the client's name, which is the owner
+    of its jobs."""
+
+    client_paths: tuple[str, ...] = ()
+    """Patterns of paths that clients may call beside those that can be deferred and the models,
+    such as `/v1/images/*`. Of files and batches every client would see those of all."""
+
+    @model_validator(mode="after")
+    def _one_key(self) -> Self:
+        if self.key is not None and self.key_file is not None:
+            raise ValueError("takes either key or key_file")
+        return self
+
+    @property
+    def holds_key(self) -> bool:
+        """Whether the provider's key is held here."""
+        return self.key is not None or self.key_file is not None
+
+    def read_key(self) -> str:
+        """Return the key that is held.
+
+        Raises:
+            ValueError: if it is none that a header could carry.
+            OSError: if the file cannot be read.
+        """
+        if self.key_file is not None:
+            return provider_key(self.key_file.read_text())
+        assert self.key is not None
+        return provider_key(self.key.get_secret_value())
 
 
 class Batching(Section):
@@ -432,6 +483,8 @@ class Settings(Section):
     listen: ListenAddress = Address("127.0.0.1", 8080)
     """Where calls come in."""
 
+    tls: Tls | None = None
+
     admin: Admin = Admin()
 
     store: Store = Field(default_factory=default_store)
@@ -471,7 +524,12 @@ class Settings(Section):
     """`ephemeral`: the store goes with the machine, so only held calls are deferred."""
 
     annotate: bool = False
-    """Whether forwarded answers carry a header that says how they were decided."""
+    """Whether forwarded answers carry `X-Deferrable-Decision`: by what they were decided."""
+
+    @property
+    def reloads(self) -> bool:
+        """Whether there is anything that is read again on SIGHUP."""
+        return any(one is not None for one in (self.policies, self.tls, self.admin.tls))
 
     def parsed_upstreams(self) -> Mapping[str, Upstream]:
         """Return the upstreams as routing takes them."""

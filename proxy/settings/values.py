@@ -215,6 +215,18 @@ def webhook_key(secret: str) -> bytes:
     return key
 
 
+def provider_key(text: str) -> str:
+    """Return a provider's key without the line's end around it.
+
+    Raises:
+        ValueError: if it is empty, or nothing that a header could carry.
+    """
+    key = text.strip()
+    if not key or not all("!" <= letter <= "~" for letter in key):
+        raise ValueError("must be one key: printable ASCII without spaces")
+    return key
+
+
 def hide_secrets(url: str) -> str:
     """Return `url` with user information and query values replaced by `***`."""
     head, mark, rest = url.partition("://")

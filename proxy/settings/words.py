@@ -63,7 +63,8 @@ def shown_value(path: Path, value: object) -> str:
             return str(value)
         case tuple():
             # A hash is no secret, but nobody reads 64 digits.
-            items = [str(item)[:15] + "…" if path[0] == "owners" else str(item) for item in value]
+            hashes = path[0] == "owners" or path[2:3] == ("clients",)
+            items = [str(item)[:15] + "…" if hashes else str(item) for item in value]
             return f"[{', '.join(items)}]"
         case Mapping():
             return "{}"

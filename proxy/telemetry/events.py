@@ -96,6 +96,8 @@ EVENTS: Final = frozenset(
         "pass.done",
         "pass.failed",
         "pass.stopped",
+        "certificate.kept",
+        "certificate.loaded",
         "policies.kept",
         "policies.loaded",
         "policies.unchanged",

@@ -121,6 +121,18 @@ class Calls:
         response, record.kept = tapped(response, self._room)
         return response
 
+    def annotation(self) -> bytes:
+        """Return the line of a head that says how the call of this task was decided."""
+        record = _CURRENT.get()
+        if record is None or record.decided_by is None:
+            return b""
+        told = f"forward; by={record.decided_by}"
+        if record.shadow is not None:
+            told += f"; shadow={record.shadow}"
+        # Names of rules are the operator's: of any letters, and perhaps of several lines.
+        safe = "".join(letter if " " <= letter <= "~" else "?" for letter in told)
+        return b"X-Deferrable-Decision: %b\r\n" % safe.encode()
+
     def samples(self) -> bool:
         """Return whether this call is to be recorded; to be asked once for each."""
         return self._facts is not None and self._facts.draws()

@@ -138,9 +138,11 @@ class Forwarder:
         error_response: ErrorResponder,
         on_done: Callable[[Forwarded], None],
         tap: Callable[[UpstreamResponse], UpstreamResponse] | None = None,
+        annotation: Callable[[], bytes] | None = None,
         upload_idle_s: float = 300.0,
     ) -> None:
-        """`tap` may put something around each answer that sees it pass.
+        """`tap` may put something around each answer that sees it pass; `annotation` gives
+        lines of a head that each answer gets besides its own.
 
         `upload_idle_s` bounds the pause between two pieces of a caller's body.
 
@@ -153,6 +155,7 @@ class Forwarder:
         self._error_response = error_response
         self._on_done = on_done
         self._tap = tap
+        self._annotation = annotation
 
     async def forward(
         self,
@@ -161,17 +164,18 @@ class Forwarder:
         *,
         body: bytes | None = None,
         without: frozenset[bytes] = frozenset(),
+        more: RawHeaders = (),
     ) -> web.StreamResponse:
         """Relay a call, to the end of its answer.
 
         `body` is given by whoever read it already; else it is relayed as it
         arrives. `without` names further request fields to take out, in lower
-        case. What is returned was sent already. `on_done` is called exactly
-        once, also if this is cancelled because the caller left.
+        case, and `more` are put in. What is returned was sent already. `on_done`
+        is called exactly once, also if this is cancelled because the caller left.
         """
         call = _Call(request, route, self._heads, self._upload_idle_s)
         try:
-            return await self._relay(call, body, without)
+            return await self._relay(call, call.outgoing(body, without, more))
         except (asyncio.CancelledError, ConnectionError, BodySourceError) as exc:
             call.outcome = Outcome.CALLER_LEFT
             if isinstance(exc, asyncio.CancelledError):
@@ -186,10 +190,7 @@ class Forwarder:
                 call.response = None
             self._on_done(call.record())
 
-    async def _relay(
-        self, call: "_Call", body: bytes | None, without: frozenset[bytes]
-    ) -> web.StreamResponse:
-        outgoing = call.outgoing(body, without)
+    async def _relay(self, call: "_Call", outgoing: UpstreamRequest) -> web.StreamResponse:
         try:
             response = await self._client.send(outgoing)
             if self._tap is not None:
@@ -205,7 +206,8 @@ class Forwarder:
             call.outcome = Outcome.COMPLETED
             return _relayed(101, keep_alive=False)
         try:
-            return await call.relay(response)
+            lines = self._annotation() if self._annotation is not None else b""
+            return await call.relay(response, lines)
         except UpstreamUnavailableError as exc:
             call.error = exc
             call.outcome = Outcome.BROKEN
@@ -240,12 +242,19 @@ class _Call:
         self._continued = False
         self._until_close = False
 
-    def outgoing(self, body: bytes | None, without: frozenset[bytes]) -> UpstreamRequest:
+    def outgoing(
+        self, body: bytes | None, without: frozenset[bytes], more: RawHeaders
+    ) -> UpstreamRequest:
         """Return the call as the upstream shall see it."""
         request, upstream = self.request, self.route.upstream
         method, target = request.method, self.route.upstream_target
         head, fields = self._heads.request(
-            method, target, request.raw_headers, host=upstream.host_header, without=without
+            method,
+            target,
+            request.raw_headers,
+            host=upstream.host_header,
+            without=without,
+            more=more,
         )
         self._expects = fields.expect_continue and body is None
         return UpstreamRequest(
@@ -304,8 +313,10 @@ class _Call:
             self._continued = True
         transport.write(response_head(status, reason, response_fields(headers)))
 
-    async def relay(self, response: UpstreamResponse) -> web.StreamResponse:
+    async def relay(self, response: UpstreamResponse, lines: bytes) -> web.StreamResponse:
         """Write the answer as it comes in, its head together with what came with it.
+
+        `lines` are added to the head.
 
         Raises:
             UpstreamUnavailableError: if the upstream breaks off.
@@ -323,7 +334,7 @@ class _Call:
             head += b"%b: %b\r\n" % persistence(keep_alive=keep_alive, modern=modern)[0]
         self.status = response.status
         frame = chunked and not response.framed
-        self._write_first(head + b"\r\n", response, frame=frame)
+        self._write_first(head + lines + b"\r\n", response, frame=frame)
         if not response.at_end:
             await self._pump(response, frame=frame)
         if request.protocol.writing_paused:

@@ -41,6 +41,7 @@ from proxy.ports.clock import Clock
 from proxy.services.accept import Acceptor, DeferredCall
 from proxy.services.accounts import Accounts
 from proxy.services.admission import ParsedBody, estimate_tokens, parse_body
+from proxy.services.clients import Clients, Exchange
 from proxy.services.facts import Seen
 from proxy.services.obstacles import Head, obstacle
 from proxy.services.owners import Caller, Owners
@@ -104,6 +105,7 @@ class Front:
         repeats: Repeats,
         paces: Paces,
         owners: Owners,
+        clients: Clients,
         accounts: Accounts,
         jobs_api: JobsApi,
         calls: Calls,
@@ -129,6 +131,7 @@ class Front:
         self._repeats = repeats
         self._paces = paces
         self._owners = owners
+        self._clients = clients
         self._accounts = accounts
         self._jobs_api = jobs_api
         self._calls = calls
@@ -170,6 +173,7 @@ class Front:
     async def _serve(
         self, request: web.BaseRequest, route: Route, record: CallRecord
     ) -> web.StreamResponse:
+        exchange = self._clients.admit(request.method, request.raw_headers, route)
         now = self._clock.now()
         try:
             asked = read_headers(with_usual(request.raw_headers, self._usual), now=now)
@@ -181,8 +185,8 @@ class Front:
         busy = may_repeat or samples or self._accounts.wants_news
         if not busy and _is_idle(policy, asked, request, route):
             record.decide(UNDECIDED, generation=policy.generation)
-            return await self._forwarder.forward(request, route)
-        head = read_head(request, route, asked, self._owners)
+            return await self._relay(request, route, exchange)
+        head = read_head(request, route, asked, self._owners, exchange)
         if asked.defers:
             self._heads.keep(request, head)
         call = _Call(request, record, head, asked, head.caller, now)
@@ -301,13 +305,27 @@ class Front:
         return None
 
     async def _forward(self, call: _Call) -> web.StreamResponse:
-        response = await self._forwarder.forward(call.request, call.head.route, body=call.body)
+        head = call.head
+        response = await self._relay(call.request, head.route, head.exchange, call.body)
         # Only what costs something proves a credential: some providers show
         # their models to everybody.
         served = 200 <= response.status < 300 and call.head.endpoint is not None
         if served and call.request.method == "POST" and self._accounts.wants_news:
             self._accounts.note_accepted(call.caller().credential.id)
         return response
+
+    async def _relay(
+        self,
+        request: web.BaseRequest,
+        route: Route,
+        exchange: Exchange | None,
+        body: bytes | None = None,
+    ) -> web.StreamResponse:
+        if exchange is None:
+            return await self._forwarder.forward(request, route, body=body)
+        return await self._forwarder.forward(
+            request, exchange.route, body=body, without=exchange.without, more=exchange.more
+        )
 
     async def _defer(self, call: _Call, decision: Defer) -> web.StreamResponse:
         with self._paces.hold(_held_run(call, decision)) as held:

@@ -28,6 +28,7 @@ from proxy.core.repeats import Digest
 from proxy.core.routing import Route, without_credentials
 from proxy.services.accept import fingerprint_of, kept_headers
 from proxy.services.admission import ParsedBody
+from proxy.services.clients import Exchange
 from proxy.services.obstacles import place_at
 from proxy.services.owners import Caller, Owners, query_key
 
@@ -63,6 +64,9 @@ class CallHead:
     """Those fields of the head that a job keeps."""
 
     caller: Callable[[], Caller]
+    exchange: Exchange | None
+    """What is changed on the way to an upstream whose key is held here."""
+
     _fingerprint: Callable[[], Digest]
     _policy: Policy | None = None
     _decisions: dict[object, Decision] = field(default_factory=dict)
@@ -95,7 +99,13 @@ def _telling(parsed: ParsedBody) -> object:
     return parsed.streaming, parsed.fields.get("background") is True
 
 
-def read_head(request: web.BaseRequest, route: Route, asked: Asked, owners: Owners) -> CallHead:
+def read_head(
+    request: web.BaseRequest,
+    route: Route,
+    asked: Asked,
+    owners: Owners,
+    exchange: Exchange | None = None,
+) -> CallHead:
     """Return what follows from the head; who calls is found out when first asked."""
     dialect = DIALECTS[route.upstream.dialect]
     headers = request.raw_headers
@@ -117,6 +127,7 @@ def read_head(request: web.BaseRequest, route: Route, asked: Asked, owners: Owne
         path=route.upstream_target.partition("?")[0],
         kept=kept,
         caller=caller,
+        exchange=exchange,
         _fingerprint=Once(lambda: fingerprint_of(caller(), dialect, target=target, headers=kept)),
     )
 

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
+from types import UnionType
 from typing import Any, Final, get_args
 
 from pydantic import BaseModel
@@ -93,7 +94,8 @@ def settings_rows(
         below = next(sections_of(field.annotation), None)
         if below is None:
             yield ".".join(path), _default(path, field), said.get(name, "")
-        elif isinstance(field.annotation, type):
+        elif isinstance(field.annotation, type | UnionType):
+            # One section, perhaps left out; below a mapping there are many, by their names.
             yield from settings_rows(below, path)
         else:
             yield from settings_rows(below, (*path, f"{name.upper().removesuffix('S')}"))

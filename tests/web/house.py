@@ -22,6 +22,7 @@ from proxy.core.routing import Upstream
 from proxy.ports.jobs import JobFilter, JobWrite, Result
 from proxy.services.accept import Acceptor, DeferralSettings
 from proxy.services.accounts import Accounts, Limits, Verdict
+from proxy.services.clients import Clients, HeldKey
 from proxy.services.facts import Recorder
 from proxy.services.outlook import Outlook
 from proxy.services.owners import Owners
@@ -83,6 +84,8 @@ class House:
     max_held: int = 100
     facts: Recorder | None = None
     usual: RawHeaders = ()
+    keys: dict[str, HeldKey] = field(default_factory=dict)
+    annotate: bool = False
     forwards_without_store: bool = False
     stores: MemoryStores = field(default_factory=MemoryStores)
     clock: FakeClock = field(default_factory=lambda: FakeClock(T0))
@@ -115,7 +118,8 @@ class House:
         }
         stores, clock = self.stores, self.clock
         self.books = make_books(stores.ledger, clock, self.metrics)
-        self.owners = Owners(keyed_hash=FakeHash(), names={})
+        names = {one: "client" for key in self.keys.values() for one in key.clients}
+        self.owners = Owners(keyed_hash=FakeHash(), names=names, held=self.keys)
         self.waiters = Waiters(jobs=stores.jobs, clock=clock)
         self.holding = Holding(
             deliveries=stores.deliveries, clock=clock, tasks=self.tasks, max_held=self.max_held
@@ -163,12 +167,14 @@ class House:
                 error_response=lambda name, error: error_answer(DIALECTS[name].family, error),
                 on_done=calls.forwarded,
                 tap=calls.tap if self.facts is not None else None,
+                annotation=calls.annotation if self.annotate else None,
             ),
             acceptor=acceptor,
             answers=Answers(holder=holder, holding=self.holding, outlook=outlook, clock=clock),
             repeats=self.repeats,
             paces=Paces(),
             owners=self.owners,
+            clients=Clients(self.keys),
             accounts=self.accounts,
             jobs_api=JobsApi(
                 jobs=stores.jobs,

@@ -6,6 +6,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from policies.model import Answer, Defer, Forward
+from policies.policy import Policy
 from proxy.web.calls import CallRecord
 from tests.web.house import CHAT, CHAT_BODY, open_house
 
@@ -61,3 +62,31 @@ def test_what_a_rule_in_shadow_would_have_decided_is_noted():
 
     assert (record.path, record.decided_by) == ("/v1/x", "default")
     assert record.shadow == "defer by rule:night"
+
+
+async def test_an_annotated_answer_says_what_decided_it_on_one_line():
+    class Ruled(Policy):
+        def decide(self, asked, facts):
+            shadow = Defer(answer=Answer.WAIT, decided_by="rule:nächtlich\r\nX-Evil: 1", reason="")
+            return Forward(decided_by="default", reason="nobody asked", shadow=shadow)
+
+        def wants_body(self, asked, facts):
+            return True
+
+    async with open_house(annotate=True) as house:
+        plain = await house.send("POST", CHAT, json=CHAT_BODY)
+        house.policy = Ruled()
+        ruled = await house.send("POST", CHAT, json=CHAT_BODY, headers={"X-Deferrable": "true"})
+        tunnelled = await house.send("GET", "/v1/models", headers={"X-Deferrable": "false"})
+
+    assert plain.headers["X-Deferrable-Decision"] == "forward; by=default"
+    told = "forward; by=default; shadow=defer by rule:n?chtlich??X-Evil: 1"
+    assert ruled.headers["X-Deferrable-Decision"] == told
+    assert "X-Evil" not in ruled.headers
+    assert tunnelled.headers["X-Deferrable-Decision"].startswith("forward; by=")
+
+
+async def test_nothing_is_added_to_an_answer_unless_it_is_wanted(house):
+    reply = await house.send("POST", CHAT, json=CHAT_BODY)
+
+    assert [name for name in reply.headers if name.lower().startswith("x-deferrable")] == []
