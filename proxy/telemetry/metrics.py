@@ -150,6 +150,7 @@ METRICS: Final[Mapping[str, Metric]] = {
     "pass_seconds": Metric(
         Kind.HISTOGRAM, "Duration of background passes.", ("name",), _PASS_SECONDS
     ),
+    "tasks": _gauge("Tasks of the event loop: calls, passes, held connections."),
     "pass_failed": _counter("Background passes that failed.", "name", "code"),
     "unlisted": _counter("Counts under a name or label that this list does not know."),
 }

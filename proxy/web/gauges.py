@@ -1,5 +1,6 @@
 """Show in the metrics what waits, in the queue, at providers and at webhooks, and what it cost."""
 
+import asyncio
 from collections.abc import Sequence
 
 from proxy.core.ledger import broken_down
@@ -32,6 +33,7 @@ class Gauges:
         self._metrics.show_queue(await self._on.batches.heads())
         self._metrics.show_batches(await self._on.batches.live())
         self._metrics.gauge("held_connections", self._holding.count)
+        self._metrics.gauge("tasks", len(asyncio.all_tasks()))
         paused = [one for one in await self._on.credentials.all() if one.paused_at]
         self._metrics.gauge("credentials_paused", len(paused))
         for name, standing in (await self._on.notices.standing(self._webhooks)).items():

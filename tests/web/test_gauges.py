@@ -44,6 +44,7 @@ async def test_the_queue_the_paused_credentials_and_what_webhooks_are_owed_are_s
 
     assert metrics.value("queued_jobs", upstream="openai", lane="batch") == 1
     assert metrics.value("credentials_paused") == 1
+    assert metrics.value("tasks") >= 1
     assert metrics.value("webhook_pending", webhook="done") == 1
     assert metrics.value("webhook_pending", webhook="idle") == 0
     assert metrics.value("webhook_undelivered", webhook="done") == 0

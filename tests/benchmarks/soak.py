@@ -1,0 +1,326 @@
+"""An hour of everything at once: `python -m tests.benchmarks.soak [--minutes N | --smoke]`.
+
+Calls of all kinds, callers who leave, callers who send nonsense, an upstream that
+refuses, resets and breaks off; and every few seconds a look at the memory, open
+files, tasks and threads of the proxy. Told are the slope of its memory after the
+warm-up, what is left once the traffic has ended, and every answer that the faults
+do not explain. The exit code is 1 if anything is left over or unexplained.
+"""
+
+import argparse
+import asyncio
+import random
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import linear_regression
+from typing import Final
+
+import aiohttp
+
+from proxy.sandbox import HttpFault, SandboxSettings
+from proxy.sandbox import Running as Provider
+from tests.e2e.processes import KEY, MODEL, Proxy, body_of, proxy_and_provider
+
+WARM_UP: Final = 0.25
+"""The share of the time after which the memory's slope is taken."""
+
+REFUSED: Final = 503
+"""What the upstream says when it is told to refuse; nothing else of ours says it here."""
+
+PROVIDER: Final = SandboxSettings(latency_s=0.02, stream_pause_s=0.002, turnaround_s=0.5)
+
+BROKEN: Final = -1
+"""The connection broke: the faults do that, and so does who leaves."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of caller: how often it calls, and what answers it can be given."""
+
+    name: str
+    per_s: float
+    call: Callable[["Scene"], Awaitable[int]]
+    allowed: frozenset[int]
+
+
+@dataclass
+class Scene:
+    """The proxy, who calls it, and what came of it."""
+
+    proxy: Proxy
+    http: aiohttp.ClientSession
+    chance: random.Random
+    seen: Counter[tuple[str, int]] = field(default_factory=Counter)
+
+    async def post(
+        self, body: dict[str, object], *, leave_after: float | None = None, **headers: str
+    ) -> int:
+        """Send a chat call; return its status, or that it broke."""
+        given = {"Authorization": f"Bearer {KEY}"} | {
+            name.replace("_", "-"): value for name, value in headers.items()
+        }
+        url = f"{self.proxy.base_url}/v1/chat/completions"
+        try:
+            async with (
+                asyncio.timeout(leave_after),
+                self.http.post(url, json=body, headers=given) as answer,
+            ):
+                await answer.read()
+                return answer.status
+        except (TimeoutError, aiohttp.ClientError):
+            return BROKEN
+
+    def prompt(self) -> dict[str, object]:
+        return body_of(f"soak {self.chance.random()}", model=MODEL)
+
+
+async def interactive(scene: Scene) -> int:
+    return await scene.post(scene.prompt())
+
+
+async def stream(scene: Scene) -> int:
+    return await scene.post(scene.prompt() | {"stream": True})
+
+
+async def leaves(scene: Scene) -> int:
+    patience = scene.chance.uniform(0.0005, 0.01)
+    return await scene.post(scene.prompt() | {"stream": True}, leave_after=patience)
+
+
+async def defers(scene: Scene) -> int:
+    return await scene.post(scene.prompt(), X_Deferrable="job")
+
+
+async def waits(scene: Scene) -> int:
+    return await scene.post(scene.prompt(), X_Deferrable="wait")
+
+
+async def waits_and_leaves(scene: Scene) -> int:
+    return await scene.post(scene.prompt(), leave_after=0.3, X_Deferrable="wait")
+
+
+async def lists(scene: Scene) -> int:
+    headers = {"Authorization": f"Bearer {KEY}"}
+    async with scene.http.get(f"{scene.proxy.base_url}/v1/jobs?limit=20", headers=headers) as page:
+        await page.read()
+        return page.status
+
+
+async def nonsense(scene: Scene) -> int:
+    return await scene.post({"model": 7}, X_Deferrable="perhaps")
+
+
+async def half_a_head(scene: Scene) -> int:
+    host, _, port = scene.proxy.base_url.removeprefix("http://").partition(":")
+    _, writer = await asyncio.open_connection(host, int(port))
+    writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nContent-Length: 10\r\n")
+    await writer.drain()
+    writer.transport.abort()
+    return BROKEN
+
+
+UPSTREAM: Final = frozenset({200, REFUSED, BROKEN, 502})
+KINDS: Final = (
+    Kind("interactive", 20, interactive, UPSTREAM),
+    Kind("stream", 5, stream, UPSTREAM),
+    Kind("leaves", 3, leaves, UPSTREAM),
+    Kind("defers", 8, defers, frozenset({202})),
+    # A job may be called directly in the end, and be refused for good.
+    Kind("waits", 2, waits, frozenset({200, REFUSED, BROKEN})),
+    Kind("waits, leaves", 2, waits_and_leaves, frozenset({200, BROKEN})),
+    Kind("lists", 1, lists, frozenset({200})),
+    Kind("nonsense", 1, nonsense, frozenset({400})),
+    Kind("half a head", 1, half_a_head, frozenset({BROKEN})),
+)
+
+QUICK_FAULTS: Final = (
+    HttpFault(action="status", status=REFUSED, path="/v1/chat/*", count=3),
+    HttpFault(action="reset_before", path="/v1/chat/*", count=2),
+    HttpFault(action="truncate", path="/v1/chat/*", after_bytes=40, count=2),
+)
+FAULTS: Final = (
+    *QUICK_FAULTS,
+    # From these a batch recovers within its retries' pauses, some of them half a minute.
+    HttpFault(action="status", status=500, path="/v1/batches*", count=2),
+    HttpFault(action="reset_after", path="/v1/batches", method="POST"),
+    HttpFault(action="truncate", path="/v1/files/*/content", after_bytes=500),
+)
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What the proxy holds at one moment."""
+
+    at_s: float
+    pss_mb: float
+    files: int
+    tasks: int
+    threads: int
+
+    def exceeds(self, other: "Footprint") -> list[str]:
+        """Return what there is more of than before, beyond what pools keep."""
+        grown = []
+        for name, slack in (("files", 16), ("tasks", 8), ("threads", 4)):
+            before, now = getattr(other, name), getattr(self, name)
+            if now > before + slack:
+                grown.append(f"{name}: {before} before, {now} after")
+        return grown
+
+
+async def footprint(proxy: Proxy, at_s: float) -> Footprint:
+    assert proxy.process is not None
+    folder = Path(f"/proc/{proxy.process.pid}")
+    (pss,) = [
+        line for line in (folder / "smaps_rollup").read_text().splitlines() if line[:4] == "Pss:"
+    ]
+    return Footprint(
+        at_s=at_s,
+        pss_mb=int(pss.split()[1]) / 1024,
+        files=len(list((folder / "fd").iterdir())),
+        tasks=int(await proxy.metric("offramp_tasks")),
+        threads=len(list((folder / "task").iterdir())),
+    )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long to go on, and how roughly."""
+
+    seconds: float
+    faults: tuple[HttpFault, ...] = FAULTS
+    rest_s: float = 40
+    """After the last job: connections to an upstream are kept for half a minute."""
+
+
+SMOKE: Final = Plan(4, QUICK_FAULTS, rest_s=1)
+
+
+async def soak(folder: Path, plan: Plan) -> tuple[Scene, list[Footprint]]:
+    """Let everybody call for so long; return what they saw and what the proxy held.
+
+    The first look is before the first call, the last one after all have ended.
+    """
+    seconds, every_s = plan.seconds, max(1.0, plan.seconds / 120)
+    changes = {"retention": {"results": "1m"}, "log": {"level": "info"}}
+    async with (
+        proxy_and_provider(folder, provider_settings=PROVIDER, changes=changes) as (
+            proxy,
+            provider,
+        ),
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=200)) as http,
+    ):
+        scene = Scene(proxy, http, random.Random(1))
+        # The first call of each kind loads what is loaded when it is needed.
+        for kind in KINDS:
+            await kind.call(scene)
+        looks = [await footprint(proxy, 0)]
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        async with asyncio.TaskGroup() as tasks:
+            for kind in KINDS:
+                tasks.create_task(_call_on(scene, kind, until=began + seconds))
+            tasks.create_task(_break_on(provider, scene.chance, plan.faults, began + seconds))
+            while (left := began + seconds - clock()) > 0:
+                await asyncio.sleep(min(every_s, left))
+                looks.append(await footprint(proxy, clock() - began))
+        provider.faults.clear()
+        await _end(scene, rest_s=plan.rest_s)
+        looks.append(await footprint(proxy, clock() - began))
+        return scene, looks
+
+
+async def _call_on(scene: Scene, kind: Kind, *, until: float) -> None:
+    clock = asyncio.get_running_loop().time
+    async with asyncio.TaskGroup() as tasks:
+
+        async def one() -> None:
+            scene.seen[kind.name, await kind.call(scene)] += 1
+
+        while clock() < until:
+            tasks.create_task(one())
+            await asyncio.sleep(scene.chance.expovariate(kind.per_s))
+
+
+async def _break_on(
+    provider: Provider, chance: random.Random, faults: Sequence[HttpFault], until: float
+) -> None:
+    clock = asyncio.get_running_loop().time
+    while clock() < until:
+        provider.faults.add(chance.choice(faults))
+        await asyncio.sleep(chance.expovariate(1 / 3))
+
+
+async def _end(scene: Scene, *, rest_s: float) -> None:
+    """Close the connections of callers, and wait until no job is left."""
+    await scene.http.close()
+    for _ in range(600):
+        busy = await scene.proxy.metric("offramp_queued_jobs")
+        busy += await scene.proxy.metric("offramp_batched_jobs")
+        if not busy:
+            break
+        await asyncio.sleep(0.5)
+    await asyncio.sleep(rest_s)
+
+
+def slope_mb_per_hour(looks: Sequence[Footprint]) -> float:
+    """Return how fast memory grew after the warm-up."""
+    last = looks[-2].at_s if len(looks) > 2 else looks[-1].at_s
+    steady = [look for look in looks[1:-1] if look.at_s >= last * WARM_UP]
+    if len(steady) < 3:
+        return 0.0
+    slope, _ = linear_regression([look.at_s for look in steady], [look.pss_mb for look in steady])
+    return slope * 3600
+
+
+def unexplained(scene: Scene) -> list[str]:
+    """Return the answers that no fault explains."""
+    allowed = {kind.name: kind.allowed for kind in KINDS}
+    return [
+        f"{name}: {count} answers {status}"
+        for (name, status), count in sorted(scene.seen.items())
+        if status not in allowed[name]
+    ]
+
+
+def report(scene: Scene, looks: Sequence[Footprint]) -> str:
+    """Write down what was called, what was held, and how that grew."""
+    lines = [f"{'calls':16}{'answers':40}"]
+    for kind in KINDS:
+        seen = {status: count for (name, status), count in scene.seen.items() if name == kind.name}
+        told = ", ".join(
+            f"{'broken' if status == BROKEN else status}: {count}"
+            for status, count in sorted(seen.items())
+        )
+        lines.append(f"{kind.name:16}{told}")
+    lines += ["", f"{'after':>8}{'PSS MB':>10}{'files':>8}{'tasks':>8}{'threads':>9}"]
+    step = max(1, len(looks) // 12)
+    lines += [
+        f"{look.at_s:7.0f}s{look.pss_mb:10.1f}{look.files:8}{look.tasks:8}{look.threads:9}"
+        for look in [*looks[:-1:step], looks[-1]]
+    ]
+    lines.append(f"\nmemory after the warm-up: {slope_mb_per_hour(looks):+.1f} MB an hour")
+    return "\n".join(lines)
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.soak")
+    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--smoke", action="store_true", help="a few seconds")
+    chosen = parser.parse_args(arguments)
+    plan = SMOKE if chosen.smoke else Plan(chosen.minutes * 60)
+    with tempfile.TemporaryDirectory() as folder:
+        scene, looks = asyncio.run(soak(Path(folder), plan))
+    print(report(scene, looks))
+    wrong = unexplained(scene)
+    if not chosen.smoke:
+        wrong += looks[-1].exceeds(looks[0])
+    print("\n".join(wrong), file=sys.stderr)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
