@@ -46,8 +46,8 @@ TESTED_BY = {
     "proxy/operators.py": "tests/e2e/",
     "proxy/assembly.py": "tests/e2e/",
     "proxy/providers/_wire.py": "tests/providers/test_wire.py",
-    # Classes without behaviour, raised and rendered by what is tested here.
-    "proxy/core/errors.py": "tests/web/test_answers.py",
+    # Records without behaviour: what each does stands in the table of the batch.
+    "proxy/core/batch_events.py": "tests/core/test_batch.py",
 }
 """Modules without a test file of their own, and what tests them instead."""
 

@@ -9,9 +9,11 @@ import structlog
 
 from proxy.core.batch import (
     Batch,
+    BatchState,
+)
+from proxy.core.batch_events import (
     BatchEnded,
     BatchEvent,
-    BatchState,
     CancelStarted,
     Delayed,
     Disowned,

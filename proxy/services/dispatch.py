@@ -7,7 +7,8 @@ from typing import Final
 
 import structlog
 
-from proxy.core.batch import Batch, BatchState, Sealed, advance
+from proxy.core.batch import Batch, BatchState, advance
+from proxy.core.batch_events import Sealed
 from proxy.core.choice import LaneFacts
 from proxy.core.ids import BatchId, CredentialId, JobId
 from proxy.core.job import Job, Rerouted

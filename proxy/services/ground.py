@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from proxy.core.batch import Batch, BatchEvent, advance
+from proxy.core.batch import Batch, advance
+from proxy.core.batch_events import BatchEvent
 from proxy.core.job import Job, JobState
 from proxy.ports.batches import BatchStore, UnbatchableStore
 from proxy.ports.clock import Clock

@@ -13,10 +13,12 @@ import structlog
 
 from proxy.core.batch import (
     Batch,
+    BatchState,
+)
+from proxy.core.batch_events import (
     BatchEnded,
     BatchEvent,
     BatchSettled,
-    BatchState,
     Confirmed,
     Delayed,
     Disowned,

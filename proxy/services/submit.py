@@ -23,8 +23,11 @@ import structlog
 
 from proxy.core.batch import (
     Batch,
-    BatchEvent,
     BatchState,
+    advance,
+)
+from proxy.core.batch_events import (
+    BatchEvent,
     Confirmed,
     Created,
     CreateStarted,
@@ -36,7 +39,6 @@ from proxy.core.batch import (
     SubmissionStarted,
     TwinFound,
     Uploaded,
-    advance,
 )
 from proxy.core.errors import (
     CredentialRefusedError,

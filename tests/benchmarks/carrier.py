@@ -17,7 +17,8 @@ from time import perf_counter, process_time
 from typing import Final
 
 from proxy.app import SystemClock
-from proxy.core.batch import Sealed, advance
+from proxy.core.batch import advance
+from proxy.core.batch_events import Sealed
 from proxy.core.choice import LaneFacts
 from proxy.core.dialects import DIALECTS
 from proxy.core.ids import RANDOM_BYTES, InstanceId, mint_job_id

@@ -9,10 +9,13 @@ from hypothesis import strategies as st
 from proxy.core.batch import (
     TRANSITIONS,
     Batch,
+    BatchState,
+    advance,
+)
+from proxy.core.batch_events import (
     BatchEnded,
     BatchEvent,
     BatchSettled,
-    BatchState,
     CancelStarted,
     Confirmed,
     Created,
@@ -32,7 +35,6 @@ from proxy.core.batch import (
     TwinRead,
     Uploaded,
     Vanished,
-    advance,
 )
 from proxy.core.ids import InstanceId
 from proxy.core.job import InvalidTransitionError, Stale

@@ -5,7 +5,8 @@ from datetime import timedelta
 
 import pytest
 
-from proxy.core.batch import BatchEnded, BatchState, Delayed, Missing, Polled, Sealed, advance
+from proxy.core.batch import BatchState, advance
+from proxy.core.batch_events import BatchEnded, Delayed, Missing, Polled, Sealed
 from proxy.core.job import InvalidTransitionError, JobState
 from proxy.services.ground import FORSAKE_AFTER, count_end, is_forsaken, write_batch
 from tests.helpers.factories import T0, make_batch, make_job
