@@ -12,6 +12,10 @@ from typing import Final
 _MEMBERS: Final = ("usage", "usageMetadata")
 """Where bodies have it: all providers but one, and Gemini."""
 
+_MOST: Final = 10**9
+"""A thousand times the longest context: a larger number is no count of one answer, and would
+spoil every sum that it came into."""
+
 
 def usage_of(body: Mapping[str, object]) -> Mapping[str, int] | None:
     """Return the token counts of a result, nested ones under dotted names.
@@ -169,4 +173,4 @@ def _by_modality(name: str, details: list[object]) -> dict[str, int]:
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST

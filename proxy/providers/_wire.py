@@ -28,7 +28,9 @@ __all__ = [
     "is_credential_code",
     "redacted",
     "refusal",
+    "request_id",
     "retry_after_s",
+    "status",
     "unavailable",
 ]
 
@@ -43,6 +45,10 @@ _UNCLEAR_STATUSES: Final = frozenset({408})
 
 _MESSAGE_CHARS: Final = 300
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{1,256}")
+_REQUEST_ID: Final = re.compile(r"[!-~]{1,256}")
+
+_PAUSE_S_MAX: Final = 86_400.0
+"""The longest pause that a provider is granted: a day is what its longest limits span."""
 
 
 def refusal(
@@ -111,7 +117,22 @@ def retry_after_s(value: str | None, *, now: datetime) -> float | None:
             seconds = (until - now).total_seconds()
         except (ValueError, TypeError):
             return None
-    return max(0.0, seconds) if math.isfinite(seconds) else None
+    return min(max(0.0, seconds), _PAUSE_S_MAX) if math.isfinite(seconds) else None
+
+
+def status(value: object) -> int | None:
+    """Return an HTTP status that stands in a body, or nothing if it is none.
+
+    It is what a caller is answered with in the end, and what no server could send, none could.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        return None
+    return value if 100 <= value <= 599 else None
+
+
+def request_id(value: object) -> str | None:
+    """Return a request's ID that stands in a body, if it can stand in a header as well."""
+    return value if isinstance(value, str) and _REQUEST_ID.fullmatch(value) else None
 
 
 def redacted(text: str, secrets: tuple[str, ...]) -> str:

@@ -11,6 +11,7 @@ from typing import Final
 
 from proxy.core.dialects import ANTHROPIC_STATUS
 from proxy.ports.provider import LineKind, ResultLine
+from proxy.providers import _wire
 from proxy.providers.result_lines import (
     SCALAR_MEMBERS,
     member_span,
@@ -61,14 +62,14 @@ def result_line(line: bytes) -> ResultLine:
 
 def _refused(line: bytes, custom_id: str, envelope: dict[str, object]) -> ResultLine:
     """Return the answer that the API gives for an error: the envelope is its very body."""
-    error, request_id = envelope.get("error"), envelope.get("request_id")
+    error = envelope.get("error")
     kind = error.get("type") if isinstance(error, dict) else None
     return _answered(
         line,
         custom_id,
         b"error",
         ANTHROPIC_STATUS.get(str(kind), _UNKNOWN_ERROR_STATUS),
-        request_id=request_id if isinstance(request_id, str) else None,
+        request_id=_wire.request_id(envelope.get("request_id")),
         error_code=kind if isinstance(kind, str) else None,
     )
 

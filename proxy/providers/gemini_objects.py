@@ -203,7 +203,7 @@ def provider_batch(operation: OperationObject, *, now: datetime) -> ProviderBatc
 def rpc_name(code: object) -> tuple[int, str]:
     """Return HTTP status and name of an error's number; an HTTP status is taken as such."""
     number = code if isinstance(code, int) else 2
-    if number >= 400:
+    if 400 <= number <= 599:
         found = next((one for one in RPC_STATUS.values() if one[0] == number), None)
         return found or (number, "UNKNOWN")
     return RPC_STATUS.get(number, RPC_STATUS[2])

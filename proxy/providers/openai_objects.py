@@ -67,6 +67,11 @@ def _number(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
+def _line(value: Any) -> int | None:
+    number = _number(value)
+    return number if number is not None and number > 0 else None
+
+
 def _mapping(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
@@ -87,7 +92,8 @@ class BatchFailure(BaseModel):
 
     code: Word = None
     message: Word = None
-    line: Number = None
+    line: Annotated[int | None, BeforeValidator(_line)] = None
+    """Counted from 1."""
 
 
 class BatchObject(BaseModel):

@@ -105,12 +105,13 @@ def result_line(line: bytes) -> ResultLine:
     if not isinstance(custom_id, str) or not custom_id:
         return unreadable(line)
     response, error = parsed.get("response"), parsed.get("error")
-    status = response.get("status_code") if isinstance(response, dict) else None
-    if isinstance(response, dict) and isinstance(status, int) and status > 0:
+    told = response.get("status_code") if isinstance(response, dict) else None
+    status = _wire.status(told)
+    if isinstance(response, dict) and status is not None:
         return _answered(line, custom_id, response, status)
     if error:
         return _not_executed(custom_id, _wire.error_code(error))
-    if status == 0:
+    if told == 0:
         return _not_executed(custom_id, NO_STATUS)
     return ResultLine(kind=LineKind.UNREADABLE, custom_id=custom_id)
 
@@ -153,14 +154,14 @@ def _answered(line: bytes, custom_id: str, response: dict[str, object], status: 
     span = body_span(line)
     if span is None and status < 400:
         return ResultLine(kind=LineKind.UNREADABLE, custom_id=custom_id)
-    body, request_id = response.get("body"), response.get("request_id")
+    body = response.get("body")
     error = body.get("error") if isinstance(body, dict) and status >= 400 else None
     return ResultLine(
         kind=LineKind.ANSWERED,
         custom_id=custom_id,
         status_code=status,
         body=line[slice(*span)] if span else b"",
-        request_id=request_id if isinstance(request_id, str) else None,
+        request_id=_wire.request_id(response.get("request_id")),
         error_code=_wire.error_code(error),
         content=body if span else None,
     )

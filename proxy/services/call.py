@@ -135,7 +135,9 @@ def _answer(response: UpstreamResponse, content: bytes) -> CallAnswer:
         request_id=found.get("x-request-id") or found.get("request-id"),
     )
     seconds = found.get("retry-after", "")
-    retry_after = timedelta(seconds=int(seconds)) if seconds.isdecimal() else None
+    # No more digits than any time has: there are headers with a number beyond all of them.
+    is_pause = seconds.isdecimal() and len(seconds) < 10
+    retry_after = timedelta(seconds=int(seconds)) if is_pause else None
     # Gemini tells the tier in a header, OpenAI in the body.
     tier = found.get("x-gemini-service-tier")
     answer = Answer(status=response.status, content=parsed, service_tier=tier)

@@ -26,7 +26,7 @@ def test_unknown_usage_is_nothing_and_never_zero(body: dict[str, object]) -> Non
     assert usage_of(body) is None
 
 
-@pytest.mark.parametrize("value", [True, False, 1.5, "7", None, [1], {"x": True}])
+@pytest.mark.parametrize("value", [True, False, 1.5, "7", None, [1], {"x": True}, -1, 10**30])
 def test_only_whole_numbers_are_counts(value: object) -> None:
     assert usage_of({"usage": {"tokens": value, "real": 0}}) == {"real": 0}
 

@@ -101,6 +101,8 @@ class FakeProvider:
         """How often each body was computed and billed."""
         self.requests: Counter[str] = Counter()
         self.faults: dict[str, deque[Fault]] = {}
+        self.retry_after_s = 5.0
+        """When to come back to it if it is busy."""
         self.revoked: set[str] = set()
         self.answer_line: LineAnswer = lambda _, body: (200, right_answer(body))
         self.fail_next: deque[tuple[str, int | None]] = deque()
@@ -324,7 +326,9 @@ class FakeProvider:
         if fault == "unavailable":
             raise ProviderUnavailableError(f"{operation}: 503", status_code=503)
         if fault == "busy":
-            raise ProviderBusyError(f"{operation}: 429", status_code=429, retry_after_s=5)
+            raise ProviderBusyError(
+                f"{operation}: 429", status_code=429, retry_after_s=self.retry_after_s
+            )
         if fault == "refused":
             raise CredentialRefusedError(f"{operation}: 401", status_code=401, body=b"{}")
         raise ProviderRejectedError(f"{operation}: 400", status_code=400)

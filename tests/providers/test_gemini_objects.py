@@ -105,6 +105,7 @@ def test_only_counts_prove_that_a_batch_without_results_bought_nothing(state, st
         ({"code": 8, "message": "quota"}, TOO_MANY_TOKENS, None),
         ({"code": 8, "message": "prepayment credits are depleted"}, "insufficient_quota", None),
         ({"code": 7, "details": [{"reason": "BILLING_DISABLED"}]}, "BILLING_DISABLED", None),
+        ({"code": 10**30}, "UNKNOWN", None),
         ({}, "UNKNOWN", None),
     ],
 )

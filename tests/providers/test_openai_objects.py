@@ -32,6 +32,15 @@ def test_whatever_a_field_holds_a_batch_with_an_id_is_a_batch(fields):
     assert all(file.strip() for file in ours.output_file_ids)
 
 
+@given(SCALARS)
+def test_a_line_that_is_blamed_is_counted_from_one_or_is_none(line):
+    batch = read_batch({"id": "batch_1", "errors": {"data": [{"line": line}]}})
+
+    assert batch is not None
+    blamed = provider_batch(batch, {}, provider="test", now=T0).error_line
+    assert blamed is None or blamed >= 1
+
+
 @given(st.dictionaries(FIELDS, JSON))
 def test_whatever_a_field_holds_a_file_with_an_id_is_a_file(fields):
     file = read_file({"id": "file-1", **fields})

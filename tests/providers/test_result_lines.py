@@ -205,6 +205,21 @@ SHAPES = {
         b'{"custom_id":"g","response":{"status_code":200},"error":null}',
         (LineKind.UNREADABLE, "g", 0, b"", None, None),
     ),
+    "a status that no server sends": (
+        b'{"custom_id":"w","response":{"status_code":99999999999999999999,"body":{}},"error":null}',
+        (LineKind.UNREADABLE, "w", 0, b"", None, None),
+    ),
+    "a status that is none": (
+        b'{"custom_id":"w","response":{"status_code":true,"body":{}},"error":{"code":"late"}}',
+        (LineKind.NOT_EXECUTED, "w", 0, b"", None, "late"),
+    ),
+    "a request ID that no store and no header takes": (
+        (
+            b'{"custom_id":"u","response":{"status_code":200,"request_id":"\\ud800\\r\\n",'
+            b'"body":{}},"error":null}'
+        ),
+        (LineKind.ANSWERED, "u", 200, b"{}", None, None),
+    ),
     "neither response nor error": (
         b'{"custom_id":"n","response":null,"error":null}',
         (LineKind.UNREADABLE, "n", 0, b"", None, None),

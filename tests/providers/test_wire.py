@@ -77,6 +77,9 @@ def test_what_the_provider_echoes_of_a_credential_is_cut_out():
         ("-3", 0.0),
         ("nan", None),
         ("inf", None),
+        ("1e300", 86_400.0),
+        ("9" * 40, 86_400.0),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", 86_400.0),
         ("soon", None),
         (format_datetime(T0 + timedelta(seconds=90), usegmt=True), 90.0),
         (format_datetime(T0 - timedelta(seconds=90), usegmt=True), 0.0),
@@ -102,3 +105,17 @@ def test_retry_after_is_read_as_seconds_or_as_a_date(value, seconds):
 )
 def test_the_code_of_an_error_is_its_most_telling_word(error, code):
     assert _wire.error_code(error) == code
+
+
+@pytest.mark.parametrize("value", [0, 1, 99, 600, 10**30, -200, True, 200.0, "200", None, []])
+def test_what_no_server_could_send_is_no_status(value):
+    assert _wire.status(value) is None
+    assert _wire.status(502) == 502
+
+
+@pytest.mark.parametrize(
+    "value", ["", "a b", "a\r\nset-cookie: x", "\ud800", "é", "x" * 300, 7, None]
+)
+def test_an_id_that_no_header_can_hold_is_none(value):
+    assert _wire.request_id(value) is None
+    assert _wire.request_id("req_a-1:b/2") == "req_a-1:b/2"

@@ -136,6 +136,7 @@ async def test_an_answer_in_many_pieces_comes_whole() -> None:
         ("1.5", None),
         ("Wed, 21 Oct 2026 07:28:00 GMT", None),
         ("-3", None),
+        ("9" * 40, None),
     ],
 )
 async def test_a_wish_to_be_left_alone_is_read_in_whole_seconds(value, pause) -> None:

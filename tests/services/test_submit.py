@@ -168,6 +168,21 @@ async def test_a_busy_provider_is_left_in_peace_as_long_as_it_asks() -> None:
     assert fleet.provider.requests["find_batches"] == 0
 
 
+@pytest.mark.parametrize("operation", ["upload", "create"])
+async def test_a_provider_that_asks_for_a_day_makes_nobody_miss_a_deadline(operation: str) -> None:
+    fleet = Fleet()
+    fleet.provider.retry_after_s = 86_400
+    will(fleet, operation, "busy")
+
+    await fleet.submit(12, deadline=timedelta(hours=2))
+    await fleet.run_for(timedelta(hours=2, minutes=30), step=timedelta(minutes=1))
+
+    jobs = await fleet.jobs()
+    assert {(job.state, job.deadline_missed) for job in jobs} == {(JobState.COMPLETED, False)}
+    assert fleet.provider.requests[operation] == 1
+    assert set(fleet.provider.bought.values()) == {1}
+
+
 async def test_a_rejected_create_gives_every_job_back_to_be_batched_anew() -> None:
     fleet = Fleet()
     will(fleet, "create", "rejected")
