@@ -45,11 +45,15 @@ from proxy.web.job_object import (
     problem,
     retry_after_s,
 )
+from proxy.web.openapi import openapi
 from proxy.web.queries import read_listing, read_wait
 
 log = structlog.get_logger()
 
 ROOT: Final = "/v1/jobs"
+
+DESCRIPTION: Final = f"{ROOT}/openapi.json"
+"""Open to everybody: it tells nothing of anybody."""
 
 _CANCEL_TRIES: Final = 5
 """A refusal is a lost race; nothing changes one job so often in so short a time."""
@@ -151,6 +155,8 @@ class JobsApi:
         return verbs[name]
 
     async def _root(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
+        if path == DESCRIPTION and request.method in {"GET", "HEAD"}:
+            return web.Response(body=openapi(), content_type="application/json")
         owner = self._listing_owner(request)
         if path == ROOT and request.method == "GET":
             return await self._list(request, owner)

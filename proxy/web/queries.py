@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qsl
 
-from proxy.core.errors import CallerError
-from proxy.core.ids import JobId, is_job_id
+from proxy.core.errors import CallerError, JobNotFoundError
+from proxy.core.ids import JOB_ID_PATTERN, JobId, is_job_id
 from proxy.core.job import JobState
 from proxy.ports.jobs import JobFilter
 
@@ -62,11 +62,14 @@ def read_listing(target: str) -> Listing:
 
     Raises:
         CallerError: naming the parameter at fault.
+        JobNotFoundError: if `after` looks like an ID and can be none.
     """
     query = _query(target, {"status", "tag", "after", "limit"})
     after = query.get("after")
-    if after is not None and not is_job_id(after):
+    if after is not None and not JOB_ID_PATTERN.fullmatch(after):
         raise _bad("after", "the ID of a job")
+    if after is not None and not is_job_id(after):
+        raise JobNotFoundError(after)
     limit = query.get("limit", str(DEFAULT_LIMIT))
     if not _is_number(limit) or not 1 <= int(limit) <= MAX_LIMIT:
         raise _bad("limit", f"a number from 1 to {MAX_LIMIT}")
@@ -101,6 +104,9 @@ def read_bulk(body: bytes) -> BulkQuery:
     for name in content:
         if name not in {"ids", "tag", "status"}:
             raise _bad(str(name)[:64], "absent: only `ids`, `tag` and `status` are known")
+        if content[name] is None:
+            # Read as absent, it would ask for everything that the caller has.
+            raise _bad(name, "something; leave it out instead of sending null")
     ids, tag, status = content.get("ids"), content.get("tag"), content.get("status")
     if ids is not None and (tag is not None or status is not None):
         raise _bad("ids", "alone, without `tag` or `status`")

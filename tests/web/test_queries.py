@@ -55,6 +55,9 @@ def test_a_wait_is_cut_to_what_every_client_can_bear():
 
 
 def test_ids_are_asked_for_once_each_in_their_order():
+    with pytest.raises(CallerError, match="leave it out"):
+        # Else nothing would be left of the condition, and everything be sent.
+        read_bulk(b'{"tag": null}')
     assert read_bulk(b'{"ids": ["b", "a", "b"]}') == BulkQuery(("b", "a"), JobFilter())
 
 
