@@ -290,7 +290,6 @@ def _shared(settings: Settings, outside: Outside, wake: Wake) -> _Shared:
         deliveries=stores.deliveries,
         credentials=credentials,
         batches=stores.batches,
-        unbatchable=stores.unbatchable,
         notices=stores.notices,
         clock=clock,
         leases=leases,

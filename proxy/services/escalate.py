@@ -161,6 +161,8 @@ class Escalator:
         if self._stopping:
             return 0
         heads = await self._on.batches.heads()
+        # Every instance accepts calls, and only one of them flushes.
+        self._outlook.saw_heads(heads)
         started = 0
         for lane in CALL_LANES:
             for head in fair_order([head for head in heads if head.key.lane is lane]):

@@ -8,7 +8,7 @@ from typing import Final
 from proxy.core.batch import Batch, advance
 from proxy.core.batch_events import BatchEvent
 from proxy.core.job import Job, JobState
-from proxy.ports.batches import BatchStore, UnbatchableStore
+from proxy.ports.batches import BatchStore
 from proxy.ports.clock import Clock
 from proxy.ports.jobs import CredentialStore, DeliveryStore, JobStore, QueueStore
 from proxy.ports.notices import NoticeStore
@@ -33,7 +33,6 @@ class Ground:
     deliveries: DeliveryStore
     credentials: CredentialStore
     batches: BatchStore
-    unbatchable: UnbatchableStore
     notices: NoticeStore
     clock: Clock
     leases: Leases

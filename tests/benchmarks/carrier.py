@@ -74,7 +74,6 @@ class Carrier:
             deliveries=stores.deliveries,
             credentials=stores.credentials,
             batches=stores.batches,
-            unbatchable=stores.unbatchable,
             notices=stores.notices,
             clock=clock,
             leases=leases,

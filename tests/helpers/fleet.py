@@ -108,7 +108,6 @@ class Instance:
             deliveries=port(stores.deliveries),
             credentials=port(stores.credentials),
             batches=port(stores.batches),
-            unbatchable=port(stores.unbatchable),
             notices=port(stores.notices),
             clock=clock,
             leases=self.leases,
@@ -125,7 +124,7 @@ class Instance:
         upstreams = {"openai": Upstream.parse("openai", "openai", "http://127.0.0.1:1")}
         self.outlook = outlook = Outlook(
             notes=port(stores.notes),
-            unbatchable=ground.unbatchable,
+            unbatchable=port(stores.unbatchable),
             providers={"openai": port(fleet.provider)},
             upstreams=upstreams,
             clock=clock,
