@@ -20,10 +20,11 @@ from aiohttp import web
 from policies.model import Answer
 from proxy import runtime
 from proxy.assembly import House, Outside, Stores, assemble
-from proxy.core.dialects import DIALECTS, BatchWire, RawHeaders
+from proxy.core.dialects import DIALECTS, BatchWire
 from proxy.core.errors import ConfigError, ProxyError, StoreError
+from proxy.core.fields import RawHeaders
 from proxy.core.prices import PriceList
-from proxy.core.routing import Upstream
+from proxy.core.upstream import Upstream
 from proxy.operators import OperatorFacts, about_of, listen, listen_to_operators
 from proxy.ports.clock import Clock
 from proxy.ports.provider import Provider

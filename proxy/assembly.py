@@ -9,12 +9,13 @@ from typing import Final, Protocol
 
 from policies.model import Answer
 from policies.policy import Policy
-from proxy.core.dialects import DIALECTS, ErrorAnswer, RawHeaders, error_answer
+from proxy.core.dialects import DIALECTS, ErrorAnswer, error_answer
 from proxy.core.errors import ProxyError
+from proxy.core.fields import RawHeaders
 from proxy.core.ids import RANDOM_BYTES, BatchId, InstanceId, mint_batch_id
 from proxy.core.prices import PriceList
-from proxy.core.routing import Upstream
 from proxy.core.turnaround import usual_batch
+from proxy.core.upstream import Upstream
 from proxy.ports.batches import BatchStore, LeaseStore, UnbatchableStore
 from proxy.ports.clock import Clock, KeyedHash
 from proxy.ports.jobs import CredentialStore, DeliveryStore, JobStore, QueueStore

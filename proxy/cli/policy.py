@@ -19,7 +19,7 @@ from policies.rules import RuleSet
 from proxy.cli import BAD_CONFIGURATION, FAILED
 from proxy.cli.output import plain, print_json
 from proxy.core.errors import CallerError
-from proxy.core.routing import Upstream
+from proxy.core.upstream import Upstream
 from proxy.services.facts import recorded_call
 from proxy.services.policies import BadPoliciesError, read_policies
 from proxy.services.replay import Scene, Told, read_call, tell, tell_facts

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 
-from proxy.core.routing import RawHeaders
+RawHeaders = tuple[tuple[bytes, bytes], ...]
+"""Header fields in order, names as spelled on the wire, values without outer whitespace."""
 
 HOP_BY_HOP: Final = frozenset(
     {b"connection", b"keep-alive", b"proxy-connection", b"te", b"upgrade"}

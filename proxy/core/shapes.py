@@ -22,6 +22,7 @@ from proxy.core.fields import (
     HOP_OF_REQUESTS,
     OURS,
     PLAIN_CONNECTION,
+    RawHeaders,
     RequestFields,
     has_length,
     request_fields,
@@ -29,7 +30,6 @@ from proxy.core.fields import (
     response_fields,
     response_head,
 )
-from proxy.core.routing import RawHeaders
 
 MAX_SHAPES: Final = 256
 _MAX_FIELDS: Final = 64

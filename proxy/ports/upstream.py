@@ -11,8 +11,8 @@ from enum import StrEnum
 from typing import Literal, Protocol
 
 from proxy.core.errors import ProxyError
-from proxy.core.fields import request_head
-from proxy.core.routing import RawHeaders, Upstream
+from proxy.core.fields import RawHeaders, request_head
+from proxy.core.upstream import Upstream
 
 
 class Phase(StrEnum):

@@ -17,7 +17,7 @@ import pydantic_core
 
 from proxy.core.dialects import ANTHROPIC_VERSION, BatchApi
 from proxy.core.ids import BatchId
-from proxy.core.routing import Upstream
+from proxy.core.upstream import Upstream
 from proxy.ports.clock import Clock
 from proxy.ports.jobs import Credential
 from proxy.ports.provider import BatchLimits, ProviderBatch, ResultLine, Submission

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from proxy.core.errors import ProviderRejectedError
-from proxy.core.routing import Upstream
+from proxy.core.upstream import Upstream
 from proxy.ports.clock import Clock
 from proxy.ports.jobs import Credential
 from proxy.ports.provider import Submission

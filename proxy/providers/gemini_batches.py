@@ -31,7 +31,7 @@ from proxy.core.errors import (
 from proxy.core.ids import BatchId
 from proxy.core.outcomes import INVALID_INPUT, TOO_MANY_TOKENS
 from proxy.core.refusals import FILE_REFUSED, error_code
-from proxy.core.routing import Upstream
+from proxy.core.upstream import Upstream
 from proxy.ports.clock import Clock
 from proxy.ports.jobs import Credential
 from proxy.ports.provider import (

@@ -22,7 +22,7 @@ from proxy.core.errors import (
     ProviderUnavailableError,
 )
 from proxy.core.ids import BatchId
-from proxy.core.routing import Upstream
+from proxy.core.upstream import Upstream
 from proxy.ports.clock import Clock
 from proxy.ports.jobs import Credential
 from proxy.ports.provider import (

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from proxy.app import Running, SystemClock, serving
-from proxy.core.dialects import RawHeaders
+from proxy.core.fields import RawHeaders
 from proxy.core.job import JobState
 from proxy.embedded.bill import bill_of, print_bill
 from proxy.embedded.environment import child_environment, upstream_urls

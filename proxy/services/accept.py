@@ -9,8 +9,9 @@ import structlog
 
 from policies.fields import Run
 from proxy.core.choice import choose_lane
-from proxy.core.dialects import Dialect, Endpoint, Place, RawHeaders, pick_headers
+from proxy.core.dialects import Dialect, Endpoint, Place, pick_headers
 from proxy.core.errors import AcceptUnclearError, CallerError, StoreUnavailableError
+from proxy.core.fields import RawHeaders
 from proxy.core.ids import RANDOM_BYTES, mint_job_id, shard_for
 from proxy.core.job import AnswerMode, Job
 from proxy.core.lanes import BatchKey, Lane, LaneChoice, format_duration

@@ -12,7 +12,7 @@ from proxy.core.errors import (
 )
 from proxy.core.job import Job
 from proxy.core.outcomes import Answer
-from proxy.core.routing import Upstream
+from proxy.core.upstream import Upstream
 from proxy.ports.jobs import Credential, Result
 from proxy.ports.upstream import (
     UpstreamClient,

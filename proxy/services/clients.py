@@ -16,10 +16,12 @@ from datetime import datetime
 from fnmatch import translate
 from typing import Final
 
-from proxy.core.dialects import DIALECTS, Family, RawHeaders, place_for, presented_credential
+from proxy.core.dialects import DIALECTS, Family, place_for, presented_credential
 from proxy.core.errors import CallerError
+from proxy.core.fields import RawHeaders
 from proxy.core.ids import CredentialId, OwnerId
-from proxy.core.routing import Route, without_credentials
+from proxy.core.routing import Route
+from proxy.core.targets import without_credentials
 from proxy.ports.jobs import Credential, CredentialStore
 from proxy.services.owners import HELD, credential_hash, presented_tokens, query_key
 

@@ -25,7 +25,7 @@ from proxy.core.notices import (
     reached,
     signed_headers,
 )
-from proxy.core.routing import Upstream
+from proxy.core.upstream import Upstream
 from proxy.ports.tasks import TaskOwner
 from proxy.ports.upstream import (
     UpstreamClient,

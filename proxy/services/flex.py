@@ -11,7 +11,7 @@ from typing import Final
 
 from proxy.core.dialects import DIALECTS
 from proxy.core.lanes import BatchKey
-from proxy.core.routing import Upstream
+from proxy.core.upstream import Upstream
 
 FIRST_PAUSE: Final = timedelta(minutes=1)
 LONGEST_PAUSE: Final = timedelta(minutes=15)

@@ -7,7 +7,7 @@ that what an explanation says is what happens.
 from dataclasses import dataclass
 
 from proxy.core.dialects import Dialect, Endpoint, Place, place_for
-from proxy.core.routing import Upstream
+from proxy.core.upstream import Upstream
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,8 +18,8 @@ from proxy.core.ids import CredentialId
 from proxy.core.lanes import BatchKey, Lane, LaneTimes
 from proxy.core.plan import Head
 from proxy.core.prices import ModelPrice, Processing
-from proxy.core.routing import Upstream
 from proxy.core.turnaround import USUAL_BATCH, Observation, Spread, Turnarounds
+from proxy.core.upstream import Upstream
 from proxy.ports.batches import UnbatchableStore
 from proxy.ports.clock import Clock
 from proxy.ports.notes import Note, NoteStore

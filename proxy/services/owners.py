@@ -15,7 +15,8 @@ from datetime import UTC, datetime
 from typing import Final
 from urllib.parse import unquote_plus
 
-from proxy.core.dialects import DIALECTS, Dialect, Presented, RawHeaders, presented_credential
+from proxy.core.dialects import DIALECTS, Dialect, Presented, presented_credential
+from proxy.core.fields import RawHeaders
 from proxy.core.ids import CredentialId, OwnerId
 from proxy.ports.clock import KeyedHash
 from proxy.ports.jobs import Credential

@@ -19,7 +19,8 @@ from policies.rules import RuleSet
 from policies.tree import plain
 from proxy.core.dialects import DIALECTS, presented_credential
 from proxy.core.errors import CallerError
-from proxy.core.routing import Refusal, Upstream, resolve
+from proxy.core.routing import Refusal, resolve
+from proxy.core.upstream import Upstream
 from proxy.services.admission import estimate_tokens
 from proxy.services.obstacles import Head, obstacle, place_at
 from proxy.services.owners import credential_hash, query_key

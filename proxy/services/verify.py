@@ -6,7 +6,7 @@ from proxy.core.dialects import DIALECTS
 from proxy.core.errors import ProviderError
 from proxy.core.outcomes import Verdict as Meaning
 from proxy.core.outcomes import verdict
-from proxy.core.routing import Upstream
+from proxy.core.upstream import Upstream
 from proxy.ports.jobs import Credential
 from proxy.services.accounts import Verdict
 from proxy.services.call import DirectCaller

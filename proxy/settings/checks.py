@@ -12,7 +12,7 @@ from typing import Final
 from policies.conditions import SECRET_HEADERS
 from proxy.core.dialects import DIALECTS
 from proxy.core.errors import ConfigError
-from proxy.core.routing import Upstream, check_upstream_name
+from proxy.core.upstream import Upstream, check_upstream_name
 from proxy.settings.layers import Path
 from proxy.settings.tree import Settings
 from proxy.settings.values import duration_text

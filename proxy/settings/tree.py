@@ -17,7 +17,7 @@ from policies.windows import Window, parse_span, parse_zone
 from proxy.core.dialects import DIALECTS
 from proxy.core.lanes import CALL_TIME, CANCEL_TIME, FLEX_TIME, MARGIN, LaneTimes
 from proxy.core.plan import FlushLimits, PollPace
-from proxy.core.routing import Upstream
+from proxy.core.upstream import Upstream
 from proxy.settings.prices import Prices
 from proxy.settings.section import Section
 from proxy.settings.values import (

@@ -11,7 +11,7 @@ from typing import Final, Protocol
 from aiohttp.hdrs import CONTENT_LENGTH, TRANSFER_ENCODING
 from aiohttp.http import RawResponseMessage
 
-from proxy.core.routing import RawHeaders
+from proxy.core.fields import RawHeaders
 from proxy.upstreams.head import MalformedHeadError
 
 _LINE_LIMIT: Final = 4096

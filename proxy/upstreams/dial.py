@@ -8,7 +8,7 @@ from typing import Any, Final, cast
 
 from aiohappyeyeballs import start_connection
 
-from proxy.core.routing import Upstream
+from proxy.core.upstream import Upstream
 from proxy.upstreams.addresses import Addresses
 from proxy.upstreams.connection import Connection
 from proxy.upstreams.tls import resume_sessions, verifying_context

@@ -10,7 +10,7 @@ from typing import Final
 
 from aiohttp.http import HttpVersion11, RawResponseMessage
 
-from proxy.core.routing import RawHeaders
+from proxy.core.fields import RawHeaders
 from proxy.ports.tunnel import TunnelEnd
 from proxy.ports.upstream import (
     BodySourceError,

@@ -9,7 +9,7 @@ import ssl
 from collections import deque
 from typing import Final, cast
 
-from proxy.core.routing import Upstream
+from proxy.core.upstream import Upstream
 from proxy.ports.upstream import Cause, ClientLimits, Phase, UpstreamUnavailableError
 from proxy.upstreams.connection import Connection
 from proxy.upstreams.dial import Dialer

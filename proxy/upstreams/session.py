@@ -28,8 +28,8 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from yarl import URL
 
-from proxy.core.fields import has_length
-from proxy.core.routing import RawHeaders, Upstream
+from proxy.core.fields import RawHeaders, has_length
+from proxy.core.upstream import Upstream
 from proxy.ports.tunnel import TunnelEnd
 from proxy.ports.upstream import (
     BodySourceError,

@@ -26,8 +26,8 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from proxy.core.dialects import ErrorAnswer
 from proxy.core.errors import ProxyError
-from proxy.core.fields import persistence, response_fields, response_head
-from proxy.core.routing import RawHeaders, Route
+from proxy.core.fields import RawHeaders, persistence, response_fields, response_head
+from proxy.core.routing import Route
 from proxy.core.shapes import HeadWriter
 from proxy.ports.upstream import (
     Body,

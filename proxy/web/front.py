@@ -19,13 +19,7 @@ from policies.headers import Asked, HeaderError, read_headers, with_usual
 from policies.model import UNDECIDED, Answer, CallFacts, Decision, Defer, Identity, Once, Reject
 from policies.model import Lane as PreferredLane
 from policies.policy import Policy
-from proxy.core.dialects import (
-    DIALECTS,
-    Family,
-    RawHeaders,
-    error_answer,
-    whole_target,
-)
+from proxy.core.dialects import DIALECTS, Family, error_answer, whole_target
 from proxy.core.errors import (
     AcceptUnclearError,
     CallerError,
@@ -33,10 +27,12 @@ from proxy.core.errors import (
     ProxyError,
     StoreError,
 )
+from proxy.core.fields import RawHeaders
 from proxy.core.ids import JobId
 from proxy.core.job import AnswerMode, Job
 from proxy.core.lanes import Lane
-from proxy.core.routing import Refusal, Route, Upstream, resolve
+from proxy.core.routing import Refusal, Route, resolve
+from proxy.core.upstream import Upstream
 from proxy.ports.clock import Clock
 from proxy.services.accept import Acceptor, DeferredCall
 from proxy.services.accounts import Accounts

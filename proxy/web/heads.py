@@ -15,17 +15,11 @@ from aiohttp import web
 from policies.headers import Asked
 from policies.model import Decision, Once
 from policies.policy import Policy
-from proxy.core.dialects import (
-    DIALECTS,
-    Dialect,
-    Endpoint,
-    Family,
-    Place,
-    RawHeaders,
-    presented_credential,
-)
+from proxy.core.dialects import DIALECTS, Dialect, Endpoint, Family, Place, presented_credential
+from proxy.core.fields import RawHeaders
 from proxy.core.repeats import Digest
-from proxy.core.routing import Route, without_credentials
+from proxy.core.routing import Route
+from proxy.core.targets import without_credentials
 from proxy.services.accept import fingerprint_of, kept_headers
 from proxy.services.admission import ParsedBody
 from proxy.services.clients import Exchange

@@ -16,7 +16,7 @@ import structlog
 from aiohttp import web
 
 from policies.headers import HeaderError, read_headers
-from proxy.core.dialects import DIALECTS, Family, RawHeaders, Shape, error_answer
+from proxy.core.dialects import DIALECTS, Family, Shape, error_answer
 from proxy.core.errors import (
     CallerError,
     JobNotFoundError,
@@ -24,9 +24,10 @@ from proxy.core.errors import (
     ProxyError,
     StoreError,
 )
+from proxy.core.fields import RawHeaders
 from proxy.core.ids import JobId, OwnerId, find_job_id
 from proxy.core.job import CancelRequested, Job, advance
-from proxy.core.routing import Upstream
+from proxy.core.upstream import Upstream
 from proxy.ports.batches import BatchStore
 from proxy.ports.clock import Clock
 from proxy.ports.jobs import JobStore

@@ -1,6 +1,6 @@
 """Keep parts of an answer that passes by, without holding up or changing any of it."""
 
-from proxy.core.routing import RawHeaders
+from proxy.core.fields import RawHeaders
 from proxy.ports.upstream import Tunnel, UpstreamResponse, Write
 from proxy.services.kept import Kept, Room, kept_for
 

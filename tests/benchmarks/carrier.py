@@ -24,7 +24,7 @@ from proxy.core.dialects import DIALECTS
 from proxy.core.ids import RANDOM_BYTES, InstanceId, mint_job_id
 from proxy.core.lanes import LaneTimes
 from proxy.core.plan import PollPace
-from proxy.core.routing import Upstream
+from proxy.core.upstream import Upstream
 from proxy.ports.batches import Claimed, ClaimLimits
 from proxy.ports.jobs import NewJob
 from proxy.ports.provider import Submission

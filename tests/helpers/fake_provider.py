@@ -13,13 +13,13 @@ from datetime import datetime, timedelta
 from itertools import count
 from typing import Literal
 
-from proxy.core.dialects import RawHeaders
 from proxy.core.errors import (
     CredentialRefusedError,
     ProviderBusyError,
     ProviderRejectedError,
     ProviderUnavailableError,
 )
+from proxy.core.fields import RawHeaders
 from proxy.core.ids import BatchId
 from proxy.core.outcomes import INVALID_INPUT
 from proxy.ports.clock import Clock

@@ -19,7 +19,7 @@ from proxy.core.job import CancelRequested, Job, JobState, advance
 from proxy.core.lanes import LaneTimes
 from proxy.core.ledger import Sums, total
 from proxy.core.plan import FlushLimits, PollPace
-from proxy.core.routing import Upstream
+from proxy.core.upstream import Upstream
 from proxy.ports.tasks import TaskOwner
 from proxy.services.access import Access
 from proxy.services.accounts import Verdict

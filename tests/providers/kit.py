@@ -11,7 +11,7 @@ from aiohttp import web
 
 from proxy.core.dialects import DIALECTS, BatchApi
 from proxy.core.ids import BatchId, CredentialId, OwnerId, mint_batch_id
-from proxy.core.routing import Upstream
+from proxy.core.upstream import Upstream
 from proxy.ports.jobs import Credential
 from proxy.ports.provider import Provider, ResultLine, Submission
 from proxy.providers.openai_family import OpenAIBatches

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from proxy.core.errors import ProviderRejectedError, ProviderUnavailableError
-from proxy.core.routing import Upstream
+from proxy.core.upstream import Upstream
 from proxy.providers import mistral_jobs
 from proxy.providers.mistral_jobs import METADATA_KEY, MistralBatches
 from proxy.sandbox import Running, Sandbox, SandboxSettings

@@ -21,7 +21,7 @@ from proxy.core.errors import (
     ProviderRejectedError,
     ProviderUnavailableError,
 )
-from proxy.core.routing import Upstream
+from proxy.core.upstream import Upstream
 from proxy.ports.provider import ProviderBatch, ProviderBatchState
 from proxy.providers.openai_family import METADATA_KEY, OpenAIBatches
 from tests.providers.kit import (

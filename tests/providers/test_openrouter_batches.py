@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from proxy.core.errors import ProviderRejectedError, ProviderUnavailableError
-from proxy.core.routing import Upstream
+from proxy.core.upstream import Upstream
 from proxy.providers import searches
 from proxy.providers.openrouter_batches import OpenRouterBatches
 from proxy.upstreams.session import AiohttpClient

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from proxy.core.errors import ProviderUnavailableError
-from proxy.core.routing import Upstream
+from proxy.core.upstream import Upstream
 from proxy.ports.provider import ProviderBatch, ProviderBatchState
 from proxy.providers import searches
 from proxy.providers.calls import Calls

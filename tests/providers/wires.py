@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 
-from proxy.core.routing import Upstream
+from proxy.core.upstream import Upstream
 from proxy.ports.jobs import Credential
 from proxy.ports.provider import Provider
 from proxy.providers.anthropic_batches import AnthropicBatches

@@ -11,7 +11,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from proxy.core.errors import ProviderRejectedError, ProviderUnavailableError
-from proxy.core.routing import Upstream
+from proxy.core.upstream import Upstream
 from proxy.services import call as module
 from proxy.services.call import CallAnswer, DirectCaller
 from proxy.upstreams.session import AiohttpClient

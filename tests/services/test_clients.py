@@ -5,7 +5,8 @@ import pytest
 from proxy.core.dialects import DIALECTS, presented_credential
 from proxy.core.errors import CallerError
 from proxy.core.ids import CredentialId, OwnerId
-from proxy.core.routing import Upstream, resolve
+from proxy.core.routing import resolve
+from proxy.core.upstream import Upstream
 from proxy.ports.jobs import Credential
 from proxy.services.clients import Clients, HeldCredentials, HeldKey
 from proxy.services.owners import HELD, Owners, credential_hash

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from proxy.core.routing import Upstream
+from proxy.core.upstream import Upstream
 from proxy.services.flex import FIRST_PAUSE, LONGEST_PAUSE, UNSUPPORTED_FOR, FlexTier, asking_for
 from tests.helpers.factories import T0, make_key
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from proxy.core.dialects import DIALECTS
-from proxy.core.routing import Upstream
+from proxy.core.upstream import Upstream
 from proxy.services.obstacles import Head, obstacle, place_at
 
 OPENAI = DIALECTS["openai"]

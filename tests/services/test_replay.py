@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 from policies.cases import written_body
 from policies.load import load_policies
 from policies.policy import Policy
-from proxy.core.routing import Upstream
+from proxy.core.upstream import Upstream
 from proxy.services.owners import credential_hash
 from proxy.services.replay import Scene, read_call, tell
 from tests.helpers.factories import T0

@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from proxy.core.routing import Upstream
+from proxy.core.upstream import Upstream
 from proxy.ports.jobs import Credential
 from proxy.services.accounts import Verdict
 from proxy.services.call import DirectCaller

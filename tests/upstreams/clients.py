@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from proxy.core.routing import Upstream
+from proxy.core.upstream import Upstream
 from proxy.ports.upstream import ClientLimits, UpstreamRequest, UpstreamResponse
 from proxy.upstreams.lean import LeanClient
 from proxy.upstreams.session import AiohttpClient

@@ -15,10 +15,11 @@ from aiohttp import web
 from openai import AsyncOpenAI
 
 from policies.policy import Policy
-from proxy.core.dialects import DIALECTS, RawHeaders, error_answer
+from proxy.core.dialects import DIALECTS, error_answer
+from proxy.core.fields import RawHeaders
 from proxy.core.ids import InstanceId, JobId
 from proxy.core.job import Escalated, Failed, Job, JobEvent, Outcome, Succeeded, advance
-from proxy.core.routing import Upstream
+from proxy.core.upstream import Upstream
 from proxy.ports.jobs import JobFilter, JobWrite, Result
 from proxy.services.accept import Acceptor, DeferralSettings
 from proxy.services.accounts import Accounts, Limits, Verdict

@@ -9,7 +9,7 @@ from proxy.core.dialects import Family
 from proxy.core.errors import StoreUnavailableError
 from proxy.core.ids import InstanceId, JobId
 from proxy.core.job import DeadlinePassed, Escalated, JobState, advance
-from proxy.core.routing import Upstream
+from proxy.core.upstream import Upstream
 from proxy.ports.jobs import JobWrite
 from proxy.web.jobs import caller_family, is_job_path
 from tests.helpers.factories import IDS, T0

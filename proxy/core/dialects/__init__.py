@@ -23,7 +23,6 @@ from proxy.core.dialects.records import (
     Dialect,
     Endpoint,
     Family,
-    RawHeaders,
     Shape,
 )
 
@@ -41,7 +40,6 @@ __all__ = [
     "Mark",
     "Place",
     "Presented",
-    "RawHeaders",
     "Shape",
     "Streaming",
     "error_answer",

@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from proxy.core.dialects.records import Dialect, RawHeaders
+from proxy.core.dialects.records import Dialect
+from proxy.core.fields import RawHeaders
 
 
 @dataclass(frozen=True, slots=True)

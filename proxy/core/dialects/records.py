@@ -7,9 +7,6 @@ from enum import StrEnum
 
 from proxy.core.dialects.batches import BatchApi
 
-RawHeaders = tuple[tuple[bytes, bytes], ...]
-"""Header fields as they arrived: order, case and duplicates kept."""
-
 
 class Shape(StrEnum):
     """Which API an endpoint speaks: decides required fields and how to synthesise a stream."""

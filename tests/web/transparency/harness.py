@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from aiohttp import web
 
 from proxy.core.dialects import DIALECTS, Family, error_answer
-from proxy.core.routing import Refusal, Route, Upstream, resolve
+from proxy.core.routing import Refusal, Route, resolve
+from proxy.core.upstream import Upstream
 from proxy.ports.upstream import ClientLimits, UpstreamClient, UpstreamResponse
 from proxy.services.kept import Kept, Room
 from proxy.upstreams.lean import LeanClient
