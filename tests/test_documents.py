@@ -12,7 +12,8 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from ruamel.yaml import YAML
 from policies.cases import run_cases
 from policies.load import load_policies
 from proxy.app import serving
+from proxy.sandbox import Running as Provider
 from proxy.sandbox import Sandbox, SandboxSettings
 from proxy.settings import Settings, load
 from tests.deploy.generated import PARTS, current, settings_rows
@@ -86,15 +88,19 @@ def test_every_block_is_in_a_language_that_is_tried():
 # Python: against a real proxy, with a provider in a sandbox behind it.
 
 
-@of("python")
-async def test_every_program_runs_and_prints_an_answer(block, tmp_path):
+@asynccontextmanager
+async def at_hand(folder: Path) -> AsyncIterator[tuple[str, Provider]]:
+    """Run what the programs in the documents call; yield its URL, and the provider behind."""
     async with Sandbox(SandboxSettings(turnaround_s=0.2)).serve() as provider:
+        names = ("openai", "anthropic")
         settings = Settings.model_validate(
             {
                 "listen": "127.0.0.1:0",
                 "admin": {"listen": "127.0.0.1:0"},
-                "store": f"sqlite://{tmp_path}/offramp.db",
-                "upstreams": {"openai": {"dialect": "openai", "base_url": provider.base_url}},
+                "store": f"sqlite://{folder}/offramp.db",
+                "upstreams": {
+                    name: {"dialect": name, "base_url": provider.base_url} for name in names
+                },
                 "batching": {
                     "linger": "200ms",
                     "linger_max": "200ms",
@@ -105,22 +111,55 @@ async def test_every_program_runs_and_prints_an_answer(block, tmp_path):
             }
         )
         async with serving(settings) as proxy:
-            program = block.text.replace("http://127.0.0.1:8080", proxy.base_url)
-            assert program != block.text
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-W", "error", "-c", program),
-                env={"PATH": os.environ["PATH"], "OPENAI_API_KEY": "sk-of-a-document"},
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-            )
-            output, errors = await process.communicate()
+            yield proxy.base_url, provider
 
+
+async def try_program(block: Block, folder: Path, *command: str) -> None:
+    """Run a program that makes one call at once and one later."""
+    async with at_hand(folder) as (base_url, provider):
+        program = block.text.replace("http://127.0.0.1:8080", base_url)
+        assert program != block.text
+        keys = {f"{name}_API_KEY": "sk-of-a-document" for name in ("OPENAI", "ANTHROPIC")}
+        process = await asyncio.create_subprocess_exec(
+            *(*command, program),
+            cwd=folder,
+            env={"PATH": os.environ["PATH"], **keys},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        output, errors = await process.communicate()
         bought = {entry.batch_id is not None for entry in provider.ledger.entries()}
 
     assert (process.returncode, errors.decode()) == (0, "")
     assert output.strip()
     # The first call went straight through, the other one into a batch.
     assert bought == {False, True}
+
+
+@of("python")
+async def test_every_program_runs_and_prints_an_answer(block, tmp_path):
+    await try_program(block, tmp_path, sys.executable, "-W", "error", "-c")
+
+
+NODE = shutil.which("node")
+NODE_MODULES = Path(os.environ.get("TEST_NODE_MODULES", ROOT / "node_modules"))
+
+
+@of("js")
+async def test_every_program_for_node_runs_and_prints_an_answer(block, tmp_path):
+    if NODE is None or not (NODE_MODULES / "openai").exists():
+        pytest.skip("no node with the package openai; TEST_NODE_MODULES says where it is")
+    (tmp_path / "node_modules").symlink_to(NODE_MODULES)
+    await try_program(block, tmp_path, NODE, "--input-type=module", "-e")
+
+
+@of("js")
+def test_every_program_for_node_can_be_parsed(block, tmp_path):
+    if NODE is None:
+        pytest.skip("no node")
+    program = tmp_path / "program.mjs"
+    program.write_text(block.text)
+    subprocess.run([NODE, "--check", program], check=True)
 
 
 # Shell: for real where it can be, in a copy of the checkout that may be written to.
@@ -256,7 +295,7 @@ def test_every_json_text_is_one():
             json.loads(block.text)
 
 
-TRIED = {"python", "py", "bash", "yaml", "json", "mermaid"}
+TRIED = {"python", "py", "js", "bash", "yaml", "json", "mermaid"}
 """Mermaid is made from the tables of the core, and compared below; `py` is a piece of the code,
 which `tests/providers/test_openai_clones.py` puts where the document says that it belongs."""
 

@@ -9,6 +9,7 @@ writes them anew; the tests compare. Each part of a document stands between a li
 import ast
 import inspect
 import re
+import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -19,6 +20,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from proxy.core import batch, job
+from proxy.core import lanes as job_lanes
 from proxy.settings import tree
 from proxy.settings.words import shown_value
 from proxy.telemetry import METRICS
@@ -58,6 +60,47 @@ def job_diagram() -> str:
 
 def batch_diagram() -> str:
     return diagram(batch.TRANSITIONS, first=batch.BatchState.FILLING, begin="flush")
+
+
+# How the parts stand to each other.
+
+_LANES = {
+    job_lanes.Lane.BATCH: "batch: half the price",
+    job_lanes.Lane.FLEX: "flex: half the price",
+    job_lanes.Lane.TRICKLE: "trickle: out of the way",
+    job_lanes.Lane.INTERACTIVE: "direct: the deadline is near",
+}
+
+
+def picture() -> str:
+    """Return the way of a call: each lane of the planner is an arrow to the provider."""
+    assert set(_LANES) == set(job_lanes.Lane)
+    lines = [
+        "```mermaid",
+        "flowchart LR",
+        '    caller(any SDK) -->|"base URL"| proxy{{Offramp}}',
+        '    proxy <-->|"interactive: byte for byte"| provider[(provider)]',
+        '    proxy -->|"tagged, or by a rule"| job[durable job]',
+        *(f'    job -->|"{said}"| provider' for said in _LANES.values()),
+        '    job -.->|"by job ID, held open, or webhook"| caller',
+        "```",
+    ]
+    return "\n".join(lines)
+
+
+def layers_picture() -> str:
+    """Return the layers, as the linter of imports holds the code to them."""
+    tools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+    (layers,) = [
+        contract["layers"]
+        for contract in tools["importlinter"]["contracts"]
+        if contract["type"] == "layers"
+    ]
+    rows = [row.replace(" | ", " · ") for row in layers if not row.startswith("_")]
+    lines = ["```mermaid", "flowchart TB"]
+    lines += [f'    l{number}["{row}"]' for number, row in enumerate([*rows, "policies"])]
+    lines.append("    " + " --> ".join(f"l{number}" for number in range(len(rows) + 1)))
+    return "\n".join([*lines, "```"])
 
 
 # The configuration.
@@ -153,6 +196,8 @@ def fleet_manifests() -> str:
 # Where each part stands.
 
 PARTS: Final[Mapping[str, tuple[str, Callable[[], str]]]] = {
+    "picture": ("README.md", picture),
+    "layers": ("proxy/README.md", layers_picture),
     "job": ("proxy/README.md", job_diagram),
     "batch": ("proxy/README.md", batch_diagram),
     "settings": ("deploy/README.md", settings_table),
