@@ -353,8 +353,9 @@ def _facts_file(settings: Settings, worker: Worker | None) -> FactsFile | None:
         return None
     path = recording.path
     if worker is not None:
-        # Two that write one file would mix their lines, and turn it over twice.
-        path = path.with_name(f"{path.name}.{worker.number}")
+        # Two that write one file would mix their lines, and turn it over twice. No number
+        # alone: `.1` is what the older half of a file is called.
+        path = path.with_name(f"{path.name}.worker-{worker.number}")
     return FactsFile(path, max_bytes=recording.max_bytes)
 
 

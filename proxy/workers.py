@@ -137,7 +137,7 @@ def _hear_signals(crew: "list[_Place]", stop: asyncio.Event, *, reloads: bool) -
 
     def reload() -> None:
         for place in crew:
-            place.tell(signal.SIGHUP)
+            place.reload()
 
     if reloads:
         # With nothing to read it means what it always does: the terminal is gone.
@@ -153,6 +153,20 @@ class _Place:
         self._number = worker.number
         self._patience = patience
         self._process: asyncio.subprocess.Process | None = None
+        self._hears = False
+        """Whether the process takes signals for what they mean here."""
+
+        self._is_to_reload = False
+
+    def reload(self) -> None:
+        """Have the process read its rules anew, once it hears: before, that would end it."""
+        self._is_to_reload = True
+        self._tell_to_reload()
+
+    def _tell_to_reload(self) -> None:
+        if self._hears and self._is_to_reload:
+            self._is_to_reload = False
+            self.tell(signal.SIGHUP)
 
     def tell(self, number: signal.Signals) -> None:
         """Pass a signal on to the process, if there is one."""
@@ -204,6 +218,7 @@ class _Place:
         try:
             yield process
         finally:
+            self._hears = False
             self.tell(signal.SIGTERM)
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._patience.total_seconds()):
@@ -227,6 +242,8 @@ class _Place:
             await asyncio.wait([stopped, hearing], return_when=asyncio.FIRST_COMPLETED)
             if hearing.done():
                 said = hearing.result()
+                self._hears = said == READY
+                self._tell_to_reload()
                 ended = tasks.create_task(process.wait())
                 await asyncio.wait([stopped, ended], return_when=asyncio.FIRST_COMPLETED)
                 ended.cancel()

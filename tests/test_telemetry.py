@@ -114,6 +114,16 @@ def test_no_form_of_a_credential_leaves_in_a_line(canary, for_people):
     assert canary.encode() not in written()
 
 
+@pytest.mark.parametrize("for_people", [False, True])
+def test_no_name_that_a_caller_chose_fills_the_log_or_breaks_it(for_people):
+    log, written = logged(for_people=for_people)
+
+    log.info("call.deferred", model="\ud800" + "m" * 1_000_000, tags=["x" * 1_000_000])
+
+    assert b"mmm" in written()
+    assert len(written()) < 64 * 1024
+
+
 @pytest.mark.parametrize(
     "name",
     ["authorization", "X-Api-Key", "api_key", "password", "client_secret", "admin_token", "Cookie"],

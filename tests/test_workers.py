@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -81,7 +82,8 @@ async def accepted(proxy: Proxy, prompt: str) -> str:
 
 
 async def test_any_worker_takes_and_answers_and_one_listener_speaks_for_all(tmp_path):
-    async with workers(tmp_path) as (proxy, provider):
+    recording = {"path": "facts.jsonl"}
+    async with workers(tmp_path, recording=recording) as (proxy, provider):
         prompts = [f"prompt {number}" for number in range(30)]
         ids = await asyncio.gather(*(accepted(proxy, prompt) for prompt in prompts))
         found = await results(proxy, ids)
@@ -98,6 +100,10 @@ async def test_any_worker_takes_and_answers_and_one_listener_speaks_for_all(tmp_
         lines = [line for line in metrics.splitlines() if line.startswith("offramp_calls_total{")]
         assert sum(float(line.split()[-1]) for line in lines) >= 30
         assert {line.split('"')[1] for line in lines} > {"0"}
+    # None of them is called like the older half of another.
+    recorded = [file.name for file in tmp_path.glob("facts.jsonl*")]
+    assert recorded
+    assert all(re.fullmatch(r"facts\.jsonl\.worker-\d", name) for name in recorded)
 
 
 async def test_a_killed_worker_is_replaced_and_nothing_is_lost(tmp_path):
@@ -147,6 +153,26 @@ async def test_sigterm_ends_all_and_sighup_reaches_all(tmp_path):
 
         assert not any(map(is_there, children))
         assert len(proxy.events("instance.stopped")) == 3
+
+
+async def test_sighup_ends_no_worker_that_is_just_starting(tmp_path):
+    rules = tmp_path / "policies.yaml"
+    rules.write_text(RULES)
+    upstreams = {"openai": "http://127.0.0.1:9"}
+    changes = {"instance": {"workers": 2}, "policies": str(rules)}
+    proxy = Proxy(tmp_path, settings_for(tmp_path, upstreams, changes))
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(proxy.start())
+        await wait_until(lambda: proxy.process is not None and len(pids(proxy)) == 2)
+        assert proxy.process is not None
+        rules.write_text(RULES + "# changed\n")
+        proxy.process.send_signal(signal.SIGHUP)
+    await wait_until(lambda: len(proxy.events("instance.started")) == 2)
+
+    assert await proxy.terminate() == 0
+
+    assert not proxy.events("worker.ended")
+    assert len(proxy.events("instance.stopped")) == 2
 
 
 async def test_a_drain_that_one_is_asked_for_ends_all(tmp_path):

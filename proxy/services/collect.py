@@ -42,7 +42,7 @@ from proxy.services.fanout import each
 from proxy.services.governor import TokenGovernor
 from proxy.services.ground import Ground, is_forsaken, write_batch
 from proxy.services.outlook import Outlook
-from proxy.services.settle import Settler
+from proxy.services.settle import Settler, the_one
 
 log = structlog.get_logger()
 
@@ -157,7 +157,7 @@ class Collector:
             return provider.retrieve(credential, provider_batch_id)
 
         try:
-            news = await self._access.read(batch, retrieve)
+            news = the_one(await self._access.read(batch, retrieve), provider_batch_id)
         except ProviderRejectedError as exc:
             if exc.status_code != 404:
                 raise
@@ -216,7 +216,7 @@ class Collector:
         def cancel(credential: Credential) -> Awaitable[ProviderBatch]:
             return provider.cancel(credential, provider_batch_id)
 
-        news = await self._access.read(batch, cancel)
+        news = the_one(await self._access.read(batch, cancel), provider_batch_id)
         log.info("batch.cancelled", batch_id=batch.id, status=news.status)
         self._on.tally.count("batch_cancelled", upstream=batch.key.upstream)
         if news.state is ProviderBatchState.ENDED:

@@ -54,6 +54,15 @@ class Ingested:
     ignored: int = 0
     """Lines that changed nothing: read before, foreign, unreadable or too late."""
 
+    lines: int = 0
+    strange: int = 0
+    """Of all lines, those that are no results at all: unreadable, and without a name."""
+
+    @property
+    def is_another_thing(self) -> bool:
+        """Whether what was read is no result file: an error, say, in the place of one."""
+        return 0 < self.lines == self.strange
+
 
 @dataclass(frozen=True, slots=True)
 class _Named:
@@ -125,6 +134,10 @@ class Ingestor:
         jobs = await self._jobs(named)
         named = await self._own_lines(batch, named, jobs, count=len(lines))
         sums.ignored += len(lines) - len(named)
+        sums.lines += len(lines)
+        sums.strange += sum(
+            line.kind is LineKind.UNREADABLE and line.custom_id is None for line in lines
+        )
         # A write is refused if the job's caller cancels it at the same moment.
         # The second look sees that; nobody changes a job so often in turn.
         for _ in range(3):

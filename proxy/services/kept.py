@@ -179,15 +179,18 @@ _USAGE: Final = re.compile(r'"(usage|usageMetadata)"\s*:\s*(?=\{)')
 # Within a text that a model wrote, quotes are escaped: there it cannot be found.
 _TIER: Final = re.compile(r'"service_tier"\s*:\s*"([a-z_]+)"')
 _DECODER: Final = json.JSONDecoder()
+_ENDS_READ: Final = 50
 
 
 def _members(text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for found in _USAGE.finditer(text):
+    # The first and the last say it all, and reading thousands within each other takes long.
+    found = list(_USAGE.finditer(text))
+    for one in (*found[:_ENDS_READ], *found[_ENDS_READ:][-_ENDS_READ:]):
         try:
-            value, _ = _DECODER.raw_decode(text, found.end())
-        except ValueError:
+            value, _ = _DECODER.raw_decode(text, one.end())
+        except (ValueError, RecursionError):
             continue
-        yield found[1], value
+        yield one[1], value
 
 
 def _unpacked(data: bytes, encoding: str) -> bytes:

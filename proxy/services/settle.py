@@ -27,7 +27,12 @@ from proxy.core.batch_events import (
     TwinRead,
 )
 from proxy.core.choice import LaneFacts
-from proxy.core.errors import CREDENTIAL_CODES, CredentialRefusedError, ProviderRejectedError
+from proxy.core.errors import (
+    CREDENTIAL_CODES,
+    CredentialRefusedError,
+    ProviderRejectedError,
+    ProviderUnavailableError,
+)
 from proxy.core.job import Job, advance
 from proxy.core.outcomes import (
     ANOTHERS,
@@ -44,7 +49,7 @@ from proxy.ports.provider import Provider, ProviderBatch, ProviderBatchState
 from proxy.services.access import Access
 from proxy.services.governor import TokenGovernor
 from proxy.services.ground import Ground, count_doubles, write_batch
-from proxy.services.ingest import CHUNK, Ingestor
+from proxy.services.ingest import CHUNK, Ingested, Ingestor
 from proxy.services.outlook import Outlook
 from proxy.services.submit import SKEW
 from proxy.services.unnamed import LONGEST_CREATE, candidates, has_our_names
@@ -63,6 +68,20 @@ UNBATCHABLE_FOR: Final = timedelta(hours=24)
 
 GIVE_UP_READING_AFTER: Final = timedelta(hours=1)
 """How long a result file that the provider says is gone is asked for."""
+
+
+def the_one(news: ProviderBatch, asked: str) -> ProviderBatch:
+    """Return what was answered about a batch, if it is the batch that was asked for.
+
+    Another's end would give our jobs back while they are computed, and its files would be
+    deleted as if they were ours.
+
+    Raises:
+        ProviderUnavailableError: if it is another: ask again.
+    """
+    if news.id != asked:
+        raise ProviderUnavailableError(f"asked for {asked}, the provider answered {news.id}")
+    return news
 
 
 class Settler:
@@ -167,7 +186,7 @@ class Settler:
         """Ingest the files; false if one cannot be read yet."""
         for file_id in file_ids:
 
-            async def read(credential: Credential, file_id: str = file_id) -> None:
+            async def read(credential: Credential, file_id: str = file_id) -> Ingested:
                 sums = await self._ingestor.ingest(
                     batch,
                     provider.results(credential, file_id),
@@ -182,14 +201,21 @@ class Settler:
                     released=sums.released,
                     ignored=sums.ignored,
                 )
+                return sums
 
             try:
-                await self._access.read(batch, read)
+                sums = await self._access.read(batch, read)
             except ProviderRejectedError as exc:
-                if not self._has_given_up(batch):
-                    log.warning("batch.unreadable", batch_id=batch.id, error=str(exc))
-                    return False
-                log.warning("batch.unread", batch_id=batch.id, error=str(exc))
+                problem = str(exc)
+            else:
+                if not sums.is_another_thing:
+                    continue
+                # Given up at once, every answer that the file has would be bought again.
+                problem = f"{file_id} holds no result"
+            if not self._has_given_up(batch):
+                log.warning("batch.unreadable", batch_id=batch.id, error=problem)
+                return False
+            log.warning("batch.unread", batch_id=batch.id, error=problem)
         return True
 
     def _has_given_up(self, batch: Batch) -> bool:
@@ -341,10 +367,10 @@ class Settler:
         def cancel(credential: Credential) -> Awaitable[ProviderBatch]:
             return provider.cancel(credential, twin_id)
 
-        twin = await self._access.read(batch, retrieve)
+        twin = the_one(await self._access.read(batch, retrieve), twin_id)
         can_cancel = provider.limits(batch.key.endpoint).can_cancel
         if twin.state is ProviderBatchState.RUNNING and can_cancel:
-            twin = await self._access.read(batch, cancel)
+            twin = the_one(await self._access.read(batch, cancel), twin_id)
         if twin.state is not ProviderBatchState.ENDED:
             return False
         return await self._read_all(batch, provider, twin.output_file_ids, facts, is_twin=True)

@@ -50,7 +50,8 @@ class LineWriter:
         if len(self._lines) >= self._lines_max:
             self._dropped += 1
             return
-        self._lines.append(line.encode() if isinstance(line, str) else line)
+        # What a caller wrote may hold half a surrogate pair.
+        self._lines.append(line.encode("utf-8", "replace") if isinstance(line, str) else line)
         if not self._wanted.is_set():
             self._wanted.set()
             if self._thread is None:

@@ -13,6 +13,10 @@ HIDDEN: Final = "***"
 
 _DEPTH_MAX: Final = 4
 
+_TEXT_CHARS: Final = 8_192
+"""What is kept of a text: a long traceback. Names of models and others are the caller's to
+choose, and none of them may fill the log."""
+
 _WORD_CHARS: Final = 64
 """Up to this length what became of a text is remembered, which takes at most some MB."""
 
@@ -70,13 +74,19 @@ def redacted(value: object, *, depth: int = 0) -> object:
     if isinstance(value, bytes | bytearray | memoryview):
         return f"<{len(value)} bytes>"
     if isinstance(value, str):
-        return _word(value) if len(value) <= _WORD_CHARS else _SECRET_TEXT.sub(HIDDEN, value)
+        return _word(value) if len(value) <= _WORD_CHARS else _text(value)
     if depth < _DEPTH_MAX:
         if isinstance(value, Mapping):
             return {str(name): _fact(str(name), below, depth + 1) for name, below in value.items()}
         if isinstance(value, list | tuple | set | frozenset):
             return [redacted(item, depth=depth + 1) for item in value]
-    return _SECRET_TEXT.sub(HIDDEN, str(value))
+    return _text(str(value))
+
+
+def _text(text: str) -> str:
+    # Looked through before it is cut: half a credential looks like none.
+    text = _SECRET_TEXT.sub(HIDDEN, text)
+    return text if len(text) <= _TEXT_CHARS else f"{text[:_TEXT_CHARS]}…"
 
 
 @lru_cache(maxsize=4096)

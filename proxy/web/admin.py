@@ -146,7 +146,8 @@ def _metrics(metrics: Metrics) -> Handler:
 def _batches(facts: AdminFacts) -> Handler:
     async def page(request: web.Request) -> web.Response:
         text = request.query.get("limit", "100")
-        if not text.isascii() or not text.isdecimal() or not 1 <= int(text) <= _BATCHES_MAX:
+        is_short = text.isascii() and text.isdecimal() and len(text) <= len(str(_BATCHES_MAX))
+        if not is_short or not 1 <= int(text) <= _BATCHES_MAX:
             return refusal(400, "bad_limit", f"limit must be 1 to {_BATCHES_MAX}")
         found = await in_time(facts.batches(limit=int(text)))
         return _json({"object": "list", "data": [batch_record(batch) for batch in found]})

@@ -1,6 +1,7 @@
 """Asking after provider batches, and stopping those that would come too late."""
 
 from collections import deque
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -9,6 +10,8 @@ from proxy.core.batch import BatchState
 from proxy.core.ids import CredentialId
 from proxy.core.job import JobState
 from proxy.core.lanes import Lane
+from proxy.ports.jobs import Credential
+from proxy.ports.provider import ProviderBatch, ProviderBatchState
 from tests.helpers.factories import T0
 from tests.helpers.fleet import TIMES, Fleet
 
@@ -301,6 +304,27 @@ async def test_a_provider_that_wants_to_be_left_alone_is_asked_no_more_often() -
     await fleet.run_for(timedelta(minutes=10), step=timedelta(seconds=5))
 
     assert 5 <= fleet.provider.requests["retrieve"] <= 11
+
+
+async def test_what_a_provider_says_of_anothers_batch_is_not_believed() -> None:
+    fleet = Fleet()
+    await fleet.submit(12)
+    retrieve = fleet.provider.retrieve
+
+    async def mixed_up(credential: Credential, provider_batch_id: str) -> ProviderBatch:
+        news = await retrieve(credential, provider_batch_id)
+        return replace(
+            news, id="batch_9", state=ProviderBatchState.ENDED, output_file_ids=("file-9",)
+        )
+
+    fleet.provider.retrieve = mixed_up  # type: ignore[method-assign]
+    await fleet.run_for(timedelta(minutes=2), step=timedelta(seconds=10))
+    assert await fleet.states() == {JobState.BATCHED: 12}
+    fleet.provider.retrieve = retrieve  # type: ignore[method-assign]
+    await fleet.run_for(timedelta(hours=1), step=timedelta(minutes=1))
+
+    assert await fleet.states() == {JobState.COMPLETED: 12}
+    assert set(fleet.provider.bought.values()) == {1}
 
 
 async def test_a_slow_batch_is_begun_anew_while_there_is_time() -> None:

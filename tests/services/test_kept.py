@@ -160,6 +160,15 @@ def test_what_says_nothing_is_unknown_and_never_zero(body: bytes, headers: dict[
     assert not usage_in(kept([body], headers)).usage
 
 
+def test_usage_within_usage_without_end_is_unknown() -> None:
+    deep = b'{"usage":' * 800_000
+    packed = gzip.compress(deep)
+    assert len(packed) < COMPRESSED_BYTES
+
+    assert usage_in(kept([packed], {"content-encoding": "gzip"})) == Bought()
+    assert usage_in(kept([deep[:4_000]])) == Bought()
+
+
 def test_a_broken_frame_is_unknown() -> None:
     broken = kept([b"zz\r\n{}"], {"content-encoding": "gzip"}, framed=True)
 

@@ -10,6 +10,7 @@ from proxy.core.ids import CredentialId
 from proxy.core.job import JobState
 from proxy.core.lanes import Lane
 from proxy.core.outcomes import TOO_MANY_TOKENS
+from proxy.ports.provider import LineKind, ResultLine
 from proxy.services.submit import SKEW
 from tests.helpers.fake_provider import right_answer
 from tests.helpers.fleet import Fleet
@@ -232,6 +233,34 @@ async def test_a_result_file_that_is_late_is_asked_for_again() -> None:
 
     assert await fleet.states() == {JobState.COMPLETED: 12}
     assert fleet.doubles() == (0, 0)
+
+
+async def test_an_error_in_the_place_of_a_result_file_costs_no_answer() -> None:
+    fleet = Fleet()
+    await fleet.submit(12)
+    fleet.provider.mangle = lambda _: [ResultLine(kind=LineKind.UNREADABLE, custom_id=None)]
+
+    await fleet.answer()
+    assert (await fleet.batch()).state is BatchState.ENDED
+    assert await fleet.states() == {JobState.BATCHED: 12}
+    fleet.provider.mangle = lambda lines: lines
+    await polled(fleet, seconds=30)
+
+    assert await fleet.states() == {JobState.COMPLETED: 12}
+    assert set(fleet.provider.bought.values()) == {1}
+    assert fleet.doubles() == (0, 0)
+
+
+async def test_a_file_that_never_holds_a_result_is_given_up_and_counted() -> None:
+    fleet = Fleet()
+    await fleet.submit(12)
+    fleet.provider.mangle = lambda _: [ResultLine(kind=LineKind.UNREADABLE, custom_id=None)]
+    await fleet.answer()
+
+    await polled(fleet, minutes=61)
+
+    assert fleet.tally.counts["possible_double"] == 12
+    assert await fleet.states() == {JobState.QUEUED: 12}
 
 
 async def test_a_result_file_that_is_gone_for_an_hour_is_given_up_and_counted() -> None:

@@ -156,17 +156,18 @@ class _Pages:
             "now": self._insight.now(),
             "has_token": self._access.token is not None,
         }
-        text = await asyncio.to_thread(_render, name, shown)
+        body = await asyncio.to_thread(_render, name, shown)
         return web.Response(
-            status=status, text=text, content_type="text/html", charset="utf-8", headers=_HEADERS
+            status=status, body=body, content_type="text/html", charset="utf-8", headers=_HEADERS
         )
 
 
-def _render(name: str, shown: Mapping[str, Any]) -> str:
+def _render(name: str, shown: Mapping[str, Any]) -> bytes:
     # The template library takes 40 ms and some MB: only for who looks at a page.
     from proxy.web.dashboard.views import render  # noqa: PLC0415
 
-    return render(name, **shown)
+    # A caller's text may hold half a surrogate pair, which is no character of any page.
+    return render(name, **shown).encode("utf-8", "replace")
 
 
 def _job_query(given: Mapping[str, str]) -> JobQuery:

@@ -167,6 +167,14 @@ async def test_what_callers_wrote_is_text_wherever_it_is_shown():
         assert "<script" not in text
 
 
+async def test_half_a_character_of_a_caller_breaks_no_page():
+    async with desk() as here:
+        job = await here.accepted(key=make_key(model="m\ud800"), tags={"run": "\udfff"})
+        pages = [await here.look(place) for place in (*PAGES, f"/jobs/{job.id}")]
+
+    assert any("m?" in text for text in pages)
+
+
 async def test_neither_prompt_nor_result_nor_credential_is_shown_anywhere():
     async with desk() as here:
         await here.fleet.add_credential("sk-canary-1")
