@@ -39,6 +39,8 @@ TESTED_BY = {
     "proxy/ports/": "tests/contract/",
     "proxy/stores/sqlite/": "tests/contract/",
     "proxy/stores/redis/": "tests/contract/",
+    # The caller's half of what is forwarded.
+    "proxy/web/relay.py": "tests/web/test_forward.py",
     # One record, which every page shows.
     "proxy/web/dashboard/about.py": "tests/web/dashboard/test_pages.py",
     # The whole house, which only a running process can prove.

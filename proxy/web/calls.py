@@ -16,7 +16,7 @@ from proxy.ports.clock import Clock
 from proxy.ports.upstream import UpstreamResponse
 from proxy.services.facts import Recorder, Seen, Sighting
 from proxy.services.kept import Kept, Room
-from proxy.web.forward import Forwarded
+from proxy.web.relay import Forwarded
 from proxy.web.tap import tapped
 
 log = structlog.get_logger()

@@ -1,131 +1,33 @@
 """Relay one call to its upstream and its answer back, unchanged.
 
 What is taken out belongs to one connection (RFC 9110, section 7.6.1) or to us
-(`X-Deferrable*`); nothing is added. Bytes stay bytes: no body is parsed, decoded
-or gathered, and every piece of an answer goes on as it comes.
-
-Rule: an answer that broke off never looks whole. Whatever fails after the first
-byte cuts the caller's connection, as the upstream's own failure would have.
+(`X-Deferrable*`); nothing is added. What can go wrong on the way, and what its
+caller sees of that, is decided here; `web/relay.py` reads and writes.
 """
 
 import asyncio
-import logging
-import socket
-import struct
 import time
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
-from enum import StrEnum
-from functools import lru_cache
-from typing import Any, Final
+from collections.abc import Callable
 
 from aiohttp import web
-from aiohttp.abc import AbstractStreamWriter
-from aiohttp.http import HttpVersion11
-from aiohttp.http_exceptions import HttpProcessingError
 
 from proxy.core.dialects import ErrorAnswer
 from proxy.core.errors import ProxyError
-from proxy.core.fields import RawHeaders, persistence, response_fields, response_head
+from proxy.core.fields import RawHeaders
 from proxy.core.routing import Route
 from proxy.core.shapes import HeadWriter
 from proxy.ports.upstream import (
-    Body,
     BodySourceError,
     UpstreamClient,
     UpstreamRequest,
     UpstreamResponse,
     UpstreamUnavailableError,
 )
+from proxy.web.relay import Forwarded, Outcome, Relay, relayed
 from proxy.web.upgrade import run_tunnel
-
-
-class _WithoutCallersBytes(logging.Filter):
-    """Drops aiohttp's complaints about malformed calls: they quote the header line at fault."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        exc = record.exc_info[1] if record.exc_info else None
-        return not isinstance(exc, HttpProcessingError)
-
-
-_server_logger = logging.getLogger("proxy.web.server")
-_server_logger.addFilter(_WithoutCallersBytes())
-
-SERVER_OPTIONS: Final[dict[str, Any]] = {
-    # Without it, a caller who leaves goes on being served, and billed.
-    "handler_cancellation": True,
-    # A compressed request body must reach the upstream as it was sent.
-    "auto_decompress": False,
-    "access_log": None,
-    "logger": _server_logger,
-    # Keys, cookies and baggage make long fields; nginx stops at 8 KB a line, node at 16 KB.
-    "max_line_size": 32768,
-    "max_field_size": 32768,
-    "max_headers": 512,
-    # Bounds what one upload holds in memory: twice this.
-    "read_bufsize": 1 << 16,
-}
-"""What `web.Server` must be given for calls to pass through unchanged."""
 
 ErrorResponder = Callable[[str, ProxyError], ErrorAnswer]
 """Puts an error of ours in the envelope of a dialect, given by name."""
-
-_LAST_CHUNK: Final = b"0\r\n\r\n"
-_BODILESS: Final = frozenset({204, 304})
-_RESET: Final = struct.pack("ii", 1, 0)
-"""`SO_LINGER` on, for zero seconds: closing sends RST instead of FIN."""
-
-
-class Outcome(StrEnum):
-    """How a forwarded call ended. The values are public in logs and metrics."""
-
-    COMPLETED = "completed"
-    """The upstream's answer was relayed to its end, whatever its status."""
-    REFUSED = "refused"
-    """No answer from upstream; the caller got an error of ours."""
-    BROKEN = "broken"
-    """The upstream failed within its answer; the caller's connection was cut."""
-    CALLER_LEFT = "caller_left"
-    """The caller went away, or its body broke off; the upstream call was cut."""
-
-
-# Not frozen, as records are elsewhere: one is made for each call.
-@dataclass(slots=True)
-class Forwarded:
-    """What became of one forwarded call; durations in seconds."""
-
-    upstream: str
-    method: str
-    outcome: Outcome
-    status: int | None
-    """What the caller was answered; none if it left before."""
-    bytes_up: int
-    bytes_down: int
-    """Body bytes, without framing."""
-    first_byte_s: float | None
-    """Until the upstream's final head was there."""
-    duration_s: float
-    error: UpstreamUnavailableError | None
-
-
-class RelayedResponse(web.StreamResponse):
-    """An answer that was written already; tells aiohttp only whether to keep the connection."""
-
-    def __init__(self, status: int, *, keep_alive: bool) -> None:
-        super().__init__(status=status)
-        self._keep_alive = keep_alive
-
-    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:  # noqa: ARG002
-        return None
-
-    async def write_eof(self, data: bytes = b"") -> None:  # noqa: ARG002
-        return None
-
-
-@lru_cache(maxsize=256)
-def _relayed(status: int, *, keep_alive: bool) -> RelayedResponse:
-    """Return what stands for an answer; the same one for all that are alike, as none changes."""
-    return RelayedResponse(status, keep_alive=keep_alive)
 
 
 class Forwarder:
@@ -173,7 +75,7 @@ class Forwarder:
         case, and `more` are put in. What is returned was sent already. `on_done`
         is called exactly once, also if this is cancelled because the caller left.
         """
-        call = _Call(request, route, self._heads, self._upload_idle_s)
+        call = Relay(request, route, self._heads, self._upload_idle_s)
         try:
             return await self._relay(call, call.outgoing(body, without, more))
         except (asyncio.CancelledError, ConnectionError, BodySourceError) as exc:
@@ -190,7 +92,7 @@ class Forwarder:
                 call.response = None
             self._on_done(call.record())
 
-    async def _relay(self, call: "_Call", outgoing: UpstreamRequest) -> web.StreamResponse:
+    async def _relay(self, call: Relay, outgoing: UpstreamRequest) -> web.StreamResponse:
         try:
             response = await self._client.send(outgoing)
             if self._tap is not None:
@@ -204,7 +106,7 @@ class Forwarder:
             call.status = 101
             call.bytes_up, call.bytes_down = await run_tunnel(call.request, response)
             call.outcome = Outcome.COMPLETED
-            return _relayed(101, keep_alive=False)
+            return relayed(101, keep_alive=False)
         try:
             lines = self._annotation() if self._annotation is not None else b""
             return await call.relay(response, lines)
@@ -213,219 +115,7 @@ class Forwarder:
             call.outcome = Outcome.BROKEN
             return call.cut()
 
-    async def _refuse(self, call: "_Call", error: ProxyError) -> web.StreamResponse:
+    async def _refuse(self, call: Relay, error: ProxyError) -> web.StreamResponse:
         answer = self._error_response(call.route.upstream.dialect, error)
         call.outcome = Outcome.REFUSED
         return await call.answer(answer)
-
-
-class _Call:
-    """The caller's side of one forwarded call, and what is to be told about it."""
-
-    def __init__(
-        self, request: web.BaseRequest, route: Route, heads: HeadWriter, upload_idle_s: float
-    ) -> None:
-        self._upload_idle_s = upload_idle_s
-        self._heads = heads
-        self._modern = request.version >= HttpVersion11
-        self.request = request
-        self.route = route
-        self.started = time.perf_counter()
-        self.first_byte_s: float | None = None
-        self.outcome = Outcome.CALLER_LEFT
-        self.status: int | None = None
-        self.error: UpstreamUnavailableError | None = None
-        self.response: UpstreamResponse | None = None
-        self.bytes_up = 0
-        self.bytes_down = 0
-        self._expects = False
-        self._continued = False
-        self._until_close = False
-
-    def outgoing(
-        self, body: bytes | None, without: frozenset[bytes], more: RawHeaders
-    ) -> UpstreamRequest:
-        """Return the call as the upstream shall see it."""
-        request, upstream = self.request, self.route.upstream
-        method, target = request.method, self.route.upstream_target
-        head, fields = self._heads.request(
-            method,
-            target,
-            request.raw_headers,
-            host=upstream.host_header,
-            without=without,
-            more=more,
-        )
-        self._expects = fields.expect_continue and body is None
-        return UpstreamRequest(
-            upstream=upstream,
-            method=method,
-            target=target,
-            body=self._body(body, framed=fields.has_body),
-            chunked=fields.chunked,
-            expect_continue=self._expects,
-            upgrade=fields.upgrade,
-            on_informational=self._relay_informational,
-            head=head,
-            keep_chunks=self._modern,
-        )
-
-    def _body(self, body: bytes | None, *, framed: bool) -> Body:
-        if body is None and framed:
-            content = self.request.content
-            # Small bodies mostly arrive with their head; then one write sends all.
-            if not content.is_eof() or content.exception() is not None:
-                return self._pieces()
-            body = content.read_nowait()
-        self.bytes_up = len(body) if body is not None else 0
-        return body
-
-    async def _pieces(self) -> AsyncIterator[bytes]:
-        if self._expects:
-            # The upstream did not ask for the body in time; it gets it unasked,
-            # and the caller still waits for the word.
-            self._relay_informational(100, "Continue", ())
-        content = self.request.content
-        while True:
-            try:
-                piece = content.read_nowait()
-                if not piece and not content.at_eof():
-                    async with asyncio.timeout(self._upload_idle_s):
-                        piece = await content.readany()
-            except asyncio.CancelledError:
-                raise
-            except Exception as exc:
-                # aiohttp fails a reader with whatever befell the connection or
-                # the parser; all of it is the sender's doing.
-                raise BodySourceError("the body of the call broke off") from exc
-            if not piece:
-                return
-            self.bytes_up += len(piece)
-            yield piece
-
-    def _relay_informational(self, status: int, reason: str, headers: RawHeaders) -> None:
-        transport = self.request.transport
-        if not self._modern or transport is None or self.status is not None:
-            return
-        if status == 100:
-            if self._continued:
-                return
-            self._continued = True
-        transport.write(response_head(status, reason, response_fields(headers)))
-
-    async def relay(self, response: UpstreamResponse, lines: bytes) -> web.StreamResponse:
-        """Write the answer as it comes in, its head together with what came with it.
-
-        `lines` are added to the head.
-
-        Raises:
-            UpstreamUnavailableError: if the upstream breaks off.
-            ConnectionError: if the caller left.
-        """
-        request, modern = self.request, self._modern
-        head, has_length = self._heads.response(
-            response.status, response.reason, response.headers, dechunk=not modern
-        )
-        bodiless = request.method == "HEAD" or response.status in _BODILESS
-        chunked = modern and response.chunked and not bodiless
-        self._until_close = not (bodiless or chunked or has_length)
-        keep_alive = request.keep_alive and not self._until_close
-        if not keep_alive or not modern:
-            head += b"%b: %b\r\n" % persistence(keep_alive=keep_alive, modern=modern)[0]
-        self.status = response.status
-        frame = chunked and not response.framed
-        self._write_first(head + lines + b"\r\n", response, frame=frame)
-        if not response.at_end:
-            await self._pump(response, frame=frame)
-        if request.protocol.writing_paused:
-            # Or a caller who sends calls and reads no answer would fill the memory.
-            await self._caller_takes_more()
-        self.outcome = Outcome.COMPLETED
-        return _relayed(response.status, keep_alive=keep_alive)
-
-    def _write_first(self, head: bytes, response: UpstreamResponse, *, frame: bool) -> None:
-        """Write the head together with what came with it, mostly all."""
-        request = self.request
-        transport = request.transport
-        if transport is None:
-            raise ConnectionResetError("the caller left")
-        data = response.take_ready()
-        if frame:
-            data = (_chunk(data) if data else b"") + (_LAST_CHUNK if response.at_end else b"")
-        # By this aiohttp tells whether it could still send an error page.
-        request.writer.output_size = len(head)
-        transport.write(head + data)
-
-    async def _pump(self, response: UpstreamResponse, *, frame: bool) -> None:
-        """Write each piece in the turn of the loop in which it came."""
-        request = self.request
-        transport, protocol = request.transport, request.protocol
-        if transport is None:
-            raise ConnectionResetError("the caller left")
-
-        def write(data: bytes) -> bool:
-            if transport.is_closing():
-                return False
-            transport.write(_chunk(data) if frame else data)
-            return not protocol.writing_paused
-
-        while not response.at_end:
-            if protocol.writing_paused or transport.is_closing():
-                await self._caller_takes_more()
-            await response.pump(write)
-        if frame:
-            transport.write(_LAST_CHUNK)
-
-    async def _caller_takes_more(self) -> None:
-        """Wait until the caller read most of what was written.
-
-        Raises:
-            ConnectionError: if it left.
-        """
-        transport = self.request.transport
-        if transport is None or transport.is_closing():
-            raise ConnectionResetError("the caller left")
-        await self.request.writer.drain()
-
-    async def answer(self, answer: ErrorAnswer) -> web.StreamResponse:
-        """Write an error of ours, and drop the connection if the body did not come whole."""
-        request = self.request
-        keep_alive = request.keep_alive and request.content.is_eof()
-        modern = request.version >= HttpVersion11
-        fields = tuple((name.encode(), value.encode()) for name, value in answer.headers)
-        fields += ((b"Content-Length", b"%d" % len(answer.body)),)
-        fields += persistence(keep_alive=keep_alive, modern=modern)
-        self.status = answer.status
-        body = b"" if request.method == "HEAD" else answer.body
-        await request.writer.write(response_head(answer.status, None, fields) + body)
-        return _relayed(answer.status, keep_alive=keep_alive)
-
-    def cut(self) -> web.StreamResponse:
-        """End the caller's connection so that the answer cannot be taken for whole."""
-        transport = self.request.transport
-        if transport is not None:
-            if self._until_close:
-                # Closing is how this body would end well: only a reset tells
-                # that it did not.
-                sock = transport.get_extra_info("socket")
-                if sock is not None:
-                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-            transport.close()
-        return _relayed(self.status or 502, keep_alive=False)
-
-    def record(self) -> Forwarded:
-        return Forwarded(
-            upstream=self.route.upstream.name,
-            method=self.request.method,
-            outcome=self.outcome,
-            status=self.status,
-            bytes_up=self.bytes_up,
-            bytes_down=self.bytes_down,
-            first_byte_s=self.first_byte_s,
-            duration_s=time.perf_counter() - self.started,
-            error=self.error,
-        )
-
-
-def _chunk(data: bytes) -> bytes:
-    return b"%x\r\n%b\r\n" % (len(data), data)

@@ -7,16 +7,45 @@ connections wait for one. One timer looks after all of them; a call costs none.
 """
 
 import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from proxy.core.dialects import ErrorAnswer, Family, error_answer
 from proxy.core.errors import CallerError, ProxyError
 from proxy.core.fields import response_head
-from proxy.web.forward import SERVER_OPTIONS
+
+
+class _WithoutCallersBytes(logging.Filter):
+    """Drops aiohttp's complaints about malformed calls: they quote the header line at fault."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        exc = record.exc_info[1] if record.exc_info else None
+        return not isinstance(exc, HttpProcessingError)
+
+
+_server_logger = logging.getLogger("proxy.web.server")
+_server_logger.addFilter(_WithoutCallersBytes())
+
+SERVER_OPTIONS: Final[dict[str, Any]] = {
+    # Without it, a caller who leaves goes on being served, and billed.
+    "handler_cancellation": True,
+    # A compressed request body must reach the upstream as it was sent.
+    "auto_decompress": False,
+    "access_log": None,
+    "logger": _server_logger,
+    # Keys, cookies and baggage make long fields; nginx stops at 8 KB a line, node at 16 KB.
+    "max_line_size": 32768,
+    "max_field_size": 32768,
+    "max_headers": 512,
+    # Bounds what one upload holds in memory: twice this.
+    "read_bufsize": 1 << 16,
+}
+"""What `web.Server` must be given for calls to pass through unchanged."""
 
 _SWEEP_AT_MOST_S: Final = 1.0
 

@@ -34,11 +34,12 @@ from proxy.telemetry.metrics import Metrics
 from proxy.upstreams.session import AiohttpClient
 from proxy.web.answers import Answers
 from proxy.web.calls import Calls
-from proxy.web.forward import SERVER_OPTIONS, Forwarder
+from proxy.web.forward import Forwarder
 from proxy.web.front import Front
 from proxy.web.held import Holder
 from proxy.web.holding import Holding
 from proxy.web.jobs import JobsApi
+from proxy.web.server import SERVER_OPTIONS
 from tests.helpers.books import make_books
 from tests.helpers.factories import T0, IdFactory
 from tests.helpers.fake_provider import FakeProvider

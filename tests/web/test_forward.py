@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from proxy.ports.upstream import Phase
-from proxy.web.forward import Outcome
+from proxy.web.relay import Outcome
 from tests.helpers.raw_upstream import RawCaller, read_head, replying, wait_until
 from tests.web.stage import (
     CHUNKED_HEAD,

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from proxy.web.forward import Outcome
+from proxy.web.relay import Outcome
 from tests.helpers.raw_upstream import RawCaller, read_head, replying, wait_until
 from tests.web.stage import (
     CHUNKED_HEAD,

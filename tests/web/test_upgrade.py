@@ -4,7 +4,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from proxy.web.forward import Outcome
+from proxy.web.relay import Outcome
 from tests.helpers.raw_upstream import read_head, wait_until
 from tests.web.stage import HELD_AT_MOST, MIB, stage, stalled
 from tests.web.transparency.harness import CLIENTS, ClientFactory, running_proxy

@@ -14,7 +14,9 @@ from proxy.ports.upstream import ClientLimits, UpstreamClient, UpstreamResponse
 from proxy.services.kept import Kept, Room
 from proxy.upstreams.lean import LeanClient
 from proxy.upstreams.session import AiohttpClient
-from proxy.web.forward import SERVER_OPTIONS, Forwarded, Forwarder
+from proxy.web.forward import Forwarder
+from proxy.web.relay import Forwarded
+from proxy.web.server import SERVER_OPTIONS
 from proxy.web.tap import TappedResponse
 
 ClientFactory = Callable[[ClientLimits], AbstractAsyncContextManager[UpstreamClient]]
