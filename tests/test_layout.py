@@ -46,7 +46,7 @@ TESTED_BY = {
     # The whole house, which only a running process can prove.
     "proxy/app.py": "tests/e2e/",
     "proxy/operators.py": "tests/e2e/",
-    "proxy/assembly.py": "tests/e2e/",
+    "proxy/assembly/": "tests/e2e/",
     "proxy/providers/_wire.py": "tests/providers/test_wire.py",
     # Records without behaviour: what each does stands in the table of the batch.
     "proxy/core/batch_events.py": "tests/core/test_batch.py",

@@ -1,0 +1,86 @@
+"""What callers meet, put together."""
+
+from collections.abc import Callable
+
+from policies.model import Answer
+from policies.policy import Policy
+from proxy.assembly.outside import Outside
+from proxy.assembly.shared import Shared
+from proxy.core.dialects import DIALECTS, ErrorAnswer, error_answer
+from proxy.core.errors import ProxyError
+from proxy.services.clients import Clients
+from proxy.services.owners import Owners
+from proxy.services.paces import Paces
+from proxy.services.policies import Policies
+from proxy.settings import Settings
+from proxy.web.answers import Answers
+from proxy.web.calls import Calls
+from proxy.web.forward import Forwarder
+from proxy.web.front import Front
+from proxy.web.held import Holder
+from proxy.web.jobs import JobsApi
+
+
+def front(settings: Settings, outside: Outside, shared: Shared) -> Front:
+    """Return the handler of the data port."""
+    stores, clock = outside.stores, outside.clock
+    calls = Calls(recorder=outside.metrics, clock=clock, facts=shared.facts)
+    named = [settings.owners, *(one.clients for one in settings.upstreams.values())]
+    names = {token: name for each in named for name, tokens in each.items() for token in tokens}
+    owners = Owners(keyed_hash=outside.keyed_hash, names=names, held=outside.held)
+    holder = Holder(
+        jobs=stores.jobs,
+        waiters=shared.waiters,
+        holding=shared.holding,
+        clock=clock,
+        heartbeat_after_s=settings.deferral.heartbeat_after.total_seconds(),
+        heartbeat_every_s=settings.deferral.heartbeat_every.total_seconds(),
+    )
+    return Front(
+        upstreams=outside.upstreams,
+        policy=_policy(settings, outside.policies),
+        forwarder=Forwarder(
+            outside.client,
+            error_response=_error_response,
+            on_done=calls.forwarded,
+            # Nothing at all stands in the way of answers where nothing is recorded.
+            tap=calls.tap if shared.facts is not None else None,
+            annotation=calls.annotation if settings.annotate else None,
+        ),
+        acceptor=shared.acceptor,
+        answers=Answers(holder=holder, holding=shared.holding, outlook=shared.outlook, clock=clock),
+        repeats=shared.repeats,
+        paces=Paces(),
+        owners=owners,
+        clients=Clients(outside.held),
+        accounts=shared.accounts,
+        jobs_api=JobsApi(
+            jobs=stores.jobs,
+            batches=stores.batches,
+            books=shared.ground.books,
+            owners=owners,
+            waiters=shared.waiters,
+            holder=holder,
+            holding=shared.holding,
+            upstreams=outside.upstreams,
+            outlook=shared.outlook,
+            clock=clock,
+        ),
+        calls=calls,
+        clock=clock,
+        max_body_bytes=settings.deferral.max_body_bytes,
+        withdraw=shared.withdrawer.note,
+        usual=outside.usual,
+        forwards_without_store=settings.deferral.when_store_away == "forward",
+    )
+
+
+def _policy(settings: Settings, policies: Policies | None) -> Callable[[], Policy]:
+    if policies is not None:
+        return policies.current
+    policy = Policy(default_answer=Answer(settings.deferral.default_answer))
+    return lambda: policy
+
+
+def _error_response(dialect: str, error: ProxyError) -> ErrorAnswer:
+    return error_answer(DIALECTS[dialect].family, error)

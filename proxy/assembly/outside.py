@@ -1,0 +1,109 @@
+"""What the house needs of the world: stores, providers, a clock, a client, chance."""
+
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from proxy.core.fields import RawHeaders
+from proxy.core.prices import PriceList
+from proxy.core.upstream import Upstream
+from proxy.ports.batches import BatchStore, LeaseStore, UnbatchableStore
+from proxy.ports.clock import Clock, KeyedHash
+from proxy.ports.jobs import CredentialStore, DeliveryStore, JobStore, QueueStore
+from proxy.ports.ledger import LedgerStore
+from proxy.ports.notes import NoteStore
+from proxy.ports.notices import NoticeStore
+from proxy.ports.provider import Provider
+from proxy.ports.runs import RunStore
+from proxy.ports.tasks import TaskOwner
+from proxy.ports.upstream import UpstreamClient
+from proxy.ports.wakeups import Wakeups
+from proxy.services.clients import HeldKey
+from proxy.services.facts import Sink
+from proxy.services.insight import Counts
+from proxy.services.policies import Policies
+from proxy.telemetry import Metrics
+from proxy.web.certificates import Certificate
+
+
+class Stores(Protocol):
+    """One store in all its parts."""
+
+    @property
+    def jobs(self) -> JobStore: ...
+
+    @property
+    def queue(self) -> QueueStore: ...
+
+    @property
+    def deliveries(self) -> DeliveryStore: ...
+
+    @property
+    def credentials(self) -> CredentialStore: ...
+
+    @property
+    def batches(self) -> BatchStore: ...
+
+    @property
+    def unbatchable(self) -> UnbatchableStore: ...
+
+    @property
+    def leases(self) -> LeaseStore: ...
+
+    @property
+    def runs(self) -> RunStore: ...
+
+    @property
+    def wakeups(self) -> Wakeups: ...
+
+    @property
+    def notes(self) -> NoteStore: ...
+
+    @property
+    def ledger(self) -> LedgerStore: ...
+
+    @property
+    def notices(self) -> NoticeStore: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outside:
+    """Everything that the house needs of the world."""
+
+    stores: Stores
+    keyed_hash: KeyedHash
+    clock: Clock
+    upstreams: Mapping[str, Upstream]
+    providers: Mapping[str, Provider]
+    """The batch API of each upstream that has one."""
+
+    client: UpstreamClient
+    tasks: TaskOwner
+    metrics: Metrics
+    read_prices: Callable[[], PriceList]
+    """Reads what models cost; asked when that is first needed."""
+
+    random: Callable[[int], bytes] = secrets.token_bytes
+    """Where the IDs of jobs and batches come from: so many bytes that nobody can guess."""
+
+    session: str = ""
+    """What a call belongs to whose run names no session: see `Run`."""
+
+    usual: RawHeaders = ()
+    """Headers of ours that hold for calls which do not carry them."""
+
+    policies: Policies | None = None
+    """The rules, if there is a file of them."""
+
+    held: Mapping[str, HeldKey] = field(default_factory=dict)
+    """Providers' keys that are held here, by upstream."""
+
+    certificates: Sequence[Certificate] = ()
+    """Of our listeners, to be read again when their files change."""
+
+    facts: Sink | None = None
+    """Where facts of calls are recorded, if they are."""
+
+    counts: Counts | None = None
+    """Where other processes share the port: asks all of them for what they counted."""
