@@ -1,15 +1,24 @@
 """Canary secrets: a key, a prompt and a result appear nowhere but where they belong."""
 
 import asyncio
+import base64
 import json
+import sys
 from pathlib import Path
+from typing import Any
 
 import aiohttp
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
-from proxy.sandbox import HttpFault, LineFault, SandboxSettings, answer_text, body_hash
+from proxy.sandbox import HttpFault, LineFault, Sandbox, SandboxSettings, answer_text, body_hash
 from proxy.stores.vault import Vault
+from tests.e2e.commands import MANY, Desk
 from tests.e2e.processes import Proxy, body_of, chat, proxy_and_provider, results, run
+from tests.helpers.raw_upstream import wait_until
+from tests.helpers.redis_server import RedisServer, redis_server
 
+HOOK_SECRET = base64.b64encode(b"CANARYWEBHOOK" * 2).decode()
 KEY = "sk-CANARYKEYaaaabbbbccccddddeeeeffff"
 OTHER_KEY = "CANARYOTHERKEYwithout-any-known-shape"
 PROMPT = "CANARYPROMPT tell nobody"
@@ -86,6 +95,87 @@ async def _get(url: str) -> bytes:
 def _files(folder: Path) -> dict[Path, bytes]:
     """Return every file that the process may write: its store, its home, its `/tmp`."""
     return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+async def test_no_secret_lies_in_redis_in_a_record_of_calls_or_goes_to_a_webhook(
+    tmp_path: Path,
+) -> None:
+    told: list[bytes] = []
+
+    async def hear(request: web.Request) -> web.Response:
+        told.append(await request.read())
+        told.append(str(request.headers).encode())
+        return web.Response(status=204)
+
+    application = web.Application()
+    application.router.add_post("/told", hear)
+    Vault.load_or_create(tmp_path / "offramp.key")
+    seen: list[bytes] = []
+    with redis_server(tmp_path) as redis:
+        async with TestServer(application) as hook:
+            changes = {
+                "store": redis.url,
+                "secret_key_file": str(tmp_path / "offramp.key"),
+                "recording": {"path": str(tmp_path / "facts.jsonl")},
+                "webhooks": {
+                    "done": {"url": str(hook.make_url("/told")), "secret": HOOK_SECRET},
+                },
+            }
+            async with proxy_and_provider(tmp_path, changes=changes) as (proxy, _):
+                await _everything_that_callers_do(proxy, seen)
+                headers = {"X-Deferrable": "job", "X-Deferrable-Webhook": "done"}
+                await chat(proxy, PROMPT, headers=headers, key=KEY)
+                await wait_until(lambda: bool(told), "the webhook")
+                assert await proxy.terminate() == 0
+        kept = _dump(redis)
+
+    assert len(kept) > 10
+    facts = (tmp_path / "facts.jsonl").read_bytes()
+    assert facts
+    places = (*kept, *told, *seen, facts, *(line.encode() for line in proxy.raw_logs))
+    assert [text for text in places for mark in MARKS if mark in text] == []
+
+
+def _dump(redis: RedisServer) -> list[bytes]:
+    """Return every key of a Redis, and everything that lies there."""
+    found: list[bytes] = []
+    client: Any = redis.admin
+    for key in client.scan_iter(count=1_000):
+        found.append(key)
+        match client.type(key):
+            case b"string":
+                found.append(client.get(key) or b"")
+            case b"hash":
+                found += [part for pair in client.hgetall(key).items() for part in pair]
+            case b"zset":
+                found += client.zrange(key, 0, -1)
+            case b"set":
+                found += client.smembers(key)
+            case b"list":
+                found += client.lrange(key, 0, -1)
+            case b"stream":
+                found.append(repr(client.xrange(key)).encode())
+            case kind:
+                raise AssertionError(f"a kind of value that nobody looks into: {kind!r}")
+    return found
+
+
+async def test_what_commands_keep_to_go_on_with_holds_no_secret(tmp_path: Path) -> None:
+    async with Sandbox(SandboxSettings(turnaround_s=0.2)).serve() as provider:
+        desk = Desk(tmp_path, provider)
+        (tmp_path / "calls.jsonl").write_text(json.dumps(body_of(PROMPT)) + "\n")
+        sent = await desk.run("send", "calls.jsonl", "-o", "answers.jsonl", OPENAI_API_KEY=KEY)
+        script = desk.script(MANY.replace("ticket", PROMPT))
+        ran = await desk.run("run", "--", sys.executable, script, "2", OPENAI_API_KEY=KEY)
+
+    assert (sent.code, ran.code) == (0, 0)
+    # What the user gave and wanted holds the prompt and the answers; nothing holds the key.
+    given = {"calls.jsonl", "answers.jsonl", Path(script).name}
+    files = {file: content for file, content in _files(tmp_path).items() if file.name not in given}
+    assert files
+    found = {file for file, content in files.items() for mark in MARKS if mark in content}
+    assert found == set()
+    assert KEY not in sent.stdout + sent.stderr + ran.stdout + ran.stderr
 
 
 async def test_the_store_and_its_key_are_for_their_user_alone(tmp_path: Path) -> None:
