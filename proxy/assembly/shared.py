@@ -59,6 +59,7 @@ def shared_parts(settings: Settings, outside: Outside, wake: Wake) -> Shared:
     verify = Verifier(caller, outside.upstreams)
     accounts = _accounts(settings, outside, credentials, verify)
     outlook = _outlook(settings, outside, prices)
+    withdrawer = Withdrawer(ground)
     return Shared(
         ground=ground,
         prices=prices,
@@ -75,10 +76,16 @@ def shared_parts(settings: Settings, outside: Outside, wake: Wake) -> Shared:
             tasks=outside.tasks,
             max_held=settings.deferral.max_held,
         ),
-        repeats=Repeats(deliveries=stores.deliveries, jobs=stores.jobs, clock=clock, tally=metrics),
+        repeats=Repeats(
+            deliveries=stores.deliveries,
+            jobs=stores.jobs,
+            clock=clock,
+            tally=metrics,
+            on_claimed=withdrawer.keep,
+        ),
         outlook=outlook,
         acceptor=_acceptor(settings, outside, accounts, outlook, wake),
-        withdrawer=Withdrawer(ground),
+        withdrawer=withdrawer,
         facts=_facts(settings, outside),
     )
 

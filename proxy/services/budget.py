@@ -5,7 +5,7 @@ price: what is over the budget waits for the next hour, and at its deadline it e
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -54,6 +54,11 @@ class Spent:
     calls: int = 0
     tokens: int = 0
 
+    def less(self, jobs: Sequence[Job]) -> "Spent":
+        """Return what is spent without these."""
+        tokens = sum(job.tokens for job in jobs)
+        return Spent(max(0, self.calls - len(jobs)), max(0, self.tokens - tokens))
+
 
 class Budget:
     """Reserves calls in a note that all instances share, before they are made."""
@@ -67,7 +72,7 @@ class Budget:
     async def reserve(self, credential: CredentialId, jobs: Sequence[Job]) -> int:
         """Book the first of `jobs` that the hour has room for; return how many.
 
-        What is booked stays so, even if a call is not made after all.
+        What is booked stays so until it is given back.
 
         Raises:
             StoreError: if the note cannot be written; nothing is booked then.
@@ -83,12 +88,28 @@ class Budget:
             if after == before:
                 self._tell(credential, hour)
                 return 0
-            texts = {one: [each.calls, each.tokens] for one, each in spent.items()}
-            texts[credential] = [after.calls, after.tokens]
-            text = json.dumps({"hour": hour.isoformat(), "spent": texts})
+            text = _text(spent | {credential: after}, hour)
             if await self._notes.write(BUDGETS, Note(text, note.version + 1 if note else 1)):
                 return after.calls - before.calls
         return 0
+
+    async def give_back(self, credential: CredentialId, jobs: Sequence[Job]) -> None:
+        """Take back what was booked for jobs that are not called: another instance was faster.
+
+        Raises:
+            StoreError: if the note cannot be written; it stays booked then.
+        """
+        if not jobs or self._limits == HourlyLimits():
+            return
+        hour = self._clock.now().replace(minute=0, second=0, microsecond=0)
+        for _ in range(RACES):
+            note = await self._notes.read(BUDGETS)
+            spent = _of_hour(note, hour)
+            if note is None or credential not in spent:
+                return
+            spent[credential] = spent[credential].less(jobs)
+            if await self._notes.write(BUDGETS, Note(_text(spent, hour), note.version + 1)):
+                return
 
     def _tell(self, credential: CredentialId, hour: datetime) -> None:
         if self._told != hour:
@@ -107,3 +128,8 @@ def _of_hour(note: Note | None, hour: datetime) -> dict[CredentialId, Spent]:
     if data.get("hour") != hour.isoformat():
         return {}
     return {CredentialId(one): Spent(*values) for one, values in data["spent"].items()}
+
+
+def _text(spent: Mapping[CredentialId, Spent], hour: datetime) -> str:
+    texts = {one: [each.calls, each.tokens] for one, each in spent.items()}
+    return json.dumps({"hour": hour.isoformat(), "spent": texts})

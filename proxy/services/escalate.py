@@ -7,6 +7,7 @@ is booked as a possible double: known, shown, never silent.
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
@@ -21,7 +22,7 @@ from proxy.core.errors import (
     StoreError,
     StoreUnavailableError,
 )
-from proxy.core.ids import CredentialId
+from proxy.core.ids import CredentialId, JobId
 from proxy.core.job import Escalated, Failed, Job, JobEvent, Outcome, Released, Succeeded, advance
 from proxy.core.lanes import CALL_LANES, Lane
 from proxy.core.outcomes import (
@@ -180,10 +181,19 @@ class Escalator:
         ready = await self._on.queue.take(head.key, ready_at=now, limit=free)
         # An overdue one is no use to anybody, and ends by itself.
         jobs = [job for job in ready if job.deadline > now]
-        if head.key.lane is not Lane.FLEX:
-            # What the budget bounds are calls at full price.
-            jobs = jobs[: await self._budget.reserve(head.key.credential, jobs)]
-        return sum([await self._start(job) for job in jobs])
+        if head.key.lane is Lane.FLEX:
+            return len(await self._start_all(jobs))
+        # What the budget bounds are calls at full price.
+        jobs = jobs[: await self._budget.reserve(head.key.credential, jobs)]
+        started = await self._start_all(jobs)
+        # Instances take the same jobs at the same moment, and each is called by one.
+        await self._budget.give_back(
+            head.key.credential, [job for job in jobs if job.id not in started]
+        )
+        return len(started)
+
+    async def _start_all(self, jobs: Sequence[Job]) -> set[JobId]:
+        return {job.id for job in jobs if await self._start(job)}
 
     def _free(self, place: Place) -> int:
         caps = self._limits.of(place[0])

@@ -5,12 +5,13 @@ asking never harms a call: it is bounded in time and never raises.
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 import structlog
 
 from proxy.core.errors import ProxyError
-from proxy.core.ids import OwnerId
+from proxy.core.ids import JobId, OwnerId
 from proxy.core.job import Job
 from proxy.ports.clock import Clock
 from proxy.ports.jobs import DeliveryStore, JobStore
@@ -41,12 +42,15 @@ class Repeats:
         clock: Clock,
         tally: Tally,
         timeout_s: float = CLAIM_TIMEOUT_S,
+        on_claimed: Callable[[JobId], None] = lambda _: None,
     ) -> None:
+        """`on_claimed` is told of each job that a repeat takes over."""
         self._deliveries = deliveries
         self._jobs = jobs
         self._clock = clock
         self._tally = tally
         self._timeout_s = timeout_s
+        self._on_claimed = on_claimed
         self._claimable: frozenset[OwnerId] = frozenset()
         self._broken_here: dict[OwnerId, float] = {}
 
@@ -95,6 +99,7 @@ class Repeats:
             # Never serve what does not say itself whose it is, whatever was asked for.
             log.error("claim.mismatched", job_id=job_id)
             return None
+        self._on_claimed(job.id)
         self._tally.count("job_claimed")
         log.info("job.claimed", job_id=job.id, retry_count=retry_count)
         return job

@@ -8,7 +8,6 @@ booked as useless when it is read. What an instance that dies meanwhile had note
 bought, and known as an answer to a job that nobody asked for.
 """
 
-from collections import deque
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
@@ -36,11 +35,18 @@ class Withdrawer:
 
     def __init__(self, ground: Ground) -> None:
         self._on = ground
-        self._noted: deque[tuple[JobId, datetime]] = deque(maxlen=REMEMBERED)
+        self._noted: dict[JobId, datetime] = {}
+        """Since when, the oldest first."""
 
     def note(self, job_id: JobId) -> None:
         """Note a job that may exist although its call is forwarded. Never blocks, never fails."""
-        self._noted.append((job_id, self._on.clock.now()))
+        if len(self._noted) >= REMEMBERED:
+            del self._noted[next(iter(self._noted))]
+        self._noted[job_id] = self._on.clock.now()
+
+    def keep(self, job_id: JobId) -> None:
+        """Leave a job alone: the call was repeated, and its repeat waits for it now."""
+        self._noted.pop(job_id, None)
 
     async def run_once(self) -> int:
         """Withdraw what is found of what was noted; return how many jobs were found.
@@ -49,17 +55,19 @@ class Withdrawer:
             StoreError: if the store still does not answer; nothing is forgotten.
         """
         withdrawn = 0
-        for _ in range(-(-len(self._noted) // CHUNK)):
-            noted = [self._noted[place] for place in range(min(CHUNK, len(self._noted)))]
-            found = await self._on.jobs.get_many([job_id for job_id, _ in noted])
+        noted = list(self._noted)
+        for start in range(0, len(noted), CHUNK):
+            chunk = noted[start : start + CHUNK]
+            there = await self._on.jobs.get_many(chunk)
+            found = [job for job in there if job.id in self._noted]
             refused = await self._withdraw(found)
             withdrawn += len(found) - len(refused)
-            settled = {job.id for job in found} - refused
             now = self._on.clock.now()
-            for job_id, since in noted:
-                self._noted.popleft()
-                if job_id not in settled and now - since < LOOKED_FOR:
-                    self._noted.append((job_id, since))
+            ended = {job.id for job in found} - refused
+            for job_id in chunk:
+                since = self._noted.get(job_id)
+                if job_id in ended or (since is not None and now - since >= LOOKED_FOR):
+                    self.keep(job_id)
         return withdrawn
 
     async def _withdraw(self, jobs: Sequence[Job]) -> frozenset[JobId]:

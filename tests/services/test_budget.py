@@ -65,6 +65,20 @@ async def test_tokens_are_bounded_and_one_large_job_still_goes(notes, clock):
     assert await budget.reserve(OTHER, jobs(2, tokens=100)) == 1
 
 
+async def test_what_is_given_back_can_be_spent_again_within_its_hour(notes, clock):
+    budget = Budget(notes, clock, HourlyLimits(calls=4, tokens=40))
+    taken = jobs(4)
+    assert await budget.reserve(CREDENTIAL, taken) == 4
+
+    await budget.give_back(CREDENTIAL, taken[:3])
+    await budget.give_back(OTHER, taken)
+
+    assert await budget.reserve(CREDENTIAL, jobs(9)) == 3
+    clock.advance(hours=1)
+    await budget.give_back(CREDENTIAL, taken)
+    assert await budget.reserve(CREDENTIAL, jobs(9)) == 4
+
+
 async def test_two_that_reserve_at_once_do_not_overspend(notes, clock):
     budgets = [Budget(notes, clock, HourlyLimits(calls=4)) for _ in range(4)]
 

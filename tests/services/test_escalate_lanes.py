@@ -8,6 +8,7 @@ import pytest
 from policies.windows import Window, parse_span
 from proxy.core.job import JobState
 from proxy.core.lanes import Lane, Urgency
+from proxy.ports.notes import Note
 from proxy.services.budget import HourlyLimits
 from proxy.services.escalate import EscalationLimits, LaneCaps
 from proxy.services.trickle import TrickleHours
@@ -216,6 +217,27 @@ async def test_a_budget_holds_back_what_the_hour_has_no_room_for() -> None:
     assert await fleet.states() == {JobState.COMPLETED: 4, JobState.EXPIRED: 6}
     assert fleet.provider.requests["call"] == 4
     assert fleet.tally.counts["deadline_missed"] == 6
+
+
+async def test_what_another_instance_calls_first_is_not_counted_twice() -> None:
+    fleet = Fleet(instances=2, budget=HourlyLimits(calls=12))
+    await fleet.accept_many(10, deadline=30 * MINUTE)
+    write, first = fleet.stores.notes.write, iter([True])
+
+    async def written(name: str, note: Note) -> bool:
+        done = await write(name, note)
+        if next(first, False):
+            # The other takes the same jobs at this very moment, and calls two of them.
+            await fleet.run("escalate", position=1)
+        return done
+
+    fleet.stores.notes.write = written  # type: ignore[method-assign]
+    await fleet.run("escalate")
+    await fleet.accept_many(2, deadline=30 * MINUTE)
+    await fleet.run_for(40 * MINUTE, step=MINUTE)
+
+    assert await fleet.states() == {JobState.COMPLETED: 12}
+    assert fleet.provider.requests["call"] == 12
 
 
 async def test_the_discount_tier_is_outside_of_the_budget() -> None:

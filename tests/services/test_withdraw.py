@@ -8,7 +8,8 @@ from proxy.core.errors import StoreUnavailableError
 from proxy.core.ids import JobId
 from proxy.core.job import JobState
 from proxy.core.ledger import Sums
-from proxy.services.withdraw import CHUNK, LOOKED_FOR, Withdrawer
+from proxy.services.repeats import Repeats
+from proxy.services.withdraw import CHUNK, LOOKED_FOR, REMEMBERED, Withdrawer
 from tests.helpers.factories import IDS
 from tests.helpers.fleet import Fleet
 
@@ -86,6 +87,41 @@ async def test_one_that_was_answered_before_it_was_found_is_a_double() -> None:
     assert fleet.tally.counts["possible_double"] == 1
     assert (await fleet.job(job_id)).state is JobState.COMPLETED
     assert await made.run_once() == 0
+
+
+async def test_a_job_that_the_calls_own_repeat_took_over_is_left_to_it() -> None:
+    fleet = Fleet()
+    made, stores = withdrawer(fleet), fleet.stores
+    job_id = await fleet.accept()
+    job = await fleet.job(job_id)
+    made.note(job_id)
+    repeats = Repeats(
+        deliveries=stores.deliveries,
+        jobs=stores.jobs,
+        clock=fleet.clock,
+        tally=fleet.tally,
+        on_claimed=made.keep,
+    )
+
+    claimed = await repeats.claim(job.owner, job.fingerprint, retry_count=1)
+    await made.run_once()
+
+    assert claimed is not None
+    assert (claimed.id, (await fleet.job(job_id)).state) == (job_id, JobState.QUEUED)
+
+
+async def test_no_more_are_remembered_than_there_is_room_for() -> None:
+    fleet = Fleet()
+    made = withdrawer(fleet)
+    first, *_ = job_ids = [IDS.job() for _ in range(REMEMBERED + 1)]
+    for job_id in job_ids:
+        made.note(job_id)
+
+    await fleet.accept(id=first)
+    await fleet.accept(id=job_ids[-1])
+
+    assert await made.run_once() == 1
+    assert (await fleet.job(first)).state is JobState.QUEUED
 
 
 async def test_while_the_store_is_away_nothing_is_forgotten(
