@@ -37,6 +37,8 @@ QUICK: dict[str, Any] = {
 KEY = "sk-canary-e2e"
 MODEL = "gpt-4o-mini"
 
+START_S = 60
+"""Within this an instance must take calls, however busy the machine is."""
 
 COMMAND = (sys.executable, "-m", "proxy")
 
@@ -96,12 +98,19 @@ class Proxy:
             "--config",
             str(config),
             stderr=asyncio.subprocess.PIPE,
-            env=environment(self.folder),
+            # A traceback is one line of the log, and may be long.
+            limit=1 << 24,
+            env=environment(self.folder) | {"PYTHONFAULTHANDLER": "1"},
         )
         started = asyncio.get_running_loop().create_future()
         self._reader = asyncio.get_running_loop().create_task(self._read(started))
-        async with asyncio.timeout(30):
-            event = await started
+        try:
+            async with asyncio.timeout(START_S):
+                event = await started
+        except TimeoutError:
+            # It then writes down where each of its threads stands.
+            await self._end(signal.SIGABRT)
+            raise
         self.base_url, self.admin_url = event["listen"], event["admin"]
 
     async def _read(self, started: "asyncio.Future[dict[str, Any]]") -> None:

@@ -12,11 +12,12 @@ from redis import Redis
 from redis.exceptions import ResponseError
 
 from proxy.core.errors import StoreError, StoreUnavailableError
-from proxy.core.ids import shard_of
+from proxy.core.ids import JobId, shard_of
 from proxy.core.job import Job
 from proxy.stores.redis import RedisStores, keys
 from proxy.stores.redis.commands import slot_of
 from proxy.stores.vault import Vault
+from tests.chaos.cable import Cable
 from tests.helpers.factories import BODY, IDS, new_job
 from tests.helpers.redis_server import (
     RedisClusterServers,
@@ -312,6 +313,48 @@ async def test_the_master_is_the_one_that_the_sentinels_name(tmp_path: Path):
 
                 late = await accepted(stores)
                 assert replica.admin.exists(keys.record(job.id), keys.record(late.id)) == 2
+
+
+async def test_sentinels_that_are_all_away_fail_calls_and_end_nothing(tmp_path: Path):
+    (tmp_path / "master").mkdir()
+    (tmp_path / "sentinel").mkdir()
+    secret = secrets.token_hex(8)
+    with (
+        redis_server(tmp_path / "master", "--requirepass", secret, password=secret) as master,
+        redis_sentinel(tmp_path / "sentinel", master, secret) as sentinel,
+    ):
+        async with Cable(sentinel.port).laid() as cable:
+            url = f"redis+sentinel://:{secret}@127.0.0.1:{cable.port}/main/0"
+            async with opened(url) as stores:
+                cable.cut(abruptly=True)
+                master.admin.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+                await eventually(lambda: _fails(stores))
+                with pytest.raises(StoreUnavailableError):
+                    await accepted(stores)
+
+                cable.mend()
+                await eventually(lambda: works_again(stores))
+
+
+async def _fails(stores: RedisStores) -> bool:
+    return not await works_again(stores)
+
+
+async def test_a_subscription_whose_other_end_is_gone_is_made_anew(server):
+    heard: list[JobId] = []
+    async with Cable(server.port).laid() as cable:
+        url = f"redis://127.0.0.1:{cable.port}/0?timeout=0.3"
+        async with opened(url) as listener, opened(server.url) as speaker:
+            listener.wakeups.subscribe(heard.extend)
+            await eventually(lambda: _is_heard(speaker, heard, JobId("before")))
+            cable.lose()
+
+            await eventually(lambda: _is_heard(speaker, heard, JobId("after")))
+
+
+async def _is_heard(speaker: RedisStores, heard: list[JobId], job_id: JobId) -> bool:
+    speaker.wakeups.publish([job_id])
+    return job_id in heard
 
 
 async def _failover(sentinel: RedisServer) -> bool:

@@ -54,15 +54,35 @@ class RedisWakeups:
         while not self._closing.is_set():
             connection: Connection | None = None
             try:
-                connection = await self._client.connect()
-                await connection.send_command("SUBSCRIBE", keys.WAKEUPS)
-                while True:
-                    message = await connection.read_response()
-                    # RESP2, "Push messages": kind, channel, payload.
-                    if isinstance(message, list) and message[0] == b"message":
-                        on_change([JobId(one) for one in message[2].decode().split()])
+                async with asyncio.timeout(self._address.timeout_s):
+                    connection = await self._client.connect()
+                    await connection.send_command("SUBSCRIBE", keys.WAKEUPS)
+                await self._hear(connection, on_change)
             except (RedisError, OSError, StoreError, TimeoutError):
                 await asyncio.sleep(AGAIN_S)
             finally:
                 if connection is not None:
                     await connection.disconnect(nowait=True)
+
+    async def _hear(
+        self, connection: Connection, on_change: Callable[[Sequence[JobId]], None]
+    ) -> None:
+        """Pass on what comes, until the other end has gone.
+
+        Nothing says so where a machine or a wire in between fails: whoever only listens
+        must ask, or waits for ever on a connection that nobody has any more.
+
+        Raises:
+            RedisError, OSError, TimeoutError: the other end has gone.
+        """
+        asked = False
+        while True:
+            message = await connection.read_response(timeout=self._address.timeout_s)
+            if message is None and asked:
+                raise TimeoutError
+            asked = message is None
+            if asked:
+                await connection.send_command("PING")
+            # RESP2, "Push messages": kind, channel, payload.
+            elif isinstance(message, list) and message[0] == b"message":
+                on_change([JobId(one) for one in message[2].decode().split()])

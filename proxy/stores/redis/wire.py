@@ -202,8 +202,10 @@ class Lane:
                 connection = await self._connected()
                 self._used_at = asyncio.get_running_loop().time()
                 await self._talk(connection, group)
-        except (RedisError, OSError, TimeoutError) as exc:
-            # Whether it took effect is not known, so nothing is sent again.
+        except (RedisError, OSError, StoreError, TimeoutError) as exc:
+            # Whether it took effect is not known, so nothing is sent again. An error of
+            # our own says that no sentinel answers: it must not end the task, and with
+            # it the instance.
             await self._disconnect()
             for ask in group:
                 ask.settle(translate(exc))

@@ -1,0 +1,88 @@
+"""What becomes of a start when the way to the store breaks in the midst of it."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from proxy.app import serving
+from proxy.core.errors import StoreUnavailableError
+from proxy.settings import Settings, load
+from proxy.stores.vault import Vault
+from tests.chaos.cable import Cable
+from tests.e2e.processes import settings_for
+from tests.helpers.redis_server import RedisServer, redis_server
+
+pytestmark = pytest.mark.redis
+
+BOUND_S = 20
+"""A start has some ten steps, none of which may take longer than the store's time limit."""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    with redis_server(tmp_path_factory.mktemp("redis")) as running:
+        yield running
+
+
+class Breaking:
+    """A cable that breaks when so many pieces of data have come by."""
+
+    def __init__(self, server: RedisServer, *, abruptly: bool) -> None:
+        self.cable = Cable(server.port, self._count)
+        self.left: int | None = None
+        self.passed = 0
+        self._abruptly = abruptly
+
+    def _count(self) -> None:
+        self.passed += 1
+        if self.left is not None:
+            self.left -= 1
+            if self.left == 0:
+                self.cable.cut(abruptly=self._abruptly)
+
+
+def settings_over(folder: Path, port: int, *, timeout_s: float) -> Settings:
+    Vault.load_or_create(folder / "key")
+    changes = {
+        # A password and a database make connecting itself a matter of several steps.
+        "store": f"redis://default:secret@127.0.0.1:{port}/1?timeout={timeout_s}",
+        "secret_key_file": str(folder / "key"),
+    }
+    config = folder / "offramp.yaml"
+    config.write_text(json.dumps(settings_for(folder, {"openai": "http://127.0.0.1:9"}, changes)))
+    return load(config).settings
+
+
+@pytest.mark.parametrize(("abruptly", "stride"), [(True, 1), (False, 3)], ids=["broken", "silent"])
+async def test_a_start_ends_in_bounded_time_wherever_the_store_goes_away(
+    server: RedisServer, tmp_path: Path, abruptly: bool, stride: int
+) -> None:
+    """Goal: no step of a start hangs, and what did not start says that the store is away.
+
+    Method: the way to the store breaks at the first piece of data, at a later one, and
+    so on, until a start has none left. Each time it is whole again afterwards, and the
+    next start must come up.
+    """
+    server.admin.flushall()
+    way, failed, broke = Breaking(server, abruptly=abruptly), 0, True
+    async with way.cable.laid() as cable:
+        hasty = settings_over(tmp_path, cable.port, timeout_s=0.3)
+        patient = settings_over(tmp_path, cable.port, timeout_s=10)
+        for step in range(1, 200, stride):
+            way.left = step
+            try:
+                async with asyncio.timeout(BOUND_S), serving(hasty):
+                    broke = way.left <= 0
+            except StoreUnavailableError:
+                failed += 1
+            cable.mend()
+            way.left = None
+            if not broke:
+                break
+            async with asyncio.timeout(2 * BOUND_S), serving(patient):
+                pass
+    assert not broke
+    assert failed > 20 // stride
