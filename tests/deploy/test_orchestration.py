@@ -22,11 +22,13 @@ SIDECAR = ROOT / "deploy" / "kubernetes" / "sidecar.yaml"
 OLDEST, NEWEST = "1.30", "1.37"
 """Of Kubernetes: the first with `preStop.sleep` on by default, and a recent one."""
 
+TLS = {f"{part}_file": f"/run/secrets/offramp-tls/tls.{part}" for part in ("cert", "key")}
+
 EVERYTHING = {
     "mode": "single",
-    "secrets": {"adminToken": {"name": "offramp-admin"}},
+    "secrets": {"adminToken": {"name": "offramp-admin"}, "more": ["offramp-tls"]},
     "policies": "rules: [{name: all, then: defer, mode: shadow}]\n",
-    "config": {"batching": {"linger": "5s"}},
+    "config": {"batching": {"linger": "5s"}, "tls": TLS, "admin": {"tls": TLS}},
     "persistence": {"storageClass": "fast"},
     "podAnnotations": {"a": "b"},
     "imagePullSecrets": [{"name": "registry"}],
@@ -169,7 +171,8 @@ def test_nothing_that_the_process_asks_of_the_store_decides_whether_it_gets_call
         container = offramp(pod)
         for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
             if probe in container:
-                assert container[probe]["httpGet"] == {"path": "/livez", "port": "admin"}
+                scheme = {"scheme": "HTTPS"} if name == "single" else {}
+                assert container[probe]["httpGet"] == {"path": "/livez", "port": "admin", **scheme}
         assert "startupProbe" in container
 
 
@@ -260,6 +263,29 @@ def test_the_fleet_reaches_providers_but_no_metadata_service():
 # The chart.
 
 
+SECRETS = ROOT / "deploy" / "kubernetes" / "secrets"
+
+
+@pytest.mark.parametrize("cloud", ["aws", "azure", "gcp"])
+def test_the_secrets_of_a_cloud_become_those_that_the_chart_mounts(cloud):
+    """No validator of the operator's kinds is in a registry; what we refer to must agree."""
+    account, store = manifests((SECRETS / f"{cloud}.yaml").read_text())
+    made = manifests((SECRETS / "external-secrets.yaml").read_text())
+    wanted = YAML(typ="safe").load((CHART / "values.yaml").read_text())["secrets"]
+
+    kubernetes_validate.validate(account, NEWEST, strict=True)
+    text = json.dumps(store["spec"]["provider"])
+    assert json.dumps({"name": account["metadata"]["name"]}) in text
+    assert len(store["spec"]["provider"]) == 1
+    for each in made:
+        assert each["apiVersion"] == store["apiVersion"] == "external-secrets.io/v1"
+        reference = each["spec"]["secretStoreRef"]
+        assert reference == {"name": store["metadata"]["name"], "kind": store["kind"]}
+    keys = {each["spec"]["target"]["name"]: each["spec"]["data"][0]["secretKey"] for each in made}
+    for part in ("sealingKey", "redisUrl"):
+        assert keys[wanted[part]["name"]] == wanted[part]["key"]
+
+
 def test_the_linter_of_charts_finds_no_fault():
     found = helm_python.lint(str(CHART))
 
@@ -278,8 +304,13 @@ def test_the_chart_configures_what_the_settings_know(name, tmp_path):
     for file, text in files.items():
         mounted = text.replace("/run/secrets", str(tmp_path)).replace("/var/lib", str(tmp_path))
         (tmp_path / file).write_text(mounted)
-    for secret, content in (("offramp/offramp.key", ""), ("offramp-admin/token", "t")):
-        (tmp_path / secret).parent.mkdir()
+    for secret, content in (
+        ("offramp/offramp.key", ""),
+        ("offramp-admin/token", "t"),
+        ("offramp-tls/tls.cert", "c"),
+        ("offramp-tls/tls.key", "k"),
+    ):
+        (tmp_path / secret).parent.mkdir(exist_ok=True)
         (tmp_path / secret).write_text(content)
     environ = {"OFFRAMP_STORE": "redis://redis:6379/0"} if name == "fleet" else {}
 

@@ -29,6 +29,12 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 {{- toYaml (mustMergeOverwrite $own .Values.config) -}}
 {{- end -}}
 
+{{/* What probes ask: by TLS, if the listener speaks it. */}}
+{{- define "offramp.probe" -}}
+{{- $admin := .Values.config.admin | default dict -}}
+{path: /livez, port: admin{{ if $admin.tls }}, scheme: HTTPS{{ end }}}
+{{- end -}}
+
 {{/* The pod: the same in both modes but for the store. */}}
 {{- define "offramp.pod" -}}
 metadata:
@@ -87,18 +93,18 @@ spec:
           containerPort: 8081
       # Until it listens, which is after the store is open.
       startupProbe:
-        httpGet: {path: /livez, port: admin}
+        httpGet: {{ include "offramp.probe" . }}
         periodSeconds: 1
         failureThreshold: 60
         timeoutSeconds: 3
       # Not /readyz: that asks the store too. Were the whole fleet unready while Redis
       # restarts, interactive calls would fail, which do not need a store.
       readinessProbe:
-        httpGet: {path: /livez, port: admin}
+        httpGet: {{ include "offramp.probe" . }}
         periodSeconds: 5
         timeoutSeconds: 3
       livenessProbe:
-        httpGet: {path: /livez, port: admin}
+        httpGet: {{ include "offramp.probe" . }}
         periodSeconds: 10
         timeoutSeconds: 5
         failureThreshold: 6
@@ -120,6 +126,9 @@ spec:
         - {name: sealing-key, mountPath: /run/secrets/offramp, readOnly: true}
         {{- if .Values.secrets.adminToken.name }}
         - {name: admin-token, mountPath: /run/secrets/offramp-admin, readOnly: true}
+        {{- end }}
+        {{- range .Values.secrets.more }}
+        - {name: secret-{{ . }}, mountPath: /run/secrets/{{ . }}, readOnly: true}
         {{- end }}
         - {name: jobs, mountPath: /var/lib/offramp}
         - {name: tmp, mountPath: /tmp}
@@ -143,6 +152,12 @@ spec:
         items:
           - {key: {{ .key }}, path: token}
     {{- end }}
+    {{- end }}
+    {{- range .Values.secrets.more }}
+    - name: secret-{{ . }}
+      secret:
+        secretName: {{ . }}
+        defaultMode: 288 # 0440: octal numbers read differently in YAML 1.1 and 1.2
     {{- end }}
     {{- if eq .Values.mode "fleet" }}
     # Nothing durable: a home that can be written to.
