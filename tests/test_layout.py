@@ -47,6 +47,8 @@ TESTED_BY = {
     "proxy/app.py": "tests/e2e/",
     "proxy/operators.py": "tests/e2e/",
     "proxy/assembly/": "tests/e2e/",
+    # Nothing goes through it that the contract of its adapters does not see.
+    "proxy/providers/calls.py": "tests/contract/test_provider.py",
     "proxy/providers/_wire.py": "tests/providers/test_wire.py",
     # Records without behaviour: what each does stands in the table of the batch.
     "proxy/core/batch_events.py": "tests/core/test_batch.py",

@@ -9,7 +9,6 @@ Sources: Anthropic, "Batch processing" guide; types of the Anthropic SDK 2.12.
 """
 
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
 from datetime import datetime
 from typing import Final
 
@@ -25,14 +24,12 @@ from proxy.ports.upstream import UpstreamClient
 from proxy.providers import _wire
 from proxy.providers.anthropic_lines import result_line
 from proxy.providers.anthropic_objects import provider_batch, read_batch
-from proxy.providers.calls import CALL_S, Calls, json_input
-from proxy.providers.result_lines import LineCutter
+from proxy.providers.calls import Calls
+from proxy.providers.inputs import json_input
+from proxy.providers.result_lines import LineCutter, cut
 from proxy.providers.searches import created_since
 
 _PATH: Final = "/v1/messages/batches"
-
-_BYTES_PER_S: Final = 256 * 1024
-"""The slowest line that a create is given time for, beyond that of a short call."""
 
 
 class AnthropicBatches:
@@ -69,16 +66,9 @@ class AnthropicBatches:
         assert file_id is None, "there are no files"
         what = f"create of {submission.batch_id}"
         body = json_input(submission, b'{"requests":[', b"]}")
-        raw = await self._calls.call(
-            what,
-            credential,
-            "POST",
-            _PATH,
-            headers=dict(submission.headers),
-            body=body,
-            within_s=CALL_S + submission.input_bytes / _BYTES_PER_S,
+        return self._batch(
+            what, await self._calls.create(what, credential, _PATH, submission, body)
         )
-        return self._batch(what, raw)
 
     async def find_batches(
         self,
@@ -111,20 +101,14 @@ class AnthropicBatches:
         )
         return self._batch(what, raw)
 
-    async def results(
+    def results(
         self, credential: Credential, file_id: str
     ) -> AsyncGenerator[Sequence[ResultLine], None]:
-        cutter = LineCutter(result_line)
         # Not the `results_url` that a batch names: credentials go to our upstream alone.
         stream = self._calls.stream(
             f"results of {file_id}", credential, f"{_place(file_id)}/results"
         )
-        async with aclosing(stream) as chunks:
-            async for chunk in chunks:
-                if lines := cutter.feed(chunk):
-                    yield lines
-        if lines := cutter.end():
-            yield lines
+        return cut(stream, LineCutter(result_line))
 
     async def delete_file(self, credential: Credential, file_id: str) -> None:
         await self._calls.delete(f"delete of {file_id}", credential, _place(file_id))

@@ -24,9 +24,13 @@ from proxy.ports.upstream import (
     UpstreamUnavailableError,
 )
 from proxy.providers import _wire
+from proxy.providers.inputs import Input
 
 CALL_S: Final = 120.0
 """Bound of one short call."""
+
+_BYTES_PER_S: Final = 256 * 1024
+"""The slowest line that an input is given time for, beyond that of a short call."""
 
 READ_S: Final = 60.0
 """Bound of the wait for more of a result stream."""
@@ -35,101 +39,9 @@ _ANSWER_BYTES_MAX: Final = 8 * 1024 * 1024
 """A page of 1,000 batches has about 500 KB."""
 
 
-class Input:
-    """A body that is made on its way out, of chunks of a known length between two ends.
-
-    The last chunk is held back until the source has ended with exactly the length that
-    was announced, so that nothing whole arrives that was not meant.
-    """
-
-    def __init__(
-        self,
-        chunks: AsyncIterator[bytes],
-        chunk_bytes: int,
-        *,
-        head: bytes = b"",
-        tail: bytes = b"",
-        content_type: str = "application/json",
-    ) -> None:
-        self._chunks = chunks
-        self._chunk_bytes = chunk_bytes
-        self._head = head
-        self._tail = tail
-        self.content_type = content_type
-        self.failure: Exception | None = None
-        """Why the source gave up, in its own terms."""
-
-        self.is_whole = False
-        """Whether all of it was handed out: before that, no batch can come of it."""
-
-    @property
-    def length(self) -> int:
-        """Bytes of the whole body."""
-        return len(self._head) + self._chunk_bytes + len(self._tail)
-
-    async def stream(self) -> AsyncGenerator[bytes, None]:
-        """Yield the body; raises `BodySourceError` before its end if the source fails."""
-        seen, held = 0, self._head
-        try:
-            async for chunk in self._chunks:
-                seen += len(chunk)
-                if seen > self._chunk_bytes:
-                    break
-                if held:
-                    yield held
-                held = chunk
-        except Exception as exc:
-            # The client knows one error of a source; ours is raised again behind it.
-            self.failure = exc
-            raise BodySourceError from exc
-        if seen != self._chunk_bytes:
-            raise BodySourceError(f"{seen} bytes or more instead of {self._chunk_bytes}")
-        self.is_whole = True
-        yield held + self._tail
-
-
-def small_input(content: bytes) -> Input:
-    """Return a body that is there already."""
-
-    async def chunks() -> AsyncGenerator[bytes, None]:
-        yield content
-
-    return Input(chunks(), len(content))
-
-
-def json_input(submission: Submission, head: bytes, tail: bytes) -> Input:
-    """Return a create that carries the lines of a batch as items of a list.
-
-    Each line begins with the comma that parts it from the one before, so that it is
-    the same wherever it stands; the first comma is not sent.
-    """
-    return Input(
-        _without_first(submission.lines()), submission.input_bytes - 1, head=head, tail=tail
-    )
-
-
-def json_file(submission: Submission, head: bytes, tail: bytes, content_type: str) -> Input:
-    """Return an upload of the same lines as a file of JSON lines, without the commas."""
-    return Input(
-        _without_commas(submission.lines()),
-        submission.input_bytes - submission.count,
-        head=head,
-        tail=tail,
-        content_type=content_type,
-    )
-
-
-async def _without_first(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-    is_first = True
-    async for chunk in chunks:
-        yield chunk[1:] if is_first else chunk
-        is_first = is_first and not chunk
-
-
-async def _without_commas(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-    async for chunk in chunks:
-        # Chunks hold whole lines, and no body holds a line feed.
-        yield chunk[1:].replace(b"\n,", b"\n")
+def input_s(input_bytes: int) -> float:
+    """Return how many seconds a call with so large an input may take."""
+    return CALL_S + input_bytes / _BYTES_PER_S
 
 
 class Calls:
@@ -171,6 +83,20 @@ class Calls:
             what, credential, method, path, headers=headers, body=body, within_s=within_s
         )
         return answer.content
+
+    async def create(
+        self, what: str, credential: Credential, path: str, submission: Submission, body: Input
+    ) -> bytes:
+        """Return the answer to a create, sent with the headers that its jobs share."""
+        return await self.call(
+            what,
+            credential,
+            "POST",
+            path,
+            headers=dict(submission.headers),
+            body=body,
+            within_s=input_s(submission.input_bytes),
+        )
 
     async def exchange(
         self,

@@ -43,7 +43,7 @@ from proxy.ports.provider import (
 )
 from proxy.ports.upstream import UpstreamClient
 from proxy.providers import _wire
-from proxy.providers.calls import CALL_S, Calls, Input, json_input, small_input
+from proxy.providers.calls import Calls, input_s
 from proxy.providers.gemini_lines import InlineCutter, result_line
 from proxy.providers.gemini_objects import (
     line_of,
@@ -52,7 +52,8 @@ from proxy.providers.gemini_objects import (
     read_operation,
     read_page,
 )
-from proxy.providers.result_lines import LineCutter
+from proxy.providers.inputs import Input, json_input, small_input
+from proxy.providers.result_lines import Cutter, LineCutter, cut
 
 INLINE_BYTES_MAX: Final = 1_000_000
 INLINE_REQUESTS_MAX: Final = 100
@@ -72,9 +73,6 @@ _SHOWN: Final = (
 )
 _RESULTS_FILE: Final = "?fields=metadata/output/responsesFile"
 _INLINE_RESULTS: Final = "?fields=metadata/output"
-
-_BYTES_PER_S: Final = 256 * 1024
-"""The slowest line that an upload is given time for, beyond that of a short call."""
 
 _NAME: Final = re.compile(r"(?:batches|files)/[A-Za-z0-9_-]{1,256}")
 _MODEL: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -130,7 +128,7 @@ class GeminiBatches:
             body=Input(
                 submission.lines(), submission.input_bytes, content_type="application/jsonl"
             ),
-            within_s=CALL_S + submission.input_bytes / _BYTES_PER_S,
+            within_s=input_s(submission.input_bytes),
         )
         answer = _json(raw)
         file = read_file(answer.get("file") if isinstance(answer, dict) else None)
@@ -173,7 +171,7 @@ class GeminiBatches:
                 "POST",
                 path,
                 body=body,
-                within_s=CALL_S + body.length / _BYTES_PER_S,
+                within_s=input_s(body.length),
             )
         except (ProviderRejectedError, ProviderBusyError) as exc:
             raise _create_refused(exc) from None
@@ -215,18 +213,15 @@ class GeminiBatches:
     ) -> AsyncGenerator[Sequence[ResultLine], None]:
         what = f"results of {file_id}"
         file_name = await self._results_file(what, credential, file_id)
-        cutter: LineCutter | InlineCutter
+        cutter: Cutter
         if file_name is None:
             path, cutter = _place(file_id) + _INLINE_RESULTS, InlineCutter()
         else:
             path = f"/download/v1beta/{_checked(file_name)}:download?alt=media"
             cutter = LineCutter(result_line)
-        async with aclosing(self._calls.stream(what, credential, path)) as chunks:
-            async for chunk in chunks:
-                if lines := cutter.feed(chunk):
-                    yield lines
-        if lines := cutter.end():
-            yield lines
+        async with aclosing(cut(self._calls.stream(what, credential, path), cutter)) as results:
+            async for lines in results:
+                yield lines
 
     async def delete_file(self, credential: Credential, file_id: str) -> None:
         try:

@@ -9,8 +9,7 @@ Sources: Mistral API description, `/v1/batch/jobs` and `/v1/files`; types of the
 """
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -27,11 +26,12 @@ from proxy.ports.jobs import Credential
 from proxy.ports.provider import BatchLimits, ProviderBatch, ResultLine, Submission
 from proxy.ports.upstream import UpstreamClient
 from proxy.providers import _wire
-from proxy.providers.calls import CALL_S, Calls, Input, json_file, json_input
+from proxy.providers.calls import Calls, input_s
+from proxy.providers.inputs import Input, json_file, json_input, small_input
 from proxy.providers.item_cutter import ItemCutter
 from proxy.providers.mistral_objects import INLINE, provider_batch, read_job
 from proxy.providers.openai_objects import read_file, read_page
-from proxy.providers.result_lines import LineCutter
+from proxy.providers.result_lines import Cutter, LineCutter, cut
 
 METADATA_KEY: Final = "offramp_batch"
 """Under it a job carries our batch's ID; a key may have 32 characters."""
@@ -45,9 +45,6 @@ _INLINE_REQUESTS: Final = 10_000
 _INLINE_BYTES: Final = 16 * 1024 * 1024
 """No bound of a create is documented; a larger one is a file, whose upload costs nothing
 when it breaks off."""
-
-_BYTES_PER_S: Final = 256 * 1024
-"""The slowest line that an input is given time for, beyond that of a short call."""
 
 _SKEW: Final = timedelta(minutes=15)
 """How far the provider's clock may be from ours, when lists are searched by time."""
@@ -86,7 +83,7 @@ class MistralBatches:
             "POST",
             _FILES,
             body=_form(submission),
-            within_s=CALL_S + submission.input_bytes / _BYTES_PER_S,
+            within_s=input_s(submission.input_bytes),
         )
         file = read_file(_wire.json_value(raw))
         if file is None:
@@ -110,15 +107,8 @@ class MistralBatches:
         self, credential: Credential, submission: Submission, file_id: str | None
     ) -> ProviderBatch:
         what = f"create of {submission.batch_id}"
-        raw = await self._calls.call(
-            what,
-            credential,
-            "POST",
-            _JOBS,
-            headers=dict(submission.headers),
-            body=self._create_body(submission, file_id),
-            within_s=CALL_S + submission.input_bytes / _BYTES_PER_S,
-        )
+        body = self._create_body(submission, file_id)
+        raw = await self._calls.create(what, credential, _JOBS, submission, body)
         batch = self._batch(what, raw)
         # A job does not say when it gives up.
         ends_at = batch.created_at + window_for(self._api, submission.slack)
@@ -132,9 +122,7 @@ class MistralBatches:
             "timeout_hours": window_for(self._api, submission.slack) // timedelta(hours=1),
         }
         if file_id is not None:
-            return Input(
-                _nothing(), 0, head=json.dumps(asked | {"input_files": [file_id]}).encode()
-            )
+            return small_input(json.dumps(asked | {"input_files": [file_id]}).encode())
         head = json.dumps(asked)[:-1] + ', "requests": ['
         return json_input(submission, head.encode(), b"]}")
 
@@ -190,21 +178,16 @@ class MistralBatches:
         place = f"{_place(_JOBS, provider_batch_id)}/cancel"
         return self._batch(what, await self._calls.call(what, credential, "POST", place))
 
-    async def results(
+    def results(
         self, credential: Credential, file_id: str
     ) -> AsyncGenerator[Sequence[ResultLine], None]:
-        cutter: LineCutter | ItemCutter = LineCutter()
+        cutter: Cutter = LineCutter()
         place = f"{_results_place(file_id)}/content"
         if file_id.startswith(INLINE):
             cutter = ItemCutter("outputs")
             place = f"{_results_place(file_id)}?inline=true"
         stream = self._calls.stream(f"results of {file_id}", credential, place)
-        async with aclosing(stream) as chunks:
-            async for chunk in chunks:
-                if lines := cutter.feed(chunk):
-                    yield lines
-        if lines := cutter.end():
-            yield lines
+        return cut(stream, cutter)
 
     async def delete_file(self, credential: Credential, file_id: str) -> None:
         await self._calls.delete(f"delete of {file_id}", credential, _results_place(file_id))
@@ -234,11 +217,6 @@ def _form(submission: Submission) -> Input:
     tail = f"\r\n--{boundary}--\r\n"
     content_type = f"multipart/form-data; boundary={boundary}"
     return json_file(submission, head.encode(), tail.encode(), content_type)
-
-
-async def _nothing() -> AsyncIterator[bytes]:
-    return
-    yield b""
 
 
 def _file_name(batch_id: BatchId) -> str:

@@ -24,15 +24,15 @@ from proxy.ports.jobs import Credential
 from proxy.ports.provider import BatchLimits, LineKind, ProviderBatch, ResultLine, Submission
 from proxy.ports.upstream import UpstreamClient
 from proxy.providers import _wire
-from proxy.providers.calls import CALL_S, Calls, json_input
+from proxy.providers.calls import Calls
+from proxy.providers.inputs import json_input
 from proxy.providers.item_cutter import ItemCutter
 from proxy.providers.openrouter_objects import provider_batch, read_batch
+from proxy.providers.result_lines import cut
 from proxy.providers.searches import created_since
 
 _PATH: Final = "/v1/batches"
 _RESULTS: Final = "results"
-_BYTES_PER_S: Final = 256 * 1024
-"""The slowest line that a create is given time for, beyond that of a short call."""
 
 
 class OpenRouterBatches:
@@ -69,16 +69,10 @@ class OpenRouterBatches:
         what = f"create of {submission.batch_id}"
         scalars = {"endpoint": submission.endpoint, "model": submission.model}
         head = json.dumps(scalars)[:-1] + ', "requests": ['
-        raw = await self._calls.call(
-            what,
-            credential,
-            "POST",
-            _PATH,
-            headers=dict(submission.headers),
-            body=json_input(submission, head.encode(), b"]}"),
-            within_s=CALL_S + submission.input_bytes / _BYTES_PER_S,
+        body = json_input(submission, head.encode(), b"]}")
+        return self._batch(
+            what, await self._calls.create(what, credential, _PATH, submission, body)
         )
-        return self._batch(what, raw)
 
     async def find_batches(
         self,
@@ -113,15 +107,11 @@ class OpenRouterBatches:
     async def cancel(self, credential: Credential, provider_batch_id: str) -> ProviderBatch:  # noqa: ARG002
         raise ProviderRejectedError(f"{provider_batch_id}: this provider stops no batch")
 
-    async def results(
+    def results(
         self, credential: Credential, file_id: str
     ) -> AsyncGenerator[Sequence[ResultLine], None]:
-        cutter = ItemCutter(_RESULTS)
         stream = self._calls.stream(f"results of {file_id}", credential, _place(file_id))
-        async with aclosing(stream) as chunks:
-            async for chunk in chunks:
-                if lines := cutter.feed(chunk):
-                    yield lines
+        return cut(stream, ItemCutter(_RESULTS))
 
     async def delete_file(self, credential: Credential, file_id: str) -> None:
         await self._calls.delete(f"delete of {file_id}", credential, _place(file_id))

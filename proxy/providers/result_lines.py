@@ -7,8 +7,9 @@ the scan here relies on a parser having accepted the whole line before.
 
 import json
 import re
-from collections.abc import Callable
-from typing import Final
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from typing import Final, Protocol
 
 import pydantic_core
 
@@ -90,6 +91,30 @@ class LineCutter:
         if was_skipping:
             return unreadable(line)
         return self._read(line) if line.strip() else None
+
+
+class Cutter(Protocol):
+    """Makes results of a stream of bytes."""
+
+    def feed(self, data: bytes) -> list[ResultLine]:
+        """Return the results that `data` completes."""
+        ...
+
+    def end(self) -> list[ResultLine]:
+        """Return what the end of the stream completes."""
+        ...
+
+
+async def cut(
+    stream: AsyncGenerator[bytes, None], cutter: Cutter
+) -> AsyncGenerator[Sequence[ResultLine], None]:
+    """Yield results as the stream completes them; whoever closes this closes the stream."""
+    async with aclosing(stream) as chunks:
+        async for chunk in chunks:
+            if lines := cutter.feed(chunk):
+                yield lines
+    if lines := cutter.end():
+        yield lines
 
 
 def result_line(line: bytes) -> ResultLine:

@@ -8,7 +8,7 @@ import pytest
 from proxy.core.errors import StoreUnavailableError
 from proxy.ports.provider import Submission
 from proxy.ports.upstream import BodySourceError
-from proxy.providers.calls import Input, json_file, json_input
+from proxy.providers.inputs import Input, json_file, json_input
 from tests.providers.kit import make_batch_id, opener
 
 LINES = [b',{"custom_id":"a","params":{}}\n', b',{"custom_id":"b","params":{"x":[1]}}\n']
