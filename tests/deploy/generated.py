@@ -201,7 +201,7 @@ PARTS: Final[Mapping[str, tuple[str, Callable[[], str]]]] = {
     "job": ("proxy/README.md", job_diagram),
     "batch": ("proxy/README.md", batch_diagram),
     "settings": ("deploy/README.md", settings_table),
-    "upstreams": ("README.md", upstreams_table),
+    "upstreams": ("deploy/README.md", upstreams_table),
     "provider batches": ("deploy/README.md", batches_table),
     "metrics": ("deploy/README.md", metrics_table),
 }
