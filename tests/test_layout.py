@@ -39,6 +39,9 @@ TESTED_BY = {
     "proxy/ports/": "tests/contract/",
     "proxy/stores/sqlite/": "tests/contract/",
     "proxy/stores/redis/": "tests/contract/",
+    # What the front does with a call that it does not forward at once.
+    "proxy/web/deferrer.py": "tests/web/test_front.py",
+    "proxy/web/incoming.py": "tests/web/test_front.py",
     # The caller's half of what is forwarded.
     "proxy/web/relay.py": "tests/web/test_forward.py",
     # One record, which every page shows.

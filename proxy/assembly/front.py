@@ -15,6 +15,7 @@ from proxy.services.policies import Policies
 from proxy.settings import Settings
 from proxy.web.answers import Answers
 from proxy.web.calls import Calls
+from proxy.web.deferrer import Deferrer
 from proxy.web.forward import Forwarder
 from proxy.web.front import Front
 from proxy.web.held import Holder
@@ -47,10 +48,18 @@ def front(settings: Settings, outside: Outside, shared: Shared) -> Front:
             tap=calls.tap if shared.facts is not None else None,
             annotation=calls.annotation if settings.annotate else None,
         ),
-        acceptor=shared.acceptor,
-        answers=Answers(holder=holder, holding=shared.holding, outlook=shared.outlook, clock=clock),
+        deferrer=Deferrer(
+            acceptor=shared.acceptor,
+            answers=Answers(
+                holder=holder, holding=shared.holding, outlook=shared.outlook, clock=clock
+            ),
+            paces=Paces(),
+            repeats=shared.repeats,
+            calls=calls,
+            withdraw=shared.withdrawer.note,
+            forwards_without_store=settings.deferral.when_store_away == "forward",
+        ),
         repeats=shared.repeats,
-        paces=Paces(),
         owners=owners,
         clients=Clients(outside.held),
         accounts=shared.accounts,
@@ -69,9 +78,7 @@ def front(settings: Settings, outside: Outside, shared: Shared) -> Front:
         calls=calls,
         clock=clock,
         max_body_bytes=settings.deferral.max_body_bytes,
-        withdraw=shared.withdrawer.note,
         usual=outside.usual,
-        forwards_without_store=settings.deferral.when_store_away == "forward",
     )
 
 

@@ -34,6 +34,7 @@ from proxy.telemetry.metrics import Metrics
 from proxy.upstreams.session import AiohttpClient
 from proxy.web.answers import Answers
 from proxy.web.calls import Calls
+from proxy.web.deferrer import Deferrer
 from proxy.web.forward import Forwarder
 from proxy.web.front import Front
 from proxy.web.held import Holder
@@ -171,10 +172,16 @@ class House:
                 tap=calls.tap if self.facts is not None else None,
                 annotation=calls.annotation if self.annotate else None,
             ),
-            acceptor=acceptor,
-            answers=Answers(holder=holder, holding=self.holding, outlook=outlook, clock=clock),
+            deferrer=Deferrer(
+                acceptor=acceptor,
+                answers=Answers(holder=holder, holding=self.holding, outlook=outlook, clock=clock),
+                paces=Paces(),
+                repeats=self.repeats,
+                calls=calls,
+                withdraw=self.withdrawn.append,
+                forwards_without_store=self.forwards_without_store,
+            ),
             repeats=self.repeats,
-            paces=Paces(),
             owners=self.owners,
             clients=Clients(self.keys),
             accounts=self.accounts,
@@ -193,9 +200,7 @@ class House:
             calls=calls,
             clock=clock,
             max_body_bytes=MAX_BODY,
-            withdraw=self.withdrawn.append,
             usual=self.usual,
-            forwards_without_store=self.forwards_without_store,
         )
 
     def url(self, path: str) -> str:

@@ -114,7 +114,7 @@ class _Players:
 
     def __init__(self, house: House, stores: Stores, clock: VirtualClock) -> None:
         self._passes = {one.name: one.run_once for one in house.scheduler._passes}
-        self._acceptor: Acceptor = house.front._acceptor
+        self._acceptor: Acceptor = house.front._deferrer._acceptor
         self._house = house
         self._stores = stores
         self._clock = clock

@@ -1,0 +1,202 @@
+"""Make a job of a call, and answer it as its caller asked; or forward it after all."""
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from aiohttp import web
+
+from policies.fields import Run, Tag
+from policies.headers import Asked
+from policies.model import Answer, Decision, Defer
+from policies.model import Lane as PreferredLane
+from proxy.core.dialects import whole_target
+from proxy.core.errors import (
+    AcceptUnclearError,
+    OverloadedError,
+    ProxyError,
+    StoreError,
+)
+from proxy.core.ids import JobId
+from proxy.core.job import AnswerMode, Job
+from proxy.core.lanes import Lane
+from proxy.services.accept import Acceptor, DeferredCall
+from proxy.services.paces import Paces
+from proxy.services.repeats import Repeats
+from proxy.web.answers import AnsweredCall, Answers
+from proxy.web.calls import Calls
+from proxy.web.held import Ending
+from proxy.web.incoming import Incoming
+
+_BY_PREFER: Final = "header:prefer"
+
+_MODES: Final = {answer: AnswerMode(answer.value) for answer in Answer}
+
+
+class StoppingError(ProxyError):
+    """This instance stops and makes no promise that it could not keep itself."""
+
+    code = "draining"
+    http_status = 503
+    retryable = True
+
+
+class Deferrer:
+    """Defers calls that a decision says to defer. One instance serves all of them."""
+
+    def __init__(
+        self,
+        *,
+        acceptor: Acceptor,
+        answers: Answers,
+        paces: Paces,
+        repeats: Repeats,
+        calls: Calls,
+        withdraw: Callable[[JobId], None],
+        forwards_without_store: bool = False,
+    ) -> None:
+        """`withdraw` is told of jobs that may exist although their calls are forwarded.
+
+        With `forwards_without_store` calls that cannot be deferred because the store
+        is away are made at once, at their full price, instead of refused.
+        """
+        self._acceptor = acceptor
+        self._answers = answers
+        self._paces = paces
+        self._repeats = repeats
+        self._calls = calls
+        self._withdraw = withdraw
+        self._forwards_without_store = forwards_without_store
+        self._draining = False
+
+    def drain(self) -> None:
+        """Accept no more jobs."""
+        self._draining = True
+
+    async def defer(
+        self,
+        call: Incoming,
+        decision: Defer,
+        *,
+        forward: Callable[[Incoming], Awaitable[web.StreamResponse]],
+    ) -> web.StreamResponse:
+        """Make a job of a call whose body is read, and answer it.
+
+        What nobody asked to defer, and cannot be deferred, is handed to `forward`.
+        """
+        with self._paces.hold(_held_run(call, decision)) as held:
+            try:
+                job, held.is_new = await self._accept(call, decision, alone=held.alone)
+                if held.alone and held.is_new:
+                    self._calls.alone()
+            except ProxyError as error:
+                if call.asked.defers and not self._may_forward(call.asked, error):
+                    raise
+                # Nobody asked for it, so it must not fail for it. If it was the store
+                # that did not answer, the job may exist all the same: it is taken back.
+                if isinstance(error, AcceptUnclearError):
+                    self._withdraw(JobId(error.job_id))
+                self._calls.not_deferred(call.record, decision, error)
+                return await forward(call)
+            mode = _MODES[decision.answer]
+            how = "created" if held.is_new else "known"
+            return await self._answer(call, job, mode, decision, how=how, on_end=held.end)
+
+    async def answer_repeat(
+        self, call: Incoming, job: Job, decision: Decision
+    ) -> web.StreamResponse:
+        """Answer a call that repeats the one of `job`."""
+        mode = _own_mode(call.asked, decision) or job.answer
+        return await self._answer(call, job, mode, decision, how="claimed")
+
+    def _may_forward(self, asked: Asked, error: ProxyError) -> bool:
+        """Return whether a call that its caller wanted deferred may be made at once instead."""
+        return (
+            self._forwards_without_store
+            and isinstance(error, StoreError)
+            # Who asks for a job ID by name could not use a plain answer.
+            and asked.tag in {None, Tag.TRUE, Tag.WAIT}
+        )
+
+    async def _accept(self, call: Incoming, decision: Defer, *, alone: bool) -> tuple[Job, bool]:
+        assert call.parsed is not None
+        assert call.head.place is not None
+        if self._draining:
+            raise StoppingError("this instance is stopping; send the call again")
+        if decision.answer.value == AnswerMode.WAIT and not self._answers.has_room():
+            raise OverloadedError("too many held connections", code="too_many_held")
+        asked = call.asked
+        admitted = self._acceptor.admit(
+            call.parsed, call.head.place, upstream=call.head.route.upstream.name
+        )
+        acceptance = await self._acceptor.accept(
+            DeferredCall(
+                caller=call.caller(),
+                dialect=call.head.dialect,
+                endpoint=call.head.place.endpoint,
+                target=whole_target(call.head.dialect, call.head.target),
+                headers=call.head.kept,
+                admitted=admitted,
+                fingerprint=call.fingerprint(),
+                answer=_MODES[decision.answer],
+                decided_by=decision.decided_by,
+                deadline=decision.deadline,
+                lane=Lane.INTERACTIVE if decision.lane is PreferredLane.INTERACTIVE else None,
+                alone=alone,
+                tags=dict(decision.tags),
+                webhook=asked.webhook,
+                run=asked.run,
+                idempotency_key=asked.idempotency_key,
+                retry_count=asked.retry_count,
+            )
+        )
+        return acceptance.job, acceptance.created
+
+    async def _answer(
+        self,
+        call: Incoming,
+        job: Job,
+        mode: AnswerMode,
+        decision: Decision,
+        *,
+        how: str,
+        on_end: Callable[[], None] = lambda: None,
+    ) -> web.StreamResponse:
+        asked = call.asked
+        assert call.head.place is not None
+        assert call.parsed is not None
+        hold = decision.hold if isinstance(decision, Defer) else None
+        answered = AnsweredCall(
+            mode=mode,
+            dialect=call.head.dialect,
+            endpoint=call.head.place.endpoint,
+            streaming=call.head.place.streaming or call.parsed.streaming,
+            include_usage=call.parsed.include_usage,
+            retry_count=asked.retry_count,
+            read_timeout_s=asked.read_timeout.total_seconds() if asked.read_timeout else None,
+            typed_sdk=asked.typed_sdk,
+            prefer_wait_s=hold.total_seconds() if hold is not None else None,
+            preference_applied=decision.decided_by == _BY_PREFER and isinstance(decision, Defer),
+        )
+
+        def tell(ending: Ending, status: int | None) -> None:
+            on_end()
+            if ending is not Ending.DELIVERED:
+                self._repeats.note_broken(job.owner)
+            told = None if ending is Ending.BROKEN else status
+            self._calls.deferred(call.record, job, mode=mode, how=how, status=told)
+
+        return await self._answers.answer(call.request, job, answered, on_end=tell)
+
+
+def _held_run(call: Incoming, decision: Defer) -> tuple[str, Run] | None:
+    """Return the run whose pace the call shows: only who is held waits before the next one."""
+    if call.asked.run is None or decision.answer.value != AnswerMode.WAIT:
+        return None
+    return call.caller().owner, call.asked.run
+
+
+def _own_mode(asked: Asked, decision: Decision) -> AnswerMode | None:
+    """Return the mode that a repeat asks for itself, if it does."""
+    if asked.defers and isinstance(decision, Defer):
+        return _MODES[decision.answer]
+    return None
