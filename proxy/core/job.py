@@ -309,6 +309,20 @@ class Job:
         return self.finalized_at is not None and self.finalized_at > self.deadline
 
 
+ENDED: Final = frozenset(
+    {
+        "state",
+        "batch_id",
+        "attempt",
+        "holder",
+        "finalized_at",
+        "outcome",
+        "answered_by",
+        "version",
+    }
+)
+"""What the end of a job changes, or the claim before it: a store may write these alone."""
+
 changed: Final = Copier(Job)
 """Copies a job with other values in some fields; only what decides a job's life may."""
 

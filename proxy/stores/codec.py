@@ -7,7 +7,7 @@ older instance must refuse what it would truncate.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -20,7 +20,7 @@ from pydantic_core import from_json
 
 from proxy.core.batch import Batch
 from proxy.core.errors import StoreCorruptError
-from proxy.core.job import Job, JobState
+from proxy.core.job import ENDED, Job, JobState
 from proxy.core.lanes import BatchKey
 
 RECORD_SCHEMA: Final = 2
@@ -51,12 +51,19 @@ def encode_job(job: Job) -> str:
     return _JOBS.encode(job)
 
 
-def decode_job(text: str, claimed_by: str | None = None) -> Job:
-    """Return the job that `encode_job` was given, as a claim since then has changed it.
+def encode_ending(job: Job) -> str:
+    """Return what the end of a job changed of its record, as text."""
+    return _JOBS.encode_some(job, ENDED)
+
+
+def decode_job(text: str, claimed_by: str | None = None, ending: str | None = None) -> Job:
+    """Return the job that `encode_job` was given, as a claim or its end have changed it.
 
     Raises:
-        StoreCorruptError: if the text is none, or a newer version's.
+        StoreCorruptError: if a text is none, or a newer version's.
     """
+    if ending is not None:
+        return _JOBS.decode(text, changed_by=ending)
     if claimed_by is None:
         return _JOBS.decode(text)
     return _JOBS.decode(text, partial(_claim, batch_id=claimed_by))
@@ -100,14 +107,29 @@ class _RecordCodec(Generic[Record]):
             (member.name, _default(member), _converters(hints[member.name])[0])
             for member in members
         ]
-        self._from = [
-            (member.name, convert)
+        # The slots themselves: the `__init__` of a frozen record takes twice as long.
+        assert not hasattr(record, "__post_init__"), "it would not be called"
+        self._slots = [
+            (
+                member.name,
+                vars(record)[member.name].__set__,
+                _converters(hints[member.name])[1],
+                _default(member),
+            )
             for member in members
-            if (convert := _converters(hints[member.name])[1]) is not None
         ]
 
     def encode(self, record: Record) -> str:
         return _dumps({"v": RECORD_SCHEMA} | self.to_dict(record))
+
+    def encode_some(self, record: Record, names: Collection[str]) -> str:
+        """Encode fields of these names alone, whatever they hold."""
+        data: dict[str, Any] = {"v": RECORD_SCHEMA}
+        for name, _, convert in self._plan:
+            if name in names:
+                value = getattr(record, name)
+                data[name] = value if convert is None or value is None else convert(value)
+        return _dumps(data)
 
     def to_dict(self, record: Record) -> dict[str, Any]:
         data = {}
@@ -117,10 +139,21 @@ class _RecordCodec(Generic[Record]):
                 data[name] = value if convert is None or value is None else convert(value)
         return data
 
-    def decode(self, text: str, change: Callable[[dict[str, Any]], None] | None = None) -> Record:
+    def decode(
+        self,
+        text: str,
+        change: Callable[[dict[str, Any]], None] | None = None,
+        *,
+        changed_by: str | None = None,
+    ) -> Record:
+        """Decode a record, with the fields that `encode_some` was given later."""
         try:
             data = _loads(text)
             schema = data.pop("v")
+            if changed_by is not None:
+                later = _loads(changed_by)
+                schema = max(schema, later.pop("v"))
+                data |= later
             if change is not None:
                 change(data)
             if schema > RECORD_SCHEMA:
@@ -134,12 +167,22 @@ class _RecordCodec(Generic[Record]):
             raise StoreCorruptError(f"a stored {self._record.__name__} cannot be read") from None
 
     def from_dict(self, data: Mapping[str, Any]) -> Record:
-        values = dict(data)
-        for name, convert in self._from:
-            value = values.get(name)
-            if value is not None:
-                values[name] = convert(value)
-        return self._record(**values)
+        made = object.__new__(self._record)
+        found = 0
+        for name, put, convert, default in self._slots:
+            value = data.get(name, _REQUIRED)
+            if value is _REQUIRED:
+                if default is _REQUIRED:
+                    raise KeyError(name)
+                value = default
+            else:
+                found += 1
+                if convert is not None and value is not None:
+                    value = convert(value)
+            put(made, value)
+        if found < len(data):
+            raise KeyError("a field that is not known")
+        return made
 
 
 def _loads(text: str) -> Any:

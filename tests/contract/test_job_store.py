@@ -27,7 +27,7 @@ from proxy.core.job import (
     advance,
 )
 from proxy.core.lanes import Lane, LaneChoice
-from proxy.ports.jobs import JobWrite, Pending
+from proxy.ports.jobs import JobFilter, JobWrite, Pending
 from tests.contract.steps import (
     ANSWER,
     HOUR,
@@ -242,6 +242,19 @@ async def test_a_job_ends_together_with_its_result(stores):
     assert (await stores.jobs.get(job.id)) == job
     assert (await stores.jobs.get(job.id)).outcome == OK
     assert await stores.jobs.result(job.id) == ANSWER
+
+
+async def test_a_job_that_was_called_directly_ends_with_all_that_it_was(stores):
+    job = await accepted(stores, tags={"team": "search"})
+    called = advance(job, Escalated(InstanceId("i"), T0))
+    assert await write(stores, called)
+    ended = advance(called, Succeeded(1, T0, OK))
+
+    assert await write(stores, ended, ANSWER)
+
+    assert ended.holder is None
+    assert await stores.jobs.get(job.id) == ended
+    assert await stores.jobs.list_jobs(job.owner, JobFilter(), after=None, limit=9) == [ended]
 
 
 async def test_the_result_of_a_refused_write_is_not_kept(stores):

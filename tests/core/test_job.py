@@ -1,6 +1,6 @@
 """The life of a job: every pair of the table, and what holds after any history."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import timedelta
 
 import pytest
@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from proxy.core.ids import BatchId, InstanceId
 from proxy.core.job import (
+    ENDED,
     STALE,
     TERMINAL,
     TRANSITIONS,
@@ -290,3 +291,29 @@ def test_invariants_hold_after_any_history(history: list[JobEvent]) -> None:
         assert (after.answered_by is not None) == (after.state is JobState.COMPLETED)
         assert after.key.lane is after.lane
         job = after
+
+
+@pytest.mark.parametrize("state", [one for one in JobState if one not in TERMINAL])
+@pytest.mark.parametrize("event", EVENTS.values(), ids=lambda event: type(event).__name__)
+def test_an_end_changes_no_field_that_is_not_named(state, event):
+    before = make_job(state=state, attempt=1, holder=InstanceId("i1"), batch_id=BatchId("b1"))
+
+    after = advance(before, event) if type(event) in TRANSITIONS[state] else before
+
+    if after.state.is_terminal:
+        differing = {
+            field.name
+            for field in fields(Job)
+            if getattr(before, field.name) != getattr(after, field.name)
+        }
+        assert differing <= ENDED
+
+
+def test_a_claim_changes_no_field_that_an_end_does_not_write():
+    before, after = make_job(), batched()
+
+    assert {
+        field.name
+        for field in fields(Job)
+        if getattr(before, field.name) != getattr(replace(after, id=before.id), field.name)
+    } <= ENDED

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from proxy.core.batch import Batch
 from proxy.core.errors import StoreCorruptError
 from proxy.core.ids import BatchId
-from proxy.core.job import Assigned, Job, JobState, advance
+from proxy.core.job import ENDED, Assigned, Job, JobState, advance
 from proxy.core.lanes import BatchKey
 from proxy.stores.codec import (
     decode_batch,
     decode_job,
     decode_key,
     encode_batch,
+    encode_ending,
     encode_job,
     encode_key,
     from_micros,
@@ -50,6 +51,21 @@ def test_a_claimed_job_reads_as_if_it_had_been_assigned(job):
     queued = replace(job, state=JobState.QUEUED)
 
     assert decode_job(encode_job(queued), "b") == advance(queued, Assigned(BatchId("b")))
+
+
+@given(st.from_type(Job), st.from_type(Job))
+def test_an_ended_job_reads_as_its_record_and_its_end_together(before, after):
+    ended = replace(before, **{name: getattr(after, name) for name in ENDED})
+
+    assert decode_job(encode_job(before), None, encode_ending(after)) == ended
+
+
+def test_an_end_of_a_newer_version_is_refused():
+    job = make_job()
+    newer = encode_ending(job).replace('"v":2', '"v":3')
+
+    with pytest.raises(StoreCorruptError, match="newer version"):
+        decode_job(encode_job(job), None, newer)
 
 
 @given(st.datetimes(timezones=st.just(UTC)))

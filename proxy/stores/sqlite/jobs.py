@@ -11,7 +11,7 @@ from proxy.core.errors import JobNotFoundError
 from proxy.core.ids import JobId, OwnerId
 from proxy.core.job import TERMINAL, Job
 from proxy.ports.jobs import Acceptance, JobFilter, JobWrite, NewJob, Pending, Result
-from proxy.stores.codec import encode_job, to_micros
+from proxy.stores.codec import encode_ending, encode_job, to_micros
 from proxy.stores.sqlite.accepting import accept_many, accepting
 from proxy.stores.sqlite.credentials import CredentialRows
 from proxy.stores.sqlite.database import Database
@@ -65,8 +65,11 @@ class SqliteJobStore:
 
     def _encoded(self, write: JobWrite) -> EncodedWrite:
         after, result = write.after, write.result
-        sealed = self._vault.seal(result.body, context=_answer(after.id)) if result else b""
-        return EncodedWrite(after, encode_job(after), result, sealed, write.bookings)
+        if result is None:
+            return EncodedWrite(after, encode_job(after), write.bookings)
+        assert after.state.is_terminal, f"job {after.id} has a result and did not end"
+        sealed = self._vault.seal(result.body, context=_answer(after.id))
+        return EncodedWrite(after, encode_ending(after), write.bookings, result, sealed)
 
     async def body(self, job_id: JobId) -> bytes:
         body = await self._database.read(partial(_body, vault=self._vault, job_id=job_id))
@@ -132,7 +135,7 @@ def _body(connection: sqlite3.Connection, vault: Vault, job_id: JobId) -> bytes 
 def _result(connection: sqlite3.Connection, vault: Vault, job_id: JobId) -> Result | None:
     row = connection.execute(
         "SELECT status, content_type, request_id, body FROM results"
-        " WHERE job = (SELECT num FROM jobs WHERE id = ?)",
+        " WHERE num = (SELECT result FROM jobs WHERE id = ?)",
         (job_id,),
     ).fetchone()
     if row is None:

@@ -15,10 +15,12 @@ PAGE: Final = 500
 _LATEST: Final = (1 << 62, 1 << 62)
 
 _COLUMNS: Final = """
-    SELECT jobs.accepted, jobs.num, jobs.state, jobs.record, batches.id FROM {source}
+    SELECT jobs.accepted, jobs.num, jobs.state, jobs.record, batches.id, results.ending
+    FROM {source}
     LEFT JOIN items ON items.job = jobs.num AND items.attempt = jobs.attempt + 1
         AND jobs.state = 'queued'
     LEFT JOIN batches ON batches.num = items.batch
+    LEFT JOIN results ON results.num = jobs.result
 """
 
 _RARE: Final = frozenset(
@@ -77,11 +79,11 @@ class Listing:
         if self._where.tag is None and self._where.states is None:
             size = min(PAGE, self._limit - len(self.found))
         rows = self._rows(connection, position, size)
-        for _, _, state, record, batch_id in rows:
+        for _, _, state, record, batch_id, ending in rows:
             # A claimed job's record still says `queued`.
             shown = state if batch_id is None else JobState.BATCHED
             if shown in self._states and len(self.found) < self._limit:
-                self.found.append(decode_job(record, batch_id))
+                self.found.append(decode_job(record, batch_id, ending))
         self.complete = len(rows) < size or len(self.found) >= self._limit
         if rows:
             self._reached = rows[-1][:2]
@@ -101,7 +103,7 @@ class Listing:
 
     def _rows(
         self, connection: sqlite3.Connection, position: tuple[int, int], size: int
-    ) -> list[tuple[int, int, str, str, str | None]]:
+    ) -> list[tuple[int, int, str, str, str | None, str | None]]:
         if self._where.tag is not None:
             name, value = map(as_blob, self._where.tag)
             return connection.execute(

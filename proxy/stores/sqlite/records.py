@@ -10,11 +10,12 @@ from proxy.core.job import Job
 from proxy.stores.codec import decode_job
 
 _SELECT: Final = """
-    SELECT jobs.id, jobs.record, batches.id FROM json_each(?) AS wanted
+    SELECT jobs.id, jobs.record, batches.id, results.ending FROM json_each(?) AS wanted
     CROSS JOIN jobs ON jobs.id = wanted.value AND jobs.state <> 'erased'
     LEFT JOIN items ON items.job = jobs.num AND items.attempt = jobs.attempt + 1
         AND jobs.state = 'queued'
     LEFT JOIN batches ON batches.num = items.batch
+    LEFT JOIN results ON results.num = jobs.result
 """
 
 

@@ -7,7 +7,7 @@ statements, however many jobs there are: see `Insert` for why that counts.
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Final
@@ -32,20 +32,16 @@ _VERSIONS: Final = """
         AND jobs.state = 'queued'
 """
 
-_COLUMNS: Final = 6
+_COLUMNS: Final = 7
 _UPDATE: Final = """
-    WITH after (num, state, attempt, version, finalized, record) AS (VALUES {rows})
+    WITH after (num, state, attempt, version, finalized, result, record) AS (VALUES {rows})
     UPDATE jobs SET state = after.state, attempt = after.attempt, version = after.version,
-        finalized = after.finalized, record = after.record
+        finalized = after.finalized, result = after.result,
+        record = coalesce(after.record, jobs.record)
     FROM after WHERE jobs.num = after.num
 """
 
-_RESULTS: Final = Insert(
-    "results",
-    columns=5,
-    on_conflict="(job) DO UPDATE SET status = excluded.status, body = excluded.body,"
-    " content_type = excluded.content_type, request_id = excluded.request_id",
-)
+_RESULTS: Final = Insert("results", columns=6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +49,13 @@ class EncodedWrite:
     """A write with everything encoded, so that the transaction is short."""
 
     after: Job
-    record: str
-    result: Result | None
-    sealed: bytes
-    """The result's body."""
+    text: str
+    """The job's record, or what its end changed of it if it ended with a result."""
 
     bookings: tuple[Booking, ...] = ()
+    result: Result | None = None
+    sealed: bytes = b""
+    """The result's body."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +94,7 @@ def replace_many(
     ]
     if again:
         enqueue(connection, again)
-    _write_records(connection, accepted)
-    _write_results(connection, accepted)
+    _write_records(connection, accepted, _write_results(connection, accepted))
     add_bookings(connection, chain.from_iterable(write.bookings for _, write in accepted))
     ended = [
         (before.number, write.after)
@@ -126,7 +122,9 @@ def _dequeue(connection: sqlite3.Connection, number: int) -> None:
 
 
 def _write_records(
-    connection: sqlite3.Connection, accepted: Sequence[tuple[_Stored, EncodedWrite]]
+    connection: sqlite3.Connection,
+    accepted: Sequence[tuple[_Stored, EncodedWrite]],
+    results: Mapping[JobId, int],
 ) -> None:
     rows: list[Row] = [
         (
@@ -135,7 +133,8 @@ def _write_records(
             write.after.attempt,
             write.after.version,
             to_micros(write.after.finalized_at) if write.after.finalized_at else None,
-            write.record,
+            results.get(write.after.id),
+            write.text if write.result is None else None,
         )
         for before, write in accepted
     ]
@@ -147,20 +146,19 @@ def _write_records(
 
 def _write_results(
     connection: sqlite3.Connection, accepted: Sequence[tuple[_Stored, EncodedWrite]]
-) -> None:
-    rows: list[Row] = [
-        (
-            before.number,
-            write.result.status_code,
-            write.result.content_type,
-            write.result.request_id,
-            write.sealed,
-        )
-        for before, write in accepted
-        if write.result is not None
-    ]
+) -> dict[JobId, int]:
+    """Write the results that there are; return the number of each."""
+    (last,) = connection.execute("SELECT coalesce(max(num), 0) FROM results").fetchone()
+    rows: list[Row] = []
+    numbers: dict[JobId, int] = {}
+    for _, write in accepted:
+        if (result := write.result) is not None:
+            numbers[write.after.id] = number = last + 1 + len(rows)
+            whole = (result.status_code, result.content_type, result.request_id, write.sealed)
+            rows.append((number, write.text, *whole))
     for chunk in _chunks(rows):
         _RESULTS.execute(connection, chunk)
+    return numbers
 
 
 def _chunks(rows: Sequence[Row]) -> Iterable[Sequence[Row]]:

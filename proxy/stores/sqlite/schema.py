@@ -18,9 +18,10 @@ SCHEMA: Final = 1
 TABLES: Final = (
     # Checks that the key file is the one that the store was made with.
     "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
-    # `record` is rewritten when a job is accepted, rerouted, escalated, released or
-    # ends, and not by a claim. The state `erased` is a tombstone: all but ID and owner
-    # is gone, and items still refer to it.
+    # `record` is written when a job is accepted, rerouted, escalated, released or ends
+    # without a result. It is not rewritten by a claim, nor by an end with one: see
+    # `results`. The state `erased` is a tombstone: all but ID and owner is gone, and
+    # items still refer to it.
     """
     CREATE TABLE jobs (
         num INTEGER PRIMARY KEY,
@@ -31,6 +32,7 @@ TABLES: Final = (
         version INTEGER NOT NULL,
         accepted INTEGER NOT NULL,
         finalized INTEGER,
+        result INTEGER,
         credential TEXT NOT NULL,
         record TEXT NOT NULL
     )
@@ -46,11 +48,13 @@ TABLES: Final = (
     "CREATE INDEX jobs_escalating ON jobs (credential) WHERE state = 'escalating'",
     # Apart from the records, so that reading those does not read these.
     "CREATE TABLE payloads (job INTEGER PRIMARY KEY, body BLOB NOT NULL)",
-    # Stored in the order of arrival, which is not that of the jobs: a page then takes
-    # several at once.
+    # Stored in the order of arrival, which is not that of the jobs, and found by
+    # `jobs.result`: a page then takes several at once. `ending` is what the end changed
+    # of the job's record, which stands on a page of its own and would outgrow it.
     """
     CREATE TABLE results (
-        job INTEGER NOT NULL UNIQUE,
+        num INTEGER PRIMARY KEY,
+        ending TEXT NOT NULL,
         status INTEGER NOT NULL,
         content_type TEXT NOT NULL,
         request_id TEXT,
