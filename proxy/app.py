@@ -123,6 +123,7 @@ async def _serve_until_told(settings: Settings, worker: Worker | None = None) ->
         if worker is not None:
             _answer_to_supervisor(loop, running)
         runtime.spare_garbage()
+        runtime.share_fairly()
         await told.wait()
 
 

@@ -7,6 +7,7 @@ what a forwarded call costs (`python -m tests.benchmarks.forward`).
 import asyncio
 import gc
 import resource
+import sys
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, Literal
 
@@ -20,6 +21,9 @@ objects, the collector would look through all of them several times a second and
 find nothing, since a call is freed by its last reference. What is left for it are
 cycles of libraries, a few in a minute.
 """
+
+_TURN_S: Final = 0.001
+"""Shorter ones cost more switches than they save waiting."""
 
 
 def run(main: Coroutine[Any, Any, None], event_loop: EventLoop) -> None:
@@ -46,6 +50,15 @@ def spare_garbage() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_GARBAGE_AFTER)
+
+
+def share_fairly() -> None:
+    """Let the event loop's thread have the interpreter soon after it asks for it.
+
+    By default a thread of a store or a transfer may keep it for 5 ms, and several of
+    them have their turns before the loop: a call would wait as long for nothing.
+    """
+    sys.setswitchinterval(_TURN_S)
 
 
 def allow_files() -> int:

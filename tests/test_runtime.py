@@ -47,3 +47,16 @@ def test_the_process_may_open_as_many_files_as_it_is_allowed_to():
     )
 
     assert told.stdout.strip() == "True"
+
+
+def test_no_thread_keeps_the_interpreter_from_the_event_loop_for_long():
+    script = (
+        "import sys; from proxy.runtime import share_fairly; share_fairly();"
+        "print(sys.getswitchinterval())"
+    )
+
+    told = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+
+    assert told.stdout.strip() == "0.001"

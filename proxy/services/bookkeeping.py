@@ -5,8 +5,8 @@ that came too late or twice, is booked under a receipt that names the very answe
 that is read again after a crash books nothing again.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date
 from typing import Final, Protocol
 
@@ -27,7 +27,8 @@ from proxy.core.ledger import (
     useless,
 )
 from proxy.core.prices import Cost, ModelPrice, Processing, cost_of
-from proxy.core.usage import tokens_of
+from proxy.core.records import Copier
+from proxy.core.usage import Tokens, tokens_of
 from proxy.ports.clock import Clock
 from proxy.ports.jobs import JobWrite, Result
 from proxy.ports.ledger import LedgerStore
@@ -37,6 +38,9 @@ log = structlog.get_logger()
 
 ERASED: Final = "erased"
 """What is said of the state of a job that is there no more."""
+
+
+_changed: Final = Copier(Outcome)
 
 
 class Prices(Protocol):
@@ -73,6 +77,8 @@ class Bookkeeper:
         self._ledger = ledger
         self._clock = clock
         self._tally = tally
+        self._counted: tuple[Mapping[str, int] | None, Tokens | None] = (None, None)
+        """The counts that were read last, and what they say."""
 
     def priced(self, event: JobEvent, key: BatchKey) -> JobEvent:
         """Return the event with the cost of the answer that it brings, if it brings one.
@@ -86,7 +92,7 @@ class Bookkeeper:
         cost = self._cost(key, outcome, processing_of(key.lane, outcome.tier))
         if cost is None:
             return event
-        return Succeeded(event.attempt, event.at, replace(outcome, cost=cost))
+        return Succeeded(event.attempt, event.at, _changed(outcome, cost=cost))
 
     def write(
         self, job: Job, result: Result | None = None, *, lane: Lane | None = None
@@ -101,7 +107,7 @@ class Bookkeeper:
             return JobWrite(job)
         lane = lane or job.lane
         outcome = job.outcome
-        tokens = tokens_of(outcome.usage) if outcome is not None else None
+        tokens = self._tokens(outcome) if outcome is not None else None
         batch = None
         if tokens is not None and outcome is not None and lane is not Lane.BATCH:
             batch = self._cost(job.key, outcome, Processing.BATCH)
@@ -113,11 +119,18 @@ class Bookkeeper:
         """Return what an answer costs if it is made so; nothing if that is not known."""
         if processing is None:
             return None
-        tokens = tokens_of(outcome.usage)
+        tokens = self._tokens(outcome)
         price = self._prices.price(key.upstream, key.model) if tokens is not None else None
         if tokens is None or price is None:
             return None
         return cost_of(price, tokens, processing)
+
+    def _tokens(self, outcome: Outcome) -> Tokens | None:
+        # An answer is priced, and then booked: its counts are read once.
+        usage = outcome.usage
+        if usage is not self._counted[0]:
+            self._counted = (usage, tokens_of(usage))
+        return self._counted[1]
 
     async def rows(self, *, since: date, until: date) -> Sequence[Booking]:
         """Return what is booked of these days."""

@@ -41,6 +41,9 @@ log = structlog.get_logger()
 CHUNK = 100
 """Lines per write: the store is never held longer than a few milliseconds."""
 
+SLICE: Final = 20
+"""Lines that are judged in one turn of the event loop, about a millisecond."""
+
 SIDE_BY_SIDE: Final = 3
 """Writes under way at once: one is read for, one made and one written."""
 
@@ -143,7 +146,9 @@ class Ingestor:
         for _ in range(3):
             writes: dict[JobId, JobWrite] = {}
             useless: list[UselessAnswer] = []
-            for entry in named:
+            for number, entry in enumerate(named, start=1):
+                if number % SLICE == 0:
+                    await asyncio.sleep(0)
                 job = jobs.get(entry.job_id)
                 if job is not None and job.id not in writes:
                     write = await self._write_for(reading, job, entry)

@@ -29,6 +29,7 @@ from proxy.ports.batches import Claimed, ClaimLimits
 from proxy.ports.jobs import NewJob
 from proxy.ports.provider import Submission
 from proxy.providers.openai_family import OpenAIBatches
+from proxy.runtime import share_fairly
 from proxy.services.access import Access
 from proxy.services.ground import Ground
 from proxy.services.ingest import Ingestor
@@ -188,6 +189,7 @@ def tell(**facts: float) -> None:
 
 
 async def main(folder: Path, base_url: str, count: int, pending: int) -> None:
+    share_fairly()
     stores = await SqliteStores.open(folder / "offramp.db", VAULT)
     carrier = Carrier(stores, base_url)
     await stores.credentials.remember(make_credential())
