@@ -22,7 +22,7 @@ from proxy.stores.vault import Vault
 T = TypeVar("T")
 
 CLAIM: Final = 2_000
-CLAIM_CHUNK: Final = 500
+CLAIM_CHUNK: Final = 1_000
 """Rows moved in one transaction: more would hold the store above 5 ms."""
 
 STREAM_CHUNK: Final = 1_000
