@@ -336,6 +336,9 @@ _PLACES: Final[Mapping[tuple[str, str], Mapping[str, str]]] = {
     ("jobs", "/result"): {"GET": "result"},
     ("jobs", "/cancel"): {"POST": "cancel"},
     ("completions", ""): {"GET": "typed"},
+    # Natively nothing is read there, but it is where the SDK's generic `get` is pointed.
+    ("messages", ""): {"GET": "typed"},
+    ("embeddings", ""): {"GET": "typed"},
     ("responses", ""): {"GET": "response"},
     ("responses", "/cancel"): {"POST": "cancel_response"},
 }

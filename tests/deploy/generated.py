@@ -25,6 +25,7 @@ from proxy.settings import tree
 from proxy.settings.words import shown_value
 from proxy.telemetry import METRICS
 from proxy.telemetry.metrics import PREFIX, Kind
+from tests.callers.record import callers_table
 from tests.deploy.upstream_tables import batches_table, upstreams_table
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -202,6 +203,7 @@ PARTS: Final[Mapping[str, tuple[str, Callable[[], str]]]] = {
     "batch": ("proxy/README.md", batch_diagram),
     "settings": ("deploy/README.md", settings_table),
     "upstreams": ("deploy/README.md", upstreams_table),
+    "callers": ("README.md", callers_table),
     "provider batches": ("deploy/README.md", batches_table),
     "metrics": ("deploy/README.md", metrics_table),
 }

@@ -328,7 +328,10 @@ async def test_the_stock_sdk_retrieves_a_completion_by_its_job(house):
 
 @pytest.mark.parametrize(
     "path",
-    ["/v1/chat/completions/{}", "/openai/v1/chat/completions/{}", "/jobs/{}", "/a/b/jobs/{}"],
+    [
+        *("/v1/chat/completions/{}", "/openai/v1/chat/completions/{}"),
+        *("/v1/messages/{}", "/v1/embeddings/{}", "/jobs/{}", "/a/b/jobs/{}"),
+    ],
 )
 async def test_a_typed_path_brings_the_providers_body_itself(house, path):
     job = await house.finish(await house.job())
