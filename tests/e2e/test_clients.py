@@ -11,7 +11,7 @@ import aiohttp
 from proxy.sandbox import Sandbox, SandboxSettings
 from proxy.sandbox.ledger import key_id
 from proxy.services.owners import credential_hash
-from tests.e2e.processes import Proxy, body_of, settings_for
+from tests.e2e.processes import Proxy, body_of, chat, results, settings_for
 from tests.helpers.certificates import write_certificate
 from tests.helpers.raw_upstream import wait_until
 
@@ -91,3 +91,32 @@ async def _what_clients_see(proxy: Proxy, http: aiohttp.ClientSession) -> list[b
     assert (await ask("GET", "/v1/files", TOKEN))[0] == 403
     assert (await ask("GET", "/v1/models", TOKEN))[0] == 200
     return seen
+
+
+async def test_a_job_that_waits_is_bought_with_the_key_that_replaced_the_old_one(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "provider.key").write_text(PROVIDER_KEY)
+    async with Sandbox(SandboxSettings(turnaround_s=0.2)).serve() as provider:
+        settings = settings_for(tmp_path, {"openai": provider.base_url}, {})
+        settings["upstreams"]["openai"] |= _held(tmp_path)
+        settings["batching"] |= {"linger": "1h", "linger_max": "1h"}
+        proxy = Proxy(tmp_path, settings)
+        await proxy.start()
+        try:
+            # Nobody has used it yet: what a stolen or replaced key is to its provider.
+            provider.keys.revoke(PROVIDER_KEY)
+            headers = {"X-Deferrable": "job"}
+            status, job = await chat(proxy, "hello", headers=headers, key=TOKEN)
+            assert status == 202
+            await proxy.kill()
+            (tmp_path / "provider.key").write_text("sk-the-next-one")
+            settings["batching"] |= {"linger": "200ms", "linger_max": "200ms"}
+            await proxy.start()
+            ((status, _),) = await results(proxy, [job["id"]], key=TOKEN)
+        finally:
+            await proxy.kill()
+        used = {entry.key_id for entry in provider.ledger.entries()}
+
+    assert status == 200
+    assert used == {key_id("sk-the-next-one")}
