@@ -51,11 +51,12 @@ def result_line(line: bytes) -> ResultLine:
             return _answered(line, custom_id, b"message", 200)
         if isinstance(result.get("error"), dict):
             return _refused(line, custom_id, result["error"])
-        if result.get("type") in _NOT_EXECUTED:
+        kind = result.get("type")
+        if isinstance(kind, str) and kind in _NOT_EXECUTED:
             return ResultLine(
                 kind=LineKind.NOT_EXECUTED,
                 custom_id=custom_id,
-                error_code=_NOT_EXECUTED[result["type"]],
+                error_code=_NOT_EXECUTED[kind],
             )
     return ResultLine(kind=LineKind.UNREADABLE, custom_id=custom_id)
 

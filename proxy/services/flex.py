@@ -19,6 +19,9 @@ LONGEST_PAUSE: Final = timedelta(minutes=15)
 UNSUPPORTED_FOR: Final = timedelta(hours=24)
 """How long a model is not asked again that has no such tier, or is billed in another."""
 
+REMEMBERED: Final = 10_000
+"""Models and credentials that are kept in mind, some 3 MB."""
+
 FLEX: Final = "flex"
 """The name of the tier, in requests and in answers (OpenAI, Gemini)."""
 
@@ -70,11 +73,18 @@ class FlexTier:
             # One of those that were under way when the first was refused.
             return
         pause = min(known.pause * 2, LONGEST_PAUSE) if known else FIRST_PAUSE
-        self._refused[_place(key)] = _Refused(now + pause, pause)
+        self._refuse(key, _Refused(now + pause, pause))
 
     def unsupported(self, key: BatchKey, *, now: datetime) -> None:
         """Note that the model has no such tier."""
-        self._refused[_place(key)] = _Refused(now + UNSUPPORTED_FOR, FIRST_PAUSE)
+        self._refuse(key, _Refused(now + UNSUPPORTED_FOR, FIRST_PAUSE))
+
+    def _refuse(self, key: BatchKey, refused: _Refused) -> None:
+        self._refused.pop(_place(key), None)
+        if len(self._refused) >= REMEMBERED:
+            # Callers name the models, and may invent them. The longest untouched goes.
+            del self._refused[next(iter(self._refused))]
+        self._refused[_place(key)] = refused
 
 
 def asking_for(field: str, body: bytes) -> bytes:

@@ -75,6 +75,7 @@ def test_what_never_ran_says_so(word, code):
         (b'{"custom_id":"j-1"}', "j-1"),
         (b'{"custom_id":"j-1","result":{"type":"succeeded"}}', "j-1"),
         (b'{"custom_id":"j-1","result":{"type":"pondered"}}', "j-1"),
+        (b'{"custom_id":"j-1","result":{"type":["expired"]}}', "j-1"),
         (b'{"custom_id":"j-1","result":{"type":"succeeded","message":{"id', "j-1"),
     ],
 )

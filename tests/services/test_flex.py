@@ -6,7 +6,14 @@ from datetime import timedelta
 import pytest
 
 from proxy.core.upstream import Upstream
-from proxy.services.flex import FIRST_PAUSE, LONGEST_PAUSE, UNSUPPORTED_FOR, FlexTier, asking_for
+from proxy.services.flex import (
+    FIRST_PAUSE,
+    LONGEST_PAUSE,
+    REMEMBERED,
+    UNSUPPORTED_FOR,
+    FlexTier,
+    asking_for,
+)
 from tests.helpers.factories import T0, make_key
 
 UPSTREAMS = {
@@ -52,6 +59,20 @@ def test_the_pause_doubles_with_each_refusal_in_a_row_up_to_its_bound(tier):
 
     assert pauses[:4] == [FIRST_PAUSE * n for n in (1, 2, 4, 8)]
     assert set(pauses[4:]) == {LONGEST_PAUSE}
+
+
+def test_models_that_callers_invent_do_not_fill_the_memory(tier):
+    tier.unsupported(KEY, now=T0)
+    for number in range(REMEMBERED - 1):
+        tier.unsupported(make_key(model=f"model-{number}"), now=T0)
+    tier.full(KEY, now=T0)
+    assert not tier.is_open(KEY, now=T0)
+
+    tier.unsupported(KEY, now=T0)
+    tier.unsupported(make_key(model="one-more"), now=T0)
+
+    assert tier.is_open(make_key(model="model-0"), now=T0)
+    assert not tier.is_open(KEY, now=T0)
 
 
 def test_refusals_of_calls_that_were_under_way_together_count_once(tier):

@@ -76,7 +76,7 @@ def _block_events(index: int, block: JsonObject) -> Iterator[JsonObject]:
 
 def _split(block: JsonObject) -> tuple[JsonObject, Iterator[JsonObject]]:
     """Return what of a block is empty at first, and the deltas that fill it."""
-    kind = block.get("type")
+    kind = str(block.get("type"))
     if kind == "text" and isinstance(block.get("text"), str):
         # An empty list cannot be told by deltas; null is what a text without has.
         emptied: JsonObject = {"citations": None} if block.get("citations") else {}

@@ -56,13 +56,13 @@ def _unnumbered(response: JsonObject) -> Iterator[JsonObject]:
     yield {"type": "response.in_progress", "response": begun}
     for index, item in enumerate(objects(response, "output")):
         yield from _item_events(index, item)
-    kind = _TERMINAL.get(response.get("status"), "response.completed")
+    kind = _TERMINAL.get(str(response.get("status")), "response.completed")
     yield {"type": kind, "response": response}
 
 
 def _item_events(index: int, item: JsonObject) -> Iterator[JsonObject]:
     place: JsonObject = {"item_id": str(item.get("id") or ""), "output_index": index}
-    kind = item.get("type")
+    kind = str(item.get("type"))
     emptied: JsonObject = {}
     events: Iterator[JsonObject] = iter(())
     if kind == "message":
@@ -141,7 +141,7 @@ def _reasoning_events(place: JsonObject, item: JsonObject) -> Iterator[JsonObjec
 
 
 def _call_events(place: JsonObject, item: JsonObject) -> Iterator[JsonObject]:
-    member, kind = _CALLS[item.get("type")]
+    member, kind = _CALLS[str(item.get("type"))]
     name = {"name": item["name"]} if item.get("type") == "function_call" and "name" in item else {}
     yield from _spelt_out({**place, **name}, kind, member, str(item[member]))
 
