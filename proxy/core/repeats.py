@@ -104,7 +104,7 @@ def begun_fingerprint(
 
 
 ClaimRank = tuple[int, int]
-"""How well a repeat may claim a job: by its state, then by the tries that it has seen."""
+"""How well a repeat may claim a job: by the tries that it has seen, then by its state."""
 
 
 def claim_rank(delivery: Delivery, *, retry_count: int, now: datetime) -> ClaimRank | None:
@@ -119,12 +119,13 @@ def claim_rank(delivery: Delivery, *, retry_count: int, now: datetime) -> ClaimR
     later_try = retry_count > delivery.retry_count
     if not later_try or now - delivery.claimed_at > CLAIM_WINDOW:
         return None
+    # After a crash the second tries of some identical calls meet the third tries of
+    # others. Whoever took a job again that a try took before, be it answered already,
+    # would leave another's to nobody.
+    tries = 1 + delivery.retry_count
     # Of two identical calls, one flushed and one still held, the retry is more
     # likely that of the flushed one: the other's connection is known to live.
-    state = 1 if delivery.state is Answered.FLUSHED else 2
-    # After a crash the second tries of some identical calls meet the third tries of
-    # others. Whoever took the oldest job again would leave another's to nobody.
-    return state, delivery.retry_count
+    return tries, int(delivery.state is Answered.WAITING)
 
 
 def claimed(delivery: Delivery, *, retry_count: int, now: datetime) -> Delivery:

@@ -110,6 +110,17 @@ async def test_a_later_try_takes_no_job_that_another_callers_try_took_before(sto
     assert await claim(stores, retry_count=2, now=T0 + SECOND) == second
 
 
+async def test_a_later_try_takes_no_job_whose_answer_another_callers_try_got_before(stores):
+    """Those who try again first may have their answers before others try again at all."""
+    first, second = await accepted(stores), await accepted(stores, accepted_at=T0 + SECOND)
+    assert await claim(stores, retry_count=1, now=T0 + SECOND) == first
+    await stores.deliveries.finish([DeliveryNote(first, flushed=True, retry_count=1)])
+
+    claims = [await claim(stores, retry_count=2, now=T0 + SECOND) for _ in range(3)]
+
+    assert claims == [second, first, None]
+
+
 async def test_a_flushed_job_is_claimed_only_by_a_later_try_within_the_window(stores):
     job_id = await flushed(stores, retry_count=1)
 

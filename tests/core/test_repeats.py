@@ -99,8 +99,8 @@ def test_half_a_surrogate_pair_has_a_fingerprint_too() -> None:
         (delivery(), 0, WAITER_LEASE, (0, 0)),
         (delivery(), 0, WAITER_LEASE - timedelta(microseconds=1), None),
         # Cared for: only a later try of the same caller, and only for a while.
-        (delivery(), 1, timedelta(0), (2, 0)),
-        (delivery(waiter_until=T0 + timedelta(days=1)), 1, CLAIM_WINDOW, (2, 0)),
+        (delivery(), 1, timedelta(0), (1, 1)),
+        (delivery(waiter_until=T0 + timedelta(days=1)), 1, CLAIM_WINDOW, (1, 1)),
         (
             delivery(waiter_until=T0 + timedelta(days=1)),
             1,
@@ -111,7 +111,7 @@ def test_half_a_surrogate_pair_has_a_fingerprint_too() -> None:
         (delivery(state=Answered.FLUSHED), 0, timedelta(0), None),
         (delivery(state=Answered.FLUSHED), 1, timedelta(minutes=11), None),
         (delivery(state=Answered.FLUSHED, retry_count=1), 1, timedelta(0), None),
-        (delivery(state=Answered.FLUSHED, retry_count=1), 2, timedelta(0), (1, 1)),
+        (delivery(state=Answered.FLUSHED, retry_count=1), 2, timedelta(0), (2, 0)),
         # A flushed answer whose waiter's lease ended is no abandoned one.
         (delivery(state=Answered.FLUSHED), 0, WAITER_LEASE, None),
     ],

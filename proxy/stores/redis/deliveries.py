@@ -99,11 +99,11 @@ class RedisDeliveryStore:
         found = []
         for shard, reply in zip(shards, replies, strict=True):
             _, text = as_list(reply)
-            rank, _, rest = as_text(text).partition(" ")
-            tries, _, job = rest.partition(" ")
+            tries, _, rest = as_text(text).partition(" ")
+            held, _, job = rest.partition(" ")
             if job:
                 # An ID sorts by time within its shard: less the shard, everywhere.
-                found.append((int(rank), int(tries), job[6:], shard))
+                found.append((int(tries), int(held), job[6:], shard))
         return [shard for *_, shard in sorted(found)]
 
     async def _places(self, job_ids: Sequence[JobId]) -> list[tuple[JobId, OwnerId, str]]:

@@ -20,33 +20,26 @@ if mode == 'home' then
 end
 
 -- The job whose ID is least is the oldest of its shard. Of those that are cared for,
--- the one that has seen the fewest tries comes first; the others are all alike.
-local function oldest(rows, cared_for)
-  local best, tries
+-- the one that has seen the fewest tries comes first, and of these the flushed one.
+local job, tries, held
+local function oldest(rows, cared_for, is_held)
   for i = 1, #rows do
-    local job, seen, claimed = string.match(rows[i], '^(%S+) (%S+) (%S+)$')
+    local found, seen, claimed = string.match(rows[i], '^(%S+) (%S+) (%S+)$')
     seen, claimed = tonumber(seen), tonumber(claimed)
     if not cared_for or (retry > seen and claimed >= window) then
-      if not cared_for then seen = 0 end
-      if not best or seen < tries or (seen == tries and job < best) then
-        best, tries = job, seen
+      local rank = cared_for and 1 + seen or 0
+      local is_alike = job and rank == tries and is_held == held
+      if not job or rank < tries or (is_alike and found < job) then
+        job, tries, held = found, rank, is_held
       end
     end
   end
-  return best, tries
 end
 
-local rank = 0
-local job, tries = oldest(
-  redis.call('ZRANGE', k.open, '-inf', now, 'BYSCORE', 'LIMIT', 0, most), false)
+oldest(redis.call('ZRANGE', k.open, '-inf', now, 'BYSCORE', 'LIMIT', 0, most), false, 0)
 if not job and retry > 0 then
-  rank = 1
-  job, tries = oldest(
-    redis.call('ZRANGE', k.flushed, window, '+inf', 'BYSCORE', 'LIMIT', 0, most), true)
-end
-if not job and retry > 0 then
-  rank = 2
-  job, tries = oldest(redis.call('ZRANGE', k.open, 0, most - 1), true)
+  oldest(redis.call('ZRANGE', k.flushed, window, '+inf', 'BYSCORE', 'LIMIT', 0, most), true, 0)
+  oldest(redis.call('ZRANGE', k.open, 0, most - 1), true, 1)
 end
 if not job then return {0, ''} end
 if mode ~= 'peek' then
@@ -54,7 +47,7 @@ if mode ~= 'peek' then
   deliver(k, owner, job, table.concat(
     {'waiting', lease, math.max(count, retry), now, call, owner}, ' '))
 end
-return {1, rank .. ' ' .. tries .. ' ' .. job}
+return {1, tries .. ' ' .. held .. ' ' .. job}
 """
 )
 

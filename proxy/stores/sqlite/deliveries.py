@@ -1,8 +1,8 @@
 """Who waits for the answer about a job.
 
-The rule of claiming is `proxy.core.repeats.claim_rank`. Here it is three queries,
-one for each rank and in their order, so that the best and oldest is found without
-reading the thousands of identical calls beside it.
+The rule of claiming is `proxy.core.repeats.claim_rank`. Here it is a query for those
+that nobody cares for, and one for the others, each over an index in that order, so that
+the best and oldest is found without reading the thousands of identical calls beside it.
 """
 
 import json
@@ -37,19 +37,24 @@ _RANKS: Final = (
         AND until <= :now
     ORDER BY job LIMIT 1
     """,
-    # Flushed lately, claimed by a later try.
+    # Cared for, claimed by a later try: flushed lately, or still held.
     """
-    SELECT job FROM deliveries INDEXED BY deliveries_flushed
-    WHERE owner = :owner AND fingerprint = :fingerprint AND state = 'flushed'
-        AND claimed >= :window AND retry_count < :retry_count
-    ORDER BY retry_count, job LIMIT 1
-    """,
-    # Still held, claimed by a later try.
-    """
-    SELECT job FROM deliveries INDEXED BY deliveries_open
-    WHERE owner = :owner AND fingerprint = :fingerprint AND state <> 'flushed'
-        AND claimed >= :window AND retry_count < :retry_count
-    ORDER BY retry_count, job LIMIT 1
+    SELECT job FROM (
+        SELECT * FROM (
+            SELECT job, retry_count, 0 AS held FROM deliveries INDEXED BY deliveries_flushed
+            WHERE owner = :owner AND fingerprint = :fingerprint AND state = 'flushed'
+                AND claimed >= :window AND retry_count < :retry_count
+            ORDER BY retry_count, job LIMIT 1
+        )
+        UNION ALL
+        SELECT * FROM (
+            SELECT job, retry_count, 1 AS held FROM deliveries INDEXED BY deliveries_open
+            WHERE owner = :owner AND fingerprint = :fingerprint AND state <> 'flushed'
+                AND claimed >= :window AND retry_count < :retry_count
+            ORDER BY retry_count, job LIMIT 1
+        )
+    )
+    ORDER BY retry_count, held LIMIT 1
     """,
 )
 
