@@ -23,9 +23,9 @@ log = structlog.get_logger()
 CLAIM_TIMEOUT_S: Final = 0.05
 """What a call may lose by asking: nobody notices it, and a store in health needs 2 ms."""
 
-DEFERRED_CLAIM_TIMEOUT_S: Final = 5.0
-"""The same for a call that is deferred in any case. It needs the store anyway, and
-without an answer it would be bought a second time."""
+PATIENT_CLAIM_TIMEOUT_S: Final = 5.0
+"""The same for a call that is not forwarded in any case. Without an answer one that is
+deferred would be bought a second time, and one that is refused now would lose its job."""
 
 BROKEN_HERE_S: Final = 60.0
 """How long an owner is kept in mind whom the store may not name yet, or any more."""
@@ -68,16 +68,16 @@ class Repeats:
         self._broken_here[owner] = self._clock.monotonic() + BROKEN_HERE_S
 
     async def claim(
-        self, owner: OwnerId, fingerprint: str, *, retry_count: int, is_deferred: bool = False
+        self, owner: OwnerId, fingerprint: str, *, retry_count: int, is_forwarded: bool = True
     ) -> Job | None:
         """Return the job that this repeat takes over, or nothing if it is a new call.
 
-        `is_deferred` says that the call becomes a job if it claims none. A store
+        `is_forwarded` says that the call goes to its provider if it claims none. A store
         that fails or is silent means nothing, and is counted: the call goes its
         way. A claim whose answer came too late ends with its lease.
         """
         self._tally.count("claims")
-        timeout_s = DEFERRED_CLAIM_TIMEOUT_S if is_deferred else self._timeout_s
+        timeout_s = self._timeout_s if is_forwarded else PATIENT_CLAIM_TIMEOUT_S
         try:
             async with asyncio.timeout(timeout_s):
                 return await self._claim(owner, fingerprint, retry_count)

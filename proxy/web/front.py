@@ -13,7 +13,7 @@ from aiohttp import web
 
 from policies.fields import Tag
 from policies.headers import Asked, HeaderError, read_headers, with_usual
-from policies.model import UNDECIDED, Decision, Defer, Reject
+from policies.model import UNDECIDED, Decision, Defer, Forward, Reject
 from policies.policy import Policy
 from proxy.core.dialects import DIALECTS, Family, error_answer
 from proxy.core.errors import (
@@ -190,7 +190,7 @@ class Front:
             call.caller().owner,
             call.fingerprint(),
             retry_count=call.asked.retry_count,
-            is_deferred=isinstance(decision, Defer),
+            is_forwarded=isinstance(decision, Forward),
         )
 
     async def _forward(self, call: Incoming) -> web.StreamResponse:

@@ -23,6 +23,7 @@ from tests.e2e.processes import (
     right_answer,
     run,
 )
+from tests.e2e.relay import Cut, Relay
 from tests.helpers.raw_upstream import wait_until
 
 NIGHTLY: dict[str, Any] = {
@@ -71,7 +72,7 @@ def _reloads(proxy: Proxy) -> int:
 
 async def ask(proxy: Proxy, prompt: str, **options: Any) -> ChatCompletion:
     """Make an untagged call by the stock SDK that the rule means."""
-    async with proxy.sdk(default_headers=JOB, **options) as sdk:
+    async with proxy.sdk(**{"default_headers": JOB, **options}) as sdk:
         completion = await sdk.chat.completions.create(**body_of(prompt))
     assert isinstance(completion, ChatCompletion)
     return completion
@@ -121,28 +122,44 @@ async def test_a_diverted_call_is_answered_within_the_deadline_of_its_rule(tmp_p
 async def test_a_retry_after_a_timeout_and_a_reload_buys_nothing_again(tmp_path: Path) -> None:
     """Goal: what rules say by the time of a retry changes nothing for the call it repeats.
 
-    Method: the provider's time stands still until the rule is gone. So the first
-    try times out, and at least one repeat comes under the new rules.
+    Method: the provider's time stands still until the rule is gone. Its caller is lost
+    only then, so that the repeat comes under the new rules.
     """
     still = SandboxSettings(turnaround_s=60, time_scale=0)
     async with ruled(tmp_path, NIGHTLY, provider_settings=still) as (proxy, provider):
-        loop = asyncio.get_running_loop()
-        asking = loop.create_task(ask(proxy, "once", timeout=0.7, max_retries=20))
-        await wait_until(lambda: proxy.events("job.accepted"))
-        write(tmp_path, {"name": "no", "then": {"reject": {"message": "no"}}})
-        await reload(proxy)
-        await wait_until(lambda: any(e["policies"] == 2 for e in proxy.events("call.deferred")))
-        await wait_until(lambda: provider.ledger.requests["POST /v1/batches"] > 0)
-        await provider.advance(120)
 
-        completion = await asking
+        async def under_new_rules() -> None:
+            await wait_until(lambda: proxy.events("job.accepted"))
+            write(tmp_path, {"name": "no", "then": {"reject": {"message": "no"}}})
+            await reload(proxy)
+
+        async def batched() -> None:
+            await wait_until(lambda: proxy.events("job.claimed"))
+            await wait_until(lambda: provider.ledger.requests["POST /v1/batches"] > 0)
+            await provider.advance(120)
+
+        relay = Relay(lambda: proxy.base_url, _first_lost, ready=under_new_rules)
+        async with relay.serve(), asyncio.TaskGroup() as tasks:
+            tasks.create_task(batched())
+            completion = await ask(
+                proxy,
+                "once",
+                base_url=relay.base_url,
+                default_headers={**JOB, "Connection": "close"},
+                max_retries=1,
+            )
 
         assert completion.choices[0].message.content == right_answer("once")
         assert bought(provider, "once") == 1
+        assert relay.calls == 2
         assert {line["created"] for line in proxy.events("job.accepted")} == {True}
         assert len(proxy.events("job.accepted")) == 1
         status, refused = await chat(proxy, "another")
         assert (status, refused["error"]["code"]) == (403, "refused_by_policy")
+
+
+def _first_lost(number: int, _head: bytes) -> Cut:
+    return Cut.WHILE_HELD if number == 0 else Cut.NOT
 
 
 async def test_a_reload_under_load_drops_no_call_and_mixes_no_two_sets_of_rules(

@@ -114,8 +114,8 @@ async def test_a_silent_store_costs_a_call_little_and_no_error(world):
     assert world.tally.counts[1:] == [("claims_failed", {"reason": "timeout"})]
 
 
-async def test_a_slow_store_is_waited_for_by_a_call_that_is_deferred_anyway(world):
-    """Otherwise it would be a second job, and bought twice."""
+async def test_a_slow_store_is_waited_for_by_a_call_that_is_not_forwarded_anyway(world):
+    """Otherwise it would be a second job and bought twice, or be refused and lose the first."""
     job = await world.broken_job()
 
     class Slow:
@@ -125,9 +125,9 @@ async def test_a_slow_store_is_waited_for_by_a_call_that_is_deferred_anyway(worl
 
     hurried, patient = [
         await world.over(Slow()).claim(
-            OWNER, job.fingerprint, retry_count=1, is_deferred=is_deferred
+            OWNER, job.fingerprint, retry_count=1, is_forwarded=is_forwarded
         )
-        for is_deferred in (False, True)
+        for is_forwarded in (True, False)
     ]
 
     assert hurried is None
