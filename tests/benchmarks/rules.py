@@ -183,21 +183,24 @@ async def proxy(
             *command, stderr=written, env={"PATH": os.environ["PATH"], "HOME": str(place)}
         )
     try:
-        started = await _started(log)
+        started = await _started(log, process)
         yield Served(name, process.pid, int(started["listen"].rpartition(":")[2]))
     finally:
-        process.kill()
+        if process.returncode is None:
+            process.kill()
         await process.wait()
 
 
-async def _started(log: Path) -> dict[str, Any]:
+async def _started(log: Path, process: asyncio.subprocess.Process) -> dict[str, Any]:
     async with asyncio.timeout(60):
         while True:
+            has_ended = process.returncode is not None
             for line in log.read_text().splitlines():
                 if '"instance.started"' in line and line.endswith("}"):
                     event = json.loads(line)
                     assert isinstance(event, dict)
                     return event
+            assert not has_ended, log.read_text()
             await asyncio.sleep(0.05)
 
 

@@ -9,7 +9,7 @@ import pytest
 from proxy.app import SystemClock
 from proxy.embedded.folder import FolderError, Folders
 
-NOW = SystemClock().now()
+CLOCK = SystemClock()
 WEEK = timedelta(days=7)
 
 
@@ -28,7 +28,7 @@ def test_a_folder_lies_in_the_state_directory_and_is_the_users_alone(folders, tm
 
 def test_a_run_is_found_by_its_name_and_the_last_used_by_that_word(folders):
     first, second = folders.new("first"), folders.new("second")
-    os.utime(first.path / "lock", (NOW.timestamp() + 600,) * 2)
+    os.utime(first.path / "lock", (CLOCK.now().timestamp() + 600,) * 2)
 
     assert folders.find("second").path == second.path
     assert folders.find("last").path == first.path
@@ -60,9 +60,10 @@ def test_one_process_uses_a_run_at_a_time(folders):
 def test_what_is_old_is_removed_and_what_is_in_use_is_not(folders):
     old, used, young = (folders.new(name) for name in ("old", "used", "young"))
     (old.path / "offramp.db").write_text("x")
-    later = NOW + WEEK + timedelta(hours=1)
+    now = CLOCK.now()
+    later = now + WEEK + timedelta(hours=1)
     with used.locked():
-        assert folders.prune(now=NOW + timedelta(hours=1), keep=WEEK) == 0
+        assert folders.prune(now=now + timedelta(hours=1), keep=WEEK) == 0
         with young.locked():
             assert folders.prune(now=later, keep=WEEK) == 1
 
@@ -74,5 +75,5 @@ def test_what_is_old_is_removed_and_what_is_in_use_is_not(folders):
 def test_without_a_state_directory_nothing_is_pruned(tmp_path):
     nowhere = Folders("runs", {"XDG_STATE_HOME": str(tmp_path / "absent")})
 
-    assert nowhere.prune(now=NOW, keep=WEEK) == 0
+    assert nowhere.prune(now=CLOCK.now(), keep=WEEK) == 0
     assert not Path(tmp_path / "absent").exists()
