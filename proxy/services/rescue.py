@@ -20,6 +20,9 @@ log = structlog.get_logger()
 
 JOBS_PER_PASS: Final = 1_000
 
+CALLS_LOOKED_AT: Final = 10_000
+"""Those of more instances than a fleet has: what the living call must not hide the orphans."""
+
 PROBE_EVERY: Final = timedelta(minutes=5)
 """How often a paused credential is tried again, by a free call."""
 
@@ -50,7 +53,7 @@ class Rescuer:
 
     async def _release_orphans(self) -> int:
         """Give back jobs whose caller died in mid-call: they may be paid for."""
-        jobs = await self._on.queue.escalating(limit=JOBS_PER_PASS)
+        jobs = await self._on.queue.escalating(limit=CALLS_LOOKED_AT)
         if not jobs:
             return 0
         alive = await self._on.leases.alive()

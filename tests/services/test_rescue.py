@@ -2,10 +2,12 @@
 
 from datetime import timedelta
 
-from proxy.core.ids import CredentialId, JobId
-from proxy.core.job import JobState
+from proxy.core.ids import CredentialId, InstanceId, JobId
+from proxy.core.job import Escalated, JobState, advance
 from proxy.core.lanes import Lane
+from proxy.ports.jobs import JobWrite
 from proxy.services.rescue import PROBE_EVERY, Rescuer
+from tests.helpers.factories import T0
 from tests.helpers.fleet import LEASE, Fleet
 
 CREDENTIAL = CredentialId("credential-1")
@@ -56,6 +58,23 @@ async def test_the_calls_of_those_who_live_are_left_alone() -> None:
 
     assert await fleet.states() == {JobState.COMPLETED: 1}
     assert fleet.doubles() == (0, 0)
+
+
+async def test_the_calls_of_a_large_fleet_do_not_hide_an_orphan() -> None:
+    fleet = Fleet(instances=2)
+    await fleet.run("live", position=1)
+    living = fleet.instances[1].ground.leases.instance
+    job_ids = await fleet.accept_many(1_500)
+    holders = dict.fromkeys(job_ids, living) | {job_ids[-1]: InstanceId("dead")}
+    jobs = await fleet.stores.jobs.get_many(job_ids)
+    await fleet.stores.jobs.replace_many(
+        [JobWrite(advance(job, Escalated(holders[job.id], T0))) for job in jobs]
+    )
+
+    await fleet.run("live", "rescue")
+
+    assert await fleet.states() == {JobState.ESCALATING: 1_499, JobState.QUEUED: 1}
+    assert (await fleet.job(job_ids[-1])).possible_doubles == 1
 
 
 async def test_an_overdue_job_with_nothing_in_flight_expires() -> None:
