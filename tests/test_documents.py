@@ -141,6 +141,13 @@ async def test_every_program_runs_and_prints_an_answer(block, tmp_path):
     await try_program(block, tmp_path, sys.executable, "-W", "error", "-c")
 
 
+@of("sh")
+async def test_every_program_for_a_shell_runs_and_prints_an_answer(block, tmp_path):
+    if shutil.which("curl") is None:
+        pytest.skip("no curl")
+    await try_program(block, tmp_path, "bash", "-euo", "pipefail", "-c")
+
+
 NODE = shutil.which("node")
 NODE_MODULES = Path(os.environ.get("TEST_NODE_MODULES", ROOT / "node_modules"))
 
@@ -295,7 +302,7 @@ def test_every_json_text_is_one():
             json.loads(block.text)
 
 
-TRIED = {"python", "py", "js", "bash", "yaml", "json", "mermaid"}
+TRIED = {"python", "py", "js", "sh", "bash", "yaml", "json", "mermaid"}
 """Mermaid is made from the tables of the core, and compared below; `py` is a piece of the code,
 which `tests/providers/test_openai_clones.py` puts where the document says that it belongs."""
 
