@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-from proxy.sandbox import openai_errors as errors
 from proxy.sandbox.engine import Engine
-from proxy.sandbox.openai_batch import Batch
+from proxy.sandbox.openai import errors
+from proxy.sandbox.openai.batch import Batch
 from proxy.sandbox.wire import ApiError, Call
 
 

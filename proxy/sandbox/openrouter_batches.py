@@ -8,15 +8,15 @@ from typing import Any, Final
 
 import pydantic_core
 
-from proxy.sandbox import openai_errors as errors
 from proxy.sandbox.batch_records import BatchRecords, check_create, check_scope
 from proxy.sandbox.engine import Engine, new_id
 from proxy.sandbox.files import FileStore
-from proxy.sandbox.openai_batch import Batch, batch_object
-from proxy.sandbox.openai_batch_run import BatchRun
-from proxy.sandbox.openai_fields import page_limit, paginate
-from proxy.sandbox.openai_habits import Habits
-from proxy.sandbox.openai_live import json_object
+from proxy.sandbox.openai import errors
+from proxy.sandbox.openai.batch import Batch, batch_object
+from proxy.sandbox.openai.batch_run import BatchRun
+from proxy.sandbox.openai.fields import page_limit, paginate
+from proxy.sandbox.openai.habits import Habits
+from proxy.sandbox.openai.live import json_object
 from proxy.sandbox.own_lines import openai_line, result_items, stored_input
 from proxy.sandbox.wire import ApiError, Call, Reply, Route, json_reply
 

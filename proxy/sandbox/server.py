@@ -18,7 +18,7 @@ from typing import Final, Protocol
 import pydantic_core
 from aiohttp import web
 
-from proxy.sandbox.anthropic_api import AnthropicDialect
+from proxy.sandbox.anthropic.api import AnthropicDialect
 from proxy.sandbox.clock import SandboxClock
 from proxy.sandbox.control import Control
 from proxy.sandbox.engine import Engine, FlexCapacity, Workers, new_id
@@ -27,8 +27,8 @@ from proxy.sandbox.gemini import GeminiDialect
 from proxy.sandbox.keys import Keys, KeyState
 from proxy.sandbox.ledger import Ledger, key_id
 from proxy.sandbox.mistral_jobs import BatchJobs
-from proxy.sandbox.openai_api import OpenAIDialect
-from proxy.sandbox.openai_habits import CLONES, MISTRAL, OPENROUTER
+from proxy.sandbox.openai.api import OpenAIDialect
+from proxy.sandbox.openai.habits import CLONES, MISTRAL, OPENROUTER
 from proxy.sandbox.openrouter_batches import InlineBatches
 from proxy.sandbox.settings import SandboxSettings
 from proxy.sandbox.wire import ApiError, Call, Reply, Route, reset, send

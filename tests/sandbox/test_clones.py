@@ -6,7 +6,7 @@ import aiohttp
 import pytest
 
 from proxy.sandbox import Running, Sandbox, SandboxSettings
-from proxy.sandbox.openai_habits import CLONES, Habits
+from proxy.sandbox.openai.habits import CLONES, Habits
 
 LINE = (
     b'{"custom_id":"a","method":"POST","url":"/v1/chat/completions",'

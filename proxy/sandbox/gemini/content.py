@@ -21,7 +21,7 @@ from proxy.sandbox.answers import (
 from proxy.sandbox.engine import Execution, new_id
 from proxy.sandbox.gemini import errors
 from proxy.sandbox.gemini.fields import camel, text_of
-from proxy.sandbox.openai_chat import pieces
+from proxy.sandbox.openai.chat import pieces
 from proxy.sandbox.settings import ModelSpec, SandboxSettings
 
 KINDS: Final = {"generateContent": "generate", "embedContent": "embed"}

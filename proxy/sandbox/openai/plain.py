@@ -9,11 +9,11 @@ import struct
 from collections.abc import Iterator
 from typing import Any, Final
 
-from proxy.sandbox import openai_errors as errors
 from proxy.sandbox.answers import answer_text, body_hash, clip, tokens_in, unit_vector
 from proxy.sandbox.engine import Execution, new_id
-from proxy.sandbox.openai_chat import pieces
-from proxy.sandbox.openai_fields import integer, text_of
+from proxy.sandbox.openai import errors
+from proxy.sandbox.openai.chat import pieces
+from proxy.sandbox.openai.fields import integer, text_of
 from proxy.sandbox.settings import ModelSpec
 
 INPUTS_MAX: Final = 2_048

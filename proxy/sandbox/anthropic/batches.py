@@ -5,10 +5,10 @@ Source: types of the Anthropic SDK 2.12, `messages.batches`, and the Batch proce
 
 from typing import Any
 
-from proxy.sandbox import anthropic_errors as errors
-from proxy.sandbox.anthropic_batch import MessageBatch, MessageBatchRun
-from proxy.sandbox.anthropic_fields import check_version, page
-from proxy.sandbox.anthropic_intake import find_requests, receive
+from proxy.sandbox.anthropic import errors
+from proxy.sandbox.anthropic.batch import MessageBatch, MessageBatchRun
+from proxy.sandbox.anthropic.fields import check_version, page
+from proxy.sandbox.anthropic.intake import find_requests, receive
 from proxy.sandbox.engine import Engine, new_id
 from proxy.sandbox.wire import Call, Reply, Route, json_reply
 

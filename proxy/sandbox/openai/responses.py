@@ -8,11 +8,11 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from proxy.sandbox import openai_errors as errors
 from proxy.sandbox.answers import answer_text, body_hash, clip, instance_of, tokens_in
 from proxy.sandbox.engine import Execution, new_id
-from proxy.sandbox.openai_chat import pieces
-from proxy.sandbox.openai_fields import forced_function, integer, number, text_of
+from proxy.sandbox.openai import errors
+from proxy.sandbox.openai.chat import pieces
+from proxy.sandbox.openai.fields import forced_function, integer, number, text_of
 from proxy.sandbox.settings import ModelSpec
 
 Event = dict[str, Any]

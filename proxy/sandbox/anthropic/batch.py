@@ -14,10 +14,10 @@ from typing import IO, Any, Final
 
 import pydantic_core
 
-from proxy.sandbox import anthropic_errors as errors
-from proxy.sandbox.anthropic_fields import moment
-from proxy.sandbox.anthropic_intake import Requests
-from proxy.sandbox.anthropic_messages import answer
+from proxy.sandbox.anthropic import errors
+from proxy.sandbox.anthropic.fields import moment
+from proxy.sandbox.anthropic.intake import Requests
+from proxy.sandbox.anthropic.messages import answer
 from proxy.sandbox.engine import Engine, new_id
 from proxy.sandbox.faults import LineFault
 from proxy.sandbox.lines import Pause, shuffled, spoiled

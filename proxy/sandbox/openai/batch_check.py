@@ -10,12 +10,12 @@ from typing import IO, Any
 
 import pydantic_core
 
-from proxy.sandbox import openai_errors as errors
 from proxy.sandbox.answers import tokens_in
 from proxy.sandbox.lines import Pause
-from proxy.sandbox.openai_execute import ENDPOINTS, find_model
-from proxy.sandbox.openai_fields import text_of
-from proxy.sandbox.openai_plain import embedding_inputs
+from proxy.sandbox.openai import errors
+from proxy.sandbox.openai.execute import ENDPOINTS, find_model
+from proxy.sandbox.openai.fields import text_of
+from proxy.sandbox.openai.plain import embedding_inputs
 from proxy.sandbox.settings import BATCH_LINES_MAX, SandboxSettings
 from proxy.sandbox.wire import ApiError
 

@@ -5,14 +5,14 @@ from typing import Any, Final
 
 import pydantic_core
 
-from proxy.sandbox import openai_errors as errors
 from proxy.sandbox.engine import Engine, Execution
 from proxy.sandbox.interactive import compute, metered
-from proxy.sandbox.openai_chat import chunks
-from proxy.sandbox.openai_execute import ENDPOINTS, execute, find_model
-from proxy.sandbox.openai_plain import text_chunks
-from proxy.sandbox.openai_responses import events
-from proxy.sandbox.openai_stored import StoredResponses
+from proxy.sandbox.openai import errors
+from proxy.sandbox.openai.chat import chunks
+from proxy.sandbox.openai.execute import ENDPOINTS, execute, find_model
+from proxy.sandbox.openai.plain import text_chunks
+from proxy.sandbox.openai.responses import events
+from proxy.sandbox.openai.stored import StoredResponses
 from proxy.sandbox.wire import ApiError, Call, Reply, Route, json_reply
 
 _KINDS: Final = frozenset(endpoint.kind for endpoint in ENDPOINTS.values())

@@ -4,9 +4,9 @@ from typing import Any
 
 import pydantic_core
 
-from proxy.sandbox import anthropic_errors as errors
-from proxy.sandbox.anthropic_fields import check_version, json_object, page
-from proxy.sandbox.anthropic_messages import answer, check_prompt, events, prompt_tokens
+from proxy.sandbox.anthropic import errors
+from proxy.sandbox.anthropic.fields import check_version, json_object, page
+from proxy.sandbox.anthropic.messages import answer, check_prompt, events, prompt_tokens
 from proxy.sandbox.engine import Engine, Execution
 from proxy.sandbox.interactive import compute, metered
 from proxy.sandbox.wire import Call, Reply, Route, json_reply

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import pydantic_core
 
-from proxy.sandbox import anthropic_errors as errors
+from proxy.sandbox.anthropic import errors
 from proxy.sandbox.lines import Pause
 from proxy.sandbox.wire import CHUNK_BYTES, Call
 

@@ -4,11 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from proxy.sandbox import openai_errors as errors
 from proxy.sandbox.engine import Execution
-from proxy.sandbox.openai_chat import complete
-from proxy.sandbox.openai_plain import complete_text, embed, moderate
-from proxy.sandbox.openai_responses import respond
+from proxy.sandbox.openai import errors
+from proxy.sandbox.openai.chat import complete
+from proxy.sandbox.openai.plain import complete_text, embed, moderate
+from proxy.sandbox.openai.responses import respond
 from proxy.sandbox.settings import ModelSpec, SandboxSettings
 from proxy.sandbox.wire import ApiError
 

@@ -8,11 +8,11 @@ from typing import IO, Any, Final
 
 from aiohttp import BodyPartReader, web
 
-from proxy.sandbox import openai_errors as errors
 from proxy.sandbox.engine import Engine, new_id
 from proxy.sandbox.files import FileStore, StoredFile
-from proxy.sandbox.openai_fields import page_limit, paginate
-from proxy.sandbox.openai_habits import OPENAI, Habits
+from proxy.sandbox.openai import errors
+from proxy.sandbox.openai.fields import page_limit, paginate
+from proxy.sandbox.openai.habits import OPENAI, Habits
 from proxy.sandbox.wire import CHUNK_BYTES, ApiError, Call, Reply, Route, json_reply
 
 _FILE_BYTES_MAX: Final = 512 * 1024 * 1024

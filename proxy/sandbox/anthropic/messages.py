@@ -8,10 +8,10 @@ import json
 from collections.abc import Iterator
 from typing import Any, Final
 
-from proxy.sandbox import anthropic_errors as errors
 from proxy.sandbox.answers import answer_text, body_hash, clip, instance_of, tokens_in
+from proxy.sandbox.anthropic import errors
 from proxy.sandbox.engine import Execution, new_id
-from proxy.sandbox.openai_chat import pieces
+from proxy.sandbox.openai.chat import pieces
 from proxy.sandbox.settings import ModelSpec, SandboxSettings
 
 _THINKING_MIN: Final = 1_024

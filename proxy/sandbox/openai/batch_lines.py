@@ -7,13 +7,13 @@ from typing import Any, Final, Self
 
 import pydantic_core
 
-from proxy.sandbox import openai_errors as errors
 from proxy.sandbox.engine import Engine, new_id
 from proxy.sandbox.faults import LineFault
 from proxy.sandbox.lines import Pause, spoiled
-from proxy.sandbox.openai_batch import Batch
-from proxy.sandbox.openai_execute import execute
-from proxy.sandbox.openai_habits import OPENAI, Habits
+from proxy.sandbox.openai import errors
+from proxy.sandbox.openai.batch import Batch
+from proxy.sandbox.openai.execute import execute
+from proxy.sandbox.openai.habits import OPENAI, Habits
 from proxy.sandbox.wire import ApiError
 
 _GIVEN_UP: Final = {

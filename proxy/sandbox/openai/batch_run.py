@@ -11,10 +11,10 @@ from typing import IO
 from proxy.sandbox.engine import Engine, new_id
 from proxy.sandbox.files import FileStore, StoredFile
 from proxy.sandbox.lines import shuffled
-from proxy.sandbox.openai_batch import Batch
-from proxy.sandbox.openai_batch_check import CheckedInput, InvalidBatchError, check_input
-from proxy.sandbox.openai_batch_lines import LineRunner, Results
-from proxy.sandbox.openai_habits import OPENAI, Habits
+from proxy.sandbox.openai.batch import Batch
+from proxy.sandbox.openai.batch_check import CheckedInput, InvalidBatchError, check_input
+from proxy.sandbox.openai.batch_lines import LineRunner, Results
+from proxy.sandbox.openai.habits import OPENAI, Habits
 from proxy.sandbox.schedule import Schedule, StoppedError
 
 

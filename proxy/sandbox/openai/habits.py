@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from proxy.sandbox.openai_execute import ENDPOINTS
+from proxy.sandbox.openai.execute import ENDPOINTS
 
 Json = dict[str, Any]
 

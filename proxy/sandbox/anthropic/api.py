@@ -5,9 +5,9 @@ from typing import Final
 
 from aiohttp import web
 
-from proxy.sandbox import anthropic_errors as errors
-from proxy.sandbox.anthropic_batches import MessageBatches
-from proxy.sandbox.anthropic_live import Live
+from proxy.sandbox.anthropic import errors
+from proxy.sandbox.anthropic.batches import MessageBatches
+from proxy.sandbox.anthropic.live import Live
 from proxy.sandbox.engine import Engine
 from proxy.sandbox.wire import ApiError, Reply, Route
 

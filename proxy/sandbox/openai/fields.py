@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from proxy.sandbox import openai_errors as errors
+from proxy.sandbox.openai import errors
 from proxy.sandbox.wire import Call
 
 

@@ -7,14 +7,14 @@ from typing import Final, Protocol
 
 from aiohttp import web
 
-from proxy.sandbox import openai_errors as errors
 from proxy.sandbox.engine import Engine
 from proxy.sandbox.files import FileStore
-from proxy.sandbox.openai_batches import Batches
-from proxy.sandbox.openai_files import Files
-from proxy.sandbox.openai_habits import OPENAI, Habits
-from proxy.sandbox.openai_live import Live
-from proxy.sandbox.openai_stored import StoredResponses
+from proxy.sandbox.openai import errors
+from proxy.sandbox.openai.batches import Batches
+from proxy.sandbox.openai.files import Files
+from proxy.sandbox.openai.habits import OPENAI, Habits
+from proxy.sandbox.openai.live import Live
+from proxy.sandbox.openai.stored import StoredResponses
 from proxy.sandbox.wire import ApiError, Reply, Route
 
 

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import pydantic_core
 
-from proxy.sandbox import anthropic_errors as errors
+from proxy.sandbox.anthropic import errors
 from proxy.sandbox.wire import Call
 
 VERSIONS: Final = frozenset({"2023-01-01", "2023-06-01", "2026-10-21"})
