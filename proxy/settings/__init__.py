@@ -1,21 +1,16 @@
 """The configuration of the service: one frozen tree, and where each value came from."""
 
+from proxy.settings.deferring import Batching, Deferral, Lanes
 from proxy.settings.layers import Complaint
-from proxy.settings.load import BadConfigurationError, Configuration, Effective, load
-from proxy.settings.tree import (
+from proxy.settings.listeners import (
     Admin,
-    Batching,
-    Deferral,
-    Forwarding,
-    Instance,
-    Lanes,
-    Log,
-    Recording,
-    Retention,
-    Settings,
     Tls,
+)
+from proxy.settings.load import BadConfigurationError, Configuration, Effective, load
+from proxy.settings.tree import Instance, Log, Recording, Retention, Settings, Webhook
+from proxy.settings.upstreams import (
+    Forwarding,
     UpstreamSettings,
-    Webhook,
 )
 from proxy.settings.values import (
     Address,

@@ -19,7 +19,8 @@ from proxy.settings import checks
 from proxy.settings.layers import Complaint, Layer, Path, Value, key_text
 from proxy.settings.schema import Kind, spot_at, suggestion
 from proxy.settings.section import Section
-from proxy.settings.tree import PUBLIC_UPSTREAMS, Settings, default_store
+from proxy.settings.tree import Settings, default_store
+from proxy.settings.upstreams import PUBLIC_UPSTREAMS
 from proxy.settings.values import hide_secrets
 from proxy.settings.words import problem_text, shown_value
 

@@ -1,0 +1,64 @@
+"""Where calls and operators come in, and what bounds whoever connects."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from proxy.settings.section import Section
+from proxy.settings.values import (
+    Address,
+    Count,
+    ListenAddress,
+    PositiveDuration,
+    Size,
+)
+
+
+class Tls(Section):
+    """A certificate, with which a listener speaks TLS alone. Read again on SIGHUP."""
+
+    cert_file: Path
+    """The certificate and those that lead to its authority, as PEM."""
+
+    key_file: Path
+    """Its private key, as PEM and without a passphrase."""
+
+
+class Admin(Section):
+    """The listener for operators: probes, metrics, drain, dashboard."""
+
+    listen: ListenAddress = Address("127.0.0.1", 8081)
+    """Where operators come in."""
+
+    tls: Tls | None = None
+
+    token_file: Path | None = None
+    """Holds the token that everything but probes and metrics asks for off loopback."""
+
+    allowed_hosts: tuple[str, ...] = ("localhost", "127.0.0.1", "::1")
+    """Names in `Host`, without port. A page that a browser shows can rebind its own
+    name to this address, but cannot make the browser send another one. The address
+    that a connection came in on is always allowed: an address cannot be rebound."""
+
+    def read_token(self) -> str | None:
+        """Return the token, if one is configured."""
+        return self.token_file.read_text().strip() if self.token_file else None
+
+
+class Callers(Section):
+    """Bounds on whoever connects: slow ones, idle ones, and how many."""
+
+    max_connections: Count = 10_000
+    """At once; one more is told 503. Each forwarded call needs two open files."""
+
+    head_timeout: PositiveDuration = timedelta(seconds=75)
+    """Until the head of a call is there, from its connection on or from the call before:
+    for those who send nothing, or a letter a minute, or keep a connection unused."""
+
+    max_field_bytes: Annotated[Size, Field(ge=1024, le=1 << 20)] = 32 << 10
+    """Of the request line, and of each header field; nginx stops at 8 KB, node at 16 KB."""
+
+    max_fields: Annotated[int, Field(ge=16, le=10_000)] = 512
+    """Header fields of one call."""
