@@ -13,7 +13,7 @@ from typing import Final, Protocol
 import structlog
 
 from proxy.core.batch import Batch
-from proxy.core.ids import JobId
+from proxy.core.ids import BatchId, JobId
 from proxy.core.job import Job, JobEvent, Outcome, Succeeded
 from proxy.core.lanes import BatchKey, Lane
 from proxy.core.ledger import (
@@ -41,6 +41,11 @@ ERASED: Final = "erased"
 
 
 _changed: Final = Copier(Outcome)
+
+
+def line_receipt(batch_id: BatchId, job_id: JobId, attempt: int) -> str:
+    """Return the receipt for what one line of a batch bought, whenever it is read."""
+    return f"{batch_id}:{job_id}:{attempt}"
 
 
 class Prices(Protocol):
@@ -157,6 +162,21 @@ class Bookkeeper:
         else:
             booked = bookings(answer.job, sums, day=day, lane=answer.key.lane)
         return Receipt(id=answer.receipt, job_id=answer.job_id, bookings=booked)
+
+    async def note_answered(self, job: Job) -> None:
+        """Note that what a batch answered a job is booked; to be called before it is erased.
+
+        Read again after a crash, that answer would be nobody's, and bought for nothing.
+        """
+        if job.answered_by is None or job.batch_id is None:
+            return
+        row = batch_row(job.key, day=self._clock.now().date())
+        receipt = Receipt(
+            id=line_receipt(job.batch_id, job.id, job.answered_by),
+            job_id=job.id,
+            bookings=(Booking(row, Sums()),),
+        )
+        await self._ledger.book([receipt])
 
     async def book_possible(self, batch: Batch, count: int, *, why: str) -> None:
         """Book and count that so many lines of a batch may have been bought, unseen.

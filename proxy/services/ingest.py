@@ -32,7 +32,7 @@ from proxy.core.outcomes import (
 from proxy.ports.jobs import JobWrite, Result
 from proxy.ports.provider import LineKind, ResultLine
 from proxy.services.access import Access
-from proxy.services.bookkeeping import UselessAnswer
+from proxy.services.bookkeeping import UselessAnswer, line_receipt
 from proxy.services.ground import Ground, count_end
 from proxy.services.waiters import Waiters
 
@@ -287,8 +287,10 @@ def _is_useless(reading: _Reading, job: Job | None, entry: _Named) -> bool:
 
 
 def _useless(reading: _Reading, job: Job | None, entry: _Named) -> UselessAnswer:
+    receipt = line_receipt(reading.batch.id, entry.job_id, entry.attempt)
     return UselessAnswer(
-        receipt=f"{reading.batch.id}:{reading.source}:{entry.job_id}:{entry.attempt}",
+        # Every twin has bought the line once more.
+        receipt=f"{receipt}:{reading.source}" if reading.is_twin else receipt,
         job_id=entry.job_id,
         job=job,
         key=reading.batch.key,

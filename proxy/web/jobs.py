@@ -16,6 +16,7 @@ import structlog
 from aiohttp import web
 
 from policies.headers import HeaderError, read_headers
+from proxy.core.batch import BatchState
 from proxy.core.dialects import DIALECTS, Family, Shape, error_answer
 from proxy.core.errors import (
     CallerError,
@@ -297,6 +298,9 @@ class JobsApi:
 
     async def _delete(self, request: web.BaseRequest, job_id: JobId) -> web.Response:
         job = await self._cancelled(await self._owned(request, job_id))
+        batch = await self._batches.get(job.batch_id) if job.batch_id is not None else None
+        if batch is not None and batch.state is not BatchState.SETTLED:
+            await self._books.note_answered(job)
         await self._jobs.erase(job.id)
         log.info("job.deleted", job_id=job.id)
         self._waiters.wake([job.id])

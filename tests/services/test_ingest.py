@@ -317,6 +317,24 @@ async def test_a_useless_answer_that_comes_twice_was_bought_once() -> None:
     assert fleet.tally.counts["late_result"] == 1
 
 
+async def test_an_answer_that_was_booked_is_not_booked_again_when_its_job_is_gone() -> None:
+    fleet = Fleet()
+    job_ids = await fleet.submit(3)
+    lines = [line(job_id, body=right_answer(fleet.bodies[job_id])) for job_id in job_ids]
+    await ingest(fleet, *lines)
+    before = await fleet.booked()
+
+    for job in await fleet.jobs():
+        await fleet.instances[0].ground.books.note_answered(job)
+        await fleet.stores.jobs.erase(job.id)
+    await ingest(fleet, *lines)
+
+    assert await fleet.booked() == before
+    assert (before.answers, before.useless) == (3, 0)
+    await ingest(fleet, *lines, is_twin=True)
+    assert (await fleet.booked()).useless == 3
+
+
 async def test_an_error_for_a_cancelled_job_was_not_bought() -> None:
     fleet = Fleet()
     (job_id,) = await fleet.submit(1)

@@ -8,11 +8,14 @@ import pytest
 from proxy.core.dialects import Family
 from proxy.core.errors import StoreUnavailableError
 from proxy.core.ids import InstanceId, JobId
-from proxy.core.job import DeadlinePassed, Escalated, JobState, advance
+from proxy.core.job import DeadlinePassed, Escalated, JobState, Outcome, Succeeded, advance
+from proxy.core.ledger import total
 from proxy.core.upstream import Upstream
+from proxy.ports.batches import ClaimLimits
 from proxy.ports.jobs import JobWrite
+from proxy.services.bookkeeping import UselessAnswer, line_receipt
 from proxy.web.jobs import caller_family, is_job_path
-from tests.helpers.factories import IDS, T0
+from tests.helpers.factories import IDS, T0, make_batch
 from tests.web.house import CHAT, COMPLETION, KEY, open_house
 
 RESPONSE_BODY = {"model": "gpt-4o-mini", "input": "hello"}
@@ -310,6 +313,30 @@ async def test_deleting_erases_prompt_result_and_job(house):
         assert (await house.send("GET", f"/v1/jobs/{job.id}")).status == 404
         assert await house.stores.jobs.result(job.id) is None
     assert (await house.send("GET", "/v1/jobs")).json["data"] == []
+
+
+async def test_what_a_deleted_job_was_answered_is_never_taken_for_bought_in_vain(house):
+    waiting, batch = await house.job(), make_batch()
+    await house.stores.batches.add(batch)
+    limits = ClaimLimits(max_requests=1, max_bytes=10_000, max_tokens=None)
+    await house.stores.batches.claim(waiting.key, batch.id, limits, ready_at=house.clock.now())
+    job = await house.stores.jobs.get(waiting.id)
+    answered = advance(job, Succeeded(job.attempt, house.clock.now(), Outcome(200)))
+    await house.stores.jobs.replace_many([JobWrite(answered)])
+
+    await house.send("DELETE", f"/v1/jobs/{job.id}")
+
+    again = UselessAnswer(
+        receipt=line_receipt(batch.id, job.id, job.attempt),
+        job_id=job.id,
+        job=None,
+        key=job.key,
+        attempt=job.attempt,
+        outcome=Outcome(200),
+    )
+    await house.books.book_useless([again])
+    rows = await house.books.rows(since=T0.date(), until=T0.date())
+    assert total(rows).useless == 0
 
 
 # Typed retrieval by stock SDKs.
