@@ -526,16 +526,36 @@ async def test_nothing_of_a_job_is_left_once_its_batch_is_settled(stores, path):
     }
 
 
+async def test_nothing_of_an_answer_is_left_once_its_job_is_erased(stores, path):
+    job = (await stores.jobs.accept(new_job())).job
+    batch = make_batch()
+    await stores.batches.add(batch)
+    await stores.batches.claim(batch.key, batch.id, PLENTY, ready_at=T0)
+    ended = advance(await stores.jobs.get(job.id), Succeeded(1, T0, Outcome(200)))
+    await stores.jobs.replace_many([JobWrite(ended, Result(status_code=200, body=b"{}"))])
+
+    await stores.jobs.erase(job.id)
+
+    with sqlite3.connect(path) as direct:
+        assert direct.execute("SELECT count(*) FROM results").fetchone() == (0,)
+        assert direct.execute("SELECT state, result, record FROM jobs").fetchall() == [
+            ("erased", None, "")
+        ]
+    direct.close()
+
+
 async def test_pruning_leaves_nothing_of_jobs_batches_and_idle_owners(stores, path):
     job = (await stores.jobs.accept(new_job())).job
     await stores.jobs.replace_many([JobWrite(advance(job, CancelRequested(T0)))])
+    answered = advance((await stores.jobs.accept(new_job())).job, Succeeded(1, T0, Outcome(200)))
+    await stores.jobs.replace_many([JobWrite(answered, Result(status_code=200, body=b"{}"))])
     await stores.batches.add(make_batch(state=BatchState.SETTLED, settled_at=T0))
     later = T0.replace(year=2027)
 
-    assert await stores.jobs.prune(finalized_before=later, limit=9) == 1
+    assert await stores.jobs.prune(finalized_before=later, limit=9) == 2
     assert await stores.batches.prune(settled_before=later, limit=9) == 1
 
     with sqlite3.connect(path) as direct:
-        for table in ("jobs", "batches", "owners", "deliveries", "payloads"):
+        for table in ("jobs", "batches", "owners", "deliveries", "payloads", "results"):
             assert direct.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
     direct.close()
