@@ -30,6 +30,7 @@ __all__ = [
     "refusal",
     "request_id",
     "retry_after_s",
+    "shown",
     "status",
     "unavailable",
 ]
@@ -45,6 +46,7 @@ _UNCLEAR_STATUSES: Final = frozenset({408})
 
 _MESSAGE_CHARS: Final = 300
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{1,256}")
+_QUOTED: Final = re.compile(r"(\(TYPE_\w+\)),.*")
 _REQUEST_ID: Final = re.compile(r"[!-~]{1,256}")
 
 _PAUSE_S_MAX: Final = 86_400.0
@@ -163,7 +165,19 @@ def _error_class(status: int, code: str | None) -> type[ProviderError]:
 
 def _message(error: object) -> str | None:
     message = error.get("message") if isinstance(error, dict) else error
-    return message[:_MESSAGE_CHARS] if isinstance(message, str) else None
+    return shown(message) if isinstance(message, str) else None
+
+
+def shown(message: str | None) -> str | None:
+    """Return a provider's words as they may be kept and logged: less what they quote of a prompt.
+
+    Google's repeat a value that they do not like behind its type, and a payload that they
+    cannot read on lines of its own.
+    """
+    if message is None:
+        return None
+    first = message.strip().partition("\n")[0]
+    return _QUOTED.sub(r"\1", first)[:_MESSAGE_CHARS]
 
 
 def error_member(body: bytes) -> object:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from proxy.core.outcomes import TOO_MANY_TOKENS
 from proxy.core.refusals import error_code
 from proxy.ports.provider import ProviderBatch, ProviderBatchState
+from proxy.providers import _wire
 from proxy.providers.openai_objects import Moment, Word
 
 log = structlog.get_logger()
@@ -195,7 +196,7 @@ def provider_batch(operation: OperationObject, *, now: datetime) -> ProviderBatc
         count=metadata.stats.total,
         output_file_ids=(operation.name,) if state is _ENDED else (),
         error_code=code,
-        error_message=message,
+        error_message=_wire.shown(message),
         error_line=line_of(message),
     )
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from proxy.ports.provider import ProviderBatch, ProviderBatchState
+from proxy.providers import _wire
 from proxy.providers.openai_objects import Moment, Number, Word
 from proxy.providers.statuses import read_status
 
@@ -84,7 +85,7 @@ def provider_batch(job: JobObject, *, now: datetime) -> ProviderBatch:
         output_file_ids=_results(job) if state is _ENDED else (),
         # A job that failed before any request ran says so by a text alone.
         error_code="batch_failed" if status == "failed" and not job.completed_requests else None,
-        error_message=job.errors[0] if job.errors else None,
+        error_message=_wire.shown(job.errors[0] if job.errors else None),
     )
 
 

@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from proxy.ports.provider import ProviderBatch, ProviderBatchState
+from proxy.providers import _wire
 from proxy.providers.statuses import read_status
 
 _MOMENT: Final = TypeAdapter(datetime)
@@ -193,6 +194,6 @@ def provider_batch(
         output_file_ids=tuple(dict.fromkeys(file for file in files if file)),
         # A batch that failed ran nothing, which without a code would not show.
         error_code=failure.code or ("batch_failed" if status == "failed" else None),
-        error_message=failure.message,
+        error_message=_wire.shown(failure.message),
         error_line=failure.line,
     )

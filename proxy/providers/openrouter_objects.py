@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from proxy.ports.provider import ProviderBatch, ProviderBatchState
+from proxy.providers import _wire
 from proxy.providers.openai_objects import STATES, Moment, Word
 from proxy.providers.statuses import read_status
 
@@ -64,5 +65,5 @@ def provider_batch(batch: BatchObject, *, window: timedelta, now: datetime) -> P
         count=batch.request_counts,
         output_file_ids=(batch.id,) if state is ProviderBatchState.ENDED else (),
         error_code="batch_failed" if status == "failed" else None,
-        error_message=batch.error,
+        error_message=_wire.shown(batch.error),
     )

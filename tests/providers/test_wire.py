@@ -119,3 +119,31 @@ def test_what_no_server_could_send_is_no_status(value):
 def test_an_id_that_no_header_can_hold_is_none(value):
     assert _wire.request_id(value) is None
     assert _wire.request_id("req_a-1:b/2") == "req_a-1:b/2"
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        (None, None),
+        ("Unknown name \"foo\": Cannot find field.", "Unknown name \"foo\": Cannot find field."),
+        ("Invalid value at 'requests[3].text' (TYPE_STRING), 5 canary",
+         "Invalid value at 'requests[3].text' (TYPE_STRING)"),
+        ("Invalid JSON payload received. Unexpected token.\n{\"text\": \"canary\n ^",
+         "Invalid JSON payload received. Unexpected token."),
+        ("x" * 10_000, "x" * 300),
+    ],
+)  # fmt: skip
+def test_what_a_provider_quotes_of_a_prompt_is_left_out(message, shown):
+    assert _wire.shown(message) == shown
+
+
+def test_a_refusal_says_no_prompt():
+    body = (
+        b'{"error":{"code":400,"status":"INVALID_ARGUMENT","message":'
+        b"\"Invalid value at 'contents[0].parts[0].text' (TYPE_STRING), canary\"}}"
+    )
+
+    error = _wire.refusal("create of b1", status=400, body=body)
+
+    assert "contents[0].parts[0].text" in str(error)
+    assert "canary" not in str(error)
