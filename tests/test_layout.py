@@ -47,7 +47,7 @@ TESTED_BY = {
     # One record, which every page shows.
     "proxy/web/dashboard/about.py": "tests/web/dashboard/test_pages.py",
     # The whole house, which only a running process can prove.
-    "proxy/app.py": "tests/e2e/",
+    "proxy/app/": "tests/e2e/",
     "proxy/operators.py": "tests/e2e/",
     "proxy/assembly/": "tests/e2e/",
     # Nothing goes through it that the contract of its adapters does not see.

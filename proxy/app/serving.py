@@ -1,17 +1,13 @@
-"""Open the adapters, run the house over them, and end it in order.
-
-The only place that names adapters, reads the real clock and owns the tasks.
-"""
+"""Run the house over its adapters, and end it in order."""
 
 import asyncio
 import secrets
 import signal
 import sys
-import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Final
 
 import structlog
@@ -19,32 +15,23 @@ from aiohttp import web
 
 from policies.model import Answer
 from proxy import runtime
-from proxy.assembly import House, Outside, Stores, assemble
-from proxy.core.dialects import DIALECTS, BatchWire
-from proxy.core.errors import ConfigError, ProxyError, StoreError
+from proxy.app.adapters import (
+    facts_file,
+    open_client,
+    open_stores,
+    open_vault,
+    price_reader,
+    providers,
+)
+from proxy.app.machine import SystemClock, task_group
+from proxy.assembly import House, Outside, assemble
+from proxy.core.errors import StoreError
 from proxy.core.fields import RawHeaders
-from proxy.core.prices import PriceList
-from proxy.core.upstream import Upstream
 from proxy.operators import OperatorFacts, about_of, listen, listen_to_operators
-from proxy.ports.clock import Clock
-from proxy.ports.provider import Provider
-from proxy.ports.upstream import ClientLimits, UpstreamClient
-from proxy.providers.anthropic_batches import AnthropicBatches
-from proxy.providers.gemini_batches import GeminiBatches
-from proxy.providers.mistral_jobs import MistralBatches
-from proxy.providers.openai_family import OpenAIBatches
-from proxy.providers.openrouter_batches import OpenRouterBatches
 from proxy.services.clients import HeldKey
 from proxy.services.policies import Policies, open_policies
-from proxy.services.prices import PriceBook, book_of
 from proxy.settings import Configuration, Settings, Tls
-from proxy.stores.facts_file import FactsFile
-from proxy.stores.price_file import read_prices
-from proxy.stores.sqlite import SqliteStores
-from proxy.stores.vault import Vault
 from proxy.telemetry import Metrics, set_up_logging
-from proxy.upstreams.lean import LeanClient
-from proxy.upstreams.session import AiohttpClient
 from proxy.web.certificates import Certificate
 from proxy.web.server import CallerBounds, DataServer
 from proxy.web.worker_set import Workers
@@ -52,30 +39,12 @@ from proxy.workers import READY, Worker
 
 log = structlog.get_logger()
 
-_CLIENTS: Final[Mapping[str, Callable[[asyncio.TaskGroup, ClientLimits], UpstreamClient]]] = {
-    "lean": LeanClient,
-    "aiohttp": AiohttpClient,
-}
-
 _CALLS_END_WITHIN: Final = timedelta(seconds=5)
 """How long direct calls of jobs may go on after everything else has ended.
 
 What is cut off then is booked as a possible double; what is waited for holds up
 the stop, which a supervisor bounds.
 """
-
-
-class SystemClock:
-    """The time of this machine."""
-
-    def now(self) -> datetime:
-        return datetime.now(UTC)  # noqa: TID251 - this is the clock that others are given
-
-    def monotonic(self) -> float:
-        return time.monotonic()
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +114,7 @@ def prepare(configuration: Configuration) -> None:
     Raises:
         ProxyError: if it cannot be made.
     """
-    _open_vault(configuration.settings)
+    open_vault(configuration.settings)
 
 
 @asynccontextmanager
@@ -169,11 +138,10 @@ async def serving(
     policies = _policies(settings, metrics)
     own, operators = _certificate(settings.tls), _certificate(settings.admin.tls)
     async with AsyncExitStack() as stack:
-        vault = _open_vault(settings)
-        stores, durability = await _open_stores(stack, settings, vault)
-        tasks = await stack.enter_async_context(_task_group())
-        client = _CLIENTS[settings.forwarding.client](tasks, _client_limits(settings))
-        stack.push_async_callback(client.aclose)
+        vault = open_vault(settings)
+        stores, durability = await open_stores(stack, settings, vault)
+        tasks = await stack.enter_async_context(task_group())
+        client = open_client(stack, settings, tasks)
         house = assemble(
             settings,
             Outside(
@@ -181,13 +149,13 @@ async def serving(
                 keyed_hash=vault,
                 clock=clock,
                 upstreams=upstreams,
-                providers=_providers(stack, settings, upstreams, client, clock),
+                providers=providers(stack, settings, upstreams, client, clock),
                 client=client,
                 tasks=tasks,
                 metrics=metrics,
-                read_prices=_price_reader(settings),
+                read_prices=price_reader(settings),
                 policies=policies,
-                facts=_facts_file(settings, worker),
+                facts=facts_file(settings, worker),
                 held=_held_keys(settings),
                 certificates=[one for one in (own, operators) if one is not None],
                 session=_session(settings, worker),
@@ -201,14 +169,7 @@ async def serving(
         admin_url = await listen_to_operators(
             stack, settings, facts, metrics, about, worker, operators
         )
-        front = web.ServerRunner(
-            DataServer(
-                house.front.handle,
-                _caller_bounds(settings),
-                on_refused=lambda: metrics.count("connections_refused"),
-            ),
-            shutdown_timeout=settings.instance.drain_timeout.total_seconds(),
-        )
+        front = _front_server(settings, house, metrics)
         base_url = await listen(
             stack, front, settings.listen, shared=worker is not None, certificate=own
         )
@@ -226,49 +187,6 @@ async def serving(
         finally:
             facts.leave()
             await _end(house, front, passes)
-
-
-def _providers(
-    stack: AsyncExitStack,
-    settings: Settings,
-    upstreams: Mapping[str, Upstream],
-    client: UpstreamClient,
-    clock: Clock,
-) -> Mapping[str, Provider]:
-    """Return the batch API of each upstream that has one."""
-    providers: dict[str, Provider] = {}
-    for name, upstream in upstreams.items():
-        api = DIALECTS[upstream.dialect].batch
-        if api is None:
-            continue
-        match api.wire:
-            case BatchWire.FILES:
-                batch_models = settings.upstreams[name].batch_models
-                batches = OpenAIBatches(upstream, api, clock=clock, batch_models=batch_models)
-                stack.push_async_callback(batches.aclose)
-                providers[name] = batches
-            case BatchWire.INLINE:
-                providers[name] = OpenRouterBatches(upstream, api, client, clock=clock)
-            case BatchWire.JOBS:
-                providers[name] = MistralBatches(upstream, api, client, clock=clock)
-            case BatchWire.OPERATIONS:
-                providers[name] = GeminiBatches(upstream, api, client, clock=clock)
-            case BatchWire.MESSAGES:
-                providers[name] = AnthropicBatches(upstream, api, client, clock=clock)
-    return providers
-
-
-@asynccontextmanager
-async def _task_group() -> AsyncIterator[asyncio.TaskGroup]:
-    """Own the tasks of the block; what keeps it from starting comes out as it is."""
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            yield tasks
-    except BaseExceptionGroup as group:
-        # A group of one, by which no command could tell a port in use from a bug.
-        if len(group.exceptions) == 1 and isinstance(group.exceptions[0], ProxyError):
-            raise group.exceptions[0] from None
-        raise
 
 
 async def _end(house: House, front: web.ServerRunner, passes: asyncio.Task[None]) -> None:
@@ -331,80 +249,17 @@ def _session(settings: Settings, worker: Worker | None) -> str:
     return secrets.token_hex(8) if worker is None else worker.session
 
 
-def price_book(settings: Settings) -> PriceBook:
-    """Return what models cost, for commands that run beside a proxy.
-
-    Raises:
-        ConfigError: if the operator's list cannot be used.
-    """
-    return book_of(settings, _price_reader(settings))
-
-
-def _price_reader(settings: Settings) -> Callable[[], PriceList]:
-    """Return what reads the prices. A list of the operator's is read now: it may be wrong."""
-    if settings.prices.file is None:
-        return read_prices
-    stated = read_prices(settings.prices.file)
-    return lambda: stated
-
-
-def _facts_file(settings: Settings, worker: Worker | None) -> FactsFile | None:
-    recording = settings.recording
-    if recording.path is None:
-        return None
-    path = recording.path
-    if worker is not None:
-        # Two that write one file would mix their lines, and turn it over twice. No number
-        # alone: `.1` is what the older half of a file is called.
-        path = path.with_name(f"{path.name}.worker-{worker.number}")
-    return FactsFile(path, max_bytes=recording.max_bytes)
-
-
-def _open_vault(settings: Settings) -> Vault:
-    path, key_file = settings.store.path, settings.secret_key_file
-    if path is None:
-        if key_file is None:
-            raise ConfigError("secret_key_file: is required with Redis")
-        # Never made here: an instance with keys of its own could open nobody's jobs.
-        return Vault.load(key_file)
-    return Vault.load_or_create(key_file or path.with_suffix(".key"))
-
-
-async def _open_stores(
-    stack: AsyncExitStack, settings: Settings, vault: Vault
-) -> tuple[Stores, str]:
-    """Open what the store's URL names; return it, and what of it outlives what."""
-    path = settings.store.path
-    if path is not None:
-        embedded = await SqliteStores.open(path, vault)
-        stack.push_async_callback(embedded.aclose)
-        return embedded, settings.durability
-    # The library takes 9 MB and a fifth of a second: only for who uses it.
-    from proxy.stores.redis import RedisStores  # noqa: PLC0415
-
-    # A group of their own, ended after all who use the stores.
-    tasks = await stack.enter_async_context(_task_group())
-    keep = max(timedelta(days=90), 4 * settings.retention.results)
-    shared = await RedisStores.open(settings.store.url, vault, tasks, keep=keep)
-    stack.push_async_callback(shared.aclose)
-    return shared, f"{settings.durability}, {await shared.durability()}"
-
-
-def _caller_bounds(settings: Settings) -> CallerBounds:
+def _front_server(settings: Settings, house: House, metrics: Metrics) -> web.ServerRunner:
     callers = settings.callers
-    return CallerBounds(
-        max_connections=callers.max_connections,
-        head_s=callers.head_timeout.total_seconds(),
-        max_field_bytes=callers.max_field_bytes,
-        max_fields=callers.max_fields,
+    server = DataServer(
+        house.front.handle,
+        CallerBounds(
+            max_connections=callers.max_connections,
+            head_s=callers.head_timeout.total_seconds(),
+            max_field_bytes=callers.max_field_bytes,
+            max_fields=callers.max_fields,
+        ),
+        on_refused=lambda: metrics.count("connections_refused"),
     )
-
-
-def _client_limits(settings: Settings) -> ClientLimits:
-    forwarding = settings.forwarding
-    return ClientLimits(
-        connect_s=forwarding.connect_timeout.total_seconds(),
-        first_byte_s=forwarding.first_byte_timeout.total_seconds(),
-        idle_s=forwarding.idle_timeout.total_seconds(),
-        max_connections=forwarding.max_connections,
-    )
+    drain_s = settings.instance.drain_timeout.total_seconds()
+    return web.ServerRunner(server, shutdown_timeout=drain_s)

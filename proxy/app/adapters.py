@@ -1,0 +1,153 @@
+"""Open what the configuration names: stores, keys, clients, batch APIs and files.
+
+The only place that names adapters. What has an end is closed with the stack that is given.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from typing import Final
+
+from proxy.app.machine import task_group
+from proxy.assembly import Stores
+from proxy.core.dialects import DIALECTS, BatchWire
+from proxy.core.errors import ConfigError
+from proxy.core.prices import PriceList
+from proxy.core.upstream import Upstream
+from proxy.ports.clock import Clock
+from proxy.ports.provider import Provider
+from proxy.ports.upstream import ClientLimits, UpstreamClient
+from proxy.providers.anthropic_batches import AnthropicBatches
+from proxy.providers.gemini_batches import GeminiBatches
+from proxy.providers.mistral_jobs import MistralBatches
+from proxy.providers.openai_family import OpenAIBatches
+from proxy.providers.openrouter_batches import OpenRouterBatches
+from proxy.services.prices import PriceBook, book_of
+from proxy.settings import Settings
+from proxy.stores.facts_file import FactsFile
+from proxy.stores.price_file import read_prices
+from proxy.stores.sqlite import SqliteStores
+from proxy.stores.vault import Vault
+from proxy.upstreams.lean import LeanClient
+from proxy.upstreams.session import AiohttpClient
+from proxy.workers import Worker
+
+_CLIENTS: Final[Mapping[str, Callable[[asyncio.TaskGroup, ClientLimits], UpstreamClient]]] = {
+    "lean": LeanClient,
+    "aiohttp": AiohttpClient,
+}
+
+
+def open_vault(settings: Settings) -> Vault:
+    """Return what seals, by the keys that the configuration names or that lie beside the store.
+
+    Raises:
+        ProxyError: if there are none to read, and none may be made.
+    """
+    path, key_file = settings.store.path, settings.secret_key_file
+    if path is None:
+        if key_file is None:
+            raise ConfigError("secret_key_file: is required with Redis")
+        # Never made here: an instance with keys of its own could open nobody's jobs.
+        return Vault.load(key_file)
+    return Vault.load_or_create(key_file or path.with_suffix(".key"))
+
+
+async def open_stores(
+    stack: AsyncExitStack, settings: Settings, vault: Vault
+) -> tuple[Stores, str]:
+    """Open what the store's URL names; return it, and what of it outlives what."""
+    path = settings.store.path
+    if path is not None:
+        embedded = await SqliteStores.open(path, vault)
+        stack.push_async_callback(embedded.aclose)
+        return embedded, settings.durability
+    # The library takes 9 MB and a fifth of a second: only for who uses it.
+    from proxy.stores.redis import RedisStores  # noqa: PLC0415
+
+    # A group of their own, ended after all who use the stores.
+    tasks = await stack.enter_async_context(task_group())
+    keep = max(timedelta(days=90), 4 * settings.retention.results)
+    shared = await RedisStores.open(settings.store.url, vault, tasks, keep=keep)
+    stack.push_async_callback(shared.aclose)
+    return shared, f"{settings.durability}, {await shared.durability()}"
+
+
+def open_client(
+    stack: AsyncExitStack, settings: Settings, tasks: asyncio.TaskGroup
+) -> UpstreamClient:
+    """Return the client of forwarded calls, closed with the stack."""
+    client = _CLIENTS[settings.forwarding.client](tasks, _client_limits(settings))
+    stack.push_async_callback(client.aclose)
+    return client
+
+
+def _client_limits(settings: Settings) -> ClientLimits:
+    forwarding = settings.forwarding
+    return ClientLimits(
+        connect_s=forwarding.connect_timeout.total_seconds(),
+        first_byte_s=forwarding.first_byte_timeout.total_seconds(),
+        idle_s=forwarding.idle_timeout.total_seconds(),
+        max_connections=forwarding.max_connections,
+    )
+
+
+def providers(
+    stack: AsyncExitStack,
+    settings: Settings,
+    upstreams: Mapping[str, Upstream],
+    client: UpstreamClient,
+    clock: Clock,
+) -> Mapping[str, Provider]:
+    """Return the batch API of each upstream that has one."""
+    providers: dict[str, Provider] = {}
+    for name, upstream in upstreams.items():
+        api = DIALECTS[upstream.dialect].batch
+        if api is None:
+            continue
+        match api.wire:
+            case BatchWire.FILES:
+                batch_models = settings.upstreams[name].batch_models
+                batches = OpenAIBatches(upstream, api, clock=clock, batch_models=batch_models)
+                stack.push_async_callback(batches.aclose)
+                providers[name] = batches
+            case BatchWire.INLINE:
+                providers[name] = OpenRouterBatches(upstream, api, client, clock=clock)
+            case BatchWire.JOBS:
+                providers[name] = MistralBatches(upstream, api, client, clock=clock)
+            case BatchWire.OPERATIONS:
+                providers[name] = GeminiBatches(upstream, api, client, clock=clock)
+            case BatchWire.MESSAGES:
+                providers[name] = AnthropicBatches(upstream, api, client, clock=clock)
+    return providers
+
+
+def price_book(settings: Settings) -> PriceBook:
+    """Return what models cost, for commands that run beside a proxy.
+
+    Raises:
+        ConfigError: if the operator's list cannot be used.
+    """
+    return book_of(settings, price_reader(settings))
+
+
+def price_reader(settings: Settings) -> Callable[[], PriceList]:
+    """Return what reads the prices. A list of the operator's is read now: it may be wrong."""
+    if settings.prices.file is None:
+        return read_prices
+    stated = read_prices(settings.prices.file)
+    return lambda: stated
+
+
+def facts_file(settings: Settings, worker: Worker | None) -> FactsFile | None:
+    """Return where facts of calls are recorded, if they are: one file for each worker."""
+    recording = settings.recording
+    if recording.path is None:
+        return None
+    path = recording.path
+    if worker is not None:
+        # Two that write one file would mix their lines, and turn it over twice. No number
+        # alone: `.1` is what the older half of a file is called.
+        path = path.with_name(f"{path.name}.worker-{worker.number}")
+    return FactsFile(path, max_bytes=recording.max_bytes)
