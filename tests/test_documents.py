@@ -28,6 +28,7 @@ from proxy.app import serving
 from proxy.sandbox import Running as Provider
 from proxy.sandbox import Sandbox, SandboxSettings
 from proxy.settings import Settings, load
+from tests.callers.clients import NODE as CALLERS
 from tests.deploy.generated import PARTS, current, settings_rows
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -148,8 +149,9 @@ async def test_every_program_for_a_shell_runs_and_prints_an_answer(block, tmp_pa
     await try_program(block, tmp_path, "bash", "-euo", "pipefail", "-c")
 
 
-NODE = shutil.which("node")
-NODE_MODULES = Path(os.environ.get("TEST_NODE_MODULES", ROOT / "node_modules"))
+# What `deploy/setup.sh callers` installs, with a Node that is new enough for it.
+NODE_MODULES = Path(os.environ.get("TEST_NODE_MODULES", CALLERS / "node_modules"))
+NODE = shutil.which("node", path=NODE_MODULES / ".bin") or shutil.which("node")
 
 
 @of("js")

@@ -22,7 +22,10 @@ class Scene:
     """By which lane the provider sold it; nothing: it must not be sold at all."""
 
     raises: bool = False
-    """Whether the client must raise; if something is sold, with the job's ID in its message."""
+    """Whether the client must raise."""
+
+    names_job: bool = True
+    """Whether what it raises for something that is sold must hold the job's ID."""
 
     posts: int = 1
     """How many POSTs it takes. One more would be a call that nobody made."""
@@ -51,6 +54,7 @@ MORE: Final[Mapping[str, Scene]] = {
     "background, polled": Scene(),
     "background, fetched": Scene(),
     "job, Responses": Scene(),
+    "job, an error there": Scene(raises=True, names_job=False),
     "job, refused for a stream": Scene(lane=None, raises=True),
     "job, raised for embeddings": Scene(raises=True),
     "wait, tag by environment": Scene(posts=2),
@@ -110,6 +114,7 @@ _NO_JOB: Final = {
     "job": "a job is no completion, and becomes an obscure error there; "
     "`wait` gets the answer, `raise` the ID"
 }
+_NO_ANSWER: Final = "job, an error there"
 _TOKENS: Final = "give it a `timeout` where `max_tokens` is above 21,333, or it sends nothing"
 
 CLIENTS: Final[tuple[Client, ...]] = (
@@ -153,7 +158,11 @@ CLIENTS: Final[tuple[Client, ...]] = (
         "google_genai",
         ("google-genai",),
         "current",
-        more=("wait, asynchronous", "wait, embeddings by a call", "job, refused for a stream"),
+        more=(
+            "wait, asynchronous",
+            "wait, embeddings by a call",
+            "job, refused for a stream",
+        ),
         notes=("its asynchronous half counts a `timeout` over the whole call: set none",),
         stock=True,
     ),
@@ -162,7 +171,7 @@ CLIENTS: Final[tuple[Client, ...]] = (
         "langchain_openai_chat",
         ("langchain-openai", "openai"),
         "current",
-        more=("wait, asynchronous", "wait, typed output", "wait, Responses"),
+        more=("wait, asynchronous", "wait, typed output", "wait, Responses", _NO_ANSWER),
         cannot=_NO_JOB,
     ),
     Client(
@@ -170,7 +179,7 @@ CLIENTS: Final[tuple[Client, ...]] = (
         "langchain_anthropic_chat",
         ("langchain-anthropic", "anthropic"),
         "current",
-        more=("wait, asynchronous",),
+        more=("wait, asynchronous", _NO_ANSWER),
         cannot=_NO_JOB,
     ),
     Client(
@@ -178,6 +187,7 @@ CLIENTS: Final[tuple[Client, ...]] = (
         "instructor_openai",
         ("instructor", "openai"),
         "openai-2",
+        more=(_NO_ANSWER,),
         cannot=_NO_JOB,
     ),
     Client(
@@ -185,7 +195,13 @@ CLIENTS: Final[tuple[Client, ...]] = (
         "pydantic_ai_agents",
         ("pydantic-ai-slim", "openai", "anthropic"),
         "current",
-        more=("wait, typed output", "wait, Responses", "wait, Anthropic", "background, polled"),
+        more=(
+            "wait, typed output",
+            "wait, Responses",
+            "wait, Anthropic",
+            "background, polled",
+            _NO_ANSWER,
+        ),
         cannot=_NO_JOB,
     ),
     Client(
@@ -193,7 +209,13 @@ CLIENTS: Final[tuple[Client, ...]] = (
         "litellm_calls",
         ("litellm", "openai"),
         "current",
-        more=("wait, asynchronous", "wait, Responses", "wait, Anthropic", "wait, embeddings"),
+        more=(
+            "wait, asynchronous",
+            "wait, Responses",
+            "wait, Anthropic",
+            "wait, embeddings",
+            _NO_ANSWER,
+        ),
         cannot=_NO_JOB,
     ),
     Client(
@@ -201,7 +223,7 @@ CLIENTS: Final[tuple[Client, ...]] = (
         "llama_index_openai",
         ("llama-index-llms-openai", "openai"),
         "openai-2",
-        more=("wait, asynchronous",),
+        more=("wait, asynchronous", _NO_ANSWER),
         cannot=_NO_JOB,
     ),
     Client(
@@ -241,6 +263,7 @@ CLIENTS: Final[tuple[Client, ...]] = (
             "wait, Responses",
             "wait, embeddings",
             "wait, unsent with an unknown service tier",
+            _NO_ANSWER,
         ),
         cannot=_NO_JOB,
         notes=("it knows no service tier but OpenAI's own: tag by the header",),

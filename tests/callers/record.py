@@ -69,18 +69,16 @@ def _more(client: Client, played: Played) -> str:
 
 def _sums(record: Record) -> str:
     everyone = record.clients.values()
-    scenes = sum(len(played.posts) for played in everyone)
-    posts, bought = (sum(sum(one.values()) for one in numbers) for numbers in _numbers(record))
-    runtimes = " and ".join(sorted({played.runtime for played in everyone}))
+    scenes = sum(len(one.posts) for one in everyone)
+    right = scenes - sum(len(one.failures) for one in everyone)
+    posts = sum(sum(one.posts.values()) for one in everyone)
+    bought = sum(sum(one.bought.values()) for one in everyone)
+    runtimes = " and ".join(sorted({one.runtime for one in everyone}))
     return (
-        f"Seen on {record.date} with {runtimes}: {scenes} scenes, {posts} POSTs sent, {bought} "
-        "answers bought: none was sent again, and none bought twice."
+        f"Seen on {record.date} with {runtimes}: {posts} POSTs and {bought} purchases. {right} of "
+        f"{scenes} scenes had the right answer, or the right error, and neither sent nor bought "
+        "anything twice."
     )
-
-
-def _numbers(record: Record) -> list[list[Mapping[str, int]]]:
-    everyone = record.clients.values()
-    return [[played.posts for played in everyone], [played.bought for played in everyone]]
 
 
 def _remarks() -> list[str]:

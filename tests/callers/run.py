@@ -85,11 +85,11 @@ async def played(on: Stage, client: Client) -> Played:
     assert list(told) == list(keys)
     seen = Played(versions=about["versions"], runtime=about["runtime"])
     for scene, key in keys.items():
-        seen.posts[scene] = len(on.counter.posts(key))
-        seen.bought[scene] = len(_entries(on, key))
         wrong = await what_is_wrong(on, scene, key, told[scene])
         if wrong:
             seen.failures[scene] = wrong
+        seen.posts[scene] = len(on.counter.posts(key))
+        seen.bought[scene] = len(_entries(on, key))
     return seen
 
 
@@ -109,7 +109,7 @@ async def _told(on: Stage, command: Sequence[str]) -> list[dict[str, Any]]:
     )
     async with asyncio.timeout(DRIVER_TIME_S):
         stdout, stderr = await process.communicate()
-    print(stderr.decode(), file=sys.stderr)
+    print(stderr.decode(), end="", file=sys.stderr)
     assert process.returncode == 0, stderr.decode()[-2_000:]
     return [json.loads(line) for line in stdout.splitlines() if line.startswith(b"{")]
 
@@ -127,6 +127,9 @@ async def what_is_wrong(on: Stage, scene: str, key: str, told: dict[str, Any]) -
     if (posts := len(on.counter.posts(key))) != expected.posts:
         return f"{posts} POSTs, not {expected.posts}"
     answer = told.get("answer", "")
+    if not expected.names_job:
+        await _sold(on, key)
+        return _purchase_wrong(_entries(on, key), expected.lane)
     if expected.raises and expected.lane is not None:
         found = _JOB.search(message)
         if found is None:
@@ -138,11 +141,20 @@ async def what_is_wrong(on: Stage, scene: str, key: str, told: dict[str, Any]) -
     return _purchase_wrong(_entries(on, key), expected.lane, answer)
 
 
-def _purchase_wrong(entries: list[Entry], lane: str | None, answer: str) -> str:
+async def _sold(on: Stage, key: str) -> None:
+    """Wait until a job that outlives its caller has been sold."""
+    async with asyncio.timeout(30):
+        while not _entries(on, key):
+            await asyncio.sleep(0.02)
+
+
+def _purchase_wrong(entries: list[Entry], lane: str | None, answer: str | None = None) -> str:
     if lane is None:
         return f"{len(entries)} were sold" if entries else ""
     if [entry.lane for entry in entries] != [lane]:
         return f"sold by the lanes {[entry.lane for entry in entries]}, not once by {lane}"
+    if answer is None:
+        return ""
     return "" if is_right(answer, entries[0]) else f"not the answer of its call: {answer!r}"
 
 

@@ -73,6 +73,8 @@ def usual(ask: Play, stream: Play) -> dict[str, Play]:
         "wait": ask,
         "wait, streamed": stream,
         "raise": ask,
+        # Only raw SDKs know what to do with a job.
+        "job, an error there": ask,
     }
 
 

@@ -27,7 +27,15 @@ export async function play(scenes, ...packages) {
 
 /** The scenes that two functions are enough for. */
 export function usual(ask, stream) {
-  return { now: ask, "now, streamed": stream, wait: ask, "wait, streamed": stream, raise: ask };
+  return {
+    now: ask,
+    "now, streamed": stream,
+    wait: ask,
+    "wait, streamed": stream,
+    raise: ask,
+    // Only raw SDKs know what to do with a job.
+    "job, an error there": ask,
+  };
 }
 
 function versionOf(name) {
