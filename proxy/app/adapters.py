@@ -10,13 +10,13 @@ from datetime import timedelta
 from typing import Final
 
 from proxy.app.machine import task_group
-from proxy.assembly import Stores
 from proxy.core.dialects import DIALECTS, BatchWire
 from proxy.core.errors import ConfigError
 from proxy.core.prices import PriceList
 from proxy.core.upstream import Upstream
 from proxy.ports.clock import Clock
 from proxy.ports.provider import Provider
+from proxy.ports.stores import Stores
 from proxy.ports.upstream import ClientLimits, UpstreamClient
 from proxy.providers.anthropic_batches import AnthropicBatches
 from proxy.providers.gemini_batches import GeminiBatches

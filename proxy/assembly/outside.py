@@ -3,68 +3,21 @@
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from proxy.core.fields import RawHeaders
 from proxy.core.prices import PriceList
 from proxy.core.upstream import Upstream
-from proxy.ports.batches import BatchStore, LeaseStore, UnbatchableStore
 from proxy.ports.clock import Clock, KeyedHash
-from proxy.ports.jobs import CredentialStore, DeliveryStore, JobStore, QueueStore
-from proxy.ports.ledger import LedgerStore
-from proxy.ports.notes import NoteStore
-from proxy.ports.notices import NoticeStore
 from proxy.ports.provider import Provider
-from proxy.ports.runs import RunStore
+from proxy.ports.stores import Stores
 from proxy.ports.tasks import TaskOwner
 from proxy.ports.upstream import UpstreamClient
-from proxy.ports.wakeups import Wakeups
 from proxy.services.clients import HeldKey
 from proxy.services.facts import Sink
 from proxy.services.insight import Counts
 from proxy.services.policies import Policies
 from proxy.telemetry import Metrics
 from proxy.web.certificates import Certificate
-
-
-class Stores(Protocol):
-    """One store in all its parts."""
-
-    @property
-    def jobs(self) -> JobStore: ...
-
-    @property
-    def queue(self) -> QueueStore: ...
-
-    @property
-    def deliveries(self) -> DeliveryStore: ...
-
-    @property
-    def credentials(self) -> CredentialStore: ...
-
-    @property
-    def batches(self) -> BatchStore: ...
-
-    @property
-    def unbatchable(self) -> UnbatchableStore: ...
-
-    @property
-    def leases(self) -> LeaseStore: ...
-
-    @property
-    def runs(self) -> RunStore: ...
-
-    @property
-    def wakeups(self) -> Wakeups: ...
-
-    @property
-    def notes(self) -> NoteStore: ...
-
-    @property
-    def ledger(self) -> LedgerStore: ...
-
-    @property
-    def notices(self) -> NoticeStore: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

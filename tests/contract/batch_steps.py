@@ -13,7 +13,7 @@ from proxy.core.job import (
 from proxy.core.lanes import BatchKey
 from proxy.ports.batches import Claimed, ClaimLimits, Item, Line
 from proxy.ports.jobs import JobWrite
-from tests.contract.conftest import Stores
+from proxy.ports.stores import Stores
 from tests.helpers.factories import (
     T0,
     make_batch,

@@ -4,17 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Protocol
 
 import pytest
 
-from proxy.ports.batches import BatchStore, LeaseStore, UnbatchableStore
-from proxy.ports.jobs import CredentialStore, DeliveryStore, JobStore, QueueStore
-from proxy.ports.ledger import LedgerStore
-from proxy.ports.notes import NoteStore
-from proxy.ports.notices import NoticeStore
-from proxy.ports.runs import RunStore
-from proxy.ports.wakeups import Wakeups
+from proxy.ports.stores import Stores
 from proxy.stores.redis import RedisStores
 from proxy.stores.sqlite import SqliteStores
 from proxy.stores.vault import Vault
@@ -26,36 +19,6 @@ from tests.helpers.redis_server import (
     redis_cluster,
     redis_server,
 )
-
-
-class Stores(Protocol):
-    """All ports of one store; an adapter that lacks a method does not type-check."""
-
-    @property
-    def jobs(self) -> JobStore: ...
-    @property
-    def queue(self) -> QueueStore: ...
-    @property
-    def deliveries(self) -> DeliveryStore: ...
-    @property
-    def credentials(self) -> CredentialStore: ...
-    @property
-    def batches(self) -> BatchStore: ...
-    @property
-    def unbatchable(self) -> UnbatchableStore: ...
-    @property
-    def leases(self) -> LeaseStore: ...
-    @property
-    def runs(self) -> RunStore: ...
-    @property
-    def wakeups(self) -> Wakeups: ...
-    @property
-    def notes(self) -> NoteStore: ...
-    @property
-    def notices(self) -> NoticeStore: ...
-
-    @property
-    def ledger(self) -> LedgerStore: ...
 
 
 @asynccontextmanager

@@ -13,7 +13,7 @@ from proxy.core.job import (
 from proxy.core.lanes import BatchKey
 from proxy.ports.batches import ClaimLimits
 from proxy.ports.jobs import JobFilter, JobWrite, Result
-from tests.contract.conftest import Stores
+from proxy.ports.stores import Stores
 from tests.helpers.factories import OWNER, T0, make_batch, make_key, new_job
 
 HOUR = timedelta(hours=1)

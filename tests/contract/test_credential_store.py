@@ -8,7 +8,7 @@ from proxy.core.ids import CredentialId, InstanceId, OwnerId
 from proxy.core.job import CancelRequested, Escalated, Outcome, Succeeded, advance
 from proxy.ports.batches import ClaimLimits
 from proxy.ports.jobs import JobWrite
-from tests.contract.conftest import Stores
+from proxy.ports.stores import Stores
 from tests.contract.steps import write
 from tests.helpers.factories import (
     CREDENTIAL,

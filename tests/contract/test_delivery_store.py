@@ -12,9 +12,9 @@ from proxy.core.ids import JobId, OwnerId
 from proxy.core.job import CancelRequested, Outcome, Succeeded, advance
 from proxy.core.repeats import CLAIM_WINDOW, WAITER_LEASE
 from proxy.ports.jobs import DeliveryNote, JobWrite
+from proxy.ports.stores import Stores
 from proxy.stores.sqlite import SqliteStores
 from proxy.stores.vault import Vault
-from tests.contract.conftest import Stores
 from tests.helpers.factories import OWNER, T0, IdFactory, make_job, new_job
 from tests.helpers.fakes import MemoryStores
 

@@ -4,7 +4,7 @@ import asyncio
 from datetime import datetime, timedelta
 
 from proxy.core.ids import InstanceId
-from tests.contract.conftest import Stores
+from proxy.ports.stores import Stores
 from tests.helpers.factories import T0
 
 A, B = InstanceId("a"), InstanceId("b")

@@ -9,7 +9,7 @@ import pytest
 from proxy.core.job import CancelRequested, Job, advance
 from proxy.core.ledger import OTHERS, Booking, LedgerKey, Receipt, Sums
 from proxy.ports.jobs import JobWrite
-from tests.contract.conftest import Stores
+from proxy.ports.stores import Stores
 from tests.contract.steps import accepted
 from tests.helpers.factories import T0, make_job
 

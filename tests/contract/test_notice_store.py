@@ -10,7 +10,7 @@ from proxy.core.job import CancelRequested, DeadlinePassed, Failed, Job, Outcome
 from proxy.core.notices import Notice
 from proxy.ports.jobs import JobWrite
 from proxy.ports.notices import Standing
-from tests.contract.conftest import Stores
+from proxy.ports.stores import Stores
 from tests.contract.steps import ANSWER, HOUR, OK, accepted, claim, finished, write
 from tests.helpers.factories import T0
 

@@ -8,7 +8,7 @@ from proxy.core.job import Escalated, Job, Released, advance
 from proxy.core.lanes import Lane
 from proxy.ports.batches import ClaimLimits
 from proxy.ports.jobs import JobWrite
-from tests.contract.conftest import Stores
+from proxy.ports.stores import Stores
 from tests.helpers.factories import T0, make_batch, make_key, new_job
 
 HOUR = timedelta(hours=1)

@@ -44,12 +44,6 @@ CREDENTIAL = make_credential(upstream="mistral")
 
 
 @pytest.fixture
-async def wire() -> AsyncIterator[Recorder]:
-    async with Recorder.serving() as made:
-        yield made
-
-
-@pytest.fixture
 async def provider(wire: Recorder) -> AsyncIterator[MistralBatches]:
     async with client_tasks() as tasks:
         client = AiohttpClient(tasks)

@@ -63,12 +63,6 @@ BATCH = {
 
 
 @pytest.fixture
-async def wire():
-    async with Recorder.serving() as made:
-        yield made
-
-
-@pytest.fixture
 async def provider(wire):
     made = openai_at(wire.base_url)
     yield made

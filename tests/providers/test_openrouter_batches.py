@@ -40,12 +40,6 @@ CREDENTIAL = make_credential(upstream="openrouter")
 
 
 @pytest.fixture
-async def wire() -> AsyncIterator[Recorder]:
-    async with Recorder.serving() as made:
-        yield made
-
-
-@pytest.fixture
 async def provider(wire: Recorder) -> AsyncIterator[OpenRouterBatches]:
     async with client_tasks() as tasks:
         client = AiohttpClient(tasks)

@@ -12,7 +12,6 @@ from proxy.providers.calls import Calls
 from proxy.providers.searches import created_since
 from proxy.upstreams.session import AiohttpClient
 from tests.providers.kit import MachineClock, client_tasks, make_credential
-from tests.providers.recorder import Recorder
 
 T0 = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
@@ -30,12 +29,6 @@ def read(value: object) -> ProviderBatch | None:
         status="x",
         created_at=datetime.fromisoformat(value["at"]),
     )
-
-
-@pytest.fixture
-async def wire():
-    async with Recorder.serving() as made:
-        yield made
 
 
 @pytest.fixture

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from proxy.assembly import House, Outside, Stores, assemble
+from proxy.assembly import House, Outside, assemble
 from proxy.core.dialects import DIALECTS, place_for
 from proxy.core.ids import JobId
 from proxy.core.job import AnswerMode, Job, JobState
 from proxy.core.prices import PriceList
 from proxy.core.upstream import Upstream
 from proxy.ports.jobs import Credential
+from proxy.ports.stores import Stores
 from proxy.services.accept import Acceptor, DeferredCall
 from proxy.services.admission import parse_body
 from proxy.services.owners import Caller

@@ -1,0 +1,51 @@
+"""What every store has: one property for each port."""
+
+from typing import Protocol
+
+from proxy.ports.batches import BatchStore, LeaseStore, UnbatchableStore
+from proxy.ports.jobs import CredentialStore, DeliveryStore, JobStore, QueueStore
+from proxy.ports.ledger import LedgerStore
+from proxy.ports.notes import NoteStore
+from proxy.ports.notices import NoticeStore
+from proxy.ports.runs import RunStore
+from proxy.ports.wakeups import Wakeups
+
+
+class Stores(Protocol):
+    """One store in all its parts; an adapter that lacks one, or a method, does not type-check."""
+
+    @property
+    def jobs(self) -> JobStore: ...
+
+    @property
+    def queue(self) -> QueueStore: ...
+
+    @property
+    def deliveries(self) -> DeliveryStore: ...
+
+    @property
+    def credentials(self) -> CredentialStore: ...
+
+    @property
+    def batches(self) -> BatchStore: ...
+
+    @property
+    def unbatchable(self) -> UnbatchableStore: ...
+
+    @property
+    def leases(self) -> LeaseStore: ...
+
+    @property
+    def runs(self) -> RunStore: ...
+
+    @property
+    def wakeups(self) -> Wakeups: ...
+
+    @property
+    def notes(self) -> NoteStore: ...
+
+    @property
+    def ledger(self) -> LedgerStore: ...
+
+    @property
+    def notices(self) -> NoticeStore: ...
