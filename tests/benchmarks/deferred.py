@@ -199,7 +199,7 @@ class Program:
 
     async def address(self) -> str:
         """Return where a proxy listens, as it logs it once it does."""
-        for _ in range(1_000):
+        for _ in range(3_000):
             for line in self.errors.read_bytes().splitlines():
                 if b'"instance.started"' in line:
                     return str(json.loads(line)["listen"])

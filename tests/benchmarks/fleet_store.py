@@ -86,11 +86,13 @@ def new_jobs(many: int) -> list[NewJob]:
             base,
             id=_IDS.job(at, shard=shard_for(call)),
             accepted_at=at,
+            # No two are equal, as in life: of equal ones Redis compares the members, too.
+            deadline=at + timedelta(hours=26),
             fingerprint=call,
             body_bytes=len(content),
             affinity=f"{number % 50:04}",
         )
-        news.append(NewJob(job=job, body=content, retry_count=0, waiter_until=T0))
+        news.append(NewJob(job=job, body=content, retry_count=0, waiter_until=at))
     return news
 
 

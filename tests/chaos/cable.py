@@ -17,6 +17,7 @@ class Cable:
         self._whole = asyncio.Event()
         self._whole.set()
         self._ends: set[asyncio.StreamWriter] = set()
+        self._passing: set[asyncio.Task[None]] = set()
         self.port = 0
 
     @asynccontextmanager
@@ -28,8 +29,10 @@ class Cable:
             yield self
         finally:
             server.close()
-            self.cut(abruptly=True)
-            self.mend()
+            for task in self._passing:
+                task.cancel()
+            if self._passing:
+                await asyncio.wait(self._passing)
 
     def cut(self, *, abruptly: bool) -> None:
         """Let nothing through: connections break at once, or stay and fall silent."""
@@ -49,20 +52,25 @@ class Cable:
         self._whole.set()
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._passing.add(task)
+        ends = {writer}
+        self._ends.add(writer)
         whole = self._whole
-        await whole.wait()
         try:
+            await whole.wait()
             far = await asyncio.open_connection("127.0.0.1", self._target)
-        except OSError:
-            writer.transport.abort()
-            return
-        ends = {writer, far[1]}
-        self._ends |= ends
-        try:
+            ends.add(far[1])
+            self._ends.add(far[1])
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._pass(reader, far[1], whole))
                 tasks.create_task(self._pass(far[0], writer, whole))
+        except OSError:
+            # Nobody is at the other end.
+            return
         finally:
+            self._passing.discard(task)
             self._ends -= ends
             for end in ends:
                 end.transport.abort()

@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -315,14 +315,21 @@ async def test_the_master_is_the_one_that_the_sentinels_name(tmp_path: Path):
                 assert replica.admin.exists(keys.record(job.id), keys.record(late.id)) == 2
 
 
-async def test_sentinels_that_are_all_away_fail_calls_and_end_nothing(tmp_path: Path):
-    (tmp_path / "master").mkdir()
-    (tmp_path / "sentinel").mkdir()
-    secret = secrets.token_hex(8)
+@contextmanager
+def watched(folder: Path, secret: str) -> Iterator[tuple[RedisServer, RedisServer]]:
+    """Run a master and its sentinel."""
+    for name in ("master", "sentinel"):
+        (folder / name).mkdir()
     with (
-        redis_server(tmp_path / "master", "--requirepass", secret, password=secret) as master,
-        redis_sentinel(tmp_path / "sentinel", master, secret) as sentinel,
+        redis_server(folder / "master", "--requirepass", secret, password=secret) as master,
+        redis_sentinel(folder / "sentinel", master, secret) as sentinel,
     ):
+        yield master, sentinel
+
+
+async def test_sentinels_that_are_all_away_fail_calls_and_end_nothing(tmp_path: Path):
+    secret = secrets.token_hex(8)
+    with watched(tmp_path, secret) as (master, sentinel):
         async with Cable(sentinel.port).laid() as cable:
             url = f"redis+sentinel://:{secret}@127.0.0.1:{cable.port}/main/0"
             async with opened(url) as stores:
@@ -334,6 +341,18 @@ async def test_sentinels_that_are_all_away_fail_calls_and_end_nothing(tmp_path: 
 
                 cable.mend()
                 await eventually(lambda: works_again(stores))
+
+
+async def test_a_silent_sentinel_leaves_the_next_one_time_to_answer(tmp_path: Path):
+    secret = secrets.token_hex(8)
+    with watched(tmp_path, secret) as (_, sentinel):
+        async with Cable(sentinel.port).laid() as silent:
+            silent.cut(abruptly=False)
+            places = f"127.0.0.1:{silent.port},127.0.0.1:{sentinel.port}"
+            url = f"redis+sentinel://:{secret}@{places}/main/0?timeout=2"
+
+            async with opened(url) as stores:
+                assert await works_again(stores)
 
 
 async def _fails(stores: RedisStores) -> bool:

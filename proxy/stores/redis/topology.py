@@ -202,6 +202,9 @@ async def _the_place(address: RedisAddress) -> Place:
 
 async def _find_master(address: RedisAddress) -> Place:
     """Ask one sentinel after the other (Redis Sentinel client spec, steps 1 and 2)."""
+    # Whoever waits has one time limit for all of it: where the master's machine died with
+    # its sentinel, the others must get their turn, and the new master its own.
+    each_s = min(CONNECT_S, address.timeout_s / (len(address.places) + 1))
     for place in address.places:
         sentinel = _connection(
             place,
@@ -213,7 +216,7 @@ async def _find_master(address: RedisAddress) -> Place:
             ),
         )
         try:
-            async with asyncio.timeout(CONNECT_S):
+            async with asyncio.timeout(each_s):
                 await sentinel.connect()  # type: ignore[no-untyped-call]
                 await sentinel.send_command(
                     "SENTINEL", "GET-MASTER-ADDR-BY-NAME", address.service or ""
