@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from proxy.core.ids import CredentialId, OwnerId
 from proxy.ports.jobs import Credential
 from proxy.stores.codec import from_micros, to_micros
-from proxy.stores.redis import keys, other_scripts
+from proxy.stores.redis import credential_scripts, keys
 from proxy.stores.redis.batches import RedisBatchStore
 from proxy.stores.redis.client import Client
 from proxy.stores.redis.commands import read, write
@@ -28,12 +28,12 @@ class RedisCredentialStore:
     async def remember(self, credential: Credential) -> None:
         name = keys.credential(credential.id)
         # At every accepted job: sealing is only for those that are new.
-        if await self._client.call(other_scripts.TOUCH_CREDENTIAL.call([name])):
+        if await self._client.call(credential_scripts.TOUCH.call([name])):
             return
         headers = json.dumps(credential.headers).encode()
         succeeded = credential.succeeded_at
         await self._client.call(
-            other_scripts.ADD_CREDENTIAL.call(
+            credential_scripts.ADD.call(
                 [
                     name,
                     keys.CREDENTIALS,
@@ -63,7 +63,7 @@ class RedisCredentialStore:
 
     async def accepted(self, credential_id: CredentialId, *, at: datetime) -> None:
         await self._client.call(
-            other_scripts.ACCEPTED_CREDENTIAL.call(
+            credential_scripts.ACCEPTED.call(
                 [keys.credential(credential_id), keys.PAUSED], credential_id, to_micros(at)
             )
         )
@@ -76,7 +76,7 @@ class RedisCredentialStore:
         if body is not None:
             sealed = self._vault.seal(body, context=f"pause:{credential_id}")
         await self._client.call(
-            other_scripts.PAUSE_CREDENTIAL.call(
+            credential_scripts.PAUSE.call(
                 [keys.credential(credential_id), keys.PAUSED],
                 credential_id,
                 to_micros(at),
@@ -124,7 +124,7 @@ class RedisCredentialStore:
 
     async def _forget(self, credential: Credential) -> bool:
         reply = await self._client.call(
-            other_scripts.FORGET_CREDENTIAL.call(
+            credential_scripts.FORGET.call(
                 [
                     keys.credential(credential.id),
                     keys.CREDENTIALS,
@@ -138,7 +138,7 @@ class RedisCredentialStore:
 
     async def _mark(self, credentials: Sequence[Credential]) -> None:
         await self._client.call_many(
-            [other_scripts.MARK_CREDENTIAL.call([keys.credential(one.id)]) for one in credentials]
+            [credential_scripts.MARK.call([keys.credential(one.id)]) for one in credentials]
         )
 
     async def _unmark(self, credentials: Sequence[Credential]) -> None:

@@ -15,7 +15,7 @@ from proxy.core.ids import JobId, OwnerId, shard_for, shard_of
 from proxy.core.repeats import CLAIM_WINDOW, WAITER_LEASE, Answered
 from proxy.ports.jobs import DeliveryNote
 from proxy.stores.codec import to_micros
-from proxy.stores.redis import keys, other_scripts
+from proxy.stores.redis import delivery_scripts, keys
 from proxy.stores.redis.client import Client
 from proxy.stores.redis.commands import ScriptCall, read
 from proxy.stores.redis.rows import call_digest, delivery_keys, stored_here
@@ -60,7 +60,7 @@ class RedisDeliveryStore:
 
     async def renew(self, job_ids: Sequence[JobId], *, until: datetime) -> None:
         calls = [
-            other_scripts.RENEW.call(
+            delivery_scripts.RENEW.call(
                 delivery_keys(shard_of(job_id), owner, call),
                 *(job_id, owner, call, to_micros(until)),
             )
@@ -73,7 +73,7 @@ class RedisDeliveryStore:
         known = {job_id: (owner, call) for job_id, owner, call in places}
         await self._client.call_many(
             [
-                other_scripts.FINISH.call(
+                delivery_scripts.FINISH.call(
                     delivery_keys(shard_of(note.job_id), *known[note.job_id]),
                     *(note.job_id, *known[note.job_id]),
                     (Answered.FLUSHED if note.flushed else Answered.BROKEN).value,
@@ -131,7 +131,7 @@ class _Repeat:
 
     def ask(self, shard: int, mode: str) -> ScriptCall:
         """Return the command that ranks the deliveries of one shard."""
-        return other_scripts.CLAIM_CALL.call(
+        return delivery_scripts.CLAIM_CALL.call(
             [
                 *delivery_keys(shard, self.owner, self.call),
                 keys.elsewhere(shard, self.call),

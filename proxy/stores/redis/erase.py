@@ -8,7 +8,7 @@ from proxy.core.errors import StoreUnavailableError
 from proxy.core.ids import JobId, shard_of
 from proxy.core.job import TERMINAL, Job, JobState
 from proxy.stores.codec import decode_job, to_micros
-from proxy.stores.redis import keys, scripts
+from proxy.stores.redis import job_scripts, keys
 from proxy.stores.redis.client import Client
 from proxy.stores.redis.commands import ScriptCall, read, write
 from proxy.stores.redis.merge import certain, front_of, share
@@ -97,7 +97,7 @@ def _erase_call(job_id: JobId, record: str) -> tuple[ScriptCall, JobState]:
     job: Job = decode_job(json)
     shard = shard_of(job_id)
     place = "" if header.idempotency == NOTHING else header.idempotency
-    call = scripts.ERASE.call(
+    call = job_scripts.ERASE.call(
         [
             keys.record(job_id),
             keys.payload(job_id),

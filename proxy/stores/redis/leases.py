@@ -6,7 +6,7 @@ from datetime import datetime
 
 from proxy.core.ids import CredentialId, InstanceId
 from proxy.stores.codec import from_micros, to_micros
-from proxy.stores.redis import keys, other_scripts
+from proxy.stores.redis import keys, lease_scripts
 from proxy.stores.redis.client import Client
 from proxy.stores.redis.commands import read, write
 from proxy.stores.redis.wire import as_list, as_map, as_text
@@ -24,7 +24,7 @@ class RedisLeaseStore:
         self, name: str, holder: InstanceId, *, now: datetime, until: datetime
     ) -> bool:
         reply = await self._client.call(
-            other_scripts.ACQUIRE.call(
+            lease_scripts.ACQUIRE.call(
                 [keys.LEASES, keys.LEASES_UNTIL], name, holder, to_micros(now), to_micros(until)
             )
         )
@@ -32,7 +32,7 @@ class RedisLeaseStore:
 
     async def release(self, name: str, holder: InstanceId) -> None:
         await self._client.call(
-            other_scripts.RELEASE.call([keys.LEASES, keys.LEASES_UNTIL], name, holder)
+            lease_scripts.RELEASE.call([keys.LEASES, keys.LEASES_UNTIL], name, holder)
         )
 
     async def holders(self, prefix: str, *, now: datetime) -> frozenset[InstanceId]:

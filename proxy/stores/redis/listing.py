@@ -8,7 +8,7 @@ from proxy.core.ids import JobId, OwnerId
 from proxy.core.job import Job, JobState
 from proxy.ports.jobs import JobFilter
 from proxy.stores.codec import to_micros
-from proxy.stores.redis import keys, scripts
+from proxy.stores.redis import job_scripts, keys
 from proxy.stores.redis.client import Client
 from proxy.stores.redis.merge import Front, Row, certain, parse_rows, share
 from proxy.stores.redis.rows import get_call, parse_job, stored_here
@@ -55,7 +55,7 @@ async def _page(
     each = share(size)
     replies = await client.call_many(
         [
-            scripts.PAGE.call(_lists(shard, owner, where), *position, each)
+            job_scripts.PAGE.call(_lists(shard, owner, where), *position, each)
             for shard in keys.ALL_SHARDS
         ],
         background=True,

@@ -10,7 +10,7 @@ from proxy.core.job import Job, JobState
 from proxy.core.lanes import BatchKey
 from proxy.core.plan import Head
 from proxy.stores.codec import decode_key, from_micros, to_micros
-from proxy.stores.redis import keys, scripts
+from proxy.stores.redis import job_scripts, keys
 from proxy.stores.redis.client import Client
 from proxy.stores.redis.commands import read
 from proxy.stores.redis.jobs import find_jobs
@@ -56,7 +56,7 @@ class RedisQueueStore:
                 break
             replies = await self._client.call_many(
                 [
-                    scripts.NEAR.call(
+                    job_scripts.NEAR.call(
                         [keys.deadlines(shard, name)],
                         before,
                         ready_at,
@@ -116,7 +116,7 @@ class Heads:
         """Return one row for each key that has queued jobs."""
         *shards, small, paused = await self._client.call_many(
             [
-                *[scripts.HEADS.call([keys.heads(shard)]) for shard in keys.ALL_SHARDS],
+                *[job_scripts.HEADS.call([keys.heads(shard)]) for shard in keys.ALL_SHARDS],
                 read("HGETALL", keys.SMALL),
                 read("SMEMBERS", keys.PAUSED),
             ]

@@ -11,7 +11,7 @@ from proxy.core.job import AnswerMode, Job, JobState
 from proxy.core.repeats import Answered
 from proxy.ports.jobs import JobWrite, NewJob
 from proxy.stores.codec import decode_job, encode_job, encode_key, to_micros
-from proxy.stores.redis import keys, scripts
+from proxy.stores.redis import job_scripts, keys
 from proxy.stores.redis.commands import ScriptCall
 from proxy.stores.redis.ledger_rows import book_arguments, ledger_keys
 from proxy.stores.redis.wire import Argument, Reply, as_list, as_text
@@ -96,7 +96,7 @@ def accept_call(new: NewJob, sealed: bytes, *, place: str, gone: str) -> ScriptC
     call = call_digest(job.owner, job.fingerprint)
     accepted, lease = to_micros(job.accepted_at), to_micros(new.waiter_until)
     header = Header(job.version, job.state, job.attempt, key, ready(job), place or NOTHING)
-    return scripts.ACCEPT.call(
+    return job_scripts.ACCEPT.call(
         [
             keys.record(job.id),
             keys.payload(job.id),
@@ -186,7 +186,7 @@ def replace_call(
     day, booked = book_arguments(write.bookings)
     if day:
         names += ledger_keys(shard, day)
-    return scripts.REPLACE.call(
+    return job_scripts.REPLACE.call(
         names,
         after.id,
         after.owner,
@@ -225,7 +225,7 @@ def notice_keys(job: Job) -> list[str]:
 
 
 def parse_job(reply: Reply, job_id: JobId) -> Job | None:
-    """Return the job that `scripts.GET` found for `job_id`.
+    """Return the job that `job_scripts.GET` found for `job_id`.
 
     Raises:
         StoreCorruptError: if it is another one, or cannot be read.
@@ -245,7 +245,7 @@ def parse_job(reply: Reply, job_id: JobId) -> Job | None:
 def get_call(job_id: JobId) -> ScriptCall:
     """Return the command that reads a job and its claim."""
     shard = shard_of(job_id)
-    return scripts.GET.call([keys.record(job_id), keys.claims(shard)], job_id)
+    return job_scripts.GET.call([keys.record(job_id), keys.claims(shard)], job_id)
 
 
 def stored_here(job_id: JobId) -> bool:

@@ -1,4 +1,4 @@
-"""What must happen at one moment to a delivery, a credential or a lease, in Lua."""
+"""What must happen at one moment to a delivery, in Lua."""
 
 from typing import Final
 
@@ -79,94 +79,6 @@ if not old then return 0 end
 local state, _, count, claimed = string.match(old, '^(%S+) (%S+) (%S+) (%S+)')
 if state ~= 'waiting' then return 0 end
 deliver(k, owner, job, table.concat({state, lease, count, claimed, call, owner}, ' '))
-return 1
-"""
-)
-
-TOUCH_CREDENTIAL: Final = Script(
-    """
-if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
-redis.call('HDEL', KEYS[1], 'unused')
-return 1
-"""
-)
-
-ADD_CREDENTIAL: Final = Script(
-    """
-if redis.call('EXISTS', KEYS[1]) == 0 then
-  redis.call('HSET', KEYS[1], 'owner', ARGV[2], 'upstream', ARGV[3], 'headers', ARGV[4])
-  if ARGV[5] ~= '' then redis.call('HSET', KEYS[1], 'succeeded', ARGV[5]) end
-  redis.call('SADD', KEYS[2], ARGV[1])
-  redis.call('SADD', KEYS[3], ARGV[1])
-end
-redis.call('HDEL', KEYS[1], 'unused')
-return 1
-"""
-)
-
-ACCEPTED_CREDENTIAL: Final = Script(
-    """
-if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
-redis.call('HSET', KEYS[1], 'succeeded', ARGV[2])
-redis.call('HDEL', KEYS[1], 'paused', 'status', 'body')
-redis.call('SREM', KEYS[2], ARGV[1])
-return 1
-"""
-)
-
-PAUSE_CREDENTIAL: Final = Script(
-    """
-if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
-redis.call('HSETNX', KEYS[1], 'paused', ARGV[2])
-redis.call('HDEL', KEYS[1], 'status', 'body')
-if ARGV[3] ~= '' then redis.call('HSET', KEYS[1], 'status', ARGV[3]) end
-if ARGV[4] ~= '' then redis.call('HSET', KEYS[1], 'body', ARGV[4]) end
-redis.call('SADD', KEYS[2], ARGV[1])
-return 1
-"""
-)
-
-MARK_CREDENTIAL: Final = Script(
-    """
-if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('HSET', KEYS[1], 'unused', 1) end
-return 1
-"""
-)
-
-FORGET_CREDENTIAL: Final = Script(
-    """
-if redis.call('HGET', KEYS[1], 'unused') ~= '1' then return 0 end
-redis.call('DEL', KEYS[1])
-redis.call('SREM', KEYS[2], ARGV[1])
-redis.call('SREM', KEYS[3], ARGV[1])
-redis.call('SREM', KEYS[4], ARGV[1])
-return 1
-"""
-)
-
-ACQUIRE: Final = Script(
-    """
-local name, holder, now, until_ = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local over = redis.call('ZRANGE', KEYS[2], '-inf', now, 'BYSCORE', 'LIMIT', 0, 100)
-if #over > 0 then
-  redis.call('HDEL', KEYS[1], unpack(over))
-  redis.call('ZREM', KEYS[2], unpack(over))
-end
-local ends = redis.call('ZSCORE', KEYS[2], name)
-if ends and tonumber(ends) > tonumber(now) and redis.call('HGET', KEYS[1], name) ~= holder then
-  return 0
-end
-redis.call('HSET', KEYS[1], name, holder)
-redis.call('ZADD', KEYS[2], until_, name)
-return 1
-"""
-)
-
-RELEASE: Final = Script(
-    """
-if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
-redis.call('HDEL', KEYS[1], ARGV[1])
-redis.call('ZREM', KEYS[2], ARGV[1])
 return 1
 """
 )
