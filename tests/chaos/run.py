@@ -76,7 +76,23 @@ async def chaos(
             await _collect(stage, history)
         owed = await bill(stage.proxies[0], stage.provider)
         problems = history.faults_found(stage.provider, owed)
+        for line in _about_doubles(stage):
+            say(line)
     return Outcome(problems, history, len(faults))
+
+
+def _about_doubles(stage: Stage) -> Iterator[str]:
+    """Yield what the instances logged of the batches in which anything was bought twice."""
+    bought: dict[str, list[str]] = {}
+    for entry in stage.provider.ledger.entries(lane="batch"):
+        bought.setdefault(entry.body_hash, []).append(str(entry.batch_id))
+    doubled = {batch for batches in bought.values() if len(batches) > 1 for batch in batches}
+    events = [event for proxy in stage.proxies for event in proxy.logs]
+    ours = {e["batch_id"] for e in events if e.get("provider_batch_id") in doubled}
+    for number, proxy in enumerate(stage.proxies):
+        for event in proxy.logs:
+            if event.get("batch_id") in ours:
+                yield f"{number}: {json.dumps(event)}"
 
 
 def _provider_troubles(chance: random.Random, *, patient: bool) -> Iterator[HttpFault]:
