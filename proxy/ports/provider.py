@@ -82,6 +82,10 @@ class BatchLimits:
         return self.batch_models.get(model)
 
 
+def _always() -> bool:
+    return True
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
     """One batch on its way to a provider."""
@@ -99,6 +103,10 @@ class Submission:
 
     slack: timedelta | None = None
     """How long it is to the nearest deadline, for providers that offer several windows."""
+
+    may_send: Callable[[], bool] = _always
+    """Asked by `create` when its turn has come, from any thread: an instance that stood
+    still meanwhile may have been taken over, and would buy the batch a second time."""
 
 
 class ProviderBatchState(StrEnum):
@@ -186,7 +194,11 @@ class Provider(Protocol):
     async def create(
         self, credential: Credential, submission: Submission, file_id: str | None
     ) -> ProviderBatch:
-        """Buy the batch. Carries our batch ID wherever the provider keeps one."""
+        """Buy the batch. Carries our batch ID wherever the provider keeps one.
+
+        Raises:
+            ProviderUnavailableError: with `sent` false if `submission.may_send` forbids it.
+        """
         ...
 
     async def find_batches(

@@ -21,6 +21,7 @@ from proxy.core.errors import (
     ProviderUnavailableError,
 )
 from proxy.core.refusals import FILE_REFUSED, error_code
+from proxy.ports.provider import Submission
 
 __all__ = [
     "error_code",
@@ -80,6 +81,12 @@ def refusal(
 def unavailable(what: str, reason: str, *, sent: bool = True) -> ProviderUnavailableError:
     """Return the error that stands for no answer."""
     return ProviderUnavailableError(f"{what}: {reason}", sent=sent)
+
+
+def check_may_send(what: str, submission: Submission) -> None:
+    """Raise if whoever wants this create may not send it any more."""
+    if not submission.may_send():
+        raise unavailable(what, "its time to send was over", sent=False)
 
 
 def json_value(raw: bytes) -> object:

@@ -88,6 +88,7 @@ class Calls:
         self, what: str, credential: Credential, path: str, submission: Submission, body: Input
     ) -> bytes:
         """Return the answer to a create, sent with the headers that its jobs share."""
+        _wire.check_may_send(what, submission)
         return await self.call(
             what,
             credential,

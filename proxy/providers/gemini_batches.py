@@ -164,6 +164,7 @@ class GeminiBatches:
             body = small_input(named + b',"inputConfig":' + config + b"}}")
         assert _MODEL.fullmatch(submission.model), "the path of a call named it"
         path = f"/v1beta/models/{submission.model}{_CREATES[submission.endpoint]}"
+        _wire.check_may_send(what, submission)
         try:
             raw = await self._calls.call(
                 what,

@@ -146,10 +146,13 @@ class OpenAIBatches:
         assert file_id, "the input is uploaded first"
         asked = self._create_body(submission, file_id)
 
+        what = f"create of {submission.batch_id}"
+
         def send(session: "Session") -> bytes:
+            # The thread may have been busy with an upload until now.
+            _wire.check_may_send(what, submission)
             return session.create(asked, dict(submission.headers))
 
-        what = f"create of {submission.batch_id}"
         raw = await self._calls.run(what, credential, send)
         # Whatever is no batch promises nothing: the lists will tell whether there is one.
         return self._batch(_wire.json_value(raw)) or _raise(_no_object(what, raw))

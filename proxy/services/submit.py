@@ -15,7 +15,7 @@ only slow must have given up.
 Where batches have no names the search is less sure: see `proxy.services.unnamed`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -206,7 +206,8 @@ class Submitter:
             # find nothing of ours, and submit. Sending now would buy it twice.
             log.warning("lease.lost", name=lease.name)
             return intent or batch
-        create = provider.create(credential, submission, intent.input_file_id)
+        guarded = replace(submission, may_send=lease.is_valid)
+        create = provider.create(credential, guarded, intent.input_file_id)
         try:
             # With all of its input inline a create takes long, and outlives no lease:
             # whoever takes over must be able to tell when nothing is on its way.

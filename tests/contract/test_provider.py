@@ -210,6 +210,17 @@ async def test_an_ambiguous_create_is_sent_once_and_found_by_listing_if_it_was_d
     assert len(found) == was_done
 
 
+async def test_a_create_that_may_not_be_sent_any_more_is_not(bench):
+    submission = replace(ten(bench), may_send=lambda: False)
+    file_id = await bench.provider.upload(bench.credential, submission)
+
+    with pytest.raises(ProviderUnavailableError) as raised:
+        await bench.provider.create(bench.credential, submission, file_id)
+
+    assert not raised.value.sent
+    assert bench.asked(bench.wire.create) == 0
+
+
 @pytest.mark.parametrize("failure", FAILURES)
 async def test_a_broken_upload_is_sent_once_and_found_if_it_arrived(uploads, failure):
     submission, wire = ten(uploads), uploads.wire

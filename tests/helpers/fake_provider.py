@@ -162,6 +162,9 @@ class FakeProvider:
     async def create(
         self, credential: Credential, submission: Submission, file_id: str | None
     ) -> ProviderBatch:
+        await self._meanwhile("turn of create")
+        if not submission.may_send():
+            raise ProviderUnavailableError("its time to send was over", sent=False)
         self._before("create", credential)
         await self._meanwhile("create")
         assert file_id is not None

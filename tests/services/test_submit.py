@@ -395,6 +395,23 @@ async def test_who_wakes_up_after_another_submitted_sends_nothing() -> None:
     assert fleet.provider.requests["create"] == 1
 
 
+async def test_who_wakes_up_with_its_create_still_to_be_sent_sends_nothing() -> None:
+    fleet = Fleet(instances=2)
+    await fleet.flush(12)
+
+    async def another_searches_in_vain_and_submits() -> None:
+        fleet.clock.advance(seconds=PATIENCE.total_seconds())
+        for _ in range(4):
+            await fleet.run("submit", position=1)
+            fleet.clock.advance(seconds=30)
+
+    fleet.provider.in_the_middle["turn of create"] = another_searches_in_vain_and_submits
+    await fleet.run("submit")
+
+    assert fleet.provider.requests["create"] == len(fleet.provider.batches) == 1
+    assert (await fleet.batch()).provider_batch_id == "batch_1"
+
+
 async def test_who_wakes_up_while_anothers_create_is_in_doubt_sends_nothing() -> None:
     fleet = Fleet(instances=2)
     await fleet.flush(12)
