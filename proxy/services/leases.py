@@ -1,7 +1,7 @@
 """Exclusive work: one instance at a time, and nobody after its time is up."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Final, TypeVar
@@ -34,6 +34,7 @@ class HeldLease:
         self._holder = holder
         self._ttl = ttl
         self._expires_at = 0.0
+        self._lapses = 0
 
     def is_valid(self) -> bool:
         """Return whether the lease is surely still ours, by the monotonic clock.
@@ -43,11 +44,21 @@ class HeldLease:
         """
         return self._clock.monotonic() < self._expires_at
 
+    def unbroken(self) -> Callable[[], bool]:
+        """Return a question for any thread: has the lease been ours ever since?
+
+        One that ended and was taken again tells nothing of what others did meanwhile.
+        """
+        lapses = self._lapses
+        return lambda: self.is_valid() and self._lapses == lapses
+
     async def renew(self) -> bool:
         """Take or extend the lease; false if another instance has it."""
         # Measured before the store is asked: a slow answer shortens our time,
         # it never extends it beyond what the store has noted.
         begun = self._clock.monotonic()
+        if begun >= self._expires_at:
+            self._lapses += 1
         now = self._clock.now()
         if not await self._store.acquire(self.name, self._holder, now=now, until=now + self._ttl):
             self._expires_at = 0.0

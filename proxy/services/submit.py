@@ -206,13 +206,14 @@ class Submitter:
             # find nothing of ours, and submit. Sending now would buy it twice.
             log.warning("lease.lost", name=lease.name)
             return intent or batch
-        guarded = replace(submission, may_send=lease.is_valid)
+        guarded = replace(submission, may_send=lease.unbroken())
         create = provider.create(credential, guarded, intent.input_file_id)
         try:
-            # With all of its input inline a create takes long, and outlives no lease:
-            # whoever takes over must be able to tell when nothing is on its way.
+            # Its turn may come late. With all of its input inline it takes long as well, and
+            # must outlive no lease: whoever takes over must be able to tell when nothing is
+            # on its way.
             inline = intent.input_file_id is None
-            answer = await (lease.during(create, or_cut=True) if inline else create)
+            answer = await lease.during(create, or_cut=inline)
         except ProviderError as exc:
             return await self._create_failed(intent, exc)
         except LeaseLostError as exc:

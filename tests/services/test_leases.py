@@ -129,6 +129,24 @@ async def test_a_lease_that_another_took_is_lost_at_once() -> None:
     assert not await rig.lease().renew(), "what was not ours was not given back"
 
 
+async def test_a_lease_that_ended_and_was_taken_again_is_not_unbroken() -> None:
+    rig = Rig()
+    lease = rig.lease()
+    await lease.renew()
+    since_then = lease.unbroken()
+    rig.clock.advance(seconds=10)
+    assert await lease.renew()
+    rig.clock.advance(seconds=10)
+    assert since_then()
+
+    rig.clock.advance(seconds=5)
+    assert await lease.renew()
+
+    assert lease.is_valid()
+    assert not since_then()
+    assert lease.unbroken()()
+
+
 async def test_long_work_keeps_its_lease() -> None:
     rig = Rig()
     lease = rig.lease()

@@ -395,15 +395,33 @@ async def test_who_wakes_up_after_another_submitted_sends_nothing() -> None:
     assert fleet.provider.requests["create"] == 1
 
 
+async def test_a_create_that_waits_long_for_its_turn_keeps_its_lease() -> None:
+    fleet = Fleet(instances=2)
+    await fleet.flush(12)
+
+    async def others_are_sent_first() -> None:
+        for _ in range(9):
+            fleet.clock.advance(seconds=5)
+            await _settle()
+
+    fleet.provider.in_the_middle["turn of create"] = others_are_sent_first
+    await fleet.run("submit")
+
+    assert (await fleet.batch()).state is BatchState.IN_PROGRESS
+    assert fleet.provider.requests["create"] == 1
+
+
 async def test_who_wakes_up_with_its_create_still_to_be_sent_sends_nothing() -> None:
     fleet = Fleet(instances=2)
     await fleet.flush(12)
 
     async def another_searches_in_vain_and_submits() -> None:
+        fleet.instances[0].frozen_after = 0
         fleet.clock.advance(seconds=PATIENCE.total_seconds())
         for _ in range(4):
             await fleet.run("submit", position=1)
             fleet.clock.advance(seconds=30)
+        fleet.instances[0].thaw()
 
     fleet.provider.in_the_middle["turn of create"] = another_searches_in_vain_and_submits
     await fleet.run("submit")
