@@ -162,9 +162,7 @@ class FakeProvider:
     async def create(
         self, credential: Credential, submission: Submission, file_id: str | None
     ) -> ProviderBatch:
-        await self._meanwhile("turn of create")
-        if not submission.may_send():
-            raise ProviderUnavailableError("its time to send was over", sent=False)
+        await self._turn(submission)
         self._before("create", credential)
         await self._meanwhile("create")
         assert file_id is not None
@@ -293,6 +291,12 @@ class FakeProvider:
     def _sees(self, credential: Credential, batch: FakeBatch) -> bool:
         mine, its = _token(credential), batch.owner_token
         return self.projects.get(mine, mine) == self.projects.get(its, its)
+
+    async def _turn(self, submission: Submission) -> None:
+        """Let a create wait for its turn, and see whether it still may be sent."""
+        await self._meanwhile("turn of create")
+        if not submission.may_send():
+            raise ProviderUnavailableError("its time to send was over", sent=False)
 
     async def _meanwhile(self, operation: str) -> None:
         happening = self.in_the_middle.pop(operation, None)

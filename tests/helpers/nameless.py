@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from proxy.core.errors import ProviderRejectedError
+from proxy.core.errors import ProviderRejectedError, ProviderUnavailableError
 from proxy.core.ids import BatchId
 from proxy.ports.jobs import Credential
 from proxy.ports.provider import BatchLimits, ProviderBatch, Submission
@@ -33,10 +33,12 @@ class NamelessProvider(FakeProvider):
         self, credential: Credential, submission: Submission, file_id: str | None
     ) -> ProviderBatch:
         assert file_id is None, "there are no files"
+        await self._turn(submission)
         if self.on_create is not None:
             await self.on_create()
         content = b"".join([chunk async for chunk in submission.lines()])
-        assert len(content) == submission.input_bytes
+        if len(content) != submission.input_bytes:
+            raise ProviderUnavailableError("the input changed while it was read", sent=False)
         self.files["inline"] = (submission.batch_id, content, "")
         return self._counted(await super().create(credential, submission, "inline"))
 
