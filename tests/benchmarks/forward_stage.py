@@ -142,7 +142,10 @@ class Stage:
             assert load.stdout is not None
             load.stdout.readline()
             before = target.cpu_s()
-            seen = json.loads(load.stdout.readline())
+            told = load.stdout.readline()
+            if not told:
+                raise RuntimeError(f"the callers of {target.name} ended with {load.wait()}")
+            seen = json.loads(told)
             return Seen(**seen, cpu_s=target.cpu_s() - before)
 
     def _nginx(self, upstream: int, scheme: str) -> Target | None:

@@ -215,7 +215,7 @@ async def test_a_path_with_a_job_id_is_never_forwarded(house):
     for path in (
         f"/v1/files/{job.id}",
         f"/openai/v1/fine_tuning/jobs/{job.id}/events",
-        f"/v1/messages/{job.id}",
+        f"/v1/messages/batches/{job.id}",
         f"/v1/jobs/{job.id}/x",
         "/v1/jobs/nothing",
     ):
