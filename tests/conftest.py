@@ -1,6 +1,7 @@
 """What holds for every test: strict events, and no test that depends on speed."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,12 @@ from proxy.telemetry import set_up_logging
 # A slow machine is no failed property; `pytest-timeout` ends what hangs.
 settings.register_profile("default", deadline=None)
 settings.load_profile("default")
+
+
+# Whoever starts the tests in the background has them ignore Ctrl-C, and what is ignored
+# is inherited: the processes that tests interrupt would not notice.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
