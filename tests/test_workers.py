@@ -7,6 +7,7 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -70,14 +71,17 @@ async def page(proxy: Proxy, path: str, method: str = "GET") -> tuple[int, Any]:
 
 async def accepted(proxy: Proxy, prompt: str) -> str:
     """Defer a call, again and again if its worker is killed meanwhile."""
-    for attempt in range(50):
-        headers = JOB | {"x-stainless-retry-count": str(attempt)}
-        try:
-            status, job = await chat(proxy, prompt, headers=headers)
-        except aiohttp.ClientError:
-            continue
-        assert status == 202
-        return str(job["id"])
+    async with asyncio.timeout(60):
+        for attempt in count():
+            headers = JOB | {"x-stainless-retry-count": str(attempt)}
+            try:
+                status, job = await chat(proxy, prompt, headers=headers)
+            except aiohttp.ClientError:
+                # While none lives, the port refuses thousands of tries a second.
+                await asyncio.sleep(0.02)
+                continue
+            assert status == 202
+            return str(job["id"])
     raise AssertionError("nobody took the call")
 
 

@@ -60,14 +60,15 @@ class Progress:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(_EVERY_S):
                         await stop.wait()
+            # A quick script is at its end before it was looked at again.
+            with suppress(StoreError):
+                self._tell_if_alone(await standing(self._proxy))
         finally:
             if self._line is not None:
                 self._line.hide()
 
     def _show(self, now_at: Standing, seconds: float) -> None:
-        if now_at.alone and not self._told_alone:
-            self._told_alone = True
-            self._tell(ALONE)
+        self._tell_if_alone(now_at)
         if not now_at.held:
             self._waiting_since = None
             if self._line is not None:
@@ -83,6 +84,11 @@ class Progress:
         elif self._told_at is None or seconds - self._told_at >= _QUIET_EVERY_S:
             self._told_at = seconds
             self._tell(text)
+
+    def _tell_if_alone(self, now_at: Standing) -> None:
+        if now_at.alone and not self._told_alone:
+            self._told_alone = True
+            self._tell(ALONE)
 
     def _tell(self, text: str) -> None:
         with suppress(OSError, ValueError):
