@@ -5,7 +5,7 @@ Each check yields the path it complains about and the problem in words.
 
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Final
 
@@ -174,12 +174,7 @@ def _key_files(settings: Settings) -> Iterator[Finding]:
     for name, upstream in settings.upstreams.items():
         if upstream.key_file is None:
             continue
-        problem = _unreadable(upstream.key_file)
-        if problem is None:
-            try:
-                upstream.read_key()
-            except ValueError as exc:
-                problem = f"its content {exc}"
+        problem = _unusable(upstream.key_file, upstream.read_key)
         if problem:
             yield ("upstreams", name, "key_file"), problem
     for path, tls in ((("tls",), settings.tls), (("admin", "tls"), settings.admin.tls)):
@@ -205,14 +200,20 @@ def _webhook_files(settings: Settings) -> Iterator[Finding]:
     for name, webhook in settings.webhooks.items():
         if webhook.secret_file is None:
             continue
-        problem = _unreadable(webhook.secret_file)
-        if problem is None:
-            try:
-                webhook.keys()
-            except ValueError as exc:
-                problem = f"its content {exc}"
+        problem = _unusable(webhook.secret_file, webhook.keys)
         if problem:
             yield ("webhooks", name, "secret_file"), problem
+
+
+def _unusable(file: pathlib.Path, read: Callable[[], object]) -> str | None:
+    """Return why `file` cannot be read, or what `read` has against its content."""
+    problem = _unreadable(file)
+    if problem is None:
+        try:
+            read()
+        except ValueError as exc:
+            problem = f"its content {exc}"
+    return problem
 
 
 def _unreadable(file: pathlib.Path) -> str | None:
