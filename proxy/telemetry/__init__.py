@@ -5,12 +5,13 @@ the events: `batch.submitted` is counted as `offramp_batch_submitted_total`.
 """
 
 from proxy.telemetry.events import EVENTS, UnlistedEventError
-from proxy.telemetry.logs import set_up_logging
+from proxy.telemetry.logs import Line, set_up_logging
 from proxy.telemetry.metrics import METRICS, Metrics, Snapshot, render
 
 __all__ = [
     "EVENTS",
     "METRICS",
+    "Line",
     "Metrics",
     "Snapshot",
     "UnlistedEventError",

@@ -27,6 +27,8 @@ label by mistake must not fill the memory of this process and of Prometheus."""
 
 _OTHER: Final = "other"
 
+_FRESH_MAX: Final = 256
+
 _CALL_SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 _PASS_SECONDS: Final = (0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10, 60)
 
@@ -163,6 +165,7 @@ Labels = tuple[str, ...]
 class _Histogram:
     """Observations by bucket; the last one is for everything above."""
 
+    buckets: tuple[float, ...]
     counts: list[int]
     total: float = 0.0
 
@@ -181,6 +184,9 @@ class Metrics:
 
     strict: bool = False
     """Whether an unknown name or label raises, as in tests."""
+
+    _fresh: list[tuple[str, str, int, int, float | None, float]] = field(default_factory=list)
+    """Forwarded calls that are not counted yet."""
 
     _values: dict[str, dict[Labels, float]] = field(default_factory=dict)
     _histograms: dict[str, dict[Labels, _Histogram]] = field(default_factory=dict)
@@ -215,36 +221,43 @@ class Metrics:
         duration_s: float,
     ) -> None:
         """Record one forwarded call."""
-        # Labels in the order of the list: looking them up by name took longer than counting.
-        self._add("calls", ("forward", outcome), 1)
-        self._add("forwarded_bytes", (upstream, "up"), bytes_up)
-        self._add("forwarded_bytes", (upstream, "down"), bytes_down)
-        self._note("forward_seconds", (upstream,), duration_s)
-        if first_byte_s is not None:
-            self._note("forward_first_byte_seconds", (upstream,), first_byte_s)
+        # One after the other, many at a time, they cost a third of what each costs alone.
+        self._fresh.append((upstream, outcome, bytes_up, bytes_down, first_byte_s, duration_s))
+        if len(self._fresh) >= _FRESH_MAX:
+            self._count_fresh()
+
+    def _count_fresh(self) -> None:
+        fresh = self._fresh[:]
+        self._fresh.clear()
+        for upstream, outcome, bytes_up, bytes_down, first_byte_s, duration_s in fresh:
+            # Labels in the order of the list: looking them up by name took longer than counting.
+            self._add("calls", ("forward", outcome), 1)
+            self._add("forwarded_bytes", (upstream, "up"), bytes_up)
+            self._add("forwarded_bytes", (upstream, "down"), bytes_down)
+            self._note("forward_seconds", (upstream,), duration_s)
+            if first_byte_s is not None:
+                self._note("forward_first_byte_seconds", (upstream,), first_byte_s)
 
     def _add(self, name: str, values: Labels, amount: float) -> None:
-        series = self._values.get(name)
-        if series is None:
-            series = self._values[name] = {}
-        seen = series.get(values)
-        if seen is None and len(series) >= _SERIES_MAX:
-            values = (_OTHER,) * len(values)
-            seen = series.get(values)
-        series[values] = amount if seen is None else seen + amount
-
-    def _note(self, name: str, values: Labels, value: float) -> None:
-        series = self._histograms.get(name)
-        if series is None:
-            series = self._histograms[name] = {}
-        buckets = METRICS[name].buckets
-        histogram = series.get(values)
-        if histogram is None:
+        try:
+            self._values[name][values] += amount
+        except KeyError:
+            series = self._values.setdefault(name, {})
             if len(series) >= _SERIES_MAX:
                 values = (_OTHER,) * len(values)
-            fresh = _Histogram([0] * (len(buckets) + 1))
+            series[values] = series.get(values, 0) + amount
+
+    def _note(self, name: str, values: Labels, value: float) -> None:
+        try:
+            histogram = self._histograms[name][values]
+        except KeyError:
+            series = self._histograms.setdefault(name, {})
+            if len(series) >= _SERIES_MAX:
+                values = (_OTHER,) * len(values)
+            buckets = METRICS[name].buckets
+            fresh = _Histogram(buckets, [0] * (len(buckets) + 1))
             histogram = series.setdefault(values, fresh)
-        histogram.counts[bisect_left(buckets, value)] += 1
+        histogram.counts[bisect_left(histogram.buckets, value)] += 1
         histogram.total += value
 
     def show_queue(self, heads: Iterable[Head]) -> None:
@@ -292,11 +305,13 @@ class Metrics:
 
     def value(self, name: str, /, **labels: str) -> float:
         """Return a counter or gauge as it stands; 0 if it never moved."""
+        self._count_fresh()
         values = tuple(labels[label] for label in METRICS[name].labels)
         return self._values.get(name, {}).get(values, 0)
 
     def snapshot(self) -> Snapshot:
         """Return all numbers as they are now."""
+        self._count_fresh()
         return Snapshot(
             {name: dict(series) for name, series in self._values.items()},
             {
