@@ -74,6 +74,9 @@ OnInformational = Callable[[int, str, RawHeaders], None]
 Write = Callable[[bytes], bool]
 """Takes bytes at once, and says whether more may follow right away."""
 
+OnNews = Callable[[], None]
+"""Called when there is something to look at; it must not fail, and need not be news."""
+
 
 @dataclass(frozen=True, slots=True)
 class ClientLimits:
@@ -221,6 +224,32 @@ class UpstreamResponse(Protocol):
         ...
 
 
+class PromptResponse(UpstreamResponse, Protocol):
+    """An answer whose holder is called instead of waiting: it needs no task.
+
+    The holder is called when the final head is here, when there is body that nobody took,
+    at the end of the body, and when there is a failure.
+    """
+
+    @property
+    def headed(self) -> bool:
+        """Whether the final head is here."""
+        ...
+
+    @property
+    def failure(self) -> Exception | None:
+        """What ended it early, if anything did; what came before that can still be taken."""
+        ...
+
+    def flow(self, write: Write) -> None:
+        """Hand each further piece of the body to `write` in the turn of the loop in which it comes.
+
+        What is here already must have been taken. Ends when `write` wants no more for now;
+        until the next call the upstream is held back, with a bounded number of bytes in between.
+        """
+        ...
+
+
 class Tunnel(Protocol):
     """One end of a connection that speaks something else than HTTP from now on."""
 
@@ -254,6 +283,17 @@ class UpstreamClient(Protocol):
         Raises:
             UpstreamUnavailableError: if there is no answer.
             BodySourceError: if the body's own iterator failed with it.
+        """
+        ...
+
+    def begin(
+        self, upstream: Upstream, make: Callable[[], UpstreamRequest], on_news: OnNews
+    ) -> PromptResponse | None:
+        """Send a call at once, if nothing is to be waited for; else return nothing.
+
+        `make` gives the call, its body whole; it is called only if that is sent. `on_news`
+        is called after this has returned, and not any more after `close`. A failure is told
+        by the response; nothing is sent again.
         """
         ...
 

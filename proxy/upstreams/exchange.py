@@ -16,6 +16,7 @@ from proxy.ports.upstream import (
     BodySourceError,
     Cause,
     ClientLimits,
+    OnNews,
     Phase,
     UpstreamRequest,
     UpstreamUnavailableError,
@@ -41,6 +42,7 @@ class LeanResponse:
         "_held",
         "_held_bytes",
         "_limits",
+        "_on_news",
         "_patience",
         "_pool",
         "_request",
@@ -63,8 +65,15 @@ class LeanResponse:
     )
 
     def __init__(
-        self, pool: Pool, connection: Connection, request: UpstreamRequest, limits: ClientLimits
+        self,
+        pool: Pool,
+        connection: Connection,
+        request: UpstreamRequest,
+        limits: ClientLimits,
+        on_news: OnNews | None = None,
     ) -> None:
+        """`on_news` is called where otherwise a waiter is woken."""
+        self._on_news = on_news
         self._pool = pool
         self._connection: Connection | None = connection
         self._request = request
@@ -146,6 +155,10 @@ class LeanResponse:
         if self.failure is not None and not self._held:
             raise self.failure
 
+    def flow(self, write: Write) -> None:
+        self._write = write
+        self._go_on()
+
     def tunnel(self) -> TunnelEnd:
         connection = self._connection
         assert connection is not None
@@ -159,6 +172,7 @@ class LeanResponse:
         return end
 
     def close(self) -> None:
+        self._on_news = None
         if self.upload is not None and not self.sent_all:
             self.upload.cancel()
         if self._connection is None:
@@ -191,7 +205,9 @@ class LeanResponse:
             self._waiter = None
 
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
+        if self._on_news is not None:
+            self._on_news()
+        elif self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     def _go_on(self) -> None:
@@ -334,7 +350,9 @@ class LeanResponse:
         self._held_bytes += len(data)
         if self._held_bytes > _HELD_AT_MOST and self._connection is not None:
             self._connection.pause_reading()
-        self._wake()
+        if self._framing is None or not self._framing.done:
+            # At the end it is told together with that.
+            self._wake()
 
     def _finish(self, *, keep: bool) -> None:
         """Let go of the connection as soon as the answer is here, however slow its reader is."""

@@ -8,11 +8,14 @@ while it passes (`proxy.upstreams.body`).
 
 import asyncio
 import ssl
+from collections.abc import Callable
 from typing import Final
 
+from proxy.core.upstream import Upstream
 from proxy.ports.upstream import (
     BodySourceError,
     ClientLimits,
+    OnNews,
     Phase,
     UpstreamRequest,
     UpstreamUnavailableError,
@@ -64,6 +67,18 @@ class LeanClient:
             if not died or request.body or request.method not in _REPEATABLE:
                 raise
         return await self._exchange(await self._pool.open(request.upstream), request)
+
+    def begin(
+        self, upstream: Upstream, make: Callable[[], UpstreamRequest], on_news: OnNews
+    ) -> LeanResponse | None:
+        connection = self._pool.take(upstream)
+        if connection is None:
+            return None
+        request = make()
+        assert isinstance(request.body, bytes)
+        response = LeanResponse(self._pool, connection, request, self._limits, on_news)
+        _send_whole(connection, response, request, request.body)
+        return response
 
     def drain(self) -> None:
         """Keep no connection beyond its call from now on; calls go on."""

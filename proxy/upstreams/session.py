@@ -10,6 +10,7 @@ are written here.
 import asyncio
 import select
 import ssl
+from collections.abc import Callable
 from typing import Final
 from weakref import WeakSet
 
@@ -35,6 +36,7 @@ from proxy.ports.upstream import (
     BodySourceError,
     Cause,
     ClientLimits,
+    OnNews,
     Phase,
     UpstreamRequest,
     UpstreamResponse,
@@ -73,6 +75,15 @@ class AiohttpClient:
         self._timeout = ClientTimeout(total=None, connect=self._limits.connect_s)
         self._recipes: dict[Upstream, ClientRequest] = {}
         self._used: WeakSet[ResponseHandler] = WeakSet()
+
+    def begin(
+        self,
+        upstream: Upstream,  # noqa: ARG002 - the protocol's, as below
+        make: Callable[[], UpstreamRequest],  # noqa: ARG002
+        on_news: OnNews,  # noqa: ARG002
+    ) -> None:
+        """Begin nothing: aiohttp's connections are waited for."""
+        return
 
     async def send(self, request: UpstreamRequest) -> UpstreamResponse:
         connection, reused = await self._connect(request.upstream)

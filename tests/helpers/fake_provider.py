@@ -365,6 +365,9 @@ class FakeUpstreamClient:
     def __init__(self, provider: FakeProvider) -> None:
         self._provider = provider
 
+    def begin(self, *_: object) -> None:
+        """Begin nothing: whoever calls it waits."""
+
     async def send(self, request: UpstreamRequest) -> "FakeResponse":
         provider = self._provider
         provider.requests["call"] += 1

@@ -198,6 +198,9 @@ class DayClient:
         self._bill = bill
         self._chance = random.Random(f"calls {seed}")
 
+    def begin(self, *_: object) -> None:
+        """Begin nothing: whoever calls it waits."""
+
     async def send(self, request: UpstreamRequest) -> FakeResponse:
         weather = self._weather[request.upstream.name]
         now = self._clock.now()
