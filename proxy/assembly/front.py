@@ -20,10 +20,12 @@ from proxy.web.forward import Forwarder
 from proxy.web.front import Front
 from proxy.web.held import Holder
 from proxy.web.jobs import JobsApi
+from proxy.web.passages import Passages
+from proxy.web.shortcut import Shortcut
 
 
-def front(settings: Settings, outside: Outside, shared: Shared) -> Front:
-    """Return the handler of the data port."""
+def front(settings: Settings, outside: Outside, shared: Shared) -> tuple[Front, Shortcut | None]:
+    """Return the handler of the data port, and the shortcut past it, if there is one."""
     stores, clock = outside.stores, outside.clock
     calls = Calls(recorder=outside.metrics, clock=clock, facts=shared.facts)
     named = [settings.owners, *(one.clients for one in settings.upstreams.values())]
@@ -37,9 +39,20 @@ def front(settings: Settings, outside: Outside, shared: Shared) -> Front:
         heartbeat_after_s=settings.deferral.heartbeat_after.total_seconds(),
         heartbeat_every_s=settings.deferral.heartbeat_every.total_seconds(),
     )
-    return Front(
+    policy = _policy(settings, outside.policies)
+    # Whether a call is recorded is drawn before it is decided.
+    passages = None
+    if shared.facts is None:
+        passages = Passages(
+            policy=policy,
+            repeats=shared.repeats,
+            accounts=shared.accounts,
+            calls=calls,
+            annotate=settings.annotate,
+        )
+    handler = Front(
         upstreams=outside.upstreams,
-        policy=_policy(settings, outside.policies),
+        policy=policy,
         forwarder=Forwarder(
             outside.client,
             error_response=_error_response,
@@ -79,7 +92,12 @@ def front(settings: Settings, outside: Outside, shared: Shared) -> Front:
         clock=clock,
         max_body_bytes=settings.deferral.max_body_bytes,
         usual=outside.usual,
+        passages=passages,
     )
+    if passages is None:
+        return handler, None
+    shortcut = Shortcut(outside.client, find=passages.find, error_response=_error_response)
+    return handler, shortcut
 
 
 def _policy(settings: Settings, policies: Policies | None) -> Callable[[], Policy]:

@@ -3,12 +3,13 @@
 Neither a body nor a header nor a query is among it.
 """
 
+from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import structlog
 
-from policies.model import Decision, Defer, Forward
+from policies.model import UNDECIDED, Decision, Defer, Forward
 from proxy.core.errors import ProxyError
 from proxy.core.job import AnswerMode, Job
 from proxy.core.routing import Route
@@ -16,6 +17,7 @@ from proxy.ports.clock import Clock
 from proxy.ports.upstream import UpstreamResponse
 from proxy.services.facts import Recorder, Seen, Sighting
 from proxy.services.kept import Kept, Room
+from proxy.telemetry.logs import Line
 from proxy.web.relay import Forwarded
 from proxy.web.tap import tapped
 
@@ -98,6 +100,14 @@ class CallRecord:
         self.reason = "it repeats the call that made the job"
 
 
+class OfPassage(NamedTuple):
+    """What is told of calls that take the shortcut."""
+
+    on_done: Callable[[Forwarded], None]
+    annotation: bytes
+    """The line of an answer's head that says how its call was decided."""
+
+
 _CURRENT: Final[ContextVar[CallRecord | None]] = ContextVar("offramp_call", default=None)
 
 
@@ -124,14 +134,7 @@ class Calls:
     def annotation(self) -> bytes:
         """Return the line of a head that says how the call of this task was decided."""
         record = _CURRENT.get()
-        if record is None or record.decided_by is None:
-            return b""
-        told = f"forward; by={record.decided_by}"
-        if record.shadow is not None:
-            told += f"; shadow={record.shadow}"
-        # Names of rules are the operator's: of any letters, and perhaps of several lines.
-        safe = "".join(letter if " " <= letter <= "~" else "?" for letter in told)
-        return b"X-Deferrable-Decision: %b\r\n" % safe.encode()
+        return b"" if record is None else _annotation(record)
 
     def samples(self) -> bool:
         """Return whether this call is to be recorded; to be asked once for each."""
@@ -163,6 +166,28 @@ class Calls:
 
     def forwarded(self, done: Forwarded) -> None:
         """Tell of a forwarded call; called by the forwarder in the task of the call."""
+        self._count(done)
+        facts: dict[str, object] = {"method": done.method, "upstream": done.upstream}
+        record = _CURRENT.get()
+        if record is not None:
+            facts |= _decision(record)
+            self._record(record, status=done.status, duration_s=done.duration_s)
+        log.info("call.forwarded", **facts, **_came_to(done))
+
+    def of_passage(self, route: Route, method: str, target: str, *, generation: int) -> OfPassage:
+        """Return how it is told of calls with one head that nobody had anything to say about."""
+        record = CallRecord(method, target, self._clock.monotonic())
+        record.decide(UNDECIDED, generation=generation)
+        facts = {"method": method, "upstream": route.upstream.name} | _decision(record)
+        line = Line("call.forwarded", _came_to, **facts)
+
+        def tell(done: Forwarded) -> None:
+            self._count(done)
+            line.info(done)
+
+        return OfPassage(tell, _annotation(record))
+
+    def _count(self, done: Forwarded) -> None:
         self._recorder.forwarded(
             upstream=done.upstream,
             outcome=done.outcome.value,
@@ -171,23 +196,6 @@ class Calls:
             first_byte_s=done.first_byte_s,
             duration_s=done.duration_s,
         )
-        record = _CURRENT.get()
-        facts: dict[str, object] = {
-            "method": done.method,
-            "upstream": done.upstream,
-            "outcome": done.outcome.value,
-            "status": done.status,
-            "bytes_up": done.bytes_up,
-            "bytes_down": done.bytes_down,
-            "first_byte_s": _rounded(done.first_byte_s),
-            "duration_s": _rounded(done.duration_s),
-        }
-        if done.error is not None:
-            facts["code"] = done.error.code
-        if record is not None:
-            facts |= _decision(record)
-            self._record(record, status=done.status, duration_s=done.duration_s)
-        log.info("call.forwarded", **facts)
 
     def deferred(
         self,
@@ -260,6 +268,31 @@ class Calls:
                     kept=record.kept,
                 )
             )
+
+
+def _annotation(record: CallRecord) -> bytes:
+    if record.decided_by is None:
+        return b""
+    told = f"forward; by={record.decided_by}"
+    if record.shadow is not None:
+        told += f"; shadow={record.shadow}"
+    # Names of rules are the operator's: of any letters, and perhaps of several lines.
+    safe = "".join(letter if " " <= letter <= "~" else "?" for letter in told)
+    return b"X-Deferrable-Decision: %b\r\n" % safe.encode()
+
+
+def _came_to(done: Forwarded) -> dict[str, float | str | None]:
+    facts: dict[str, float | str | None] = {
+        "outcome": done.outcome.value,
+        "status": done.status,
+        "bytes_up": done.bytes_up,
+        "bytes_down": done.bytes_down,
+        "first_byte_s": _rounded(done.first_byte_s),
+        "duration_s": _rounded(done.duration_s),
+    }
+    if done.error is not None:
+        facts["code"] = done.error.code
+    return facts
 
 
 def _decision(record: CallRecord) -> dict[str, object]:

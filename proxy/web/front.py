@@ -36,6 +36,7 @@ from proxy.web.forward import Forwarder
 from proxy.web.heads import CallHead, Heads, read_head
 from proxy.web.incoming import Incoming
 from proxy.web.jobs import JobsApi, caller_family, is_job_path
+from proxy.web.passages import Passages
 
 _BY_RULE: Final = "rule:"
 
@@ -63,8 +64,10 @@ class Front:
         clock: Clock,
         max_body_bytes: int,
         usual: RawHeaders = (),
+        passages: Passages | None = None,
     ) -> None:
-        """`usual` are headers of ours that hold for calls which do not carry them."""
+        """`usual` are headers of ours that hold for calls which do not carry them;
+        `passages` learns which calls may take the shortcut."""
         self._upstreams = upstreams
         self._policy = policy
         self._forwarder = forwarder
@@ -79,6 +82,7 @@ class Front:
         self._max_body_bytes = max_body_bytes
         self._usual = usual
         self._heads = Heads()
+        self._passages = passages
 
     def drain(self) -> None:
         """Accept no more jobs. Calls are forwarded as long as they come."""
@@ -123,6 +127,8 @@ class Front:
         busy = may_repeat or samples or self._accounts.wants_news
         if not busy and _is_idle(policy, asked, request, route):
             record.decide(UNDECIDED, generation=policy.generation)
+            if exchange is None and self._passages is not None:
+                self._passages.learn(request, route, asked)
             return await self._relay(request, route, exchange)
         head = read_head(request, route, asked, self._owners, exchange)
         if asked.defers:

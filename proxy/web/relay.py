@@ -195,12 +195,9 @@ class Relay:
             ConnectionError: if the caller left.
         """
         request, modern = self.request, self._modern
-        head, has_length = self._heads.response(
-            response.status, response.reason, response.headers, dechunk=not modern
+        head, chunked, self._until_close = answer_head(
+            self._heads, response, method=request.method, modern=modern
         )
-        bodiless = request.method == "HEAD" or response.status in _BODILESS
-        chunked = modern and response.chunked and not bodiless
-        self._until_close = not (bodiless or chunked or has_length)
         keep_alive = request.keep_alive and not self._until_close
         if not keep_alive or not modern:
             head += b"%b: %b\r\n" % persistence(keep_alive=keep_alive, modern=modern)[0]
@@ -263,26 +260,15 @@ class Relay:
         """Write an error of ours, and drop the connection if the body did not come whole."""
         request = self.request
         keep_alive = request.keep_alive and request.content.is_eof()
-        modern = request.version >= HttpVersion11
-        fields = tuple((name.encode(), value.encode()) for name, value in answer.headers)
-        fields += ((b"Content-Length", b"%d" % len(answer.body)),)
-        fields += persistence(keep_alive=keep_alive, modern=modern)
         self.status = answer.status
-        body = b"" if request.method == "HEAD" else answer.body
-        await request.writer.write(response_head(answer.status, None, fields) + body)
+        await request.writer.write(
+            error_page(answer, method=request.method, keep_alive=keep_alive, modern=self._modern)
+        )
         return relayed(answer.status, keep_alive=keep_alive)
 
     def cut(self) -> web.StreamResponse:
         """End the caller's connection so that the answer cannot be taken for whole."""
-        transport = self.request.transport
-        if transport is not None:
-            if self._until_close:
-                # Closing is how this body would end well: only a reset tells
-                # that it did not.
-                sock = transport.get_extra_info("socket")
-                if sock is not None:
-                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-            transport.close()
+        cut(self.request.transport, until_close=self._until_close)
         return relayed(self.status or 502, keep_alive=False)
 
     def record(self) -> Forwarded:
@@ -297,6 +283,42 @@ class Relay:
             duration_s=time.perf_counter() - self.started,
             error=self.error,
         )
+
+
+def answer_head(
+    heads: HeadWriter, response: UpstreamResponse, *, method: str, modern: bool
+) -> tuple[bytes, bool, bool]:
+    """Return the head of an answer but for its last line, and how the body is framed.
+
+    That is whether it comes in chunks, and whether only closing the connection ends it.
+    """
+    head, has_length = heads.response(
+        response.status, response.reason, response.headers, dechunk=not modern
+    )
+    bodiless = method == "HEAD" or response.status in _BODILESS
+    chunked = modern and response.chunked and not bodiless
+    return head, chunked, not (bodiless or chunked or has_length)
+
+
+def error_page(answer: ErrorAnswer, *, method: str, keep_alive: bool, modern: bool) -> bytes:
+    """Return an error of ours as it is written."""
+    fields = tuple((name.encode(), value.encode()) for name, value in answer.headers)
+    fields += ((b"Content-Length", b"%d" % len(answer.body)),)
+    fields += persistence(keep_alive=keep_alive, modern=modern)
+    body = b"" if method == "HEAD" else answer.body
+    return response_head(answer.status, None, fields) + body
+
+
+def cut(transport: asyncio.Transport | None, *, until_close: bool) -> None:
+    """End a caller's connection so that the answer cannot be taken for whole."""
+    if transport is None:
+        return
+    if until_close:
+        # Closing is how this body would end well: only a reset tells that it did not.
+        sock = transport.get_extra_info("socket")
+        if sock is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    transport.close()
 
 
 def _chunk(data: bytes) -> bytes:

@@ -18,6 +18,8 @@ from aiohttp.http_exceptions import HttpProcessingError
 from proxy.core.dialects import ErrorAnswer, Family, error_answer
 from proxy.core.errors import CallerError, ProxyError
 from proxy.core.fields import response_head
+from proxy.web.boundary import Boundary
+from proxy.web.shortcut import ShortCall, Shortcut
 
 
 class _WithoutCallersBytes(logging.Filter):
@@ -49,6 +51,9 @@ SERVER_OPTIONS: Final[dict[str, Any]] = {
 
 _SWEEP_AT_MOST_S: Final = 1.0
 
+_AWAITED_BYTES: Final = 1 << 16
+"""The longest body that is awaited before its call is sent; longer ones go as they come."""
+
 
 @dataclass(frozen=True, slots=True)
 class CallerBounds:
@@ -72,9 +77,13 @@ class DataServer(web.Server):
         handle: Any,
         bounds: CallerBounds | None = None,
         *,
+        shortcut: Shortcut | None = None,
         on_refused: Callable[[], None] = lambda: None,
     ) -> None:
-        """`on_refused` is called for each connection that was one too many."""
+        """`handle` serves what does not take the `shortcut`.
+
+        `on_refused` is called for each connection that was one too many.
+        """
         self._bounds = bounds or CallerBounds()
         heads = {
             "max_line_size": self._bounds.max_field_bytes,
@@ -82,13 +91,14 @@ class DataServer(web.Server):
             "max_headers": self._bounds.max_fields,
         }
         super().__init__(handle, **SERVER_OPTIONS | heads)
+        self._shortcut = shortcut
         self._on_refused = on_refused
         self._sweep_s = min(self._bounds.head_s / 4, _SWEEP_AT_MOST_S)
         self._timer: asyncio.TimerHandle | None = None
 
     def __call__(self) -> web.RequestHandler:
         """Return what serves one more connection."""
-        return _Connection(self, loop=self._loop, **self._kwargs)
+        return _Connection(self, self._shortcut, loop=self._loop, **self._kwargs)
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         """Keep a new connection, unless there are too many."""
@@ -107,6 +117,7 @@ class DataServer(web.Server):
     def _sweep(self) -> None:
         now = self._loop.time()
         for connection in cast("list[_Connection]", self.connections):
+            connection.stop_awaiting()
             if connection.is_overdue(now, self._bounds.head_s):
                 connection.force_close()
         self._timer = None
@@ -115,19 +126,145 @@ class DataServer(web.Server):
 
 
 class _Connection(web.RequestHandler):
-    __slots__ = ("_idle_since", "_served")
+    """One caller's connection: aiohttp's, but for the calls that take the shortcut.
 
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
+    A call takes it if it comes while aiohttp's own task waits for the next one, and if it is
+    certain that its first byte begins a head. aiohttp's parser sees nothing of it. While it
+    is on its way, what that task waits for is put aside: what comes meanwhile does not wake it.
+    """
+
+    __slots__ = (
+        "_aside",
+        "_boundary",
+        "_call",
+        "_early",
+        "_idle_since",
+        "_served",
+        "_shortcut",
+        "_unsent",
+    )
+
+    def __init__(
+        self, manager: DataServer, shortcut: Shortcut | None, *args: Any, **options: Any
+    ) -> None:
+        super().__init__(manager, *args, **options)
+        self._shortcut = shortcut
+        self._boundary = Boundary()
+        self._early = b""
+        """What came while aiohttp's task was about to wait for it."""
+        self._unsent = b""
+        """A call that may take the shortcut, as far as it came."""
+        self._call: ShortCall | None = None
+        self._aside: asyncio.Future[None] | None = None
         self._idle_since = self._loop.time()
         self._served = 0
 
+    def stop_awaiting(self) -> None:
+        """Relay a body that is still not all here as it comes."""
+        if self._unsent:
+            self._take_usual_path()
+
     def is_overdue(self, now: float, limit_s: float) -> bool:
         """Tell whether no head has come for so long; to be asked now and then."""
-        if self._request_in_progress or self._messages or self._request_count != self._served:
+        if (
+            self._request_in_progress
+            or self._messages
+            or self._call is not None
+            or self._request_count != self._served
+        ):
             self._served = self._request_count
             self._idle_since = now
         return now - self._idle_since > limit_s
+
+    # What the event loop calls.
+
+    def data_received(self, data: bytes) -> None:
+        if self._shortcut is None or self._request_in_progress:
+            self._feed(data)
+        elif self._waiter is not None:
+            self._take(data, self._shortcut)
+        elif self._aside is not None or self._messages:
+            self._feed(data)
+        else:
+            # aiohttp's task has just begun, or ended a call, and waits in a moment.
+            if not self._early:
+                self._loop.call_soon(self._take_early)
+            self._early += data
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        # aiohttp calls it at the end of each body and as that is read, held up or not.
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._call is not None:
+            self._call.news()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if self._call is not None:
+            self._call.caller_left()
+        super().connection_lost(exc)
+
+    def _feed(self, data: bytes) -> None:
+        """Give aiohttp what is not known to be a call for the shortcut."""
+        if self._shortcut is not None:
+            self._boundary.follow(data)
+        super().data_received(data)
+
+    def _take_early(self) -> None:
+        data, self._early = self._early, b""
+        if self._manager is None:
+            return
+        if self._waiter is not None and self._shortcut is not None:
+            self._take(data, self._shortcut)
+        else:
+            self._feed(data)
+
+    # The shortcut.
+
+    def _take(self, data: bytes, shortcut: Shortcut) -> None:
+        """Let what came take the shortcut, if it may, as soon as it is here to its end."""
+        if not self._boundary.is_plain or self._messages or self._close:
+            self._feed(data)
+            return
+        self._unsent = data = self._unsent + data if self._unsent else data
+        end = data.find(b"\r\n\r\n") + 4
+        passing = shortcut.find(data[:end]) if end > 3 else None
+        missing = -1 if passing is None else end + passing.body_bytes - len(data)
+        if passing is None or missing < 0 or passing.body_bytes > _AWAITED_BYTES:
+            self._take_usual_path()
+        elif missing == 0:
+            self._call = shortcut.begin(passing, data[end:], self)
+            if self._call is None:
+                self._take_usual_path()
+                return
+            self._unsent = b""
+            self._request_count += 1
+            self._aside, self._waiter = self._waiter, None
+
+    def call_ended(self, *, keep_alive: bool) -> None:
+        """Learn that the answer is written, and whether another call may follow."""
+        self._call = None
+        self._waiter, self._aside = self._aside, None
+        if self._close or self._force_close or not keep_alive:
+            # Also aiohttp's task, which the end of the server waits for.
+            self.close()
+            if self.transport is not None:
+                self.transport.close()
+        elif self._messages and self._waiter is not None:
+            self._waiter.set_result(None)
+
+    def _take_usual_path(self) -> None:
+        data, self._unsent = self._unsent, b""
+        self._feed(data)
+
+    # The end.
+
+    def close(self) -> None:
+        """Take no more calls; the one that is on its way is finished."""
+        self.stop_awaiting()
+        super().close()
 
     def handle_error(
         self,

@@ -64,13 +64,16 @@ async def test_a_caller_who_leaves_within_a_stream_ends_the_upstream_call(factor
 
 
 async def test_a_caller_who_leaves_within_an_upload_cuts_the_upload(factory):
+    begun = asyncio.Event()
+
     async def script(connection):
         await read_head(connection.reader)
+        begun.set()
         await connection.wait_closed_by_peer()
 
     async with stage(script, factory) as (upstream, proxy, caller):
-        await caller.send(b"POST /up/x HTTP/1.1\r\nHost: a\r\nContent-Length: 99\r\n\r\nabc")
-        await wait_until(lambda: upstream.connections, "the call upstream")
+        await caller.send(b"POST /up/x HTTP/1.1\r\nHost: a\r\nContent-Length: 99999\r\n\r\nabc")
+        await begun.wait()
 
         caller.writer.close()
 
@@ -80,15 +83,18 @@ async def test_a_caller_who_leaves_within_an_upload_cuts_the_upload(factory):
 
 @pytest.mark.parametrize("then", [b"", b"zz\r\n"], ids=["silence", "nonsense"])
 async def test_a_caller_whose_body_does_not_go_on_cuts_the_upload(factory, then):
+    begun = asyncio.Event()
+
     async def script(connection):
         await read_head(connection.reader)
+        begun.set()
         rest = await connection.wait_closed_by_peer()
         assert not rest.endswith(b"0\r\n\r\n")
 
     async with stage(script, factory, upload_idle_s=0.05) as (upstream, proxy, caller):
         head = b"POST /up/x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
         await caller.send(head + b"3\r\nabc\r\n")
-        await wait_until(lambda: upstream.connections, "the call upstream")
+        await begun.wait()
 
         await caller.send(then)
 

@@ -1,22 +1,40 @@
 """A real server in front of a real upstream client, for tests on the wire."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any, Final, cast
 
 from aiohttp import web
+from aiohttp.base_protocol import BaseProtocol
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.http_parser import HttpRequestParser
 
-from proxy.core.dialects import DIALECTS, Family, error_answer
+from policies.headers import NOTHING_ASKED
+from policies.policy import Policy
+from proxy.core.dialects import DIALECTS, ErrorAnswer, Family, error_answer
+from proxy.core.errors import ProxyError
 from proxy.core.routing import Refusal, Route, resolve
 from proxy.core.upstream import Upstream
-from proxy.ports.upstream import ClientLimits, UpstreamClient, UpstreamResponse
+from proxy.ports.upstream import (
+    ClientLimits,
+    UpstreamClient,
+    UpstreamResponse,
+    UpstreamUnavailableError,
+)
+from proxy.services.accounts import Accounts
 from proxy.services.kept import Kept, Room
+from proxy.services.repeats import Repeats
 from proxy.upstreams.lean import LeanClient
 from proxy.upstreams.session import AiohttpClient
+from proxy.web.calls import Calls, OfPassage
 from proxy.web.forward import Forwarder
+from proxy.web.passages import Passages
 from proxy.web.relay import Forwarded
-from proxy.web.server import SERVER_OPTIONS
+from proxy.web.server import SERVER_OPTIONS, DataServer
+from proxy.web.shortcut import Passing, Shortcut
 from proxy.web.tap import TappedResponse
 
 ClientFactory = Callable[[ClientLimits], AbstractAsyncContextManager[UpstreamClient]]
@@ -42,8 +60,25 @@ async def lean_client(limits: ClientLimits) -> AsyncIterator[UpstreamClient]:
             await client.aclose()
 
 
-CLIENTS: dict[str, ClientFactory] = {"aiohttp": aiohttp_client, "lean": lean_client}
-"""Every adapter; a new one joins the whole suite here."""
+@asynccontextmanager
+async def short_client(limits: ClientLimits) -> AsyncIterator[UpstreamClient]:
+    """The lean one; what may take the shortcut takes it."""
+    async with lean_client(limits) as client:
+        yield client
+
+
+CLIENTS: dict[str, ClientFactory] = {
+    "aiohttp": aiohttp_client,
+    "lean": lean_client,
+    "short": short_client,
+}
+"""Every adapter, and the shortcut; a new one joins the whole suite here."""
+
+
+_NO_POLICY: Final = Policy()
+_PARSER_LIMITS: Final[dict[str, Any]] = {
+    name: value for name, value in SERVER_OPTIONS.items() if name.startswith("max_")
+}
 
 
 @dataclass
@@ -52,6 +87,52 @@ class RunningProxy:
     done: list[Forwarded] = field(default_factory=list)
     kept: list[Kept] = field(default_factory=list)
     """What was kept of each answer, if any was."""
+    usual: list[str] = field(default_factory=list)
+    """The targets of the calls that did not take the shortcut."""
+    server: DataServer = field(init=False)
+
+
+class _Everything(Passages):
+    """Knows every head, also one that never came before."""
+
+    def __init__(self, upstreams: Mapping[str, Upstream], running: RunningProxy) -> None:
+        nobody = SimpleNamespace(expects_any=False, wants_news=False)
+        told = OfPassage(running.done.append, b"")
+        super().__init__(
+            policy=lambda: _NO_POLICY,
+            repeats=cast("Repeats", nobody),
+            accounts=cast("Accounts", nobody),
+            calls=cast("Calls", SimpleNamespace(of_passage=lambda *_, **__: told)),
+            annotate=False,
+        )
+        self._upstreams = upstreams
+
+    def find(self, head: bytes) -> Passing | None:
+        loop = asyncio.get_running_loop()
+        parser = HttpRequestParser(BaseProtocol(loop), loop, 1 << 16, **_PARSER_LIMITS)
+        try:
+            messages, _, _ = parser.feed_data(head)
+        except HttpProcessingError:
+            return None
+        message = messages[0][0]
+        route = resolve(message.path, message.raw_headers, self._upstreams)
+        if isinstance(route, Route):
+            request = SimpleNamespace(
+                method=message.method,
+                version=message.version,
+                keep_alive=not message.should_close,
+                raw_path=message.path,
+                raw_headers=message.raw_headers,
+            )
+            self.learn(cast("web.BaseRequest", request), route, NOTHING_ASKED)
+        return super().find(head)
+
+
+async def _have_a_free_connection(client: UpstreamClient, upstream: Upstream) -> None:
+    """Only over such a one goes a call that takes the shortcut."""
+    assert isinstance(client, LeanClient)
+    with suppress(UpstreamUnavailableError):
+        client._pool.give_back(await client._pool.open(upstream))
 
 
 def _tap(response: UpstreamResponse, running: RunningProxy) -> UpstreamResponse:
@@ -59,6 +140,10 @@ def _tap(response: UpstreamResponse, running: RunningProxy) -> UpstreamResponse:
     kept = Kept(encoding="", framed=response.framed, room=Room())
     running.kept.append(kept)
     return TappedResponse(response, kept)
+
+
+def _error_response(name: str, error: ProxyError) -> ErrorAnswer:
+    return error_answer(DIALECTS[name].family if name in DIALECTS else Family.OPENAI, error)
 
 
 @asynccontextmanager
@@ -84,22 +169,28 @@ async def running_proxy(
         running = RunningProxy(0)
         forwarder = Forwarder(
             client,
-            error_response=lambda name, error: error_answer(
-                DIALECTS[name].family if name in DIALECTS else Family.OPENAI, error
-            ),
+            error_response=_error_response,
             on_done=running.done.append,
             tap=(lambda response: _tap(response, running)) if tapped else None,
             upload_idle_s=upload_idle_s,
         )
 
+        shortcut = None
+        if factory is short_client and not (tapped or without):
+            find = _Everything(upstreams, running).find
+            shortcut = Shortcut(client, find=find, error_response=_error_response)
+            await _have_a_free_connection(client, upstreams["up"])
+
         async def handle(request: web.BaseRequest) -> web.StreamResponse:
+            running.usual.append(request.raw_path)
             route = resolve(request.raw_path, request.raw_headers, upstreams)
             if isinstance(route, Refusal):
                 return web.Response(status=route.status, text=route.message)
             assert isinstance(route, Route)
             return await forwarder.forward(request, route, without=without)
 
-        runner = web.ServerRunner(web.Server(handle, **SERVER_OPTIONS))
+        running.server = DataServer(handle, shortcut=shortcut)
+        runner = web.ServerRunner(running.server, shutdown_timeout=5)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
