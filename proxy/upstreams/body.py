@@ -132,6 +132,8 @@ class ChunkFraming:
         self.trailers: RawHeaders = ()
 
     def feed(self, data: bytes) -> bytes:
+        if self._keep and self._is_one_chunk(data):
+            return data
         if self.broken:
             return b""
         if self._held:
@@ -154,6 +156,22 @@ class ChunkFraming:
 
     def end(self) -> bool:
         return self.done
+
+    def _is_one_chunk(self, data: bytes) -> bool:
+        """Count what is one whole chunk, as the pieces of a stream mostly are; else do nothing."""
+        if self._left or self._held or self._in_trailers or self.broken:
+            return False
+        if data[-2:] != b"\r\n":
+            return False
+        found = _SIZE.match(data)
+        if found is None:
+            return False
+        length = int(found[1], 16)
+        begins = found.end()
+        if not length or begins + length + 2 != len(data) or begins > _LINE_LIMIT:
+            return False
+        self.body_bytes += length
+        return True
 
     def _step(self, data: bytes, at: int, content: list[bytes]) -> int:
         """Return where the next thing ends; `at` itself if it is not all there, or broken."""

@@ -112,6 +112,9 @@ RATIOS: Final = (
     Ratio("SSE, chunk delay p50", "SSE", chunk_delay, "nginx", 2.5, 1.5),
     Ratio("TLS upstream, CPU per call", "TLS", cpu_per_call, "naive", 0.6, 0.4),
     Ratio("1,000 slow calls, share of a core", "1,000 slow", share_of_slow_calls, None, 0.5, 0.3),
+    # The same, whatever core it is: where the naive one takes 190 µs for a call, half a core
+    # is 100 µs for each of 5,000 a second.
+    Ratio("1,000 slow calls, CPU per call", "1,000 slow", cpu_per_call, "naive", 0.53, 0.32),
 )
 
 
@@ -220,7 +223,8 @@ def main(arguments: list[str]) -> int:
     print(table(runs))
     wrong = errors(runs)
     print("\n".join(wrong), file=sys.stderr)
-    return 1 if wrong else 0
+    # Those of others are told, and nobody's fault here.
+    return 1 if any(f", {ours}:" in line for line in wrong for ours in OURS) else 0
 
 
 if __name__ == "__main__":

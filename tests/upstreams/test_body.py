@@ -44,6 +44,30 @@ def test_chunks_are_read_alike_however_they_are_cut(chunks, where, keep):
     assert framing.trailers == (() if keep else ((b"X-T", b"1"), (b"x-u", b"")))
 
 
+@given(bodies)
+def test_chunks_that_come_one_by_one_are_handed_on_one_by_one(chunks):
+    framing = chunked(keep=True)
+    for chunk in chunks:
+        wire = written([chunk])[: -len(b"0\r\n\r\n")]
+        assert framing.feed(wire) == wire
+    assert framing.body_bytes == len(b"".join(chunks))
+    assert not framing.done
+
+    assert framing.feed(b"0\r\n\r\n") == b"0\r\n\r\n"
+    assert framing.done
+    assert not framing.surplus
+    assert framing.feed(b"3\r\nabc\r\n") == b""
+    assert framing.surplus
+    assert framing.body_bytes == len(b"".join(chunks))
+
+
+@pytest.mark.parametrize("wire", [b"3\r\nabcd\r\n", b"4\r\nabc\r\n", b"3\r\nabcXX", b"3\nabc\r\n"])
+def test_a_piece_that_is_nearly_one_chunk_is_none(wire):
+    framing = chunked(keep=True)
+
+    assert framing.feed(wire) != wire
+
+
 @given(bodies, places, st.integers(1, 500))
 def test_a_beginning_of_chunks_is_never_a_whole_body(chunks, where, missing):
     wire = written(chunks)
