@@ -17,7 +17,7 @@ from proxy.core.batch import BatchState
 from proxy.core.lanes import Lane
 from proxy.core.plan import Head
 from proxy.telemetry import EVENTS, METRICS, Metrics, UnlistedEventError, render
-from proxy.telemetry.logs import LineWriter, _Bridge, processors
+from proxy.telemetry.logs import Line, LineWriter, _Bridge, processors, set_up_logging
 from proxy.telemetry.metrics import Kind
 from tests.helpers.factories import T0, make_batch, make_key
 
@@ -65,6 +65,45 @@ def test_an_event_is_one_json_line_with_level_and_time():
         "jobs": 12,
         "waited": "0:00:03",
     }
+
+
+def test_a_fact_that_cannot_be_written_loses_its_line_alone_and_that_is_told():
+    class Unspeakable:
+        def __str__(self) -> str:
+            raise RuntimeError
+
+        __repr__ = __str__
+
+    log, written = logged()
+
+    log.info("batch.submitted", batch_id=Unspeakable())
+    log.info("batch.submitted", batch_id="b1")
+
+    last, dropped = map(json.loads, written().splitlines())
+    assert last["batch_id"] == "b1"
+    assert (dropped["event"], dropped["lines"]) == ("log.dropped", 1)
+
+
+def test_a_line_with_facts_written_before_is_like_any_other():
+    def size(of: int) -> dict[str, float | str | None]:
+        return {"bytes_up": of}
+
+    stream = io.BytesIO()
+    before = structlog.get_config()
+    writer = set_up_logging(form="json", stream=stream, bridge=False)
+    try:
+        line = Line("call.forwarded", size, path="/a sk-canary-01234")
+        line.info(7)
+        writer.flush()
+        with structlog.testing.capture_logs() as seen:
+            line.info(8)
+    finally:
+        structlog.configure(**before)
+
+    facts = json.loads(stream.getvalue())
+    assert facts.pop("timestamp").endswith("Z")
+    assert facts == {"event": "call.forwarded", "level": "info", "path": "/a ***", "bytes_up": 7}
+    assert [one["bytes_up"] for one in seen] == [8]
 
 
 def test_an_unlisted_event_raises_where_it_is_strict():

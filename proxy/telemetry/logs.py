@@ -42,23 +42,15 @@ class LineWriter:
 
     def __init__(self, stream: BinaryIO, *, lines_max: int = _LINES_MAX) -> None:
         self._stream = stream
-        self._lines: deque[bytes | partial[bytes]] = deque()
+        self._lines: deque[str | partial[bytes]] = deque()
         self._lines_max = lines_max
         self._dropped = 0
         self._wanted = threading.Event()
         self._writing = threading.Lock()
         self._thread: threading.Thread | None = None
 
-    def write(self, line: bytes | str) -> None:
-        """Queue one line, or count it as dropped if too many wait already."""
-        # What a caller wrote may hold half a surrogate pair.
-        self._queue(line.encode("utf-8", "replace") if isinstance(line, str) else line)
-
-    def write_later(self, line: Callable[[T, float], bytes], of: T, at: float) -> None:
-        """Queue a line that is made only when it is written, in the writer's thread."""
-        self._queue(partial(line, of, at))
-
-    def _queue(self, line: "bytes | partial[bytes]") -> None:
+    def write(self, line: "str | partial[bytes]") -> None:
+        """Queue one line, or what makes it, or count it as dropped if too many wait already."""
         if len(self._lines) >= self._lines_max:
             self._dropped += 1
             return
@@ -76,8 +68,9 @@ class LineWriter:
         """Write what is queued, in the caller's own thread."""
         with self._writing:
             waiting = [self._lines.popleft() for _ in range(len(self._lines))]
-            lines = [line if isinstance(line, bytes) else line() for line in waiting]
-            dropped, self._dropped = self._dropped, 0
+            made = [_made(line) for line in waiting]
+            lines = [line for line in made if line is not None]
+            dropped, self._dropped = self._dropped + len(made) - len(lines), 0
             if dropped:
                 lines.append(b'{"event": "log.dropped", "level": "warning", "lines": %d}' % dropped)
             if not lines:
@@ -95,6 +88,16 @@ class LineWriter:
             time.sleep(_GATHER_S)
             self._wanted.clear()
             self.flush()
+
+
+def _made(line: "str | partial[bytes]") -> bytes | None:
+    if isinstance(line, str):
+        # What a caller wrote may hold half a surrogate pair.
+        return line.encode("utf-8", "replace")
+    try:
+        return line()
+    except Exception:  # noqa: BLE001 - a fact that cannot be written must not end the log
+        return None
 
 
 def set_up_logging(
@@ -159,7 +162,7 @@ class Line(Generic[T]):
         if writer is None:
             structlog.get_logger().info(self._event, **self._same, **self._facts(of))
         else:
-            writer.write_later(self._written, of, _moment())
+            writer.write(partial(self._written, of, _moment()))
 
     def _written(self, of: T, at: float) -> bytes:
         facts = self._facts(of) | {"level": "info", "timestamp": _stamp(at)}
@@ -176,7 +179,7 @@ class _Direct:
     def current(self) -> LineWriter | None:
         """Return the writer, unless somebody else looks at events, as tests do."""
         pipeline: list[Processor] = structlog.get_config()["processors"]
-        as_set_up = pipeline is self.pipeline and pipeline[-1] is render_json
+        as_set_up = pipeline is self.pipeline and pipeline[-1] is render_later
         return self.writer if as_set_up else None
 
 
@@ -185,20 +188,14 @@ _direct: Final = _Direct()
 
 def processors(*, for_people: bool, strict: bool) -> list[Processor]:
     """Return what an event passes through; the last one makes the line."""
-    render: Processor = render_json
-    if for_people:
-        render = structlog.dev.ConsoleRenderer(
-            exception_formatter=structlog.dev.plain_traceback, pad_event_to=24
-        )
-    return [
-        check_listed(strict=strict),
-        # Before redaction: an exception's text may quote what it failed on.
-        structlog.processors.format_exc_info,
-        _redact,
-        # After it: no stamp is like another, so that looking through them would be dear.
-        stamp,
-        render,
-    ]
+    # Exceptions before redaction: the text of one may quote what it failed on.
+    first: list[Processor] = [check_listed(strict=strict), structlog.processors.format_exc_info]
+    if not for_people:
+        return [*first, render_later]
+    render = structlog.dev.ConsoleRenderer(
+        exception_formatter=structlog.dev.plain_traceback, pad_event_to=24
+    )
+    return [*first, _redact, stamp, render]
 
 
 def stamp(_logger: WrappedLogger, method: str, facts: EventDict) -> EventDict:
@@ -208,6 +205,27 @@ def stamp(_logger: WrappedLogger, method: str, facts: EventDict) -> EventDict:
     return facts
 
 
+def render_later(
+    _logger: WrappedLogger, method: str, facts: EventDict
+) -> tuple[tuple[partial[bytes]], dict[str, object]]:
+    """Return what makes an event one line of JSON, for the writer's thread to call.
+
+    Who logs pays for looking through its facts alone, and with cold caches; the thread
+    does many at a time. The facts must not change any more.
+    """
+    return (partial(_rendered, facts, method, _moment()),), {}
+
+
+def _rendered(facts: EventDict, level: str, at: float) -> bytes:
+    # The stamp after redaction: none is like another, so that looking through them is dear.
+    safe = redact_facts(facts) | {"level": level, "timestamp": _stamp(at)}
+    try:
+        return to_json(safe, fallback=repr)
+    except ValueError:
+        # Bytes of a target that are no text are kept as surrogates, which are no UTF-8.
+        return json.dumps(safe, default=repr).encode()
+
+
 def _moment() -> float:
     # The clock of the log alone: what is decided by time has a clock that tests set.
     return time.time()  # noqa: TID251
@@ -215,15 +233,6 @@ def _moment() -> float:
 
 def _stamp(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="microseconds")[:-6] + "Z"
-
-
-def render_json(_logger: WrappedLogger, _method: str, facts: EventDict) -> bytes:
-    """Return an event as one line of JSON."""
-    try:
-        return to_json(facts, fallback=repr)
-    except ValueError:
-        # Bytes of a target that are no text are kept as surrogates, which are no UTF-8.
-        return json.dumps(facts, default=repr).encode()
 
 
 def check_listed(*, strict: bool) -> Callable[[WrappedLogger, str, EventDict], EventDict]:

@@ -91,12 +91,23 @@ async def flush(request: web.BaseRequest, response: web.StreamResponse) -> bool:
     A connection that breaks before is no error here: the caller is told by the
     return value. `response` may be prepared already.
     """
-    transport = request.transport
-    if transport is None:
+    if request.transport is None:
         return False
     try:
         await response.prepare(request)
         await response.write_eof()
+    except ConnectionError:
+        return False
+    return await flush_bytes(request, b"")
+
+
+async def flush_bytes(request: web.BaseRequest, data: bytes) -> bool:
+    """Write to the caller; tell whether the operating system has taken all of it."""
+    transport = request.transport
+    if transport is None:
+        return False
+    try:
+        transport.write(data)
         if transport.get_write_buffer_size():
             await _drain(request, transport)
     except ConnectionError:

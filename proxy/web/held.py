@@ -14,6 +14,7 @@ from enum import Enum
 from typing import Final
 
 from aiohttp import web
+from aiohttp.http import HttpVersion11
 
 from proxy.core.dialects import Family, error_answer
 from proxy.core.errors import CallerError, OverloadedError, ProxyError, StoreUnavailableError
@@ -27,12 +28,13 @@ from proxy.web.final import (
     abort,
     final_answer,
     flush,
+    flush_bytes,
     own_answer,
-    response_of,
 )
 from proxy.web.framing import Framing, JsonFraming
 from proxy.web.holding import DrainingError, Hold, Holding
 from proxy.web.job_object import retry_after_s
+from proxy.web.relay import relayed, written
 
 HEARTBEAT_AFTER_S: Final = 20.0
 """First byte: late enough for most refusals, early enough for every client measured."""
@@ -301,7 +303,18 @@ def _too_many_held() -> OverloadedError:
 
 async def send(request: web.BaseRequest, answer: FinalAnswer) -> Sent:
     """Send a whole answer at once."""
-    return await _ended(request, response_of(answer))
+    keep_alive = request.keep_alive and request.content.is_eof()
+    response = relayed(answer.status, keep_alive=keep_alive)
+    flushed = await flush_bytes(
+        request,
+        written(
+            answer,
+            method=request.method,
+            keep_alive=keep_alive,
+            modern=request.version >= HttpVersion11,
+        ),
+    )
+    return Sent(response, Ending.DELIVERED if flushed else Ending.BROKEN)
 
 
 async def _ended(request: web.BaseRequest, response: web.StreamResponse) -> Sent:

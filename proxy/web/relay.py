@@ -8,14 +8,15 @@ byte cuts the caller's connection, as the upstream's own failure would have.
 """
 
 import asyncio
+import re
 import socket
 import struct
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
-from typing import Final
+from typing import Final, Protocol
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
@@ -33,6 +34,7 @@ from proxy.ports.upstream import (
     UpstreamUnavailableError,
 )
 
+_ENDS: Final = re.compile(r"[\r\n\0]")
 _LAST_CHUNK: Final = b"0\r\n\r\n"
 _BODILESS: Final = frozenset({204, 304})
 _RESET: Final = struct.pack("ii", 1, 0)
@@ -262,7 +264,7 @@ class Relay:
         keep_alive = request.keep_alive and request.content.is_eof()
         self.status = answer.status
         await request.writer.write(
-            error_page(answer, method=request.method, keep_alive=keep_alive, modern=self._modern)
+            written(answer, method=request.method, keep_alive=keep_alive, modern=self._modern)
         )
         return relayed(answer.status, keep_alive=keep_alive)
 
@@ -300,13 +302,33 @@ def answer_head(
     return head, chunked, not (bodiless or chunked or has_length)
 
 
-def error_page(answer: ErrorAnswer, *, method: str, keep_alive: bool, modern: bool) -> bytes:
-    """Return an error of ours as it is written."""
-    fields = tuple((name.encode(), value.encode()) for name, value in answer.headers)
-    fields += ((b"Content-Length", b"%d" % len(answer.body)),)
+class Page(Protocol):
+    """A whole answer of ours."""
+
+    @property
+    def status(self) -> int:
+        """Its status."""
+        ...
+
+    @property
+    def headers(self) -> Sequence[tuple[str, str]]:
+        """Its fields, but for those that frame it."""
+        ...
+
+    @property
+    def body(self) -> bytes:
+        """Its content."""
+        ...
+
+
+def written(page: Page, *, method: str, keep_alive: bool, modern: bool) -> bytes:
+    """Return an answer of ours as it is written."""
+    # A provider may have said what is told in a field: it must not end that.
+    fields = tuple((name.encode(), _ENDS.sub(" ", value).encode()) for name, value in page.headers)
+    fields += ((b"Content-Length", b"%d" % len(page.body)),)
     fields += persistence(keep_alive=keep_alive, modern=modern)
-    body = b"" if method == "HEAD" else answer.body
-    return response_head(answer.status, None, fields) + body
+    body = b"" if method == "HEAD" else page.body
+    return response_head(page.status, None, fields) + body
 
 
 def cut(transport: asyncio.Transport | None, *, until_close: bool) -> None:

@@ -26,7 +26,7 @@ from proxy.ports.upstream import (
     UpstreamRequest,
     UpstreamUnavailableError,
 )
-from proxy.web.relay import Forwarded, Outcome, answer_head, cut, error_page
+from proxy.web.relay import Forwarded, Outcome, answer_head, cut, written
 
 METHOD: Final = "POST"
 """Of all calls that take the shortcut. Others are few, and some may be sent twice."""
@@ -201,7 +201,7 @@ class ShortCall:
         error = response.failure
         assert isinstance(error, UpstreamUnavailableError)
         answer = self._error_response(self._passage.route.upstream.dialect, error)
-        transport.write(error_page(answer, method=METHOD, keep_alive=True, modern=True))
+        transport.write(written(answer, method=METHOD, keep_alive=True, modern=True))
         self._status = answer.status
         self._end(Outcome.REFUSED, keep_alive=True)
 
