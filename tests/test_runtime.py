@@ -32,7 +32,7 @@ def test_what_lives_as_long_as_the_process_is_not_looked_through_again():
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
 
-    assert told.stdout.split() == ["True", "50000", "True"]
+    assert told.stdout.split() == ["True", "20000", "True"]
 
 
 def test_the_process_may_open_as_many_files_as_it_is_allowed_to():
