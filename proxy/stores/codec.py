@@ -16,7 +16,7 @@ from operator import attrgetter
 from types import UnionType
 from typing import Any, Final, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from proxy.core.batch import Batch
 from proxy.core.errors import StoreCorruptError
@@ -28,9 +28,8 @@ RECORD_SCHEMA: Final = 2
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _REQUIRED: Final = object()
-# `json.dumps` with any option makes a new encoder at each call. ASCII, because a
-# header or a model may hold a lone surrogate, which no store takes as text.
-_dumps: Final = json.JSONEncoder(separators=(",", ":")).encode
+# `json.dumps` with any option makes a new encoder at each call.
+_plain_dumps: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 Convert = Callable[[Any], Any]
 Record = TypeVar("Record")
@@ -183,6 +182,15 @@ class _RecordCodec(Generic[Record]):
         if found < len(data):
             raise KeyError("a field that is not known")
         return made
+
+
+def _dumps(data: Any) -> str:
+    try:
+        return to_json(data).decode()
+    except ValueError:
+        # Four times as long, and in ASCII: a header or a model may hold half a surrogate
+        # pair, which no store takes as text.
+        return _plain_dumps(data)
 
 
 def _loads(text: str) -> Any:

@@ -5,12 +5,12 @@ for success. And never without telling the store whether the answer got through:
 repeats depend on it.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from aiohttp import web
+from pydantic_core import to_json
 
 from proxy.core.dialects import Dialect, Endpoint, Family, Shape, Streaming, error_answer
 from proxy.core.errors import CallerError
@@ -145,11 +145,11 @@ class Answers:
             headers.append(("Retry-After", str(pause_s)))
         if call.endpoint.shape is Shape.RESPONSES:
             # OpenAI's own shape for "not yet": SDKs of it poll, some unasked.
-            return FinalAnswer(200, tuple(headers), json.dumps(pending_response(job)).encode())
+            return FinalAnswer(200, tuple(headers), to_json(pending_response(job)))
         content = job_object(job, facts, now=now, base_path=call.base_path)
         # google-genai takes nothing but 200 for an answer.
         status = 200 if call.dialect.family is Family.GEMINI else 202
-        return FinalAnswer(status, tuple(headers), json.dumps(content).encode())
+        return FinalAnswer(status, tuple(headers), to_json(content))
 
 
 def _raised(job: Job, call: AnsweredCall) -> FinalAnswer:
