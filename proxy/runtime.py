@@ -11,6 +11,8 @@ import sys
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, Literal
 
+from proxy.core.errors import ConfigError
+
 EventLoop = Literal["uvloop", "asyncio"]
 
 _GARBAGE_AFTER: Final = (20_000, 10, 10)
@@ -59,6 +61,26 @@ def share_fairly() -> None:
     them have their turns before the loop: a call would wait as long for nothing.
     """
     sys.setswitchinterval(_TURN_S)
+
+
+def check_parsers() -> None:
+    """Refuse to start where aiohttp fell back to its parsers in Python.
+
+    They decide where a message ends, on both sides of the service. The fallback has had
+    flaws of its own (CVE-2023-47627), and nothing here was tested with it.
+
+    Raises:
+        ConfigError: with a hint.
+    """
+    # Only for who serves, which the short commands do not. The names are of the pinned
+    # minor version.
+    from aiohttp import http_parser  # noqa: PLC0415
+
+    if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
+        raise ConfigError(
+            "aiohttp runs without its C extensions, whose parsers decide where a call ends; "
+            "install a wheel of aiohttp that has them, and unset AIOHTTP_NO_EXTENSIONS"
+        )
 
 
 def allow_files() -> int:

@@ -133,6 +133,7 @@ async def serving(
     Raises:
         ProxyError: if it cannot start.
     """
+    runtime.check_parsers()
     clock, metrics = SystemClock(), Metrics()
     upstreams = settings.parsed_upstreams()
     policies = _policies(settings, metrics)

@@ -9,13 +9,11 @@ does not agree that these very bytes are one head, the answer is refused.
 import asyncio
 from typing import Any, Final, cast
 
-from aiohttp import http_parser
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http import HttpVersion10, HttpVersion11, RawResponseMessage
 from aiohttp.http_exceptions import HttpProcessingError
-from aiohttp.http_parser import HttpResponseParser, HttpResponseParserPy
+from aiohttp.http_parser import HttpResponseParser
 
-from proxy.core.errors import ConfigError
 from proxy.ports.upstream import ClientLimits
 
 _BEGINNING: Final = b"HTTP/1."
@@ -24,21 +22,6 @@ _VERSIONS: Final = (HttpVersion10, HttpVersion11)
 
 class MalformedHeadError(Exception):
     """What an upstream sent is no head that everybody would read alike."""
-
-
-def check_parser() -> None:
-    """Refuse to start where aiohttp fell back to its parser in Python.
-
-    Raises:
-        ConfigError: with a hint.
-    """
-    # Both names are of the pinned minor version. The fallback has had flaws of
-    # its own (CVE-2023-47627), and nothing here was tested with it.
-    if http_parser.HttpResponseParser is HttpResponseParserPy:
-        raise ConfigError(
-            "aiohttp runs without its C parser; install a wheel of aiohttp that has it, and unset "
-            "AIOHTTP_NO_EXTENSIONS, or choose the client `aiohttp`"
-        )
 
 
 def may_be_head(data: bytes) -> bool:

@@ -22,7 +22,6 @@ from proxy.ports.upstream import (
 )
 from proxy.upstreams.connection import Connection
 from proxy.upstreams.exchange import LeanResponse
-from proxy.upstreams.head import check_parser
 from proxy.upstreams.pool import Pool
 
 # Safe by definition and without a body, so that sending them twice buys nothing
@@ -46,12 +45,6 @@ class LeanClient:
         *,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
-        """Make a client.
-
-        Raises:
-            ConfigError: if aiohttp's C parser is missing.
-        """
-        check_parser()
         self._tasks = tasks
         self._limits = limits or ClientLimits()
         self._pool = Pool(self._limits, ssl_context)

@@ -197,3 +197,17 @@ async def _no_start_with_a_damaged_file(proxy: Proxy) -> None:
     assert "offramp.db" in ended.stderr
     assert store.read_bytes() == damaged
     store.write_bytes(kept)
+
+
+@pytest.mark.parametrize("client", ["lean", "aiohttp"])
+async def test_without_the_c_parsers_it_does_not_start_and_says_what_to_do(tmp_path, client):
+    config = tmp_path / "offramp.yaml"
+    config.write_text(f"store: sqlite://{tmp_path}/offramp.db\nforwarding: {{client: {client}}}\n")
+
+    ended = await run(
+        tmp_path, "serve", "--config", str(config), env={"AIOHTTP_NO_EXTENSIONS": "1"}
+    )
+
+    assert ended.code == 3
+    assert "unset AIOHTTP_NO_EXTENSIONS" in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1

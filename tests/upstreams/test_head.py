@@ -1,14 +1,11 @@
 import asyncio
 
 import pytest
-from aiohttp import http_parser
 
-from proxy.core.errors import ConfigError
 from proxy.ports.upstream import ClientLimits
 from proxy.upstreams.head import (
     HeadParser,
     MalformedHeadError,
-    check_parser,
     head_end,
     may_be_head,
 )
@@ -102,11 +99,3 @@ def test_names_values_and_reason_are_as_they_were_sent(parser):
 def test_a_head_that_could_be_read_in_two_ways_is_refused(parser, head):
     with pytest.raises(MalformedHeadError):
         parser.parse(head)
-
-
-def test_without_the_c_parser_it_does_not_start(monkeypatch):
-    check_parser()
-    monkeypatch.setattr(http_parser, "HttpResponseParser", http_parser.HttpResponseParserPy)
-
-    with pytest.raises(ConfigError, match="AIOHTTP_NO_EXTENSIONS"):
-        check_parser()

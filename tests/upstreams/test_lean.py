@@ -1,22 +1,12 @@
 """What the lean client does beyond what both do: sending, and sending again."""
 
-import asyncio
 
 import pytest
-from aiohttp import http_parser
 
-from proxy.core.errors import ConfigError
 from proxy.ports.upstream import UpstreamUnavailableError
 from proxy.upstreams.lean import LeanClient
 from tests.helpers.raw_upstream import RawUpstream, replying
 from tests.upstreams.clients import OK, opened, read_all, request
-
-
-async def test_it_refuses_to_start_without_the_c_parser(monkeypatch):
-    monkeypatch.setattr(http_parser, "HttpResponseParser", http_parser.HttpResponseParserPy)
-    async with asyncio.TaskGroup() as tasks:
-        with pytest.raises(ConfigError):
-            LeanClient(tasks)
 
 
 async def test_a_head_that_is_written_already_is_sent_as_it_is():
