@@ -114,13 +114,17 @@ class Passages:
         headers, policy = request.raw_headers, self._policy()
         head = request_head(METHOD, request.raw_path, headers)
         parts = _VALUES.split(head)
+        skeleton = _skeleton(parts)
+        if skeleton in self._known:
+            # There was no room for it in the shortcut.
+            return
         varying = tuple(at for at, field in enumerate(headers) if field[0].lower() in _VARYING)
         template = _template(route, headers, varying)
         if template is None or len(head) > _HEAD_BYTES_MAX or len(parts[2::3]) != len(varying):
             return
         if len(self._known) >= PASSAGES_MAX:
-            self._known.clear()
-        self._known[_skeleton(parts)] = _Known(
+            del self._known[next(iter(self._known))]
+        self._known[skeleton] = _Known(
             route=route,
             asked=asked,
             headers=headers,

@@ -1,6 +1,5 @@
 """What the lean client does beyond what both do: sending, and sending again."""
 
-
 import pytest
 
 from proxy.ports.upstream import UpstreamUnavailableError
