@@ -3,12 +3,12 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 
 from policies.fields import Run
-from proxy.core.choice import choose_lane
+from proxy.core.choice import LaneFacts, choose_lane
 from proxy.core.dialects import Dialect, Endpoint, Place, pick_headers
 from proxy.core.errors import AcceptUnclearError, CallerError, StoreUnavailableError
 from proxy.core.fields import RawHeaders
@@ -131,6 +131,17 @@ def _kept_names(dialect: Dialect) -> tuple[str, ...]:
     return (*dialect.billing_headers, *dialect.batch_headers, *DIRECT_HEADERS)
 
 
+class Accepted(NamedTuple):
+    """The job that stands for a call."""
+
+    job: Job
+    created: bool
+    """False if its idempotency key knew it already."""
+
+    facts: LaneFacts | None
+    """By what its lane was chosen just now, if it was."""
+
+
 class Acceptor:
     """Accepts calls."""
 
@@ -178,7 +189,7 @@ class Acceptor:
             limit = min(limit, line - LINE_FRAME_BYTES)
         return admit(parsed, place, max_line_bytes=limit)
 
-    async def accept(self, call: DeferredCall) -> Acceptance:
+    async def accept(self, call: DeferredCall) -> Accepted:
         """Make the call a durable job, or return the one that its key stands for.
 
         Raises:
@@ -190,11 +201,13 @@ class Acceptor:
         now = self._clock.now()
         deadline = self._deadline(call.deadline, now)
         self._check(call, deadline)
-        choice = self._choose(call, deadline, now)
+        key_in_batches = self._key(call)
+        choice, facts = self._choose(call, key_in_batches, deadline, now)
         with self._accounts.reserve(call.caller, len(call.admitted.line_body)):
             # What is turned away above is not counted as an occurrence of its run.
             key = await self._idempotency_key(call)
-            job = self._job(call, choice, deadline, now, place=key or call.fingerprint)
+            place = key or call.fingerprint
+            job = self._job(call, choice, choice.key_for(key_in_batches), deadline, now, place)
             new = NewJob(
                 job=job,
                 body=call.admitted.line_body,
@@ -211,7 +224,7 @@ class Acceptor:
             self._wake_for(job)
         _check_same(acceptance, job)
         _log_accepted(acceptance, call)
-        return acceptance
+        return Accepted(acceptance.job, acceptance.created, facts if acceptance.created else None)
 
     def _wake_for(self, job: Job) -> None:
         """Bring the pass forward that the job waits for."""
@@ -265,23 +278,25 @@ class Acceptor:
                 code="unknown_webhook",
             )
 
-    def _choose(self, call: DeferredCall, deadline: datetime, now: datetime) -> LaneChoice:
-        credential, endpoint = call.caller.credential, call.endpoint
+    def _choose(
+        self, call: DeferredCall, key: BatchKey, deadline: datetime, now: datetime
+    ) -> tuple[LaneChoice, LaneFacts | None]:
+        """Return the lane, and by what it was chosen, if there was a choice."""
+        endpoint = call.endpoint
         if call.lane is Lane.INTERACTIVE:
-            return LaneChoice(Lane.INTERACTIVE, f"preferred by {call.decided_by}")
+            return LaneChoice(Lane.INTERACTIVE, f"preferred by {call.decided_by}"), None
         if endpoint.batched and not call.dialect.is_idle_query(call.target.partition("?")[2]):
-            return LaneChoice(Lane.INTERACTIVE, "a batch cannot carry the query of the call")
+            return LaneChoice(Lane.INTERACTIVE, "a batch cannot carry the query of the call"), None
         if endpoint.batched and not call.admitted.fits_a_batch:
-            return LaneChoice(Lane.INTERACTIVE, "a batch refuses a field of the body")
-        facts = self._outlook.facts(self._key(call), alone=call.alone)
+            return LaneChoice(Lane.INTERACTIVE, "a batch refuses a field of the body"), None
+        facts = self._outlook.facts(key, alone=call.alone)
         choice = choose_lane(deadline, facts, now=now)
-        paused_at = self._accounts.paused_at(credential.id)
+        paused_at = self._accounts.paused_at(key.credential)
         if paused_at is None:
-            return choice
+            return choice, facts
         since = format_duration(now - paused_at)
-        return replace(
-            choice, reason=f"{choice.reason}; the upstream refuses the credential since {since}"
-        )
+        reason = f"{choice.reason}; the upstream refuses the credential since {since}"
+        return replace(choice, reason=reason), facts
 
     def _key(self, call: DeferredCall) -> BatchKey:
         """Return the key of the call's jobs in the batch lane."""
@@ -318,9 +333,9 @@ class Acceptor:
         self,
         call: DeferredCall,
         choice: LaneChoice,
+        key: BatchKey,
         deadline: datetime,
         now: datetime,
-        *,
         place: str,
     ) -> Job:
         admitted = call.admitted
@@ -329,7 +344,7 @@ class Acceptor:
             owner=call.caller.owner,
             accepted_at=now,
             deadline=deadline,
-            key=choice.key_for(self._key(call)),
+            key=key,
             lane=choice.lane,
             lane_reason=choice.reason,
             target=call.target,

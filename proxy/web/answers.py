@@ -12,6 +12,7 @@ from typing import Final
 from aiohttp import web
 from pydantic_core import to_json
 
+from proxy.core.choice import LaneFacts
 from proxy.core.dialects import Dialect, Endpoint, Family, Shape, Streaming, error_answer
 from proxy.core.errors import CallerError
 from proxy.core.job import AnswerMode, Job
@@ -54,6 +55,9 @@ class AnsweredCall:
 
     typed_sdk: bool = False
     """Whether an SDK will parse the answer into the type of the endpoint."""
+
+    facts: LaneFacts | None = None
+    """What the lane of its job was chosen by just now, if it was."""
 
     prefer_wait_s: float | None = None
     """`Prefer: respond-async, wait=N`: how long to wait for the result first."""
@@ -139,7 +143,7 @@ class Answers:
         now = self._clock.now()
         url = status_url(job.id, base_path=call.base_path)
         headers = [("Content-Type", "application/json"), (JOB_HEADER, job.id), ("Location", url)]
-        facts = self._outlook.facts(job.key)
+        facts = call.facts or self._outlook.facts(job.key)
         pause_s = retry_after_s(job, facts, now=now)
         if pause_s is not None:
             headers.append(("Retry-After", str(pause_s)))

@@ -9,6 +9,7 @@ from policies.fields import Run, Tag
 from policies.headers import Asked
 from policies.model import Answer, Decision, Defer
 from policies.model import Lane as PreferredLane
+from proxy.core.choice import LaneFacts
 from proxy.core.dialects import whole_target
 from proxy.core.errors import (
     AcceptUnclearError,
@@ -19,7 +20,7 @@ from proxy.core.errors import (
 from proxy.core.ids import JobId
 from proxy.core.job import AnswerMode, Job
 from proxy.core.lanes import Lane
-from proxy.services.accept import Acceptor, DeferredCall
+from proxy.services.accept import Accepted, Acceptor, DeferredCall
 from proxy.services.paces import Paces
 from proxy.services.repeats import Repeats
 from proxy.web.answers import AnsweredCall, Answers
@@ -85,7 +86,7 @@ class Deferrer:
         """
         with self._paces.hold(_held_run(call, decision)) as held:
             try:
-                job, held.is_new = await self._accept(call, decision, alone=held.alone)
+                job, held.is_new, facts = await self._accept(call, decision, alone=held.alone)
                 if held.alone and held.is_new:
                     self._calls.alone()
             except ProxyError as error:
@@ -99,7 +100,9 @@ class Deferrer:
                 return await forward(call)
             mode = _MODES[decision.answer]
             how = "created" if held.is_new else "known"
-            return await self._answer(call, job, mode, decision, how=how, on_end=held.end)
+            return await self._answer(
+                call, job, mode, decision, how=how, facts=facts, on_end=held.end
+            )
 
     async def answer_repeat(
         self, call: Incoming, job: Job, decision: Decision
@@ -117,7 +120,7 @@ class Deferrer:
             and asked.tag in {None, Tag.TRUE, Tag.WAIT}
         )
 
-    async def _accept(self, call: Incoming, decision: Defer, *, alone: bool) -> tuple[Job, bool]:
+    async def _accept(self, call: Incoming, decision: Defer, *, alone: bool) -> Accepted:
         assert call.parsed is not None
         assert call.head.place is not None
         if self._draining:
@@ -128,7 +131,7 @@ class Deferrer:
         admitted = self._acceptor.admit(
             call.parsed, call.head.place, upstream=call.head.route.upstream.name
         )
-        acceptance = await self._acceptor.accept(
+        return await self._acceptor.accept(
             DeferredCall(
                 caller=call.caller(),
                 dialect=call.head.dialect,
@@ -149,7 +152,6 @@ class Deferrer:
                 retry_count=asked.retry_count,
             )
         )
-        return acceptance.job, acceptance.created
 
     async def _answer(
         self,
@@ -159,6 +161,7 @@ class Deferrer:
         decision: Decision,
         *,
         how: str,
+        facts: LaneFacts | None = None,
         on_end: Callable[[], None] = lambda: None,
     ) -> web.StreamResponse:
         asked = call.asked
@@ -174,6 +177,7 @@ class Deferrer:
             retry_count=asked.retry_count,
             read_timeout_s=asked.read_timeout.total_seconds() if asked.read_timeout else None,
             typed_sdk=asked.typed_sdk,
+            facts=facts,
             prefer_wait_s=hold.total_seconds() if hold is not None else None,
             preference_applied=decision.decided_by == _BY_PREFER and isinstance(decision, Defer),
         )
