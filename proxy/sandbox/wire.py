@@ -105,12 +105,13 @@ async def send(request: web.Request, reply: Reply, fault: HttpFault | None) -> w
             content_type=reply.content_type,
         )
     response = _streaming(reply)
-    await response.prepare(request)
     # Closed at once when the caller leaves, so that a stream bills what it sent.
-    async with contextlib.aclosing(_chunks(reply.body)) as chunks:
-        async for chunk in chunks:
-            await response.write(chunk)
-    await response.write_eof()
+    with contextlib.suppress(ConnectionError):
+        async with contextlib.aclosing(_chunks(reply.body)) as chunks:
+            await response.prepare(request)
+            async for chunk in chunks:
+                await response.write(chunk)
+            await response.write_eof()
     return response
 
 
