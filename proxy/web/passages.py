@@ -89,6 +89,8 @@ class Passages:
 
     def find(self, head: bytes) -> Passing | None:
         """Return how a call with that head passes, if that is known and holds now."""
+        if len(head) > _HEAD_BYTES_MAX:
+            return None
         parts = _VALUES.split(head)
         known = self._known.get(_skeleton(parts))
         if known is None or self._repeats.expects_any or self._accounts.wants_news:

@@ -118,9 +118,34 @@ RATIOS: Final = (
 )
 
 
-def measure(stage: Stage, loads: tuple[Load, ...], rounds: int) -> Runs:
-    """Let each proxy carry each load, in turns."""
+@dataclass(frozen=True)
+class Idle:
+    """What the service takes before its first call."""
+
+    name: str
+    pss_mb: float
+    ready_s: float
+
+    def lines(self) -> list[str]:
+        """Return its rows of the table."""
+        return [
+            f"{what:36}{self.name:9}{floor:7.2f}{aim:7.2f}{found:9.2f}"
+            + ("+" if found <= aim else " " if found <= floor else "!")
+            for what, found, floor, aim in (
+                ("idle memory (PSS), MB", self.pss_mb, 60, 35),
+                ("ready to accept, s", self.ready_s, 1, 0.4),
+            )
+        ]
+
+
+def measure(stage: Stage, loads: tuple[Load, ...], rounds: int) -> tuple[Runs, list[Idle]]:
+    """Let each proxy carry each load, in turns; tell of ours what they take idle."""
     plain = [stage.upstream, *_proxies(stage, tls=False)]
+    idle = [
+        Idle(one.name, one.pss_mb(), stage.ready_s[one.pid])
+        for one in plain
+        if one.name in OURS and one.pid is not None
+    ]
     secured = list(_proxies(stage, tls=True))
     runs: Runs = {}
     for target in (*plain, *secured):
@@ -132,7 +157,7 @@ def measure(stage: Stage, loads: tuple[Load, ...], rounds: int) -> Runs:
                     target, load.query, seconds=load.seconds, callers=load.callers, rate=load.rate
                 )
                 runs.setdefault((load.name, target.name), []).append(seen)
-    return runs
+    return runs, idle
 
 
 def _proxies(stage: Stage, *, tls: bool) -> Iterator[Target]:
@@ -219,8 +244,9 @@ def main(arguments: list[str]) -> int:
         except MissingToolError as exc:
             print(exc, file=sys.stderr)
             return 2
-        runs = measure(stage, loads, rounds)
+        runs, idle = measure(stage, loads, rounds)
     print(table(runs))
+    print("\n".join(line for one in idle for line in one.lines()))
     wrong = errors(runs)
     print("\n".join(wrong), file=sys.stderr)
     # Those of others are told, and nobody's fault here.

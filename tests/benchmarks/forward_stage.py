@@ -64,6 +64,12 @@ class Target:
         threads = Path(f"/proc/{self.pid}/task").glob("*/schedstat")
         return sum(int(file.read_text().split()[0]) for file in threads) / 1e9
 
+    def pss_mb(self) -> float:
+        """Return the memory of the process, what it shares divided by who shares it."""
+        rollup = Path(f"/proc/{self.pid}/smaps_rollup").read_text().splitlines()
+        (pss,) = [line for line in rollup if line.startswith("Pss:")]
+        return int(pss.split()[1]) / 1024
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -86,6 +92,8 @@ class Stage:
     def __init__(self, work: Path, stack: ExitStack) -> None:
         self._work = work
         self._stack = stack
+        self.ready_s: dict[int, float] = {}
+        """How long each process took until it took its first connection."""
         self._peer = build_peer(work)
         self._go = build_go(work)
         self._certificate = write_certificate(work / "upstream.pem")
@@ -175,11 +183,13 @@ class Stage:
             command = [*command, str(port)]
         # Callers who leave at the end of a run make the naive one complain.
         with pinned(core), (self._work / f"{name}-{port}.log").open("wb") as log:
+            began = time.monotonic()
             process = subprocess.Popen(
                 command, cwd=ROOT, stderr=log, env=os.environ | dict(environment or {})
             )
         self._stack.callback(_end, process)
         _await_port(process, port)
+        self.ready_s[process.pid] = time.monotonic() - began
         return Target(name, port, prefix, None if name in {"direct", "tls"} else process.pid)
 
 
