@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from openai import AsyncOpenAI
+
 from proxy.web.relay import Outcome
 from tests.helpers.raw_upstream import (
     RawCaller,
@@ -13,6 +15,7 @@ from tests.helpers.raw_upstream import (
     replying,
     wait_until,
 )
+from tests.web.house import COMPLETION, KEY
 from tests.web.stage import OK, one_record
 from tests.web.transparency.harness import RunningProxy, running_proxy, short_client
 
@@ -41,6 +44,23 @@ async def test_a_call_takes_it_and_the_next_one_on_its_connection():
         assert len(upstream.connections) == 1
         assert [one.outcome for one in proxy.done] == [Outcome.COMPLETED] * 3
         assert [one.bytes_up for one in proxy.done] == [10] * 3
+
+
+async def test_a_stock_sdk_takes_it():
+    reply = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+    async with (
+        RawUpstream(replying(reply % (len(COMPLETION), COMPLETION))) as upstream,
+        running_proxy(upstream.port, short_client) as proxy,
+        AsyncOpenAI(base_url=f"http://127.0.0.1:{proxy.port}/up/v1", api_key=KEY) as client,
+    ):
+        for number in range(3):
+            answer = await client.chat.completions.create(
+                model="m", messages=[{"role": "user", "content": f"call {number}" * number}]
+            )
+            assert answer.choices[0].message.content == "hi"
+
+        assert proxy.usual == []
+        assert len(proxy.done) == 3
 
 
 async def test_others_on_its_connection_take_the_usual_path_and_it_again():
