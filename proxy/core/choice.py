@@ -109,14 +109,17 @@ _REFUSAL: Final = 0.02
 With it, a batch that probably ends in time is preferred at equal price.
 """
 
+_NO_TIME: Final = timedelta(0)
+
 
 def choose_lane(deadline: datetime, facts: LaneFacts, *, now: datetime) -> LaneChoice:
     """Return the cheapest lane that makes `deadline`."""
     slack = deadline - now
-    obstacle = _batch_obstacle(slack, facts, now=now)
+    spare = slack - facts.batch_slack
+    obstacle = _batch_obstacle(slack, spare, facts, now=now)
     has_flex = facts.has_flex and slack > facts.times.flex_slack
     if obstacle is None:
-        return _choose_batch(slack, facts, has_flex=has_flex)
+        return _choose_batch(slack, spare, facts, has_flex=has_flex)
     if has_flex:
         return LaneChoice(Lane.FLEX, obstacle)
     if facts.has_trickle and not facts.alone and now < trickle_until(deadline, facts, now=now):
@@ -124,8 +127,13 @@ def choose_lane(deadline: datetime, facts: LaneFacts, *, now: datetime) -> LaneC
     return LaneChoice(Lane.INTERACTIVE, obstacle)
 
 
-def _batch_obstacle(slack: timedelta, facts: LaneFacts, *, now: datetime) -> str | None:
-    """Return why no batch can be used, in words for the caller."""
+def _batch_obstacle(
+    slack: timedelta, spare: timedelta, facts: LaneFacts, *, now: datetime
+) -> str | None:
+    """Return why no batch can be used, in words for the caller.
+
+    `spare` is what remains of `slack` for a batch to run in.
+    """
     if facts.alone:
         return "the run makes one call at a time; each would be a batch of one"
     if not facts.has_batch:
@@ -134,16 +142,18 @@ def _batch_obstacle(slack: timedelta, facts: LaneFacts, *, now: datetime) -> str
         return "the provider does not batch this model"
     if facts.batch_price >= 1:
         return "a batch of this model costs as much as calls"
-    if slack <= facts.batch_slack:
+    if spare <= _NO_TIME:
         needed = format_duration(facts.batch_slack)
         return f"{format_duration(slack)} to the deadline; a batch needs more than {needed}"
     return None
 
 
-def _choose_batch(slack: timedelta, facts: LaneFacts, *, has_flex: bool) -> LaneChoice:
+def _choose_batch(
+    slack: timedelta, spare: timedelta, facts: LaneFacts, *, has_flex: bool
+) -> LaneChoice:
     """Return the lane of a job that could enter a batch, by what each is expected to cost."""
     far = f"{format_duration(slack)} to the deadline"
-    chance = facts.turnaround.chance_within(slack - facts.batch_slack) if facts.can_cancel else 1.0
+    chance = facts.turnaround.chance_within(spare) if facts.can_cancel else 1.0
     otherwise = facts.flex_price if has_flex else 1.0
     # Of a stopped batch what is finished is kept and paid for; where it is not kept,
     # all of it may be paid for twice.
