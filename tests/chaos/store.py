@@ -76,7 +76,9 @@ class Failover:
             (folder / name).mkdir()
         self._master = 0
         self._servers = [self._start(0, None), self._start(1, self._ports[0])]
-        watch = redis_sentinel(folder / "sentinel", self._servers[0], self._secret, down_ms=500)
+        # More than the second in which a sentinel connects anew, or it fails over again
+        # from the master that it has just made.
+        watch = redis_sentinel(folder / "sentinel", self._servers[0], self._secret, down_ms=2500)
         self._sentinel = self._sentinel_stack.enter_context(watch)
 
     def url(self, port: int | None) -> str:
@@ -100,11 +102,34 @@ class Failover:
     async def hurt(self, pause_s: float) -> None:
         old, new = self._master, 1 - self._master
         await eventually(lambda: _is_in_step(self._servers[old]))
+        await eventually(self._is_watched, seconds=60)
         self._stacks[old].close()
         await eventually(lambda: _has_role(self._servers[new], "master"), seconds=60)
         await asyncio.sleep(pause_s)
         self._servers[old] = await asyncio.to_thread(self._start, old, self._ports[new])
         self._master = new
+
+    async def _is_watched(self) -> bool:
+        """Return whether the sentinel would promote the replica if the master died now.
+
+        It hears of a replica, and that one is back and follows, only up to ten seconds
+        later than the master; and for half a minute after a pause of its own (`tilt`) it
+        does nothing at all.
+        """
+        admin = self._sentinel.admin
+        master = admin.sentinel_master("main")
+        assert isinstance(master, dict)
+        return (
+            master["port"] == self._ports[self._master]
+            and master["flags"] == "master"
+            and admin.info("sentinel")["sentinel_tilt"] == 0
+            and any(
+                replica["port"] == self._ports[1 - self._master]
+                and replica["flags"] == "slave"
+                and replica["master-link-status"] == "ok"
+                for replica in admin.sentinel_slaves("main")
+            )
+        )
 
     def close(self) -> None:
         for stack in (self._sentinel_stack, *self._stacks):

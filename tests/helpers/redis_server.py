@@ -80,7 +80,8 @@ def redis_sentinel(
         f"sentinel monitor main 127.0.0.1 {master.port} 1\n"
         f"sentinel auth-pass main {password}\n"
         f"sentinel down-after-milliseconds main {down_ms}\n"
-        "sentinel failover-timeout main 10000\n"
+        # A failover that found no replica fit is tried again after twice that.
+        "sentinel failover-timeout main 5000\n"
     )
     with _running((PROGRAM, str(config), "--sentinel"), port, None) as server:
         yield server
