@@ -16,9 +16,10 @@ from operator import attrgetter
 from types import UnionType
 from typing import Any, Final, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json
 
 from proxy.core.batch import Batch
+from proxy.core.compact_json import compact_json
 from proxy.core.errors import StoreCorruptError
 from proxy.core.job import ENDED, Job, JobState
 from proxy.core.lanes import BatchKey
@@ -28,8 +29,6 @@ RECORD_SCHEMA: Final = 2
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _REQUIRED: Final = object()
-# `json.dumps` with any option makes a new encoder at each call.
-_plain_dumps: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 Convert = Callable[[Any], Any]
 Record = TypeVar("Record")
@@ -185,12 +184,7 @@ class _RecordCodec(Generic[Record]):
 
 
 def _dumps(data: Any) -> str:
-    try:
-        return to_json(data).decode()
-    except ValueError:
-        # Four times as long, and in ASCII: a header or a model may hold half a surrogate
-        # pair, which no store takes as text.
-        return _plain_dumps(data)
+    return compact_json(data).decode()
 
 
 def _loads(text: str) -> Any:

@@ -6,7 +6,6 @@ so lines are dropped then, counted, and the count is logged once it flows again.
 """
 
 import atexit
-import json
 import logging
 import sys
 import threading
@@ -22,6 +21,7 @@ import structlog
 from pydantic_core import to_json
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from proxy.core.compact_json import compact_json
 from proxy.telemetry.events import UNLISTED, UnlistedEventError, is_listed
 from proxy.telemetry.redact import redact_facts
 
@@ -165,8 +165,7 @@ class Line(Generic[T]):
             writer.write(partial(self._written, of, _moment()))
 
     def _written(self, of: T, at: float) -> bytes:
-        facts = self._facts(of) | {"level": "info", "timestamp": _stamp(at)}
-        return b"%b,%b" % (self._head, to_json(facts)[1:])
+        return b"%b,%b" % (self._head, to_json(_stamped(self._facts(of), "info", at))[1:])
 
 
 @dataclass
@@ -200,9 +199,7 @@ def processors(*, for_people: bool, strict: bool) -> list[Processor]:
 
 def stamp(_logger: WrappedLogger, method: str, facts: EventDict) -> EventDict:
     """Add the level and the time to an event."""
-    facts["level"] = method
-    facts["timestamp"] = _stamp(_moment())
-    return facts
+    return _stamped(facts, method, _moment())
 
 
 def render_later(
@@ -218,12 +215,7 @@ def render_later(
 
 def _rendered(facts: EventDict, level: str, at: float) -> bytes:
     # The stamp after redaction: none is like another, so that looking through them is dear.
-    safe = redact_facts(facts) | {"level": level, "timestamp": _stamp(at)}
-    try:
-        return to_json(safe, fallback=repr)
-    except ValueError:
-        # Bytes of a target that are no text are kept as surrogates, which are no UTF-8.
-        return json.dumps(safe, default=repr).encode()
+    return compact_json(_stamped(redact_facts(facts), level, at), fallback=repr)
 
 
 def _moment() -> float:
@@ -231,8 +223,11 @@ def _moment() -> float:
     return time.time()  # noqa: TID251
 
 
-def _stamp(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="microseconds")[:-6] + "Z"
+def _stamped(facts: EventDict, level: str, at: float) -> EventDict:
+    facts["level"] = level
+    moment = datetime.fromtimestamp(at, UTC).isoformat(timespec="microseconds")
+    facts["timestamp"] = moment[:-6] + "Z"
+    return facts
 
 
 def check_listed(*, strict: bool) -> Callable[[WrappedLogger, str, EventDict], EventDict]:

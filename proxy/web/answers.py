@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from aiohttp import web
-from pydantic_core import to_json
 
 from proxy.core.choice import LaneFacts
+from proxy.core.compact_json import compact_json
 from proxy.core.dialects import Dialect, Endpoint, Family, Shape, Streaming, error_answer
 from proxy.core.errors import CallerError
 from proxy.core.job import AnswerMode, Job
@@ -149,11 +149,11 @@ class Answers:
             headers.append(("Retry-After", str(pause_s)))
         if call.endpoint.shape is Shape.RESPONSES:
             # OpenAI's own shape for "not yet": SDKs of it poll, some unasked.
-            return FinalAnswer(200, tuple(headers), to_json(pending_response(job)))
+            return FinalAnswer(200, tuple(headers), compact_json(pending_response(job)))
         content = job_object(job, facts, now=now, base_path=call.base_path)
         # google-genai takes nothing but 200 for an answer.
         status = 200 if call.dialect.family is Family.GEMINI else 202
-        return FinalAnswer(status, tuple(headers), to_json(content))
+        return FinalAnswer(status, tuple(headers), compact_json(content))
 
 
 def _raised(job: Job, call: AnsweredCall) -> FinalAnswer:

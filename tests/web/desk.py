@@ -121,7 +121,8 @@ class Desk:
         return await self.stores.jobs.get(job_id) if job_id else None
 
     async def _accept(self, body: bytes, retry_count: int) -> Job:
-        job = make_job(accepted_at=self.clock.now(), key=make_key(endpoint=self.call.endpoint.path))
+        key = make_key(endpoint=self.call.endpoint.path, model=json.loads(body)["model"])
+        job = make_job(accepted_at=self.clock.now(), key=key)
         await self.stores.jobs.accept(
             new_job(
                 job,

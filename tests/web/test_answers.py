@@ -13,6 +13,7 @@ from proxy.core.job import AnswerMode, CancelRequested, DeadlinePassed
 from proxy.core.repeats import Answered
 from tests.helpers.raw_upstream import wait_until
 from tests.web.desk import (
+    CHAT,
     EMBEDDINGS,
     FAMILIES,
     RESPONSES,
@@ -64,6 +65,17 @@ async def test_responses_are_answered_in_the_native_pending_shape(mode):
     assert isinstance(response, Response)
     assert (response.id, response.status) == (desk.jobs[0], "queued")
     assert (response.background, response.output, response.usage) == (True, [], None)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "mode"), [(CHAT, AnswerMode.JOB), (RESPONSES, AnswerMode.BACKGROUND)]
+)
+async def test_a_model_that_is_no_text_is_told_as_it_came(endpoint, mode):
+    body = {"model": "m\ud800", "input": "", "messages": []}
+    async with open_desk(mode, endpoint=endpoint) as desk, raw_post(desk, body=body) as wire:
+        assert await wire.to_the_end()
+
+    assert json.loads(wire.body)["model"] == "m\ud800"
 
 
 async def test_a_typed_embeddings_call_gets_an_error_that_carries_the_job():
