@@ -5,8 +5,6 @@ error is ours, in the envelope of the caller's dialect.
 """
 
 import asyncio
-import socket
-import struct
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,6 +16,7 @@ from proxy.core.job import Job
 from proxy.core.prices import usd
 from proxy.ports.jobs import Result
 from proxy.web.job_object import job_error
+from proxy.web.relay import reset_on_close
 
 JOB_HEADER: Final = "X-Deferrable-Job"
 """Carries the job's ID on every answer to a deferred call."""
@@ -34,8 +33,6 @@ _REQUEST_ID_HEADER: Final = {
     Family.GEMINI: "x-request-id",
 }
 """Where the SDKs of a family look for the provider's request ID."""
-
-_LINGER_NONE: Final = struct.pack("ii", 1, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +127,6 @@ def abort(request: web.BaseRequest) -> None:
     transport = request.transport
     if transport is None:
         return
-    connection = transport.get_extra_info("socket")
-    if connection is not None:
-        # A reset and not an orderly end: to a client of HTTP/1.0, which knows no
-        # chunks, an orderly end is the end of the body.
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NONE)
+    # To a client of HTTP/1.0, which knows no chunks, an orderly end is the end of the body.
+    reset_on_close(transport)
     transport.abort()

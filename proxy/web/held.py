@@ -14,7 +14,6 @@ from enum import Enum
 from typing import Final
 
 from aiohttp import web
-from aiohttp.http import HttpVersion11
 
 from proxy.core.dialects import Family, error_answer
 from proxy.core.errors import CallerError, OverloadedError, ProxyError, StoreUnavailableError
@@ -34,7 +33,7 @@ from proxy.web.final import (
 from proxy.web.framing import Framing, JsonFraming
 from proxy.web.holding import DrainingError, Hold, Holding
 from proxy.web.job_object import retry_after_s
-from proxy.web.relay import relayed, written
+from proxy.web.relay import page_for
 
 HEARTBEAT_AFTER_S: Final = 20.0
 """First byte: late enough for most refusals, early enough for every client measured."""
@@ -303,17 +302,8 @@ def _too_many_held() -> OverloadedError:
 
 async def send(request: web.BaseRequest, answer: FinalAnswer) -> Sent:
     """Send a whole answer at once."""
-    keep_alive = request.keep_alive and request.content.is_eof()
-    response = relayed(answer.status, keep_alive=keep_alive)
-    flushed = await flush_bytes(
-        request,
-        written(
-            answer,
-            method=request.method,
-            keep_alive=keep_alive,
-            modern=request.version >= HttpVersion11,
-        ),
-    )
+    data, response = page_for(request, answer)
+    flushed = await flush_bytes(request, data)
     return Sent(response, Ending.DELIVERED if flushed else Ending.BROKEN)
 
 

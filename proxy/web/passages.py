@@ -54,7 +54,6 @@ _Skeleton = tuple[bytes, ...]
 class _Known:
     """A head that came, and how calls with it pass under a policy."""
 
-    route: Route
     asked: Asked
     headers: RawHeaders
     varying: tuple[int, ...]
@@ -103,7 +102,7 @@ class Passages:
         if policy is not known.policy:
             known.policy = policy
             was = known.passage
-            known.passage = self._passage(known.route, was.target, was.template, policy)
+            known.passage = self._passage(was.route, was.target, was.template, policy)
         return Passing(known.passage, values, int(length))
 
     def learn(self, request: web.BaseRequest, route: Route, asked: Asked) -> None:
@@ -127,7 +126,6 @@ class Passages:
         if len(self._known) >= PASSAGES_MAX:
             del self._known[next(iter(self._known))]
         self._known[skeleton] = _Known(
-            route=route,
             asked=asked,
             headers=headers,
             varying=varying,
@@ -138,14 +136,14 @@ class Passages:
 
     def _is_ruled(self, known: _Known, values: Sequence[bytes], policy: Policy) -> bool:
         """Tell whether a rule may have something to say about the call."""
-        headers = list(known.headers)
+        headers, route = list(known.headers), known.passage.route
         for at, value in zip(known.varying, values, strict=True):
             headers[at] = (headers[at][0], value)
         return not policy.is_idle(
             known.asked,
             headers=tuple(headers),
-            path=known.route.upstream_target.partition("?")[0],
-            upstream=known.route.upstream.name,
+            path=route.upstream_target.partition("?")[0],
+            upstream=route.upstream.name,
         )
 
     def _passage(self, route: Route, target: str, template: bytes, policy: Policy) -> Passage:

@@ -260,13 +260,10 @@ class Relay:
 
     async def answer(self, answer: ErrorAnswer) -> web.StreamResponse:
         """Write an error of ours, and drop the connection if the body did not come whole."""
-        request = self.request
-        keep_alive = request.keep_alive and request.content.is_eof()
         self.status = answer.status
-        await request.writer.write(
-            written(answer, method=request.method, keep_alive=keep_alive, modern=self._modern)
-        )
-        return relayed(answer.status, keep_alive=keep_alive)
+        data, response = page_for(self.request, answer)
+        await self.request.writer.write(data)
+        return response
 
     def cut(self) -> web.StreamResponse:
         """End the caller's connection so that the answer cannot be taken for whole."""
@@ -331,16 +328,32 @@ def written(page: Page, *, method: str, keep_alive: bool, modern: bool) -> bytes
     return response_head(page.status, None, fields) + body
 
 
+def page_for(request: web.BaseRequest, page: Page) -> tuple[bytes, RelayedResponse]:
+    """Return an answer of ours to that call as it is written, and what stands for it.
+
+    The connection is dropped if the body of the call did not come whole.
+    """
+    keep_alive = request.keep_alive and request.content.is_eof()
+    modern = request.version >= HttpVersion11
+    data = written(page, method=request.method, keep_alive=keep_alive, modern=modern)
+    return data, relayed(page.status, keep_alive=keep_alive)
+
+
 def cut(transport: asyncio.Transport | None, *, until_close: bool) -> None:
     """End a caller's connection so that the answer cannot be taken for whole."""
     if transport is None:
         return
     if until_close:
         # Closing is how this body would end well: only a reset tells that it did not.
-        sock = transport.get_extra_info("socket")
-        if sock is not None:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        reset_on_close(transport)
     transport.close()
+
+
+def reset_on_close(transport: asyncio.BaseTransport) -> None:
+    """Let the peer be reset, and not orderly hung up on, once `transport` is closed."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
 
 
 def _chunk(data: bytes) -> bytes:

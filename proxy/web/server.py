@@ -9,7 +9,7 @@ connections wait for one. One timer looks after all of them; a call costs none.
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, cast
 
 from aiohttp import web
@@ -17,8 +17,8 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from proxy.core.dialects import ErrorAnswer, Family, error_answer
 from proxy.core.errors import CallerError, ProxyError
-from proxy.core.fields import response_head
 from proxy.web.boundary import Boundary
+from proxy.web.relay import written
 from proxy.web.shortcut import ShortCall, Shortcut
 
 
@@ -161,8 +161,9 @@ class _Connection(web.RequestHandler):
 
     def stop_awaiting(self) -> None:
         """Relay a body that is still not all here as it comes."""
-        if self._unsent:
-            self._take_usual_path()
+        data, self._unsent = self._unsent, b""
+        if data:
+            self._feed(data)
 
     def is_overdue(self, now: float, limit_s: float) -> bool:
         """Tell whether no head has come for so long; to be asked now and then."""
@@ -179,7 +180,9 @@ class _Connection(web.RequestHandler):
     # What the event loop calls.
 
     def data_received(self, data: bytes) -> None:
-        if self._shortcut is None or self._request_in_progress:
+        if self._early:
+            self._early += data
+        elif self._shortcut is None or self._request_in_progress:
             self._feed(data)
         elif self._waiter is not None:
             self._take(data, self._shortcut)
@@ -187,9 +190,8 @@ class _Connection(web.RequestHandler):
             self._feed(data)
         else:
             # aiohttp's task has just begun, or ended a call, and waits in a moment.
-            if not self._early:
-                self._loop.call_soon(self._take_early)
-            self._early += data
+            self._loop.call_soon(self._take_early)
+            self._early = data
 
     def resume_reading(self, resume_parser: bool = True) -> None:
         # aiohttp calls it at the end of each body and as that is read, held up or not.
@@ -233,11 +235,11 @@ class _Connection(web.RequestHandler):
         passing = shortcut.find(data[:end]) if end > 3 else None
         missing = -1 if passing is None else end + passing.body_bytes - len(data)
         if passing is None or missing < 0 or passing.body_bytes > _AWAITED_BYTES:
-            self._take_usual_path()
+            self.stop_awaiting()
         elif missing == 0:
             self._call = shortcut.begin(passing, data[end:], self)
             if self._call is None:
-                self._take_usual_path()
+                self.stop_awaiting()
                 return
             self._unsent = b""
             self._request_count += 1
@@ -254,10 +256,6 @@ class _Connection(web.RequestHandler):
                 self.transport.close()
         elif self._messages and self._waiter is not None:
             self._waiter.set_result(None)
-
-    def _take_usual_path(self) -> None:
-        data, self._unsent = self._unsent, b""
-        self._feed(data)
 
     # The end.
 
@@ -300,13 +298,8 @@ def _own(error: ProxyError) -> ErrorAnswer:
 
 def _too_many() -> bytes:
     answer = _own(ProxyError("too many connections", code="too_many_connections", http_status=503))
-    fields = (
-        *((name.encode(), value.encode()) for name, value in answer.headers),
-        (b"Content-Length", b"%d" % len(answer.body)),
-        (b"Retry-After", b"1"),
-        (b"Connection", b"close"),
-    )
-    return response_head(answer.status, None, fields) + answer.body
+    page = replace(answer, headers=(*answer.headers, ("Retry-After", "1")))
+    return written(page, method="GET", keep_alive=False, modern=True)
 
 
 _TOO_MANY: Final = _too_many()

@@ -22,11 +22,11 @@ MIB = 1 << 20
 # reach 6 and 4 MiB each), and the proxy's own few hundred KiB.
 HELD_AT_MOST = 24 * MIB
 
+Stage = tuple[RawUpstream, RunningProxy, RawCaller]
+
 
 @asynccontextmanager
-async def stage(
-    script: Script, factory: ClientFactory, **options: Any
-) -> AsyncIterator[tuple[RawUpstream, RunningProxy, RawCaller]]:
+async def stage(script: Script, factory: ClientFactory, **options: Any) -> AsyncIterator[Stage]:
     """An upstream, the proxy before it, and a caller connected to that."""
     async with (
         RawUpstream(script) as upstream,

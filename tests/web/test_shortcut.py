@@ -1,14 +1,12 @@
 """Calls that take the shortcut; that they are relayed like others, `transparency` shows."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 
 from openai import AsyncOpenAI
 
 from proxy.web.relay import Outcome
 from tests.helpers.raw_upstream import (
-    RawCaller,
     RawConnection,
     RawUpstream,
     Script,
@@ -16,7 +14,8 @@ from tests.helpers.raw_upstream import (
     wait_until,
 )
 from tests.web.house import COMPLETION, KEY
-from tests.web.stage import OK, one_record
+from tests.web.stage import OK, Stage, one_record, silent
+from tests.web.stage import stage as stage_with
 from tests.web.transparency.harness import RunningProxy, running_proxy, short_client
 
 HEAD = b"POST /up/v1/x HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n"
@@ -24,14 +23,8 @@ BODY = b'{"a": "b"}'
 GET = b"GET /up/v1/x HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
-@asynccontextmanager
-async def stage(script: Script) -> AsyncIterator[tuple[RawUpstream, RunningProxy, RawCaller]]:
-    async with (
-        RawUpstream(script) as upstream,
-        running_proxy(upstream.port, short_client) as proxy,
-        RawCaller(proxy.port) as caller,
-    ):
-        yield upstream, proxy, caller
+def stage(script: Script) -> AbstractAsyncContextManager[Stage]:
+    return stage_with(script, short_client)
 
 
 async def test_a_call_takes_it_and_the_next_one_on_its_connection():
@@ -158,11 +151,7 @@ async def test_half_a_head_and_a_whole_call_are_not_taken_for_a_call():
 
 
 async def test_a_caller_who_leaves_cuts_its_call():
-    async def script(connection: RawConnection) -> None:
-        await connection.request()
-        await connection.wait_closed_by_peer()
-
-    async with stage(script) as (upstream, proxy, caller):
+    async with stage(silent) as (upstream, proxy, caller):
         await caller.send(HEAD + BODY)
         await wait_until(lambda: upstream.requests, "the call")
         caller.writer.close()
@@ -194,11 +183,7 @@ async def test_the_end_waits_for_the_call_that_is_on_its_way():
 
 
 async def test_the_end_cuts_a_call_that_takes_too_long():
-    async def script(connection: RawConnection) -> None:
-        await connection.request()
-        await connection.wait_closed_by_peer()
-
-    async with stage(script) as (upstream, proxy, caller):
+    async with stage(silent) as (upstream, proxy, caller):
         await caller.send(HEAD + BODY)
         await wait_until(lambda: upstream.requests, "the call")
         proxy.server.pre_shutdown()
@@ -209,11 +194,7 @@ async def test_the_end_cuts_a_call_that_takes_too_long():
 
 
 async def test_a_connection_is_not_idle_while_its_call_is_on_its_way():
-    async def script(connection: RawConnection) -> None:
-        await connection.request()
-        await connection.wait_closed_by_peer()
-
-    async with stage(script) as (upstream, proxy, caller):
+    async with stage(silent) as (upstream, proxy, caller):
         connection = await _connection(proxy)
         await caller.send(HEAD + BODY)
         await wait_until(lambda: upstream.requests, "the call")
