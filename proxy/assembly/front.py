@@ -8,6 +8,7 @@ from proxy.assembly.outside import Outside
 from proxy.assembly.shared import Shared
 from proxy.core.dialects import DIALECTS, ErrorAnswer, error_answer
 from proxy.core.errors import ProxyError
+from proxy.ports.clock import Clock
 from proxy.services.clients import Clients
 from proxy.services.owners import Owners
 from proxy.services.paces import Paces
@@ -26,13 +27,11 @@ from proxy.web.shortcut import Shortcut
 
 def front(settings: Settings, outside: Outside, shared: Shared) -> tuple[Front, Shortcut | None]:
     """Return the handler of the data port, and the shortcut past it, if there is one."""
-    stores, clock = outside.stores, outside.clock
+    clock = outside.clock
     calls = Calls(recorder=outside.metrics, clock=clock, facts=shared.facts)
-    named = [settings.owners, *(one.clients for one in settings.upstreams.values())]
-    names = {token: name for each in named for name, tokens in each.items() for token in tokens}
-    owners = Owners(keyed_hash=outside.keyed_hash, names=names, held=outside.held)
+    owners = _owners(settings, outside)
     holder = Holder(
-        jobs=stores.jobs,
+        jobs=outside.stores.jobs,
         waiters=shared.waiters,
         holding=shared.holding,
         clock=clock,
@@ -50,6 +49,8 @@ def front(settings: Settings, outside: Outside, shared: Shared) -> tuple[Front, 
             calls=calls,
             annotate=settings.annotate,
         )
+    # Nothing at all stands in the way of answers where nothing is recorded.
+    tap = calls.tap if shared.facts is not None else None
     handler = Front(
         upstreams=outside.upstreams,
         policy=policy,
@@ -57,37 +58,15 @@ def front(settings: Settings, outside: Outside, shared: Shared) -> tuple[Front, 
             outside.client,
             error_response=_error_response,
             on_done=calls.forwarded,
-            # Nothing at all stands in the way of answers where nothing is recorded.
-            tap=calls.tap if shared.facts is not None else None,
+            tap=tap,
             annotation=calls.annotation if settings.annotate else None,
         ),
-        deferrer=Deferrer(
-            acceptor=shared.acceptor,
-            answers=Answers(
-                holder=holder, holding=shared.holding, outlook=shared.outlook, clock=clock
-            ),
-            paces=Paces(),
-            repeats=shared.repeats,
-            calls=calls,
-            withdraw=shared.withdrawer.note,
-            forwards_without_store=settings.deferral.when_store_away == "forward",
-        ),
+        deferrer=_deferrer(settings, shared, holder, calls, clock),
         repeats=shared.repeats,
         owners=owners,
         clients=Clients(outside.held),
         accounts=shared.accounts,
-        jobs_api=JobsApi(
-            jobs=stores.jobs,
-            batches=stores.batches,
-            books=shared.ground.books,
-            owners=owners,
-            waiters=shared.waiters,
-            holder=holder,
-            holding=shared.holding,
-            upstreams=outside.upstreams,
-            outlook=shared.outlook,
-            clock=clock,
-        ),
+        jobs_api=_jobs_api(outside, shared, holder, owners),
         calls=calls,
         clock=clock,
         max_body_bytes=settings.deferral.max_body_bytes,
@@ -98,6 +77,41 @@ def front(settings: Settings, outside: Outside, shared: Shared) -> tuple[Front, 
         return handler, None
     shortcut = Shortcut(outside.client, find=passages.find, error_response=_error_response)
     return handler, shortcut
+
+
+def _owners(settings: Settings, outside: Outside) -> Owners:
+    named = [settings.owners, *(one.clients for one in settings.upstreams.values())]
+    names = {token: name for each in named for name, tokens in each.items() for token in tokens}
+    return Owners(keyed_hash=outside.keyed_hash, names=names, held=outside.held)
+
+
+def _deferrer(
+    settings: Settings, shared: Shared, holder: Holder, calls: Calls, clock: Clock
+) -> Deferrer:
+    return Deferrer(
+        acceptor=shared.acceptor,
+        answers=Answers(holder=holder, holding=shared.holding, outlook=shared.outlook, clock=clock),
+        paces=Paces(),
+        repeats=shared.repeats,
+        calls=calls,
+        withdraw=shared.withdrawer.note,
+        forwards_without_store=settings.deferral.when_store_away == "forward",
+    )
+
+
+def _jobs_api(outside: Outside, shared: Shared, holder: Holder, owners: Owners) -> JobsApi:
+    return JobsApi(
+        jobs=outside.stores.jobs,
+        batches=outside.stores.batches,
+        books=shared.ground.books,
+        owners=owners,
+        waiters=shared.waiters,
+        holder=holder,
+        holding=shared.holding,
+        upstreams=outside.upstreams,
+        outlook=shared.outlook,
+        clock=outside.clock,
+    )
 
 
 def _policy(settings: Settings, policies: Policies | None) -> Callable[[], Policy]:
