@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from proxy.runtime import run
+from proxy.runtime import random_bytes, run
 
 
 @pytest.mark.parametrize(("kind", "module"), [("uvloop", "uvloop"), ("asyncio", "asyncio")])
@@ -60,3 +60,25 @@ def test_no_thread_keeps_the_interpreter_from_the_event_loop_for_long():
     )
 
     assert told.stdout.strip() == "0.001"
+
+
+def test_random_bytes_are_given_out_once_whatever_is_asked_for():
+    taken = [random_bytes(count) for count in [10, 12] * 500 + [5000, 16]]
+
+    assert [len(one) for one in taken[-2:]] == [5000, 16]
+    assert all(len(one) >= 10 for one in taken)
+    assert len({one[:10] for one in taken}) == len(taken)
+
+
+def test_a_forked_process_has_random_bytes_of_its_own():
+    # In a process of its own, which has one thread.
+    script = (
+        "import os; from proxy.runtime import random_bytes as take; take(1);"
+        "child = os.fork(); print(take(16).hex(), flush=True); child and os.wait()"
+    )
+
+    told = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+
+    assert len(set(told.stdout.split())) == 2

@@ -1,6 +1,5 @@
 """What the house needs of the world: stores, providers, a clock, a client, chance."""
 
-import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -12,6 +11,7 @@ from proxy.ports.provider import Provider
 from proxy.ports.stores import Stores
 from proxy.ports.tasks import TaskOwner
 from proxy.ports.upstream import UpstreamClient
+from proxy.runtime import random_bytes
 from proxy.services.clients import HeldKey
 from proxy.services.facts import Sink
 from proxy.services.insight import Counts
@@ -37,7 +37,7 @@ class Outside:
     read_prices: Callable[[], PriceList]
     """Reads what models cost; asked when that is first needed."""
 
-    random: Callable[[int], bytes] = secrets.token_bytes
+    random: Callable[[int], bytes] = random_bytes
     """Where the IDs of jobs and batches come from: so many bytes that nobody can guess."""
 
     session: str = ""

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from proxy.core.errors import ConfigError, StoreCorruptError
+from proxy.runtime import random_bytes
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -120,7 +121,7 @@ class Vault:
             if len(packed) < len(plaintext) * 0.9:
                 plaintext, flags = packed, _COMPRESSED
         header = bytes((_FORMAT, flags)) + self._seals_with
-        nonce = os.urandom(_NONCE_BYTES)
+        nonce = random_bytes(_NONCE_BYTES)
         cipher = self._cipher(self._seals_with)
         return header + nonce + cipher.encrypt(nonce, plaintext, header + context.encode())
 
