@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter, process_time
 from typing import Final
@@ -75,7 +76,7 @@ async def bare_inserts(folder: Path) -> float:
         insert.execute(connection, rows)
         return [None] * len(rows)
 
-    bare = Gatherer(database, work)
+    bare: Gatherer[Row, None] = Gatherer(database, lambda rows: partial(work, rows=rows))
     body = os.urandom(1_000)
     seconds = await together(lambda new: bare.add((new.job.id, body)), new_jobs(SAMPLE))
     await database.aclose()

@@ -354,6 +354,39 @@ async def test_one_write_that_fails_harms_none_of_its_group(stores, tags):
     assert head.count == 7
 
 
+async def test_what_is_prepared_is_prepared_outside_of_any_transaction(stores, path):
+    def prepare() -> Any:
+        # Another who shares the file can write meanwhile.
+        with sqlite3.connect(path, timeout=0) as other:
+            other.execute("INSERT INTO meta VALUES ('other', '')")
+        return lambda direct: direct.execute("INSERT INTO meta VALUES ('ours', '')") and None
+
+    def fail() -> Any:
+        raise ZeroDivisionError
+
+    release, held = await held_writer(stores)
+    plain = asyncio.get_running_loop().create_task(
+        stores._database.write(lambda direct: direct.execute("DELETE FROM meta") and None)
+    )
+    await asyncio.sleep(0)
+    writes = asyncio.gather(
+        plain,
+        stores._database.begin(prepare),
+        stores._database.begin(fail),
+        return_exceptions=True,
+    )
+    await asyncio.sleep(0)
+    release.set()
+    await held
+
+    told = await writes
+    assert [type(one) for one in told] == [type(None), type(None), ZeroDivisionError]
+    names = await stores._database.read(
+        lambda direct: direct.execute("SELECT name FROM meta").fetchall()
+    )
+    assert names == [("other",), ("ours",)]
+
+
 async def test_a_write_that_fails_half_way_leaves_nothing_of_itself(stores):
     def half(direct: sqlite3.Connection) -> None:
         direct.execute("INSERT INTO leases VALUES ('half', 'a', ?)", (2**60,))

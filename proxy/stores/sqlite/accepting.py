@@ -14,7 +14,7 @@ from proxy.core.ids import OwnerId
 from proxy.core.job import Job
 from proxy.core.repeats import Answered
 from proxy.ports.jobs import Acceptance, NewJob, Pending
-from proxy.stores.codec import encode_job, to_micros
+from proxy.stores.codec import to_micros
 from proxy.stores.sqlite.database import Insert, Row
 from proxy.stores.sqlite.erase import as_blob
 from proxy.stores.sqlite.queue import enqueue
@@ -51,11 +51,6 @@ class Accepting:
     """The body."""
 
     credential: Row | None
-
-
-def accepting(new: NewJob, sealed: bytes, credential: Row | None) -> Accepting:
-    """Return the job as it is written."""
-    return Accepting(new, encode_job(new.job), sealed, credential)
 
 
 def remember(connection: sqlite3.Connection, rows: Sequence[Row]) -> None:

@@ -20,7 +20,7 @@ from itertools import chain
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from time import perf_counter
-from typing import Any, Final, Generic, Self, TypeVar
+from typing import Any, Final, Generic, NoReturn, Self, TypeVar
 
 from proxy.core.errors import StoreUnavailableError
 from proxy.stores.sqlite.checkpoint import Checkpointer
@@ -95,13 +95,17 @@ class Database:
         """
         return await self._writer.begin(work, relaxed=relaxed)
 
-    def begin(self, work: Work[T]) -> asyncio.Future[T]:
+    def begin(self, prepare: Callable[[], Work[T]]) -> asyncio.Future[T]:
         """Begin what `write` does, for more than one to wait for.
+
+        `prepare` returns the work. It is called in the writer's thread before the
+        transaction begins, so that what takes long holds up neither the event loop nor
+        whoever else writes to the file.
 
         Raises:
             StoreUnavailableError: if the store is closed.
         """
-        return self._writer.begin(work)
+        return self._writer.begin_prepared(prepare)
 
     async def read(self, work: Work[T]) -> T:
         """Execute `work`, which only reads, beside the writes.
@@ -122,6 +126,8 @@ class _Call(Generic[T]):
     work: Work[T]
     future: asyncio.Future[T]
     is_relaxed: bool = False
+    prepare: Callable[[], Work[T]] | None = None
+    """What returns the work, if that is not known yet."""
 
 
 @dataclass(slots=True)
@@ -148,11 +154,13 @@ class _Thread(ABC):
         self._thread.start()
 
     def begin(self, work: Work[T], *, relaxed: bool = False) -> asyncio.Future[T]:
+        return self._put(_Call(work, self._loop.create_future(), relaxed))
+
+    def _put(self, call: _Call[T]) -> asyncio.Future[T]:
         if self._closing:
             raise StoreUnavailableError("the store is closed")
-        future: asyncio.Future[T] = self._loop.create_future()
-        self._waiting.put(_Call(work, future, relaxed))
-        return future
+        self._waiting.put(call)
+        return call.future
 
     async def aclose(self) -> None:
         if not self._closing:
@@ -215,12 +223,20 @@ class _Writer(_Thread):
 
         super().__init__(path, loop, writes=True)
 
+    def begin_prepared(self, prepare: Callable[[], Work[T]]) -> asyncio.Future[T]:
+        return self._put(_Call(_unprepared, self._loop.create_future(), prepare=prepare))
+
     async def aclose(self) -> None:
         await asyncio.to_thread(self._checkpointer.stop)
         await super().aclose()
 
     def _execute(self, connection: sqlite3.Connection, call: _Call[Any]) -> list[_Done]:
         """Execute `call` and whatever else waits, for a short while, and commit."""
+        if call.prepare is not None:
+            try:
+                call.work = call.prepare()
+            except BaseException as exc:  # noqa: BLE001 - raised again where it was asked for
+                return [_Done(call, error=exc)]
         try:
             self._relax(connection, call.is_relaxed)
             connection.execute("BEGIN IMMEDIATE")
@@ -277,8 +293,8 @@ class _Writer(_Thread):
         if call is None:
             # The end: put back, to be met again after the commit.
             self._waiting.put(None)
-        elif self._is_relaxed and not call.is_relaxed:
-            # It needs a transaction that is synced.
+        elif call.prepare is not None or (self._is_relaxed and not call.is_relaxed):
+            # It is to be prepared first, or needs a transaction that is synced.
             self._held_back = call
             return None
         return call
@@ -293,6 +309,10 @@ class _Writer(_Thread):
             else:
                 calls.append(call)
         return calls
+
+
+def _unprepared(_connection: sqlite3.Connection) -> NoReturn:
+    raise AssertionError("this work was to be prepared first")
 
 
 def _deliver(done: Sequence[_Done]) -> None:

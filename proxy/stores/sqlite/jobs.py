@@ -12,9 +12,9 @@ from proxy.core.ids import JobId, OwnerId
 from proxy.core.job import TERMINAL, Job
 from proxy.ports.jobs import Acceptance, JobFilter, JobWrite, NewJob, Pending, Result
 from proxy.stores.codec import encode_ending, encode_job, to_micros
-from proxy.stores.sqlite.accepting import accept_many, accepting
+from proxy.stores.sqlite.accepting import Accepting, accept_many
 from proxy.stores.sqlite.credentials import CredentialRows
-from proxy.stores.sqlite.database import Database
+from proxy.stores.sqlite.database import Database, Work
 from proxy.stores.sqlite.erase import erase_job
 from proxy.stores.sqlite.gather import Gatherer
 from proxy.stores.sqlite.listing import Listing
@@ -30,6 +30,9 @@ SEAL_INLINE_BYTES: Final = 65_536
 PRUNE_CHUNK: Final = 50
 """Jobs erased in one transaction: pages of their payloads are freed one by one."""
 
+_Arrival = tuple[NewJob, bytes | None]
+"""A job to accept, with its body sealed if that is done already."""
+
 
 class SqliteJobStore:
     """Durable jobs."""
@@ -38,16 +41,29 @@ class SqliteJobStore:
         self._database = database
         self._vault = vault
         self._credentials = CredentialRows(vault)
-        self._accepting = Gatherer(database, accept_many)
+        self._accepting: Gatherer[_Arrival, Acceptance] = Gatherer(database, self._prepare)
 
     async def accept(self, new: NewJob) -> Acceptance:
-        context = _payload(new.job.id)
-        if len(new.body) <= SEAL_INLINE_BYTES:
-            sealed = self._vault.seal(new.body, context=context)
-        else:
-            sealed = await asyncio.to_thread(self._vault.seal, new.body, context=context)
-        credential = None if new.credential is None else self._credentials.row(new.credential)
-        return await self._accepting.add(accepting(new, sealed, credential))
+        sealed = None
+        if len(new.body) > SEAL_INLINE_BYTES:
+            # Others of its group must not wait for it.
+            sealed = await asyncio.to_thread(self._sealed, new)
+        return await self._accepting.add((new, sealed))
+
+    def _prepare(self, arrivals: Sequence[_Arrival]) -> Work[Sequence[Acceptance]]:
+        encoded = [
+            Accepting(
+                new,
+                encode_job(new.job),
+                self._sealed(new) if sealed is None else sealed,
+                self._credentials.row(new.credential) if new.credential is not None else None,
+            )
+            for new, sealed in arrivals
+        ]
+        return partial(accept_many, arrivals=encoded)
+
+    def _sealed(self, new: NewJob) -> bytes:
+        return self._vault.seal(new.body, context=_payload(new.job.id))
 
     async def get(self, job_id: JobId) -> Job:
         job = await self._database.read(partial(find_job, job_id=job_id))
