@@ -34,16 +34,20 @@ class Pass:
     """In log events, in metrics, and for `Scheduler.wake`, e.g. `flush`."""
 
     interval: timedelta
-    """Pause between the end of one pass and the start of the next."""
+    """Pause between the end of one pass and the start of the next, or between two starts
+    of one that overlaps."""
 
     run_once: Callable[[], Awaitable[int]]
     """One bounded pass; returns how many records it moved."""
 
     rest: timedelta = REST
 
+    overlaps: bool = False
+    """Whether one begins though the one before is not over. It must know what is under way."""
+
 
 class Scheduler:
-    """Runs passes beside each other, each never more than once at a time.
+    """Runs passes beside each other, each that does not overlap once at a time.
 
     A `ProxyError` is logged and counted, and the next pass goes on. Anything
     else is a bug: it cancels the others and comes out of `run`, since a pass
@@ -89,14 +93,16 @@ class Scheduler:
         """Run all passes until `stop` was called and the last one is over."""
         async with asyncio.TaskGroup() as tasks:
             for one in self._passes:
-                tasks.create_task(self._repeat(one), name=f"pass:{one.name}")
+                tasks.create_task(self._repeat(one, tasks), name=f"pass:{one.name}")
 
-    async def _repeat(self, one: Pass) -> None:
+    async def _repeat(self, one: Pass, tasks: asyncio.TaskGroup) -> None:
         while not self._stop.is_set():
             # Cleared before the pass: what happens during it may have come too
             # late for it, and must lead to another one.
             self._wanted.pop(one.name, None)
-            await self._run_once(one)
+            running = tasks.create_task(self._run_once(one), name=f"pass:{one.name}")
+            if not one.overlaps:
+                await running
             await _wait(self._stop, one.rest)
             await self._pause(one.name, (one.interval - one.rest) * self._jitter())
 

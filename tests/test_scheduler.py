@@ -200,6 +200,29 @@ async def test_a_pass_in_progress_is_not_interrupted_by_stop():
     assert ended
 
 
+async def test_one_that_overlaps_begins_though_the_one_before_is_not_over():
+    runs, go_on = 0, asyncio.Event()
+    third = asyncio.Event()
+
+    async def run_once():
+        nonlocal runs
+        runs += 1
+        if runs == 3:
+            third.set()
+        await go_on.wait()
+        return 0
+
+    one = Pass("collect", timedelta(milliseconds=1), run_once, rest=AT_ONCE, overlaps=True)
+    scheduler = make_scheduler(one)
+    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+        run = tasks.create_task(scheduler.run())
+        await third.wait()
+        scheduler.stop()
+        await asyncio.sleep(0)
+        assert not run.done()
+        go_on.set()
+
+
 async def test_stop_does_not_wait_for_the_interval():
     flush = Counted()
     scheduler = make_scheduler(Pass("flush", NEVER, flush.run_once, rest=NEVER / 2))

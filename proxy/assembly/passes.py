@@ -65,8 +65,8 @@ def batch_passes(settings: Settings, outside: Outside, shared: Shared) -> list[P
     )
     return [
         Pass("flush", QUICK, flusher.run_once),
-        Pass("submit", QUICK, submitter.run_once),
-        Pass("collect", QUICK, collector.run_once),
+        Pass("submit", QUICK, submitter.run_once, overlaps=True),
+        Pass("collect", QUICK, collector.run_once, overlaps=True),
     ]
 
 

@@ -38,7 +38,7 @@ from proxy.core.turnaround import Ended, Stopped
 from proxy.ports.jobs import Credential
 from proxy.ports.provider import Provider, ProviderBatch, ProviderBatchState
 from proxy.services.access import Access
-from proxy.services.fanout import each
+from proxy.services.fanout import Fanout
 from proxy.services.governor import TokenGovernor
 from proxy.services.ground import Ground, is_forsaken, write_batch
 from proxy.services.outlook import Outlook
@@ -76,14 +76,21 @@ class Collector:
         self._outlook = outlook
         self._governor = governor
         self._usual_pace = pace
-        self._concurrency = concurrency
+        self._fanout: Fanout[BatchId] = Fanout(limit=concurrency)
         self._jitter = jitter
 
     async def run_once(self) -> int:
-        """Bring every due batch one step further; return how many moved."""
+        """Bring every due batch one step further; return how many moved.
+
+        May be called while another call is under way.
+        """
         now = self._on.clock.now()
-        due = [batch.id for batch in await self._on.batches.live() if self._is_due(batch, now)]
-        return await each(due, self._one, limit=self._concurrency)
+        due = [
+            (batch.id, _group(batch))
+            for batch in await self._on.batches.live()
+            if self._is_due(batch, now)
+        ]
+        return await self._fanout.each(due, self._one)
 
     def _is_due(self, batch: Batch, now: datetime) -> bool:
         if batch.state is BatchState.ENDED:
@@ -290,3 +297,9 @@ def ended(news: ProviderBatch, *, at: datetime) -> BatchEnded:
         error_message=news.error_message,
         error_line=news.error_line,
     )
+
+
+def _group(batch: Batch) -> str:
+    """Return which batches take turns: looking for twins reads long lists, and can wait."""
+    kind = "collect" if batch.harvested_at is None else "sweep"
+    return f"{batch.key.upstream} {kind}"

@@ -59,7 +59,9 @@ log = structlog.get_logger()
 SWEEP_FOR: Final = timedelta(hours=25)
 """How long after an unclear create a twin is looked for: a window and an hour."""
 
-SWEEP_EVERY: Final = timedelta(minutes=15)
+SWEEP_AFTER: Final = timedelta(minutes=15)
+"""How long after an unclear create a twin is looked for the second time; each time after
+that twice as late. Each look reads a long list, and late twins are ever less likely."""
 
 READ_AGAIN_AFTER: Final = timedelta(seconds=30)
 
@@ -105,30 +107,38 @@ class Settler:
     async def settle(self, batch: Batch, provider: Provider) -> Batch:
         """Read what there is, release the rest, and clean up; or say when to go on."""
 
-        def facts(job: Job) -> LaneFacts:
-            return self._outlook.facts(job.key)
+        if batch.harvested_at is None:
+            batch = await self._harvest(batch, provider)
+            if batch.harvested_at is None or batch.ambiguous_since is not None:
+                # Callers wait for the results of other batches, and nobody for a twin's.
+                return batch
+        if batch.ambiguous_since is not None:
+            batch = await self._sweep(batch, provider)
+        batch = await self._read_twins(batch, provider, self._facts)
+        if len(batch.twins_read) < len(batch.twins):
+            return await self._later(batch, READ_AGAIN_AFTER)
+        if batch.ambiguous_since is not None:
+            passed = self._now() - batch.ambiguous_since
+            if passed < SWEEP_FOR:
+                return await self._later(batch, min(max(passed, SWEEP_AFTER), SWEEP_FOR - passed))
+        await self._clean_up(batch, provider)
+        log.info("batch.settled", batch_id=batch.id, reason=batch.end_reason)
+        return await self._write(batch, BatchSettled(self._now()))
 
+    async def _harvest(self, batch: Batch, provider: Provider) -> Batch:
+        """Read the results, and give back the jobs that have none; or say when to go on."""
         if batch.is_provisional:
             batch = await self._claim(batch, provider)
             if batch.is_provisional:
                 return await self._later(batch, READ_AGAIN_AFTER)
-        if batch.harvested_at is None:
-            if not await self._read_all(batch, provider, batch.output_file_ids, facts):
-                return await self._later(batch, READ_AGAIN_AFTER)
-            await self._learn(batch)
-            await self._release_rest(batch, facts)
-            batch = await self._write(batch, Harvested(self._now()))
-        if batch.ambiguous_since is not None:
-            batch = await self._sweep(batch, provider)
-        batch = await self._read_twins(batch, provider, facts)
-        if len(batch.twins_read) < len(batch.twins):
+        if not await self._read_all(batch, provider, batch.output_file_ids, self._facts):
             return await self._later(batch, READ_AGAIN_AFTER)
-        sweep_since = batch.ambiguous_since
-        if sweep_since is not None and self._now() < sweep_since + SWEEP_FOR:
-            return await self._later(batch, SWEEP_EVERY)
-        await self._clean_up(batch, provider)
-        log.info("batch.settled", batch_id=batch.id, reason=batch.end_reason)
-        return await self._write(batch, BatchSettled(self._now()))
+        await self._learn(batch)
+        await self._release_rest(batch, self._facts)
+        return await self._write(batch, Harvested(self._now()))
+
+    def _facts(self, job: Job) -> LaneFacts:
+        return self._outlook.facts(job.key)
 
     async def _claim(self, batch: Batch, provider: Provider) -> Batch:
         """Find out whose an adopted batch is; unchanged if that cannot be read yet."""

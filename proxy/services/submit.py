@@ -54,7 +54,7 @@ from proxy.core.plan import PollPace
 from proxy.ports.jobs import Credential
 from proxy.ports.provider import Provider, ProviderBatch, Submission
 from proxy.services.access import Access
-from proxy.services.fanout import each
+from proxy.services.fanout import Fanout
 from proxy.services.ground import Ground, is_forsaken, write_batch
 from proxy.services.leases import HeldLease, LeaseLostError
 from proxy.services.outlook import Outlook
@@ -86,7 +86,7 @@ class SubmitTimes:
     search_pause: timedelta = timedelta(seconds=30)
     retry_pause: timedelta = timedelta(seconds=30)
     concurrency: int = 4
-    """Uploads at once; more would only share the line."""
+    """Uploads to one upstream at once; more would only share the line."""
 
 
 class Submitter:
@@ -106,17 +106,21 @@ class Submitter:
         self._times = times
         self._outlook = outlook
         self._pace = pace
+        self._fanout: Fanout[BatchId] = Fanout(limit=times.concurrency)
 
     async def run_once(self) -> int:
-        """Bring every due submission one step further; return how many moved."""
+        """Bring every due submission one step further; return how many moved.
+
+        May be called while another call is under way.
+        """
         now = self._on.clock.now()
         due = [
-            batch.id
+            (batch.id, _group(batch))
             for batch in await self._on.batches.live()
             if batch.state in (BatchState.SEALED, BatchState.SUBMITTING)
             and (batch.next_at is None or batch.next_at <= now)
         ]
-        return await each(due, self._one, limit=self._times.concurrency)
+        return await self._fanout.each(due, self._one)
 
     async def _one(self, batch_id: BatchId) -> bool:
         async with self._on.leases.held(f"batch:{batch_id}") as lease:
@@ -394,3 +398,9 @@ class Submitter:
 
     def _now(self) -> datetime:
         return self._on.clock.now()
+
+
+def _group(batch: Batch) -> str:
+    """Return which submissions take turns: searches read long lists, and the others go on."""
+    kind = "create" if batch.create_started_at is None else "search"
+    return f"{batch.key.upstream} {kind}"

@@ -63,6 +63,8 @@ class Scene:
     http: aiohttp.ClientSession
     chance: random.Random
     seen: Counter[tuple[str, int]] = field(default_factory=Counter)
+    longest_s: dict[str, float] = field(default_factory=dict)
+    """How long the slowest call of each kind took."""
 
     async def post(
         self, body: dict[str, object], *, leave_after: float | None = None, **headers: str
@@ -138,7 +140,7 @@ KINDS: Final = (
     Kind("leaves", 3, leaves, UPSTREAM),
     Kind("defers", 8, defers, frozenset({202})),
     # A job may be called directly in the end, and be refused for good.
-    Kind("waits", 2, waits, frozenset({200, REFUSED, BROKEN})),
+    Kind("waits", 2, waits, frozenset({200, REFUSED})),
     Kind("waits, leaves", 2, waits_and_leaves, frozenset({200, BROKEN})),
     Kind("lists", 1, lists, frozenset({200})),
     Kind("nonsense", 1, nonsense, frozenset({400})),
@@ -219,7 +221,10 @@ async def soak(folder: Path, plan: Plan) -> tuple[Scene, list[Footprint]]:
             proxy,
             provider,
         ),
-        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=200)) as http,
+        # Nobody gives up by itself: who is held must be answered in the end.
+        aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=1000), timeout=aiohttp.ClientTimeout(total=None)
+        ) as http,
     ):
         scene = Scene(proxy, http, random.Random(1))
         # The first call of each kind loads what is loaded when it is needed.
@@ -246,7 +251,9 @@ async def _call_on(scene: Scene, kind: Kind, *, until: float) -> None:
     async with asyncio.TaskGroup() as tasks:
 
         async def one() -> None:
+            began = clock()
             scene.seen[kind.name, await kind.call(scene)] += 1
+            scene.longest_s[kind.name] = max(scene.longest_s.get(kind.name, 0), clock() - began)
 
         while clock() < until:
             tasks.create_task(one())
@@ -258,8 +265,21 @@ async def _break_on(
 ) -> None:
     clock = asyncio.get_running_loop().time
     while clock() < until:
-        provider.faults.add(chance.choice(faults))
+        _break(provider, chance.choice(faults))
         await asyncio.sleep(chance.expovariate(1 / 3))
+
+
+def _break(provider: Provider, fault: HttpFault) -> None:
+    """Put a fault in force, unless the last of its kind has not struck yet.
+
+    They would pile up while the provider is asked little, and then strike each question.
+    """
+    for armed in provider.faults.armed():
+        if armed.hits == armed.fault.count:
+            provider.faults.remove(armed.id)
+        elif armed.fault is fault:
+            return
+    provider.faults.add(fault)
 
 
 async def _end(scene: Scene, *, rest_s: float) -> None:
@@ -301,14 +321,14 @@ def unexplained(scene: Scene) -> list[str]:
 
 def report(scene: Scene, looks: Sequence[Footprint]) -> str:
     """Write down what was called, what was held, and how that grew."""
-    lines = [f"{'calls':16}{'answers':40}"]
+    lines = [f"{'calls':16}{'slowest':>8}  answers"]
     for kind in KINDS:
         seen = {status: count for (name, status), count in scene.seen.items() if name == kind.name}
         told = ", ".join(
             f"{'broken' if status == BROKEN else status}: {count}"
             for status, count in sorted(seen.items())
         )
-        lines.append(f"{kind.name:16}{told}")
+        lines.append(f"{kind.name:16}{scene.longest_s.get(kind.name, 0):7.1f}s  {told}")
     lines += ["", f"{'after':>8}{'PSS MB':>10}{'files':>8}{'tasks':>8}{'threads':>9}"]
     step = max(1, len(looks) // 12)
     lines += [

@@ -1,11 +1,16 @@
 """The same for many things, a few at a time."""
 
 import asyncio
+from collections.abc import Awaitable, Callable, Iterable
 
 import pytest
 
 from proxy.core.errors import ProviderUnavailableError, StoreUnavailableError
-from proxy.services.fanout import each
+from proxy.services.fanout import Fanout
+
+
+async def each(things: Iterable[int], work: Callable[[int], Awaitable[bool]], *, limit: int) -> int:
+    return await Fanout[int](limit=limit).each([(thing, "group") for thing in things], work)
 
 
 async def test_everything_is_done_and_what_moved_is_counted() -> None:
@@ -63,3 +68,54 @@ async def test_a_bug_ends_everything() -> None:
         await each(range(3), work, limit=3)
 
     assert raised.group_contains(AssertionError)
+
+
+async def test_a_slow_one_holds_up_neither_other_groups_nor_the_next_round() -> None:
+    done: list[int] = []
+    go = asyncio.Event()
+
+    async def work(thing: int) -> bool:
+        if thing < 2:
+            await go.wait()
+        done.append(thing)
+        return True
+
+    fanout = Fanout[int](limit=1)
+    async with asyncio.TaskGroup() as tasks:
+        first = tasks.create_task(fanout.each([(0, "slow"), (1, "slow"), (2, "quick")], work))
+        await asyncio.sleep(0)
+        again = await fanout.each([(0, "slow"), (1, "slow"), (3, "quick")], work)
+        assert (again, sorted(done)) == (1, [2, 3])
+        go.set()
+
+    assert first.result() == 3
+    assert sorted(done) == [0, 1, 2, 3]
+    assert await fanout.each([(0, "slow")], work) == 1
+
+
+async def test_what_is_done_may_be_done_again_and_still_not_twice_at_once() -> None:
+    running: list[int] = []
+    go = {0: asyncio.Event(), 1: asyncio.Event()}
+    go[0].set()
+
+    async def work(thing: int) -> bool:
+        running.append(thing)
+        await go[thing].wait()
+        running.remove(thing)
+        return True
+
+    fanout = Fanout[int](limit=9)
+    async with asyncio.TaskGroup() as tasks:
+        first = tasks.create_task(fanout.each([(0, "a"), (1, "a")], work))
+        while running != [1]:
+            await asyncio.sleep(0)
+        go[0].clear()
+        second = tasks.create_task(fanout.each([(0, "a")], work))
+        await asyncio.sleep(0)
+        go[1].set()
+        await first
+        assert running == [0]
+        assert await fanout.each([(0, "a")], work) == 0
+        assert running == [0]
+        go[0].set()
+    assert second.result() == 1
