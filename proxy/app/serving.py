@@ -260,7 +260,7 @@ def _front_server(settings: Settings, house: House, metrics: Metrics) -> web.Ser
             max_field_bytes=callers.max_field_bytes,
             max_fields=callers.max_fields,
         ),
-        shortcut=house.shortcut,
+        find=house.passages.find if house.passages is not None else None,
         on_refused=lambda: metrics.count("connections_refused"),
     )
     drain_s = settings.instance.drain_timeout.total_seconds()

@@ -16,6 +16,7 @@ from proxy.services.policies import Policies
 from proxy.settings import Settings
 from proxy.web.answers import Answers
 from proxy.web.calls import Calls
+from proxy.web.deferred_shortcut import DeferredShortcut
 from proxy.web.deferrer import Deferrer
 from proxy.web.forward import Forwarder
 from proxy.web.front import Front
@@ -25,8 +26,8 @@ from proxy.web.passages import Passages
 from proxy.web.shortcut import Shortcut
 
 
-def front(settings: Settings, outside: Outside, shared: Shared) -> tuple[Front, Shortcut | None]:
-    """Return the handler of the data port, and the shortcut past it, if there is one."""
+def front(settings: Settings, outside: Outside, shared: Shared) -> tuple[Front, Passages | None]:
+    """Return the handler of the data port, and who knows which calls pass it by, if any may."""
     clock = outside.clock
     calls = Calls(recorder=outside.metrics, clock=clock, facts=shared.facts)
     owners = _owners(settings, outside)
@@ -39,16 +40,11 @@ def front(settings: Settings, outside: Outside, shared: Shared) -> tuple[Front, 
         heartbeat_every_s=settings.deferral.heartbeat_every.total_seconds(),
     )
     policy = _policy(settings, outside.policies)
-    # Whether a call is recorded is drawn before it is decided.
+    deferrer = _deferrer(settings, shared, holder, calls, clock)
     passages = None
+    # Whether a call is recorded is drawn before it is decided.
     if shared.facts is None:
-        passages = Passages(
-            policy=policy,
-            repeats=shared.repeats,
-            accounts=shared.accounts,
-            calls=calls,
-            annotate=settings.annotate,
-        )
+        passages = _passages(settings, outside, shared, policy, calls, deferrer)
     # Nothing at all stands in the way of answers where nothing is recorded.
     tap = calls.tap if shared.facts is not None else None
     handler = Front(
@@ -61,7 +57,7 @@ def front(settings: Settings, outside: Outside, shared: Shared) -> tuple[Front, 
             tap=tap,
             annotation=calls.annotation if settings.annotate else None,
         ),
-        deferrer=_deferrer(settings, shared, holder, calls, clock),
+        deferrer=deferrer,
         repeats=shared.repeats,
         owners=owners,
         clients=Clients(outside.held),
@@ -73,10 +69,35 @@ def front(settings: Settings, outside: Outside, shared: Shared) -> tuple[Front, 
         usual=outside.usual,
         passages=passages,
     )
-    if passages is None:
-        return handler, None
-    shortcut = Shortcut(outside.client, find=passages.find, error_response=_error_response)
-    return handler, shortcut
+    return handler, passages
+
+
+def _passages(
+    settings: Settings,
+    outside: Outside,
+    shared: Shared,
+    policy: Callable[[], Policy],
+    calls: Calls,
+    deferrer: Deferrer,
+) -> Passages:
+    deferred = DeferredShortcut(
+        deferrer,
+        policy=policy,
+        calls=calls,
+        tasks=outside.tasks,
+        max_body_bytes=settings.deferral.max_body_bytes,
+    )
+    # What cannot be deferred for a store that is away has to be forwarded then.
+    forwards = settings.deferral.when_store_away == "forward"
+    return Passages(
+        policy=policy,
+        repeats=shared.repeats,
+        accounts=shared.accounts,
+        calls=calls,
+        annotate=settings.annotate,
+        forward=Shortcut(outside.client, error_response=_error_response).begin,
+        defer=None if forwards else deferred.begin,
+    )
 
 
 def _owners(settings: Settings, outside: Outside) -> Owners:

@@ -21,7 +21,7 @@ from proxy.settings import Settings
 from proxy.web.front import Front
 from proxy.web.holding import Holding
 from proxy.web.notices import notice_payload
-from proxy.web.shortcut import Shortcut
+from proxy.web.passages import Passages
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +29,7 @@ class House:
     """What was built, as far as running and ending it needs to know."""
 
     front: Front
-    shortcut: Shortcut | None
+    passages: Passages | None
     ground: Ground
     holding: Holding
     escalator: Escalator
@@ -73,10 +73,10 @@ def assemble(settings: Settings, outside: Outside) -> House:
         metrics=outside.metrics,
         jitter=jitter,
     )
-    handler, shortcut = front(settings, outside, shared)
+    handler, passages = front(settings, outside, shared)
     return House(
         front=handler,
-        shortcut=shortcut,
+        passages=passages,
         ground=shared.ground,
         holding=shared.holding,
         escalator=escalator,

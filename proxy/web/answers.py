@@ -7,7 +7,7 @@ repeats depend on it.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from aiohttp import web
 
@@ -69,6 +69,18 @@ class AnsweredCall:
     """What stands before `/v1/jobs` in the URLs that this caller is told."""
 
 
+class Outlet(Protocol):
+    """The way to the caller of one call."""
+
+    async def send(self, answer: FinalAnswer) -> Ending:
+        """Write a whole answer; tell what became of it."""
+        ...
+
+    def abort(self) -> None:
+        """Break the connection so that what was sent cannot be taken for a whole answer."""
+        ...
+
+
 OnEnd = Callable[[Ending, int | None], None]
 """Hears what became of an answer, and its status if there was one."""
 
@@ -108,14 +120,31 @@ class Answers:
             return sent.response
         finally:
             on_end(ending, status)
-            try:
-                await self._holding.note(
-                    job.id, flushed=ending is Ending.DELIVERED, retry_count=call.retry_count
-                )
-            finally:
-                # Only now: a repeat may come within milliseconds, and must find the note.
-                if ending is Ending.BROKEN:
-                    abort(request)
+            await self._note(job, call, ending, break_off=lambda: abort(request))
+
+    async def answer_at_once(
+        self, outlet: Outlet, job: Job, call: AnsweredCall, *, on_end: OnEnd = _unheard
+    ) -> None:
+        """Do what `answer` does for a call that nothing is awaited for."""
+        ending, status = Ending.BROKEN, None
+        try:
+            answer = _with_headers(self._refer(job, call), *_preference(call, None))
+            ending, status = await outlet.send(answer), answer.status
+        finally:
+            on_end(ending, status)
+            await self._note(job, call, ending, break_off=outlet.abort)
+
+    async def _note(
+        self, job: Job, call: AnsweredCall, ending: Ending, *, break_off: Callable[[], None]
+    ) -> None:
+        try:
+            await self._holding.note(
+                job.id, flushed=ending is Ending.DELIVERED, retry_count=call.retry_count
+            )
+        finally:
+            # Only now: a repeat may come within milliseconds, and must find the note.
+            if ending is Ending.BROKEN:
+                break_off()
 
     async def _send(self, request: web.BaseRequest, job: Job, call: AnsweredCall) -> Sent:
         family = call.dialect.family

@@ -142,9 +142,13 @@ class Calls:
 
     def begin(self, method: str, target: str) -> CallRecord:
         """Return the record of the call that this task serves from now on."""
-        record = CallRecord(method, target, self._clock.monotonic())
+        record = self.record(method, target)
         _CURRENT.set(record)
         return record
+
+    def record(self, method: str, target: str) -> CallRecord:
+        """Return the record of a call that begins now, and is not forwarded by this task."""
+        return CallRecord(method, target, self._clock.monotonic())
 
     def decided(self, record: CallRecord, decision: Decision, *, generation: int) -> None:
         """Note a decision that is carried out now, and count the rules that had a part in it."""
@@ -176,7 +180,7 @@ class Calls:
 
     def of_passage(self, route: Route, method: str, target: str, *, generation: int) -> OfPassage:
         """Return how it is told of calls with one head that nobody had anything to say about."""
-        record = CallRecord(method, target, self._clock.monotonic())
+        record = self.record(method, target)
         record.decide(UNDECIDED, generation=generation)
         facts = {"method": method, "upstream": route.upstream.name} | _decision(record)
         line = Line("call.forwarded", _came_to, **facts)

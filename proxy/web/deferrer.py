@@ -23,22 +23,15 @@ from proxy.core.lanes import Lane
 from proxy.services.accept import Accepted, Acceptor, DeferredCall
 from proxy.services.paces import Paces
 from proxy.services.repeats import Repeats
-from proxy.web.answers import AnsweredCall, Answers
+from proxy.web.answers import AnsweredCall, Answers, OnEnd, Outlet
 from proxy.web.calls import Calls
 from proxy.web.held import Ending
-from proxy.web.incoming import Incoming
+from proxy.web.incoming import Call, Incoming
+from proxy.web.refused import StoppingError
 
 _BY_PREFER: Final = "header:prefer"
 
 _MODES: Final = {answer: AnswerMode(answer.value) for answer in Answer}
-
-
-class StoppingError(ProxyError):
-    """This instance stops and makes no promise that it could not keep itself."""
-
-    code = "draining"
-    http_status = 503
-    retryable = True
 
 
 class Deferrer:
@@ -104,6 +97,27 @@ class Deferrer:
                 call, job, mode, decision, how=how, facts=facts, on_end=held.end
             )
 
+    @staticmethod
+    def answers_at_once(decision: Defer) -> bool:
+        """Return whether a call is told of its job as soon as that is made."""
+        return decision.answer is not Answer.WAIT and decision.hold is None
+
+    async def answer_at_once(self, call: Call, decision: Defer, outlet: Outlet) -> None:
+        """Make a job of a call that waits for nothing, and answer it.
+
+        Raises:
+            ProxyError: if it cannot be deferred; it is not answered then.
+        """
+        assert self.answers_at_once(decision)
+        job, is_new, facts = await self._accept(call, decision, alone=False)
+        mode, how = _MODES[decision.answer], "created" if is_new else "known"
+        await self._answers.answer_at_once(
+            outlet,
+            job,
+            _answered(call, mode, decision, facts),
+            on_end=self._teller(call, job, mode, how),
+        )
+
     async def answer_repeat(
         self, call: Incoming, job: Job, decision: Decision
     ) -> web.StreamResponse:
@@ -120,7 +134,7 @@ class Deferrer:
             and asked.tag in {None, Tag.TRUE, Tag.WAIT}
         )
 
-    async def _accept(self, call: Incoming, decision: Defer, *, alone: bool) -> Accepted:
+    async def _accept(self, call: Call, decision: Defer, *, alone: bool) -> Accepted:
         assert call.parsed is not None
         assert call.head.place is not None
         if self._draining:
@@ -164,23 +178,22 @@ class Deferrer:
         facts: LaneFacts | None = None,
         on_end: Callable[[], None] = lambda: None,
     ) -> web.StreamResponse:
-        asked = call.asked
-        assert call.head.place is not None
-        assert call.parsed is not None
-        hold = decision.hold if isinstance(decision, Defer) else None
-        answered = AnsweredCall(
-            mode=mode,
-            dialect=call.head.dialect,
-            endpoint=call.head.place.endpoint,
-            streaming=call.head.place.streaming or call.parsed.streaming,
-            include_usage=call.parsed.include_usage,
-            retry_count=asked.retry_count,
-            read_timeout_s=asked.read_timeout.total_seconds() if asked.read_timeout else None,
-            typed_sdk=asked.typed_sdk,
-            facts=facts,
-            prefer_wait_s=hold.total_seconds() if hold is not None else None,
-            preference_applied=decision.decided_by == _BY_PREFER and isinstance(decision, Defer),
+        return await self._answers.answer(
+            call.request,
+            job,
+            _answered(call, mode, decision, facts),
+            on_end=self._teller(call, job, mode, how, on_end),
         )
+
+    def _teller(
+        self,
+        call: Call,
+        job: Job,
+        mode: AnswerMode,
+        how: str,
+        on_end: Callable[[], None] = lambda: None,
+    ) -> OnEnd:
+        """Return what is done once it is known what became of the answer."""
 
         def tell(ending: Ending, status: int | None) -> None:
             on_end()
@@ -189,7 +202,29 @@ class Deferrer:
             told = None if ending is Ending.BROKEN else status
             self._calls.deferred(call.record, job, mode=mode, how=how, status=told)
 
-        return await self._answers.answer(call.request, job, answered, on_end=tell)
+        return tell
+
+
+def _answered(
+    call: Call, mode: AnswerMode, decision: Decision, facts: LaneFacts | None
+) -> AnsweredCall:
+    asked = call.asked
+    assert call.head.place is not None
+    assert call.parsed is not None
+    hold = decision.hold if isinstance(decision, Defer) else None
+    return AnsweredCall(
+        mode=mode,
+        dialect=call.head.dialect,
+        endpoint=call.head.place.endpoint,
+        streaming=call.head.place.streaming or call.parsed.streaming,
+        include_usage=call.parsed.include_usage,
+        retry_count=asked.retry_count,
+        read_timeout_s=asked.read_timeout.total_seconds() if asked.read_timeout else None,
+        typed_sdk=asked.typed_sdk,
+        facts=facts,
+        prefer_wait_s=hold.total_seconds() if hold is not None else None,
+        preference_applied=decision.decided_by == _BY_PREFER and isinstance(decision, Defer),
+    )
 
 
 def _held_run(call: Incoming, decision: Defer) -> tuple[str, Run] | None:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from aiohttp import web
+from aiohttp.base_protocol import BaseProtocol
+from aiohttp.http_writer import StreamWriter
 
 from proxy.core.dialects import ErrorAnswer, Family, error_answer
 from proxy.core.errors import CallerError
@@ -95,29 +97,29 @@ async def flush(request: web.BaseRequest, response: web.StreamResponse) -> bool:
         await response.write_eof()
     except ConnectionError:
         return False
-    return await flush_bytes(request, b"")
+    return await flush_bytes(request.protocol, b"")
 
 
-async def flush_bytes(request: web.BaseRequest, data: bytes) -> bool:
+async def flush_bytes(connection: BaseProtocol, data: bytes) -> bool:
     """Write to the caller; tell whether the operating system has taken all of it."""
-    transport = request.transport
+    transport = connection.transport
     if transport is None:
         return False
     try:
         transport.write(data)
         if transport.get_write_buffer_size():
-            await _drain(request, transport)
+            await _drain(connection, transport)
     except ConnectionError:
         return False
-    return request.transport is not None and not transport.is_closing()
+    return connection.transport is not None and not transport.is_closing()
 
 
-async def _drain(request: web.BaseRequest, transport: asyncio.WriteTransport) -> None:
+async def _drain(connection: BaseProtocol, transport: asyncio.WriteTransport) -> None:
     # Normally a drain lets go while 16 KB still wait in the process; with a mark of
     # zero it waits for the last byte.
     transport.set_write_buffer_limits(high=0)
     try:
-        await request.writer.drain()
+        await StreamWriter(connection, asyncio.get_running_loop()).drain()
     finally:
         transport.set_write_buffer_limits()
 

@@ -15,12 +15,8 @@ from policies.fields import Tag
 from policies.headers import Asked, HeaderError, read_headers, with_usual
 from policies.model import UNDECIDED, Decision, Defer, Forward, Reject
 from policies.policy import Policy
-from proxy.core.dialects import DIALECTS, Family, error_answer
-from proxy.core.errors import (
-    CallerError,
-    ProxyError,
-    StoreError,
-)
+from proxy.core.dialects import DIALECTS, Family
+from proxy.core.errors import CallerError, ProxyError
 from proxy.core.fields import RawHeaders
 from proxy.core.job import Job
 from proxy.core.routing import Refusal, Route, resolve
@@ -31,18 +27,15 @@ from proxy.services.clients import Clients, Exchange
 from proxy.services.owners import Owners
 from proxy.services.repeats import Repeats
 from proxy.web.calls import CallRecord, Calls
-from proxy.web.deferrer import Deferrer, StoppingError
+from proxy.web.deferrer import Deferrer
 from proxy.web.forward import Forwarder
-from proxy.web.heads import CallHead, Heads, read_head
+from proxy.web.heads import read_head
 from proxy.web.incoming import Incoming
 from proxy.web.jobs import JobsApi, caller_family, is_job_path
 from proxy.web.passages import Passages
+from proxy.web.refused import refusal
 
 _BY_RULE: Final = "rule:"
-
-_STORE_PAUSE_S: Final = 5
-_DRAIN_PAUSE_S: Final = 1
-"""Another instance, or the next process, takes the call at once."""
 
 
 class Front:
@@ -81,7 +74,6 @@ class Front:
         self._clock = clock
         self._max_body_bytes = max_body_bytes
         self._usual = usual
-        self._heads = Heads()
         self._passages = passages
 
     def drain(self) -> None:
@@ -94,13 +86,6 @@ class Front:
         if is_job_path(target):
             return await self._jobs_api.handle(request)
         record = self._calls.begin(request.method, target)
-        head = self._heads.find(request)
-        if head is not None:
-            record.route = head.route
-            try:
-                return await self._consider_head(request, head, record)
-            except ProxyError as error:
-                return self._refuse(record, head.dialect.family, error)
         route = resolve(target, request.raw_headers, self._upstreams)
         if isinstance(route, Refusal):
             dialect = DIALECTS.get(route.dialect or "")
@@ -131,26 +116,11 @@ class Front:
                 self._passages.learn(request, route, asked)
             return await self._relay(request, route, exchange)
         head = read_head(request, route, asked, self._owners, exchange)
-        if asked.defers:
-            self._heads.keep(request, head)
-        call = Incoming(request, record, head, now, self._max_body_bytes)
-        return await self._consider(call, policy, may_repeat=may_repeat, samples=samples)
-
-    async def _consider_head(
-        self, request: web.BaseRequest, head: CallHead, record: CallRecord
-    ) -> web.StreamResponse:
-        """Serve a call whose head came before, and asked to defer it."""
-        call = Incoming(request, record, head, self._clock.now(), self._max_body_bytes)
-        may_repeat, samples = self._may_repeat(request, head.asked), self._calls.samples()
-        policy = self._policy()
-        length = request.content_length
-        fits = length is not None and length <= self._max_body_bytes
-        if fits and not (may_repeat or samples or len(policy.rules)):
-            await call.read_body()
-            decision = head.decision(policy, call.parsed) if call.parsed is not None else None
-            if isinstance(decision, Defer):
-                record.decide(decision, generation=policy.generation)
-                return await self._deferrer.defer(call, decision, forward=self._forward)
+        if asked.defers and self._passages is not None:
+            head = self._passages.learn_deferred(request, head)
+        call = Incoming(
+            request=request, record=record, head=head, now=now, max_body_bytes=self._max_body_bytes
+        )
         return await self._consider(call, policy, may_repeat=may_repeat, samples=samples)
 
     def _may_repeat(self, request: web.BaseRequest, asked: Asked) -> bool:
@@ -224,13 +194,8 @@ class Front:
 
     def _refuse(self, record: CallRecord, family: Family, error: ProxyError) -> web.Response:
         self._calls.refused(record, error)
-        answer = error_answer(family, error)
-        headers = list(answer.headers)
-        if isinstance(error, StoreError):
-            headers.append(("Retry-After", str(_STORE_PAUSE_S)))
-        elif isinstance(error, StoppingError):
-            headers.append(("Retry-After", str(_DRAIN_PAUSE_S)))
-        return web.Response(status=answer.status, headers=headers, body=answer.body)
+        answer = refusal(family, error)
+        return web.Response(status=answer.status, headers=answer.headers, body=answer.body)
 
 
 def _is_idle(policy: Policy, asked: Asked, request: web.BaseRequest, route: Route) -> bool:

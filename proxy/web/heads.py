@@ -7,8 +7,6 @@ goes, what it asks for, whose token it shows. None of it depends on anything els
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Final
 
 from aiohttp import web
 
@@ -25,19 +23,6 @@ from proxy.services.admission import ParsedBody
 from proxy.services.clients import Exchange
 from proxy.services.obstacles import place_at
 from proxy.services.owners import Caller, Owners, query_key
-
-HEADS_MAX: Final = 256
-"""Heads that are kept, each below the server's limit: far below 2 MB in use."""
-
-_TAG: Final = "X-Deferrable"
-_KEY: Final = "Idempotency-Key"
-
-_PASSING: Final = frozenset(
-    spelling
-    for name in (b"content-length", b"traceparent", b"tracestate", b"x-request-id")
-    for spelling in (name, name.title(), b"X-Request-ID")
-)
-"""Fields that differ from call to call and that nothing here depends on."""
 
 
 @dataclass(slots=True)
@@ -124,33 +109,3 @@ def read_head(
         exchange=exchange,
         _fingerprint=Once(lambda: fingerprint_of(caller(), dialect, target=target, headers=kept)),
     )
-
-
-class Heads:
-    """The heads of tagged calls that came lately."""
-
-    def __init__(self) -> None:
-        self._known: dict[object, CallHead] = {}
-
-    def find(self, request: web.BaseRequest) -> CallHead | None:
-        """Return the head, if a call with the same one came before."""
-        place = _place(request)
-        return None if place is None else self._known.get(place)
-
-    def keep(self, request: web.BaseRequest, head: CallHead) -> None:
-        """Keep the head, unless it is read differently at another time."""
-        place = _place(request)
-        if place is None or isinstance(head.asked.deadline, datetime):
-            return
-        if len(self._known) >= HEADS_MAX:
-            self._known.clear()
-        self._known[place] = head
-
-
-def _place(request: web.BaseRequest) -> object | None:
-    """Return what equal heads have in common; nothing for one that will not come again."""
-    headers = request.headers
-    if _TAG not in headers or _KEY in headers:
-        return None
-    fields = tuple([one for one in request.raw_headers if one[0] not in _PASSING])
-    return request.method, request.raw_path, fields

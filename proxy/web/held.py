@@ -303,7 +303,7 @@ def _too_many_held() -> OverloadedError:
 async def send(request: web.BaseRequest, answer: FinalAnswer) -> Sent:
     """Send a whole answer at once."""
     data, response = page_for(request, answer)
-    flushed = await flush_bytes(request, data)
+    flushed = await flush_bytes(request.protocol, data)
     return Sent(response, Ending.DELIVERED if flushed else Ending.BROKEN)
 
 

@@ -18,15 +18,12 @@ from proxy.web.calls import CallRecord
 from proxy.web.heads import CallHead
 
 
-@dataclass(slots=True)
-class Incoming:
-    """A call that goes to an upstream of ours and is neither forwarded nor deferred yet."""
+@dataclass(slots=True, kw_only=True)
+class Call:
+    """A call that goes to an upstream of ours."""
 
-    request: web.BaseRequest
     record: CallRecord
     head: CallHead
-    now: datetime
-    max_body_bytes: int
     body: bytes | None = None
     parsed: ParsedBody | None = None
 
@@ -43,6 +40,15 @@ class Incoming:
         """Return what a repeat of the call has in common with it. The body must be read."""
         assert self.body is not None
         return self.head.fingerprint(self.body)
+
+
+@dataclass(slots=True, kw_only=True)
+class Incoming(Call):
+    """One that is neither forwarded nor deferred yet."""
+
+    request: web.BaseRequest
+    now: datetime
+    max_body_bytes: int
 
     def facts(self) -> CallFacts:
         """Return what rules may know before the body is read."""

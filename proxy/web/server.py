@@ -18,8 +18,10 @@ from aiohttp.http_exceptions import HttpProcessingError
 from proxy.core.dialects import ErrorAnswer, Family, error_answer
 from proxy.core.errors import CallerError, ProxyError
 from proxy.web.boundary import Boundary
+from proxy.web.caller import CallOnItsWay
+from proxy.web.final import flush_bytes
+from proxy.web.passages import Passing
 from proxy.web.relay import written
-from proxy.web.shortcut import ShortCall, Shortcut
 
 
 class _WithoutCallersBytes(logging.Filter):
@@ -69,6 +71,10 @@ class CallerBounds:
     max_fields: int = 512
 
 
+Find = Callable[[bytes], Passing | None]
+"""Tells how a call with that head passes, if it is known that it does."""
+
+
 class DataServer(web.Server):
     """Serves `handle` with what `web.Server` must be given for calls to pass unchanged."""
 
@@ -77,11 +83,12 @@ class DataServer(web.Server):
         handle: Any,
         bounds: CallerBounds | None = None,
         *,
-        shortcut: Shortcut | None = None,
+        find: Find | None = None,
         on_refused: Callable[[], None] = lambda: None,
     ) -> None:
-        """`handle` serves what does not take the `shortcut`.
+        """`find` tells how a call with a whole head passes, if it may take a shortcut.
 
+        `handle` serves the others.
         `on_refused` is called for each connection that was one too many.
         """
         self._bounds = bounds or CallerBounds()
@@ -91,14 +98,14 @@ class DataServer(web.Server):
             "max_headers": self._bounds.max_fields,
         }
         super().__init__(handle, **SERVER_OPTIONS | heads)
-        self._shortcut = shortcut
+        self._find = find
         self._on_refused = on_refused
         self._sweep_s = min(self._bounds.head_s / 4, _SWEEP_AT_MOST_S)
         self._timer: asyncio.TimerHandle | None = None
 
     def __call__(self) -> web.RequestHandler:
         """Return what serves one more connection."""
-        return _Connection(self, self._shortcut, loop=self._loop, **self._kwargs)
+        return _Connection(self, self._find, loop=self._loop, **self._kwargs)
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         """Keep a new connection, unless there are too many."""
@@ -126,7 +133,7 @@ class DataServer(web.Server):
 
 
 class _Connection(web.RequestHandler):
-    """One caller's connection: aiohttp's, but for the calls that take the shortcut.
+    """One caller's connection: aiohttp's, but for the calls that take a shortcut.
 
     A call takes it if it comes while aiohttp's own task waits for the next one, and if it is
     certain that its first byte begins a head. aiohttp's parser sees nothing of it. While it
@@ -138,23 +145,21 @@ class _Connection(web.RequestHandler):
         "_boundary",
         "_call",
         "_early",
+        "_find",
         "_idle_since",
         "_served",
-        "_shortcut",
         "_unsent",
     )
 
-    def __init__(
-        self, manager: DataServer, shortcut: Shortcut | None, *args: Any, **options: Any
-    ) -> None:
+    def __init__(self, manager: DataServer, find: Find | None, *args: Any, **options: Any) -> None:
         super().__init__(manager, *args, **options)
-        self._shortcut = shortcut
+        self._find = find
         self._boundary = Boundary()
         self._early = b""
         """What came while aiohttp's task was about to wait for it."""
         self._unsent = b""
         """A call that may take the shortcut, as far as it came."""
-        self._call: ShortCall | None = None
+        self._call: CallOnItsWay | None = None
         self._aside: asyncio.Future[None] | None = None
         self._idle_since = self._loop.time()
         self._served = 0
@@ -182,10 +187,10 @@ class _Connection(web.RequestHandler):
     def data_received(self, data: bytes) -> None:
         if self._early:
             self._early += data
-        elif self._shortcut is None or self._request_in_progress:
+        elif self._find is None or self._request_in_progress:
             self._feed(data)
         elif self._waiter is not None:
-            self._take(data, self._shortcut)
+            self._take(data, self._find)
         elif self._aside is not None or self._messages:
             self._feed(data)
         else:
@@ -210,7 +215,7 @@ class _Connection(web.RequestHandler):
 
     def _feed(self, data: bytes) -> None:
         """Give aiohttp what is not known to be a call for the shortcut."""
-        if self._shortcut is not None:
+        if self._find is not None:
             self._boundary.follow(data)
         super().data_received(data)
 
@@ -218,32 +223,44 @@ class _Connection(web.RequestHandler):
         data, self._early = self._early, b""
         if self._manager is None:
             return
-        if self._waiter is not None and self._shortcut is not None:
-            self._take(data, self._shortcut)
+        if self._waiter is not None and self._find is not None:
+            self._take(data, self._find)
         else:
             self._feed(data)
 
-    # The shortcut.
+    # The shortcuts.
 
-    def _take(self, data: bytes, shortcut: Shortcut) -> None:
-        """Let what came take the shortcut, if it may, as soon as it is here to its end."""
+    def _take(self, data: bytes, find: Find) -> None:
+        """Let what came take a shortcut, if it may, as soon as it is here to its end."""
         if not self._boundary.is_plain or self._messages or self._close:
             self._feed(data)
             return
         self._unsent = data = self._unsent + data if self._unsent else data
         end = data.find(b"\r\n\r\n") + 4
-        passing = shortcut.find(data[:end]) if end > 3 else None
+        passing = find(data[:end]) if end > 3 else None
         missing = -1 if passing is None else end + passing.body_bytes - len(data)
         if passing is None or missing < 0 or passing.body_bytes > _AWAITED_BYTES:
             self.stop_awaiting()
         elif missing == 0:
-            self._call = shortcut.begin(passing, data[end:], self)
+            self._call = passing.begin(data[end:], self)
             if self._call is None:
                 self.stop_awaiting()
                 return
             self._unsent = b""
             self._request_count += 1
             self._aside, self._waiter = self._waiter, None
+
+    async def flush(self, data: bytes) -> bool:
+        """Write to the caller; tell whether the operating system has taken all of it."""
+        return await flush_bytes(self, data)
+
+    def call_failed(self, exc: Exception) -> None:
+        """Learn of a bug that left the call without an answer."""
+        self.log_exception("Error handling request", exc_info=exc)
+        if self.transport is not None:
+            page = _own(_error(500))
+            self.transport.write(written(page, method="POST", keep_alive=False, modern=True))
+        self.call_ended(keep_alive=False)
 
     def call_ended(self, *, keep_alive: bool) -> None:
         """Learn that the answer is written, and whether another call may follow."""

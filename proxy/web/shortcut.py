@@ -13,7 +13,6 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple, Protocol
 
 from proxy.core.dialects import ErrorAnswer
 from proxy.core.errors import ProxyError
@@ -26,10 +25,8 @@ from proxy.ports.upstream import (
     UpstreamRequest,
     UpstreamUnavailableError,
 )
+from proxy.web.caller import METHOD, Caller
 from proxy.web.relay import Forwarded, Outcome, answer_head, cut, written
-
-METHOD: Final = "POST"
-"""Of all calls that take the shortcut. Others are few, and some may be sent twice."""
 
 OnDone = Callable[[Forwarded], None]
 """Told of each call at its end."""
@@ -51,29 +48,6 @@ class Passage:
     """Added to the head of each answer."""
 
 
-class Passing(NamedTuple):
-    """One of these calls."""
-
-    passage: Passage
-    values: Sequence[bytes]
-    body_bytes: int
-
-
-class Caller(Protocol):
-    """The connection of a caller, as a call that it makes needs it."""
-
-    transport: asyncio.Transport | None
-
-    @property
-    def writing_paused(self) -> bool:
-        """Whether the caller takes no more for now."""
-        ...
-
-    def call_ended(self, *, keep_alive: bool) -> None:
-        """Learn that the answer is written, and whether another call may follow."""
-        ...
-
-
 class Shortcut:
     """Forwards the calls that may take it. One instance serves all of them, concurrently."""
 
@@ -81,20 +55,19 @@ class Shortcut:
         self,
         client: UpstreamClient,
         *,
-        find: Callable[[bytes], Passing | None],
         error_response: Callable[[str, ProxyError], ErrorAnswer],
     ) -> None:
-        """`find` tells how a call with a whole head passes, if it is known that it does."""
-        self.find = find
         self._client = client
         self._error_response = error_response
         self._heads = HeadWriter()
 
-    def begin(self, passing: Passing, body: bytes, caller: Caller) -> "ShortCall | None":
-        """Send the call; return nothing if no connection is free."""
-        call = ShortCall(passing.passage, caller, self._heads, self._error_response)
+    def begin(
+        self, passage: Passage, values: Sequence[bytes], body: bytes, caller: Caller
+    ) -> "ShortCall | None":
+        """Send the call, whose head has these values; return nothing if no connection is free."""
+        call = ShortCall(passage, caller, self._heads, self._error_response)
         response = self._client.begin(
-            passing.passage.route.upstream, lambda: call.outgoing(passing.values, body), call.news
+            passage.route.upstream, lambda: call.outgoing(values, body), call.news
         )
         if response is None:
             return None

@@ -15,7 +15,8 @@ from aiohttp import web
 from openai import AsyncOpenAI
 
 from policies.policy import Policy
-from proxy.core.dialects import DIALECTS, error_answer
+from proxy.core.dialects import DIALECTS, ErrorAnswer, error_answer
+from proxy.core.errors import ProxyError
 from proxy.core.fields import RawHeaders
 from proxy.core.ids import InstanceId, JobId
 from proxy.core.job import Escalated, Failed, Job, JobEvent, Outcome, Succeeded, advance
@@ -34,13 +35,16 @@ from proxy.telemetry.metrics import Metrics
 from proxy.upstreams.session import AiohttpClient
 from proxy.web.answers import Answers
 from proxy.web.calls import Calls
+from proxy.web.deferred_shortcut import DeferredShortcut
 from proxy.web.deferrer import Deferrer
 from proxy.web.forward import Forwarder
 from proxy.web.front import Front
 from proxy.web.held import Holder
 from proxy.web.holding import Holding
 from proxy.web.jobs import JobsApi
-from proxy.web.server import SERVER_OPTIONS
+from proxy.web.passages import Passages
+from proxy.web.server import DataServer
+from proxy.web.shortcut import Shortcut
 from tests.helpers.books import make_books
 from tests.helpers.factories import T0, IdFactory
 from tests.helpers.fake_provider import FakeProvider
@@ -99,6 +103,10 @@ class House:
 
     upstream_status: int = 200
     upstream_body: bytes = b'{"up": true}'
+    passages: Passages | None = None
+    handled: int = 0
+    """How many calls took no shortcut."""
+
     port: int = 0
     http: aiohttp.ClientSession = field(init=False)
     tasks: asyncio.TaskGroup = field(init=False)
@@ -162,25 +170,28 @@ class House:
             timeout_s=0.2,
         )
         calls = Calls(recorder=self.metrics, clock=clock, facts=self.facts)
+        deferrer = Deferrer(
+            acceptor=acceptor,
+            answers=Answers(holder=holder, holding=self.holding, outlook=outlook, clock=clock),
+            paces=Paces(),
+            repeats=self.repeats,
+            calls=calls,
+            withdraw=self.withdrawn.append,
+            forwards_without_store=self.forwards_without_store,
+        )
+        if self.facts is None:
+            self.passages = self._passages(client, calls, deferrer)
         self.front = Front(
             upstreams=upstreams,
             policy=lambda: self.policy,
             forwarder=Forwarder(
                 client,
-                error_response=lambda name, error: error_answer(DIALECTS[name].family, error),
+                error_response=_error_response,
                 on_done=calls.forwarded,
                 tap=calls.tap if self.facts is not None else None,
                 annotation=calls.annotation if self.annotate else None,
             ),
-            deferrer=Deferrer(
-                acceptor=acceptor,
-                answers=Answers(holder=holder, holding=self.holding, outlook=outlook, clock=clock),
-                paces=Paces(),
-                repeats=self.repeats,
-                calls=calls,
-                withdraw=self.withdrawn.append,
-                forwards_without_store=self.forwards_without_store,
-            ),
+            deferrer=deferrer,
             repeats=self.repeats,
             owners=self.owners,
             clients=Clients(self.keys),
@@ -201,7 +212,31 @@ class House:
             clock=clock,
             max_body_bytes=MAX_BODY,
             usual=self.usual,
+            passages=self.passages,
         )
+
+    def _passages(self, client: AiohttpClient, calls: Calls, deferrer: Deferrer) -> Passages:
+        deferred = DeferredShortcut(
+            deferrer,
+            policy=lambda: self.policy,
+            calls=calls,
+            tasks=self.tasks,
+            max_body_bytes=MAX_BODY,
+        )
+        return Passages(
+            policy=lambda: self.policy,
+            repeats=self.repeats,
+            accounts=self.accounts,
+            calls=calls,
+            annotate=self.annotate,
+            forward=Shortcut(client, error_response=_error_response).begin,
+            defer=None if self.forwards_without_store else deferred.begin,
+        )
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Serve what takes no shortcut."""
+        self.handled += 1
+        return await self.front.handle(request)
 
     def url(self, path: str) -> str:
         return f"http://127.0.0.1:{self.port}{path}"
@@ -285,13 +320,17 @@ class Reply:
         return json.loads(self.body)
 
 
+def _error_response(name: str, error: ProxyError) -> ErrorAnswer:
+    return error_answer(DIALECTS[name].family, error)
+
+
 async def _unknown(credential: object) -> Verdict:
     return Verdict.UNKNOWN
 
 
 @asynccontextmanager
-async def serve(handle: Any, **options: Any) -> AsyncIterator[int]:
-    runner = web.ServerRunner(web.Server(handle, **options), shutdown_timeout=0.2)
+async def serve(server: web.Server) -> AsyncIterator[int]:
+    runner = web.ServerRunner(server, shutdown_timeout=0.2)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     try:
@@ -303,12 +342,13 @@ async def serve(handle: Any, **options: Any) -> AsyncIterator[int]:
 @asynccontextmanager
 async def open_house(**options: Any) -> AsyncIterator[House]:
     house = House(**options)
-    async with asyncio.TaskGroup() as tasks, serve(house.upstream) as upstream_port:
+    async with asyncio.TaskGroup() as tasks, serve(web.Server(house.upstream)) as upstream_port:
         house.tasks = tasks
         client = AiohttpClient(tasks)
         house.build(client, upstream_port)
         try:
-            async with serve(house.front.handle, **SERVER_OPTIONS) as port:
+            find = house.passages.find if house.passages is not None else None
+            async with serve(DataServer(house.handle, find=find)) as port:
                 house.port = port
                 async with aiohttp.ClientSession() as house.http:
                     yield house

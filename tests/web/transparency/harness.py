@@ -31,10 +31,10 @@ from proxy.upstreams.lean import LeanClient
 from proxy.upstreams.session import AiohttpClient
 from proxy.web.calls import Calls, OfPassage
 from proxy.web.forward import Forwarder
-from proxy.web.passages import Passages
+from proxy.web.passages import Passages, Passing
 from proxy.web.relay import Forwarded
 from proxy.web.server import SERVER_OPTIONS, DataServer
-from proxy.web.shortcut import Passing, Shortcut
+from proxy.web.shortcut import Shortcut
 from proxy.web.tap import TappedResponse
 
 ClientFactory = Callable[[ClientLimits], AbstractAsyncContextManager[UpstreamClient]]
@@ -95,7 +95,9 @@ class RunningProxy:
 class _Everything(Passages):
     """Knows every head, also one that never came before."""
 
-    def __init__(self, upstreams: Mapping[str, Upstream], running: RunningProxy) -> None:
+    def __init__(
+        self, upstreams: Mapping[str, Upstream], running: RunningProxy, shortcut: Shortcut
+    ) -> None:
         nobody = SimpleNamespace(expects_any=False, wants_news=False)
         told = OfPassage(running.done.append, b"")
         super().__init__(
@@ -104,6 +106,8 @@ class _Everything(Passages):
             accounts=cast("Accounts", nobody),
             calls=cast("Calls", SimpleNamespace(of_passage=lambda *_, **__: told)),
             annotate=False,
+            forward=shortcut.begin,
+            defer=None,
         )
         self._upstreams = upstreams
 
@@ -175,10 +179,10 @@ async def running_proxy(
             upload_idle_s=upload_idle_s,
         )
 
-        shortcut = None
+        find = None
         if factory is short_client and not (tapped or without):
-            find = _Everything(upstreams, running).find
-            shortcut = Shortcut(client, find=find, error_response=_error_response)
+            shortcut = Shortcut(client, error_response=_error_response)
+            find = _Everything(upstreams, running, shortcut).find
             await _have_a_free_connection(client, upstreams["up"])
 
         async def handle(request: web.BaseRequest) -> web.StreamResponse:
@@ -189,7 +193,7 @@ async def running_proxy(
             assert isinstance(route, Route)
             return await forwarder.forward(request, route, without=without)
 
-        running.server = DataServer(handle, shortcut=shortcut)
+        running.server = DataServer(handle, find=find)
         runner = web.ServerRunner(running.server, shutdown_timeout=5)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)

@@ -1,13 +1,14 @@
-"""Calls whose head came before are served as if it had not."""
+"""Deferred calls whose head came before take the shortcut, and are served as if it had not."""
 
+import asyncio
 import json
 
 import pytest
 
 from policies.model import Answer
 from policies.policy import Policy
+from proxy.core.errors import StoreUnavailableError
 from proxy.core.ids import JobId
-from proxy.web.heads import HEADS_MAX
 from tests.helpers.raw_upstream import wait_until
 from tests.web.house import CHAT_BODY, open_house
 
@@ -16,11 +17,11 @@ def body(**changes):
     return {**json.loads(json.dumps(CHAT_BODY)), **changes}
 
 
-async def test_a_head_that_comes_again_is_read_once():
+async def test_a_call_whose_head_came_before_takes_the_shortcut():
     async with open_house() as house:
         jobs = [await house.job() for _ in range(3)]
 
-        assert len(house.front._heads._known) == 1
+        assert house.handled == 1
     assert len({job.id for job in jobs}) == 3
     assert len({job.fingerprint for job in jobs}) == 1
     assert {job.decided_by for job in jobs} == {"header:x-deferrable"}
@@ -49,7 +50,7 @@ async def test_whatever_differs_in_the_head_is_told_apart(other):
 
         parts = ("owner", "fingerprint", "tags", "deadline")
         assert [getattr(one, part) for part in parts] != [getattr(two, part) for part in parts]
-        assert len(house.front._heads._known) == 2
+        assert house.handled == 2
 
 
 async def test_fields_that_nothing_depends_on_make_no_new_head():
@@ -58,7 +59,7 @@ async def test_fields_that_nothing_depends_on_make_no_new_head():
             trace = f"00-{number:032x}-{number:016x}-01"
             await house.job(headers={"traceparent": trace, "X-Request-ID": str(number)})
 
-        assert len(house.front._heads._known) == 1
+        assert house.handled == 1
 
 
 async def test_what_the_body_alone_decides_is_decided_for_each_body():
@@ -128,9 +129,66 @@ async def test_a_repeat_claims_its_job_though_its_head_is_known():
         assert JobId(again.headers["X-Deferrable-Job"]) == first.id
 
 
-async def test_no_more_heads_are_kept_than_allowed():
-    async with open_house() as house:
-        for number in range(HEADS_MAX + 2):
-            await house.defer(headers={"X-Deferrable-Tags": f"n={number}"})
+def failing(house, error):
+    async def accept(_):
+        raise error
 
-        assert 0 < len(house.front._heads._known) <= HEADS_MAX
+    house.stores.jobs.accept = accept
+
+
+async def test_a_store_that_is_away_refuses_the_call_and_keeps_its_connection():
+    async with open_house() as house:
+        await house.job()
+        accept = house.stores.jobs.accept
+        failing(house, StoreUnavailableError("the disk is full"))
+        refused = await house.defer()
+        house.stores.jobs.accept = accept
+        after = await house.defer()
+
+        assert house.handled == 1
+    assert (refused.status, refused.headers["Retry-After"], after.status) == (503, "5", 202)
+    assert b"the disk is full" in refused.body
+
+
+async def test_an_instance_that_stops_makes_no_more_promises():
+    async with open_house() as house:
+        await house.job()
+        house.front.drain()
+        refused = await house.defer()
+
+        assert (refused.status, refused.headers["Retry-After"], house.handled) == (503, "1", 1)
+
+
+async def test_a_bug_is_told_to_the_caller_and_to_the_log(caplog):
+    async with open_house() as house:
+        await house.job()
+        failing(house, RuntimeError("a bug"))
+        answer = await house.defer()
+
+        assert (answer.status, house.handled) == (500, 1)
+    assert answer.headers["Connection"] == "close"
+    assert b"a bug, of which its log tells" in answer.body
+    assert "RuntimeError: a bug" in caplog.text
+
+
+async def test_a_caller_who_leaves_before_its_answer_ends_its_call_alone():
+    begun, left = asyncio.Event(), asyncio.Event()
+
+    async def never(_):
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            left.set()
+
+    async with open_house() as house:
+        await house.job()
+        accept, house.stores.jobs.accept = house.stores.jobs.accept, never
+        sending = house.tasks.create_task(house.defer())
+        await begun.wait()
+        sending.cancel()
+        await left.wait()
+        house.stores.jobs.accept = accept
+
+        assert (await house.defer()).status == 202
+        assert house.handled == 1
