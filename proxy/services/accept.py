@@ -42,6 +42,11 @@ RUN_KEPT: Final = timedelta(days=45)
 ends within 30 days and is kept for a week."""
 
 
+CHOICE_HOLDS_S: Final = 1.0
+"""How long calls that are alike are given the same lane without a new look. What is known
+of queues and turnarounds is as old as the last pass anyway."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeferralSettings:
     """What the operator configured about deferring."""
@@ -68,9 +73,32 @@ class DeferralSettings:
     """Names of endpoints, and which owners each serves; all if it does not say."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeferredCall:
-    """A call that was decided to be deferred."""
+class _Chosen(NamedTuple):
+    """The lane of a job, and by what it was chosen."""
+
+    choice: LaneChoice
+    key: BatchKey
+    """Of the queue in which it waits."""
+
+    facts: LaneFacts | None
+    """Nothing if there was no choice."""
+
+
+class _LastChoice(NamedTuple):
+    """A choice that holds for jobs that are alike, for a moment."""
+
+    alike: tuple[object, ...]
+    """What it was made by, but for the time."""
+
+    until: float
+    """Of the monotonic clock."""
+
+    chosen: _Chosen
+
+
+@dataclass(slots=True, kw_only=True)
+class Terms:
+    """What calls with one head that are decided alike have in common."""
 
     caller: Caller
     dialect: Dialect
@@ -81,8 +109,6 @@ class DeferredCall:
     headers: RawHeaders
     """Of the call; those that `kept_headers` names are enough."""
 
-    admitted: Admitted
-    fingerprint: str
     answer: AnswerMode
     decided_by: str
     deadline: timedelta | datetime | None = None
@@ -97,6 +123,16 @@ class DeferredCall:
     run: Run | None = None
     idempotency_key: str | None = None
     retry_count: int = 0
+    last: _LastChoice | None = field(default=None, repr=False, compare=False)
+    """What was chosen for the last of them: kept by the acceptor."""
+
+
+class DeferredCall(NamedTuple):
+    """A call that was decided to be deferred."""
+
+    terms: Terms
+    admitted: Admitted
+    fingerprint: str
 
 
 def kept_headers(dialect: Dialect, headers: RawHeaders) -> RawHeaders:
@@ -198,23 +234,21 @@ class Acceptor:
             AcceptUnclearError: if the store gave no answer: the job may be durable, or not.
             StoreError: if the store failed before; nothing was written.
         """
-        now = self._clock.now()
-        deadline = self._deadline(call.deadline, now)
-        self._check(call, deadline)
-        key_in_batches = self._key(call)
-        choice, facts = self._choose(call, key_in_batches, deadline, now)
-        with self._accounts.reserve(call.caller, len(call.admitted.line_body)):
+        now, terms = self._clock.now(), call.terms
+        deadline = self._deadline(terms.deadline, now)
+        self._check(terms, deadline)
+        chosen = self._chosen(terms, call.admitted, deadline, now)
+        with self._accounts.reserve(terms.caller, len(call.admitted.line_body)):
             # What is turned away above is not counted as an occurrence of its run.
             key = await self._idempotency_key(call)
-            place = key or call.fingerprint
-            job = self._job(call, choice, choice.key_for(key_in_batches), deadline, now, place)
+            job = self._job(call, chosen, deadline, now, key or call.fingerprint)
             new = NewJob(
                 job=job,
                 body=call.admitted.line_body,
-                retry_count=call.retry_count,
+                retry_count=terms.retry_count,
                 waiter_until=now + WAITER_LEASE,
                 idempotency_key=key,
-                credential=call.caller.credential,
+                credential=terms.caller.credential,
             )
             try:
                 acceptance = await self._jobs.accept(new)
@@ -223,8 +257,9 @@ class Acceptor:
         if acceptance.created:
             self._wake_for(job)
         _check_same(acceptance, job)
-        _log_accepted(acceptance, call)
-        return Accepted(acceptance.job, acceptance.created, facts if acceptance.created else None)
+        _log_accepted(acceptance, terms)
+        facts = chosen.facts if acceptance.created else None
+        return Accepted(acceptance.job, acceptance.created, facts)
 
     def _wake_for(self, job: Job) -> None:
         """Bring the pass forward that the job waits for."""
@@ -241,10 +276,10 @@ class Acceptor:
             deadline = now + (settings.default_deadline if asked is None else asked)
         return min(deadline, now + settings.max_deadline)
 
-    def _check(self, call: DeferredCall, deadline: datetime) -> None:
-        caller, settings = call.caller, self._settings
+    def _check(self, terms: Terms, deadline: datetime) -> None:
+        caller, settings = terms.caller, self._settings
         upstream = caller.credential.upstream
-        if settings.ephemeral and call.answer is not AnswerMode.WAIT:
+        if settings.ephemeral and terms.answer is not AnswerMode.WAIT:
             raise CallerError(
                 "jobs are not kept durably here, so a call can only be deferred with "
                 "`X-Deferrable: wait`",
@@ -265,8 +300,8 @@ class Acceptor:
                 param="X-Deferrable-Deadline",
                 code="credential_expires",
             )
-        if call.webhook is not None:
-            self._check_webhook(call.webhook, caller)
+        if terms.webhook is not None:
+            self._check_webhook(terms.webhook, caller)
 
     def _check_webhook(self, name: str, caller: Caller) -> None:
         owners = self._settings.webhooks.get(name, frozenset())
@@ -278,18 +313,33 @@ class Acceptor:
                 code="unknown_webhook",
             )
 
+    def _chosen(
+        self, terms: Terms, admitted: Admitted, deadline: datetime, now: datetime
+    ) -> _Chosen:
+        """Return what is chosen for the job; the same for those that come within a moment."""
+        model, fits = admitted.model, admitted.fits_a_batch
+        alike = (model, fits, deadline - now, self._outlook.changes)
+        last, moment = terms.last, self._clock.monotonic()
+        if last is not None and last.alike == alike and moment < last.until:
+            return last.chosen
+        key = self._key(terms, model)
+        choice, facts = self._choose(terms, fits, key, deadline, now)
+        chosen = _Chosen(choice, choice.key_for(key), facts)
+        terms.last = _LastChoice(alike, moment + CHOICE_HOLDS_S, chosen)
+        return chosen
+
     def _choose(
-        self, call: DeferredCall, key: BatchKey, deadline: datetime, now: datetime
+        self, terms: Terms, fits: bool, key: BatchKey, deadline: datetime, now: datetime
     ) -> tuple[LaneChoice, LaneFacts | None]:
         """Return the lane, and by what it was chosen, if there was a choice."""
-        endpoint = call.endpoint
-        if call.lane is Lane.INTERACTIVE:
-            return LaneChoice(Lane.INTERACTIVE, f"preferred by {call.decided_by}"), None
-        if endpoint.batched and not call.dialect.is_idle_query(call.target.partition("?")[2]):
+        endpoint = terms.endpoint
+        if terms.lane is Lane.INTERACTIVE:
+            return LaneChoice(Lane.INTERACTIVE, f"preferred by {terms.decided_by}"), None
+        if endpoint.batched and not terms.dialect.is_idle_query(terms.target.partition("?")[2]):
             return LaneChoice(Lane.INTERACTIVE, "a batch cannot carry the query of the call"), None
-        if endpoint.batched and not call.admitted.fits_a_batch:
+        if endpoint.batched and not fits:
             return LaneChoice(Lane.INTERACTIVE, "a batch refuses a field of the body"), None
-        facts = self._outlook.facts(key, alone=call.alone)
+        facts = self._outlook.facts(key, alone=terms.alone)
         choice = choose_lane(deadline, facts, now=now)
         paused_at = self._accounts.paused_at(key.credential)
         if paused_at is None:
@@ -298,65 +348,60 @@ class Acceptor:
         reason = f"{choice.reason}; the upstream refuses the credential since {since}"
         return replace(choice, reason=reason), facts
 
-    def _key(self, call: DeferredCall) -> BatchKey:
+    def _key(self, terms: Terms, model: str) -> BatchKey:
         """Return the key of the call's jobs in the batch lane."""
-        credential = call.caller.credential
+        credential = terms.caller.credential
         return BatchKey(
             lane=Lane.BATCH,
             upstream=credential.upstream,
             credential=credential.id,
-            endpoint=call.endpoint.path,
-            model=call.admitted.model,
-            headers=pick_headers(call.dialect.batch_headers, call.headers),
+            endpoint=terms.endpoint.path,
+            model=model,
+            headers=pick_headers(terms.dialect.batch_headers, terms.headers),
         )
 
     async def _idempotency_key(self, call: DeferredCall) -> str | None:
         """Return the caller's key, or that of the call within its run, hashed."""
-        if call.idempotency_key is not None:
-            return self._hashed("key", call, call.idempotency_key)
-        if call.run is None:
+        terms = call.terms
+        if terms.idempotency_key is not None:
+            return self._hashed("key", terms, terms.idempotency_key)
+        if terms.run is None:
             return None
-        count = await self._occurrence(call, call.run)
-        return self._hashed("run", call, run_key(call.run.id, call.fingerprint, count))
+        count = await self._occurrence(call, terms.run)
+        return self._hashed("run", terms, run_key(terms.run.id, call.fingerprint, count))
 
     async def _occurrence(self, call: DeferredCall, run: Run) -> int:
         """Count one more call of the run's session."""
         session = self._session if run.session is None else f"={run.session}"
-        place = self._hashed("occurrence", call, run.id, session, call.fingerprint)
+        place = self._hashed("occurrence", call.terms, run.id, session, call.fingerprint)
         now = self._clock.now()
         return await self._runs.count(place, now=now, until=now + RUN_KEPT)
 
-    def _hashed(self, kind: str, call: DeferredCall, *parts: str) -> str:
-        return self._hash.digest("idempotency", kind, call.caller.owner, *parts)
+    def _hashed(self, kind: str, terms: Terms, *parts: str) -> str:
+        return self._hash.digest("idempotency", kind, terms.caller.owner, *parts)
 
     def _job(
-        self,
-        call: DeferredCall,
-        choice: LaneChoice,
-        key: BatchKey,
-        deadline: datetime,
-        now: datetime,
-        place: str,
+        self, call: DeferredCall, chosen: _Chosen, deadline: datetime, now: datetime, place: str
     ) -> Job:
-        admitted = call.admitted
+        terms, admitted = call.terms, call.admitted
         return Job(
             id=mint_job_id(now, shard=shard_for(place), random=self._random(RANDOM_BYTES)),
-            owner=call.caller.owner,
+            owner=terms.caller.owner,
             accepted_at=now,
             deadline=deadline,
-            key=key,
-            lane=choice.lane,
-            lane_reason=choice.reason,
-            target=call.target,
-            answer=call.answer,
-            decided_by=call.decided_by,
-            tags=call.tags,
-            webhook=call.webhook,
+            key=chosen.key,
+            lane=chosen.choice.lane,
+            lane_reason=chosen.choice.reason,
+            target=terms.target,
+            answer=terms.answer,
+            decided_by=terms.decided_by,
+            tags=terms.tags,
+            webhook=terms.webhook,
             fingerprint=call.fingerprint,
             body_bytes=len(admitted.line_body),
             tokens=admitted.tokens,
             affinity=admitted.affinity,
-            headers=dict(pick_headers(DIRECT_HEADERS, call.headers)),
+            headers=dict(pick_headers(DIRECT_HEADERS, terms.headers)),
         )
 
 
@@ -371,8 +416,8 @@ def _check_same(acceptance: Acceptance, job: Job) -> None:
     )
 
 
-def _log_accepted(acceptance: Acceptance, call: DeferredCall) -> None:
-    if call.answer is not AnswerMode.WAIT:
+def _log_accepted(acceptance: Acceptance, terms: Terms) -> None:
+    if terms.answer is not AnswerMode.WAIT:
         # The line of the call says it all, and comes at once.
         return
     job = acceptance.job
@@ -386,8 +431,8 @@ def _log_accepted(acceptance: Acceptance, call: DeferredCall) -> None:
         model=job.key.model,
         lane=job.lane.value,
         reason=job.lane_reason,
-        decided_by=call.decided_by,
-        answer=call.answer.value,
+        decided_by=terms.decided_by,
+        answer=terms.answer.value,
         deadline=job.deadline.isoformat(),
         body_bytes=job.body_bytes,
         tokens=job.tokens,

@@ -42,6 +42,8 @@ class FlexTier:
         self._upstreams = upstreams
         self._enabled = enabled
         self._refused: dict[tuple[str, str, str], _Refused] = {}
+        self.changes = 0
+        """Grows with every change of what is known here."""
 
     def field(self, key: BatchKey) -> str | None:
         """Return the field of a body that asks for the tier, where there is one."""
@@ -62,6 +64,7 @@ class FlexTier:
         """Note an answer and the tier that it was billed in."""
         if tier == FLEX:
             self._refused.pop(_place(key), None)
+            self.changes += 1
         else:
             # Not cheaper than an ordinary call, but slower: it is no such tier.
             self.unsupported(key, now=now)
@@ -85,6 +88,7 @@ class FlexTier:
             # Callers name the models, and may invent them. The longest untouched goes.
             del self._refused[next(iter(self._refused))]
         self._refused[_place(key)] = refused
+        self.changes += 1
 
 
 def asking_for(field: str, body: bytes) -> bytes:

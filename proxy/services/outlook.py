@@ -92,8 +92,14 @@ class Outlook:
         self._slow: dict[str, LaneTimes] = {}
         """What `times` made of `_known`, by upstream: every accepted call asks."""
 
+        self._changes = 0
         self._unwritten: list[Observation] = []
         self._waiting: Mapping[CredentialId, _Waiting] = {}
+
+    @property
+    def changes(self) -> int:
+        """A number that grows with every change of what is known here, but for the time."""
+        return self._changes + self.flex.changes
 
     def facts(self, key: BatchKey, *, alone: bool = False) -> LaneFacts:
         """Return what the choice of a lane for jobs of `key` depends on now.
@@ -175,6 +181,7 @@ class Outlook:
                 seen = replace(seen, trickle=seen.trickle + head.count)
             waiting[head.key.credential] = seen
         self._waiting = waiting
+        self._changes += 1
 
     def observe(self, news: Observation) -> None:
         """Learn from a batch that ended or stopped; the next pass makes it durable."""
@@ -187,6 +194,7 @@ class Outlook:
         await self._unbatchable_store.note(key.credential, key.endpoint, key.model, until=until)
         place = (key.credential, key.endpoint, key.model)
         self._unbatchable = {**self._unbatchable, place: until}
+        self._changes += 1
 
     async def run_once(self) -> int:
         """Read what the fleet knows, and add what this instance has seen since.
@@ -213,6 +221,7 @@ class Outlook:
     def _learned(self, known: Turnarounds) -> None:
         self._known = known
         self._slow.clear()
+        self._changes += 1
 
     def _is_batched(self, key: BatchKey) -> bool:
         upstream = self._upstreams.get(key.upstream)

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -136,21 +136,18 @@ def set_up_logging(
 
 
 class Line(Generic[T]):
-    """An event that is logged with every call, and most of whose facts are the same each time.
+    """An event that is logged with every call.
 
-    These are looked through and written once; the rest is written by the writer's thread,
-    many at a time. It differs from other events in nothing but cost.
+    Facts that are the same each time are looked through and written once; the others by the
+    writer's thread, many at a time. It differs from other events in nothing but cost.
     """
 
     __slots__ = ("_event", "_facts", "_head", "_same")
 
     def __init__(
-        self, event: str, facts: Callable[[T], dict[str, float | str | None]], **same: object
+        self, event: str, facts: Callable[[T], Mapping[str, object]], **same: object
     ) -> None:
-        """`facts` tells the others, by what is given to `info`: numbers, and words of ours.
-
-        Nobody looks through them; and it is called in another thread.
-        """
+        """`facts` tells the others, by what is given to `info`, in another thread."""
         self._event = event
         self._facts = facts
         self._same = same
@@ -165,7 +162,8 @@ class Line(Generic[T]):
             writer.write(partial(self._written, of, _moment()))
 
     def _written(self, of: T, at: float) -> bytes:
-        return b"%b,%b" % (self._head, to_json(_stamped(self._facts(of), "info", at))[1:])
+        facts = _stamped(redact_facts(self._facts(of)), "info", at)
+        return b"%b,%b" % (self._head, compact_json(facts, fallback=repr)[1:])
 
 
 @dataclass

@@ -188,6 +188,9 @@ class Metrics:
     _fresh: list[tuple[str, str, int, int, float | None, float]] = field(default_factory=list)
     """Forwarded calls that are not counted yet."""
 
+    _deferred: list[tuple[str, str | None, str]] = field(default_factory=list)
+    """Deferred calls that are not counted yet."""
+
     _values: dict[str, dict[Labels, float]] = field(default_factory=dict)
     _histograms: dict[str, dict[Labels, _Histogram]] = field(default_factory=dict)
 
@@ -226,7 +229,18 @@ class Metrics:
         if len(self._fresh) >= _FRESH_MAX:
             self._count_fresh()
 
+    def deferred(self, *, outcome: str, lane: str | None, mode: str) -> None:
+        """Record one deferred call; `lane` is that of its job, if that is new."""
+        self._deferred.append((outcome, lane, mode))
+        if len(self._deferred) >= _FRESH_MAX:
+            self._count_fresh()
+
     def _count_fresh(self) -> None:
+        deferred, self._deferred = self._deferred, []
+        for outcome, lane, mode in deferred:
+            self._add("calls", ("defer", outcome), 1)
+            if lane is not None:
+                self._add("job_accepted", (lane, mode), 1)
         fresh, self._fresh = self._fresh, []
         for upstream, outcome, bytes_up, bytes_down, first_byte_s, duration_s in fresh:
             # Labels in the order of the list: looking them up by name took longer than counting.

@@ -7,7 +7,7 @@ repeats depend on it.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from aiohttp import web
 
@@ -15,6 +15,7 @@ from proxy.core.choice import LaneFacts
 from proxy.core.compact_json import compact_json
 from proxy.core.dialects import Dialect, Endpoint, Family, Shape, Streaming, error_answer
 from proxy.core.errors import CallerError
+from proxy.core.ids import JobId
 from proxy.core.job import AnswerMode, Job
 from proxy.ports.clock import Clock
 from proxy.services.outlook import Outlook
@@ -29,6 +30,7 @@ from proxy.web.framing import framing_for
 from proxy.web.held import Ending, Holder, Sent, send
 from proxy.web.holding import Holding
 from proxy.web.job_object import job_object, pending_response, retry_after_s, status_url
+from proxy.web.relay import written
 
 SILENT_HOLD_MAX_S: Final = 240.0
 """How long `Prefer: wait` holds without a byte: Node's `fetch` gives up after 300 s."""
@@ -56,9 +58,6 @@ class AnsweredCall:
     typed_sdk: bool = False
     """Whether an SDK will parse the answer into the type of the endpoint."""
 
-    facts: LaneFacts | None = None
-    """What the lane of its job was chosen by just now, if it was."""
-
     prefer_wait_s: float | None = None
     """`Prefer: respond-async, wait=N`: how long to wait for the result first."""
 
@@ -72,7 +71,7 @@ class AnsweredCall:
 class Outlet(Protocol):
     """The way to the caller of one call."""
 
-    async def send(self, answer: FinalAnswer) -> Ending:
+    async def send(self, data: bytes) -> Ending:
         """Write a whole answer; tell what became of it."""
         ...
 
@@ -89,6 +88,17 @@ def _unheard(_ending: Ending, _status: int | None) -> None:
     return None
 
 
+class _Page(NamedTuple):
+    """An answer that names a job."""
+
+    alike: tuple[object, ...]
+    """All that it depends on but the job's ID."""
+
+    job_id: JobId
+    status: int
+    data: bytes
+
+
 class Answers:
     """Answers deferred calls; each exactly once."""
 
@@ -97,15 +107,24 @@ class Answers:
         self._holder = holder
         self._holding = holding
         self._clock = clock
+        self._last_page: _Page | None = None
 
     def has_room(self) -> bool:
         """Return whether a call that is answered in `wait` may be accepted."""
         return self._holding.has_room()
 
     async def answer(
-        self, request: web.BaseRequest, job: Job, call: AnsweredCall, *, on_end: OnEnd = _unheard
+        self,
+        request: web.BaseRequest,
+        job: Job,
+        call: AnsweredCall,
+        facts: LaneFacts | None = None,
+        *,
+        on_end: OnEnd = _unheard,
     ) -> web.StreamResponse:
         """Answer the call that made or claimed `job`, and note what became of the answer.
+
+        `facts` is what the lane of the job was chosen by just now, if it was.
 
         `on_end` is called exactly once, at the very moment that it is known. A
         caller that has its whole answer may hang up then, which cancels this.
@@ -115,7 +134,7 @@ class Answers:
         """
         ending, status = Ending.BROKEN, None
         try:
-            sent = await self._send(request, job, call)
+            sent = await self._send(request, job, call, facts)
             ending, status = sent.ending, sent.response.status
             return sent.response
         finally:
@@ -123,16 +142,40 @@ class Answers:
             await self._note(job, call, ending, break_off=lambda: abort(request))
 
     async def answer_at_once(
-        self, outlet: Outlet, job: Job, call: AnsweredCall, *, on_end: OnEnd = _unheard
+        self,
+        outlet: Outlet,
+        job: Job,
+        call: AnsweredCall,
+        facts: LaneFacts | None,
+        *,
+        on_end: OnEnd = _unheard,
     ) -> None:
         """Do what `answer` does for a call that nothing is awaited for."""
         ending, status = Ending.BROKEN, None
         try:
-            answer = _with_headers(self._refer(job, call), *_preference(call, None))
-            ending, status = await outlet.send(answer), answer.status
+            page = self._page(job, call, facts)
+            ending, status = await outlet.send(page.data), page.status
         finally:
             on_end(ending, status)
             await self._note(job, call, ending, break_off=outlet.abort)
+
+    def _page(self, job: Job, call: AnsweredCall, facts: LaneFacts | None) -> "_Page":
+        """Return the answer that names the job, as it is written.
+
+        All that were made of calls that are alike, in one second, differ by their IDs alone.
+        """
+        alike = (
+            *(call, facts, job.key, job.lane_reason, job.decided_by, job.tags),
+            *(int(self._clock.now().timestamp()), int(job.deadline.timestamp())),
+        )
+        last = self._last_page
+        if last is not None and facts is not None and last.alike == alike:
+            data = last.data.replace(last.job_id.encode(), job.id.encode())
+            return _Page(alike, job.id, last.status, data)
+        answer = _with_headers(self._refer(job, call, facts), *_preference(call, None))
+        data = written(answer, method="POST", keep_alive=True, modern=True)
+        page = self._last_page = _Page(alike, job.id, answer.status, data)
+        return page
 
     async def _note(
         self, job: Job, call: AnsweredCall, ending: Ending, *, break_off: Callable[[], None]
@@ -146,7 +189,9 @@ class Answers:
             if ending is Ending.BROKEN:
                 break_off()
 
-    async def _send(self, request: web.BaseRequest, job: Job, call: AnsweredCall) -> Sent:
+    async def _send(
+        self, request: web.BaseRequest, job: Job, call: AnsweredCall, facts: LaneFacts | None
+    ) -> Sent:
         family = call.dialect.family
         if call.mode is AnswerMode.WAIT:
             framing = framing_for(
@@ -162,17 +207,17 @@ class Answers:
         end = None
         if wait_s is not None:
             end = await self._holder.silently(job, family, for_s=wait_s)
-        answer = end if end is not None else self._refer(job, call)
+        answer = end if end is not None else self._refer(job, call, facts)
         return await send(request, _with_headers(answer, *_preference(call, wait_s)))
 
-    def _refer(self, job: Job, call: AnsweredCall) -> FinalAnswer:
+    def _refer(self, job: Job, call: AnsweredCall, facts: LaneFacts | None) -> FinalAnswer:
         """Return the answer that names the job instead of bringing its result."""
         if call.mode is AnswerMode.RAISE or _would_lose_the_id(call):
             return _raised(job, call)
         now = self._clock.now()
         url = status_url(job.id, base_path=call.base_path)
         headers = [("Content-Type", "application/json"), (JOB_HEADER, job.id), ("Location", url)]
-        facts = call.facts or self._outlook.facts(job.key)
+        facts = facts or self._outlook.facts(job.key)
         pause_s = retry_after_s(job, facts, now=now)
         if pause_s is not None:
             headers.append(("Retry-After", str(pause_s)))

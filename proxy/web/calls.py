@@ -37,6 +37,10 @@ class CallRecorder(Protocol):
         """Add `amount` to the counter `name`."""
         ...
 
+    def deferred(self, *, outcome: str, lane: str | None, mode: str) -> None:
+        """Record one deferred call; `lane` is that of its job, if that is new."""
+        ...
+
     def forwarded(
         self,
         *,
@@ -216,29 +220,11 @@ class Calls:
         what the caller was answered, nothing if it left before.
         """
         outcome = "caller_left" if status is None else "answered"
-        self._recorder.count("calls", decision="defer", outcome=outcome)
         duration_s = self._clock.monotonic() - record.started
         self._record(record, status=status, duration_s=duration_s)
-        if how == "created":
-            self._recorder.count("job_accepted", lane=job.lane.value, mode=mode.value)
-        log.info(
-            "call.deferred",
-            method=record.method,
-            upstream=job.key.upstream,
-            job_id=job.id,
-            how=how,
-            answer=mode.value,
-            outcome=outcome,
-            status=status,
-            lane=job.lane.value,
-            lane_reason=job.lane_reason,
-            owner=job.owner,
-            model=job.key.model,
-            tokens=job.tokens,
-            bytes_up=record.body_bytes,
-            duration_s=_rounded(duration_s),
-            **_decision(record),
-        )
+        lane = job.lane.value if how == "created" else None
+        self._recorder.deferred(outcome=outcome, lane=lane, mode=mode.value)
+        _DEFERRED.info(_Deferral(record, job, mode, how, outcome, status, duration_s))
 
     def refused(self, record: CallRecord, error: ProxyError) -> None:
         """Tell of a call that got an error of ours and reached nobody."""
@@ -285,8 +271,43 @@ def _annotation(record: CallRecord) -> bytes:
     return b"X-Deferrable-Decision: %b\r\n" % safe.encode()
 
 
-def _came_to(done: Forwarded) -> dict[str, float | str | None]:
-    facts: dict[str, float | str | None] = {
+class _Deferral(NamedTuple):
+    """What became of a call that a job stands for."""
+
+    record: CallRecord
+    job: Job
+    mode: AnswerMode
+    how: str
+    outcome: str
+    status: int | None
+    duration_s: float
+
+    def facts(self) -> dict[str, object]:
+        """Return what the line of the call says."""
+        record, job = self.record, self.job
+        return {
+            "method": record.method,
+            "upstream": job.key.upstream,
+            "job_id": job.id,
+            "how": self.how,
+            "answer": self.mode.value,
+            "outcome": self.outcome,
+            "status": self.status,
+            "lane": job.lane.value,
+            "lane_reason": job.lane_reason,
+            "owner": job.owner,
+            "model": job.key.model,
+            "tokens": job.tokens,
+            "bytes_up": record.body_bytes,
+            "duration_s": _rounded(self.duration_s),
+        } | _decision(record)
+
+
+_DEFERRED: Final = Line("call.deferred", _Deferral.facts)
+
+
+def _came_to(done: Forwarded) -> dict[str, object]:
+    facts: dict[str, object] = {
         "outcome": done.outcome.value,
         "status": done.status,
         "bytes_up": done.bytes_up,

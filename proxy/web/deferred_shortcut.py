@@ -8,7 +8,6 @@ about, needs none of that. Whatever is out of the ordinary takes the usual path
 
 import asyncio
 from collections.abc import Callable
-from typing import Final
 
 from policies.model import Defer
 from policies.policy import Policy
@@ -18,14 +17,11 @@ from proxy.services.admission import parse_body
 from proxy.web.caller import METHOD, Caller
 from proxy.web.calls import Calls
 from proxy.web.deferrer import Deferrer
-from proxy.web.final import FinalAnswer
 from proxy.web.heads import CallHead
 from proxy.web.held import Ending
 from proxy.web.incoming import Call
 from proxy.web.refused import refusal
-from proxy.web.relay import Page, written
-
-_KEEPS: Final = True
+from proxy.web.relay import written
 
 
 class DeferredShortcut:
@@ -99,26 +95,23 @@ class ShortDeferral:
                 await deferrer.answer_at_once(self._call, decision, self)
             except ProxyError as error:
                 calls.refused(self._call.record, error)
-                await self._write(refusal(self._call.head.dialect.family, error))
+                page = refusal(self._call.head.dialect.family, error)
+                await self.send(written(page, method=METHOD, keep_alive=True, modern=True))
         except Exception as exc:  # noqa: BLE001 - told as aiohttp tells of a bug in a handler
             caller, self._caller = self._caller, None
             if caller is not None:
                 caller.call_failed(exc)
         self._end(keep_alive=True)
 
-    async def send(self, answer: FinalAnswer) -> Ending:
+    async def send(self, data: bytes) -> Ending:
         """Write the answer; tell what became of it."""
-        return Ending.DELIVERED if await self._write(answer) else Ending.BROKEN
+        delivered = self._caller is not None and await self._caller.flush(data)
+        return Ending.DELIVERED if delivered else Ending.BROKEN
 
     def abort(self) -> None:
         """Break the connection so that what was sent cannot be taken for a whole answer."""
         if self._caller is not None and self._caller.transport is not None:
             self._caller.transport.abort()
-
-    async def _write(self, page: Page) -> bool:
-        if self._caller is None:
-            return False
-        return await self._caller.flush(written(page, method=METHOD, keep_alive=True, modern=True))
 
     def _end(self, *, keep_alive: bool) -> None:
         caller, self._caller = self._caller, None

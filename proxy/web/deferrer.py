@@ -20,11 +20,12 @@ from proxy.core.errors import (
 from proxy.core.ids import JobId
 from proxy.core.job import AnswerMode, Job
 from proxy.core.lanes import Lane
-from proxy.services.accept import Accepted, Acceptor, DeferredCall
+from proxy.services.accept import Accepted, Acceptor, DeferredCall, Terms
 from proxy.services.paces import Paces
 from proxy.services.repeats import Repeats
 from proxy.web.answers import AnsweredCall, Answers, OnEnd, Outlet
 from proxy.web.calls import Calls
+from proxy.web.heads import Agreed
 from proxy.web.held import Ending
 from proxy.web.incoming import Call, Incoming
 from proxy.web.refused import StoppingError
@@ -79,7 +80,8 @@ class Deferrer:
         """
         with self._paces.hold(_held_run(call, decision)) as held:
             try:
-                job, held.is_new, facts = await self._accept(call, decision, alone=held.alone)
+                terms = _terms(call, decision, alone=held.alone)
+                job, held.is_new, facts = await self._accept(call, terms)
                 if held.alone and held.is_new:
                     self._calls.alone()
             except ProxyError as error:
@@ -109,13 +111,20 @@ class Deferrer:
             ProxyError: if it cannot be deferred; it is not answered then.
         """
         assert self.answers_at_once(decision)
-        job, is_new, facts = await self._accept(call, decision, alone=False)
-        mode, how = _MODES[decision.answer], "created" if is_new else "known"
+        agreed = call.head.agreed
+        if agreed is None or agreed.decision is not decision:
+            mode = _MODES[decision.answer]
+            terms = _terms(call, decision, alone=False)
+            agreed = Agreed(decision, terms, _answered(call, mode, decision))
+            call.head.agreed = agreed
+        job, is_new, facts = await self._accept(call, agreed.terms)
+        how = "created" if is_new else "known"
         await self._answers.answer_at_once(
             outlet,
             job,
-            _answered(call, mode, decision, facts),
-            on_end=self._teller(call, job, mode, how),
+            agreed.answered,
+            facts,
+            on_end=self._teller(call, job, agreed.answered.mode, how),
         )
 
     async def answer_repeat(
@@ -134,38 +143,17 @@ class Deferrer:
             and asked.tag in {None, Tag.TRUE, Tag.WAIT}
         )
 
-    async def _accept(self, call: Call, decision: Defer, *, alone: bool) -> Accepted:
+    async def _accept(self, call: Call, terms: Terms) -> Accepted:
         assert call.parsed is not None
         assert call.head.place is not None
         if self._draining:
             raise StoppingError("this instance is stopping; send the call again")
-        if decision.answer.value == AnswerMode.WAIT and not self._answers.has_room():
+        if terms.answer is AnswerMode.WAIT and not self._answers.has_room():
             raise OverloadedError("too many held connections", code="too_many_held")
-        asked = call.asked
         admitted = self._acceptor.admit(
             call.parsed, call.head.place, upstream=call.head.route.upstream.name
         )
-        return await self._acceptor.accept(
-            DeferredCall(
-                caller=call.caller(),
-                dialect=call.head.dialect,
-                endpoint=call.head.place.endpoint,
-                target=whole_target(call.head.dialect, call.head.target),
-                headers=call.head.kept,
-                admitted=admitted,
-                fingerprint=call.fingerprint(),
-                answer=_MODES[decision.answer],
-                decided_by=decision.decided_by,
-                deadline=decision.deadline,
-                lane=Lane.INTERACTIVE if decision.lane is PreferredLane.INTERACTIVE else None,
-                alone=alone,
-                tags=dict(decision.tags),
-                webhook=asked.webhook,
-                run=asked.run,
-                idempotency_key=asked.idempotency_key,
-                retry_count=asked.retry_count,
-            )
-        )
+        return await self._acceptor.accept(DeferredCall(terms, admitted, call.fingerprint()))
 
     async def _answer(
         self,
@@ -181,7 +169,8 @@ class Deferrer:
         return await self._answers.answer(
             call.request,
             job,
-            _answered(call, mode, decision, facts),
+            _answered(call, mode, decision),
+            facts,
             on_end=self._teller(call, job, mode, how, on_end),
         )
 
@@ -205,9 +194,29 @@ class Deferrer:
         return tell
 
 
-def _answered(
-    call: Call, mode: AnswerMode, decision: Decision, facts: LaneFacts | None
-) -> AnsweredCall:
+def _terms(call: Call, decision: Defer, *, alone: bool) -> Terms:
+    asked, head = call.asked, call.head
+    assert head.place is not None
+    return Terms(
+        caller=head.caller(),
+        dialect=head.dialect,
+        endpoint=head.place.endpoint,
+        target=whole_target(head.dialect, head.target),
+        headers=head.kept,
+        answer=_MODES[decision.answer],
+        decided_by=decision.decided_by,
+        deadline=decision.deadline,
+        lane=Lane.INTERACTIVE if decision.lane is PreferredLane.INTERACTIVE else None,
+        alone=alone,
+        tags=dict(decision.tags),
+        webhook=asked.webhook,
+        run=asked.run,
+        idempotency_key=asked.idempotency_key,
+        retry_count=asked.retry_count,
+    )
+
+
+def _answered(call: Call, mode: AnswerMode, decision: Decision) -> AnsweredCall:
     asked = call.asked
     assert call.head.place is not None
     assert call.parsed is not None
@@ -221,7 +230,6 @@ def _answered(
         retry_count=asked.retry_count,
         read_timeout_s=asked.read_timeout.total_seconds() if asked.read_timeout else None,
         typed_sdk=asked.typed_sdk,
-        facts=facts,
         prefer_wait_s=hold.total_seconds() if hold is not None else None,
         preference_applied=decision.decided_by == _BY_PREFER and isinstance(decision, Defer),
     )

@@ -1,12 +1,13 @@
-"""What follows from the head of a call alone, and the heads that came lately.
+"""What follows from the head of a call alone.
 
-An SDK sends the same head with every call, but for the length of its body. What a
-deferred call costs beyond its durable write is mostly reading that head: where it
-goes, what it asks for, whose token it shows. None of it depends on anything else.
+An SDK sends the same head with every call, but for the length of its body. Where it
+goes, what it asks for and whose token it shows depends on nothing else, so that what is
+read once serves all of them (`web/passages.py`).
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from aiohttp import web
 
@@ -18,11 +19,20 @@ from proxy.core.fields import RawHeaders
 from proxy.core.repeats import Digest
 from proxy.core.routing import Route
 from proxy.core.targets import without_credentials
-from proxy.services.accept import fingerprint_of, kept_headers
+from proxy.services.accept import Terms, fingerprint_of, kept_headers
 from proxy.services.admission import ParsedBody
 from proxy.services.clients import Exchange
 from proxy.services.obstacles import place_at
 from proxy.services.owners import Caller, Owners, query_key
+from proxy.web.answers import AnsweredCall
+
+
+class Agreed(NamedTuple):
+    """What follows from a decision for all calls with one head that are answered at once."""
+
+    decision: Decision
+    terms: Terms
+    answered: AnsweredCall
 
 
 @dataclass(slots=True)
@@ -47,6 +57,9 @@ class CallHead:
     """What is changed on the way to an upstream whose key is held here."""
 
     _fingerprint: Callable[[], Digest]
+    agreed: Agreed | None = None
+    """By the decision that was made last."""
+
     _policy: Policy | None = None
     _decisions: dict[object, Decision] = field(default_factory=dict)
     """What `_policy` decided, by all of the body that it depends on."""

@@ -152,9 +152,9 @@ QUICK_FAULTS: Final = (
     HttpFault(action="reset_before", path="/v1/chat/*", count=2),
     HttpFault(action="truncate", path="/v1/chat/*", after_bytes=40, count=2),
 )
-FAULTS: Final = (
-    *QUICK_FAULTS,
-    # From these a batch recovers within its retries' pauses, some of them half a minute.
+SLOW_FAULTS: Final = (
+    # From these a batch recovers within its retries' pauses, some of them half a minute; and
+    # after a create without an answer, a list of thousands of batches is searched.
     HttpFault(action="status", status=500, path="/v1/batches*", count=2),
     HttpFault(action="reset_after", path="/v1/batches", method="POST"),
     HttpFault(action="truncate", path="/v1/files/*/content", after_bytes=500),
@@ -201,12 +201,12 @@ class Plan:
     """How long to go on, and how roughly."""
 
     seconds: float
-    faults: tuple[HttpFault, ...] = FAULTS
+    slow_faults: bool = True
     rest_s: float = 40
     """After the last job: connections to an upstream are kept for half a minute."""
 
 
-SMOKE: Final = Plan(4, QUICK_FAULTS, rest_s=1)
+SMOKE: Final = Plan(4, slow_faults=False, rest_s=1)
 
 
 async def soak(folder: Path, plan: Plan) -> tuple[Scene, list[Footprint]]:
@@ -214,7 +214,7 @@ async def soak(folder: Path, plan: Plan) -> tuple[Scene, list[Footprint]]:
 
     The first look is before the first call, the last one after all have ended.
     """
-    seconds, every_s = plan.seconds, max(1.0, plan.seconds / 120)
+    seconds, look_s = plan.seconds, max(1.0, plan.seconds / 120)
     changes = {"retention": {"results": "1m"}, "log": {"level": "info"}}
     async with (
         proxy_and_provider(folder, provider_settings=PROVIDER, changes=changes) as (
@@ -236,9 +236,12 @@ async def soak(folder: Path, plan: Plan) -> tuple[Scene, list[Footprint]]:
         async with asyncio.TaskGroup() as tasks:
             for kind in KINDS:
                 tasks.create_task(_call_on(scene, kind, until=began + seconds))
-            tasks.create_task(_break_on(provider, scene.chance, plan.faults, began + seconds))
+            breaking = [(QUICK_FAULTS, 5.0), *([(SLOW_FAULTS, 20.0)] if plan.slow_faults else [])]
+            for faults, every_s in breaking:
+                until = began + seconds
+                tasks.create_task(_break_on(provider, scene.chance, faults, every_s, until))
             while (left := began + seconds - clock()) > 0:
-                await asyncio.sleep(min(every_s, left))
+                await asyncio.sleep(min(look_s, left))
                 looks.append(await footprint(proxy, clock() - began))
         provider.faults.clear()
         await _end(scene, rest_s=plan.rest_s)
@@ -261,12 +264,16 @@ async def _call_on(scene: Scene, kind: Kind, *, until: float) -> None:
 
 
 async def _break_on(
-    provider: Provider, chance: random.Random, faults: Sequence[HttpFault], until: float
+    provider: Provider,
+    chance: random.Random,
+    faults: Sequence[HttpFault],
+    every_s: float,
+    until: float,
 ) -> None:
     clock = asyncio.get_running_loop().time
     while clock() < until:
         _break(provider, chance.choice(faults))
-        await asyncio.sleep(chance.expovariate(1 / 3))
+        await asyncio.sleep(chance.expovariate(1 / every_s))
 
 
 def _break(provider: Provider, fault: HttpFault) -> None:

@@ -20,6 +20,7 @@ from proxy.services.accept import (
     Acceptor,
     DeferralSettings,
     DeferredCall,
+    Terms,
     call_fingerprint,
 )
 from proxy.services.accounts import Accounts, Limits, Verdict
@@ -96,18 +97,20 @@ class World:
         caller = self.owners.identify(presented_credential(OPENAI, headers), upstream)
         endpoint = OPENAI.endpoints[CHAT]
         parsed = parse_body(body, max_bytes=10_000)
-        call = DeferredCall(
+        terms = Terms(
             caller=caller,
             dialect=OPENAI,
             endpoint=endpoint,
             target=target,
             headers=headers,
-            admitted=self.acceptor.admit(parsed, Place(endpoint), upstream=upstream),
-            fingerprint=call_fingerprint(caller, OPENAI, target=target, headers=headers, body=body),
             answer=AnswerMode.JOB,
             decided_by="header:x-deferrable",
         )
-        return replace(call, **changes)
+        return DeferredCall(
+            terms=replace(terms, **changes),
+            admitted=self.acceptor.admit(parsed, Place(endpoint), upstream=upstream),
+            fingerprint=call_fingerprint(caller, OPENAI, target=target, headers=headers, body=body),
+        )
 
     async def accept(self, *args, **kwargs):
         return await self.acceptor.accept(self.call(*args, **kwargs))

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 
@@ -9,8 +10,9 @@ from policies.model import Answer
 from policies.policy import Policy
 from proxy.core.errors import StoreUnavailableError
 from proxy.core.ids import JobId
+from proxy.ports.jobs import Acceptance, NewJob
 from tests.helpers.raw_upstream import wait_until
-from tests.web.house import CHAT_BODY, open_house
+from tests.web.house import CHAT_BODY, House, open_house
 
 
 def body(**changes):
@@ -129,20 +131,22 @@ async def test_a_repeat_claims_its_job_though_its_head_is_known():
         assert JobId(again.headers["X-Deferrable-Job"]) == first.id
 
 
-def failing(house, error):
-    async def accept(_):
+def failing(house: House, error: Exception) -> None:
+    async def accept(_: NewJob) -> Acceptance:
         raise error
 
-    house.stores.jobs.accept = accept
+    jobs: Any = house.stores.jobs
+    jobs.accept = accept
 
 
 async def test_a_store_that_is_away_refuses_the_call_and_keeps_its_connection():
     async with open_house() as house:
         await house.job()
-        accept = house.stores.jobs.accept
+        jobs: Any = house.stores.jobs
+        accept = jobs.accept
         failing(house, StoreUnavailableError("the disk is full"))
         refused = await house.defer()
-        house.stores.jobs.accept = accept
+        jobs.accept = accept
         after = await house.defer()
 
         assert house.handled == 1
@@ -183,12 +187,13 @@ async def test_a_caller_who_leaves_before_its_answer_ends_its_call_alone():
 
     async with open_house() as house:
         await house.job()
-        accept, house.stores.jobs.accept = house.stores.jobs.accept, never
+        jobs: Any = house.stores.jobs
+        accept, jobs.accept = jobs.accept, never
         sending = house.tasks.create_task(house.defer())
         await begun.wait()
         sending.cancel()
         await left.wait()
-        house.stores.jobs.accept = accept
+        jobs.accept = accept
 
         assert (await house.defer()).status == 202
         assert house.handled == 1

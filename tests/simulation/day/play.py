@@ -16,7 +16,7 @@ from proxy.core.prices import PriceList
 from proxy.core.upstream import Upstream
 from proxy.ports.jobs import Credential
 from proxy.ports.stores import Stores
-from proxy.services.accept import Acceptor, DeferredCall
+from proxy.services.accept import Acceptor, DeferredCall, Terms
 from proxy.services.admission import parse_body
 from proxy.services.owners import Caller
 from proxy.settings import Settings
@@ -177,16 +177,18 @@ class _Players:
         parsed = parse_body(json.dumps(content).encode(), max_bytes=1 << 20)
         acceptance = await self._acceptor.accept(
             DeferredCall(
-                caller=self._callers[arrival.upstream],
-                dialect=dialect,
-                endpoint=place.endpoint,
-                target=PATH,
-                headers=(),
+                terms=Terms(
+                    caller=self._callers[arrival.upstream],
+                    dialect=dialect,
+                    endpoint=place.endpoint,
+                    target=PATH,
+                    headers=(),
+                    answer=AnswerMode.JOB,
+                    decided_by="header",
+                    deadline=arrival.deadline,
+                ),
                 admitted=self._acceptor.admit(parsed, place, upstream=arrival.upstream),
                 fingerprint=str(arrival.number),
-                answer=AnswerMode.JOB,
-                decided_by="header",
-                deadline=arrival.deadline,
             )
         )
         self.jobs[arrival.number] = acceptance.job.id
