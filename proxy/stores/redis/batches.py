@@ -13,7 +13,7 @@ from proxy.stores.codec import decode_batch, encode_batch, to_micros
 from proxy.stores.redis import batch_scripts, keys
 from proxy.stores.redis.claim import Claim
 from proxy.stores.redis.client import Client
-from proxy.stores.redis.commands import ScriptCall, read, write
+from proxy.stores.redis.commands import Command, read, write
 from proxy.stores.redis.items import Items
 from proxy.stores.redis.queue import Heads, small_field
 from proxy.stores.redis.wire import Reply, as_list, as_text
@@ -156,7 +156,7 @@ def _parse(reply: Reply, batch_id: BatchId) -> Batch:
     return batch
 
 
-def _replace_call(after: Batch, closed: str) -> ScriptCall:
+def _replace_call(after: Batch, closed: str) -> Command:
     return batch_scripts.REPLACE_BATCH.call(
         [keys.BATCHES, keys.BATCHES_LIVE, keys.BATCHES_SETTLED],
         after.id,

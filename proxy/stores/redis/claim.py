@@ -28,7 +28,7 @@ from proxy.stores.redis.claim_plan import (
     total,
 )
 from proxy.stores.redis.client import Client
-from proxy.stores.redis.commands import ScriptCall, read
+from proxy.stores.redis.commands import Command, read
 from proxy.stores.redis.wire import Reply, as_list, as_text
 
 CLAIM: Final = 20_000
@@ -193,7 +193,7 @@ class Claim:
             for shard, reply in zip(planned, replies, strict=True)
         }
 
-    def _take_call(self, shard: int, ready: int, job: str, room: Room) -> ScriptCall:
+    def _take_call(self, shard: int, ready: int, job: str, room: Room) -> Command:
         return batch_scripts.TAKE.call(
             [
                 keys.queue(shard, self.key),

@@ -23,9 +23,10 @@ from redis.exceptions import (
 from proxy.core.errors import StoreError
 from proxy.ports.tasks import TaskOwner
 from proxy.stores.redis.address import RedisAddress
-from proxy.stores.redis.commands import Command, ScriptCall
+from proxy.stores.redis.commands import Command
+from proxy.stores.redis.packing import pack
 from proxy.stores.redis.topology import Node, topology_of
-from proxy.stores.redis.wire import Answer, Ask, Reply, pack, translate
+from proxy.stores.redis.wire import Answer, Ask, Reply, translate
 
 ROUNDS: Final = 40
 """How often a command is sent on.
@@ -61,7 +62,8 @@ class Client:
         if not self._doubtful:
             # What nearly every call is: one command, answered where it was sent.
             node = self._topology.node_of(command.slot)
-            ask = Ask((command.packed,), command.writes)
+            part = command.part
+            ask = Ask(() if part else (command.packed,), command.writes, part)
             (node.back if background else node.front).submit(ask)
             outcome = await ask.future
             if isinstance(outcome, StoreError):
@@ -159,7 +161,7 @@ class Client:
             # What comes before a command's own answer is that to `ASKING`.
             own = outcome[-len(its) :] if len(outcome) == len(its) else outcome[1::2]
             for place, answer in zip(its, own, strict=True):
-                answers[place] = answer
+                answers[place] = commands[place].own(answer)
 
     def _node(self, command: Command, before: Answer) -> Node:
         # `AskError` is a kind of `MovedError` for the library, for one command only.
@@ -179,9 +181,7 @@ class Client:
         for place in todo:
             match answers[place]:
                 case NoScriptError():
-                    command = commands[place]
-                    assert isinstance(command, ScriptCall)
-                    commands[place] = command.in_full()
+                    commands[place] = commands[place].in_full()
                 case MovedError() | ReadOnlyError():
                     refresh = True
                 case AskError():

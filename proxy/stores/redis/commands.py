@@ -2,59 +2,72 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from redis.crc import key_slot
 
-from proxy.stores.redis.wire import Argument, pack
+from proxy.stores.redis.packing import Argument, Packed, Part, join, pack, pack_some
+from proxy.stores.redis.wire import Answer
 
 SLOTS: Final = 16_384
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(NamedTuple):
     """One command, ready to be sent to the node that has `slot`."""
 
     slot: int
-    packed: bytes
+    content: bytes | Part
     writes: bool = False
+    script: "Script | None" = None
+
+    @property
+    def packed(self) -> bytes:
+        """The command for itself, as it is sent."""
+        return join([self.content]) if isinstance(self.content, Part) else self.content
+
+    @property
+    def part(self) -> Part | None:
+        """What it is of a call that it may share with others."""
+        if self.script is None or not self.script.serves_many:
+            return None
+        assert isinstance(self.content, Part)
+        return self.content
+
+    def own(self, answer: Answer) -> Answer:
+        """Return what is the command's own of the answer that it got alone."""
+        return answer[0] if self.part is not None and isinstance(answer, list) else answer
+
+    def in_full(self) -> "Command":
+        """Return the same with the script's source, for a node that does not know it yet."""
+        assert self.script is not None
+        assert isinstance(self.content, Part)
+        script = pack_some(("EVAL", self.script.source)).content
+        return self._replace(content=self.content._replace(script=script))
 
 
 class Script:
-    """A Lua script. All its keys are declared and share a slot."""
+    """A Lua script. All its keys are declared and share a slot.
 
-    def __init__(self, source: str, *, writes: bool = True) -> None:
+    One that `serves_many` may be called for many at once, with the keys of all and the
+    arguments of all. It answers nothing if it has nothing to say to any of them, else a
+    list, with an error for each that failed: none may fail for what another one did.
+    """
+
+    def __init__(self, source: str, *, writes: bool = True, serves_many: bool = False) -> None:
         self.source = source
-        self._sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
+        self.serves_many = serves_many
+        sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
+        self._by_hash = pack_some(("EVALSHA", sha)).content
         self._writes = writes
 
-    def call(self, keys: Sequence[str], *arguments: Argument) -> "ScriptCall":
+    def call(self, keys: Sequence[str], *arguments: Argument) -> Command:
         """Return the command that runs it."""
-        return ScriptCall(
-            slot=slot_of(keys[0]),
-            packed=pack(("EVALSHA", self._sha, len(keys), *keys, *arguments)),
-            writes=self._writes,
-            script=self,
-            keys=keys,
-            arguments=arguments,
-        )
+        return self.call_packed(slot_of(keys[0]), pack_some(keys), pack_some(arguments))
 
-
-@dataclass(frozen=True, slots=True)
-class ScriptCall(Command):
-    """A script with its keys and arguments."""
-
-    script: Script | None = None
-    keys: Sequence[str] = field(default=(), repr=False)
-    arguments: Sequence[Argument] = field(default=(), repr=False)
-
-    def in_full(self) -> Command:
-        """Return the same with the script's source, for a node that does not know it yet."""
-        assert self.script is not None
-        packed = pack(("EVAL", self.script.source, len(self.keys), *self.keys, *self.arguments))
-        return Command(self.slot, packed, self.writes)
+    def call_packed(self, slot: int, keys: Packed, arguments: Packed) -> Command:
+        """Return the command that runs it, of what was packed already."""
+        return Command(slot, Part(self._by_hash, slot, keys, arguments), self._writes, self)
 
 
 def read(name: str, key: str, *arguments: Argument) -> Command:

@@ -11,7 +11,8 @@ from proxy.stores.redis import credential_scripts, keys
 from proxy.stores.redis.batches import RedisBatchStore
 from proxy.stores.redis.client import Client
 from proxy.stores.redis.commands import read, write
-from proxy.stores.redis.wire import Argument, Reply, as_list, as_map, as_text
+from proxy.stores.redis.packing import Argument
+from proxy.stores.redis.wire import Reply, as_list, as_map, as_text
 from proxy.stores.vault import Vault
 
 _NEVER = datetime.min.replace(tzinfo=UTC)

@@ -17,7 +17,7 @@ from proxy.ports.jobs import DeliveryNote
 from proxy.stores.codec import to_micros
 from proxy.stores.redis import delivery_scripts, keys
 from proxy.stores.redis.client import Client
-from proxy.stores.redis.commands import ScriptCall, read
+from proxy.stores.redis.commands import Command, read
 from proxy.stores.redis.rows import call_digest, delivery_keys, stored_here
 from proxy.stores.redis.wire import Reply, as_int, as_list, as_text
 
@@ -129,7 +129,7 @@ class _Repeat:
     retry_count: int
     now: datetime
 
-    def ask(self, shard: int, mode: str) -> ScriptCall:
+    def ask(self, shard: int, mode: str) -> Command:
         """Return the command that ranks the deliveries of one shard."""
         return delivery_scripts.CLAIM_CALL.call(
             [

@@ -10,7 +10,7 @@ from proxy.core.job import TERMINAL, Job, JobState
 from proxy.stores.codec import decode_job, to_micros
 from proxy.stores.redis import job_scripts, keys
 from proxy.stores.redis.client import Client
-from proxy.stores.redis.commands import ScriptCall, read, write
+from proxy.stores.redis.commands import Command, read, write
 from proxy.stores.redis.merge import certain, front_of, share
 from proxy.stores.redis.rows import (
     NOTHING,
@@ -92,7 +92,7 @@ async def _erase_many(client: Client, job_ids: Sequence[JobId]) -> int:
     return len(job_ids)
 
 
-def _erase_call(job_id: JobId, record: str) -> tuple[ScriptCall, JobState]:
+def _erase_call(job_id: JobId, record: str) -> tuple[Command, JobState]:
     header, json = Header.of(record)
     job: Job = decode_job(json)
     shard = shard_of(job_id)

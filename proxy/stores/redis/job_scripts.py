@@ -1,7 +1,7 @@
 """What must happen at one moment to a job, in Lua.
 
-A script touches one job, or reads up to a few hundred rows, and so holds Redis well
-below 5 ms. A job's record begins with a line for the scripts:
+A script touches one job, or the few that share a call, or reads up to a few hundred rows,
+and so holds Redis well below 5 ms. A job's record begins with a line for the scripts:
 
     version state attempt key ready idempotency
 """
@@ -14,33 +14,53 @@ from proxy.stores.redis.lua import DELIVERY, LEDGER, QUEUE
 ACCEPT: Final = Script(
     QUEUE
     + """
-local k = {record = KEYS[1], body = KEYS[2], idempotency = KEYS[3], queue = KEYS[4],
-  due = KEYS[5], heads = KEYS[6], keys = KEYS[7], pending = KEYS[8], deliveries = KEYS[9],
-  open = KEYS[10], flushed = KEYS[11], waiting_of = KEYS[12], waiting = KEYS[13]}
-local job, owner, record, body, delivery = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
-local kid, text, ready, accepted = ARGV[6], ARGV[7], ARGV[8], ARGV[9]
-local q = {bytes = ARGV[10], tokens = ARGV[11], deadline = ARGV[12], held = ARGV[13],
-  affinity = ARGV[14]}
-local place, gone, lease, delivered = ARGV[15], ARGV[16], ARGV[17], ARGV[18]
-if place ~= '' then
-  local known = redis.call('HGET', k.idempotency, place)
-  if known and known ~= gone then return known end
-  redis.call('HSET', k.idempotency, place, job)
+-- Accept the job whose keys begin behind KEYS[m] and whose arguments behind ARGV[n]. Returns
+-- what its idempotency key stands for already, if there is such a job: then nothing is done.
+local function accept(m, n)
+  local k = {record = KEYS[m + 1], body = KEYS[m + 2], open = KEYS[m + 3],
+    idempotency = KEYS[m + 4], queue = KEYS[m + 5], due = KEYS[m + 6], heads = KEYS[m + 7],
+    keys = KEYS[m + 8], pending = KEYS[m + 9], deliveries = KEYS[m + 10],
+    waiting_of = KEYS[m + 11], waiting = KEYS[m + 12]}
+  local width, record, body, delivery = ARGV[n + 1], ARGV[n + 3], ARGV[n + 4], ARGV[n + 5]
+  local owner, kid, text = ARGV[n + 6], ARGV[n + 7], ARGV[n + 8]
+  local q = {}
+  local job, ready, accepted, lease, retry, place, gone
+  job, ready, accepted, lease, retry, place, gone, q.bytes, q.tokens, q.deadline, q.held,
+    q.affinity = string.match(ARGV[n + 2], '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) '
+      .. '(%S+) (%S+) (%S+) (%S+) (.*)$')
+  if place ~= '-' then
+    local known = redis.call('HGET', k.idempotency, place)
+    if known and known ~= gone then return known end
+    redis.call('HSET', k.idempotency, place, job)
+  end
+  if redis.call('SET', k.record, record, 'NX') == false then
+    error('job ' .. job .. ' is there already')
+  end
+  redis.call('SET', k.body, body)
+  enqueue(k, kid, text, job, '0', ready, q)
+  pend(k.pending, owner, 1, q.bytes)
+  redis.call('HSET', k.deliveries, job, delivery)
+  redis.call('ZADD', k.open, lease, job .. ' ' .. retry .. ' ' .. accepted)
+  redis.call('ZADD', k.waiting_of, lease, job)
+  redis.call('ZADD', k.waiting, 'LT', lease, owner)
+  for i = m + 13, m + width do redis.call('ZADD', KEYS[i], accepted, job) end
+  return false
 end
-if redis.call('SET', k.record, record, 'NX') == false then
-  error('job ' .. job .. ' is there already')
+
+local replies, told, m = {}, false, 0
+for n = 0, #ARGV - 1, 8 do
+  local done, reply = pcall(accept, m, n)
+  -- What went wrong comes as text. That of a command begins with the error's name.
+  if not done then reply = {err = string.match(reply, '^%u+ ') and reply or 'ERR ' .. reply} end
+  told = told or reply
+  replies[#replies + 1] = reply
+  m = m + ARGV[n + 1]
 end
-redis.call('SET', k.body, body)
-enqueue(k, kid, text, job, '0', ready, q)
-pend(k.pending, owner, 1, q.bytes)
-redis.call('HSET', k.deliveries, job, delivery)
-redis.call('ZADD', k.open, lease, delivered)
-redis.call('ZADD', k.waiting_of, lease, job)
-redis.call('ZADD', k.waiting, 'LT', lease, owner)
-for i = 14, #KEYS do redis.call('ZADD', KEYS[i], accepted, job) end
-return false
-"""
+return told and replies
+""",
+    serves_many=True,
 )
+"""Accepts jobs, each for itself: what fails does not keep the others from being accepted."""
 
 GET: Final = Script(
     """

@@ -8,7 +8,7 @@ from proxy.core.ids import shard_of
 from proxy.core.ledger import Booking, Receipt, added
 from proxy.stores.redis import keys
 from proxy.stores.redis.client import Client
-from proxy.stores.redis.commands import Script, ScriptCall, read, write
+from proxy.stores.redis.commands import Command, Script, read, write
 from proxy.stores.redis.ledger_rows import book_arguments, ledger_keys, parse_row
 from proxy.stores.redis.lua import LEDGER
 from proxy.stores.redis.wire import as_list, as_map, as_text
@@ -77,7 +77,7 @@ class RedisLedgerStore:
         ]
 
 
-def _book_call(receipt: Receipt) -> ScriptCall:
+def _book_call(receipt: Receipt) -> Command:
     shard = 0 if receipt.job_id is None else shard_of(receipt.job_id)
     day, booked = book_arguments(receipt.bookings)
     return _BOOK.call(

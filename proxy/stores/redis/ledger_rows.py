@@ -15,7 +15,7 @@ from proxy.core.ledger import (
     encode_sums,
 )
 from proxy.stores.redis import keys
-from proxy.stores.redis.wire import Argument
+from proxy.stores.redis.packing import Argument
 
 
 def ledger_keys(shard: int, day: str) -> list[str]:

@@ -3,24 +3,26 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final
+from functools import lru_cache
+from typing import Final, NamedTuple
 
 from proxy.core.errors import StoreCorruptError
 from proxy.core.ids import SHARDS, JobId, OwnerId, is_job_id, shard_of
 from proxy.core.job import AnswerMode, Job, JobState
+from proxy.core.lanes import BatchKey
 from proxy.core.repeats import Answered
 from proxy.ports.jobs import JobWrite, NewJob
 from proxy.stores.codec import decode_job, encode_job, encode_key, to_micros
 from proxy.stores.redis import job_scripts, keys
-from proxy.stores.redis.commands import ScriptCall
+from proxy.stores.redis.commands import Command, slot_of
 from proxy.stores.redis.ledger_rows import book_arguments, ledger_keys
-from proxy.stores.redis.wire import Argument, Reply, as_list, as_text
+from proxy.stores.redis.packing import Argument, Packed, pack_some
+from proxy.stores.redis.wire import Reply, as_list, as_text
 
 NOTHING: Final = "-"
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(NamedTuple):
     """The first line of a record, which scripts read."""
 
     version: int
@@ -85,52 +87,72 @@ def tag_keys(job: Job) -> list[str]:
     return [keys.tagged(shard, job.owner, name, value) for name, value in job.tags.items()]
 
 
-def accept_call(new: NewJob, sealed: bytes, *, place: str, gone: str) -> ScriptCall:
+def accept_call(new: NewJob, sealed: bytes, *, place: str, gone: str) -> Command:
     """Return the command that accepts a job.
 
     `place` is the field of its idempotency key, if it has one, and `gone` a job that
     the key stood for and that is erased.
     """
     job = new.job
-    shard, key = shard_of(job.id), keys.key_digest(job.key)
+    common = _common(shard_of(job.id), job.owner, job.state, job.key)
     call = call_digest(job.owner, job.fingerprint)
     accepted, lease = to_micros(job.accepted_at), to_micros(new.waiter_until)
-    header = Header(job.version, job.state, job.attempt, key, ready(job), place or NOTHING)
-    return job_scripts.ACCEPT.call(
-        [
-            keys.record(job.id),
-            keys.payload(job.id),
-            keys.idempotency(shard),
-            keys.queue(shard, key),
-            keys.deadlines(shard, key),
-            keys.heads(shard),
-            keys.batch_keys(shard),
-            keys.pending(shard),
-            *delivery_keys(shard, job.owner, call),
-            keys.listed(shard, job.owner, job.state),
-            *tag_keys(job),
-        ],
-        job.id,
-        job.owner,
-        f"{header}\n{encode_job(job)}",
-        sealed,
-        delivery_text(
-            Answered.WAITING,
-            lease,
-            retry_count=new.retry_count,
-            claimed=accepted,
-            call=call,
-            owner=job.owner,
-        ),
-        key,
-        encode_key(job.key),
-        header.ready,
-        accepted,
-        *_queue_arguments(job),
-        place,
-        gone,
+    place = place or NOTHING
+    header = Header(job.version, job.state, job.attempt, common.key, ready(job), place)
+    delivery = delivery_text(
+        Answered.WAITING,
         lease,
-        f"{job.id} {new.retry_count} {accepted}",
+        retry_count=new.retry_count,
+        claimed=accepted,
+        call=call,
+        owner=job.owner,
+    )
+    facts = (
+        f"{job.id} {header.ready} {accepted} {lease} {new.retry_count} {place} {gone or NOTHING} "
+        f"{job.body_bytes} {job.tokens} {to_micros(job.deadline)} {_held(job)} {job.affinity}"
+    )
+    record = f"{header}\n{encode_job(job)}"
+    names = pack_some(
+        (keys.record(job.id), keys.payload(job.id), keys.open_calls(common.shard, call))
+    ).then(common.names)
+    if job.tags:
+        names = names.then(pack_some(tag_keys(job)))
+    own = pack_some((names.number, facts, record, sealed, delivery))
+    return job_scripts.ACCEPT.call_packed(common.slot, names, own.then(common.arguments))
+
+
+@dataclass(frozen=True, slots=True)
+class _Common:
+    """What the calls that accept an owner's jobs of one batch key share, within a shard."""
+
+    shard: int
+    slot: int
+    key: str
+    names: Packed
+    arguments: Packed
+
+
+@lru_cache(maxsize=4096)
+def _common(shard: int, owner: OwnerId, state: JobState, key: BatchKey) -> _Common:
+    digest = keys.key_digest(key)
+    names = [
+        keys.idempotency(shard),
+        keys.queue(shard, digest),
+        keys.deadlines(shard, digest),
+        keys.heads(shard),
+        keys.batch_keys(shard),
+        keys.pending(shard),
+        keys.deliveries(shard),
+        keys.waiting_of(shard, owner),
+        keys.waiting(shard),
+        keys.listed(shard, owner, state),
+    ]
+    return _Common(
+        shard=shard,
+        slot=slot_of(names[0]),
+        key=digest,
+        names=pack_some(names),
+        arguments=pack_some((owner, digest, encode_key(key))),
     )
 
 
@@ -156,7 +178,7 @@ def likely_before(after: Job) -> Before:
 
 def replace_call(
     write: JobWrite, before: Before, packed_result: bytes, *, keep: timedelta
-) -> ScriptCall:
+) -> Command:
     """Return the command that writes a job which was `before`."""
     after = write.after
     shard, key = shard_of(after.id), keys.key_digest(after.key)
@@ -242,7 +264,7 @@ def parse_job(reply: Reply, job_id: JobId) -> Job | None:
     return job
 
 
-def get_call(job_id: JobId) -> ScriptCall:
+def get_call(job_id: JobId) -> Command:
     """Return the command that reads a job and its claim."""
     shard = shard_of(job_id)
     return job_scripts.GET.call([keys.record(job_id), keys.claims(shard)], job_id)
@@ -258,6 +280,10 @@ def _queue_arguments(job: Job) -> Sequence[Argument]:
         job.body_bytes,
         job.tokens,
         to_micros(job.deadline),
-        int(job.answer is AnswerMode.WAIT),
+        _held(job),
         job.affinity,
     )
+
+
+def _held(job: Job) -> int:
+    return int(job.answer is AnswerMode.WAIT)

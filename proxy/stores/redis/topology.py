@@ -15,7 +15,8 @@ from proxy.core.errors import StoreError, StoreUnavailableError
 from proxy.ports.tasks import TaskOwner
 from proxy.stores.redis.address import Place, RedisAddress
 from proxy.stores.redis.commands import SLOTS
-from proxy.stores.redis.wire import Answer, Ask, Lane, Reply, as_int, as_list, as_text, pack
+from proxy.stores.redis.packing import pack
+from proxy.stores.redis.wire import Answer, Ask, Lane, Reply, as_int, as_list, as_text
 
 CONNECT_S: Final = 2.0
 
@@ -41,6 +42,7 @@ class Node:
                 timeout_s=address.timeout_s,
                 acks=address.acks,
                 acks_timeout_s=address.acks_timeout_s,
+                spans_slots=not address.is_cluster,
             )
             for _ in range(1 + FRONTS)
         ]

@@ -8,7 +8,7 @@ that the next one could take for an answer (as in CVE-2023-28858).
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from ssl import SSLCertVerificationError
 from typing import Final, TypeAlias
@@ -16,6 +16,7 @@ from typing import Final, TypeAlias
 from redis.asyncio import Connection
 from redis.exceptions import (
     AuthenticationError,
+    ClusterCrossSlotError,
     NoPermissionError,
     OutOfMemoryError,
     RedisError,
@@ -23,8 +24,8 @@ from redis.exceptions import (
 )
 
 from proxy.core.errors import StoreCorruptError, StoreError, StoreUnavailableError
+from proxy.stores.redis.packing import Part, join, pack
 
-Argument: TypeAlias = str | bytes | int
 Reply: TypeAlias = "bytes | int | list[Reply] | None"
 Answer: TypeAlias = "bytes | int | list[Reply] | ResponseError | None"
 """What one command got: a command that Redis refused does not spoil the others."""
@@ -33,28 +34,16 @@ GROUP_COMMANDS: Final = 1_000
 GROUP_BYTES: Final = 4_000_000
 """What is sent before replies are read: it bounds the buffers on both sides."""
 
+SHARING: Final = 16
+SHARING_BYTES: Final = 128_000
+"""For how many one call of a script goes out. Redis does nothing else meanwhile: an accept
+takes it up to 100 us. Nor should it copy more at once."""
+
 WAITING_BYTES: Final = 256_000_000
 """What may wait for its turn. More than Redis takes in seconds is better refused."""
 
 IDLE_S: Final = 1.0
 """A connection that was not used for so long is checked: the other end may have gone."""
-
-
-def pack(arguments: Iterable[Argument]) -> bytes:
-    """Return a command in Redis' protocol (RESP, "Sending commands to a Redis server")."""
-    parts: list[bytes] = []
-    for part in arguments:
-        if not isinstance(part, bytes):
-            # Callers' texts may hold lone surrogates.
-            part = str(part).encode("utf-8", "surrogatepass")  # noqa: PLW2901
-        size = len(part)
-        parts += (_SIZES[size] if size < _SMALL else b"$%d\r\n" % size, part, b"\r\n")
-    return b"*%d\r\n%b" % (len(parts) // 3, b"".join(parts))
-
-
-_SMALL: Final = 512
-_SIZES: Final = tuple(b"$%d\r\n" % size for size in range(_SMALL))
-"""Ready-made: an accept has 30 arguments, and formatting is half of what packing costs."""
 
 
 def translate(exc: BaseException) -> StoreError:
@@ -93,6 +82,9 @@ class Ask:
 
     packed: Sequence[bytes]
     writes: bool
+    part: Part | None = None
+    """Instead of commands: a call that it may share with others who wait."""
+
     size: int = field(init=False)
     future: "asyncio.Future[list[Answer] | StoreError]" = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
@@ -100,7 +92,7 @@ class Ask:
     """An error is its result, since nobody may be left to be told."""
 
     def __post_init__(self) -> None:
-        self.size = sum(map(len, self.packed))
+        self.size = self.part.size if self.part else sum(map(len, self.packed))
 
     def settle(self, outcome: list[Answer] | StoreError) -> None:
         """Say what became of it, if anybody still waits."""
@@ -118,11 +110,13 @@ class Lane:
         timeout_s: float,
         acks: int = 0,
         acks_timeout_s: float = 1.0,
+        spans_slots: bool = True,
     ) -> None:
         self._connect = connect
         self._timeout_s = timeout_s
         self._acks = acks
         self._acks_timeout_s = acks_timeout_s
+        self._spans_slots = spans_slots
         self._waiting: deque[Ask] = deque()
         self._waiting_bytes = 0
         self.load = 0
@@ -190,7 +184,7 @@ class Lane:
                 self.load -= 1
                 continue
             group.append(ask)
-            commands += len(ask.packed)
+            commands += len(ask.packed) or 1
             size += ask.size
         return group
 
@@ -211,27 +205,58 @@ class Lane:
                 ask.settle(translate(exc))
 
     async def _talk(self, connection: Connection, group: Sequence[Ask]) -> None:
-        packed = [command for ask in group for command in ask.packed]
+        calls = self._shared(group)
+        packed = [command for asks in calls for command in _commands(asks)]
         asks_acks = self._acks > 0 and any(ask.writes for ask in group)
         if asks_acks:
             packed.append(pack(("WAIT", self._acks, int(self._acks_timeout_s * 1000))))
         await connection.send_packed_command(b"".join(packed), check_health=False)
-        answers = []
-        for ask in group:
-            answers.append([await _read(connection) for _ in ask.packed])
+        answered: list[tuple[Ask, list[Answer]]] = []
+        for asks in calls:
+            replies = await self._replies(connection, asks)
+            answered += zip(asks, replies, strict=True)
             if not asks_acks:
-                ask.settle(answers[-1])
+                for ask, own in zip(asks, replies, strict=True):
+                    ask.settle(own)
         if asks_acks:
-            self._settle_acknowledged(group, answers, await _read(connection))
+            self._settle_acknowledged(answered, await _read(connection))
+
+    def _shared(self, group: Sequence[Ask]) -> list[list[Ask]]:
+        """Put those together whom one call of a script can serve; others stay alone."""
+        calls: list[list[Ask]] = []
+        latest: dict[tuple[bytes, int], tuple[list[Ask], int]] = {}
+        for ask in group:
+            if ask.part is None:
+                calls.append([ask])
+                continue
+            where = (ask.part.script, 0 if self._spans_slots else ask.part.slot)
+            asks, size = latest.get(where, ([], 0))
+            size += ask.size
+            if not asks or len(asks) == SHARING or size > SHARING_BYTES:
+                asks, size = [], ask.size
+                calls.append(asks)
+            asks.append(ask)
+            latest[where] = asks, size
+        return calls
+
+    async def _replies(self, connection: Connection, asks: Sequence[Ask]) -> list[list[Answer]]:
+        """Read what came for those who share a call, or for one who is alone."""
+        if asks[0].part is None:
+            return [[await _read(connection) for _ in asks[0].packed]]
+        answer = await _read(connection)
+        if isinstance(answer, ClusterCrossSlotError) and len(asks) > 1:
+            # There is a cluster behind the one address. Nothing was done; each goes alone now.
+            self._spans_slots = False
+        return [[own] for own in (answer if isinstance(answer, list) else [answer] * len(asks))]
 
     def _settle_acknowledged(
-        self, group: Sequence[Ask], answers: Sequence[list[Answer]], acks: Answer
+        self, answered: Sequence[tuple[Ask, list[Answer]]], acks: Answer
     ) -> None:
         missing = not isinstance(acks, int) or acks < self._acks
         if missing:
             # It may be a master that was replaced and does not know it yet.
             self.reset()
-        for ask, replies in zip(group, answers, strict=True):
+        for ask, replies in answered:
             if missing and ask.writes:
                 ask.settle(
                     StoreUnavailableError(
@@ -258,6 +283,11 @@ class Lane:
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.disconnect(nowait=True)
+
+
+def _commands(asks: Sequence[Ask]) -> Sequence[bytes]:
+    """Return what is sent for those who share a call, or for one who is alone."""
+    return asks[0].packed or [join([ask.part for ask in asks if ask.part])]
 
 
 async def _read(connection: Connection) -> Answer:
