@@ -30,6 +30,7 @@ RANDOM_BYTES: Final = 10
 """How many random bytes an ID takes: 75 of their bits are used."""
 
 _ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_PAIRS: Final = tuple(high + low for high in _ALPHABET for low in _ALPHABET)
 _VALUES: Final = {char: value for value, char in enumerate(_ALPHABET)}
 _DOUBLED: Final = {char: 2 * value // 32 + 2 * value % 32 for char, value in _VALUES.items()}
 _TIME_CHARS: Final = 10
@@ -110,7 +111,8 @@ def parse_custom_id(text: str) -> tuple[JobId, int] | None:
 
 
 def _encode(value: int, length: int) -> str:
-    return "".join([_ALPHABET[value >> shift & 31] for shift in range(5 * length - 5, -1, -5)])
+    pairs = [_PAIRS[value >> shift & 1023] for shift in range((length - 1) // 2 * 10, -1, -10)]
+    return "".join(pairs)[length % 2 :]
 
 
 def _check(body: str) -> str:

@@ -74,7 +74,7 @@ class DeferralSettings:
 
 
 class _Chosen(NamedTuple):
-    """The lane of a job, and by what it was chosen."""
+    """The lane of a job, by what it was chosen, and what it takes along."""
 
     choice: LaneChoice
     key: BatchKey
@@ -82,6 +82,9 @@ class _Chosen(NamedTuple):
 
     facts: LaneFacts | None
     """Nothing if there was no choice."""
+
+    headers: Mapping[str, str]
+    """What a direct call of it carries beyond the credential."""
 
 
 class _LastChoice(NamedTuple):
@@ -324,7 +327,8 @@ class Acceptor:
             return last.chosen
         key = self._key(terms, model)
         choice, facts = self._choose(terms, fits, key, deadline, now)
-        chosen = _Chosen(choice, choice.key_for(key), facts)
+        headers = dict(pick_headers(DIRECT_HEADERS, terms.headers))
+        chosen = _Chosen(choice, choice.key_for(key), facts, headers)
         terms.last = _LastChoice(alike, moment + CHOICE_HOLDS_S, chosen)
         return chosen
 
@@ -401,7 +405,7 @@ class Acceptor:
             body_bytes=len(admitted.line_body),
             tokens=admitted.tokens,
             affinity=admitted.affinity,
-            headers=dict(pick_headers(DIRECT_HEADERS, terms.headers)),
+            headers=chosen.headers,
         )
 
 

@@ -17,6 +17,7 @@ from proxy.core.job import AnswerMode
 from proxy.core.lanes import Lane
 from proxy.ports.provider import BatchLimits, Provider
 from proxy.services.accept import (
+    CHOICE_HOLDS_S,
     Acceptor,
     DeferralSettings,
     DeferredCall,
@@ -433,3 +434,39 @@ async def test_of_a_held_call_one_line_is_logged_that_tells_neither_prompt_nor_t
     assert line["event"] == "job.accepted"
     assert (line["job_id"], line["lane"]) == (job.id, "batch")
     assert "canary" not in str(line)
+
+
+async def test_alike_calls_are_given_one_lane_until_something_is_learned(world):
+    call = world.call()
+    key = (await world.acceptor.accept(call)).job.key
+    looked = []
+    facts = world.outlook.facts
+
+    def look(*_, **__):
+        looked.append(1)
+        return facts(key)
+
+    world.outlook.facts = look
+    assert (await world.acceptor.accept(call)).job.lane is Lane.BATCH
+    assert not looked
+
+    await world.outlook.note_unbatchable(key, until=T0 + timedelta(days=1))
+    assert (await world.acceptor.accept(call)).job.lane is Lane.INTERACTIVE
+    assert len(looked) == 1
+
+    world.clock.advance(seconds=CHOICE_HOLDS_S)
+    await world.acceptor.accept(call)
+    assert len(looked) == 2
+
+
+async def test_what_is_not_alike_has_a_lane_of_its_own(world):
+    far = world.call()
+    await world.acceptor.accept(far)
+
+    far.terms.deadline = timedelta(minutes=5)
+    assert (await world.acceptor.accept(far)).job.lane is Lane.INTERACTIVE
+    other = far._replace(admitted=replace(far.admitted, model="other"))
+    assert (await world.acceptor.accept(other)).job.key.model == "other"
+    unfit = other._replace(admitted=replace(other.admitted, fits_a_batch=False))
+    reason = (await world.acceptor.accept(unfit)).job.lane_reason
+    assert reason == "a batch refuses a field of the body"
