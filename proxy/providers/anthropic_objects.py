@@ -27,7 +27,7 @@ def _counts(value: Any) -> dict[str, int]:
 class MessageBatchObject(BaseModel):
     """The fields of a MessageBatch that we depend on."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", defer_build=True)
 
     id: str
     processing_status: Word = None

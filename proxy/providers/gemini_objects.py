@@ -91,7 +91,7 @@ Loose = Annotated[dict[str, Any], BeforeValidator(lambda v: v if isinstance(v, d
 
 
 class _Read(BaseModel):
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", defer_build=True)
 
 
 class _Stats(_Read):

@@ -47,7 +47,7 @@ def _messages(value: Any) -> list[str]:
 class JobObject(BaseModel):
     """The fields of a batch job that we depend on."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", defer_build=True)
 
     id: str
     status: Word = None

@@ -91,6 +91,8 @@ Number = Annotated[int | None, BeforeValidator(_number)]
 class BatchFailure(BaseModel):
     """An entry of `errors.data`. Validation stops at the first bad line: there is one."""
 
+    model_config = ConfigDict(defer_build=True)
+
     code: Word = None
     message: Word = None
     line: Annotated[int | None, BeforeValidator(_line)] = None
@@ -100,7 +102,7 @@ class BatchFailure(BaseModel):
 class BatchObject(BaseModel):
     """The fields of a Batch object that we depend on."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", defer_build=True)
 
     id: str
     status: Word = None
@@ -121,7 +123,7 @@ class BatchObject(BaseModel):
 class FileObject(BaseModel):
     """The fields of a File object that we depend on."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", defer_build=True)
 
     id: str
     filename: Word = None

@@ -29,7 +29,7 @@ def _message(value: Any) -> str | None:
 class BatchObject(BaseModel):
     """The fields of a batch that we depend on."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", defer_build=True)
 
     id: str
     status: Word = None

@@ -230,7 +230,7 @@ def _text(text: str | None) -> str | None:
 class RecordedCall(BaseModel):
     """A line as it is read back. Unknown members are of a later version, and ignored."""
 
-    model_config = ConfigDict(frozen=True, strict=True)
+    model_config = ConfigDict(frozen=True, strict=True, defer_build=True)
 
     kind: Literal["offramp.call/1"]
     time: str
