@@ -166,7 +166,7 @@ class Answers:
         """
         alike = (
             *(call, facts, job.key, job.lane_reason, job.decided_by, job.tags),
-            *(int(self._clock.now().timestamp()), int(job.deadline.timestamp())),
+            *(int(at.timestamp()) for at in (self._clock.now(), job.accepted_at, job.deadline)),
         )
         last = self._last_page
         if last is not None and facts is not None and last.alike == alike:

@@ -197,3 +197,32 @@ async def test_a_caller_who_leaves_before_its_answer_ends_its_call_alone():
 
         assert (await house.defer()).status == 202
         assert house.handled == 1
+
+
+async def test_answers_that_differ_by_their_ids_alone_are_those_of_the_usual_path():
+    async with open_house() as house:
+        replies = [await house.defer() for _ in range(3)]
+        assert house.handled == 1
+
+    jobs = [reply.headers["X-Deferrable-Job"] for reply in replies]
+    assert len(set(jobs)) == 3
+    told = [
+        (reply.body.replace(job.encode(), b"ID"), reply.headers["Location"].replace(job, "ID"))
+        for reply, job in zip(replies, jobs, strict=True)
+    ]
+    assert told[0] == told[1] == told[2]
+    assert [reply.json["id"] for reply in replies] == jobs
+
+
+async def test_answers_of_other_moments_and_other_jobs_are_not_mixed_up():
+    async with open_house() as house:
+        first, second = await house.defer(), await house.defer()
+        house.clock.advance(seconds=1)
+        later = await house.defer()
+        other = await house.defer(body=body(model="gpt-4o"))
+        tagged = [await house.defer(headers={"X-Deferrable-Tags": "n=1"}) for _ in range(2)]
+
+    created = [reply.json["created_at"] for reply in (first, second, later, other)]
+    assert created == [created[0], created[0], created[0] + 1, created[0] + 1]
+    assert [reply.json["model"] for reply in (later, other)] == ["gpt-4o-mini", "gpt-4o"]
+    assert [reply.json["tags"] for reply in (other, *tagged)] == [{}, {"n": "1"}, {"n": "1"}]
