@@ -221,8 +221,24 @@ async def test_answers_of_other_moments_and_other_jobs_are_not_mixed_up():
         later = await house.defer()
         other = await house.defer(body=body(model="gpt-4o"))
         tagged = [await house.defer(headers={"X-Deferrable-Tags": "n=1"}) for _ in range(2)]
+        plain = await house.defer()
 
     created = [reply.json["created_at"] for reply in (first, second, later, other)]
     assert created == [created[0], created[0], created[0] + 1, created[0] + 1]
     assert [reply.json["model"] for reply in (later, other)] == ["gpt-4o-mini", "gpt-4o"]
-    assert [reply.json["tags"] for reply in (other, *tagged)] == [{}, {"n": "1"}, {"n": "1"}]
+    assert [reply.json["tags"] for reply in (*tagged, plain)] == [{"n": "1"}, {"n": "1"}, {}]
+
+
+async def test_a_stock_sdk_takes_it():
+    async with open_house() as house, house.sdk() as client:
+        create = client.chat.completions.with_raw_response.create
+        for number in range(3):
+            raw = await create(
+                model="gpt-4o-mini",
+                messages=[{"role": "user", "content": f"call {number}"}],
+                extra_headers={"X-Deferrable": "job"},
+            )
+            assert raw.status_code == 202
+
+        assert house.handled == 1
+    assert len(await house.jobs()) == 3
