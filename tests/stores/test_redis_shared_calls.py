@@ -3,19 +3,20 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from proxy.core.errors import StoreCorruptError, StoreUnavailableError
-from proxy.core.ids import OwnerId, shard_for
+from proxy.core.ids import CredentialId, OwnerId, shard_for
 from proxy.ports.jobs import Acceptance, JobFilter, NewJob, Pending
 from proxy.stores.redis import RedisStores, keys
 from proxy.stores.redis.wire import SHARING, SHARING_BYTES
 from proxy.stores.vault import Vault
 from tests.chaos.cable import Cable
-from tests.helpers.factories import IDS, OWNER, new_job
+from tests.helpers.factories import IDS, OWNER, make_credential, new_job
 from tests.helpers.redis_server import (
     RedisClusterServers,
     RedisServer,
@@ -138,6 +139,20 @@ async def test_of_two_with_one_idempotency_key_in_one_call_the_second_finds_the_
         assert isinstance(second, Acceptance)
         assert {first.created, second.created} == {True, False}
         assert first.job == second.job
+
+
+async def test_only_those_who_bring_a_new_credential_have_it_added(stores, server):
+    known, new = (replace(make_credential(), id=CredentialId(name)) for name in ("known", "new"))
+    await stores.credentials.remember(known)
+    server.admin.config_resetstat()
+
+    await asyncio.gather(*map(stores.credentials.remember, [known, known, known, known, new]))
+
+    # A shared call over each connection, and what adds the new one, for which its script may
+    # A shared call over each connection, and what adds the new one.
+    assert calls(server) <= 2 + 1
+    found = await stores.credentials.all()
+    assert {one.id for one in found} == {known.id, new.id}
 
 
 async def test_everybody_gets_their_own_tags_owners_and_amounts(stores, server):

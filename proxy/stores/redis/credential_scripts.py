@@ -3,13 +3,18 @@
 from typing import Final
 
 from proxy.stores.redis.commands import Script
+from proxy.stores.redis.lua import EACH
 
 TOUCH: Final = Script(
-    """
-if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
-redis.call('HDEL', KEYS[1], 'unused')
-return 1
-"""
+    EACH
+    + """
+return each(1, function(m)
+  if redis.call('EXISTS', KEYS[m + 1]) == 0 then return 'unknown' end
+  redis.call('HDEL', KEYS[m + 1], 'unused')
+  return false
+end)
+""",
+    serves_many=True,
 )
 
 ADD: Final = Script(

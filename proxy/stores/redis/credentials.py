@@ -29,7 +29,7 @@ class RedisCredentialStore:
     async def remember(self, credential: Credential) -> None:
         name = keys.credential(credential.id)
         # At every accepted job: sealing is only for those that are new.
-        if await self._client.call(credential_scripts.TOUCH.call([name])):
+        if await self._client.call(credential_scripts.TOUCH.call([name], 1)) is None:
             return
         headers = json.dumps(credential.headers).encode()
         succeeded = credential.succeeded_at

@@ -9,10 +9,11 @@ and so holds Redis well below 5 ms. A job's record begins with a line for the sc
 from typing import Final
 
 from proxy.stores.redis.commands import Script
-from proxy.stores.redis.lua import DELIVERY, LEDGER, QUEUE
+from proxy.stores.redis.lua import DELIVERY, EACH, LEDGER, QUEUE
 
 ACCEPT: Final = Script(
-    QUEUE
+    EACH
+    + QUEUE
     + """
 -- Accept the job whose keys begin behind KEYS[m] and whose arguments behind ARGV[n]. Returns
 -- what its idempotency key stands for already, if there is such a job: then nothing is done.
@@ -47,16 +48,7 @@ local function accept(m, n)
   return false
 end
 
-local replies, told, m = {}, false, 0
-for n = 0, #ARGV - 1, 8 do
-  local done, reply = pcall(accept, m, n)
-  -- What went wrong comes as text. That of a command begins with the error's name.
-  if not done then reply = {err = string.match(reply, '^%u+ ') and reply or 'ERR ' .. reply} end
-  told = told or reply
-  replies[#replies + 1] = reply
-  m = m + ARGV[n + 1]
-end
-return told and replies
+return each(8, accept)
 """,
     serves_many=True,
 )

@@ -8,6 +8,23 @@ the attempt that a claim makes it, so that a claim moves rows and builds none. A
 
 from typing import Final
 
+EACH: Final = """
+-- Do `one` for each that shares the call: its keys begin behind KEYS[m], and its `count`
+-- arguments behind ARGV[n], of which the first is how many keys it has.
+local function each(count, one)
+  local replies, told, m = {}, false, 0
+  for n = 0, #ARGV - 1, count do
+    local done, reply = pcall(one, m, n)
+    -- What went wrong comes as text. That of a command begins with the error's name.
+    if not done then reply = {err = string.match(reply, '^%u+ ') and reply or 'ERR ' .. reply} end
+    told = told or reply
+    replies[#replies + 1] = reply
+    m = m + ARGV[n + 1]
+  end
+  return told and replies
+end
+"""
+
 QUEUE: Final = """
 local function num(x) return string.format('%.0f', x) end
 
