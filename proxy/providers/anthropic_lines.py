@@ -17,7 +17,7 @@ from proxy.providers.result_lines import (
     member_span,
     parsed_line,
     unreadable,
-    usual_span,
+    usual_value,
 )
 
 _UNKNOWN_ERROR_STATUS: Final = 500
@@ -48,7 +48,7 @@ def result_line(line: bytes) -> ResultLine:
     result = parsed.get("result")
     if isinstance(result, dict):
         if isinstance(result.get("message"), dict):
-            return _answered(line, custom_id, b"message", 200)
+            return _answered(line, custom_id, b"message", 200, content=result["message"])
         if isinstance(result.get("error"), dict):
             return _refused(line, custom_id, result["error"])
         kind = result.get("type")
@@ -72,6 +72,7 @@ def _refused(line: bytes, custom_id: str, envelope: dict[str, object]) -> Result
         ANTHROPIC_STATUS.get(str(kind), _UNKNOWN_ERROR_STATUS),
         request_id=_wire.request_id(envelope.get("request_id")),
         error_code=kind if isinstance(kind, str) else None,
+        content=envelope,
     )
 
 
@@ -81,12 +82,12 @@ def _answered(
     member: bytes,
     status: int,
     *,
+    content: object,
     request_id: str | None = None,
     error_code: str | None = None,
 ) -> ResultLine:
-    span = usual_span(line, _USUAL_HEAD[member], _USUAL_TAIL) or member_span(
-        line, (b"result", member)
-    )
+    usual = usual_value(line, _USUAL_HEAD[member], _USUAL_TAIL)
+    span = usual[0] if usual is not None else member_span(line, (b"result", member))
     assert span is not None, "a parser found it there"
     return ResultLine(
         kind=LineKind.ANSWERED,
@@ -95,4 +96,5 @@ def _answered(
         body=line[slice(*span)],
         request_id=request_id,
         error_code=error_code,
+        content=content,
     )

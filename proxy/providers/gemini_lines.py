@@ -19,7 +19,7 @@ from proxy.providers.result_lines import (
     SCALAR_MEMBERS,
     member_span,
     parsed_line,
-    usual_span,
+    usual_value,
 )
 
 _STRING: Final = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
@@ -45,13 +45,15 @@ def result_line(line: bytes) -> ResultLine:
     if custom_id is None:
         return _unreadable(line)
     if isinstance(parsed.get("response"), dict):
-        span = usual_span(line, _USUAL_HEAD, _USUAL_TAIL) or member_span(line, (b"response",))
+        usual = usual_value(line, _USUAL_HEAD, _USUAL_TAIL)
+        span = usual[0] if usual is not None else member_span(line, (b"response",))
         assert span is not None, "a parser found it there"
         return ResultLine(
             kind=LineKind.ANSWERED,
             custom_id=custom_id,
             status_code=200,
             body=line[slice(*span)],
+            content=parsed["response"],
         )
     for name in ("error", "status"):
         if isinstance(parsed.get(name), dict) and parsed[name]:

@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import pydantic_core
 
@@ -26,6 +26,9 @@ NO_STATUS: Final = "no_status"
 """Error code of a line with status 0: seen at OpenAI for calls that were never made."""
 
 Span = tuple[int, int]
+Value = tuple[Span, Any]
+"""Where a value stands, and what it says."""
+
 Pattern = re.Pattern[bytes]
 
 _STRING: Final = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
@@ -123,7 +126,9 @@ def result_line(line: bytes) -> ResultLine:
     An answer counts wherever there is one: it was paid for, whatever else the line
     says.
     """
-    parsed = parsed_line(line)
+    usual = _usual_body(line)
+    # Of most lines what is left without the body is short, and the body is read once.
+    parsed = parsed_line(line if usual is None else _without(line, usual[0]))
     if not isinstance(parsed, dict):
         return unreadable(line)
     custom_id = parsed.get("custom_id")
@@ -133,7 +138,7 @@ def result_line(line: bytes) -> ResultLine:
     told = response.get("status_code") if isinstance(response, dict) else None
     status = _wire.status(told)
     if isinstance(response, dict) and status is not None:
-        return _answered(line, custom_id, response, status)
+        return _answered(line, custom_id, response, status, usual)
     if error:
         return _not_executed(custom_id, _wire.error_code(error))
     if told == 0:
@@ -146,11 +151,16 @@ def body_span(line: bytes) -> Span | None:
 
     Of equal keys the last counts, as it does for parsers.
     """
-    return _usual_span(line) or member_span(line, (b"response", b"body"))
+    usual = _usual_body(line)
+    return usual[0] if usual is not None else member_span(line, (b"response", b"body"))
 
 
-def _usual_span(line: bytes) -> Span | None:
-    return usual_span(line, _USUAL_HEAD, _USUAL_TAIL)
+def _usual_body(line: bytes) -> Value | None:
+    return usual_value(line, _USUAL_HEAD, _USUAL_TAIL)
+
+
+def _without(line: bytes, span: Span) -> bytes:
+    return line[: span[0]] + b"null" + line[span[1] :]
 
 
 def member_span(line: bytes, path: tuple[bytes, ...]) -> Span | None:
@@ -158,7 +168,7 @@ def member_span(line: bytes, path: tuple[bytes, ...]) -> Span | None:
     return _member(line, line.index(b"{"), path)[1]
 
 
-def usual_span(line: bytes, usual_head: Pattern, usual_tail: Pattern) -> Span | None:
+def usual_value(line: bytes, usual_head: Pattern, usual_tail: Pattern) -> Value | None:
     """Return what stands between head and tail, if it is one value and the last of its line.
 
     Eight times as fast as the walk, and as sure: what begins where the body begins
@@ -169,26 +179,30 @@ def usual_span(line: bytes, usual_head: Pattern, usual_tail: Pattern) -> Span | 
         return None
     span = (head.end(), tail.start())
     try:
-        pydantic_core.from_json(line[slice(*span)])
+        return span, pydantic_core.from_json(line[slice(*span)])
     except ValueError:
         return None
-    return span
 
 
-def _answered(line: bytes, custom_id: str, response: dict[str, object], status: int) -> ResultLine:
-    span = body_span(line)
-    if span is None and status < 400:
-        return ResultLine(kind=LineKind.UNREADABLE, custom_id=custom_id)
-    body = response.get("body")
+def _answered(
+    line: bytes, custom_id: str, response: dict[str, object], status: int, usual: Value | None
+) -> ResultLine:
+    if usual is not None:
+        span, body = usual
+    else:
+        found = member_span(line, (b"response", b"body"))
+        if found is None and status < 400:
+            return ResultLine(kind=LineKind.UNREADABLE, custom_id=custom_id)
+        span, body = found or (0, 0), response.get("body")
     error = body.get("error") if isinstance(body, dict) and status >= 400 else None
     return ResultLine(
         kind=LineKind.ANSWERED,
         custom_id=custom_id,
         status_code=status,
-        body=line[slice(*span)] if span else b"",
+        body=line[slice(*span)],
         request_id=_wire.request_id(response.get("request_id")),
         error_code=_wire.error_code(error),
-        content=body if span else None,
+        content=body,
     )
 
 

@@ -29,7 +29,7 @@ def test_a_message_is_a_success_with_its_exact_bytes():
     read = result_line(line)
 
     assert (read.kind, read.custom_id, read.status_code) == (LineKind.ANSWERED, "j-1", 200)
-    assert read.body == MESSAGE
+    assert (read.body, read.content) == (MESSAGE, json.loads(MESSAGE))
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def test_an_answer_is_the_exact_bytes_of_its_response(line):
     read = result_line(line)
 
     assert (read.kind, read.custom_id, read.status_code) == (LineKind.ANSWERED, "a", 200)
-    assert read.body == ANSWER
+    assert (read.body, read.content) == (ANSWER, json.loads(ANSWER))
 
 
 @pytest.mark.parametrize("member", ["error", "status"])

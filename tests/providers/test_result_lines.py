@@ -3,13 +3,14 @@ import json
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from pydantic_core import from_json
 
 from proxy.ports.provider import LineKind
 from proxy.providers.result_lines import (
     NO_STATUS,
     LineCutter,
     _member,
-    _usual_span,
+    _usual_body,
     body_span,
     result_line,
 )
@@ -67,6 +68,7 @@ def test_the_body_is_the_exact_span_of_what_a_json_parser_reads_there(data, valu
     assert read.kind is LineKind.ANSWERED
     assert read.body in line
     assert json.loads(read.body) == json.loads(line)["response"]["body"]
+    assert read.content == json.loads(read.body)
     assert read.body == read.body.strip()
 
 
@@ -88,8 +90,9 @@ def test_the_short_way_to_a_span_agrees_with_the_long_one(value, other, is_twice
 
     walked = _member(line, start, (b"response", b"body"))[1]
 
-    assert _usual_span(line) in (None, walked)
-    assert _usual_span(SHAPES["success"][0]) is not None
+    usual = _usual_body(line)
+    assert usual is None or (usual[0] == walked and usual[1] == from_json(line[slice(*walked)]))
+    assert _usual_body(SHAPES["success"][0]) is not None
 
 
 def test_a_response_that_is_overridden_by_something_else_has_no_body():
