@@ -22,6 +22,8 @@ from queue import Empty, SimpleQueue
 from time import perf_counter
 from typing import Any, Final, Generic, NoReturn, Self, TypeVar
 
+from pydantic_core import from_json
+
 from proxy.core.errors import StoreUnavailableError
 from proxy.stores.sqlite.checkpoint import Checkpointer
 from proxy.stores.sqlite.connection import connect, create_file, translate
@@ -58,6 +60,24 @@ class Insert:
     def execute(self, connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
         """Insert all of them; there must be one at least."""
         connection.execute(self.of(len(rows)), tuple(chain.from_iterable(rows)))
+
+
+class Select:
+    """A `SELECT` of as many rows as there are, which come all at once.
+
+    One by one, each would hand over the interpreter's lock as an `Insert` does. No
+    column may hold a BLOB.
+    """
+
+    def __init__(self, columns: str, tail: str) -> None:
+        """`tail` is everything after the columns, from `FROM` on."""
+        self._statement = f"SELECT json_group_array(json_array({columns})) {tail}"
+
+    def rows(self, connection: sqlite3.Connection, *values: object) -> list[list[Any]]:
+        """Return all rows, in no order."""
+        (rows,) = connection.execute(self._statement, values).fetchone()
+        found: list[list[Any]] = from_json(rows)
+        return found
 
 
 class Database:

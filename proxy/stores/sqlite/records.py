@@ -8,15 +8,19 @@ from typing import Final
 from proxy.core.ids import JobId
 from proxy.core.job import Job
 from proxy.stores.codec import decode_job
+from proxy.stores.sqlite.database import Select
 
-_SELECT: Final = """
-    SELECT jobs.id, jobs.record, batches.id, results.ending FROM json_each(?) AS wanted
+_JOBS: Final = Select(
+    "jobs.id, jobs.record, batches.id, results.ending",
+    """
+    FROM json_each(?) AS wanted
     CROSS JOIN jobs ON jobs.id = wanted.value AND jobs.state <> 'erased'
     LEFT JOIN items ON items.job = jobs.num AND items.attempt = jobs.attempt + 1
         AND jobs.state = 'queued'
     LEFT JOIN batches ON batches.num = items.batch
     LEFT JOIN results ON results.num = jobs.result
-"""
+    """,
+)
 
 
 def find_job(connection: sqlite3.Connection, job_id: JobId) -> Job | None:
@@ -27,5 +31,5 @@ def find_job(connection: sqlite3.Connection, job_id: JobId) -> Job | None:
 
 def find_jobs(connection: sqlite3.Connection, job_ids: Sequence[JobId]) -> list[Job]:
     """Return those of the jobs that exist, in the order asked for."""
-    rows = {row[0]: row[1:] for row in connection.execute(_SELECT, (json.dumps(job_ids),))}
+    rows = {job_id: row for job_id, *row in _JOBS.rows(connection, json.dumps(job_ids))}
     return [decode_job(*rows[job_id]) for job_id in job_ids if job_id in rows]

@@ -17,20 +17,22 @@ from proxy.core.job import TERMINAL, Job, JobState
 from proxy.core.ledger import Booking
 from proxy.ports.jobs import Result
 from proxy.stores.codec import decode_job, to_micros
-from proxy.stores.sqlite.database import Insert, Row
+from proxy.stores.sqlite.database import Insert, Row, Select
 from proxy.stores.sqlite.ledger import add_bookings
 from proxy.stores.sqlite.notices import owe
 from proxy.stores.sqlite.queue import dequeue, enqueue
 
 CHUNK: Final = 100
 
-_VERSIONS: Final = """
-    SELECT jobs.id, jobs.num, jobs.state, jobs.version, items.batch IS NOT NULL
+_VERSIONS: Final = Select(
+    "jobs.id, jobs.num, jobs.state, jobs.version, items.batch IS NOT NULL",
+    """
     FROM json_each(?) AS wanted
     CROSS JOIN jobs ON jobs.id = wanted.value AND jobs.state <> 'erased'
     LEFT JOIN items ON items.job = jobs.num AND items.attempt = jobs.attempt + 1
         AND jobs.state = 'queued'
-"""
+    """,
+)
 
 _COLUMNS: Final = 7
 _UPDATE: Final = """
@@ -110,8 +112,8 @@ def replace_many(
 def _stored(connection: sqlite3.Connection, job_ids: Sequence[JobId]) -> dict[str, _Stored]:
     return {
         job_id: _Stored(number, state, version + is_claimed, bool(is_claimed))
-        for job_id, number, state, version, is_claimed in connection.execute(
-            _VERSIONS, (json.dumps(job_ids),)
+        for job_id, number, state, version, is_claimed in _VERSIONS.rows(
+            connection, json.dumps(job_ids)
         )
     }
 
