@@ -79,7 +79,7 @@ class BatchState(StrEnum):
     """Every result is read, every job cared for, every provider file deleted."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Batch:
     """Our group of jobs for one provider submission."""
 

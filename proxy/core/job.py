@@ -33,7 +33,7 @@ from typing import Final, assert_never
 from proxy.core.ids import BatchId, InstanceId, JobId, OwnerId
 from proxy.core.lanes import BatchKey, Lane, LaneChoice
 from proxy.core.prices import Cost
-from proxy.core.records import Copier
+from proxy.core.records import Maker
 
 
 class JobState(StrEnum):
@@ -73,7 +73,7 @@ class AnswerMode(StrEnum):
     RAISE = "raise"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Outcome:
     """What a job ended with. The body itself is kept apart from the record."""
 
@@ -238,7 +238,7 @@ class InvalidTransitionError(RuntimeError):
     """An event reached a job in a state where only a bug could send it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Job:
     """One deferred call, from its acceptance to the pruning of its result."""
 
@@ -323,7 +323,7 @@ ENDED: Final = frozenset(
 )
 """What the end of a job changes, or the claim before it: a store may write these alone."""
 
-changed: Final = Copier(Job)
+changed: Final = Maker(Job).changed
 """Copies a job with other values in some fields; only what decides a job's life may."""
 
 

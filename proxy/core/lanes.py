@@ -42,7 +42,7 @@ class Urgency(StrEnum):
     TIGHT = "tight"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class BatchKey:
     """What jobs must share to be in one batch.
 

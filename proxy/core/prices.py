@@ -123,7 +123,7 @@ class ModelPrice:
         return (reduced.input + reduced.output) / (whole.input + whole.output)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Cost:
     """What one answer cost, in nano-dollars."""
 

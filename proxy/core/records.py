@@ -1,34 +1,39 @@
-"""Changed copies of records, where they are made by the ten thousand.
+"""Records that are made and copied by the ten thousand.
 
-`dataclasses.replace` reads each field by its name, and the generated `__init__` of a
-frozen record sets each by `object.__setattr__`. For a record of thirty fields that is
-most of what reading a result costs.
+The generated `__init__` of a frozen record sets each field by `object.__setattr__`, and
+`dataclasses.replace` reads each by its name besides. For a record of thirty fields that
+is most of what reading a result costs. Without slots a record is a dict, which is
+filled and copied in one step.
 """
 
+from collections.abc import Mapping
 from dataclasses import fields
-from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
 Record = TypeVar("Record")
 
 
-class Copier(Generic[Record]):
-    """Copies records of one frozen, slotted dataclass without `__post_init__`."""
+class Maker(Generic[Record]):
+    """Makes records of one dataclass that has no slots and no `__post_init__`."""
 
     def __init__(self, kind: type[Record]) -> None:
-        names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
-        assert not hasattr(kind, "__post_init__"), "it would not be called"
         self._kind = kind
-        self._values = attrgetter(*names)
-        # The slots themselves: a frozen record guards its attributes, not these.
-        self._slots = {name: vars(kind)[name].__set__ for name in names}
-        self._setters = tuple(self._slots.values())
+        self._names = frozenset(field.name for field in fields(kind))  # type: ignore[arg-type]
+        assert not hasattr(kind, "__post_init__"), "it would not be called"
+        assert not hasattr(kind, "__slots__"), "it has no dict to be filled"
 
-    def __call__(self, record: Record, **changes: Any) -> Record:
+    def make(self, values: Mapping[str, Any]) -> Record:
+        """Return the record with these values, one for each field.
+
+        Raises:
+            KeyError: if there is another number of them, or one for no field.
+        """
+        if values.keys() != self._names:
+            raise KeyError(f"these are not the fields of a {self._kind.__name__}")
+        made = object.__new__(self._kind)
+        vars(made).update(values)
+        return made
+
+    def changed(self, record: Record, **changes: Any) -> Record:
         """Return a copy of `record` with other values in the fields that are named."""
-        copy = object.__new__(self._kind)
-        for put, value in zip(self._setters, self._values(record), strict=True):
-            put(copy, value)
-        for name, value in changes.items():
-            self._slots[name](copy, value)
-        return copy
+        return self.make(vars(record) | changes)

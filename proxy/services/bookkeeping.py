@@ -27,7 +27,7 @@ from proxy.core.ledger import (
     useless,
 )
 from proxy.core.prices import Cost, ModelPrice, Processing, cost_of
-from proxy.core.records import Copier
+from proxy.core.records import Maker
 from proxy.core.usage import Tokens, tokens_of
 from proxy.ports.clock import Clock
 from proxy.ports.jobs import JobWrite, Result
@@ -40,7 +40,7 @@ ERASED: Final = "erased"
 """What is said of the state of a job that is there no more."""
 
 
-_changed: Final = Copier(Outcome)
+_changed: Final = Maker(Outcome).changed
 
 
 def line_receipt(batch_id: BatchId, job_id: JobId, attempt: int) -> str:

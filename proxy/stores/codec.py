@@ -12,7 +12,6 @@ from dataclasses import MISSING, Field, fields, is_dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import lru_cache, partial
-from operator import attrgetter
 from types import UnionType
 from typing import Any, Final, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -23,6 +22,7 @@ from proxy.core.compact_json import compact_json
 from proxy.core.errors import StoreCorruptError
 from proxy.core.job import ENDED, Job, JobState
 from proxy.core.lanes import BatchKey
+from proxy.core.records import Maker
 
 RECORD_SCHEMA: Final = 2
 
@@ -41,7 +41,8 @@ def to_micros(at: datetime) -> int:
 
 def from_micros(micros: int) -> datetime:
     """Return the time, in UTC, that `to_micros` was given."""
-    return _EPOCH + timedelta(microseconds=micros)
+    # A product is exact, and takes a quarter of what making the interval takes.
+    return _EPOCH + micros * _MICROSECOND
 
 
 def encode_job(job: Job) -> str:
@@ -99,39 +100,35 @@ class _RecordCodec(Generic[Record]):
     def __init__(self, record: type[Record]) -> None:
         hints = get_type_hints(record)
         self._record = record
-        members = [field for field in fields(record) if field.init]  # type: ignore[arg-type]
-        self._values = attrgetter(*(member.name for member in members))
+        self._make = Maker(record).make
+        members = fields(record)  # type: ignore[arg-type]
+        both_ways = {member.name: _converters(hints[member.name]) for member in members}
         self._plan = [
-            (member.name, _default(member), _converters(hints[member.name])[0])
-            for member in members
+            (member.name, _default(member), both_ways[member.name][0]) for member in members
         ]
-        # The slots themselves: the `__init__` of a frozen record takes twice as long.
-        assert not hasattr(record, "__post_init__"), "it would not be called"
-        self._slots = [
-            (
-                member.name,
-                vars(record)[member.name].__set__,
-                _converters(hints[member.name])[1],
-                _default(member),
-            )
-            for member in members
-        ]
+        self._defaults = {
+            name: default for name, default, _ in self._plan if default is not _REQUIRED
+        }
+        self._back = [(name, back) for name, (_, back) in both_ways.items() if back is not None]
 
     def encode(self, record: Record) -> str:
         return _dumps({"v": RECORD_SCHEMA} | self.to_dict(record))
 
     def encode_some(self, record: Record, names: Collection[str]) -> str:
         """Encode fields of these names alone, whatever they hold."""
+        values = vars(record)
         data: dict[str, Any] = {"v": RECORD_SCHEMA}
         for name, _, convert in self._plan:
             if name in names:
-                value = getattr(record, name)
+                value = values[name]
                 data[name] = value if convert is None or value is None else convert(value)
         return _dumps(data)
 
     def to_dict(self, record: Record) -> dict[str, Any]:
+        values = vars(record)
         data = {}
-        for (name, default, convert), value in zip(self._plan, self._values(record), strict=True):
+        for name, default, convert in self._plan:
+            value = values[name]
             # Most are their default itself, and comparing records and times is slow.
             if value is not default and (default is _REQUIRED or value != default):
                 data[name] = value if convert is None or value is None else convert(value)
@@ -165,22 +162,11 @@ class _RecordCodec(Generic[Record]):
             raise StoreCorruptError(f"a stored {self._record.__name__} cannot be read") from None
 
     def from_dict(self, data: Mapping[str, Any]) -> Record:
-        made = object.__new__(self._record)
-        found = 0
-        for name, put, convert, default in self._slots:
-            value = data.get(name, _REQUIRED)
-            if value is _REQUIRED:
-                if default is _REQUIRED:
-                    raise KeyError(name)
-                value = default
-            else:
-                found += 1
-                if convert is not None and value is not None:
-                    value = convert(value)
-            put(made, value)
-        if found < len(data):
-            raise KeyError("a field that is not known")
-        return made
+        values = {**self._defaults, **data}
+        for name, convert in self._back:
+            if (value := data.get(name)) is not None:
+                values[name] = convert(value)
+        return self._make(values)
 
 
 def _dumps(data: Any) -> str:

@@ -3,10 +3,10 @@ from dataclasses import FrozenInstanceError, dataclass, replace
 import pytest
 
 from proxy.core.job import Job, JobState
-from proxy.core.records import Copier
+from proxy.core.records import Maker
 from tests.helpers.factories import make_job
 
-changed = Copier(Job)
+changed = Maker(Job).changed
 
 
 def test_a_copy_is_what_replace_makes():
@@ -29,7 +29,7 @@ def test_a_field_that_does_not_exist_is_an_error():
 
 
 def test_a_record_that_checks_itself_is_not_copied_behind_its_back():
-    @dataclass(frozen=True, slots=True)
+    @dataclass(frozen=True)
     class Checked:
         value: int
 
@@ -37,4 +37,23 @@ def test_a_record_that_checks_itself_is_not_copied_behind_its_back():
             assert self.value > 0
 
     with pytest.raises(AssertionError):
-        Copier(Checked)
+        Maker(Checked)
+
+
+def test_a_record_with_slots_is_refused_since_nothing_could_be_put_into_it():
+    @dataclass(frozen=True, slots=True)
+    class Slotted:
+        value: int
+
+    with pytest.raises(AssertionError):
+        Maker(Slotted)
+
+
+def test_a_record_is_made_of_all_its_fields_and_of_nothing_else():
+    values = vars(make_job())
+    one_less = {name: value for name, value in values.items() if name != "tokens"}
+
+    assert Maker(Job).make(values) == make_job(id=values["id"])
+    for wrong in (one_less, values | {"token": 1}, one_less | {"token": 1}):
+        with pytest.raises(KeyError):
+            Maker(Job).make(wrong)
