@@ -115,11 +115,31 @@ class Vault:
         It opens only under the same `context`, e.g. `payload:` and a job's ID:
         moved to another place in the store, it is worthless.
         """
-        flags = 0
+        packed = None
         if len(plaintext) >= _COMPRESS_FROM:
             packed = self._local.compressor().compress(plaintext)
-            if len(packed) < len(plaintext) * 0.9:
-                plaintext, flags = packed, _COMPRESSED
+        return self._sealed(plaintext, packed, context)
+
+    def seal_many(self, values: Sequence[tuple[bytes, str]]) -> list[bytes]:
+        """Return each plaintext sealed under its context, as `seal` does.
+
+        Compressing lets another thread have the interpreter, and has to wait for it: here
+        once for all of them.
+        """
+        long: list[bytes | bytearray | memoryview[int]] = [
+            plaintext for plaintext, _ in values if len(plaintext) >= _COMPRESS_FROM
+        ]
+        all_packed = iter(self._local.compressor().multi_compress_to_buffer(long) if long else ())
+        sealed = []
+        for plaintext, context in values:
+            packed = next(all_packed).tobytes() if len(plaintext) >= _COMPRESS_FROM else None
+            sealed.append(self._sealed(plaintext, packed, context))
+        return sealed
+
+    def _sealed(self, plaintext: bytes, packed: bytes | None, context: str) -> bytes:
+        flags = 0
+        if packed is not None and len(packed) < len(plaintext) * 0.9:
+            plaintext, flags = packed, _COMPRESSED
         header = bytes((_FORMAT, flags)) + self._seals_with
         nonce = random_bytes(_NONCE_BYTES)
         cipher = self._cipher(self._seals_with)

@@ -40,6 +40,17 @@ def test_what_was_sealed_opens_again(size, compressible):
     assert vault().open(vault().seal(plain, context=CONTEXT), context=CONTEXT) == plain
 
 
+def test_many_are_sealed_each_as_it_is_alone():
+    texts = [b"", PLAIN, PLAIN * 100, os.urandom(2_300), b"x" * 256, b"y" * 255]
+
+    sealed = vault().seal_many([(text, f"result:{n}") for n, text in enumerate(texts)])
+
+    assert [vault().open(one, context=f"result:{n}") for n, one in enumerate(sealed)] == texts
+    assert list(map(len, sealed)) == [len(vault().seal(text, context=CONTEXT)) for text in texts]
+    assert len({one[6:18] for one in sealed}) == len(texts), "a nonce is used once"
+    assert vault().seal_many([]) == []
+
+
 def test_nothing_of_the_contents_shows():
     sealed = vault().seal(PLAIN, context=CONTEXT)
 

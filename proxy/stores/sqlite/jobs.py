@@ -76,16 +76,22 @@ class SqliteJobStore:
 
     async def replace_many(self, writes: Sequence[JobWrite]) -> frozenset[JobId]:
         size = sum(len(write.result.body) for write in writes if write.result)
-        encoded = await _where_it_fits(lambda: list(map(self._encoded, writes)), size)
+        encoded = await _where_it_fits(lambda: self._encoded(writes), size)
         return await self._database.write(partial(replace_many, writes=encoded))
 
-    def _encoded(self, write: JobWrite) -> EncodedWrite:
-        after, result = write.after, write.result
-        if result is None:
-            return EncodedWrite(after, encode_job(after), write.bookings)
-        assert after.state.is_terminal, f"job {after.id} has a result and did not end"
-        sealed = self._vault.seal(result.body, context=_answer(after.id))
-        return EncodedWrite(after, encode_ending(after), write.bookings, result, sealed)
+    def _encoded(self, writes: Sequence[JobWrite]) -> list[EncodedWrite]:
+        answers = [(write.result.body, _answer(write.after.id)) for write in writes if write.result]
+        sealed = iter(self._vault.seal_many(answers))
+        encoded = []
+        for write in writes:
+            after, result = write.after, write.result
+            if result is None:
+                encoded.append(EncodedWrite(after, encode_job(after), write.bookings))
+                continue
+            assert after.state.is_terminal, f"job {after.id} has a result and did not end"
+            text = encode_ending(after)
+            encoded.append(EncodedWrite(after, text, write.bookings, result, next(sealed)))
+        return encoded
 
     async def body(self, job_id: JobId) -> bytes:
         body = await self._database.read(partial(_body, vault=self._vault, job_id=job_id))
