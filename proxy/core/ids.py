@@ -32,7 +32,10 @@ RANDOM_BYTES: Final = 10
 _ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS: Final = tuple(high + low for high in _ALPHABET for low in _ALPHABET)
 _VALUES: Final = {char: value for value, char in enumerate(_ALPHABET)}
-_DOUBLED: Final = {char: 2 * value // 32 + 2 * value % 32 for char, value in _VALUES.items()}
+_SINGLE: Final = bytes(_VALUES.get(chr(byte), 0) for byte in range(256))
+_DOUBLED: Final = bytes(2 * value // 32 + 2 * value % 32 for value in _SINGLE)
+"""What each character counts for in the check, by its code."""
+
 _TIME_CHARS: Final = 10
 _RANDOM_CHARS: Final = 15
 
@@ -119,6 +122,6 @@ def _check(body: str) -> str:
     # Luhn's scheme modulo 32: finds every single wrong character and nearly
     # every swapped pair, within the alphabet that custom IDs allow (Crockford's
     # own modulo-37 scheme needs characters that they do not).
-    doubled, single = body[::-2], body[-2::-2]
-    total = sum(map(_DOUBLED.__getitem__, doubled)) + sum(map(_VALUES.__getitem__, single))
+    chars = body.encode("ascii")
+    total = sum(chars[::-2].translate(_DOUBLED)) + sum(chars[-2::-2].translate(_SINGLE))
     return _ALPHABET[-total % 32]

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import date
 from functools import lru_cache
-from operator import add, attrgetter
-from typing import Final
+from operator import add
+from typing import Final, NamedTuple
 
 from proxy.core.ids import JobId, OwnerId
 from proxy.core.job import Job, JobState
@@ -67,8 +67,7 @@ class LedgerKey:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Sums:
+class Sums(NamedTuple):
     """What a row adds up; money in nano-dollars. New fields are added at the end."""
 
     jobs: int = 0
@@ -116,12 +115,8 @@ class Sums:
         """What all came to less than ordinary calls, after what was bought in vain."""
         return self.list_nano - self.paid_nano - self.useless_nano
 
-    def __add__(self, other: "Sums") -> "Sums":
-        return Sums(*map(add, _amounts(self), _amounts(other)))
-
-
-_NAMES: Final = tuple(field.name for field in fields(Sums))
-_amounts: Final = attrgetter(*_NAMES)
+    def __add__(self, other: "Sums") -> "Sums":  # type: ignore[override] # they add up
+        return Sums(*map(add, self, other))
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,9 +246,9 @@ def _row(day: date, lane: Lane, key: BatchKey, rule: str, owner: OwnerId) -> Led
 
 def added(entries: Iterable[Booking]) -> dict[LedgerKey, Sums]:
     """Return one sum for each row: most jobs of a batch share theirs."""
-    amounts: dict[LedgerKey, list[tuple[int, ...]]] = {}
+    amounts: dict[LedgerKey, list[Sums]] = {}
     for entry in entries:
-        amounts.setdefault(entry.key, []).append(_amounts(entry.sums))
+        amounts.setdefault(entry.key, []).append(entry.sums)
     return {key: Sums(*map(sum, zip(*rows, strict=True))) for key, rows in amounts.items()}
 
 
@@ -296,7 +291,7 @@ _KEY_NAMES: Final = tuple(field.name for field in fields(LedgerKey) if field.nam
 
 def encode_sums(sums: Sums) -> str:
     """Return the amounts as text, in the order of the fields."""
-    return " ".join(map(str, _amounts(sums)))
+    return " ".join(map(str, sums))
 
 
 def decode_sums(text: str) -> Sums:

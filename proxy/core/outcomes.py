@@ -5,6 +5,7 @@ for lines of a batch and for direct calls alike.
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import Enum
@@ -115,18 +116,19 @@ def after_answer(
     attempt: int,
     answer: Answer,
     *,
-    facts: LaneFacts,
+    facts: Callable[[], LaneFacts],
     now: datetime,
     retry_after: timedelta | None = None,
 ) -> Succeeded | Failed | Released:
-    """Return what an answer makes of `job`."""
+    """Return what an answer makes of `job`. It asks for `facts` if there is to be another."""
     meaning = verdict(answer.status, answer.error_code)
     if meaning is Verdict.SUCCESS:
         return Succeeded(attempt, now, answer.outcome())
     if job.lane is Lane.FLEX and (
         answer.status in FULL or meaning in (Verdict.BUSY, Verdict.PERMANENT)
     ):
-        return _not_in_flex(job, attempt, answer, meaning, facts=facts, now=now, pause=retry_after)
+        pause = retry_after
+        return _not_in_flex(job, attempt, answer, meaning, facts=facts(), now=now, pause=pause)
     final = meaning is Verdict.PERMANENT or (
         meaning is Verdict.TRANSIENT and job.failures + 1 >= MAX_FAILURES
     )
@@ -143,7 +145,7 @@ def after_answer(
     return Released(
         attempt,
         f"{answer.status} {answer.error_code or ''}".strip(),
-        onto=next_lane(job, facts, now=now, failed=not uncharged),
+        onto=next_lane(job, facts(), now=now, failed=not uncharged),
         not_before=now + pause,
         uncharged=uncharged,
     )

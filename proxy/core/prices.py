@@ -51,6 +51,17 @@ class Rates:
     cache_write: int
     cache_write_1h: int
 
+    def price(self, tokens: Tokens) -> int:
+        """Return the price in nano-dollars."""
+        pico = (
+            tokens.plain * self.input
+            + tokens.cached * self.cached
+            + tokens.cache_write * self.cache_write
+            + tokens.cache_write_1h * self.cache_write_1h
+            + tokens.output * self.output
+        )
+        return (pico + 500) // 1000
+
 
 @dataclass(frozen=True, slots=True)
 class Tariff:
@@ -81,18 +92,6 @@ class Tariff:
                 for tier in self.tiers
             )
         )
-
-    def price(self, tokens: Tokens) -> int:
-        """Return the price in nano-dollars."""
-        rates = self.rates(tokens)
-        pico = (
-            tokens.plain * rates.input
-            + tokens.cached * rates.cached
-            + tokens.cache_write * rates.cache_write
-            + tokens.cache_write_1h * rates.cache_write_1h
-            + tokens.output * rates.output
-        )
-        return (pico + 500) // 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,13 +145,12 @@ def cost_of(price: ModelPrice, tokens: Tokens, processing: Processing) -> Cost |
     tariff = price.tariff(processing)
     if tariff is None:
         return None
-    paid = tariff.price(tokens)
-    return Cost(price.standard.price(tokens), paid, _cache_lost(price.standard, tariff, tokens))
+    usual, reduced = price.standard.rates(tokens), tariff.rates(tokens)
+    return Cost(usual.price(tokens), reduced.price(tokens), _cache_lost(usual, reduced, tokens))
 
 
-def _cache_lost(standard: Tariff, tariff: Tariff, tokens: Tokens) -> int:
+def _cache_lost(usual: Rates, reduced: Rates, tokens: Tokens) -> int:
     """Return what cached tokens cost more than a reduction like that of the others gives."""
-    usual, reduced = standard.rates(tokens), tariff.rates(tokens)
     if not tokens.cached or not usual.input:
         return 0
     expected = usual.cached * reduced.input // usual.input

@@ -7,7 +7,7 @@ and what is unknown is never taken for zero.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 _MEMBERS: Final = ("usage", "usageMetadata")
 """Where bodies have it: all providers but one, and Gemini."""
@@ -23,9 +23,13 @@ def usage_of(body: Mapping[str, object]) -> Mapping[str, int] | None:
     Nothing if the body has none: unknown is never zero.
     """
     # Of a parsed body: asking for `dict` takes a fraction of asking for any `Mapping`.
-    usage = next((body[name] for name in _MEMBERS if isinstance(body.get(name), dict)), None)
-    if not isinstance(usage, dict):
-        return None
+    for member in _MEMBERS:
+        if isinstance(usage := body.get(member), dict):
+            return _counts(usage)
+    return None
+
+
+def _counts(usage: Mapping[str, Any]) -> Mapping[str, int]:
     counts: dict[str, int] = {}
     for name, value in usage.items():
         if _is_count(value):

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 
 import structlog
@@ -42,7 +43,7 @@ from proxy.services.access import Access
 from proxy.services.bookkeeping import UselessAnswer
 from proxy.services.budget import Budget
 from proxy.services.call import CallAnswer, DirectCaller
-from proxy.services.ground import Ground, count_doubles, count_end
+from proxy.services.ground import Ground, count_doubles, count_ends
 from proxy.services.outlook import Outlook
 from proxy.services.waiters import Waiters
 
@@ -271,7 +272,7 @@ class Escalator:
             job,
             job.attempt,
             answer.answer,
-            facts=self._outlook.facts(job.key),
+            facts=partial(self._outlook.facts, job.key),
             now=self._now(),
             retry_after=answer.retry_after,
         )
@@ -352,7 +353,7 @@ class Escalator:
 
     def _count(self, before: Job, after: Job) -> None:
         if after.state.is_terminal:
-            count_end(self._on, after)
+            count_ends(self._on, [after])
         elif after.possible_doubles > before.possible_doubles:
             count_doubles(self._on, [after])
 

@@ -1,6 +1,7 @@
 """What every background pass stands on."""
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -57,12 +58,21 @@ async def write_batch(batches: BatchStore, batch: Batch, event: BatchEvent) -> B
         batch = current
 
 
-def count_end(ground: Ground, job: Job) -> None:
-    """Count the end of a job, and by what cause it came too late, if it did."""
-    ground.tally.count("job_ended", state=job.state.value, lane=job.lane.value)
-    if job.deadline_missed or job.state is JobState.EXPIRED:
-        cause = "queued" if job.attempt == 0 else "retried" if job.failures else "in_flight"
-        ground.tally.count("deadline_missed", cause=cause)
+def count_ends(ground: Ground, ended: Sequence[Job]) -> None:
+    """Count the ends of jobs, and by what cause those came too late that did."""
+    ends = Counter((job.state, job.lane) for job in ended)
+    for (state, lane), number in ends.items():
+        ground.tally.count("job_ended", number, state=state.value, lane=lane.value)
+    for cause, number in Counter(map(_missed_by, ended)).items():
+        if cause is not None:
+            ground.tally.count("deadline_missed", number, cause=cause)
+
+
+def _missed_by(job: Job) -> str | None:
+    """Return by what cause an ended job missed its deadline, if it did."""
+    if not job.deadline_missed and job.state is not JobState.EXPIRED:
+        return None
+    return "queued" if job.attempt == 0 else "retried" if job.failures else "in_flight"
 
 
 def count_doubles(ground: Ground, doubtful: Iterable[Job]) -> None:

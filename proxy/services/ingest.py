@@ -9,6 +9,7 @@ that answered it is no second one.
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 import structlog
@@ -33,7 +34,7 @@ from proxy.ports.jobs import JobWrite, Result
 from proxy.ports.provider import LineKind, ResultLine
 from proxy.services.access import Access
 from proxy.services.bookkeeping import UselessAnswer, line_receipt
-from proxy.services.ground import Ground, count_end
+from proxy.services.ground import Ground, count_ends
 from proxy.services.waiters import Waiters
 
 log = structlog.get_logger()
@@ -149,12 +150,16 @@ class Ingestor:
             for number, entry in enumerate(named, start=1):
                 if number % SLICE == 0:
                     await asyncio.sleep(0)
-                job = jobs.get(entry.job_id)
+                job, write = jobs.get(entry.job_id), None
                 if job is not None and job.id not in writes:
-                    write = await self._write_for(reading, job, entry)
-                    if write is not None:
-                        writes[job.id] = write
-                        continue
+                    write = self._write_for(reading, job, entry)
+                if write is not None:
+                    if not write.after.state.is_terminal and not reading.has_paused:
+                        # Before the write: no flush may find the job in a lane that is
+                        # not paused.
+                        reading.has_paused = await self._note_credential(batch, entry.line)
+                    writes[entry.job_id] = write
+                    continue
                 sums.ignored += 1
                 if _is_useless(reading, job, entry):
                     useless.append(_useless(reading, job, entry))
@@ -185,29 +190,31 @@ class Ingestor:
             log.warning("line.ignored", batch_id=batch.id, lines=count - len(own))
         return own
 
-    async def _write_for(self, reading: _Reading, job: Job, entry: _Named) -> JobWrite | None:
-        event, result = self._event(job, entry, reading.facts(job))
-        after = advance(job, self._on.books.priced(event, reading.batch.key))
-        if after is not job:
-            if not after.state.is_terminal and not reading.has_paused:
-                # Before the write: no flush may find the job in a lane that is not paused.
-                reading.has_paused = await self._note_credential(reading.batch, entry.line)
-            return self._on.books.write(after, result, lane=reading.batch.key.lane)
-        return None
+    def _write_for(self, reading: _Reading, job: Job, entry: _Named) -> JobWrite | None:
+        """Return what a line makes of its job; nothing if it changes nothing."""
+        key, line = reading.batch.key, entry.line
+        event = self._event(job, entry, partial(reading.facts, job))
+        after = advance(job, self._on.books.priced(event, key))
+        if after is job:
+            return None
+        result = None
+        if after.state.is_terminal:
+            result = Result(
+                status_code=line.status_code, body=line.body, request_id=line.request_id
+            )
+        return self._on.books.write(after, result, lane=key.lane)
 
-    def _event(self, job: Job, entry: _Named, facts: LaneFacts) -> tuple[JobEvent, Result | None]:
+    def _event(self, job: Job, entry: _Named, facts: Callable[[], LaneFacts]) -> JobEvent:
         now = self._on.clock.now()
         line = entry.line
-        if line.kind is LineKind.NOT_EXECUTED:
-            uncharged = line.error_code in NEVER_RUN_CODES or line.error_code in CREDENTIAL_CODES
-            reason = line.error_code or "not executed"
-            onto = next_lane(job, facts, now=now, failed=not uncharged)
-            if line.error_code in CLIENT_FAULTS:
-                onto = BY_CLIENT_FAULT
-            return Released(entry.attempt, reason, onto=onto, uncharged=uncharged), None
-        answer = _answer(line)
-        result = Result(status_code=line.status_code, body=line.body, request_id=line.request_id)
-        return after_answer(job, entry.attempt, answer, facts=facts, now=now), result
+        if line.kind is not LineKind.NOT_EXECUTED:
+            return after_answer(job, entry.attempt, _answer(line), facts=facts, now=now)
+        uncharged = line.error_code in NEVER_RUN_CODES or line.error_code in CREDENTIAL_CODES
+        reason = line.error_code or "not executed"
+        onto = next_lane(job, facts(), now=now, failed=not uncharged)
+        if line.error_code in CLIENT_FAULTS:
+            onto = BY_CLIENT_FAULT
+        return Released(entry.attempt, reason, onto=onto, uncharged=uncharged)
 
     async def _note_credential(self, batch: Batch, line: ResultLine) -> bool:
         """Pause the credential if the line was refused for its sake; return whether."""
@@ -228,13 +235,10 @@ class Ingestor:
         return True
 
     def _count(self, written: Sequence[JobWrite], sums: Ingested) -> None:
-        for write in written:
-            job = write.after
-            if not job.state.is_terminal:
-                sums.released += 1
-                continue
-            sums.ended += 1
-            count_end(self._on, job)
+        ended = [write.after for write in written if write.after.state.is_terminal]
+        sums.ended += len(ended)
+        sums.released += len(written) - len(ended)
+        count_ends(self._on, ended)
         self._waiters.wake(write.after.id for write in written)
 
 

@@ -12,7 +12,7 @@ from proxy.core.job import DeadlinePassed, Failed, Job, Outcome, Released, advan
 from proxy.core.plan import Head
 from proxy.ports.jobs import Credential, Result
 from proxy.services.accounts import Verdict, Verify
-from proxy.services.ground import Ground, count_doubles, count_end
+from proxy.services.ground import Ground, count_doubles, count_ends
 from proxy.services.ingest import CHUNK
 from proxy.services.waiters import Waiters
 
@@ -76,8 +76,7 @@ class Rescuer:
         if refused is not None:
             return await self._fail(jobs, refused)
         ended = await self._write([advance(job, DeadlinePassed(now)) for job in jobs])
-        for job in ended:
-            count_end(self._on, job)
+        count_ends(self._on, ended)
         if ended:
             log.warning("job.expired", jobs=len(ended), lane=head.key.lane)
         return len(ended)
@@ -107,8 +106,7 @@ class Rescuer:
         now = self._now()
         after = [advance(job, Failed(job.attempt, now, outcome)) for job in jobs]
         ended = await self._write(after, result)
-        for job in ended:
-            count_end(self._on, job)
+        count_ends(self._on, ended)
         if ended:
             log.warning("job.failed", jobs=len(ended), reason="credential_paused")
         return len(ended)

@@ -102,7 +102,7 @@ def answered(job, status, code=None, *, retry_after=None):
         job,
         1,
         Answer(status=status, content=content),
-        facts=FACTS,
+        facts=lambda: FACTS,
         now=T0,
         retry_after=retry_after,
     )

@@ -97,8 +97,9 @@ def test_cached_tokens_in_a_batch(provider: str, model: str, cached_share: float
     assert price is not None
     assert price.batch is not None
 
-    whole = price.batch.price(Tokens(input=100_000, output=0))
-    cached = price.batch.price(Tokens(input=100_000, output=0, cached=100_000))
+    rates = price.batch.tiers[-1]
+    whole = rates.price(Tokens(input=100_000, output=0))
+    cached = rates.price(Tokens(input=100_000, output=0, cached=100_000))
 
     assert cached / whole == pytest.approx(cached_share)
 

@@ -8,7 +8,7 @@ import pytest
 from proxy.core.batch import BatchState, advance
 from proxy.core.batch_events import BatchEnded, Delayed, Missing, Polled, Sealed
 from proxy.core.job import InvalidTransitionError, JobState
-from proxy.services.ground import FORSAKE_AFTER, count_end, is_forsaken, write_batch
+from proxy.services.ground import FORSAKE_AFTER, count_ends, is_forsaken, write_batch
 from tests.helpers.factories import T0, make_batch, make_job
 from tests.helpers.fakes import MemoryStores
 from tests.helpers.fleet import Fleet
@@ -74,7 +74,7 @@ def ended(**changes):
 def test_every_end_is_counted_and_those_that_came_too_late_twice(job, missed) -> None:
     fleet = Fleet()
 
-    count_end(fleet.instances[0].ground, job)
+    count_ends(fleet.instances[0].ground, [job])
 
     assert fleet.tally.counts["job_ended"] == 1
     assert fleet.tally.counts["deadline_missed"] == missed
@@ -95,7 +95,7 @@ def test_a_missed_deadline_has_a_cause(changes, cause: str) -> None:
         def count(self, name: str, amount: float = 1, /, **given: str) -> None:
             labels[name] = given
 
-    count_end(replace(Fleet().instances[0].ground, tally=Labels()), ended(**changes))
+    count_ends(replace(Fleet().instances[0].ground, tally=Labels()), [ended(**changes)])
 
     assert labels["deadline_missed"] == {"cause": cause}
 
