@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 from pydantic_core import from_json
@@ -68,8 +68,7 @@ class Ingested:
         return 0 < self.lines == self.strange
 
 
-@dataclass(frozen=True, slots=True)
-class _Named:
+class _Named(NamedTuple):
     job_id: JobId
     attempt: int
     line: ResultLine

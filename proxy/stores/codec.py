@@ -52,7 +52,7 @@ def encode_job(job: Job) -> str:
 
 def encode_ending(job: Job) -> str:
     """Return what the end of a job changed of its record, as text."""
-    return _JOBS.encode_some(job, ENDED)
+    return _ending(job)
 
 
 def decode_job(text: str, claimed_by: str | None = None, ending: str | None = None) -> Job:
@@ -114,15 +114,19 @@ class _RecordCodec(Generic[Record]):
     def encode(self, record: Record) -> str:
         return _dumps({"v": RECORD_SCHEMA} | self.to_dict(record))
 
-    def encode_some(self, record: Record, names: Collection[str]) -> str:
-        """Encode fields of these names alone, whatever they hold."""
-        values = vars(record)
-        data: dict[str, Any] = {"v": RECORD_SCHEMA}
-        for name, _, convert in self._plan:
-            if name in names:
+    def encoder_of(self, names: Collection[str]) -> Callable[[Record], str]:
+        """Return what encodes fields of these names alone, whatever they hold."""
+        plan = [(name, convert) for name, _, convert in self._plan if name in names]
+
+        def encode(record: Record) -> str:
+            values = vars(record)
+            data: dict[str, Any] = {"v": RECORD_SCHEMA}
+            for name, convert in plan:
                 value = values[name]
                 data[name] = value if convert is None or value is None else convert(value)
-        return _dumps(data)
+            return _dumps(data)
+
+        return encode
 
     def to_dict(self, record: Record) -> dict[str, Any]:
         values = vars(record)
@@ -141,7 +145,7 @@ class _RecordCodec(Generic[Record]):
         *,
         changed_by: str | None = None,
     ) -> Record:
-        """Decode a record, with the fields that `encode_some` was given later."""
+        """Decode a record, with the fields that were encoded later, apart."""
         try:
             data = _loads(text)
             schema = data.pop("v")
@@ -216,7 +220,7 @@ def _converters(hint: Any) -> tuple[Convert | None, Convert | None]:
 def _claim(job: dict[str, Any], *, batch_id: str) -> None:
     # What `advance(job, Assigned(batch_id))` does, before the record is made: a batch
     # of 50,000 is read often, and frozen records are dear to copy.
-    job["state"] = JobState.BATCHED.value
+    job["state"] = _BATCHED
     job["batch_id"] = batch_id
     job["attempt"] = job.get("attempt", 0) + 1
     job["version"] = job.get("version", 0) + 1
@@ -243,7 +247,9 @@ def _pairs(values: list[list[str]]) -> tuple[tuple[str, ...], ...]:
     return tuple(map(tuple, values))
 
 
+_BATCHED: Final = JobState.BATCHED.value
 _KEY_FIELDS: Final = tuple(member.name for member in fields(BatchKey))
 _KEYS: Final = _RecordCodec(BatchKey)
 _JOBS: Final = _RecordCodec(Job)
+_ending: Final = _JOBS.encoder_of(ENDED)
 _BATCHES: Final = _RecordCodec(Batch)

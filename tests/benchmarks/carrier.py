@@ -29,7 +29,7 @@ from proxy.ports.batches import Claimed, ClaimLimits
 from proxy.ports.jobs import NewJob
 from proxy.ports.provider import Submission
 from proxy.providers.openai_family import OpenAIBatches
-from proxy.runtime import share_fairly
+from proxy.runtime import share_fairly, spare_garbage
 from proxy.services.access import Access
 from proxy.services.ground import Ground
 from proxy.services.ingest import Ingestor
@@ -192,6 +192,7 @@ async def main(folder: Path, base_url: str, count: int, pending: int) -> None:
     share_fairly()
     stores = await SqliteStores.open(folder / "offramp.db", VAULT)
     carrier = Carrier(stores, base_url)
+    spare_garbage()
     await stores.credentials.remember(make_credential())
     await carrier.accept(min(1_000, count))
     few_us = await carrier.accept_latency_us(min(300, count))

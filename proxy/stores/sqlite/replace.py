@@ -8,9 +8,8 @@ import json
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
-from typing import Final
+from typing import Final, NamedTuple
 
 from proxy.core.ids import JobId
 from proxy.core.job import TERMINAL, Job, JobState
@@ -46,8 +45,7 @@ _UPDATE: Final = """
 _RESULTS: Final = Insert("results", columns=6)
 
 
-@dataclass(frozen=True, slots=True)
-class EncodedWrite:
+class EncodedWrite(NamedTuple):
     """A write with everything encoded, so that the transaction is short."""
 
     after: Job
@@ -60,8 +58,7 @@ class EncodedWrite:
     """The result's body."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Stored:
+class _Stored(NamedTuple):
     """What is stored of a job, less the record, which is long to read."""
 
     number: int
