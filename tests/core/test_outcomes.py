@@ -115,6 +115,18 @@ def test_a_success_ends_the_job() -> None:
     assert (event.attempt, event.at, event.outcome.status_code) == (1, T0, 200)
 
 
+@pytest.mark.parametrize("status", [200, 400])
+def test_an_end_asks_for_no_facts(status) -> None:
+    def facts() -> LaneFacts:
+        raise AssertionError("they are dear, and a batch has fifty thousand ends")
+
+    answer = Answer(status=status, content={})
+
+    event = after_answer(make_job(), 1, answer, facts=facts, now=T0)
+
+    assert isinstance(event, Succeeded | Failed)
+
+
 def test_a_permanent_error_ends_the_job_with_the_providers_answer() -> None:
     event = answered(make_job(), 400, "bad")
 

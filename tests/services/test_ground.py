@@ -100,6 +100,24 @@ def test_a_missed_deadline_has_a_cause(changes, cause: str) -> None:
     assert labels["deadline_missed"] == {"cause": cause}
 
 
+def test_ends_of_a_group_are_counted_by_what_they_have_in_common() -> None:
+    counted: list[tuple[str, float, dict[str, str]]] = []
+
+    class Counts:
+        def count(self, name: str, amount: float = 1, /, **labels: str) -> None:
+            counted.append((name, amount, labels))
+
+    group = [ended(), ended(finalized_at=T0), ended(state=JobState.FAILED, failures=1), ended()]
+    count_ends(replace(Fleet().instances[0].ground, tally=Counts()), group)
+
+    assert counted == [
+        ("job_ended", 3, {"state": "completed", "lane": "batch"}),
+        ("job_ended", 1, {"state": "failed", "lane": "batch"}),
+        ("deadline_missed", 2, {"cause": "in_flight"}),
+        ("deadline_missed", 1, {"cause": "retried"}),
+    ]
+
+
 async def test_a_batch_is_forsaken_a_week_after_the_last_key_was_refused() -> None:
     fleet = Fleet()
     fleet.provider.stalled = True
