@@ -1,6 +1,6 @@
-"""A SQLite store in a folder of its own."""
+"""A SQLite store in a folder of its own, and servers of Redis."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
@@ -8,6 +8,12 @@ import pytest
 
 from proxy.stores.sqlite import SqliteStores
 from proxy.stores.vault import Vault
+from tests.helpers.redis_server import (
+    RedisClusterServers,
+    RedisServer,
+    redis_cluster,
+    redis_server,
+)
 
 Open = Callable[[], AbstractAsyncContextManager[SqliteStores]]
 
@@ -41,3 +47,15 @@ def open_stores(path: Path, vault: Vault) -> Open:
 async def stores(open_stores: Open) -> AsyncIterator[SqliteStores]:
     async with open_stores() as opened:
         yield opened
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    with redis_server(tmp_path_factory.mktemp("redis")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisClusterServers]:
+    with redis_cluster(tmp_path_factory.mktemp("cluster")) as running:
+        yield running

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -33,7 +33,7 @@ from tests.helpers.factories import (
     new_job,
 )
 from tests.helpers.fakes import MemoryStores
-from tests.helpers.redis_server import RedisServer, eventually, redis_server
+from tests.helpers.redis_server import RedisServer, eventually
 
 pytestmark = pytest.mark.redis
 
@@ -42,12 +42,6 @@ SECOND = timedelta(seconds=1)
 PLENTY = ClaimLimits(max_requests=10_000, max_bytes=10**9)
 KEYS = Vault(keys=[b"k" * 32], hash_key=b"h" * 32)
 CANARY = "canary-prompt"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    with redis_server(tmp_path_factory.mktemp("redis")) as running:
-        yield running
 
 
 @asynccontextmanager

@@ -24,7 +24,6 @@ from tests.helpers.redis_server import (
     RedisServer,
     eventually,
     free_port,
-    redis_cluster,
     redis_sentinel,
     redis_server,
 )
@@ -42,18 +41,6 @@ async def opened(url: str) -> AsyncIterator[RedisStores]:
             yield stores
         finally:
             await stores.aclose()
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    with redis_server(tmp_path_factory.mktemp("redis")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisClusterServers]:
-    with redis_cluster(tmp_path_factory.mktemp("cluster")) as running:
-        yield running
 
 
 @pytest.fixture(autouse=True)

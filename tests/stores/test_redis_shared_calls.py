@@ -1,7 +1,7 @@
 """Jobs that are accepted at the same time share a call of the script, and nothing else."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,10 +18,8 @@ from proxy.stores.vault import Vault
 from tests.chaos.cable import Cable
 from tests.helpers.factories import IDS, OWNER, make_credential, new_job
 from tests.helpers.redis_server import (
-    RedisClusterServers,
     RedisServer,
     eventually,
-    redis_cluster,
     redis_server,
 )
 
@@ -29,18 +27,6 @@ pytestmark = pytest.mark.redis
 
 BATTERY = Vault(keys=[b"k" * 32], hash_key=b"h" * 32)
 OTHER = OwnerId("owner-other")
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    with redis_server(tmp_path_factory.mktemp("redis")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisClusterServers]:
-    with redis_cluster(tmp_path_factory.mktemp("cluster")) as running:
-        yield running
 
 
 @asynccontextmanager
