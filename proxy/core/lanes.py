@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Final
 
 from proxy.core.ids import CredentialId
@@ -62,6 +62,14 @@ class BatchKey:
 
     urgency: Urgency = Urgency.LOOSE
     """How near the deadlines are; of the other lanes all are called nearest first."""
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        # Asked several times for each job, of the few keys that all of them share.
+        return hash((self.lane, self.upstream, self.credential, self.endpoint, self.model))
 
 
 CANCEL_TIME: Final = timedelta(minutes=30)
