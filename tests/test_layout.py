@@ -42,6 +42,9 @@ TESTED_BY = {
     # What the front does with a call that it does not forward at once.
     "proxy/web/deferrer.py": "tests/web/test_front.py",
     "proxy/web/incoming.py": "tests/web/test_front.py",
+    # What calls with one head share, and how their connection is asked for.
+    "proxy/web/heads.py": "tests/web/test_deferred_shortcut.py",
+    "proxy/web/caller.py": "tests/web/test_shortcut.py",
     # The caller's half of what is forwarded.
     "proxy/web/relay.py": "tests/web/test_forward.py",
     # One record, which every page shows.

@@ -84,8 +84,9 @@ async def _cost(stores: RedisStores, server: RedisServer, pending: int, sample: 
         for name, one in stats.items()
         if one["calls"] >= ROUNDS * sample
     }
-    # What the script's own commands took is part of what the script took.
-    whole = max(1, spent.pop("evalsha"))
+    # Jobs share calls of the script, and what its own commands took is part of what it took.
+    spent.pop("evalsha", None)
+    whole = max(1, stats["cmdstat_evalsha"]["usec"])
     return Cost(
         pending,
         redis_us=median(redis) / sample * 1e6,
