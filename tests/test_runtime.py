@@ -74,7 +74,8 @@ def test_a_forked_process_has_random_bytes_of_its_own():
     # In a process of its own, which has one thread.
     script = (
         "import os; from proxy.runtime import random_bytes as take; take(1);"
-        "child = os.fork(); print(take(16).hex(), flush=True); child and os.wait()"
+        # One after the other: they write to one pipe.
+        "child = os.fork(); child and os.wait(); print(take(16).hex(), flush=True)"
     )
 
     told = subprocess.run(
