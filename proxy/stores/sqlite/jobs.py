@@ -47,23 +47,23 @@ class SqliteJobStore:
         sealed = None
         if len(new.body) > SEAL_INLINE_BYTES:
             # Others of its group must not wait for it.
-            sealed = await asyncio.to_thread(self._sealed, new)
+            context = _payload(new.job.id)
+            sealed = await asyncio.to_thread(self._vault.seal, new.body, context=context)
         return await self._accepting.add((new, sealed))
 
     def _prepare(self, arrivals: Sequence[_Arrival]) -> Work[Sequence[Acceptance]]:
+        unsealed = [(new.body, _payload(new.job.id)) for new, sealed in arrivals if sealed is None]
+        sealing = iter(self._vault.seal_many(unsealed))
         encoded = [
             Accepting(
                 new,
                 encode_job(new.job),
-                self._sealed(new) if sealed is None else sealed,
+                next(sealing) if sealed is None else sealed,
                 self._credentials.row(new.credential) if new.credential is not None else None,
             )
             for new, sealed in arrivals
         ]
         return partial(accept_many, arrivals=encoded)
-
-    def _sealed(self, new: NewJob) -> bytes:
-        return self._vault.seal(new.body, context=_payload(new.job.id))
 
     async def get(self, job_id: JobId) -> Job:
         job = await self._database.read(partial(find_job, job_id=job_id))
