@@ -100,9 +100,10 @@ class Scheduler:
             # Cleared before the pass: what happens during it may have come too
             # late for it, and must lead to another one.
             self._wanted.pop(one.name, None)
-            running = tasks.create_task(self._run_once(one), name=f"pass:{one.name}")
-            if not one.overlaps:
-                await running
+            if one.overlaps:
+                tasks.create_task(self._run_once(one), name=f"pass:{one.name}")
+            else:
+                await self._run_once(one)
             await _wait(self._stop, one.rest)
             await self._pause(one.name, (one.interval - one.rest) * self._jitter())
 

@@ -9,6 +9,13 @@ import pytest
 from proxy.runtime import random_bytes, run
 
 
+def printed(script: str) -> str:
+    """Run the script in a process of its own; return what it prints."""
+    return subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    ).stdout
+
+
 @pytest.mark.parametrize(("kind", "module"), [("uvloop", "uvloop"), ("asyncio", "asyncio")])
 def test_the_service_turns_on_the_loop_that_was_chosen(kind, module):
     seen = []
@@ -28,11 +35,7 @@ def test_what_lives_as_long_as_the_process_is_not_looked_through_again():
         "print(gc.get_freeze_count() > 1000, gc.get_threshold()[0], len(gc.get_objects()) < 1000)"
     )
 
-    told = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    )
-
-    assert told.stdout.split() == ["True", "20000", "True"]
+    assert printed(script).split() == ["True", "20000", "True"]
 
 
 def test_the_process_may_open_as_many_files_as_it_is_allowed_to():
@@ -42,11 +45,7 @@ def test_the_process_may_open_as_many_files_as_it_is_allowed_to():
         "print(allow_files() == hard == r.getrlimit(kind)[0])"
     )
 
-    told = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    )
-
-    assert told.stdout.strip() == "True"
+    assert printed(script).strip() == "True"
 
 
 def test_no_thread_keeps_the_interpreter_from_the_event_loop_for_long():
@@ -55,11 +54,7 @@ def test_no_thread_keeps_the_interpreter_from_the_event_loop_for_long():
         "print(sys.getswitchinterval())"
     )
 
-    told = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    )
-
-    assert told.stdout.strip() == "0.001"
+    assert printed(script).strip() == "0.001"
 
 
 def test_random_bytes_are_given_out_once_whatever_is_asked_for():
@@ -78,8 +73,4 @@ def test_a_forked_process_has_random_bytes_of_its_own():
         "child = os.fork(); child and os.wait(); print(take(16).hex(), flush=True)"
     )
 
-    told = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    )
-
-    assert len(set(told.stdout.split())) == 2
+    assert len(set(printed(script).split())) == 2

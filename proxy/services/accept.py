@@ -74,7 +74,7 @@ class DeferralSettings:
 
 
 class _Chosen(NamedTuple):
-    """The lane of a job, by what it was chosen, and what it takes along."""
+    """The lane of a job, and by what it was chosen."""
 
     choice: LaneChoice
     key: BatchKey
@@ -82,9 +82,6 @@ class _Chosen(NamedTuple):
 
     facts: LaneFacts | None
     """Nothing if there was no choice."""
-
-    headers: Mapping[str, str]
-    """What a direct call of it carries beyond the credential."""
 
 
 class _LastChoice(NamedTuple):
@@ -126,8 +123,14 @@ class Terms:
     run: Run | None = None
     idempotency_key: str | None = None
     retry_count: int = 0
-    last: _LastChoice | None = field(default=None, repr=False, compare=False)
+    last: _LastChoice | None = field(default=None, init=False, repr=False, compare=False)
     """What was chosen for the last of them: kept by the acceptor."""
+
+    direct_headers: Mapping[str, str] = field(init=False)
+    """What a direct call of one carries beyond the credential."""
+
+    def __post_init__(self) -> None:
+        self.direct_headers = dict(pick_headers(DIRECT_HEADERS, self.headers))
 
 
 class DeferredCall(NamedTuple):
@@ -327,8 +330,7 @@ class Acceptor:
             return last.chosen
         key = self._key(terms, model)
         choice, facts = self._choose(terms, fits, key, deadline, now)
-        headers = dict(pick_headers(DIRECT_HEADERS, terms.headers))
-        chosen = _Chosen(choice, choice.key_for(key), facts, headers)
+        chosen = _Chosen(choice, choice.key_for(key), facts)
         terms.last = _LastChoice(alike, moment + CHOICE_HOLDS_S, chosen)
         return chosen
 
@@ -405,7 +407,7 @@ class Acceptor:
             body_bytes=len(admitted.line_body),
             tokens=admitted.tokens,
             affinity=admitted.affinity,
-            headers=chosen.headers,
+            headers=terms.direct_headers,
         )
 
 
