@@ -5,13 +5,19 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from redis import Redis
+
+from proxy.stores.redis import RedisStores
+from proxy.stores.vault import Vault
+
+STORE_KEYS = Vault(keys=[b"k" * 32], hash_key=b"h" * 32)
+"""Those of `opened`."""
 
 PROGRAM = os.environ.get("TEST_REDIS_SERVER", "redis-server")
 """What is started: `valkey-server` and other builds of Redis' protocol may be tried."""
@@ -149,3 +155,14 @@ def _wait_for(is_true: Callable[[], bool], *, seconds: float = 30) -> None:
     while not is_true():
         assert time.monotonic() < until, "redis-server does not come up"
         time.sleep(0.02)
+
+
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator[RedisStores]:
+    """Open the store there, and close it afterwards."""
+    async with asyncio.TaskGroup() as tasks:
+        stores = await RedisStores.open(url, STORE_KEYS, tasks)
+        try:
+            yield stores
+        finally:
+            await stores.aclose()

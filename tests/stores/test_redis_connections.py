@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,31 +16,20 @@ from proxy.core.ids import JobId, shard_of
 from proxy.core.job import Job
 from proxy.stores.redis import RedisStores, keys
 from proxy.stores.redis.commands import slot_of
-from proxy.stores.vault import Vault
 from tests.chaos.cable import Cable
 from tests.helpers.factories import BODY, IDS, new_job
 from tests.helpers.redis_server import (
+    STORE_KEYS,
     RedisClusterServers,
     RedisServer,
     eventually,
     free_port,
+    opened,
     redis_sentinel,
     redis_server,
 )
 
 pytestmark = pytest.mark.redis
-
-KEYS = Vault(keys=[b"k" * 32], hash_key=b"h" * 32)
-
-
-@asynccontextmanager
-async def opened(url: str) -> AsyncIterator[RedisStores]:
-    async with asyncio.TaskGroup() as tasks:
-        stores = await RedisStores.open(url, KEYS, tasks)
-        try:
-            yield stores
-        finally:
-            await stores.aclose()
 
 
 @pytest.fixture(autouse=True)
@@ -182,7 +171,7 @@ async def test_a_write_counts_only_when_enough_replicas_have_it(tmp_path: Path):
             alone = await accepted(stores)
         async with asyncio.TaskGroup() as tasks:
             with pytest.raises(StoreUnavailableError, match="fewer than 1 replicas"):
-                await RedisStores.open(f"{master.url}?acks=1&acks_timeout=0.05", KEYS, tasks)
+                await RedisStores.open(f"{master.url}?acks=1&acks_timeout=0.05", STORE_KEYS, tasks)
 
         of = ("--replicaof", f"127.0.0.1 {master.port}")
         with redis_server(tmp_path / "replica", *of) as replica:
@@ -205,7 +194,7 @@ async def test_a_wrong_password_is_refused_without_being_shown(server):
         assert await works_again(stores)
     async with asyncio.TaskGroup() as tasks:
         with pytest.raises(StoreUnavailableError, match="refused the credentials") as refused:
-            await RedisStores.open(url.format("canary"), KEYS, tasks)
+            await RedisStores.open(url.format("canary"), STORE_KEYS, tasks)
 
     assert "canary" not in f"{refused.value} {refused.value.hint}"
 

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,29 +13,18 @@ from proxy.core.ids import CredentialId, OwnerId, shard_for
 from proxy.ports.jobs import Acceptance, JobFilter, NewJob, Pending
 from proxy.stores.redis import RedisStores, keys
 from proxy.stores.redis.wire import SHARING, SHARING_BYTES
-from proxy.stores.vault import Vault
 from tests.chaos.cable import Cable
 from tests.helpers.factories import IDS, OWNER, make_credential, new_job
 from tests.helpers.redis_server import (
     RedisServer,
     eventually,
+    opened,
     redis_server,
 )
 
 pytestmark = pytest.mark.redis
 
-BATTERY = Vault(keys=[b"k" * 32], hash_key=b"h" * 32)
 OTHER = OwnerId("owner-other")
-
-
-@asynccontextmanager
-async def opened(url: str) -> AsyncIterator[RedisStores]:
-    async with asyncio.TaskGroup() as tasks:
-        stores = await RedisStores.open(url, BATTERY, tasks)
-        try:
-            yield stores
-        finally:
-            await stores.aclose()
 
 
 @pytest.fixture

@@ -1,8 +1,7 @@
 """Redis over TLS, with a user that may touch nothing but our keys: all of it in the URL."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +12,16 @@ from redis.exceptions import NoPermissionError
 from proxy.core.errors import StoreError
 from proxy.ports.batches import ClaimLimits
 from proxy.stores.redis import RedisStores
-from proxy.stores.vault import Vault
 from tests.helpers.certificates import write_certificate
 from tests.helpers.factories import T0, make_batch, new_job
 from tests.helpers.raw_upstream import wait_until
-from tests.helpers.redis_server import RedisServer, free_port, redis_server
+from tests.helpers.redis_server import (
+    STORE_KEYS,
+    RedisServer,
+    free_port,
+    opened,
+    redis_server,
+)
 
 pytestmark = pytest.mark.redis
 
@@ -49,17 +53,6 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
         yield Guarded(server, port, certificate)
 
 
-@asynccontextmanager
-async def opened(url: str) -> AsyncIterator[RedisStores]:
-    vault = Vault(keys=[b"k" * 32], hash_key=b"h" * 32)
-    async with asyncio.TaskGroup() as tasks:
-        stores = await RedisStores.open(url, vault, tasks)
-        try:
-            yield stores
-        finally:
-            await stores.aclose()
-
-
 async def test_a_job_lives_its_life_over_tls_by_a_user_who_may_touch_nothing_else(guarded):
     async with opened(guarded.url()) as stores:
         job = (await stores.jobs.accept(new_job())).job
@@ -86,10 +79,9 @@ async def test_a_job_lives_its_life_over_tls_by_a_user_who_may_touch_nothing_els
 
 async def refusal(url: str) -> StoreError:
     """Return why a store cannot be opened."""
-    vault = Vault(keys=[b"k" * 32], hash_key=b"h" * 32)
     async with asyncio.TaskGroup() as tasks:
         with pytest.raises(StoreError) as refused:
-            await RedisStores.open(url, vault, tasks)
+            await RedisStores.open(url, STORE_KEYS, tasks)
     return refused.value
 
 
