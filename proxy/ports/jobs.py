@@ -143,7 +143,8 @@ class JobStore(Protocol):
         any other state leaves the queue. A `CANCELLED` job's payload is erased, and
         no repeat claims it any more. The end of a job whose call named a webhook makes
         a notice (`proxy.ports.notices`). What is written with a result has ended, and differs
-        from the job as it was in the fields of `ENDED` alone.
+        from the job as it was in the fields of `ENDED` alone. A job that has ended changes no
+        more, and a store may refuse to write it.
 
         Give each job once, and about 100 of them: that holds the store for some
         milliseconds, in which nobody else writes.

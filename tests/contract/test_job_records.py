@@ -55,8 +55,9 @@ async def test_a_list_after_a_job_that_is_not_the_owners_is_not_found(stores):
 
 
 async def test_a_list_can_be_narrowed_to_states_as_they_are_now(stores):
-    batched = await accepted(stores)
+    batched, answered = await accepted(stores), await accepted(stores)
     await claim(stores)
+    await finished(stores, await stores.jobs.get(answered.id))
     queued, done = await accepted(stores), await accepted(stores)
     await finished(stores, done)
 
@@ -65,7 +66,7 @@ async def test_a_list_can_be_narrowed_to_states_as_they_are_now(stores):
 
     assert await only(JobState.QUEUED) == [queued.id]
     assert await only(JobState.BATCHED) == [batched.id]
-    assert await only(JobState.COMPLETED) == [done.id]
+    assert set(await only(JobState.COMPLETED)) == {done.id, answered.id}
     assert set(await only(JobState.BATCHED, JobState.QUEUED)) == {queued.id, batched.id}
     assert await only(JobState.FAILED) == []
     assert await only() == []
@@ -201,7 +202,8 @@ async def test_a_change_of_an_ended_job_does_not_count_its_end_again(stores):
     other = await accepted(stores)
     ended = await finished(stores, await accepted(stores))
 
-    assert await write(stores, replace(ended, last_reason="late news", version=ended.version + 1))
+    # Written or refused, as the store likes: nothing that is of use does it.
+    await write(stores, replace(ended, last_reason="late news", version=ended.version + 1))
 
     assert await stores.jobs.pending() == {OWNER: Pending(1, other.body_bytes)}
 

@@ -571,10 +571,26 @@ async def test_nothing_of_an_answer_is_left_once_its_job_is_erased(stores, path)
 
     with sqlite3.connect(path) as direct:
         assert direct.execute("SELECT count(*) FROM results").fetchone() == (0,)
-        assert direct.execute("SELECT state, result, record FROM jobs").fetchall() == [
-            ("erased", None, "")
-        ]
+        assert direct.execute("SELECT state, record FROM jobs").fetchall() == [("erased", "")]
     direct.close()
+
+
+async def test_an_answer_out_of_a_batch_writes_nothing_to_the_row_of_its_job(stores, path):
+    """A group of answers writes a page of `results` for several, and none of `jobs` for each."""
+    job = (await stores.jobs.accept(new_job())).job
+    batch = make_batch()
+    await stores.batches.add(batch)
+    await stores.batches.claim(batch.key, batch.id, PLENTY, ready_at=T0)
+    ended = advance(await stores.jobs.get(job.id), Succeeded(1, T0, Outcome(200)))
+    with sqlite3.connect(path) as direct:
+        before = direct.execute("SELECT * FROM jobs").fetchall()
+
+    await stores.jobs.replace_many([JobWrite(ended, Result(status_code=200, body=b"{}"))])
+
+    with sqlite3.connect(path) as direct:
+        assert direct.execute("SELECT * FROM jobs").fetchall() == before
+    direct.close()
+    assert await stores.jobs.get(job.id) == ended
 
 
 async def test_pruning_leaves_nothing_of_jobs_batches_and_idle_owners(stores, path):

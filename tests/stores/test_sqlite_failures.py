@@ -70,6 +70,37 @@ async def test_a_newer_schema_is_refused_with_a_hint(open_stores, path, vault):
     assert refused.value.hint
 
 
+AS_IN_SCHEMA_1 = """
+    ALTER TABLE jobs ADD COLUMN result INTEGER;
+    UPDATE jobs SET result = results.num, finalized = results.finalized, state = 'completed'
+        FROM results WHERE results.job = jobs.num;
+    DROP INDEX results_of_job;
+    DROP INDEX results_ended;
+    ALTER TABLE results DROP COLUMN job;
+    ALTER TABLE results DROP COLUMN finalized;
+    PRAGMA user_version = 1;
+"""
+
+
+async def test_results_of_the_first_schema_are_found_and_pruned(open_stores, path):
+    async with open_stores() as stores:
+        waiting, answered = await accepted(stores), await accepted(stores)
+        after = await finished(stores, await stores.jobs.get(answered))
+    with sqlite3.connect(path) as direct:
+        direct.executescript(AS_IN_SCHEMA_1)
+    direct.close()
+
+    async with open_stores() as stores:
+        assert await stores.jobs.get(answered) == after
+        assert await stores.jobs.result(answered) is not None
+        assert await stores.jobs.prune(finalized_before=T0.replace(year=2099), limit=9) == 1
+        assert [job.id for job in await stores.jobs.get_many([waiting, answered])] == [waiting]
+    with sqlite3.connect(path) as direct:
+        assert direct.execute("SELECT count(*) FROM results").fetchone() == (0,)
+        assert direct.execute("PRAGMA user_version").fetchone() == (schema.SCHEMA,)
+    direct.close()
+
+
 async def test_an_older_file_gets_the_tables_that_it_lacks(open_stores, path):
     async with open_stores() as stores:
         job = (await stores.jobs.accept(new_job(webhook="done"))).job

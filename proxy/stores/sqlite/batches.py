@@ -31,24 +31,19 @@ DROP_CHUNK: Final = 500
 
 _START: Final = ("", -1)
 
-_ITEMS: Final = """
-    SELECT items.affinity, items.job, jobs.id, items.attempt, items.bytes FROM items
+_OPEN: Final = """
+    SELECT items.affinity, items.job, jobs.id, items.attempt, {size_or_body} FROM {items}
     JOIN jobs ON jobs.num = items.job
     WHERE items.batch = (SELECT num FROM batches WHERE id = ?)
     AND (items.affinity, items.job) > (?, ?)
     AND jobs.state = 'queued' AND items.attempt = jobs.attempt + 1
+    AND NOT EXISTS (SELECT 1 FROM results WHERE results.job = items.job)
     ORDER BY items.affinity, items.job LIMIT ?
 """
-
-_LINES: Final = """
-    SELECT items.affinity, items.job, jobs.id, items.attempt, payloads.body FROM items
-    JOIN payloads ON payloads.job = items.job
-    JOIN jobs ON jobs.num = items.job
-    WHERE items.batch = (SELECT num FROM batches WHERE id = ?)
-    AND (items.affinity, items.job) > (?, ?)
-    AND jobs.state = 'queued' AND items.attempt = jobs.attempt + 1
-    ORDER BY items.affinity, items.job LIMIT ?
-"""
+_ITEMS: Final = _OPEN.format(size_or_body="items.bytes", items="items")
+_LINES: Final = _OPEN.format(
+    size_or_body="payloads.body", items="items JOIN payloads ON payloads.job = items.job"
+)
 
 Position = tuple[str, int]
 Page = tuple[list[T], Position]

@@ -3,7 +3,7 @@
 import sqlite3
 from typing import Final
 
-_PARTS: Final = ("payloads", "deliveries", "idempotency", "tags", "notices")
+_PARTS: Final = ("payloads", "deliveries", "idempotency", "tags", "notices", "results")
 
 
 def as_blob(text: str) -> bytes:
@@ -15,12 +15,8 @@ def erase_job(connection: sqlite3.Connection, number: int) -> None:
     """Erase a terminal job; leave its ID and owner while items refer to it."""
     for table in _PARTS:
         connection.execute(f"DELETE FROM {table} WHERE job = ?", (number,))  # noqa: S608 - our own names
-    connection.execute(
-        "DELETE FROM results WHERE num = (SELECT result FROM jobs WHERE num = ?)", (number,)
-    )
     kept = connection.execute(
-        "UPDATE jobs SET state = 'erased', accepted = 0, finalized = NULL, result = NULL,"
-        " record = ''"
+        "UPDATE jobs SET state = 'erased', accepted = 0, finalized = NULL, record = ''"
         " WHERE num = ? AND EXISTS (SELECT 1 FROM items WHERE job = ?)",
         (number, number),
     )

@@ -30,6 +30,12 @@ SEAL_INLINE_BYTES: Final = 65_536
 PRUNE_CHUNK: Final = 50
 """Jobs erased in one transaction: pages of their payloads are freed one by one."""
 
+_ENDED: Final = """
+    SELECT num, finalized FROM jobs WHERE finalized < ?
+    UNION ALL SELECT job, finalized FROM results WHERE finalized < ?
+    ORDER BY finalized LIMIT ?
+"""
+
 _Arrival = tuple[NewJob, bytes | None]
 """A job to accept, with its body sealed if that is done already."""
 
@@ -157,7 +163,7 @@ def _body(connection: sqlite3.Connection, vault: Vault, job_id: JobId) -> bytes 
 def _result(connection: sqlite3.Connection, vault: Vault, job_id: JobId) -> Result | None:
     row = connection.execute(
         "SELECT status, content_type, request_id, body FROM results"
-        " WHERE num = (SELECT result FROM jobs WHERE id = ?)",
+        " WHERE job = (SELECT num FROM jobs WHERE id = ?)",
         (job_id,),
     ).fetchone()
     if row is None:
@@ -173,11 +179,14 @@ def _result(connection: sqlite3.Connection, vault: Vault, job_id: JobId) -> Resu
 
 def _erase(connection: sqlite3.Connection, job_id: JobId) -> None:
     row = connection.execute(
-        "SELECT num, state FROM jobs WHERE id = ? AND state <> 'erased'", (job_id,)
+        "SELECT num, state, EXISTS (SELECT 1 FROM results WHERE results.job = jobs.num)"
+        " FROM jobs WHERE id = ? AND state <> 'erased'",
+        (job_id,),
     ).fetchone()
     if row is not None:
-        assert row[1] in TERMINAL, f"job {job_id} is {row[1]} and cannot be erased"
-        erase_job(connection, row[0])
+        number, state, has_result = row
+        assert has_result or state in TERMINAL, f"job {job_id} is {state} and cannot be erased"
+        erase_job(connection, number)
 
 
 def _pending(
@@ -196,10 +205,8 @@ def _pending(
 
 
 def _prune(connection: sqlite3.Connection, before: int, limit: int) -> int:
-    numbers = connection.execute(
-        "SELECT num FROM jobs WHERE finalized < ? ORDER BY finalized LIMIT ?", (before, limit)
-    ).fetchall()
-    for (number,) in numbers:
+    numbers = connection.execute(_ENDED, (before, before, limit)).fetchall()
+    for number, _ in numbers:
         erase_job(connection, number)
     connection.execute("DELETE FROM owners WHERE jobs = 0")
     return len(numbers)

@@ -20,7 +20,7 @@ _COLUMNS: Final = """
     LEFT JOIN items ON items.job = jobs.num AND items.attempt = jobs.attempt + 1
         AND jobs.state = 'queued'
     LEFT JOIN batches ON batches.num = items.batch
-    LEFT JOIN results ON results.num = jobs.result
+    LEFT JOIN results ON results.job = jobs.num
 """
 
 _RARE: Final = frozenset(
@@ -80,9 +80,7 @@ class Listing:
             size = min(PAGE, self._limit - len(self.found))
         rows = self._rows(connection, position, size)
         for _, _, state, record, batch_id, ending in rows:
-            # A claimed job's record still says `queued`.
-            shown = state if batch_id is None else JobState.BATCHED
-            if shown in self._states and len(self.found) < self._limit:
+            if _shown(state, batch_id, ending) in self._states and len(self.found) < self._limit:
                 self.found.append(decode_job(record, batch_id, ending))
         self.complete = len(rows) < size or len(self.found) >= self._limit
         if rows:
@@ -118,3 +116,12 @@ class Listing:
         ]
         rows.sort(reverse=True)
         return rows[:size]
+
+
+def _shown(state: str, batch_id: str | None, ending: str | None) -> str:
+    # The row of a job that is claimed still says `queued`, and so it does once it completes.
+    if state != JobState.QUEUED:
+        return state
+    if ending is not None:
+        return JobState.COMPLETED
+    return JobState.BATCHED if batch_id is not None else JobState.QUEUED

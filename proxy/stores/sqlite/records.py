@@ -18,7 +18,7 @@ _JOBS: Final = Select(
     LEFT JOIN items ON items.job = jobs.num AND items.attempt = jobs.attempt + 1
         AND jobs.state = 'queued'
     LEFT JOIN batches ON batches.num = items.batch
-    LEFT JOIN results ON results.num = jobs.result
+    LEFT JOIN results ON results.job = jobs.num
     """,
 )
 

@@ -7,7 +7,7 @@ statements, however many jobs there are: see `Insert` for why that counts.
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Final, NamedTuple
 
@@ -28,21 +28,22 @@ _VERSIONS: Final = Select(
     """
     FROM json_each(?) AS wanted
     CROSS JOIN jobs ON jobs.id = wanted.value AND jobs.state <> 'erased'
+        AND NOT EXISTS (SELECT 1 FROM results WHERE results.job = jobs.num)
     LEFT JOIN items ON items.job = jobs.num AND items.attempt = jobs.attempt + 1
         AND jobs.state = 'queued'
     """,
 )
+"""Of jobs without a result: those with one are written no more."""
 
-_COLUMNS: Final = 7
+_COLUMNS: Final = 6
 _UPDATE: Final = """
-    WITH after (num, state, attempt, version, finalized, result, record) AS (VALUES {rows})
+    WITH after (num, state, attempt, version, finalized, record) AS (VALUES {rows})
     UPDATE jobs SET state = after.state, attempt = after.attempt, version = after.version,
-        finalized = after.finalized, result = after.result,
-        record = coalesce(after.record, jobs.record)
+        finalized = after.finalized, record = coalesce(after.record, jobs.record)
     FROM after WHERE jobs.num = after.num
 """
 
-_RESULTS: Final = Insert("results", columns=6)
+_RESULTS: Final = Insert("results", columns=8)
 
 
 class EncodedWrite(NamedTuple):
@@ -93,7 +94,8 @@ def replace_many(
     ]
     if again:
         enqueue(connection, again)
-    _write_records(connection, accepted, _write_results(connection, accepted))
+    _write_records(connection, accepted)
+    _write_results(connection, accepted)
     add_bookings(connection, chain.from_iterable(write.bookings for _, write in accepted))
     ended = [
         (before.number, write.after)
@@ -121,22 +123,18 @@ def _dequeue(connection: sqlite3.Connection, number: int) -> None:
 
 
 def _write_records(
-    connection: sqlite3.Connection,
-    accepted: Sequence[tuple[_Stored, EncodedWrite]],
-    results: Mapping[JobId, int],
+    connection: sqlite3.Connection, accepted: Sequence[tuple[_Stored, EncodedWrite]]
 ) -> None:
-    rows: list[Row] = [
-        (
-            before.number,
-            write.after.state,
-            write.after.attempt,
-            write.after.version,
-            to_micros(write.after.finalized_at) if write.after.finalized_at else None,
-            results.get(write.after.id),
-            write.text if write.result is None else None,
-        )
-        for before, write in accepted
-    ]
+    rows: list[Row] = []
+    for before, write in accepted:
+        after, is_told_by_result = write.after, write.result is not None
+        if is_told_by_result and before.is_claimed and after.state is JobState.COMPLETED:
+            # Its result says all, and no index has an entry for it to be moved.
+            continue
+        at = after.finalized_at if not is_told_by_result else None
+        record = write.text if not is_told_by_result else None
+        finalized = to_micros(at) if at is not None else None
+        rows.append((before.number, after.state, after.attempt, after.version, finalized, record))
     row = f"({', '.join('?' * _COLUMNS)})"
     for chunk in _chunks(rows):
         update = _UPDATE.format(rows=", ".join([row] * len(chunk)))
@@ -145,19 +143,16 @@ def _write_records(
 
 def _write_results(
     connection: sqlite3.Connection, accepted: Sequence[tuple[_Stored, EncodedWrite]]
-) -> dict[JobId, int]:
-    """Write the results that there are; return the number of each."""
-    (last,) = connection.execute("SELECT coalesce(max(num), 0) FROM results").fetchone()
+) -> None:
     rows: list[Row] = []
-    numbers: dict[JobId, int] = {}
-    for _, write in accepted:
+    for before, write in accepted:
         if (result := write.result) is not None:
-            numbers[write.after.id] = number = last + 1 + len(rows)
+            ended_at = write.after.finalized_at
+            assert ended_at is not None, f"job {write.after.id} has a result and did not end"
             whole = (result.status_code, result.content_type, result.request_id, write.sealed)
-            rows.append((number, write.text, *whole))
+            rows.append((None, before.number, to_micros(ended_at), write.text, *whole))
     for chunk in _chunks(rows):
         _RESULTS.execute(connection, chunk)
-    return numbers
 
 
 def _chunks(rows: Sequence[Row]) -> Iterable[Sequence[Row]]:

@@ -6,6 +6,7 @@ indexes.
 """
 
 import sqlite3
+from collections.abc import Iterable
 from typing import Final
 
 from proxy.core.errors import StoreCorruptError
@@ -13,15 +14,36 @@ from proxy.core.errors import StoreCorruptError
 APPLICATION_ID: Final = 0x0FF8A3B1
 """Marks the file as ours, for `file` and for whoever opens a foreign one."""
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
+
+RESULTS: Final = (
+    # Stored in the order of arrival, which is not that of the jobs: a page then takes
+    # several at once, where a group of ends that wrote to their jobs would write a page for
+    # each, most of what it writes. `ending` is what the end changed of the job's record.
+    """
+    CREATE TABLE results (
+        num INTEGER PRIMARY KEY,
+        job INTEGER NOT NULL,
+        finalized INTEGER NOT NULL,
+        ending TEXT NOT NULL,
+        status INTEGER NOT NULL,
+        content_type TEXT NOT NULL,
+        request_id TEXT,
+        body BLOB NOT NULL
+    )
+    """,
+    "CREATE UNIQUE INDEX results_of_job ON results (job)",
+    "CREATE INDEX results_ended ON results (finalized, job)",
+)
 
 TABLES: Final = (
     # Checks that the key file is the one that the store was made with.
     "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
     # `record` is written when a job is accepted, rerouted, escalated, released or ends
     # without a result. It is not rewritten by a claim, nor by an end with one: see
-    # `results`. The state `erased` is a tombstone: all but ID and owner is gone, and
-    # items still refer to it.
+    # `results`; what completes a claimed job leaves the whole row as it is, `queued`. The
+    # state `erased` is a tombstone: all but ID and owner is gone, and items still refer
+    # to it.
     """
     CREATE TABLE jobs (
         num INTEGER PRIMARY KEY,
@@ -32,13 +54,12 @@ TABLES: Final = (
         version INTEGER NOT NULL,
         accepted INTEGER NOT NULL,
         finalized INTEGER,
-        result INTEGER,
         credential TEXT NOT NULL,
         record TEXT NOT NULL
     )
     """,
-    # Without the state, so that the end of a job, which is written in any order, does
-    # not move its entry; those that are looked for among many others have their own.
+    # Without the state, which moves no entry then; those that are looked for among many
+    # others have their own.
     "CREATE INDEX jobs_listed ON jobs (owner, accepted)",
     """
     CREATE INDEX jobs_rare ON jobs (owner, state, accepted)
@@ -48,19 +69,7 @@ TABLES: Final = (
     "CREATE INDEX jobs_escalating ON jobs (credential) WHERE state = 'escalating'",
     # Apart from the records, so that reading those does not read these.
     "CREATE TABLE payloads (job INTEGER PRIMARY KEY, body BLOB NOT NULL)",
-    # Stored in the order of arrival, which is not that of the jobs, and found by
-    # `jobs.result`: a page then takes several at once. `ending` is what the end changed
-    # of the job's record, which stands on a page of its own and would outgrow it.
-    """
-    CREATE TABLE results (
-        num INTEGER PRIMARY KEY,
-        ending TEXT NOT NULL,
-        status INTEGER NOT NULL,
-        content_type TEXT NOT NULL,
-        request_id TEXT,
-        body BLOB NOT NULL
-    )
-    """,
+    *RESULTS,
     """
     CREATE TABLE tags (
         owner TEXT NOT NULL,
@@ -209,8 +218,23 @@ TABLES: Final = (
 )
 
 
+_FROM_1: Final = (
+    # A result was found by the number that its job kept, and the job kept the end, too.
+    "ALTER TABLE results RENAME TO old_results",
+    *RESULTS,
+    """
+    INSERT INTO results
+    SELECT old_results.num, jobs.num, finalized, ending, status, content_type, request_id, body
+    FROM jobs JOIN old_results ON old_results.num = jobs.result
+    """,
+    "DROP TABLE old_results",
+    "UPDATE jobs SET finalized = NULL WHERE result IS NOT NULL",
+    "ALTER TABLE jobs DROP COLUMN result",
+)
+
+
 def prepare(connection: sqlite3.Connection) -> None:
-    """Create the tables in an empty file, or check that they are ours.
+    """Create the tables in an empty file, or check that they are ours and bring them up to date.
 
     Raises:
         StoreCorruptError: if the file is another program's or a newer version's.
@@ -219,8 +243,7 @@ def prepare(connection: sqlite3.Connection) -> None:
     if not tables:
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {SCHEMA}")
-        for statement in TABLES:
-            connection.execute(statement)
+        _execute(connection, TABLES)
         return
     (application_id,) = connection.execute("PRAGMA application_id").fetchone()
     (schema,) = connection.execute("PRAGMA user_version").fetchone()
@@ -231,3 +254,11 @@ def prepare(connection: sqlite3.Connection) -> None:
             f"the store was written by a newer version (schema {schema}, this one knows {SCHEMA})",
             hint="start the newer version again, or restore a backup from before it",
         )
+    if schema < SCHEMA:
+        _execute(connection, _FROM_1)
+        connection.execute(f"PRAGMA user_version = {SCHEMA}")
+
+
+def _execute(connection: sqlite3.Connection, statements: Iterable[str]) -> None:
+    for statement in statements:
+        connection.execute(statement)
