@@ -15,11 +15,13 @@ from proxy.core.batch import BatchState
 from proxy.core.errors import ConfigError, StoreCorruptError
 from proxy.core.ids import BatchId, JobId, shard_for
 from proxy.core.job import CancelRequested, Job, Outcome, Succeeded, advance
+from proxy.core.repeats import CLAIM_WINDOW
 from proxy.ports.batches import ClaimLimits
 from proxy.ports.jobs import DeliveryNote, JobFilter, JobWrite, Result
 from proxy.stores.codec import to_micros
 from proxy.stores.redis import RedisStores, keys
 from proxy.stores.redis.claim import Claim
+from proxy.stores.redis.opening import SCHEMA
 from proxy.stores.vault import Vault
 from tests.contract.test_delivery_store import STEPS, play
 from tests.helpers.factories import (
@@ -105,11 +107,12 @@ async def test_a_server_that_throws_keys_away_is_refused(server):
     assert "noeviction" in (refused.value.hint or "")
 
 
-async def test_a_store_of_a_newer_version_is_refused(stores, server):
-    server.admin.hset(keys.META, "schema", 2)
+@pytest.mark.parametrize(("schema", "version"), [(SCHEMA - 1, "older"), (SCHEMA + 1, "newer")])
+async def test_a_store_of_another_version_is_refused(stores, server, schema, version):
+    server.admin.hset(keys.META, "schema", schema)
 
     async with asyncio.TaskGroup() as tasks:
-        with pytest.raises(StoreCorruptError, match="newer version"):
+        with pytest.raises(StoreCorruptError, match=f"{version} version"):
             await RedisStores.open(server.url, KEYS, tasks)
 
 
@@ -373,6 +376,26 @@ async def test_equal_calls_in_their_own_shard_are_claimed_each_once(stores, serv
     )
 
     assert sorted(filter(None, claims)) == sorted(job.id for job in jobs)
+
+
+async def test_of_a_flushed_answer_nothing_is_kept_for_longer_than_it_can_be_claimed(
+    stores, server
+):
+    job = await accepted(stores)
+    before = {*server.admin.scan_iter()}
+
+    await stores.deliveries.finish([DeliveryNote(job.id, flushed=True, retry_count=0)])
+
+    (name,) = {*server.admin.scan_iter()} - before
+    window_s = CLAIM_WINDOW.total_seconds()
+    assert window_s < server.admin.ttl(name) <= 2 * window_s
+    # As when the time is over: a late note of the same call changes nothing any more.
+    server.admin.delete(name)
+    await stores.deliveries.finish([DeliveryNote(job.id, flushed=False, retry_count=0)])
+    assert await stores.deliveries.claimable_owners(now=T0 + HOUR) == frozenset()
+    assert (
+        await stores.deliveries.claim(OWNER, job.fingerprint, retry_count=1, now=T0 + HOUR) is None
+    )
 
 
 @settings(max_examples=40)

@@ -65,7 +65,7 @@ class RedisStores:
         Raises:
             ConfigError: if the URL or the server's configuration cannot be used.
             StoreUnavailableError: if Redis does not answer.
-            StoreCorruptError: if the store is a newer version's, or was made with
+            StoreCorruptError: if the store is another version's, or was made with
                 another key file.
         """
         address = RedisAddress.parse(url)

@@ -12,13 +12,14 @@ from datetime import datetime
 from typing import Final
 
 from proxy.core.ids import JobId, OwnerId, shard_for, shard_of
+from proxy.core.job import Job
 from proxy.core.repeats import CLAIM_WINDOW, WAITER_LEASE, Answered
 from proxy.ports.jobs import DeliveryNote
 from proxy.stores.codec import to_micros
 from proxy.stores.redis import delivery_scripts, keys
 from proxy.stores.redis.client import Client
 from proxy.stores.redis.commands import Command, read
-from proxy.stores.redis.rows import call_digest, delivery_keys, stored_here
+from proxy.stores.redis.rows import call_digest, delivery_keys, parse_record, stored_here
 from proxy.stores.redis.wire import Reply, as_int, as_list, as_text
 
 LOOK: Final = 1_000
@@ -59,39 +60,39 @@ class RedisDeliveryStore:
         return None
 
     async def renew(self, job_ids: Sequence[JobId], *, until: datetime) -> None:
-        calls = [
-            delivery_scripts.RENEW.call(
-                delivery_keys(shard_of(job_id), owner, call),
-                *(job_id, owner, call, to_micros(until)),
-            )
-            for job_id, owner, call in await self._places(job_ids)
-        ]
-        await self._client.call_many(calls)
+        places = await self._places(job_ids)
+        await self._client.call_many(
+            [
+                delivery_scripts.RENEW.call(place.keys, *place.arguments, to_micros(until))
+                for place in places.values()
+            ]
+        )
 
     async def finish(self, notes: Sequence[DeliveryNote]) -> None:
         places = await self._places([note.job_id for note in notes])
-        known = {job_id: (owner, call) for job_id, owner, call in places}
         await self._client.call_many(
             [
                 delivery_scripts.FINISH.call(
-                    delivery_keys(shard_of(note.job_id), *known[note.job_id]),
-                    *(note.job_id, *known[note.job_id]),
+                    places[note.job_id].keys,
+                    *places[note.job_id].arguments,
                     (Answered.FLUSHED if note.flushed else Answered.BROKEN).value,
                     note.retry_count,
                 )
                 for note in notes
-                if note.job_id in known
+                if note.job_id in places
             ]
         )
 
     async def claimable_owners(self, *, now: datetime) -> frozenset[OwnerId]:
         replies = await self._client.call_many(
-            [
-                read("ZRANGE", keys.waiting(shard), "-inf", to_micros(now), "BYSCORE")
-                for shard in keys.ALL_SHARDS
-            ]
+            [read("HKEYS", keys.waiting(shard)) for shard in keys.ALL_SHARDS]
         )
-        return frozenset(OwnerId(as_text(one)) for reply in replies for one in as_list(reply))
+        by_now = to_micros(now) // 1_000_000
+        fields = (as_text(one).partition(" ") for reply in replies for one in as_list(reply))
+        # Nobody asks in vain for longer than a second because of what ends within it.
+        return frozenset(
+            OwnerId(owner) for second, _, owner in fields if int(second or 0) <= by_now
+        )
 
     async def _ranked(self, repeat: "_Repeat", shards: Sequence[int]) -> list[int]:
         """Return the shards with a claimable job, that with the best and oldest first."""
@@ -106,18 +107,33 @@ class RedisDeliveryStore:
                 found.append((int(tries), int(held), job[6:], shard))
         return [shard for *_, shard in sorted(found)]
 
-    async def _places(self, job_ids: Sequence[JobId]) -> list[tuple[JobId, OwnerId, str]]:
-        """Return owner and call of those jobs that have a delivery; they never change."""
+    async def _places(self, job_ids: Sequence[JobId]) -> dict[JobId, "_Place"]:
+        """Return of those jobs that there are where their deliveries stand."""
         ours = [job_id for job_id in job_ids if stored_here(job_id)]
         replies = await self._client.call_many(
-            [read("HGET", keys.deliveries(shard_of(job_id)), job_id) for job_id in ours]
+            [read("GET", keys.record(job_id)) for job_id in ours]
         )
-        places = []
-        for job_id, reply in zip(ours, replies, strict=True):
-            if reply is not None:
-                *_, call, owner = as_text(reply).split(" ", 5)
-                places.append((job_id, OwnerId(owner), call))
-        return places
+        return {
+            job_id: _Place.of(parse_record(as_text(reply))[1])
+            for job_id, reply in zip(ours, replies, strict=True)
+            if reply is not None
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where the delivery of a job stands. It never changes."""
+
+    keys: Sequence[str]
+    arguments: tuple[JobId, OwnerId, int]
+
+    @classmethod
+    def of(cls, job: Job) -> "_Place":
+        call = call_digest(job.owner, job.fingerprint)
+        return cls(
+            delivery_keys(shard_of(job.id), call),
+            (job.id, job.owner, to_micros(job.accepted_at)),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +149,11 @@ class _Repeat:
         """Return the command that ranks the deliveries of one shard."""
         return delivery_scripts.CLAIM_CALL.call(
             [
-                *delivery_keys(shard, self.owner, self.call),
+                *delivery_keys(shard, self.call),
                 keys.elsewhere(shard, self.call),
             ],
             mode,
             self.owner,
-            self.call,
             self.retry_count,
             to_micros(self.now),
             to_micros(self.now - CLAIM_WINDOW),

@@ -10,18 +10,17 @@ CLAIM_CALL: Final = Script(
     + """
 -- Find the job that a repeat may claim here (`proxy.core.repeats.claim_rank`). The mode
 -- says what then: `home` claims unless other shards must be asked, `peek` only tells.
-local k = {deliveries = KEYS[1], open = KEYS[2], flushed = KEYS[3], waiting_of = KEYS[4],
-  waiting = KEYS[5]}
-local mode, owner, call, retry = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
-local now, window, lease, most = ARGV[5], tonumber(ARGV[6]), ARGV[7], ARGV[8]
+local k = {deliveries = KEYS[1], open = KEYS[2], flushed = KEYS[3], waiting = KEYS[4]}
+local mode, owner, retry = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local now, window, lease, most = ARGV[4], tonumber(ARGV[5]), ARGV[6], ARGV[7]
 if mode == 'home' then
-  local others = redis.call('SMEMBERS', KEYS[6])
+  local others = redis.call('SMEMBERS', KEYS[5])
   if #others > 0 then return {2, table.concat(others, ' ')} end
 end
 
 -- The job whose ID is least is the oldest of its shard. Of those that are cared for,
 -- the one that has seen the fewest tries comes first, and of these the flushed one.
-local job, tries, held
+local job, tries, held, row
 local function oldest(rows, cared_for, is_held)
   for i = 1, #rows do
     local found, seen, claimed = string.match(rows[i], '^(%S+) (%S+) (%S+)$')
@@ -30,7 +29,7 @@ local function oldest(rows, cared_for, is_held)
       local rank = cared_for and 1 + seen or 0
       local is_alike = job and rank == tries and is_held == held
       if not job or rank < tries or (is_alike and found < job) then
-        job, tries, held = found, rank, is_held
+        job, tries, held, row = found, rank, is_held, rows[i]
       end
     end
   end
@@ -43,9 +42,10 @@ if not job and retry > 0 then
 end
 if not job then return {0, ''} end
 if mode ~= 'peek' then
-  local state, old_lease, count = parse(redis.call('HGET', k.deliveries, job))
-  deliver(k, owner, job, table.concat(
-    {'waiting', lease, math.max(count, retry), now, call, owner}, ' '))
+  leave(k, owner, row)
+  local claimed = math.max(string.match(row, '^%S+ (%S+)'), retry) .. ' ' .. now
+  redis.call('HSET', k.deliveries, job, claimed)
+  open(k, owner, job .. ' ' .. claimed, lease)
 end
 return {1, tries .. ' ' .. held .. ' ' .. job}
 """
@@ -54,16 +54,18 @@ return {1, tries .. ' ' .. held .. ' ' .. job}
 FINISH: Final = Script(
     DELIVERY
     + """
-local k = {deliveries = KEYS[1], open = KEYS[2], flushed = KEYS[3], waiting_of = KEYS[4],
-  waiting = KEYS[5]}
-local job, owner, call, state, retry = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
-local old = redis.call('HGET', k.deliveries, job)
-if not old then return 0 end
-local _, lease, count, claimed = string.match(old, '^(%S+) (%S+) (%S+) (%S+)')
-if tonumber(count) > retry then return 0 end
--- The lease of a broken connection ended long ago.
-if state == 'broken' then lease = '0' end
-deliver(k, owner, job, table.concat({state, lease, count, claimed, call, owner}, ' '))
+local k = {deliveries = KEYS[1], open = KEYS[2], flushed = KEYS[3], waiting = KEYS[4]}
+local job, owner, accepted, state, retry = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
+local tries = tries_of(k, job, accepted)
+if tonumber(string.match(tries, '^%S+')) > retry then return 0 end
+local row = job .. ' ' .. tries
+if not leave(k, owner, row) then return 0 end
+if state == 'flushed' then
+  flush(k, row)
+else
+  -- The lease of a broken connection ended long ago.
+  open(k, owner, row, '0')
+end
 return 1
 """
 )
@@ -71,14 +73,13 @@ return 1
 RENEW: Final = Script(
     DELIVERY
     + """
-local k = {deliveries = KEYS[1], open = KEYS[2], flushed = KEYS[3], waiting_of = KEYS[4],
-  waiting = KEYS[5]}
-local job, owner, call, lease = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local old = redis.call('HGET', k.deliveries, job)
-if not old then return 0 end
-local state, _, count, claimed = string.match(old, '^(%S+) (%S+) (%S+) (%S+)')
-if state ~= 'waiting' then return 0 end
-deliver(k, owner, job, table.concat({state, lease, count, claimed, call, owner}, ' '))
+local k = {deliveries = KEYS[1], open = KEYS[2], flushed = KEYS[3], waiting = KEYS[4]}
+local job, owner, accepted, lease = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local row = job .. ' ' .. tries_of(k, job, accepted)
+local old = redis.call('ZSCORE', k.open, row)
+if not old or old == '0' then return 0 end
+leave(k, owner, row)
+open(k, owner, row, lease)
 return 1
 """
 )

@@ -6,18 +6,18 @@ from typing import Final
 
 from proxy.core.errors import StoreUnavailableError
 from proxy.core.ids import JobId, shard_of
-from proxy.core.job import TERMINAL, Job, JobState
-from proxy.stores.codec import decode_job, to_micros
+from proxy.core.job import TERMINAL, JobState
+from proxy.stores.codec import to_micros
 from proxy.stores.redis import job_scripts, keys
 from proxy.stores.redis.client import Client
 from proxy.stores.redis.commands import Command, read, write
 from proxy.stores.redis.merge import certain, front_of, share
 from proxy.stores.redis.rows import (
     NOTHING,
-    Header,
     call_digest,
     delivery_keys,
     notice_keys,
+    parse_record,
     tag_keys,
 )
 from proxy.stores.redis.wire import as_int, as_text
@@ -93,8 +93,7 @@ async def _erase_many(client: Client, job_ids: Sequence[JobId]) -> int:
 
 
 def _erase_call(job_id: JobId, record: str) -> tuple[Command, JobState]:
-    header, json = Header.of(record)
-    job: Job = decode_job(json)
+    header, job = parse_record(record)
     shard = shard_of(job_id)
     place = "" if header.idempotency == NOTHING else header.idempotency
     call = job_scripts.ERASE.call(
@@ -104,7 +103,7 @@ def _erase_call(job_id: JobId, record: str) -> tuple[Command, JobState]:
             keys.result(job_id),
             keys.ended(shard),
             keys.idempotency(shard),
-            *delivery_keys(shard, job.owner, call_digest(job.owner, job.fingerprint)),
+            *delivery_keys(shard, call_digest(job.owner, job.fingerprint)),
             keys.notices(shard),
             keys.listed(shard, job.owner, header.state),
             *tag_keys(job),
@@ -112,6 +111,7 @@ def _erase_call(job_id: JobId, record: str) -> tuple[Command, JobState]:
         ],
         job_id,
         job.owner,
+        to_micros(job.accepted_at),
         str(header),
         place,
     )

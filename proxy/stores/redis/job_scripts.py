@@ -14,41 +14,44 @@ from proxy.stores.redis.lua import DELIVERY, EACH, LEDGER, QUEUE
 ACCEPT: Final = Script(
     EACH
     + QUEUE
+    + DELIVERY
     + """
 -- Accept the job whose keys begin behind KEYS[m] and whose arguments behind ARGV[n]. Returns
 -- what its idempotency key stands for already, if there is such a job: then nothing is done.
 local function accept(m, n)
-  local k = {record = KEYS[m + 1], body = KEYS[m + 2], open = KEYS[m + 3],
-    idempotency = KEYS[m + 4], queue = KEYS[m + 5], due = KEYS[m + 6], heads = KEYS[m + 7],
-    keys = KEYS[m + 8], pending = KEYS[m + 9], deliveries = KEYS[m + 10],
-    waiting_of = KEYS[m + 11], waiting = KEYS[m + 12]}
-  local width, record, body, delivery = ARGV[n + 1], ARGV[n + 3], ARGV[n + 4], ARGV[n + 5]
-  local owner, kid, text = ARGV[n + 6], ARGV[n + 7], ARGV[n + 8]
-  local q = {}
-  local job, ready, accepted, lease, retry, place, gone
-  job, ready, accepted, lease, retry, place, gone, q.bytes, q.tokens, q.deadline, q.held,
-    q.affinity = string.match(ARGV[n + 2], '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+) '
-      .. '(%S+) (%S+) (%S+) (%S+) (.*)$')
+  local k = {open = KEYS[m + 3], queue = KEYS[m + 4], due = KEYS[m + 5], heads = KEYS[m + 6],
+    keys = KEYS[m + 7], waiting = KEYS[m + 9]}
+  local owner = ARGV[n + 5]
+  local accepted, lease, retry, place, gone, row =
+    string.match(ARGV[n + 2], '^(%S+) (%S+) (%S+) (%S+) (%S+) (.*)$')
+  local job, bytes, tokens, deadline, held, ready =
+    string.match(row, '^(%S+) %S+ (%S+) (%S+) (%S+) (%S+) (%S+)')
+  local q = {bytes = bytes, tokens = tokens, deadline = deadline, held = held}
+  local last = m + 10
+  -- Of the keys that come behind these, the first are those of what few jobs have.
   if place ~= '-' then
-    local known = redis.call('HGET', k.idempotency, place)
+    last = last + 1
+    local known = redis.call('HGET', KEYS[last], place)
     if known and known ~= gone then return known end
-    redis.call('HSET', k.idempotency, place, job)
+    redis.call('HSET', KEYS[last], place, job)
   end
-  if redis.call('SET', k.record, record, 'NX') == false then
+  if redis.call('MSETNX', KEYS[m + 1], ARGV[n + 3], KEYS[m + 2], ARGV[n + 4]) == 0 then
     error('job ' .. job .. ' is there already')
   end
-  redis.call('SET', k.body, body)
-  enqueue(k, kid, text, job, '0', ready, q)
-  pend(k.pending, owner, 1, q.bytes)
-  redis.call('HSET', k.deliveries, job, delivery)
-  redis.call('ZADD', k.open, lease, job .. ' ' .. retry .. ' ' .. accepted)
-  redis.call('ZADD', k.waiting_of, lease, job)
-  redis.call('ZADD', k.waiting, 'LT', lease, owner)
-  for i = m + 13, m + width do redis.call('ZADD', KEYS[i], accepted, job) end
+  enqueue(k, ARGV[n + 6], ARGV[n + 7], job, row, ready, q)
+  pend(KEYS[m + 8], owner, 1, bytes)
+  local tries = retry .. ' ' .. accepted
+  if retry ~= '0' then
+    last = last + 1
+    redis.call('HSET', KEYS[last], job, tries)
+  end
+  open(k, owner, job .. ' ' .. tries, lease)
+  redis.call('ZADD', KEYS[m + 10], accepted, job)
+  for i = last + 1, m + ARGV[n + 1] do redis.call('ZADD', KEYS[i], accepted, job) end
   return false
 end
 
-return each(8, accept)
+return each(7, accept)
 """,
     serves_many=True,
 )
@@ -77,8 +80,7 @@ local k = {record = KEYS[1], result = KEYS[2], body = KEYS[3], claims = KEYS[4],
   from = KEYS[10], to = KEYS[11],
   before = {queue = KEYS[12], due = KEYS[13], heads = KEYS[5], keys = KEYS[6]},
   after = {queue = KEYS[14], due = KEYS[15], heads = KEYS[5], keys = KEYS[6]},
-  deliveries = KEYS[16], open = KEYS[17], flushed = KEYS[18], waiting_of = KEYS[19],
-  waiting = KEYS[20]}
+  deliveries = KEYS[16], open = KEYS[17], flushed = KEYS[18], waiting = KEYS[19]}
 local job, owner, version, state, attempt = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local kid, text, ready, json, credential = ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10]
 local accepted, finalized, keep, result = ARGV[11], ARGV[12], ARGV[13], ARGV[14]
@@ -104,7 +106,9 @@ if s ~= state then
   redis.call('ZREM', k.from, job)
   redis.call('ZADD', k.to, accepted, job)
 end
-if state == 'queued' then enqueue(k.after, kid, text, job, attempt, ready, q) end
+if state == 'queued' then
+  enqueue(k.after, kid, text, job, row(job, attempt, ready, q), ready, q)
+end
 if state == 'escalating' then
   redis.call('HSET', k.escalating, job, credential)
 elseif s == 'escalating' then
@@ -115,7 +119,7 @@ if live[s] and not live[state] then pend(k.pending, owner, -1, -q.bytes) end
 if result ~= '' then redis.call('SET', k.result, result) end
 if state == 'cancelled' then
   redis.call('DEL', k.body)
-  deliver(k, owner, job, nil)
+  forget(k, owner, job, accepted)
 end
 if not live[state] then
   redis.call('EXPIRE', k.record, keep)
@@ -139,9 +143,8 @@ return 'written'
 ERASE: Final = Script(
     DELIVERY
     + """
-local k = {deliveries = KEYS[6], open = KEYS[7], flushed = KEYS[8], waiting_of = KEYS[9],
-  waiting = KEYS[10]}
-local job, owner, header, place = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local k = {deliveries = KEYS[6], open = KEYS[7], flushed = KEYS[8], waiting = KEYS[9]}
+local job, owner, accepted, header, place = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local stored = redis.call('GET', KEYS[1])
 if not stored then return 0 end
 if string.sub(stored, 1, #header) ~= header then return -1 end
@@ -150,9 +153,9 @@ redis.call('ZREM', KEYS[4], job)
 if place ~= '' and redis.call('HGET', KEYS[5], place) == job then
   redis.call('HDEL', KEYS[5], place)
 end
-deliver(k, owner, job, nil)
-redis.call('HDEL', KEYS[11], job)
-for i = 12, #KEYS do redis.call('ZREM', KEYS[i], job) end
+forget(k, owner, job, accepted)
+redis.call('HDEL', KEYS[10], job)
+for i = 11, #KEYS do redis.call('ZREM', KEYS[i], job) end
 return 1
 """
 )

@@ -15,6 +15,7 @@ from proxy.stores.redis.client import Client
 from proxy.stores.redis.commands import read, write
 from proxy.stores.redis.erase import erase_job, prune_jobs
 from proxy.stores.redis.listing import list_jobs
+from proxy.stores.redis.lua import PENDING_JOB
 from proxy.stores.redis.rows import (
     Before,
     accept_call,
@@ -243,7 +244,7 @@ def _sum_pending(
             pairs = zip(names, as_list(reply), strict=True)
             found = {owner: value for owner, value in pairs if isinstance(value, bytes)}
         for owner, value in found.items():
-            jobs, size = map(int, value.split())
+            jobs, size = divmod(int(value), PENDING_JOB)
             seen = sums.get(owner, Pending(0, 0))
             sums[owner] = Pending(seen.jobs + jobs, seen.body_bytes + size)
     return sums

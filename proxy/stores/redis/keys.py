@@ -38,12 +38,10 @@ _SHARD: Final = tuple(f"offramp:{{{shard:02d}}}:" for shard in ALL_SHARDS)
 
 def digest(*parts: str) -> str:
     """Return 22 characters that stand for the parts."""
-    hashed = hashlib.sha256()
-    for part in parts:
-        encoded = part.encode("utf-8", "surrogatepass")
-        # Length first: no two lists of parts may read the same when joined.
-        hashed.update(len(encoded).to_bytes(8) + encoded)
-    return urlsafe_b64encode(hashed.digest()[:16]).decode().rstrip("=")
+    encoded = [part.encode("utf-8", "surrogatepass") for part in parts]
+    # Length first: no two lists of parts may read the same when joined.
+    framed = b"".join([b"%d:%b" % (len(part), part) for part in encoded])
+    return urlsafe_b64encode(hashlib.sha256(framed).digest()[:16])[:22].decode()
 
 
 @lru_cache(maxsize=4096)
@@ -153,7 +151,7 @@ def run(shard: int, place: str) -> str:
 
 
 def deliveries(shard: int) -> str:
-    """Name who waits for each job."""
+    """Name what is known of the deliveries that a retry made or claimed, by job."""
     return f"{_SHARD[shard]}deliveries"
 
 
@@ -167,13 +165,8 @@ def flushed_calls(shard: int, call: str) -> str:
     return f"{_SHARD[shard]}flushed:{call}"
 
 
-def waiting_of(shard: int, owner: OwnerId) -> str:
-    """Name the owner's deliveries that are not out, by the waiter's lease."""
-    return f"{_SHARD[shard]}waiting:{owner}"
-
-
 def waiting(shard: int) -> str:
-    """Name the owners with such deliveries, by the lease that ends first."""
+    """Name how many deliveries are not out, by owner and the second their lease ends in."""
     return f"{_SHARD[shard]}waiting"
 
 

@@ -2,11 +2,22 @@
 
 Numbers are microseconds and bytes: exact in a double up to 2^53. A queue's row is
 `job attempt bytes tokens deadline held ready affinity`, with
-the attempt that a claim makes it, so that a claim moves rows and builds none. A delivery is
-`state lease retry_count claimed call owner`; what is indexed of it is `job retry_count claimed`.
+the attempt that a claim makes it, so that a claim moves rows and builds none.
+
+A delivery is one row, `job retry_count claimed`, and its state is where that stands: by the
+end of its waiter's lease among those of equal calls that are open (it is broken if that is
+0), or by `claimed` among those that are flushed. A flushed one is forgotten when nobody may
+claim it any more. So most pending jobs have none, and what a delivery is at first, `0` and
+the time of acceptance, is written nowhere else.
 """
 
 from typing import Final
+
+from proxy.core.repeats import CLAIM_WINDOW
+
+PENDING_JOB: Final = 1 << 42
+"""What a job counts for among what its owner has pending in a shard; each byte of its body
+counts 1. So one number tells of both: of 4 TB of bodies, more than any Redis holds."""
 
 EACH: Final = """
 -- Do `one` for each that shares the call: its keys begin behind KEYS[m], and its `count`
@@ -26,7 +37,8 @@ end
 """
 
 QUEUE: Final = """
-local function num(x) return string.format('%.0f', x) end
+-- Whole numbers as text: `tostring` would round them to 14 digits.
+local function num(x) return string.format('%d', x) end
 
 -- Count rows of the queue out, and put down its ends, for planners.
 local function count_out(k, kid, rows, bytes, tokens, held)
@@ -42,7 +54,7 @@ local function count_out(k, kid, rows, bytes, tokens, held)
   local last = redis.call('ZRANGE', k.queue, -1, -1, 'WITHSCORES')[2]
   local near = redis.call('ZRANGE', k.due, 0, 0, 'WITHSCORES')[2]
   redis.call('HSET', k.heads, kid,
-    table.concat({num(n), num(b), num(t), num(h), first, last, near}, ' '))
+    string.format('%d %d %d %d %s %s %s', n, b, t, h, first, last, near))
 end
 
 -- Count one more row in, of which nothing must be looked up.
@@ -58,8 +70,8 @@ local function count_in(k, kid, text, ready, q)
   else
     redis.call('HSET', k.keys, kid, text)
   end
-  redis.call('HSET', k.heads, kid, table.concat({num(n + 1), num(b + q.bytes),
-    num(t + q.tokens), num(h + q.held), first, last, near}, ' '))
+  redis.call('HSET', k.heads, kid, string.format('%d %d %d %d %s %s %s',
+    n + 1, b + q.bytes, t + q.tokens, h + q.held, first, last, near))
 end
 
 local function row(job, attempt, ready, q)
@@ -67,8 +79,8 @@ local function row(job, attempt, ready, q)
     q.affinity}, ' ')
 end
 
-local function enqueue(k, kid, text, job, attempt, ready, q)
-  redis.call('ZADD', k.queue, ready, row(job, attempt, ready, q))
+local function enqueue(k, kid, text, job, row, ready, q)
+  redis.call('ZADD', k.queue, ready, row)
   redis.call('ZADD', k.due, q.deadline, job .. ' ' .. ready)
   count_in(k, kid, text, ready, q)
 end
@@ -81,59 +93,51 @@ local function dequeue(k, kid, job, attempt, ready, q)
   count_out(k, kid, 1, q.bytes, q.tokens, q.held)
 end
 
+-- Count a job of the owner, or one less, and its bytes.
 local function pend(key, owner, jobs, bytes)
-  local n, b = 0, 0
-  local packed = redis.call('HGET', key, owner)
-  if packed then n, b = string.match(packed, '^(%S+) (%S+)') end
-  n, b = n + jobs, b + bytes
-  if n > 0 then
-    redis.call('HSET', key, owner, num(n) .. ' ' .. num(b))
-  else
+  if redis.call('HINCRBY', key, owner, num(jobs * PENDING_JOB + bytes)) == 0 then
     redis.call('HDEL', key, owner)
   end
 end
-"""
+""".replace("PENDING_JOB", str(PENDING_JOB))
 
 DELIVERY: Final = """
-local function parse(d)
-  local state, lease, retry, claimed = string.match(d, '^(%S+) (%S+) (%S+) (%S+)')
-  return state, lease, tonumber(retry), tonumber(claimed)
+local function tries_of(k, job, accepted)
+  return redis.call('HGET', k.deliveries, job) or '0 ' .. accepted
 end
 
--- Put the delivery of a job where its new state belongs, or nowhere.
-local function deliver(k, owner, job, new)
-  local old = redis.call('HGET', k.deliveries, job)
-  if old then
-    local state, lease, retry, claimed = string.match(old, '^(%S+) (%S+) (%S+) (%S+)')
-    local member = job .. ' ' .. retry .. ' ' .. claimed
-    if state == 'flushed' then
-      redis.call('ZREM', k.flushed, member)
-    else
-      redis.call('ZREM', k.open, member)
-      redis.call('ZREM', k.waiting_of, job)
-    end
-  end
-  if new then
-    local state, lease, retry, claimed = string.match(new, '^(%S+) (%S+) (%S+) (%S+)')
-    local member = job .. ' ' .. retry .. ' ' .. claimed
-    if state == 'flushed' then
-      redis.call('ZADD', k.flushed, claimed, member)
-    else
-      redis.call('ZADD', k.open, lease, member)
-      redis.call('ZADD', k.waiting_of, lease, job)
-    end
-    redis.call('HSET', k.deliveries, job, new)
-  elseif old then
-    redis.call('HDEL', k.deliveries, job)
-  end
-  local first = redis.call('ZRANGE', k.waiting_of, 0, 0, 'WITHSCORES')[2]
-  if first then
-    redis.call('ZADD', k.waiting, first, owner)
-  else
-    redis.call('ZREM', k.waiting, owner)
-  end
+-- Count a delivery of the owner that is open, or one less, by the second its lease ends in.
+local function wait(key, owner, lease, count)
+  local field = string.sub(lease, 1, -7) .. ' ' .. owner
+  if redis.call('HINCRBY', key, field, count) == 0 then redis.call('HDEL', key, field) end
 end
-"""
+
+local function open(k, owner, row, lease)
+  redis.call('ZADD', k.open, lease, row)
+  wait(k.waiting, owner, lease, 1)
+end
+
+local function flush(k, row)
+  redis.call('ZADD', k.flushed, string.match(row, '%S+$'), row)
+  redis.call('EXPIRE', k.flushed, FLUSHED_S)
+end
+
+-- Take a delivery from where it stands. Returns its lease, '' if it was flushed, or nothing.
+local function leave(k, owner, row)
+  local lease = redis.call('ZSCORE', k.open, row)
+  if not lease then return redis.call('ZREM', k.flushed, row) == 1 and '' end
+  redis.call('ZREM', k.open, row)
+  wait(k.waiting, owner, lease, -1)
+  return lease
+end
+
+-- Forget the delivery of a job.
+local function forget(k, owner, job, accepted)
+  leave(k, owner, job .. ' ' .. tries_of(k, job, accepted))
+  redis.call('HDEL', k.deliveries, job)
+end
+""".replace("FLUSHED_S", str(2 * int(CLAIM_WINDOW.total_seconds())))
+"""Flushed deliveries stay for twice as long as they can be claimed: clocks differ."""
 
 LEDGER: Final = """
 -- Add to rows of a day's ledger: from `first` on, each row, the row for what there is no

@@ -14,7 +14,7 @@ from proxy.stores.redis.topology import Node
 from proxy.stores.redis.wire import as_int, as_list, as_text, translate
 from proxy.stores.vault import Vault
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 
 OLDEST: Final = (7, 0)
 """Sorted sets are read by `ZRANGE … BYSCORE`, and numbers in scripts are exact."""
@@ -25,7 +25,7 @@ async def prepare(client: Client, vault: Vault) -> None:
 
     Raises:
         ConfigError: if Redis may throw keys away, or is too old.
-        StoreCorruptError: if a newer version or another key file made the store.
+        StoreCorruptError: if another version or another key file made the store.
         StoreUnavailableError: if it does not answer.
     """
     await client.refresh()
@@ -34,12 +34,18 @@ async def prepare(client: Client, vault: Vault) -> None:
     mark = vault.digest("offramp", "store")
     for field, value in (("schema", SCHEMA), ("hash_key", mark)):
         await client.call(write("HSETNX", keys.META, field, value))
-    schema, known = as_list(await client.call(read("HMGET", keys.META, "schema", "hash_key")))
-    if as_int(schema) > SCHEMA:
+    found, known = as_list(await client.call(read("HMGET", keys.META, "schema", "hash_key")))
+    schema = as_int(found)
+    if schema > SCHEMA:
         raise StoreCorruptError(
-            f"the store was written by a newer version (schema {as_int(schema)}, "
-            f"this one knows {SCHEMA})",
+            f"the store was written by a newer version (schema {schema}, this one knows {SCHEMA})",
             hint="start the newer version again, or restore a backup from before it",
+        )
+    if schema < SCHEMA:
+        raise StoreCorruptError(
+            f"the store was written by an older version (schema {schema}, "
+            f"this one knows {SCHEMA} alone)",
+            hint="let the older version end its jobs, then start this one on an empty Redis",
         )
     # With another hash key every owner would be a stranger to their own jobs.
     if as_text(known) != mark:

@@ -10,7 +10,6 @@ from proxy.core.errors import StoreCorruptError
 from proxy.core.ids import SHARDS, JobId, OwnerId, is_job_id, shard_of
 from proxy.core.job import AnswerMode, Job, JobState
 from proxy.core.lanes import BatchKey
-from proxy.core.repeats import Answered
 from proxy.ports.jobs import JobWrite, NewJob
 from proxy.stores.codec import decode_job, encode_job, encode_key, to_micros
 from proxy.stores.redis import job_scripts, keys
@@ -63,22 +62,14 @@ def ready(job: Job) -> int:
     return to_micros(job.not_before or job.accepted_at)
 
 
-def delivery_keys(shard: int, owner: OwnerId, call: str) -> list[str]:
+def delivery_keys(shard: int, call: str) -> list[str]:
     """Return the keys that a change of a delivery touches, in the scripts' order."""
     return [
         keys.deliveries(shard),
         keys.open_calls(shard, call),
         keys.flushed_calls(shard, call),
-        keys.waiting_of(shard, owner),
         keys.waiting(shard),
     ]
-
-
-def delivery_text(
-    state: Answered, lease: int, *, retry_count: int, claimed: int, call: str, owner: OwnerId
-) -> str:
-    """Return a delivery as it is stored."""
-    return f"{state.value} {lease} {retry_count} {claimed} {call} {owner}"
 
 
 def tag_keys(job: Job) -> list[str]:
@@ -97,28 +88,30 @@ def accept_call(new: NewJob, sealed: bytes, *, place: str, gone: str) -> Command
     common = _common(shard_of(job.id), job.owner, job.state, job.key)
     call = call_digest(job.owner, job.fingerprint)
     accepted, lease = to_micros(job.accepted_at), to_micros(new.waiter_until)
-    place = place or NOTHING
-    header = Header(job.version, job.state, job.attempt, common.key, ready(job), place)
-    delivery = delivery_text(
-        Answered.WAITING,
-        lease,
-        retry_count=new.retry_count,
-        claimed=accepted,
-        call=call,
-        owner=job.owner,
-    )
+    header = Header(job.version, job.state, job.attempt, common.key, ready(job), place or NOTHING)
     facts = (
-        f"{job.id} {header.ready} {accepted} {lease} {new.retry_count} {place} {gone or NOTHING} "
-        f"{job.body_bytes} {job.tokens} {to_micros(job.deadline)} {_held(job)} {job.affinity}"
+        f"{accepted} {lease} {new.retry_count} {header.idempotency} {gone or NOTHING} "
+        f"{job.id} {job.attempt + 1} {job.body_bytes} {job.tokens} {to_micros(job.deadline)} "
+        f"{_held(job)} {header.ready} {job.affinity}"
     )
-    record = f"{header}\n{encode_job(job)}"
     names = pack_some(
         (keys.record(job.id), keys.payload(job.id), keys.open_calls(common.shard, call))
     ).then(common.names)
-    if job.tags:
-        names = names.then(pack_some(tag_keys(job)))
-    own = pack_some((names.number, facts, record, sealed, delivery))
+    more = _more_keys(new, place)
+    if more:
+        names = names.then(pack_some(more))
+    own = pack_some((names.number, facts, f"{header}\n{encode_job(job)}", sealed))
     return job_scripts.ACCEPT.call_packed(common.slot, names, own.then(common.arguments))
+
+
+def _more_keys(new: NewJob, place: str) -> list[str]:
+    """Return the keys that few jobs have, in the script's order."""
+    shard, more = shard_of(new.job.id), []
+    if place:
+        more.append(keys.idempotency(shard))
+    if new.retry_count:
+        more.append(keys.deliveries(shard))
+    return [*more, *tag_keys(new.job)] if new.job.tags else more
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,14 +129,11 @@ class _Common:
 def _common(shard: int, owner: OwnerId, state: JobState, key: BatchKey) -> _Common:
     digest = keys.key_digest(key)
     names = [
-        keys.idempotency(shard),
         keys.queue(shard, digest),
         keys.deadlines(shard, digest),
         keys.heads(shard),
         keys.batch_keys(shard),
         keys.pending(shard),
-        keys.deliveries(shard),
-        keys.waiting_of(shard, owner),
         keys.waiting(shard),
         keys.listed(shard, owner, state),
     ]
@@ -200,7 +190,7 @@ def replace_call(
         keys.deadlines(shard, key),
     ]
     if after.state is JobState.CANCELLED:
-        names += delivery_keys(shard, after.owner, call_digest(after.owner, after.fingerprint))
+        names += delivery_keys(shard, call_digest(after.owner, after.fingerprint))
     notice = ""
     if after.webhook is not None and after.finalized_at is not None:
         names += [keys.notices(shard), keys.notices_due(shard, after.webhook)]
@@ -262,6 +252,16 @@ def parse_job(reply: Reply, job_id: JobId) -> Job | None:
     if job.id != job_id:
         raise StoreCorruptError(f"another job stands where {job_id} should")
     return job
+
+
+def parse_record(record: str) -> tuple[Header, Job]:
+    """Return a record as it is stored: what a claim makes of it is not in it.
+
+    Raises:
+        StoreCorruptError: if it cannot be read.
+    """
+    header, json = Header.of(record)
+    return header, decode_job(json)
 
 
 def get_call(job_id: JobId) -> Command:
