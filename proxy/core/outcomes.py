@@ -73,6 +73,11 @@ class Answer:
     """The tier that was used, where that stands in a header."""
 
     @property
+    def has_succeeded(self) -> bool:
+        """Whether the call was answered as its caller wishes, as `verdict` says, too."""
+        return 200 <= self.status < 300
+
+    @property
     def error_code(self) -> str | None:
         """The provider's code or type of the error, if the body has one."""
         return error_code(self.content.get("error")) if isinstance(self.content, dict) else None
@@ -121,9 +126,9 @@ def after_answer(
     retry_after: timedelta | None = None,
 ) -> Succeeded | Failed | Released:
     """Return what an answer makes of `job`. It asks for `facts` if there is to be another."""
-    meaning = verdict(answer.status, answer.error_code)
-    if meaning is Verdict.SUCCESS:
+    if answer.has_succeeded:
         return Succeeded(attempt, now, answer.outcome())
+    meaning = verdict(answer.status, answer.error_code)
     if job.lane is Lane.FLEX and (
         answer.status in FULL or meaning in (Verdict.BUSY, Verdict.PERMANENT)
     ):

@@ -6,7 +6,6 @@ is most of what reading a result costs. Without slots a record is a dict, which 
 filled and copied in one step.
 """
 
-from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, Generic, TypeVar
 
@@ -22,18 +21,28 @@ class Maker(Generic[Record]):
         assert not hasattr(kind, "__post_init__"), "it would not be called"
         assert not hasattr(kind, "__slots__"), "it has no dict to be filled"
 
-    def make(self, values: Mapping[str, Any]) -> Record:
-        """Return the record with these values, one for each field.
+    def make(self, values: dict[str, Any]) -> Record:
+        """Return the record with these values, one for each field, which are its own now.
 
         Raises:
             KeyError: if there is another number of them, or one for no field.
         """
         if values.keys() != self._names:
             raise KeyError(f"these are not the fields of a {self._kind.__name__}")
-        made = object.__new__(self._kind)
-        vars(made).update(values)
-        return made
+        return self._filled(values)
 
     def changed(self, record: Record, **changes: Any) -> Record:
-        """Return a copy of `record` with other values in the fields that are named."""
-        return self.make(vars(record) | changes)
+        """Return a copy of `record` with other values in the fields that are named.
+
+        Raises:
+            KeyError: if one is for no field.
+        """
+        if not self._names.issuperset(changes):
+            raise KeyError(f"these are not fields of a {self._kind.__name__}")
+        return self._filled(vars(record) | changes)
+
+    def _filled(self, values: dict[str, Any]) -> Record:
+        made = object.__new__(self._kind)
+        # Past the record's own `__setattr__`, which refuses.
+        object.__setattr__(made, "__dict__", values)
+        return made

@@ -27,7 +27,8 @@ def error_code(error: object) -> str | None:
 
     OpenAI API errors: `insufficient_quota` has been seen as either.
     """
-    if not isinstance(error, Mapping):
+    # Of parsed JSON: asking for `dict` takes a fraction of asking for any `Mapping`.
+    if not isinstance(error, dict):
         return None
     code, kind = error.get("code"), error.get("type")
     if isinstance(kind, str) and kind in CREDENTIAL_CODES:
