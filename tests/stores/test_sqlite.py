@@ -20,7 +20,7 @@ from proxy.core.ids import JobId
 from proxy.core.job import CancelRequested, Outcome, Succeeded, advance
 from proxy.ports.batches import ClaimLimits
 from proxy.ports.jobs import DeliveryNote, JobWrite, Result
-from proxy.stores.sqlite import SqliteStores, checkpoint, connection
+from proxy.stores.sqlite import SqliteStores, checkpoint, claim, connection
 from tests.helpers.factories import BODY, OWNER, T0, make_batch, make_credential, make_job, new_job
 
 PLENTY = ClaimLimits(max_requests=10_000, max_bytes=10**9)
@@ -115,6 +115,27 @@ async def test_a_claim_goes_on_where_it_stopped_after_a_restart(open_stores):
     assert again == first
     assert rest.count == 3
     assert {item.job_id for item in items} == ids
+
+
+def test_a_claim_moves_less_at_once_where_it_holds_the_store_too_long():
+    size = claim.ChunkSize()
+    sizes = []
+
+    for seconds in (0.006, 0.0045, 0.003, 0.002, 0.5, 0.0):
+        before = size.rows
+        size.note(seconds)
+        sizes.append(size.rows / before)
+
+    assert sizes == pytest.approx([0.5, 2 / 3, 1, 1.5, 0.5, 1.5], abs=0.01)
+
+
+def test_the_rows_of_a_claim_are_bounded_however_long_they_take():
+    slow, fast = claim.ChunkSize(), claim.ChunkSize()
+    for _ in range(20):
+        slow.note(9.0)
+        fast.note(0.0)
+
+    assert (slow.rows, fast.rows) == (claim.ChunkSize.LEAST, claim.ChunkSize.MOST)
 
 
 # Several processes

@@ -12,7 +12,7 @@ from proxy.core.lanes import BatchKey
 from proxy.core.plan import Head
 from proxy.ports.batches import Claimed, ClaimLimits, Item, Line
 from proxy.stores.codec import decode_batch, encode_batch, to_micros
-from proxy.stores.sqlite.claim import claim_chunk
+from proxy.stores.sqlite.claim import ChunkSize, claim_chunk
 from proxy.stores.sqlite.database import Database
 from proxy.stores.sqlite.erase import drop_items
 from proxy.stores.sqlite.jobs import open_payload
@@ -22,8 +22,7 @@ from proxy.stores.vault import Vault
 T = TypeVar("T")
 
 CLAIM: Final = 2_000
-CLAIM_CHUNK: Final = 1_000
-"""Rows moved in one transaction: more would hold the store above 5 ms."""
+"""Rows moved in one call, about."""
 
 STREAM_CHUNK: Final = 1_000
 STREAM_CHUNK_BYTES: Final = 1_000_000
@@ -55,6 +54,7 @@ class SqliteBatchStore:
     def __init__(self, database: Database, vault: Vault) -> None:
         self._database = database
         self._vault = vault
+        self._claim_size = ChunkSize()
 
     async def heads(self) -> Sequence[Head]:
         return await self._database.read(heads)
@@ -86,13 +86,13 @@ class SqliteBatchStore:
             batch_id=batch_id,
             limits=limits,
             ready_at=ready_at,
-            chunk=CLAIM_CHUNK,
+            size=self._claim_size,
         )
         # Nothing relies on it before the batch is sealed, which is a durable write.
         claimed = await self._database.write(work, relaxed=True)
-        for _ in range(CLAIM // CLAIM_CHUNK - 1):
-            if not claimed.complete:
-                claimed = await self._database.write(work, relaxed=True)
+        enough = claimed.count + CLAIM
+        while not claimed.complete and claimed.count < enough:
+            claimed = await self._database.write(work, relaxed=True)
         return claimed
 
     async def note_size(self, key: BatchKey, *, small: bool) -> None:

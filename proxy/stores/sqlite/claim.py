@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
+from time import thread_time
 from typing import Final
 
 from proxy.core.batch import BatchState
@@ -11,6 +12,7 @@ from proxy.core.ids import BatchId
 from proxy.core.lanes import BatchKey
 from proxy.ports.batches import Claimed, ClaimLimits
 from proxy.stores.codec import encode_key, from_micros, to_micros
+from proxy.stores.sqlite.database import HOLD_S
 from proxy.stores.sqlite.queue import uncount
 
 _Row = tuple[int, int, int, int, int, int]
@@ -20,6 +22,30 @@ _READY: Final = """
 """
 _ANY_JOB: Final = 1 << 62
 """Beside a time: whatever is ready by then."""
+
+
+class ChunkSize:
+    """How many rows are moved in one transaction: as many as `HOLD_S` has room for.
+
+    Each transaction writes the same few dozen pages again, so that short ones cost more in
+    all; and how long a row takes differs by a factor of ten between machines.
+    """
+
+    LEAST: Final = 200
+    MOST: Final = 2_000
+
+    def __init__(self) -> None:
+        self.rows = 500
+
+    def note(self, seconds: float) -> None:
+        """Note how much time of the processor it took to move so many rows.
+
+        Not what passed meanwhile: while others have the processor, few rows take as long
+        as many.
+        """
+        # A stroke of luck or of bad luck changes little: it is measured again at once.
+        change = min(max(HOLD_S / max(seconds, 1e-9), 0.5), 1.5)
+        self.rows = min(max(int(self.rows * change), self.LEAST), self.MOST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +67,10 @@ def claim_chunk(
     batch_id: BatchId,
     limits: ClaimLimits,
     ready_at: datetime,
-    chunk: int,
+    size: ChunkSize,
 ) -> Claimed:
-    """Move up to `chunk` jobs; return what the batch holds then."""
+    """Move a chunk of jobs, if there are so many; return what the batch holds then."""
+    started = thread_time()
     row = connection.execute(
         "SELECT num, state, claimed_count, claimed_bytes, claimed_tokens, claimed_deadline"
         " FROM batches WHERE id = ?",
@@ -55,11 +82,13 @@ def claim_chunk(
     held = _Taken(sums[0], sums[1], sums[2], 0, sums[3])
     if state != BatchState.FILLING:
         return _claimed(held, complete=True)
-    taken, complete = _front(connection, encode_key(key), to_micros(ready_at), chunk)
+    taken, complete = _front(connection, encode_key(key), to_micros(ready_at), size.rows)
     if not _fits(_sum(held, taken), limits):
         taken, complete = _fitting(_rows(connection, encode_key(key), taken), held, limits), True
     if taken.rows:
         _move(connection, encode_key(key), batch, held, taken)
+    if not complete:
+        size.note(thread_time() - started)
     return _claimed(_sum(held, taken), complete=complete)
 
 
