@@ -11,6 +11,7 @@ Nothing here draws randomness: the caller passes the bytes.
 import hashlib
 import re
 from datetime import datetime
+from functools import lru_cache
 from typing import Final, NewType
 
 JobId = NewType("JobId", str)
@@ -83,10 +84,12 @@ def find_job_id(text: str) -> JobId | None:
     return None
 
 
+@lru_cache(maxsize=256)
 def shard_for(place: str) -> int:
     """Return the shard for a call, by its idempotency key or else its fingerprint.
 
-    The same always: a store looks for what is known of a call in that shard alone.
+    The same always: a store looks for what is known of a call in that shard alone. Asked
+    for when a job's ID is minted, and again when a store takes the job.
     """
     return int.from_bytes(hashlib.sha256(place.encode()).digest()[:8]) % SHARDS
 

@@ -63,7 +63,7 @@ class Client:
             # What nearly every call is: one command, answered where it was sent.
             node = self._topology.node_of(command.slot)
             part = command.part
-            ask = Ask(() if part else (command.packed,), command.writes, part)
+            ask = Ask(() if part else (command.packed,), writes=command.writes, part=part)
             (node.back if background else node.front).submit(ask)
             outcome = await ask.future
             if isinstance(outcome, StoreError):
@@ -200,5 +200,5 @@ def _ask(commands: Sequence[Command], before: Sequence[Answer]) -> Ask:
     writes = any(command.writes for command in commands)
     if any(isinstance(one, AskError) and not isinstance(one, MovedError) for one in before):
         asking = pack(("ASKING",))
-        return Ask([part for one in commands for part in (asking, one.packed)], writes)
-    return Ask([command.packed for command in commands], writes)
+        return Ask([part for one in commands for part in (asking, one.packed)], writes=writes)
+    return Ask([command.packed for command in commands], writes=writes)

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from redis.crc import key_slot
 
-from proxy.stores.redis.packing import Argument, Packed, Part, join, pack, pack_some
+from proxy.stores.redis.packing import Argument, Part, join, pack, pack_some
 from proxy.stores.redis.wire import Answer
 
 SLOTS: Final = 16_384
@@ -42,7 +42,7 @@ class Command(NamedTuple):
         """Return the same with the script's source, for a node that does not know it yet."""
         assert self.script is not None
         assert isinstance(self.content, Part)
-        script = pack_some(("EVAL", self.script.source)).content
+        script = pack_some(("EVAL", self.script.source))
         return self._replace(content=self.content._replace(script=script))
 
 
@@ -58,16 +58,21 @@ class Script:
         self.source = source
         self.serves_many = serves_many
         sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
-        self._by_hash = pack_some(("EVALSHA", sha)).content
+        self._by_hash = pack_some(("EVALSHA", sha))
         self._writes = writes
 
     def call(self, keys: Sequence[str], *arguments: Argument) -> Command:
         """Return the command that runs it."""
-        return self.call_packed(slot_of(keys[0]), pack_some(keys), pack_some(arguments))
+        return self.call_packed(
+            slot_of(keys[0]), pack_some(keys), len(keys), pack_some(arguments), len(arguments)
+        )
 
-    def call_packed(self, slot: int, keys: Packed, arguments: Packed) -> Command:
+    def call_packed(
+        self, slot: int, keys: bytes, key_count: int, arguments: bytes, argument_count: int
+    ) -> Command:
         """Return the command that runs it, of what was packed already."""
-        return Command(slot, Part(self._by_hash, slot, keys, arguments), self._writes, self)
+        part = Part(self._by_hash, slot, keys, key_count, arguments, argument_count)
+        return Command(slot, part, self._writes, self)
 
 
 def read(name: str, key: str, *arguments: Argument) -> Command:

@@ -56,11 +56,16 @@ class RedisJobStore:
     async def accept(self, new: NewJob) -> Acceptance:
         job, key = new.job, new.idempotency_key
         place = idempotency_place(job.owner, key) if key is not None else ""
-        (sealed,) = await self._seal([(new.body, _payload(job.id))])
+        if len(new.body) <= SEAL_INLINE_BYTES:
+            sealed = self._vault.seal(new.body, context=_payload(job.id))
+        else:
+            (sealed,) = await self._seal([(new.body, _payload(job.id))])
         if new.credential is not None:
             # Another slot, so another call, and the first of the two.
             await self._remember(new.credential)
-        await self._point_here(job)
+        home = shard_for(job.fingerprint)
+        if home != shard_of(job.id):
+            await self._point_here(home, job)
         gone = ""
         for _ in range(TRIES):
             known = await self._client.call(accept_call(new, sealed, place=place, gone=gone))
@@ -170,21 +175,19 @@ class RedisJobStore:
             return None
         return parse_job(await self._client.call(get_call(job_id)), job_id)
 
-    async def _point_here(self, job: Job) -> None:
-        """Let repeats of the call find the job, if it is not in the shard of its fingerprint.
+    async def _point_here(self, home: int, job: Job) -> None:
+        """Let repeats of the call find the job, which is not in the shard of its fingerprint.
 
         Before the job is there: a pointer to a shard with nothing in it does no harm.
         """
-        home, shard = shard_for(job.fingerprint), shard_of(job.id)
-        if home != shard:
-            name = keys.elsewhere(home, call_digest(job.owner, job.fingerprint))
-            await self._client.call_many(
-                [
-                    write("SADD", name, shard),
-                    # No job is pending for longer than its deadline, a month at most.
-                    write("EXPIRE", name, int(self._keep.total_seconds()) + 31 * 86_400),
-                ]
-            )
+        name = keys.elsewhere(home, call_digest(job.owner, job.fingerprint))
+        await self._client.call_many(
+            [
+                write("SADD", name, shard_of(job.id)),
+                # No job is pending for longer than its deadline, a month at most.
+                write("EXPIRE", name, int(self._keep.total_seconds()) + 31 * 86_400),
+            ]
+        )
 
     async def _seal_results(self, writes: Sequence[JobWrite]) -> list[bytes]:
         bodies = [

@@ -6,7 +6,7 @@ tags"). The tag of a job and of all that stands beside it is its shard.
 """
 
 import hashlib
-from base64 import urlsafe_b64encode
+from binascii import b2a_base64
 from functools import lru_cache
 from typing import Final
 
@@ -38,10 +38,10 @@ _SHARD: Final = tuple(f"offramp:{{{shard:02d}}}:" for shard in ALL_SHARDS)
 
 def digest(*parts: str) -> str:
     """Return 22 characters that stand for the parts."""
-    encoded = [part.encode("utf-8", "surrogatepass") for part in parts]
     # Length first: no two lists of parts may read the same when joined.
-    framed = b"".join([b"%d:%b" % (len(part), part) for part in encoded])
-    return urlsafe_b64encode(hashlib.sha256(framed).digest()[:16])[:22].decode()
+    framed = "".join([f"{len(part)}:{part}" for part in parts])
+    hashed = hashlib.sha256(framed.encode("utf-8", "surrogatepass")).digest()
+    return b2a_base64(hashed[:16], newline=False)[:22].decode()
 
 
 @lru_cache(maxsize=4096)

@@ -1,20 +1,9 @@
 """Commands as bytes, and calls of a script that serve many at once."""
 
-from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple, TypeAlias
+from collections.abc import Sequence
+from typing import NamedTuple, TypeAlias
 
 Argument: TypeAlias = str | bytes | int
-
-
-class Packed(NamedTuple):
-    """Some of a command's arguments, in Redis' protocol."""
-
-    number: int
-    content: bytes
-
-    def then(self, other: "Packed") -> "Packed":
-        """Return these arguments and behind them the others."""
-        return Packed(self.number + other.number, self.content + other.content)
 
 
 class Part(NamedTuple):
@@ -24,49 +13,47 @@ class Part(NamedTuple):
     """How it is called: a command and what tells the script, packed."""
 
     slot: int
-    keys: Packed
-    arguments: Packed
+    keys: bytes
+    """Packed, as many as `key_count` says; as the arguments, of which there are the rest."""
+
+    key_count: int
+    arguments: bytes
+    argument_count: int
 
     @property
     def size(self) -> int:
         """About how many bytes it adds to a call."""
-        return len(self.keys.content) + len(self.arguments.content)
+        return len(self.keys) + len(self.arguments)
 
 
-def pack(arguments: Iterable[Argument]) -> bytes:
+def pack(arguments: Sequence[Argument]) -> bytes:
     """Return a command in Redis' protocol (RESP, "Sending commands to a Redis server")."""
-    return b"*%d\r\n%b" % pack_some(arguments)
+    return b"*%d\r\n%b" % (len(arguments), pack_some(arguments))
 
 
-def pack_some(arguments: Iterable[Argument]) -> Packed:
+def pack_some(arguments: Sequence[Argument]) -> bytes:
     """Return arguments of a command that has others, too."""
-    parts: list[bytes] = []
+    parts = []
     for argument in arguments:
-        if isinstance(argument, bytes):
-            part = argument
-        else:
+        if isinstance(argument, str):
             # Callers' texts may hold lone surrogates.
-            part = str(argument).encode("utf-8", "surrogatepass")
-        size = len(part)
-        parts += (_SIZES[size] if size < _SMALL else b"$%d\r\n" % size, part, b"\r\n")
-    return Packed(len(parts) // 3, b"".join(parts))
-
-
-_SMALL: Final = 512
-_SIZES: Final = tuple(b"$%d\r\n" % size for size in range(_SMALL))
-"""Ready-made: formatting them is half of what packing costs."""
+            part = argument.encode("utf-8", "surrogatepass")
+        else:
+            part = argument if isinstance(argument, bytes) else b"%d" % argument
+        parts.append(b"$%d\r\n%b\r\n" % (len(part), part))
+    return b"".join(parts)
 
 
 def join(parts: Sequence[Part]) -> bytes:
     """Return one call of the script for all of them: all their keys, then all arguments."""
-    keys = sum([part.keys.number for part in parts])
+    keys = sum([part.key_count for part in parts])
     number = b"%d" % keys
     return b"".join(
         [
-            b"*%d\r\n" % (3 + keys + sum([part.arguments.number for part in parts])),
+            b"*%d\r\n" % (3 + keys + sum([part.argument_count for part in parts])),
             parts[0].script,
             b"$%d\r\n%b\r\n" % (len(number), number),
-            *[part.keys.content for part in parts],
-            *[part.arguments.content for part in parts],
+            *[part.keys for part in parts],
+            *[part.arguments for part in parts],
         ]
     )

@@ -15,7 +15,7 @@ from proxy.stores.codec import decode_job, encode_job, encode_key, to_micros
 from proxy.stores.redis import job_scripts, keys
 from proxy.stores.redis.commands import Command, slot_of
 from proxy.stores.redis.ledger_rows import book_arguments, ledger_keys
-from proxy.stores.redis.packing import Argument, Packed, pack_some
+from proxy.stores.redis.packing import Argument, pack_some
 from proxy.stores.redis.wire import Reply, as_list, as_text
 
 NOTHING: Final = "-"
@@ -94,56 +94,50 @@ def accept_call(new: NewJob, sealed: bytes, *, place: str, gone: str) -> Command
         f"{job.id} {job.attempt + 1} {job.body_bytes} {job.tokens} {to_micros(job.deadline)} "
         f"{_held(job)} {header.ready} {job.affinity}"
     )
-    names = pack_some(
-        (keys.record(job.id), keys.payload(job.id), keys.open_calls(common.shard, call))
-    ).then(common.names)
+    own = (keys.record(job.id), keys.payload(job.id), keys.open_calls(common.shard, call))
     more = _more_keys(new, place)
-    if more:
-        names = names.then(pack_some(more))
-    own = pack_some((names.number, facts, f"{header}\n{encode_job(job)}", sealed))
-    return job_scripts.ACCEPT.call_packed(common.slot, names, own.then(common.arguments))
+    count = len(own) + len(common.names) + len(more)
+    return job_scripts.ACCEPT.call_packed(
+        common.slot,
+        pack_some(own) + common.packed_names + pack_some(more),
+        count,
+        pack_some((count, facts, f"{header}\n{encode_job(job)}", sealed)) + common.packed_arguments,
+        4 + len(common.arguments),
+    )
 
 
 def _more_keys(new: NewJob, place: str) -> list[str]:
     """Return the keys that few jobs have, in the script's order."""
-    shard, more = shard_of(new.job.id), []
-    if place:
-        more.append(keys.idempotency(shard))
+    more = tag_keys(new.job) if new.job.tags else []
     if new.retry_count:
-        more.append(keys.deliveries(shard))
-    return [*more, *tag_keys(new.job)] if new.job.tags else more
+        more.insert(0, keys.deliveries(shard_of(new.job.id)))
+    if place:
+        more.insert(0, keys.idempotency(shard_of(new.job.id)))
+    return more
 
 
-@dataclass(frozen=True, slots=True)
 class _Common:
     """What the calls that accept an owner's jobs of one batch key share, within a shard."""
 
-    shard: int
-    slot: int
-    key: str
-    names: Packed
-    arguments: Packed
+    def __init__(self, shard: int, owner: OwnerId, state: JobState, key: BatchKey) -> None:
+        self.shard = shard
+        self.key = keys.key_digest(key)
+        self.names = (
+            keys.queue(shard, self.key),
+            keys.deadlines(shard, self.key),
+            keys.heads(shard),
+            keys.batch_keys(shard),
+            keys.pending(shard),
+            keys.waiting(shard),
+            keys.listed(shard, owner, state),
+        )
+        self.slot = slot_of(self.names[0])
+        self.packed_names = pack_some(self.names)
+        self.arguments = (owner, self.key, encode_key(key))
+        self.packed_arguments = pack_some(self.arguments)
 
 
-@lru_cache(maxsize=4096)
-def _common(shard: int, owner: OwnerId, state: JobState, key: BatchKey) -> _Common:
-    digest = keys.key_digest(key)
-    names = [
-        keys.queue(shard, digest),
-        keys.deadlines(shard, digest),
-        keys.heads(shard),
-        keys.batch_keys(shard),
-        keys.pending(shard),
-        keys.waiting(shard),
-        keys.listed(shard, owner, state),
-    ]
-    return _Common(
-        shard=shard,
-        slot=slot_of(names[0]),
-        key=digest,
-        names=pack_some(names),
-        arguments=pack_some((owner, digest, encode_key(key))),
-    )
+_common = lru_cache(maxsize=4096)(_Common)
 
 
 def idempotency_place(owner: OwnerId, key: str) -> str:

@@ -9,7 +9,6 @@ that the next one could take for an answer (as in CVE-2023-28858).
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
 from ssl import SSLCertVerificationError
 from typing import Final, TypeAlias
 
@@ -76,23 +75,20 @@ def translate(exc: BaseException) -> StoreError:
     return StoreUnavailableError(f"Redis does not answer: {type(exc).__name__}")
 
 
-@dataclass(slots=True)
 class Ask:
     """The commands of one caller for one node, and where their replies go."""
 
-    packed: Sequence[bytes]
-    writes: bool
-    part: Part | None = None
-    """Instead of commands: a call that it may share with others who wait."""
+    __slots__ = ("future", "packed", "part", "size", "writes")
 
-    size: int = field(init=False)
-    future: "asyncio.Future[list[Answer] | StoreError]" = field(
-        default_factory=lambda: asyncio.get_running_loop().create_future()
-    )
-    """An error is its result, since nobody may be left to be told."""
-
-    def __post_init__(self) -> None:
-        self.size = self.part.size if self.part else sum(map(len, self.packed))
+    def __init__(self, packed: Sequence[bytes], *, writes: bool, part: Part | None = None) -> None:
+        """`part` is, instead of commands, of a call that it may share with others who wait."""
+        self.packed = packed
+        self.writes = writes
+        self.part = part
+        self.size = part.size if part else sum(map(len, packed))
+        self.future: asyncio.Future[list[Answer] | StoreError]
+        # An error is its result, since nobody may be left to be told.
+        self.future = asyncio.get_running_loop().create_future()
 
     def settle(self, outcome: list[Answer] | StoreError) -> None:
         """Say what became of it, if anybody still waits."""
