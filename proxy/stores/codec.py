@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from functools import lru_cache, partial
+from functools import lru_cache
 from types import UnionType
 from typing import Any, Final, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -32,6 +32,7 @@ _REQUIRED: Final = object()
 
 Convert = Callable[[Any], Any]
 Record = TypeVar("Record")
+Made = TypeVar("Made")
 
 
 def to_micros(at: datetime) -> int:
@@ -61,11 +62,17 @@ def decode_job(text: str, claimed_by: str | None = None, ending: str | None = No
     Raises:
         StoreCorruptError: if a text is none, or a newer version's.
     """
-    if ending is not None:
-        return _JOBS.decode(text, changed_by=ending)
-    if claimed_by is None:
-        return _JOBS.decode(text)
-    return _JOBS.decode(text, partial(_claim, batch_id=claimed_by))
+    later = None if ending is None else _loads(ending)
+    return _JOBS.read(lambda: _job(_loads(text), claimed_by, later))
+
+
+def decode_jobs(text: str) -> list[Job]:
+    """Return what `decode_job` does, of many at once: of a list of its three parameters each.
+
+    Raises:
+        StoreCorruptError: as `decode_job`, if one cannot be read.
+    """
+    return _JOBS.read(lambda: [_job(*parts) for parts in _loads(text)])
 
 
 def encode_batch(batch: Batch) -> str:
@@ -138,32 +145,26 @@ class _RecordCodec(Generic[Record]):
                 data[name] = value if convert is None or value is None else convert(value)
         return data
 
-    def decode(
-        self,
-        text: str,
-        change: Callable[[dict[str, Any]], None] | None = None,
-        *,
-        changed_by: str | None = None,
-    ) -> Record:
-        """Decode a record, with the fields that were encoded later, apart."""
+    def decode(self, text: str) -> Record:
+        return self.read(lambda: self.from_stored(_loads(text)))
+
+    def read(self, make: Callable[[], Made]) -> Made:
+        """Return what `make` makes of stored records, whose failures are the store's."""
         try:
-            data = _loads(text)
-            schema = data.pop("v")
-            if changed_by is not None:
-                later = _loads(changed_by)
-                schema = max(schema, later.pop("v"))
-                data |= later
-            if change is not None:
-                change(data)
-            if schema > RECORD_SCHEMA:
-                raise StoreCorruptError(
-                    f"a {self._record.__name__} was written by a newer version (schema {schema})",
-                    hint="start the newer version again",
-                )
-            return self.from_dict(data)
+            return make()
         except (AttributeError, KeyError, TypeError, ValueError):
             # Without the cause: it would show contents.
             raise StoreCorruptError(f"a stored {self._record.__name__} cannot be read") from None
+
+    def from_stored(self, data: dict[str, Any]) -> Record:
+        """Return the record of what `encode` wrote; takes its schema off."""
+        schema = data.pop("v")
+        if schema > RECORD_SCHEMA:
+            raise StoreCorruptError(
+                f"a {self._record.__name__} was written by a newer version (schema {schema})",
+                hint="start the newer version again",
+            )
+        return self.from_dict(data)
 
     def from_dict(self, data: Mapping[str, Any]) -> Record:
         values = {**self._defaults, **data}
@@ -217,7 +218,17 @@ def _converters(hint: Any) -> tuple[Convert | None, Convert | None]:
     return None, None
 
 
-def _claim(job: dict[str, Any], *, batch_id: str) -> None:
+def _job(
+    data: dict[str, Any], claimed_by: str | None = None, ending: dict[str, Any] | None = None
+) -> Job:
+    if ending is not None:
+        data |= {**ending, "v": max(data["v"], ending["v"])}
+    elif claimed_by is not None:
+        _claim(data, claimed_by)
+    return _JOBS.from_stored(data)
+
+
+def _claim(job: dict[str, Any], batch_id: str) -> None:
     # What `advance(job, Assigned(batch_id))` does, before the record is made: a batch
     # of 50,000 is read often, and frozen records are dear to copy.
     job["state"] = _BATCHED

@@ -7,20 +7,21 @@ from typing import Final
 
 from proxy.core.ids import JobId
 from proxy.core.job import Job
-from proxy.stores.codec import decode_job
-from proxy.stores.sqlite.database import Select
+from proxy.stores.codec import decode_jobs
 
-_JOBS: Final = Select(
-    "jobs.id, jobs.record, batches.id, results.ending",
-    """
+_JOBS: Final = """
+    SELECT '[' || coalesce(group_concat(
+        '[' || jobs.record || ',' || json_quote(batches.id)
+        || ',' || coalesce(results.ending, 'null') || ']'
+    ), '') || ']'
     FROM json_each(?) AS wanted
     CROSS JOIN jobs ON jobs.id = wanted.value AND jobs.state <> 'erased'
     LEFT JOIN items ON items.job = jobs.num AND items.attempt = jobs.attempt + 1
         AND jobs.state = 'queued'
     LEFT JOIN batches ON batches.num = items.batch
     LEFT JOIN results ON results.job = jobs.num
-    """,
-)
+"""
+"""All at once, as a `Select` does; and as records are JSON, they are the list's as they are."""
 
 
 def find_job(connection: sqlite3.Connection, job_id: JobId) -> Job | None:
@@ -31,5 +32,6 @@ def find_job(connection: sqlite3.Connection, job_id: JobId) -> Job | None:
 
 def find_jobs(connection: sqlite3.Connection, job_ids: Sequence[JobId]) -> list[Job]:
     """Return those of the jobs that exist, in the order asked for."""
-    rows = {job_id: row for job_id, *row in _JOBS.rows(connection, json.dumps(job_ids))}
-    return [decode_job(*rows[job_id]) for job_id in job_ids if job_id in rows]
+    (text,) = connection.execute(_JOBS, (json.dumps(job_ids),)).fetchone()
+    jobs = {job.id: job for job in decode_jobs(text)}
+    return [jobs[job_id] for job_id in job_ids if job_id in jobs]
