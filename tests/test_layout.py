@@ -45,6 +45,7 @@ TESTED_BY = {
     # What calls with one head share, and how their connection is asked for.
     "proxy/web/heads.py": "tests/web/test_deferred_shortcut.py",
     "proxy/web/caller.py": "tests/web/test_shortcut.py",
+    "proxy/services/terms.py": "tests/services/test_accept.py",
     # The caller's half of what is forwarded.
     "proxy/web/relay.py": "tests/web/test_forward.py",
     # One record, which every page shows.

@@ -9,13 +9,12 @@ import structlog
 
 from policies.fields import Run
 from proxy.core.choice import LaneFacts, choose_lane
-from proxy.core.dialects import Dialect, Endpoint, Place, pick_headers
+from proxy.core.dialects import Place, pick_headers
 from proxy.core.errors import AcceptUnclearError, CallerError, StoreUnavailableError
-from proxy.core.fields import RawHeaders
 from proxy.core.ids import RANDOM_BYTES, mint_job_id, shard_for
 from proxy.core.job import AnswerMode, Job
 from proxy.core.lanes import BatchKey, Lane, LaneChoice, format_duration
-from proxy.core.repeats import WAITER_LEASE, Digest, begun_fingerprint, run_key
+from proxy.core.repeats import WAITER_LEASE, run_key
 from proxy.ports.clock import Clock, KeyedHash
 from proxy.ports.jobs import Acceptance, JobStore, NewJob
 from proxy.ports.passes import Wake, wake_nobody
@@ -25,22 +24,16 @@ from proxy.services.accounts import Accounts
 from proxy.services.admission import Admitted, ParsedBody, admit
 from proxy.services.outlook import Outlook
 from proxy.services.owners import Caller
+from proxy.services.terms import Chosen, DeferredCall, LastChoice, Terms
 
 log = structlog.get_logger()
 
 LINE_FRAME_BYTES: Final = 512
 """Kept free in a line for what stands around the body: ID, method and path."""
 
-DIRECT_HEADERS: Final = ("openai-beta",)
-"""Headers that change an answer and belong to no batch as a whole.
-
-A closed list: any other could hold a credential, and these are stored in clear.
-"""
-
 RUN_KEPT: Final = timedelta(days=45)
 """How long a run is remembered after its last call: longer than any job of it, which
 ends within 30 days and is kept for a week."""
-
 
 CHOICE_HOLDS_S: Final = 1.0
 """How long calls that are alike are given the same lane without a new look. What is known
@@ -71,106 +64,6 @@ class DeferralSettings:
 
     webhooks: Mapping[str, frozenset[str] | None] = field(default_factory=dict)
     """Names of endpoints, and which owners each serves; all if it does not say."""
-
-
-class _Chosen(NamedTuple):
-    """The lane of a job, and by what it was chosen."""
-
-    choice: LaneChoice
-    key: BatchKey
-    """Of the queue in which it waits."""
-
-    facts: LaneFacts | None
-    """Nothing if there was no choice."""
-
-
-class _LastChoice(NamedTuple):
-    """A choice that holds for jobs that are alike, for a moment."""
-
-    alike: tuple[object, ...]
-    """What it was made by, but for the time."""
-
-    until: float
-    """Of the monotonic clock."""
-
-    chosen: _Chosen
-
-
-@dataclass(slots=True, kw_only=True)
-class Terms:
-    """What calls with one head that are decided alike have in common."""
-
-    caller: Caller
-    dialect: Dialect
-    endpoint: Endpoint
-    target: str
-    """Raw target at the upstream, less credentials."""
-
-    headers: RawHeaders
-    """Of the call; those that `kept_headers` names are enough."""
-
-    answer: AnswerMode
-    decided_by: str
-    deadline: timedelta | datetime | None = None
-    lane: Lane | None = None
-    """The lane that a rule prefers; it is taken if it is sure to make the deadline."""
-
-    alone: bool = False
-    """Whether its run makes one call at a time."""
-
-    tags: Mapping[str, str] = field(default_factory=dict)
-    webhook: str | None = None
-    run: Run | None = None
-    idempotency_key: str | None = None
-    retry_count: int = 0
-    last: _LastChoice | None = field(default=None, init=False, repr=False, compare=False)
-    """What was chosen for the last of them: kept by the acceptor."""
-
-    direct_headers: Mapping[str, str] = field(init=False)
-    """What a direct call of one carries beyond the credential."""
-
-    def __post_init__(self) -> None:
-        self.direct_headers = dict(pick_headers(DIRECT_HEADERS, self.headers))
-
-
-class DeferredCall(NamedTuple):
-    """A call that was decided to be deferred."""
-
-    terms: Terms
-    admitted: Admitted
-    fingerprint: str
-
-
-def kept_headers(dialect: Dialect, headers: RawHeaders) -> RawHeaders:
-    """Return those header fields that tell calls apart or go with their jobs."""
-    names = {name.encode() for name in _kept_names(dialect)}
-    return tuple([field for field in headers if field[0].lower() in names])
-
-
-def fingerprint_of(caller: Caller, dialect: Dialect, *, target: str, headers: RawHeaders) -> Digest:
-    """Return what a call and its repeats share, but for the body, which is to be added.
-
-    `target` comes without credentials.
-    """
-    return begun_fingerprint(
-        owner=caller.owner,
-        upstream=caller.credential.upstream,
-        target=target,
-        headers=pick_headers(_kept_names(dialect), headers),
-    )
-
-
-def call_fingerprint(
-    caller: Caller, dialect: Dialect, *, target: str, headers: RawHeaders, body: bytes
-) -> str:
-    """Return what a call and its repeats share; `target` comes without credentials."""
-    digest = fingerprint_of(caller, dialect, target=target, headers=headers)
-    digest.update(body)
-    return digest.hexdigest()
-
-
-def _kept_names(dialect: Dialect) -> tuple[str, ...]:
-    return (*dialect.billing_headers, *dialect.batch_headers, *DIRECT_HEADERS)
 
 
 class Accepted(NamedTuple):
@@ -321,7 +214,7 @@ class Acceptor:
 
     def _chosen(
         self, terms: Terms, admitted: Admitted, deadline: datetime, now: datetime
-    ) -> _Chosen:
+    ) -> Chosen:
         """Return what is chosen for the job; the same for those that come within a moment."""
         model, fits = admitted.model, admitted.fits_a_batch
         alike = (model, fits, deadline - now, self._outlook.changes)
@@ -330,8 +223,8 @@ class Acceptor:
             return last.chosen
         key = self._key(terms, model)
         choice, facts = self._choose(terms, fits, key, deadline, now)
-        chosen = _Chosen(choice, choice.key_for(key), facts)
-        terms.last = _LastChoice(alike, moment + CHOICE_HOLDS_S, chosen)
+        chosen = Chosen(choice, choice.key_for(key), facts)
+        terms.last = LastChoice(alike, moment + CHOICE_HOLDS_S, chosen)
         return chosen
 
     def _choose(
@@ -387,7 +280,7 @@ class Acceptor:
         return self._hash.digest("idempotency", kind, terms.caller.owner, *parts)
 
     def _job(
-        self, call: DeferredCall, chosen: _Chosen, deadline: datetime, now: datetime, place: str
+        self, call: DeferredCall, chosen: Chosen, deadline: datetime, now: datetime, place: str
     ) -> Job:
         terms, admitted = call.terms, call.admitted
         return Job(

@@ -20,9 +20,10 @@ from proxy.core.errors import (
 from proxy.core.ids import JobId
 from proxy.core.job import AnswerMode, Job
 from proxy.core.lanes import Lane
-from proxy.services.accept import Accepted, Acceptor, DeferredCall, Terms
+from proxy.services.accept import Accepted, Acceptor
 from proxy.services.paces import Paces
 from proxy.services.repeats import Repeats
+from proxy.services.terms import DeferredCall, Terms
 from proxy.web.answers import AnsweredCall, Answers, OnEnd, Outlet
 from proxy.web.calls import Calls
 from proxy.web.heads import Agreed

@@ -19,11 +19,11 @@ from proxy.core.fields import RawHeaders
 from proxy.core.repeats import Digest
 from proxy.core.routing import Route
 from proxy.core.targets import without_credentials
-from proxy.services.accept import Terms, fingerprint_of, kept_headers
 from proxy.services.admission import ParsedBody
 from proxy.services.clients import Exchange
 from proxy.services.obstacles import place_at
 from proxy.services.owners import Caller, Owners, query_key
+from proxy.services.terms import Terms, fingerprint_of, kept_headers
 from proxy.web.answers import AnsweredCall
 
 

@@ -20,14 +20,12 @@ from proxy.services.accept import (
     CHOICE_HOLDS_S,
     Acceptor,
     DeferralSettings,
-    DeferredCall,
-    Terms,
-    call_fingerprint,
 )
 from proxy.services.accounts import Accounts, Limits, Verdict
 from proxy.services.admission import parse_body
 from proxy.services.outlook import Outlook
 from proxy.services.owners import Owners, credential_hash
+from proxy.services.terms import DeferredCall, Terms, call_fingerprint
 from tests.helpers.factories import T0, IdFactory
 from tests.helpers.fakes import FakeClock, FakeHash, MemoryStores
 
