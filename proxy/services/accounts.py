@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 
@@ -71,6 +71,13 @@ class _Sum:
         self.body_bytes += body_bytes
 
 
+class _StoredPool(NamedTuple):
+    """What is stored of the pool, for a set of owners that take nothing from it."""
+
+    verified: frozenset[OwnerId]
+    sum: _Sum
+
+
 class Quota:
     """How much is pending, and whether more may be accepted."""
 
@@ -80,6 +87,7 @@ class Quota:
         self._earlier: dict[OwnerId, _Sum] = {}
         self._recent: dict[OwnerId, _Sum] = {}
         self._under_way: dict[OwnerId, _Sum] = {}
+        self._pool: _StoredPool | None = None
 
     def reserve(
         self, owner: OwnerId, body_bytes: int, *, verified: frozenset[OwnerId] | None
@@ -123,14 +131,15 @@ class Quota:
         self._recent = {}
         self._stored = await jobs.pending()
         self._earlier = {}
+        self._pool = None
 
     def _check_pool(self, body_bytes: int, verified: frozenset[OwnerId]) -> None:
-        jobs, size = 0, body_bytes
-        for part in (self._stored, self._earlier, self._recent, self._under_way):
-            for owner, each in part.items():
-                if owner not in verified and owner != ANONYMOUS:
-                    jobs += each.jobs
-                    size += each.body_bytes
+        stored = self._stored_pool(verified)
+        jobs, size = stored.jobs, stored.body_bytes + body_bytes
+        for part in (self._earlier, self._recent, self._under_way):
+            each = _pool(part, verified)
+            jobs += each.jobs
+            size += each.body_bytes
         if jobs >= self._limits.unverified_jobs or size > self._limits.unverified_bytes:
             raise OverloadedError(
                 "the upstream has not accepted this credential yet, and what may be deferred "
@@ -138,6 +147,13 @@ class Quota:
                 retry_after_s=5,
                 code="credential_unverified",
             )
+
+    def _stored_pool(self, verified: frozenset[OwnerId]) -> _Sum:
+        """Return how much of the pool is stored; counted once, since owners may be thousands."""
+        known = self._pool
+        if known is None or known.verified is not verified:
+            known = self._pool = _StoredPool(verified, _pool(self._stored, verified))
+        return known.sum
 
     def _used(self, owner: OwnerId) -> tuple[int, int]:
         """Return the owner's jobs and bytes."""
@@ -165,6 +181,15 @@ class Reservation:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._quota.end(self._owner, self._body_bytes, accepted=kind is None)
+
+
+def _pool(sums: Mapping[OwnerId, _Sum | Pending], verified: frozenset[OwnerId]) -> _Sum:
+    """Return how much of it is of owners who are not verified."""
+    pool = _Sum()
+    for owner, each in sums.items():
+        if owner not in verified and owner != ANONYMOUS:
+            pool.add(each.jobs, each.body_bytes)
+    return pool
 
 
 def _sum(sums: dict[OwnerId, _Sum], owner: OwnerId) -> _Sum:

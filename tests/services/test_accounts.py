@@ -4,9 +4,10 @@ import pytest
 
 from proxy.core.dialects import Presented
 from proxy.core.errors import OverloadedError, StoreUnavailableError
+from proxy.core.ids import OwnerId
 from proxy.core.job import CancelRequested, advance
 from proxy.ports.jobs import JobWrite
-from proxy.services.accounts import CHECKS_PER_PASS, RECHECK_AFTER, Accounts, Limits, Verdict
+from proxy.services.accounts import CHECKS_PER_PASS, RECHECK_AFTER, Accounts, Limits, Quota, Verdict
 from proxy.services.owners import Owners
 from tests.helpers.factories import T0, make_job, new_job
 from tests.helpers.fakes import FakeClock, FakeHash, MemoryStores
@@ -85,6 +86,30 @@ async def test_a_full_pool_stops_no_verified_owner(world):
         await world.accept(world.caller(token))
 
     await world.accept(trusted, 500)
+
+
+async def test_the_pool_has_room_again_as_soon_as_one_in_it_is_verified(world):
+    first = world.caller("a")
+    for _ in range(3):
+        await world.accept(first)
+    await world.accounts.run_once()
+    with pytest.raises(OverloadedError):
+        await world.accept(world.caller("b"))
+
+    world.accounts.note_accepted(first.credential.id)
+
+    await world.accept(world.caller("b"))
+
+
+async def test_what_is_stored_of_the_pool_is_counted_anew_by_each_pass():
+    stores, verified = MemoryStores(), frozenset({OwnerId("v")})
+    quota = Quota(Limits(unverified_jobs=2))
+    quota.reserve(OwnerId("a"), 10, verified=verified)
+    await stores.jobs.accept(new_job(make_job(owner="b")))
+    await quota.refresh(stores.jobs)
+
+    with pytest.raises(OverloadedError):
+        quota.reserve(OwnerId("c"), 10, verified=verified)
 
 
 async def test_a_verified_owner_has_caps_of_its_own_in_jobs_and_bytes(world):
