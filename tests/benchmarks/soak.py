@@ -28,7 +28,7 @@ from tests.e2e.processes import KEY, MODEL, Proxy, body_of, proxy_and_provider
 
 WARM_UP: Final = 0.5
 """The share of the time after which the memory's slope is taken: until then the stores' caches
-of pages fill, of 16 MB each."""
+of pages fill, of 4 MB each."""
 
 STEADY_MB_PER_HOUR: Final = 5.0
 """A slope that half an hour cannot tell from none: what the collector lets wait comes and goes."""
@@ -166,7 +166,10 @@ class Footprint:
     """What the proxy holds at one moment."""
 
     at_s: float
-    pss_mb: float
+    memory_mb: float
+    """Its own, that backs no file: of what it shares with others, its share depends on how many
+    they are just now."""
+
     files: int
     tasks: int
     threads: int
@@ -184,12 +187,11 @@ class Footprint:
 async def footprint(proxy: Proxy, at_s: float) -> Footprint:
     assert proxy.process is not None
     folder = Path(f"/proc/{proxy.process.pid}")
-    (pss,) = [
-        line for line in (folder / "smaps_rollup").read_text().splitlines() if line[:4] == "Pss:"
-    ]
+    rollup = (folder / "smaps_rollup").read_text().splitlines()
+    (anonymous,) = [line for line in rollup if line.startswith("Anonymous:")]
     return Footprint(
         at_s=at_s,
-        pss_mb=int(pss.split()[1]) / 1024,
+        memory_mb=int(anonymous.split()[1]) / 1024,
         files=len(list((folder / "fd").iterdir())),
         tasks=int(await proxy.metric("offramp_tasks")),
         threads=len(list((folder / "task").iterdir())),
@@ -310,7 +312,7 @@ def slope_mb_per_hour(looks: Sequence[Footprint]) -> float:
     last = looks[-2].at_s if len(looks) > 2 else looks[-1].at_s
     steady = [look for look in looks[1:-1] if look.at_s >= last * WARM_UP]
     slopes = [
-        (later.pss_mb - look.pss_mb) / (later.at_s - look.at_s)
+        (later.memory_mb - look.memory_mb) / (later.at_s - look.at_s)
         for look, later in combinations(steady, 2)
     ]
     return median(slopes) * 3600 if len(steady) > 2 else 0.0
@@ -336,10 +338,10 @@ def report(scene: Scene, looks: Sequence[Footprint]) -> str:
             for status, count in sorted(seen.items())
         )
         lines.append(f"{kind.name:16}{scene.longest_s.get(kind.name, 0):7.1f}s  {told}")
-    lines += ["", f"{'after':>8}{'PSS MB':>10}{'files':>8}{'tasks':>8}{'threads':>9}"]
+    lines += ["", f"{'after':>8}{'memory MB':>11}{'files':>8}{'tasks':>8}{'threads':>9}"]
     step = max(1, len(looks) // 12)
     lines += [
-        f"{look.at_s:7.0f}s{look.pss_mb:10.1f}{look.files:8}{look.tasks:8}{look.threads:9}"
+        f"{look.at_s:7.0f}s{look.memory_mb:11.1f}{look.files:8}{look.tasks:8}{look.threads:9}"
         for look in [*looks[:-1:step], looks[-1]]
     ]
     lines.append(f"\nmemory after the warm-up: {slope_mb_per_hour(looks):+.1f} MB an hour")

@@ -14,8 +14,10 @@ def test_a_few_seconds_of_everything_leave_nothing_behind(capfd):
     assert "memory after the warm-up" in told.out
 
 
-def look(at_s: float, pss_mb: float = 50, **other: int) -> Footprint:
-    return Footprint(at_s=at_s, pss_mb=pss_mb, **{"files": 20, "tasks": 9, "threads": 5} | other)
+def look(at_s: float, memory_mb: float = 50, **other: int) -> Footprint:
+    return Footprint(
+        at_s=at_s, memory_mb=memory_mb, **{"files": 20, "tasks": 9, "threads": 5} | other
+    )
 
 
 def test_memory_is_judged_by_what_comes_after_the_warm_up():
