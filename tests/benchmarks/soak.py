@@ -28,7 +28,7 @@ from tests.e2e.processes import KEY, MODEL, Proxy, body_of, proxy_and_provider
 
 WARM_UP: Final = 0.5
 """The share of the time after which the memory's slope is taken: until then the stores' caches
-of pages fill, of 4 MB each."""
+of pages fill, of 8 MB each."""
 
 STEADY_MB_PER_HOUR: Final = 5.0
 """A slope that half an hour cannot tell from none: what the collector lets wait comes and goes."""

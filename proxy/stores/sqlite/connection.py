@@ -9,8 +9,9 @@ from proxy.core.errors import StoreCorruptError, StoreError, StoreUnavailableErr
 BUSY_TIMEOUT_S: Final = 5.0
 """How long to wait for another process's write before the store counts as unavailable."""
 
-CACHE_KIB: Final = 16_384
-"""Pages kept in memory, as they are used. The 2 MB of the default hold too few of a queue."""
+CACHE_KIB: Final = 8_192
+"""Pages that each connection keeps in memory, as they are used. The 2 MB of the default hold
+too few of a queue, and of more the system keeps the file in its own memory."""
 
 LOG_PAGES_MAX: Final = 16_384
 """Where a commit folds the log by itself (64 MB), if the checkpointer cannot keep up."""
