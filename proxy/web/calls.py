@@ -5,6 +5,7 @@ Neither a body nor a header nor a query is among it.
 
 from collections.abc import Callable
 from contextvars import ContextVar
+from functools import lru_cache
 from typing import Final, NamedTuple, Protocol
 
 import structlog
@@ -222,9 +223,22 @@ class Calls:
         outcome = "caller_left" if status is None else "answered"
         duration_s = self._clock.monotonic() - record.started
         self._record(record, status=status, duration_s=duration_s)
-        lane = job.lane.value if how == "created" else None
-        self._recorder.deferred(outcome=outcome, lane=lane, mode=mode.value)
-        _DEFERRED.info(_Deferral(record, job, mode, how, outcome, status, duration_s))
+        lane, answer = job.lane.value, mode.value
+        new = lane if how == "created" else None
+        self._recorder.deferred(outcome=outcome, lane=new, mode=answer)
+        line = _line_of_deferrals(
+            method=record.method,
+            upstream=job.key.upstream,
+            how=how,
+            answer=answer,
+            outcome=outcome,
+            status=status,
+            lane=lane,
+            lane_reason=job.lane_reason,
+            owner=job.owner,
+            **_decision(record),
+        )
+        line.info(_Deferral(job, record.body_bytes, duration_s))
 
     def refused(self, record: CallRecord, error: ProxyError) -> None:
         """Tell of a call that got an error of ours and reached nobody."""
@@ -274,36 +288,25 @@ def _annotation(record: CallRecord) -> bytes:
 class _Deferral(NamedTuple):
     """What became of a call that a job stands for."""
 
-    record: CallRecord
     job: Job
-    mode: AnswerMode
-    how: str
-    outcome: str
-    status: int | None
+    body_bytes: int | None
     duration_s: float
 
     def facts(self) -> dict[str, object]:
-        """Return what the line of the call says."""
-        record, job = self.record, self.job
+        """Return what its line says beside what many of them have in common."""
         return {
-            "method": record.method,
-            "upstream": job.key.upstream,
-            "job_id": job.id,
-            "how": self.how,
-            "answer": self.mode.value,
-            "outcome": self.outcome,
-            "status": self.status,
-            "lane": job.lane.value,
-            "lane_reason": job.lane_reason,
-            "owner": job.owner,
-            "model": job.key.model,
-            "tokens": job.tokens,
-            "bytes_up": record.body_bytes,
+            "job_id": self.job.id,
+            "model": self.job.key.model,
+            "tokens": self.job.tokens,
+            "bytes_up": self.body_bytes,
             "duration_s": _rounded(self.duration_s),
-        } | _decision(record)
+        }
 
 
-_DEFERRED: Final = Line("call.deferred", _Deferral.facts)
+@lru_cache(maxsize=256)
+def _line_of_deferrals(**common: object) -> Line[_Deferral]:
+    """Return the line of deferred calls that have these facts in common."""
+    return Line("call.deferred", _Deferral.facts, **common)
 
 
 def _came_to(done: Forwarded) -> dict[str, object]:
