@@ -6,11 +6,10 @@ providers read them: tools, system prompt, then message after message. Only the 
 the lines is chosen; what callers say about caching is never touched.
 """
 
-import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from itertools import islice
+from collections.abc import Mapping
 from typing import Final
+from zlib import crc32
 
 from proxy.core.dialects import Shape
 
@@ -31,43 +30,42 @@ def affinity(fields: Mapping[str, object], shape: Shape) -> str:
     Sorted by it, calls stand the closer, the more of their beginning they share. Empty
     where there is no prompt cache.
     """
-    seen = hashlib.sha256()
-    levels = []
-    for step in islice(_steps(fields, shape), LEVELS):
+    seen = 0
+    levels = ""
+    for step in _steps(fields, shape)[:LEVELS]:
         # Surrogates without a partner are legal in JSON and no UTF-8.
-        seen.update(step.encode("utf-8", "surrogatepass") + b"\0")
-        levels.append(seen.hexdigest()[:DIGITS])
-    return "".join(levels)
+        seen = crc32(step.encode("utf-8", "surrogatepass") + b"\0", seen)
+        levels += f"{seen:08x}"[:DIGITS]
+    return levels
 
 
-def _steps(fields: Mapping[str, object], shape: Shape) -> Iterator[str]:
-    """Return the beginning of the prompt, step by step."""
+def _steps(fields: Mapping[str, object], shape: Shape) -> list[str]:
+    """Return the beginning of the prompt, step by step; perhaps more of it than needed."""
     match shape:
         case Shape.CHAT:
-            yield from _conversation(_tools(fields), "", fields.get("messages"))
+            return _conversation(_tools(fields), "", fields.get("messages"))
         case Shape.MESSAGES:
             system = _text(fields.get("system"))
-            yield from _conversation(_tools(fields), system, fields.get("messages"))
+            return _conversation(_tools(fields), system, fields.get("messages"))
         case Shape.RESPONSES:
             system = _text(fields.get("instructions"))
             said = fields.get("input")
             messages = said if isinstance(said, list) else [{"content": said}]
-            yield from _conversation(_tools(fields), system, messages)
+            return _conversation(_tools(fields), system, messages)
         case Shape.GENERATE:
             # Both spellings are JSON of the same message (protocol buffers, "JSON mapping").
             instruction = fields.get("systemInstruction") or fields.get("system_instruction")
             contents = fields.get("contents")
             turns = contents if isinstance(contents, list) else [contents]
-            yield _tools(fields) + _parts(instruction)
-            yield from map(_parts, turns)
+            return [_tools(fields) + _parts(instruction), *map(_parts, turns[:LEVELS])]
         case Shape.COMPLETIONS:
-            yield _text(fields.get("prompt"))
+            return [_text(fields.get("prompt"))]
         case _:
             # Embeddings and moderations have no prompt cache.
-            return
+            return []
 
 
-def _conversation(tools: str, system: str, messages: object) -> Iterator[str]:
+def _conversation(tools: str, system: str, messages: object) -> list[str]:
     """Return tools and all leading instructions as one step, then each message."""
     turns = messages if isinstance(messages, list) else []
     texts = [tools, system]
@@ -77,8 +75,7 @@ def _conversation(tools: str, system: str, messages: object) -> Iterator[str]:
             break
         texts.append(_content(turn))
         begun += 1
-    yield "\n".join(texts)
-    yield from map(_content, turns[begun:])
+    return ["\n".join(texts), *map(_content, turns[begun : begun + LEVELS])]
 
 
 def _tools(fields: Mapping[str, object]) -> str:

@@ -189,10 +189,10 @@ def _members(text: str) -> tuple[tuple[tuple[str, int, int], ...], dict[str, obj
     """Parse the top-level object and note where each member stands."""
     spans: list[tuple[str, int, int]] = []
     fields: dict[str, object] = {}
-    at = _skip(text, 0)
-    if text[at : at + 1] != "{":
+    opening = _OPENING.match(text)
+    if opening is None:
         raise _unreadable("it must be an object")
-    at = _skip(text, at + 1)
+    at = opening.end()
     if text[at : at + 1] == "}":
         at += 1
     else:
@@ -235,7 +235,9 @@ def _member(text: str, at: int) -> tuple[str, object, int]:
     return name, value, at
 
 
-# A name without escapes, up to its value; and what stands between two members.
+# What stands before the first member; a name without escapes, up to its value; and what
+# stands between two members.
+_OPENING: Final = re.compile(r"[ \t\r\n]*\{[ \t\r\n]*")
 _PLAIN_NAME: Final = re.compile(r'"([^"\\\x00-\x1f]*)"[ \t\r\n]*:[ \t\r\n]*')
 _DIVIDER: Final = re.compile(r"[ \t\r\n]*(?:(})|,[ \t\r\n]*)")
 
@@ -321,17 +323,17 @@ def _check_fields(fields: Mapping[str, object], endpoint: Endpoint) -> None:
         if name == "prompt" and name not in endpoint.required:
             continue  # On `/v1/responses` it is a reference to a stored prompt, an object.
         types, expected = _EXPECTED[name]
-        if fields[name] is not None:
-            _check_type(name, fields[name], types, expected)
+        value = fields[name]
+        if value is not None and not isinstance(value, types):
+            raise _wrong_type(name, value, expected)
     for index, message in enumerate(_messages(fields)):
-        _check_type(f"messages[{index}]", message, (dict,), "an object")
+        if not isinstance(message, dict):
+            raise _wrong_type(f"messages[{index}]", message, "an object")
     _check_previous(fields)
 
 
-def _check_type(name: str, value: object, types: tuple[type, ...], expected: str) -> None:
-    if isinstance(value, types):
-        return
-    raise CallerError(
+def _wrong_type(name: str, value: object, expected: str) -> CallerError:
+    return CallerError(
         f"Invalid type for '{name}': expected {expected}, but got {_KINDS[type(value)]} instead.",
         param=name,
         code="invalid_type",
