@@ -119,8 +119,7 @@ class Sums(NamedTuple):
         return Sums(*map(add, self, other))
 
 
-@dataclass(frozen=True, slots=True)
-class Booking:
+class Booking(NamedTuple):
     """What is to be added to one row; or a row as it stands."""
 
     key: LedgerKey

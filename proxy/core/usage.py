@@ -6,8 +6,7 @@ and what is unknown is never taken for zero.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 _MEMBERS: Final = ("usage", "usageMetadata")
 """Where bodies have it: all providers but one, and Gemini."""
@@ -50,8 +49,7 @@ def tier_of(body: Mapping[str, object]) -> str | None:
     return tier[:32] if isinstance(tier, str) else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tokens:
+class Tokens(NamedTuple):
     """What is to be priced of one answer."""
 
     input: int

@@ -11,7 +11,7 @@ store either as it was or as the call would have left it.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from proxy.core.ids import CredentialId, JobId, OwnerId
 from proxy.core.job import Job, JobState
@@ -72,8 +72,7 @@ class Acceptance:
     """False if the idempotency key knew it already; then nothing was written."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
+class Result(NamedTuple):
     """What the provider answered, exactly."""
 
     status_code: int
@@ -82,8 +81,7 @@ class Result:
     request_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class JobWrite:
+class JobWrite(NamedTuple):
     """A job as it shall be from now on, and its result if it ended with one."""
 
     after: Job

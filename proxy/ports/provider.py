@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from proxy.core.dialects import BatchApi, Mark
 from proxy.core.ids import BatchId
@@ -155,9 +155,11 @@ class LineKind(StrEnum):
     """The line is broken; its `custom_id` may be unknown."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResultLine:
+class ResultLine(NamedTuple):
     """One line of a result file. `body` is the exact byte span of the answer."""
+
+    # A tuple, as is whatever else is made for each of them: a frozen record takes several
+    # times as long to make.
 
     kind: LineKind
     custom_id: str | None

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -72,7 +71,7 @@ async def test_a_result_keeps_the_exact_bytes_and_the_providers_request_id() -> 
     (job_id,) = await fleet.submit(1)
     body = b'{"a" :1.0,\t"b":"\xc3\xa9","usage":{"total_tokens":7}}'
 
-    await ingest(fleet, replace(line(job_id, body=body), request_id="req-1"))
+    await ingest(fleet, line(job_id, body=body)._replace(request_id="req-1"))
 
     result = await fleet.stores.jobs.result(job_id)
     job = await fleet.job(job_id)
@@ -216,9 +215,9 @@ async def test_lines_of_others_are_ignored_and_counted() -> None:
         line(IDS.job()),
         line(elsewhere),
         line(job_id, 2),
-        replace(line(job_id), custom_id="request-1"),
-        replace(line(job_id), custom_id=None),
-        replace(line(job_id), custom_id=custom_id(job_id, 1).replace("-", "_")),
+        line(job_id)._replace(custom_id="request-1"),
+        line(job_id)._replace(custom_id=None),
+        line(job_id)._replace(custom_id=custom_id(job_id, 1).replace("-", "_")),
     ]
 
     sums = await ingest(fleet, *strange)
