@@ -21,6 +21,7 @@ from proxy.ports.jobs import DeliveryNote, JobFilter, JobWrite, Result
 from proxy.stores.codec import to_micros
 from proxy.stores.redis import RedisStores, keys
 from proxy.stores.redis.claim import Claim
+from proxy.stores.redis.deliveries import EXPECTED
 from proxy.stores.redis.opening import SCHEMA
 from proxy.stores.vault import Vault
 from tests.contract.test_delivery_store import STEPS, play
@@ -396,6 +397,23 @@ async def test_of_a_flushed_answer_nothing_is_kept_for_longer_than_it_can_be_cla
     assert (
         await stores.deliveries.claim(OWNER, job.fingerprint, retry_count=1, now=T0 + HOUR) is None
     )
+
+
+async def test_the_answer_of_a_job_of_any_instance_is_noted(stores, server):
+    ours, another = await accepted(stores), make_job()
+    async with opened(server) as others:
+        await others.jobs.accept(new_job(another))
+    many = [await accepted(stores) for _ in range(EXPECTED)]  # More than are kept in mind.
+
+    notes = [DeliveryNote(job.id, flushed=False, retry_count=0) for job in (ours, another, many[9])]
+    await stores.deliveries.finish(notes)
+    await stores.deliveries.finish(notes)
+
+    claims = [
+        await stores.deliveries.claim(OWNER, ours.fingerprint, retry_count=0, now=T0)
+        for _ in range(4)
+    ]
+    assert {*claims} == {ours.id, another.id, many[9].id, None}
 
 
 @settings(max_examples=40)

@@ -47,7 +47,13 @@ class RedisStores:
         self.deliveries = RedisDeliveryStore(client)
         self.batches = RedisBatchStore(client, vault)
         self.credentials = RedisCredentialStore(client, vault, self.batches)
-        self.jobs = RedisJobStore(client, vault, remember=self.credentials.remember, keep=keep)
+        self.jobs = RedisJobStore(
+            client,
+            vault,
+            remember=self.credentials.remember,
+            expect=self.deliveries.expect,
+            keep=keep,
+        )
         self.unbatchable = RedisUnbatchableStore(client)
         self.leases = RedisLeaseStore(client)
         self.runs = RedisRunStore(client)

@@ -31,12 +31,22 @@ ended first is claimed.
 
 TRIES: Final = 5
 
+EXPECTED: Final = 1_000
+"""Jobs that are kept in mind, some 2 KB each. Of others the record is read."""
+
 
 class RedisDeliveryStore:
     """Waiters, their leases and who claims them."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
+        self._accepted: dict[JobId, Job] = {}
+
+    def expect(self, job: Job) -> None:
+        """Keep in mind a job that was accepted just now: most answers are out soon after."""
+        self._accepted[job.id] = job
+        if len(self._accepted) > EXPECTED:
+            del self._accepted[next(iter(self._accepted))]
 
     async def claim(
         self, owner: OwnerId, fingerprint: str, *, retry_count: int, now: datetime
@@ -87,11 +97,11 @@ class RedisDeliveryStore:
         replies = await self._client.call_many(
             [read("HKEYS", keys.waiting(shard)) for shard in keys.ALL_SHARDS]
         )
-        by_now = to_micros(now) // 1_000_000
+        # To the second: whoever is named too early asks once more in vain.
+        this_second = to_micros(now) // 1_000_000
         fields = (as_text(one).partition(" ") for reply in replies for one in as_list(reply))
-        # Nobody asks in vain for longer than a second because of what ends within it.
         return frozenset(
-            OwnerId(owner) for second, _, owner in fields if int(second or 0) <= by_now
+            OwnerId(owner) for second, _, owner in fields if int(second or 0) <= this_second
         )
 
     async def _ranked(self, repeat: "_Repeat", shards: Sequence[int]) -> list[int]:
@@ -109,15 +119,20 @@ class RedisDeliveryStore:
 
     async def _places(self, job_ids: Sequence[JobId]) -> dict[JobId, "_Place"]:
         """Return of those jobs that there are where their deliveries stand."""
-        ours = [job_id for job_id in job_ids if stored_here(job_id)]
+        places, unknown = {}, []
+        for job_id in job_ids:
+            job = self._accepted.get(job_id)
+            if job is not None:
+                places[job_id] = _Place.of(job)
+            elif stored_here(job_id):
+                unknown.append(job_id)
         replies = await self._client.call_many(
-            [read("GET", keys.record(job_id)) for job_id in ours]
+            [read("GET", keys.record(job_id)) for job_id in unknown]
         )
-        return {
-            job_id: _Place.of(parse_record(as_text(reply))[1])
-            for job_id, reply in zip(ours, replies, strict=True)
-            if reply is not None
-        }
+        for job_id, reply in zip(unknown, replies, strict=True):
+            if reply is not None:
+                places[job_id] = _Place.of(parse_record(as_text(reply))[1])
+        return places
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,11 +46,14 @@ class RedisJobStore:
         vault: Vault,
         *,
         remember: Callable[[Credential], Awaitable[None]],
+        expect: Callable[[Job], None],
         keep: timedelta,
     ) -> None:
+        """`remember` keeps the credential of a job, and `expect` is told of each accepted."""
         self._client = client
         self._vault = vault
         self._remember = remember
+        self._expect = expect
         self._keep = keep
 
     async def accept(self, new: NewJob) -> Acceptance:
@@ -70,6 +73,7 @@ class RedisJobStore:
         for _ in range(TRIES):
             known = await self._client.call(accept_call(new, sealed, place=place, gone=gone))
             if known is None:
+                self._expect(job)
                 return Acceptance(job, created=True)
             gone = as_text(known)
             found = await self._find(JobId(gone))
