@@ -213,6 +213,9 @@ class Provider(Protocol):
     ) -> Sequence[ProviderBatch]:
         """Return every provider batch that carries our ID, oldest first.
 
+        One that was created before `created_after`, by the provider's clock, need not be
+        among them: lists of thousands are read no further.
+
         `input_file_id` is what `upload` returned: some know a batch by its input alone.
         Where batches have no names (`BatchLimits.names_batches`), every one of the
         account that was created after `created_after`.

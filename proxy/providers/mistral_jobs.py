@@ -46,9 +46,6 @@ _INLINE_BYTES: Final = 16 * 1024 * 1024
 """No bound of a create is documented; a larger one is a file, whose upload costs nothing
 when it breaks off."""
 
-_SKEW: Final = timedelta(minutes=15)
-"""How far the provider's clock may be from ours, when lists are searched by time."""
-
 _LIST_LIMIT: Final = 100
 _LIST_PAGES_MAX: Final = 100
 
@@ -134,14 +131,14 @@ class MistralBatches:
         created_after: datetime,
         input_file_id: str | None = None,  # noqa: ARG002
     ) -> Sequence[ProviderBatch]:
-        """Search the provider's list, newest first, back to `created_after` and some minutes.
+        """Search the provider's list, newest first, back to `created_after`.
 
         Raises:
             ProviderUnavailableError: also if the list could not be read to its end.
         """
         what = f"search for {batch_id}"
         found: dict[str, ProviderBatch] = {}
-        since = (created_after - _SKEW).isoformat()
+        since = created_after.isoformat()
         for number in range(_LIST_PAGES_MAX):
             entries = await self._jobs_page(what, credential, since, number)
             for entry in entries:

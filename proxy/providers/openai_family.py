@@ -53,9 +53,6 @@ METADATA_KEY: Final = "offramp_batch"
 UPLOAD_S: Final = 1_800.0
 """Bound of one upload: 200 MB at 1 Mbit/s, and some for what is before it."""
 
-SKEW: Final = timedelta(minutes=15)
-"""How far the provider's clock may be from ours, when lists are searched by time."""
-
 _LIST_LIMIT: Final = 100
 _LIST_PAGES_MAX: Final = 600
 """Creates are limited to 2,000 an hour (Batch guide): more than a day of them."""
@@ -179,7 +176,7 @@ class OpenAIBatches:
         created_after: datetime,
         input_file_id: str | None = None,
     ) -> Sequence[ProviderBatch]:
-        """Search the provider's list, newest first, back to `created_after` and some minutes.
+        """Search the provider's list, newest first, back to `created_after`.
 
         Our ID in the metadata is enough to know a batch by, and so is our file where
         there is no metadata; two twins have either in common.
@@ -188,13 +185,13 @@ class OpenAIBatches:
             ProviderUnavailableError: also if the list could not be read to that time:
                 a search that was not complete proves nothing.
         """
-        oldest, found, after = created_after - SKEW, [], None
+        found, after = [], None
         for _ in range(_LIST_PAGES_MAX):
             page = await self._batches_page(credential, after)
             batches = [batch for entry in page.entries if (batch := read_batch(entry))]
             found += [self._ours(b) for b in batches if self._is_meant(b, batch_id, input_file_id)]
             times = [batch.created_at for batch in batches if batch.created_at]
-            if not page.has_more or (times and times[-1] < oldest):
+            if not page.has_more or (times and times[-1] < created_after):
                 return sorted(found, key=lambda batch: batch.created_at)
             if page.last_id in (None, after):
                 break
