@@ -106,14 +106,18 @@ class Settler:
 
     async def settle(self, batch: Batch, provider: Provider) -> Batch:
         """Read what there is, release the rest, and clean up; or say when to go on."""
-
         if batch.harvested_at is None:
             batch = await self._harvest(batch, provider)
             if batch.harvested_at is None or batch.ambiguous_since is not None:
                 # Callers wait for the results of other batches, and nobody for a twin's.
                 return batch
         if batch.ambiguous_since is not None:
-            batch = await self._sweep(batch, provider)
+            try:
+                batch = await self._sweep(batch, provider)
+            except ProviderUnavailableError as exc:
+                # Nobody waits for it, and the list may be long.
+                log.warning("batch.unreached", batch_id=batch.id, code=exc.code, error=str(exc))
+                return await self._later(batch, SWEEP_AFTER)
         batch = await self._read_twins(batch, provider, self._facts)
         if len(batch.twins_read) < len(batch.twins):
             return await self._later(batch, READ_AGAIN_AFTER)
