@@ -204,8 +204,9 @@ class Plan:
 
     seconds: float
     slow_faults: bool = True
-    rest_s: float = 40
-    """After the last job: connections to an upstream are kept for half a minute."""
+    rest_s: float = 300
+    """After the last job, at most: connections to an upstream are kept for half a minute, and
+    what nobody waits for, such as searches for twins, takes its time."""
 
 
 SMOKE: Final = Plan(4, slow_faults=False, rest_s=1)
@@ -246,9 +247,13 @@ async def soak(folder: Path, plan: Plan) -> tuple[Scene, list[Footprint]]:
                 await asyncio.sleep(min(look_s, left))
                 looks.append(await footprint(proxy, clock() - began))
         provider.faults.clear()
-        await _end(scene, rest_s=plan.rest_s)
-        looks.append(await footprint(proxy, clock() - began))
-        return scene, looks
+        await _end(scene)
+        resting_until = clock() + plan.rest_s
+        last = await footprint(proxy, clock() - began)
+        while last.exceeds(looks[0]) and clock() < resting_until:
+            await asyncio.sleep(look_s)
+            last = await footprint(proxy, clock() - began)
+        return scene, [*looks, last]
 
 
 async def _call_on(scene: Scene, kind: Kind, *, until: float) -> None:
@@ -291,7 +296,7 @@ def _break(provider: Provider, fault: HttpFault) -> None:
     provider.faults.add(fault)
 
 
-async def _end(scene: Scene, *, rest_s: float) -> None:
+async def _end(scene: Scene) -> None:
     """Close the connections of callers, and wait until no job is left."""
     await scene.http.close()
     for _ in range(600):
@@ -301,7 +306,6 @@ async def _end(scene: Scene, *, rest_s: float) -> None:
         if not waits and not any(owed):
             break
         await asyncio.sleep(0.5)
-    await asyncio.sleep(rest_s)
 
 
 def slope_mb_per_hour(looks: Sequence[Footprint]) -> float:
