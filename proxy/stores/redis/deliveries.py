@@ -131,7 +131,7 @@ class RedisDeliveryStore:
         )
         for job_id, reply in zip(unknown, replies, strict=True):
             if reply is not None:
-                places[job_id] = _Place.of(parse_record(as_text(reply))[1])
+                places[job_id] = _Place.of(parse_record(reply)[1])
         return places
 
 

@@ -20,7 +20,7 @@ from proxy.stores.redis.rows import (
     parse_record,
     tag_keys,
 )
-from proxy.stores.redis.wire import as_int, as_text
+from proxy.stores.redis.wire import Reply, as_int
 
 PRUNE_CHUNK: Final = 200
 
@@ -36,7 +36,7 @@ async def erase_job(client: Client, job_id: JobId) -> None:
         record = await client.call(read("GET", keys.record(job_id)))
         if record is None:
             return
-        call, state = _erase_call(job_id, as_text(record))
+        call, state = _erase_call(job_id, record)
         assert state in TERMINAL, f"job {job_id} is {state} and cannot be erased"
         if as_int(await client.call(call)) >= 0:
             return
@@ -87,12 +87,12 @@ async def _erase_many(client: Client, job_ids: Sequence[JobId]) -> int:
             # It vanished with its time.
             commands.append(write("ZREM", keys.ended(shard_of(job_id)), job_id))
         else:
-            commands.append(_erase_call(job_id, as_text(record))[0])
+            commands.append(_erase_call(job_id, record)[0])
     await client.call_many(commands, background=True)
     return len(job_ids)
 
 
-def _erase_call(job_id: JobId, record: str) -> tuple[Command, JobState]:
+def _erase_call(job_id: JobId, record: Reply) -> tuple[Command, JobState]:
     header, job = parse_record(record)
     shard = shard_of(job_id)
     place = "" if header.idempotency == NOTHING else header.idempotency

@@ -82,7 +82,7 @@ local k = {record = KEYS[1], result = KEYS[2], body = KEYS[3], claims = KEYS[4],
   after = {queue = KEYS[14], due = KEYS[15], heads = KEYS[5], keys = KEYS[6]},
   deliveries = KEYS[16], open = KEYS[17], flushed = KEYS[18], waiting = KEYS[19]}
 local job, owner, version, state, attempt = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
-local kid, text, ready, json, credential = ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10]
+local kid, text, ready, packed, credential = ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10]
 local accepted, finalized, keep, result = ARGV[11], ARGV[12], ARGV[13], ARGV[14]
 local q = {bytes = ARGV[15], tokens = ARGV[16], deadline = ARGV[17], held = ARGV[18],
   affinity = ARGV[19]}
@@ -101,7 +101,7 @@ if s ~= from or key ~= from_key then return s .. ' ' .. key end
 
 if s == 'queued' and not claimed then dequeue(k.before, key, job, a, r, q) end
 redis.call('SET', k.record,
-  table.concat({version, state, attempt, kid, ready, idempotency}, ' ') .. '\\n' .. json)
+  table.concat({version, state, attempt, kid, ready, idempotency}, ' ') .. '\\n' .. packed)
 if s ~= state then
   redis.call('ZREM', k.from, job)
   redis.call('ZADD', k.to, accepted, job)

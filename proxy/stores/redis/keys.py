@@ -51,7 +51,7 @@ def key_digest(key: BatchKey) -> str:
 
 
 def record(job_id: JobId) -> str:
-    """Name the job's record: a header line for scripts, then JSON."""
+    """Name the job's record: a header line for scripts, then the job, packed."""
     return f"{_SHARD[shard_of(job_id)]}job:{job_id}"
 
 

@@ -11,12 +11,13 @@ from proxy.core.ids import SHARDS, JobId, OwnerId, is_job_id, shard_of
 from proxy.core.job import AnswerMode, Job, JobState
 from proxy.core.lanes import BatchKey
 from proxy.ports.jobs import JobWrite, NewJob
-from proxy.stores.codec import decode_job, encode_job, encode_key, to_micros
+from proxy.stores.codec import encode_key, to_micros
 from proxy.stores.redis import job_scripts, keys
 from proxy.stores.redis.commands import Command, slot_of
 from proxy.stores.redis.ledger_rows import book_arguments, ledger_keys
 from proxy.stores.redis.packing import Argument, pack_some
-from proxy.stores.redis.wire import Reply, as_list, as_text
+from proxy.stores.redis.records import open_record, pack_record
+from proxy.stores.redis.wire import Reply, as_bytes, as_list, as_text
 
 NOTHING: Final = "-"
 
@@ -32,19 +33,23 @@ class Header(NamedTuple):
     idempotency: str
 
     @classmethod
-    def of(cls, record: str) -> tuple["Header", str]:
-        """Return the header of a record, and the rest.
+    def of(cls, record: bytes) -> tuple["Header", bytes]:
+        """Return the header of a record, and the job behind it, packed.
 
         Raises:
             StoreCorruptError: if it is none.
         """
-        line, _, json = record.partition("\n")
+        line, _, packed = record.partition(b"\n")
         try:
-            version, state, attempt, key, ready, idempotency = line.split(" ")
+            version, state, attempt, key, ready, idempotency = line.decode().split(" ")
             header = cls(int(version), state, int(attempt), key, int(ready), idempotency)
         except ValueError:
             raise StoreCorruptError("a stored job cannot be read") from None
-        return header, json
+        return header, packed
+
+    def before(self, job: Job) -> bytes:
+        """Return the record of the job."""
+        return b"%b\n%b" % (str(self).encode(), pack_record(job))
 
     def __str__(self) -> str:
         return (
@@ -101,7 +106,7 @@ def accept_call(new: NewJob, sealed: bytes, *, place: str, gone: str) -> Command
         common.slot,
         pack_some(own) + common.packed_names + pack_some(more),
         count,
-        pack_some((count, facts, f"{header}\n{encode_job(job)}", sealed)) + common.packed_arguments,
+        pack_some((count, facts, header.before(job), sealed)) + common.packed_arguments,
         4 + len(common.arguments),
     )
 
@@ -202,7 +207,7 @@ def replace_call(
         key,
         encode_key(after.key),
         ready(after),
-        encode_job(after),
+        pack_record(after),
         after.key.credential,
         to_micros(after.accepted_at),
         to_micros(after.finalized_at) if after.finalized_at else "",
@@ -239,23 +244,23 @@ def parse_job(reply: Reply, job_id: JobId) -> Job | None:
     if reply is None:
         return None
     found = as_list(reply)
-    _, json = Header.of(as_text(found[0]))
+    _, packed = Header.of(as_bytes(found[0]))
     claimed_by = found[1] if len(found) > 1 else None
-    job = decode_job(json, None if claimed_by is None else as_text(claimed_by))
+    job = open_record(packed, None if claimed_by is None else as_text(claimed_by))
     # Whatever else may go wrong between here and there: never another one's job.
     if job.id != job_id:
         raise StoreCorruptError(f"another job stands where {job_id} should")
     return job
 
 
-def parse_record(record: str) -> tuple[Header, Job]:
+def parse_record(record: Reply) -> tuple[Header, Job]:
     """Return a record as it is stored: what a claim makes of it is not in it.
 
     Raises:
         StoreCorruptError: if it cannot be read.
     """
-    header, json = Header.of(record)
-    return header, decode_job(json)
+    header, packed = Header.of(as_bytes(record))
+    return header, open_record(packed)
 
 
 def get_call(job_id: JobId) -> Command:

@@ -301,11 +301,16 @@ async def _is_dirty(connection: Connection) -> bool:
         return True
 
 
-def as_text(reply: Reply) -> str:
-    """Return a string that must be one."""
+def as_bytes(reply: Reply) -> bytes:
+    """Return a string that must be one, as it is."""
     if not isinstance(reply, bytes):
         raise StoreCorruptError("Redis answered with something else than text")
-    return reply.decode("utf-8", "surrogatepass")
+    return reply
+
+
+def as_text(reply: Reply) -> str:
+    """Return a string that must be one."""
+    return as_bytes(reply).decode("utf-8", "surrogatepass")
 
 
 def as_int(reply: Reply) -> int:
