@@ -6,6 +6,7 @@ made under an idempotency key may be elsewhere; then each shard is asked first, 
 the best one's script claims what is best by then.
 """
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -40,13 +41,13 @@ class RedisDeliveryStore:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._accepted: dict[JobId, Job] = {}
+        self._accepted: OrderedDict[JobId, Job] = OrderedDict()
 
     def expect(self, job: Job) -> None:
         """Keep in mind a job that was accepted just now: most answers are out soon after."""
         self._accepted[job.id] = job
         if len(self._accepted) > EXPECTED:
-            del self._accepted[next(iter(self._accepted))]
+            self._accepted.popitem(last=False)
 
     async def claim(
         self, owner: OwnerId, fingerprint: str, *, retry_count: int, now: datetime
