@@ -7,7 +7,7 @@ queue rows to items in chunks; `items` streams them. Job records are not touched
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from proxy.core.batch import Batch
 from proxy.core.ids import BatchId, CredentialId, InstanceId, JobId
@@ -36,8 +36,7 @@ class Claimed:
     """Whether the queue is empty or a limit reached: another call would add nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(NamedTuple):
     """One line of a batch."""
 
     seq: int
@@ -48,8 +47,7 @@ class Item:
     body_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(NamedTuple):
     """One line of a batch with its body, ready to be written."""
 
     job_id: JobId

@@ -9,10 +9,11 @@ and the Batch guide; types of the SDKs of Groq 1.7 and Together 3.1.
 """
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import IO, TYPE_CHECKING, Final, NoReturn, cast
+
+import pydantic_core
 
 from proxy.core.dialects import BatchApi, Mark, window_for
 from proxy.core.errors import (
@@ -90,8 +91,8 @@ class OpenAIBatches:
         return self._limits
 
     def frame(self, custom_id: str, endpoint: str) -> tuple[bytes, bytes]:
-        name, url = json.dumps(custom_id), json.dumps(endpoint)
-        return f'{{"custom_id":{name},"method":"POST","url":{url},"body":'.encode(), b"}\n"
+        name, url = pydantic_core.to_json(custom_id), pydantic_core.to_json(endpoint)
+        return b'{"custom_id":%b,"method":"POST","url":%b,"body":' % (name, url), b"}\n"
 
     async def upload(self, credential: Credential, submission: Submission) -> str | None:
         body = UploadBody(submission.input_bytes)

@@ -159,14 +159,12 @@ class Vault:
                 f"a value was sealed with key {key_id.hex()}, which the key file does not hold",
                 hint="put the old key back below the new one",
             )
-        from cryptography.exceptions import InvalidTag  # noqa: PLC0415 - 10 MB, when first needed
-
         nonce = sealed[_HEADER_BYTES : _HEADER_BYTES + _NONCE_BYTES]
         try:
             plaintext = self._cipher(key_id).decrypt(
                 nonce, sealed[_HEADER_BYTES + _NONCE_BYTES :], header + context.encode()
             )
-        except InvalidTag:
+        except _invalid_tag():
             # Without the cause, whose frames hold contents.
             raise StoreCorruptError("a sealed value was altered or moved") from None
         if flags & _COMPRESSED:
@@ -189,6 +187,13 @@ class Vault:
 
             cipher = self._ciphers[key_id] = AESGCM(self._keys[key_id])
         return cipher
+
+
+def _invalid_tag() -> type[Exception]:
+    # Asked for only once something was raised: even a repeated import takes a microsecond.
+    from cryptography.exceptions import InvalidTag  # noqa: PLC0415 - 10 MB, when first needed
+
+    return InvalidTag
 
 
 class _Compression(threading.local):
