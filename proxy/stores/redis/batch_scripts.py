@@ -3,22 +3,25 @@
 from typing import Final
 
 from proxy.stores.redis.commands import Script
-from proxy.stores.redis.lua import QUEUE
+from proxy.stores.redis.lua import HEAD, QUEUE
 
 LOOK: Final = Script(
-    """
+    HEAD
+    + """
 -- What a batch holds of this shard; then of the queue: how many rows are ready, when
 -- the row at a rank was, and what all rows add up to.
 local sums = redis.call('HMGET', KEYS[2], 'count', 'bytes', 'tokens', 'deadline', 'closed')
-local count, at, all = 0, '', '0 0 0'
+local count, at, rows, bytes, tokens = 0, '', 0, 0, 0
 if not sums[5] then
   count = redis.call('ZCOUNT', KEYS[1], '-inf', ARGV[1])
   if count >= tonumber(ARGV[2]) then
     at = redis.call('ZRANGE', KEYS[1], ARGV[2] - 1, ARGV[2] - 1, 'WITHSCORES')[2]
   end
-  all = redis.call('HGET', KEYS[3], ARGV[3]) or all
+  local head = redis.call('HGET', KEYS[3], ARGV[3])
+  if head then rows, bytes, tokens = struct.unpack(HEAD, head) end
 end
-return {sums[1] or '0', sums[2] or '0', sums[3] or '0', sums[4] or '', count, at, all}
+return {sums[1] or '0', sums[2] or '0', sums[3] or '0', sums[4] or '', count, at,
+  rows, bytes, tokens}
 """,
     writes=False,
 )

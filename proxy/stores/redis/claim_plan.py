@@ -101,16 +101,15 @@ def _oldest(fronts: Mapping[int, Front]) -> tuple[list[Waiting], bool]:
 
 
 def parse_shard(reply: Reply) -> Shard:
-    *sums, ready, at, head = as_list(reply)
-    count, size, tokens = as_text(head).split(" ")[:3]
+    *sums, ready, at, count, size, tokens = as_list(reply)
     place = as_text(at)
     return Shard(
         held=parse_claimed(sums),
         ready=as_int(ready),
         at=int(place) if place else None,
-        count=int(count),
-        body_bytes=int(size),
-        tokens=int(tokens),
+        count=as_int(count),
+        body_bytes=as_int(size),
+        tokens=as_int(tokens),
     )
 
 

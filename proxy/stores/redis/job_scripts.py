@@ -9,7 +9,7 @@ and so holds Redis well below 5 ms. A job's record begins with a line for the sc
 from typing import Final
 
 from proxy.stores.redis.commands import Script
-from proxy.stores.redis.lua import DELIVERY, EACH, LEDGER, QUEUE
+from proxy.stores.redis.lua import DELIVERY, EACH, HEAD, LEDGER, QUEUE
 
 ACCEPT: Final = Script(
     EACH
@@ -217,10 +217,14 @@ return {looked, more and last or '', table.concat(lines, '\\n')}
 )
 
 HEADS: Final = Script(
-    """
+    HEAD
+    + """
 local flat = redis.call('HGETALL', KEYS[1])
 local lines = {}
-for i = 1, #flat, 2 do lines[#lines + 1] = flat[i] .. ' ' .. flat[i + 1] end
+for i = 1, #flat, 2 do
+  lines[#lines + 1] = string.format('%s %d %d %d %d %d %d %d', flat[i],
+    struct.unpack(HEAD, flat[i + 1]))
+end
 return table.concat(lines, '\\n')
 """,
     writes=False,

@@ -36,16 +36,23 @@ local function each(count, one)
 end
 """
 
-QUEUE: Final = """
+HEAD: Final = """
+-- What is counted of a queue: rows, bytes, tokens, held ones, then the first and last time
+-- of readiness and the nearest deadline. As numbers: to read seven of them from a text and
+-- write it again took as long as to put a row into the queue.
+local HEAD = '<ddddddd'
+"""
+
+QUEUE: Final = (
+    HEAD
+    + """
 -- Whole numbers as text: `tostring` would round them to 14 digits.
 local function num(x) return string.format('%d', x) end
 
 -- Count rows of the queue out, and put down its ends, for planners.
 local function count_out(k, kid, rows, bytes, tokens, held)
-  local packed = redis.call('HGET', k.heads, kid)
-  local n, b, t, h = string.match(packed, '^(%S+) (%S+) (%S+) (%S+)')
-  n, b, t, h = n - rows, b - bytes, t - tokens, h - held
-  if n <= 0 then
+  local n, b, t, h = struct.unpack(HEAD, redis.call('HGET', k.heads, kid))
+  if n <= rows then
     redis.call('HDEL', k.heads, kid)
     redis.call('HDEL', k.keys, kid)
     return
@@ -54,24 +61,24 @@ local function count_out(k, kid, rows, bytes, tokens, held)
   local last = redis.call('ZRANGE', k.queue, -1, -1, 'WITHSCORES')[2]
   local near = redis.call('ZRANGE', k.due, 0, 0, 'WITHSCORES')[2]
   redis.call('HSET', k.heads, kid,
-    string.format('%d %d %d %d %s %s %s', n, b, t, h, first, last, near))
+    struct.pack(HEAD, n - rows, b - bytes, t - tokens, h - held, first, last, near))
 end
 
 -- Count one more row in, of which nothing must be looked up.
 local function count_in(k, kid, text, ready, q)
-  local n, b, t, h, first, last, near = 0, 0, 0, 0, ready, ready, q.deadline
+  local at, deadline = tonumber(ready), tonumber(q.deadline)
+  local n, b, t, h, first, last, near = 0, 0, 0, 0, at, at, deadline
   local packed = redis.call('HGET', k.heads, kid)
   if packed then
-    local f, l, d
-    n, b, t, h, f, l, d = string.match(packed, '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)')
-    if tonumber(f) < tonumber(first) then first = f end
-    if tonumber(l) > tonumber(last) then last = l end
-    if tonumber(d) < tonumber(near) then near = d end
+    n, b, t, h, first, last, near = struct.unpack(HEAD, packed)
+    if at < first then first = at end
+    if at > last then last = at end
+    if deadline < near then near = deadline end
   else
     redis.call('HSET', k.keys, kid, text)
   end
-  redis.call('HSET', k.heads, kid, string.format('%d %d %d %d %s %s %s',
-    n + 1, b + q.bytes, t + q.tokens, h + q.held, first, last, near))
+  redis.call('HSET', k.heads, kid, struct.pack(HEAD, n + 1, b + q.bytes, t + q.tokens,
+    h + q.held, first, last, near))
 end
 
 local function row(job, attempt, ready, q)
@@ -100,6 +107,7 @@ local function pend(key, owner, jobs, bytes)
   end
 end
 """.replace("PENDING_JOB", str(PENDING_JOB))
+)
 
 DELIVERY: Final = """
 local function tries_of(k, job, accepted)

@@ -14,7 +14,7 @@ from proxy.stores.redis.topology import Node
 from proxy.stores.redis.wire import as_int, as_list, as_text, translate
 from proxy.stores.vault import Vault
 
-SCHEMA: Final = 3
+SCHEMA: Final = 4
 
 OLDEST: Final = (7, 0)
 """Sorted sets are read by `ZRANGE … BYSCORE`, and numbers in scripts are exact."""
