@@ -1,6 +1,6 @@
 """The side of the application that operators see: what it says of itself, and where.
 
-What the listener answers is `proxy.web.admin` and the dashboard; here they meet the house
+What the listener answers is `proxy.web.operators.admin` and the dashboard; here they meet the house
 that runs.
 """
 
@@ -21,12 +21,12 @@ from proxy.services.insight import Insight
 from proxy.services.policies import Policies
 from proxy.settings import Address, Settings
 from proxy.telemetry import Metrics
-from proxy.web.admin import Readiness, admin_application, worker_application
 from proxy.web.certificates import Certificate
 from proxy.web.dashboard.about import About
 from proxy.web.dashboard.pages import add_dashboard
-from proxy.web.guard import AdminAccess
-from proxy.web.worker_set import Workers
+from proxy.web.operators.admin import Readiness, admin_application, worker_application
+from proxy.web.operators.guard import AdminAccess
+from proxy.web.operators.worker_set import Workers
 from proxy.workers import Worker
 
 

@@ -20,12 +20,12 @@ from proxy.core.errors import ProxyError
 from proxy.core.routing import Route, resolve
 from proxy.core.upstream import Upstream
 from proxy.providers import anthropic_lines, gemini_lines, result_lines
-from proxy.services.admission import admit, parse_body
-from proxy.services.clients import Clients, HeldKey
-from proxy.services.kept import Room, kept_for, usage_in
-from proxy.services.owners import credential_hash, presented_tokens, token_expiry
-from proxy.services.terms import kept_headers
-from proxy.web.queries import read_bulk, read_listing, read_wait
+from proxy.services.callers.clients import Clients, HeldKey
+from proxy.services.callers.owners import credential_hash, presented_tokens, token_expiry
+from proxy.services.deferral.admission import admit, parse_body
+from proxy.services.deferral.terms import kept_headers
+from proxy.services.traffic.kept import Room, kept_for, usage_in
+from proxy.web.jobs_api.queries import read_bulk, read_listing, read_wait
 from tests.helpers.factories import IDS, T0
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "60"))

@@ -40,14 +40,14 @@ TESTED_BY = {
     "proxy/stores/sqlite/": "tests/contract/",
     "proxy/stores/redis/": "tests/contract/",
     # What the front does with a call that it does not forward at once.
-    "proxy/web/deferrer.py": "tests/web/test_front.py",
-    "proxy/web/incoming.py": "tests/web/test_front.py",
+    "proxy/web/entrance/deferrer.py": "tests/web/entrance/test_front.py",
+    "proxy/web/entrance/incoming.py": "tests/web/entrance/test_front.py",
     # What calls with one head share, and how their connection is asked for.
-    "proxy/web/heads.py": "tests/web/test_deferred_shortcut.py",
-    "proxy/web/caller.py": "tests/web/test_shortcut.py",
-    "proxy/services/terms.py": "tests/services/test_accept.py",
+    "proxy/web/entrance/heads.py": "tests/web/entrance/test_deferred_shortcut.py",
+    "proxy/web/forwarding/caller.py": "tests/web/forwarding/test_shortcut.py",
+    "proxy/services/deferral/terms.py": "tests/services/deferral/test_accept.py",
     # The caller's half of what is forwarded.
-    "proxy/web/relay.py": "tests/web/test_forward.py",
+    "proxy/web/forwarding/relay.py": "tests/web/forwarding/test_forward.py",
     # One record, which every page shows.
     "proxy/web/dashboard/about.py": "tests/web/dashboard/test_pages.py",
     # The whole house, which only a running process can prove.

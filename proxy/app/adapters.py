@@ -23,7 +23,7 @@ from proxy.providers.gemini_batches import GeminiBatches
 from proxy.providers.mistral_jobs import MistralBatches
 from proxy.providers.openai_family import OpenAIBatches
 from proxy.providers.openrouter_batches import OpenRouterBatches
-from proxy.services.prices import PriceBook, book_of
+from proxy.services.ledger.prices import PriceBook, book_of
 from proxy.settings import Settings
 from proxy.stores.facts_file import FactsFile
 from proxy.stores.price_file import read_prices

@@ -28,13 +28,13 @@ from proxy.assembly import House, Outside, assemble
 from proxy.core.errors import StoreError
 from proxy.core.fields import RawHeaders
 from proxy.operators import OperatorFacts, about_of, listen, listen_to_operators
-from proxy.services.clients import HeldKey
+from proxy.services.callers.clients import HeldKey
 from proxy.services.policies import Policies, open_policies
 from proxy.settings import Configuration, Settings, Tls
 from proxy.telemetry import Metrics, set_up_logging
 from proxy.web.certificates import Certificate
-from proxy.web.server import CallerBounds, DataServer
-from proxy.web.worker_set import Workers
+from proxy.web.entrance.server import CallerBounds, DataServer
+from proxy.web.operators.worker_set import Workers
 from proxy.workers import READY, Worker
 
 log = structlog.get_logger()

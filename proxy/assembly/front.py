@@ -9,21 +9,21 @@ from proxy.assembly.shared import Shared
 from proxy.core.dialects import DIALECTS, ErrorAnswer, error_answer
 from proxy.core.errors import ProxyError
 from proxy.ports.clock import Clock
-from proxy.services.clients import Clients
-from proxy.services.owners import Owners
-from proxy.services.paces import Paces
+from proxy.services.callers.clients import Clients
+from proxy.services.callers.owners import Owners
+from proxy.services.deferral.paces import Paces
 from proxy.services.policies import Policies
 from proxy.settings import Settings
-from proxy.web.answers import Answers
-from proxy.web.calls import Calls
-from proxy.web.deferred_shortcut import DeferredShortcut
-from proxy.web.deferrer import Deferrer
-from proxy.web.forward import Forwarder
-from proxy.web.front import Front
-from proxy.web.held import Holder
-from proxy.web.jobs import JobsApi
-from proxy.web.passages import Passages
-from proxy.web.shortcut import Shortcut
+from proxy.web.answering.answers import Answers
+from proxy.web.answering.held import Holder
+from proxy.web.entrance.calls import Calls
+from proxy.web.entrance.deferred_shortcut import DeferredShortcut
+from proxy.web.entrance.deferrer import Deferrer
+from proxy.web.entrance.front import Front
+from proxy.web.entrance.passages import Passages
+from proxy.web.forwarding.forward import Forwarder
+from proxy.web.forwarding.shortcut import Shortcut
+from proxy.web.jobs_api.jobs import JobsApi
 
 
 def front(settings: Settings, outside: Outside, shared: Shared) -> tuple[Front, Passages | None]:

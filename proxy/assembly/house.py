@@ -10,18 +10,18 @@ from proxy.assembly.passes import batch_passes, jitter, other_passes
 from proxy.assembly.shared import Shared, shared_parts
 from proxy.ports.passes import AT_ONCE
 from proxy.scheduler import Scheduler
-from proxy.services.budget import Budget, HourlyLimits
 from proxy.services.deliver import Deliverer, Endpoint
-from proxy.services.escalate import EscalationLimits, Escalator, LaneCaps
-from proxy.services.facts import Recorder
+from proxy.services.direct.budget import Budget, HourlyLimits
+from proxy.services.direct.escalate import EscalationLimits, Escalator, LaneCaps
 from proxy.services.ground import Ground
 from proxy.services.insight import Insight, counts_of
-from proxy.services.prices import PriceBook
+from proxy.services.ledger.prices import PriceBook
+from proxy.services.traffic.facts import Recorder
 from proxy.settings import Settings
-from proxy.web.front import Front
-from proxy.web.holding import Holding
-from proxy.web.notices import notice_payload
-from proxy.web.passages import Passages
+from proxy.web.answering.holding import Holding
+from proxy.web.answering.notices import notice_payload
+from proxy.web.entrance.front import Front
+from proxy.web.entrance.passages import Passages
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,10 +12,10 @@ from proxy.ports.stores import Stores
 from proxy.ports.tasks import TaskOwner
 from proxy.ports.upstream import UpstreamClient
 from proxy.runtime import random_bytes
-from proxy.services.clients import HeldKey
-from proxy.services.facts import Sink
+from proxy.services.callers.clients import HeldKey
 from proxy.services.insight import Counts
 from proxy.services.policies import Policies
+from proxy.services.traffic.facts import Sink
 from proxy.telemetry import Metrics
 from proxy.web.certificates import Certificate
 

@@ -8,20 +8,20 @@ from proxy.assembly.outside import Outside
 from proxy.assembly.shared import Shared
 from proxy.core.ids import RANDOM_BYTES, BatchId, mint_batch_id
 from proxy.scheduler import Pass
-from proxy.services.collect import Collector
+from proxy.services.batches.collect import Collector
+from proxy.services.batches.dispatch import Flusher
+from proxy.services.batches.governor import TokenGovernor
+from proxy.services.batches.ingest import Ingestor
+from proxy.services.batches.settle import Settler
+from proxy.services.batches.submit import Submitter, SubmitTimes
 from proxy.services.deliver import Deliverer
-from proxy.services.dispatch import Flusher
-from proxy.services.escalate import Escalator
-from proxy.services.governor import TokenGovernor
-from proxy.services.ingest import Ingestor
+from proxy.services.direct.escalate import Escalator
 from proxy.services.prune import Pruner
 from proxy.services.rescue import Rescuer
-from proxy.services.settle import Settler
-from proxy.services.submit import Submitter, SubmitTimes
 from proxy.settings import Settings
+from proxy.web.answering.holding import PASS_INTERVAL_S
 from proxy.web.certificates import Certificates
-from proxy.web.gauges import Gauges
-from proxy.web.holding import PASS_INTERVAL_S
+from proxy.web.operators.gauges import Gauges
 
 QUICK: Final = timedelta(milliseconds=500)
 """Passes that a caller may be waiting for; each asks the store once and finds mostly nothing."""

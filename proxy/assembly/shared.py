@@ -9,25 +9,25 @@ from proxy.core.ids import InstanceId
 from proxy.core.turnaround import usual_batch
 from proxy.ports.jobs import CredentialStore
 from proxy.ports.passes import Wake
-from proxy.services.accept import Acceptor, DeferralSettings
 from proxy.services.access import Access
-from proxy.services.accounts import Accounts, Limits
-from proxy.services.bookkeeping import Bookkeeper
-from proxy.services.call import DirectCaller
-from proxy.services.clients import HeldCredentials
-from proxy.services.facts import Recorder
+from proxy.services.callers.accounts import Accounts, Limits
+from proxy.services.callers.clients import HeldCredentials
+from proxy.services.callers.verify import Verifier
+from proxy.services.deferral.accept import Acceptor, DeferralSettings
+from proxy.services.deferral.repeats import Repeats
+from proxy.services.deferral.withdraw import Withdrawer
+from proxy.services.direct.call import DirectCaller
 from proxy.services.flex import FlexTier
 from proxy.services.ground import Ground
 from proxy.services.leases import Leases
+from proxy.services.ledger.bookkeeping import Bookkeeper
+from proxy.services.ledger.prices import PriceBook, book_of
 from proxy.services.outlook import Outlook
-from proxy.services.prices import PriceBook, book_of
-from proxy.services.repeats import Repeats
+from proxy.services.traffic.facts import Recorder
 from proxy.services.trickle import TrickleHours
-from proxy.services.verify import Verifier
 from proxy.services.waiters import Waiters
-from proxy.services.withdraw import Withdrawer
 from proxy.settings import Settings
-from proxy.web.holding import Holding
+from proxy.web.answering.holding import Holding
 
 
 @dataclass(frozen=True, slots=True)

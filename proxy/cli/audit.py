@@ -10,8 +10,8 @@ from proxy.app import price_book
 from proxy.cli.output import print_json, print_table
 from proxy.core.errors import ConfigError
 from proxy.core.prices import usd
-from proxy.services.audit import Auditor
-from proxy.services.findings import MONTH, Audit, Money, Proposal, Segment
+from proxy.services.traffic.audit import Auditor
+from proxy.services.traffic.findings import MONTH, Audit, Money, Proposal, Segment
 from proxy.settings import Settings, load
 
 _FILE = click.Path(path_type=Path, dir_okay=False)

@@ -20,9 +20,9 @@ from proxy.cli import BAD_CONFIGURATION, FAILED
 from proxy.cli.output import plain, print_json
 from proxy.core.errors import CallerError
 from proxy.core.upstream import Upstream
-from proxy.services.facts import recorded_call
 from proxy.services.policies import BadPoliciesError, read_policies
-from proxy.services.replay import Scene, Told, read_call, tell, tell_facts
+from proxy.services.traffic.facts import recorded_call
+from proxy.services.traffic.replay import Scene, Told, read_call, tell, tell_facts
 from proxy.settings import Settings, load
 
 _REQUEST_BYTES_MAX: Final = 4 << 20

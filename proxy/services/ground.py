@@ -15,8 +15,8 @@ from proxy.ports.jobs import CredentialStore, DeliveryStore, JobStore, QueueStor
 from proxy.ports.notices import NoticeStore
 from proxy.ports.passes import Wake, wake_nobody
 from proxy.ports.tally import Tally
-from proxy.services.bookkeeping import Bookkeeper
 from proxy.services.leases import Leases
+from proxy.services.ledger.bookkeeping import Bookkeeper
 
 FORSAKE_AFTER: Final = timedelta(days=7)
 """How long a batch of which nobody waits for anything is asked for with refused credentials.

@@ -11,9 +11,9 @@ from proxy.core.ids import CredentialId
 from proxy.core.job import DeadlinePassed, Failed, Job, Outcome, Released, advance
 from proxy.core.plan import Head
 from proxy.ports.jobs import Credential, Result
-from proxy.services.accounts import Verdict, Verify
+from proxy.services.batches.ingest import CHUNK
+from proxy.services.callers.accounts import Verdict, Verify
 from proxy.services.ground import Ground, count_doubles, count_ends
-from proxy.services.ingest import CHUNK
 from proxy.services.waiters import Waiters
 
 log = structlog.get_logger()

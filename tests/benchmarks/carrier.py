@@ -31,11 +31,11 @@ from proxy.ports.provider import Submission
 from proxy.providers.openai_family import OpenAIBatches
 from proxy.runtime import share_fairly, spare_garbage
 from proxy.services.access import Access
+from proxy.services.batches.ingest import Ingestor
+from proxy.services.batches.submit import Submitter, SubmitTimes
 from proxy.services.ground import Ground
-from proxy.services.ingest import Ingestor
 from proxy.services.leases import Leases
 from proxy.services.outlook import Outlook
-from proxy.services.submit import Submitter, SubmitTimes
 from proxy.services.waiters import Waiters
 from proxy.stores.sqlite import SqliteStores
 from proxy.stores.vault import Vault

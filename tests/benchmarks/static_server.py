@@ -7,7 +7,7 @@ import asyncio
 
 from aiohttp import web
 
-from proxy.web.server import SERVER_OPTIONS
+from proxy.web.entrance.server import SERVER_OPTIONS
 
 BODY = b'{"id": "job_%s", "object": "deferrable.job", "status": "queued"%s}' % (
     b"0" * 28,

@@ -10,7 +10,7 @@ import aiohttp
 
 from proxy.sandbox import Sandbox, SandboxSettings
 from proxy.sandbox.ledger import key_id
-from proxy.services.owners import credential_hash
+from proxy.services.callers.owners import credential_hash
 from tests.e2e.processes import Proxy, body_of, chat, results, settings_for
 from tests.helpers.certificates import write_certificate
 from tests.helpers.raw_upstream import wait_until

@@ -6,7 +6,7 @@ from proxy.core.prices import ModelPrice, parse_price
 from proxy.ports.clock import Clock
 from proxy.ports.ledger import LedgerStore
 from proxy.ports.tally import Tally
-from proxy.services.bookkeeping import Bookkeeper
+from proxy.services.ledger.bookkeeping import Bookkeeper
 
 PRICE: Final = parse_price(
     {

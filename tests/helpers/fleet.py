@@ -22,22 +22,22 @@ from proxy.core.plan import FlushLimits, PollPace
 from proxy.core.upstream import Upstream
 from proxy.ports.tasks import TaskOwner
 from proxy.services.access import Access
-from proxy.services.accounts import Verdict
-from proxy.services.budget import Budget, HourlyLimits
-from proxy.services.call import DirectCaller
-from proxy.services.collect import Collector
-from proxy.services.dispatch import Flusher
-from proxy.services.escalate import EscalationLimits, Escalator
+from proxy.services.batches.collect import Collector
+from proxy.services.batches.dispatch import Flusher
+from proxy.services.batches.governor import TokenGovernor
+from proxy.services.batches.ingest import Ingestor
+from proxy.services.batches.settle import Settler
+from proxy.services.batches.submit import Submitter, SubmitTimes
+from proxy.services.callers.accounts import Verdict
+from proxy.services.direct.budget import Budget, HourlyLimits
+from proxy.services.direct.call import DirectCaller
+from proxy.services.direct.escalate import EscalationLimits, Escalator
 from proxy.services.flex import FlexTier
-from proxy.services.governor import TokenGovernor
 from proxy.services.ground import Ground
-from proxy.services.ingest import Ingestor
 from proxy.services.leases import Leases
 from proxy.services.outlook import Outlook
 from proxy.services.prune import Pruner
 from proxy.services.rescue import Rescuer
-from proxy.services.settle import Settler
-from proxy.services.submit import Submitter, SubmitTimes
 from proxy.services.trickle import TrickleHours
 from proxy.services.waiters import Waiters
 from tests.helpers.books import make_books

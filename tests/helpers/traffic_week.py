@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from proxy.services.facts import KIND
+from proxy.services.traffic.facts import KIND
 
 MONDAY: Final = datetime(2026, 11, 16, tzinfo=UTC)
 CHAT: Final = "/v1/chat/completions"

@@ -21,7 +21,7 @@ from proxy.core.notices import RETRIES
 from proxy.ports.jobs import JobWrite
 from proxy.services.deliver import AT_ONCE, FAILING_FROM, Deliverer, Endpoint
 from proxy.upstreams.lean import LeanClient
-from proxy.web.notices import notice_payload
+from proxy.web.answering.notices import notice_payload
 from tests.contract.steps import OK
 from tests.helpers.factories import new_job
 from tests.helpers.fleet import Fleet

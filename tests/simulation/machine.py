@@ -24,7 +24,7 @@ from proxy.core.ids import JobId
 from proxy.core.job import Failed, Job, JobState, Outcome, Released, advance
 from proxy.ports.jobs import JobWrite
 from proxy.ports.provider import LineKind, ResultLine
-from proxy.services.ingest import Ingestor
+from proxy.services.batches.ingest import Ingestor
 from tests.helpers.fake_provider import FakeBatch, Fault, right_answer
 from tests.helpers.fleet import Fleet, Instance
 

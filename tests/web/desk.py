@@ -22,9 +22,9 @@ from proxy.core.repeats import WAITER_LEASE, Delivery
 from proxy.ports.jobs import JobWrite, Result
 from proxy.services.outlook import Outlook
 from proxy.services.waiters import Waiters
-from proxy.web.answers import AnsweredCall, Answers
-from proxy.web.held import Holder
-from proxy.web.holding import Holding
+from proxy.web.answering.answers import AnsweredCall, Answers
+from proxy.web.answering.held import Holder
+from proxy.web.answering.holding import Holding
 from tests.helpers.factories import OWNER, T0, make_job, make_key, new_job
 from tests.helpers.fake_provider import FakeProvider
 from tests.helpers.fakes import FakeClock, MemoryStores

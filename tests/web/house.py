@@ -22,29 +22,29 @@ from proxy.core.ids import InstanceId, JobId
 from proxy.core.job import Escalated, Failed, Job, JobEvent, Outcome, Succeeded, advance
 from proxy.core.upstream import Upstream
 from proxy.ports.jobs import JobFilter, JobWrite, Result
-from proxy.services.accept import Acceptor, DeferralSettings
-from proxy.services.accounts import Accounts, Limits, Verdict
-from proxy.services.clients import Clients, HeldKey
-from proxy.services.facts import Recorder
+from proxy.services.callers.accounts import Accounts, Limits, Verdict
+from proxy.services.callers.clients import Clients, HeldKey
+from proxy.services.callers.owners import Owners
+from proxy.services.deferral.accept import Acceptor, DeferralSettings
+from proxy.services.deferral.paces import Paces
+from proxy.services.deferral.repeats import Repeats
 from proxy.services.outlook import Outlook
-from proxy.services.owners import Owners
-from proxy.services.paces import Paces
-from proxy.services.repeats import Repeats
+from proxy.services.traffic.facts import Recorder
 from proxy.services.waiters import Waiters
 from proxy.telemetry.metrics import Metrics
 from proxy.upstreams.session import AiohttpClient
-from proxy.web.answers import Answers
-from proxy.web.calls import Calls
-from proxy.web.deferred_shortcut import DeferredShortcut
-from proxy.web.deferrer import Deferrer
-from proxy.web.forward import Forwarder
-from proxy.web.front import Front
-from proxy.web.held import Holder
-from proxy.web.holding import Holding
-from proxy.web.jobs import JobsApi
-from proxy.web.passages import Passages
-from proxy.web.server import DataServer
-from proxy.web.shortcut import Shortcut
+from proxy.web.answering.answers import Answers
+from proxy.web.answering.held import Holder
+from proxy.web.answering.holding import Holding
+from proxy.web.entrance.calls import Calls
+from proxy.web.entrance.deferred_shortcut import DeferredShortcut
+from proxy.web.entrance.deferrer import Deferrer
+from proxy.web.entrance.front import Front
+from proxy.web.entrance.passages import Passages
+from proxy.web.entrance.server import DataServer
+from proxy.web.forwarding.forward import Forwarder
+from proxy.web.forwarding.shortcut import Shortcut
+from proxy.web.jobs_api.jobs import JobsApi
 from tests.helpers.books import make_books
 from tests.helpers.factories import T0, IdFactory
 from tests.helpers.fake_provider import FakeProvider

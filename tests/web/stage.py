@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from proxy.ports.upstream import UpstreamUnavailableError
-from proxy.web.relay import Forwarded
+from proxy.web.forwarding.relay import Forwarded
 from tests.helpers.raw_upstream import RawCaller, RawConnection, RawUpstream, Script, wait_until
 from tests.web.transparency.harness import ClientFactory, RunningProxy, running_proxy
 

@@ -11,8 +11,8 @@ from policies.policy import Policy
 from proxy.settings import credential_hash
 from tests.helpers.factories import T0
 from tests.helpers.raw_upstream import wait_until
+from tests.web.entrance.test_front import no_store
 from tests.web.house import CHAT, CHAT_BODY, COMPLETION, KEY, open_house
-from tests.web.test_front import no_store
 
 EVERYTHING = "rules: [{name: all, then: defer}]"
 NIGHTLY = """

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.core.dialects import Family, Shape, Streaming
-from proxy.web.final import FinalAnswer
-from proxy.web.framing import framing_for
+from proxy.web.answering.final import FinalAnswer
+from proxy.web.answering.framing import framing_for
 from proxy.web.synthesis import UnreadableResultError, synthesise, synthesise_array
 
 texts = st.text(st.characters(codec="utf-8"), max_size=200)

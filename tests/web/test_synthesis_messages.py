@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from proxy.core.dialects import Family, Shape, Streaming
-from proxy.web.final import FinalAnswer
-from proxy.web.framing import framing_for
+from proxy.web.answering.final import FinalAnswer
+from proxy.web.answering.framing import framing_for
 from proxy.web.synthesis import UnreadableResultError, synthesise
 
 ASKED: Any = {

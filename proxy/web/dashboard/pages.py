@@ -13,9 +13,9 @@ from proxy.core.ids import JobId, OwnerId, is_job_id
 from proxy.core.job import JobState
 from proxy.services.insight import Insight
 from proxy.services.search import JobQuery
-from proxy.web.admin import in_time
 from proxy.web.dashboard.about import About
-from proxy.web.guard import COOKIE, SESSION, AdminAccess
+from proxy.web.operators.admin import in_time
+from proxy.web.operators.guard import COOKIE, SESSION, AdminAccess
 
 T = TypeVar("T")
 

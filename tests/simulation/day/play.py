@@ -16,10 +16,10 @@ from proxy.core.prices import PriceList
 from proxy.core.upstream import Upstream
 from proxy.ports.jobs import Credential
 from proxy.ports.stores import Stores
-from proxy.services.accept import Acceptor
-from proxy.services.admission import parse_body
-from proxy.services.owners import Caller
-from proxy.services.terms import DeferredCall, Terms
+from proxy.services.callers.owners import Caller
+from proxy.services.deferral.accept import Acceptor
+from proxy.services.deferral.admission import parse_body
+from proxy.services.deferral.terms import DeferredCall, Terms
 from proxy.settings import Settings
 from proxy.telemetry import Metrics
 from tests.helpers.factories import make_credential

@@ -23,7 +23,7 @@ from proxy.services.search import JOBS_PER_PAGE
 from proxy.telemetry import Metrics
 from proxy.web.dashboard.about import About
 from proxy.web.dashboard.pages import add_dashboard
-from proxy.web.guard import AdminAccess, guard
+from proxy.web.operators.guard import AdminAccess, guard
 from tests.contract.steps import OK
 from tests.helpers.factories import IDS, T0, make_batch, make_key, new_job
 from tests.helpers.fleet import Fleet

@@ -24,18 +24,18 @@ from proxy.ports.upstream import (
     UpstreamResponse,
     UpstreamUnavailableError,
 )
-from proxy.services.accounts import Accounts
-from proxy.services.kept import Kept, Room
-from proxy.services.repeats import Repeats
+from proxy.services.callers.accounts import Accounts
+from proxy.services.deferral.repeats import Repeats
+from proxy.services.traffic.kept import Kept, Room
 from proxy.upstreams.lean import LeanClient
 from proxy.upstreams.session import AiohttpClient
-from proxy.web.calls import Calls, OfPassage
-from proxy.web.forward import Forwarder
-from proxy.web.passages import Passages, Passing
-from proxy.web.relay import Forwarded
-from proxy.web.server import SERVER_OPTIONS, DataServer
-from proxy.web.shortcut import Shortcut
-from proxy.web.tap import TappedResponse
+from proxy.web.entrance.calls import Calls, OfPassage
+from proxy.web.entrance.passages import Passages, Passing
+from proxy.web.entrance.server import SERVER_OPTIONS, DataServer
+from proxy.web.forwarding.forward import Forwarder
+from proxy.web.forwarding.relay import Forwarded
+from proxy.web.forwarding.shortcut import Shortcut
+from proxy.web.forwarding.tap import TappedResponse
 
 ClientFactory = Callable[[ClientLimits], AbstractAsyncContextManager[UpstreamClient]]
 

@@ -3,7 +3,7 @@
 import pytest
 
 from proxy.ports.upstream import ClientLimits
-from proxy.web.relay import Outcome
+from proxy.web.forwarding.relay import Outcome
 from tests.helpers.raw_upstream import RawCaller, RawConnection, RawUpstream, wait_until
 from tests.web.transparency.harness import CLIENTS, running_proxy
 from tests.web.transparency.malformed import MALFORMED, Malformed

@@ -1,0 +1,1 @@
+"""The way of a batch: filled, submitted, asked after, read, settled."""

@@ -1,0 +1,305 @@
+"""Ask after provider batches, stop the late ones, and settle those that ended."""
+
+import random
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from typing import Final
+
+import structlog
+
+from proxy.core.batch import (
+    Batch,
+    BatchState,
+)
+from proxy.core.batch_events import (
+    BatchEnded,
+    BatchEvent,
+    CancelStarted,
+    Delayed,
+    Disowned,
+    Missing,
+    Polled,
+    Vanished,
+)
+from proxy.core.errors import CredentialRefusedError, ProviderError, ProviderRejectedError
+from proxy.core.ids import BatchId
+from proxy.core.lanes import Lane, cancel_at, disown_at
+from proxy.core.outcomes import UNCONFIRMED
+from proxy.core.plan import (
+    OpenBatches,
+    PollPace,
+    is_crowded,
+    is_straggler,
+    is_worth_another,
+    next_poll,
+    open_batches,
+)
+from proxy.core.turnaround import Ended, Stopped
+from proxy.ports.jobs import Credential
+from proxy.ports.provider import Provider, ProviderBatch, ProviderBatchState
+from proxy.services.access import Access
+from proxy.services.batches.fanout import Fanout
+from proxy.services.batches.governor import TokenGovernor
+from proxy.services.batches.settle import Settler, the_one
+from proxy.services.ground import Ground, is_forsaken, write_batch
+from proxy.services.outlook import Outlook
+
+log = structlog.get_logger()
+
+LOST_AFTER: Final = timedelta(minutes=10)
+"""How long a provider may answer 404 for a batch that it had.
+
+Right after a create that is a known lag of up to two minutes.
+"""
+
+_AT_PROVIDER: Final = frozenset({BatchState.IN_PROGRESS, BatchState.CANCELLING, BatchState.LOST})
+
+
+class Collector:
+    """Polls and settles; one call of `run_once` asks after every batch that is due."""
+
+    def __init__(  # noqa: PLR0913 - collaborators, each by its name
+        self,
+        ground: Ground,
+        *,
+        access: Access,
+        settler: Settler,
+        outlook: Outlook,
+        governor: TokenGovernor,
+        pace: PollPace,
+        concurrency: int = 4,
+        jitter: Callable[[], float] = lambda: random.uniform(0.9, 1.1),  # noqa: S311 (spreads load)
+    ) -> None:
+        self._on = ground
+        self._access = access
+        self._settler = settler
+        self._outlook = outlook
+        self._governor = governor
+        self._usual_pace = pace
+        self._fanout: Fanout[BatchId] = Fanout(limit=concurrency)
+        self._jitter = jitter
+
+    async def run_once(self) -> int:
+        """Bring every due batch one step further; return how many moved.
+
+        May be called while another call is under way.
+        """
+        now = self._on.clock.now()
+        due = [
+            (batch.id, _group(batch))
+            for batch in await self._on.batches.live()
+            if self._is_due(batch, now)
+        ]
+        return await self._fanout.each(due, self._one)
+
+    def _is_due(self, batch: Batch, now: datetime) -> bool:
+        if batch.state is BatchState.ENDED:
+            return batch.next_at is None or batch.next_at <= now
+        if batch.state not in _AT_PROVIDER:
+            return False
+        return batch.next_at is None or batch.next_at <= now
+
+    def _is_late(self, batch: Batch) -> bool:
+        """Return whether the batch must stop now so that its rest is in time."""
+        end = self._cancel_at(batch)
+        return end is not None and self._now() >= end
+
+    def _cancel_at(self, batch: Batch) -> datetime | None:
+        if batch.nearest_deadline is None:
+            return None
+        times = self._outlook.times(batch.key.upstream)
+        return cancel_at(batch.nearest_deadline, batch.count, times)
+
+    def _must_disown(self, batch: Batch, now: datetime) -> bool:
+        """Return whether a batch that may be somebody else's was waited for long enough."""
+        end = self._last_moment(batch)
+        return batch.is_provisional and end is not None and now >= end
+
+    def _last_moment(self, batch: Batch) -> datetime | None:
+        """Return when a batch that has not ended is cancelled or, if it may not be, disowned."""
+        if batch.is_provisional and batch.submitted_at and batch.nearest_deadline:
+            times = self._outlook.times(batch.key.upstream)
+            return disown_at(batch.submitted_at, batch.nearest_deadline, batch.count, times)
+        return self._cancel_at(batch)
+
+    async def _one(self, batch_id: BatchId) -> bool:
+        async with self._on.leases.held(f"batch:{batch_id}") as lease:
+            batch = await self._on.batches.get(batch_id)
+            if lease is None or batch is None:
+                return False
+            before = batch.version
+            provider = self._access.provider(batch.key.upstream)
+            if provider is None:
+                log.error("batch.stranded", batch_id=batch_id, upstream=batch.key.upstream)
+                return False
+            try:
+                if batch.state in _AT_PROVIDER:
+                    batch = await self._poll(batch, provider)
+                if batch.state is BatchState.ENDED:
+                    batch = await lease.during(self._settler.settle(batch, provider))
+            except ProviderError as exc:
+                batch = await self._unreached(batch_id, exc)
+            return batch.version != before
+
+    async def _unreached(self, batch_id: BatchId, exc: ProviderError) -> Batch:
+        """Ask again later; a refused credential may take an operator to mend."""
+        log.warning("batch.unreached", batch_id=batch_id, code=exc.code, error=str(exc))
+        batch = await self._on.batches.get(batch_id)
+        assert batch is not None
+        refused = isinstance(exc, CredentialRefusedError)
+        pause = self._pace(batch).slowest if refused else self._pace(batch).interval
+        if exc.retry_after_s is not None:
+            pause = max(pause, timedelta(seconds=exc.retry_after_s))
+        now = self._now()
+        if refused and await is_forsaken(self._on, batch):
+            return await self._settler.forsake(batch)
+        next_at = self._in_time(batch, now + pause * self._jitter())
+        return await self._write(batch, Delayed(next_at, now if refused else None))
+
+    async def _poll(self, batch: Batch, provider: Provider) -> Batch:
+        assert batch.provider_batch_id is not None
+        provider_batch_id = batch.provider_batch_id
+
+        def retrieve(credential: Credential) -> Awaitable[ProviderBatch]:
+            return provider.retrieve(credential, provider_batch_id)
+
+        try:
+            news = the_one(await self._access.read(batch, retrieve), provider_batch_id)
+        except ProviderRejectedError as exc:
+            if exc.status_code != 404:
+                raise
+            return await self._missing(batch)
+        if news.state is ProviderBatchState.ENDED:
+            log.info("batch.ended", batch_id=batch.id, status=news.status)
+            return await self._end(batch, news)
+        if self._must_disown(batch, self._now()):
+            return await self._disown(batch)
+        if news.state is ProviderBatchState.RUNNING and await self._is_unwanted(batch, provider):
+            return await self._cancel(batch, provider)
+        cancelling = news.state is ProviderBatchState.CANCELLING
+        next_at = self._next_poll(batch)
+        self._on.wake("collect", within=next_at - self._now())
+        return await self._write(batch, Polled(next_at, cancelling))
+
+    async def _is_unwanted(self, batch: Batch, provider: Provider) -> bool:
+        """Return whether the batch must stop: late, or nobody wants its rest."""
+        if batch.state is not BatchState.IN_PROGRESS or batch.is_provisional:
+            return False
+        limits = provider.limits(batch.key.endpoint)
+        if not limits.can_cancel:
+            return False
+        if self._is_late(batch):
+            return True
+        if limits.keeps_partial_results and await self._is_in_the_way(batch):
+            return True
+        async for _ in self._on.batches.open_items(batch.id):
+            return False
+        return True
+
+    async def _is_in_the_way(self, batch: Batch) -> bool:
+        """Return whether a slow batch keeps its own jobs, or others, from a quicker one."""
+        key, now = batch.key, self._now()
+        if await self._access.own(key.credential) is None:
+            # Nothing else could be bought with it now.
+            return False
+        facts = self._outlook.facts(key)
+        if is_worth_another(batch, facts, now=now):
+            return True
+        max_tokens = self._governor.max_tokens(key.credential, key.model, now=now)
+        if max_tokens is None or not is_straggler(batch, facts.turnaround, now=now):
+            return False
+        place = (key.credential, key.model)
+        under_way = open_batches(await self._on.batches.live()).get(place, OpenBatches(0, 0))
+        return any(
+            (head.key.lane, head.key.credential, head.key.model) == (Lane.BATCH, *place)
+            and is_crowded(head, under_way, max_tokens)
+            for head in await self._on.batches.heads()
+        )
+
+    async def _cancel(self, batch: Batch, provider: Provider) -> Batch:
+        assert batch.provider_batch_id is not None
+        provider_batch_id = batch.provider_batch_id
+
+        def cancel(credential: Credential) -> Awaitable[ProviderBatch]:
+            return provider.cancel(credential, provider_batch_id)
+
+        news = the_one(await self._access.read(batch, cancel), provider_batch_id)
+        log.info("batch.cancelled", batch_id=batch.id, status=news.status)
+        self._on.tally.count("batch_cancelled", upstream=batch.key.upstream)
+        if news.state is ProviderBatchState.ENDED:
+            return await self._end(batch, news)
+        now = self._now()
+        return await self._write(batch, CancelStarted(now + self._pace(batch).first, now))
+
+    async def _end(self, batch: Batch, news: ProviderBatch) -> Batch:
+        """Note the end, and learn from it how long such batches take."""
+        now = self._now()
+        if batch.submitted_at is not None and news.error_code is None and not batch.is_provisional:
+            key = batch.key
+            took = (batch.cancelled_at or now) - batch.submitted_at
+            self._outlook.observe(Ended(key.upstream, key.model, batch.submitted_at, took))
+            if batch.cancelled_at is not None:
+                self._outlook.observe(Stopped(key.upstream, now - batch.cancelled_at))
+        return await self._write(batch, ended(news, at=now))
+
+    async def _disown(self, batch: Batch) -> Batch:
+        """Give the jobs back: whose batch it is shows only when it has ended."""
+        log.warning("batch.disowned", batch_id=batch.id, provider_batch_id=batch.provider_batch_id)
+        self._on.tally.count("create_unnamed", upstream=batch.key.upstream, outcome=UNCONFIRMED)
+        return await self._write(batch, Disowned(self._now(), UNCONFIRMED))
+
+    async def _missing(self, batch: Batch) -> Batch:
+        now = self._now()
+        if batch.state is BatchState.LOST:
+            end = self._cancel_at(batch)
+            if end is None or now >= end:
+                return await self._write(batch, BatchEnded(now, "lost"))
+            next_at = self._in_time(batch, now + self._pace(batch).slowest)
+            return await self._write(batch, Missing(now, next_at))
+        since = batch.missing_since or now
+        if now - since < LOST_AFTER:
+            next_at = self._in_time(batch, now + self._pace(batch).interval)
+            return await self._write(batch, Missing(now, next_at))
+        if batch.is_provisional:
+            return await self._disown(batch)
+        log.error("batch.lost", batch_id=batch.id, provider_batch_id=batch.provider_batch_id)
+        self._on.tally.count("batch_lost", upstream=batch.key.upstream)
+        return await self._write(
+            batch, Vanished(self._in_time(batch, now + self._pace(batch).slowest))
+        )
+
+    def _next_poll(self, batch: Batch) -> datetime:
+        due = next_poll(batch, self._pace(batch), now=self._now(), jitter=self._jitter())
+        return self._in_time(batch, due)
+
+    def _in_time(self, batch: Batch, due: datetime) -> datetime:
+        """Return `due`, or the time to cancel the batch if that comes before."""
+        urgent = self._last_moment(batch)
+        return urgent if urgent is not None and self._now() < urgent < due else due
+
+    def _pace(self, batch: Batch) -> PollPace:
+        return self._access.pace(batch.key, self._usual_pace)
+
+    async def _write(self, batch: Batch, event: BatchEvent) -> Batch:
+        return await write_batch(self._on.batches, batch, event)
+
+    def _now(self) -> datetime:
+        return self._on.clock.now()
+
+
+def ended(news: ProviderBatch, *, at: datetime) -> BatchEnded:
+    """Return the event that a provider's terminal batch is for ours."""
+    return BatchEnded(
+        at=at,
+        reason=news.status,
+        output_file_ids=news.output_file_ids,
+        error_code=news.error_code,
+        error_message=news.error_message,
+        error_line=news.error_line,
+    )
+
+
+def _group(batch: Batch) -> str:
+    """Return which batches take turns: looking for twins reads long lists, and can wait."""
+    kind = "collect" if batch.harvested_at is None else "sweep"
+    return f"{batch.key.upstream} {kind}"

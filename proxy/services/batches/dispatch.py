@@ -1,0 +1,237 @@
+"""Move queued jobs into batches, and those that cannot wait for one out again."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Final
+
+import structlog
+
+from proxy.core.batch import Batch, BatchState, advance
+from proxy.core.batch_events import Sealed
+from proxy.core.choice import LaneFacts
+from proxy.core.ids import BatchId, CredentialId, JobId
+from proxy.core.job import Job, Rerouted
+from proxy.core.job import advance as advance_job
+from proxy.core.lanes import BatchKey, Lane, LaneChoice
+from proxy.core.plan import (
+    Flush,
+    FlushLimits,
+    Head,
+    OpenBatches,
+    cut_sizes,
+    due_flush,
+    due_reroute,
+    fair_order,
+    next_choice,
+    open_batches,
+    yields_to_flex,
+)
+from proxy.ports.batches import ClaimLimits
+from proxy.ports.jobs import JobWrite
+from proxy.services.access import Access
+from proxy.services.batches.governor import TokenGovernor
+from proxy.services.ground import Ground
+from proxy.services.leases import HeldLease
+from proxy.services.outlook import Outlook
+
+log = structlog.get_logger()
+
+CHUNK: Final = 100
+"""Jobs per write: the store is held for some milliseconds."""
+
+REMEMBERED: Final = 100
+"""How many batches back one is looked for that was refused for an unnamed line."""
+
+REROUTES_PER_PASS: Final = 500
+"""Bounds a pass: jobs come near their deadline by the thousand after an outage."""
+
+
+class Flusher:
+    """Places due jobs in batches; one call of `run_once` is one pass."""
+
+    def __init__(
+        self,
+        ground: Ground,
+        *,
+        access: Access,
+        governor: TokenGovernor,
+        limits: FlushLimits,
+        outlook: Outlook,
+        new_batch_id: Callable[[], BatchId],
+    ) -> None:
+        self._on = ground
+        self._access = access
+        self._governor = governor
+        self._limits = limits
+        self._outlook = outlook
+        self._new_batch_id = new_batch_id
+        self._cut_sizes: Mapping[BatchKey, int] = {}
+        """As of the pass that runs."""
+
+    async def run_once(self) -> int:
+        """Flush and reroute what is due now; return the number of jobs moved."""
+        async with self._on.leases.held("pass:flush") as lease:
+            if lease is None:
+                return 0
+            moved = 0
+            await self._governor.refresh()
+            live = await self._on.batches.live()
+            for batch in live:
+                if batch.state is BatchState.FILLING:
+                    # Its instance died between the claim and the seal.
+                    moved += await self._fill(batch, self._flush_of(batch), lease)
+            heads = await self._on.batches.heads()
+            self._outlook.saw_heads(heads)
+            rerouted = 0
+            for head in heads:
+                rerouted += await self._reroute(head)
+            if rerouted:
+                heads = await self._on.batches.heads()
+            under_way = dict(open_batches(live))
+            heads = [head for head in heads if head.key.lane is Lane.BATCH]
+            if heads:
+                recent = await self._on.batches.recent(limit=REMEMBERED)
+                self._cut_sizes = cut_sizes(recent, now=self._on.clock.now())
+            for head in fair_order(heads):
+                if not await lease.renew():
+                    break
+                moved += await self._flush_all(head, under_way, lease)
+            return moved + rerouted
+
+    async def _flush_all(
+        self,
+        head: Head,
+        under_way: dict[tuple[CredentialId, str], OpenBatches],
+        lease: HeldLease,
+    ) -> int:
+        """Flush `head` as often as it is due: 200,000 jobs make several batches."""
+        moved = 0
+        place = (head.key.credential, head.key.model)
+        while True:
+            seen = under_way.get(place, OpenBatches(0, 0))
+            facts = self._outlook.facts(head.key)
+            flush = self._due(head, seen, facts)
+            if flush is None:
+                return moved
+            flex = yields_to_flex(head, facts, now=self._on.clock.now(), limits=self._limits)
+            if flex is not None:
+                return moved + await self._give_to(flex, head)
+            batch = Batch(
+                id=self._new_batch_id(),
+                key=flush.key,
+                created_at=self._on.clock.now(),
+                flush_reason=flush.reason,
+            )
+            await self._on.batches.add(batch)
+            count = await self._fill(batch, flush, lease)
+            moved += count
+            current = await self._on.batches.get(batch.id)
+            tokens = current.tokens if current else 0
+            under_way[place] = OpenBatches(seen.count + 1, seen.tokens + tokens)
+            fresh = {head.key: head for head in await self._on.batches.heads()}.get(flush.key)
+            if fresh is None or count == 0:
+                return moved
+            head = fresh
+
+    def _due(self, head: Head, seen: OpenBatches, facts: LaneFacts) -> Flush | None:
+        provider = self._access.provider(head.key.upstream)
+        if provider is None:
+            return None
+        now = self._on.clock.now()
+        resting = self._governor.resting_until(head.key.credential, head.key.model)
+        if resting is not None and now < resting:
+            return None
+        theirs = provider.limits(head.key.endpoint)
+        most = min(self._limits.max_requests, theirs.max_requests)
+        limits = replace(
+            self._limits,
+            max_requests=min(most, self._cut_sizes.get(head.key, most)),
+            max_bytes=min(self._limits.max_bytes, theirs.max_bytes),
+            max_tokens=self._governor.max_tokens(head.key.credential, head.key.model, now=now),
+        )
+        return due_flush(head, seen, now=now, limits=limits, facts=facts)
+
+    def _flush_of(self, batch: Batch) -> Flush:
+        provider = self._access.provider(batch.key.upstream)
+        theirs = provider.limits(batch.key.endpoint) if provider else None
+        return Flush(
+            key=batch.key,
+            reason=batch.flush_reason,
+            max_requests=theirs.max_requests if theirs else self._limits.max_requests,
+            max_bytes=theirs.max_bytes if theirs else self._limits.max_bytes,
+            max_tokens=None,
+        )
+
+    async def _fill(self, batch: Batch, flush: Flush, lease: HeldLease) -> int:
+        """Claim until the batch is complete, and seal it; return its size.
+
+        Who stood still for longer than the lease stops here: another instance goes on.
+        """
+        limits = ClaimLimits(
+            max_requests=flush.max_requests,
+            max_bytes=flush.max_bytes,
+            max_tokens=flush.max_tokens,
+        )
+        while True:
+            if not lease.is_valid():
+                log.warning("lease.lost", name=lease.name)
+                return 0
+            claimed = await self._on.batches.claim(
+                flush.key, batch.id, limits, ready_at=self._on.clock.now()
+            )
+            if claimed.complete:
+                break
+        sealed = advance(
+            batch,
+            Sealed(claimed.count, claimed.body_bytes, claimed.tokens, claimed.nearest_deadline),
+        )
+        if not await self._on.batches.replace(sealed):
+            return 0
+        await self._on.batches.note_size(flush.key, small=claimed.count < self._limits.worth)
+        log.info(
+            "batch.sealed",
+            batch_id=batch.id,
+            jobs=claimed.count,
+            body_bytes=claimed.body_bytes,
+            reason=flush.reason,
+        )
+        self._on.wake("submit")
+        return claimed.count
+
+    async def _reroute(self, head: Head) -> int:
+        """Take out the jobs that their lane cannot answer in time; return how many."""
+        reroute = due_reroute(head, self._outlook.facts(head.key), now=self._on.clock.now())
+        if reroute is None:
+            return 0
+        jobs = await self._on.queue.due(reroute.key, before=reroute.before, limit=REROUTES_PER_PASS)
+        now = self._on.clock.now()
+        return await self._move(
+            [
+                (job, choice)
+                for job in jobs
+                if (choice := next_choice(job.lane, job.deadline, reroute.facts, now=now))
+            ]
+        )
+
+    async def _give_to(self, choice: LaneChoice, head: Head) -> int:
+        """Move the few jobs of `head` to another lane; return how many."""
+        now = self._on.clock.now()
+        jobs = await self._on.queue.take(head.key, ready_at=now, limit=head.count)
+        return await self._move([(job, choice) for job in jobs])
+
+    async def _move(self, choices: Sequence[tuple[Job, LaneChoice]]) -> int:
+        writes = [
+            JobWrite(after)
+            for job, choice in choices
+            if (after := advance_job(job, Rerouted(choice))) is not job
+        ]
+        refused: set[JobId] = set()
+        for start in range(0, len(writes), CHUNK):
+            refused |= await self._on.jobs.replace_many(writes[start : start + CHUNK])
+        moved = [write.after for write in writes if write.after.id not in refused]
+        for lane, count in Counter(job.lane for job in moved).items():
+            log.info("job.rerouted", jobs=count, lane=lane)
+        if moved:
+            self._on.wake("escalate")
+        return len(moved)

@@ -1,0 +1,302 @@
+"""Read a result file, line by line, and give each job what is its own.
+
+Results are joined on `custom_id`, never on order, and only names that were
+issued in this very batch are accepted. Reading the same file again, after a
+crash, changes nothing: the first result of a job wins, and a line of the attempt
+that answered it is no second one.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final, NamedTuple
+
+import structlog
+from pydantic_core import from_json
+
+from proxy.core.batch import Batch
+from proxy.core.choice import LaneFacts
+from proxy.core.errors import CREDENTIAL_CODES, CredentialRefusedError
+from proxy.core.ids import JobId, parse_custom_id
+from proxy.core.job import Job, JobEvent, JobState, Released, advance
+from proxy.core.outcomes import (
+    BY_CLIENT_FAULT,
+    CLIENT_FAULTS,
+    NEVER_RUN_CODES,
+    Answer,
+    Verdict,
+    after_answer,
+    next_lane,
+    verdict,
+)
+from proxy.ports.jobs import JobWrite, Result
+from proxy.ports.provider import LineKind, ResultLine
+from proxy.services.access import Access
+from proxy.services.ground import Ground, count_ends
+from proxy.services.ledger.bookkeeping import UselessAnswer, line_receipt
+from proxy.services.waiters import Waiters
+
+log = structlog.get_logger()
+
+CHUNK = 100
+"""Lines per write: the store is never held longer than a few milliseconds."""
+
+SLICE: Final = 20
+"""Lines that are judged in one turn of the event loop, about a millisecond."""
+
+SIDE_BY_SIDE: Final = 3
+"""Writes under way at once: one is read for, one made and one written."""
+
+
+@dataclass(slots=True)
+class Ingested:
+    """What the lines of one file came to."""
+
+    ended: int = 0
+    released: int = 0
+    ignored: int = 0
+    """Lines that changed nothing: read before, foreign, unreadable or too late."""
+
+    lines: int = 0
+    strange: int = 0
+    """Of all lines, those that are no results at all: unreadable, and without a name."""
+
+    @property
+    def is_another_thing(self) -> bool:
+        """Whether what was read is no result file: an error, say, in the place of one."""
+        return 0 < self.lines == self.strange
+
+
+class _Named(NamedTuple):
+    job_id: JobId
+    attempt: int
+    line: ResultLine
+
+
+@dataclass(slots=True)
+class _Reading:
+    """One file that is being read."""
+
+    batch: Batch
+    facts: Callable[[Job], LaneFacts]
+    is_twin: bool
+    source: str
+    """Names the file, so that a line of it has the same receipt whenever it is read."""
+
+    has_paused: bool = False
+    """Whether a line of it has paused the credential: one is enough."""
+
+    sums: Ingested = field(default_factory=Ingested)
+    room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(SIDE_BY_SIDE))
+
+
+class Ingestor:
+    """Turns result lines into the ends of jobs."""
+
+    def __init__(self, ground: Ground, *, access: Access, waiters: Waiters) -> None:
+        self._on = ground
+        self._access = access
+        self._waiters = waiters
+
+    async def ingest(
+        self,
+        batch: Batch,
+        chunks: AsyncIterator[Sequence[ResultLine]],
+        *,
+        source: str,
+        facts: Callable[[Job], LaneFacts],
+        is_twin: bool = False,
+    ) -> Ingested:
+        """Apply every line of one file. Bounded memory: a few chunks at a time.
+
+        `source` names the file at the provider. `is_twin` says that it is of a second
+        provider batch for the same items: what that answers once more was bought twice.
+        """
+        reading = _Reading(batch, facts, is_twin, source)
+        try:
+            async with asyncio.TaskGroup() as group:
+                async for lines in chunks:
+                    for part in _parts(lines):
+                        await reading.room.acquire()
+                        group.create_task(self._apply(reading, part))
+        except ExceptionGroup as failures:
+            # The first is the cause of whatever followed from it.
+            raise failures.exceptions[0] from None
+        return reading.sums
+
+    async def _apply(self, reading: _Reading, lines: Sequence[ResultLine]) -> None:
+        try:
+            await self._apply_part(reading, lines)
+        finally:
+            reading.room.release()
+
+    async def _apply_part(self, reading: _Reading, lines: Sequence[ResultLine]) -> None:
+        batch, sums = reading.batch, reading.sums
+        named = _named(lines)
+        jobs = await self._jobs(named)
+        named = await self._own_lines(batch, named, jobs, count=len(lines))
+        sums.ignored += len(lines) - len(named)
+        sums.lines += len(lines)
+        sums.strange += sum(
+            line.kind is LineKind.UNREADABLE and line.custom_id is None for line in lines
+        )
+        # A write is refused if the job's caller cancels it at the same moment.
+        # The second look sees that; nobody changes a job so often in turn.
+        for _ in range(3):
+            writes: dict[JobId, JobWrite] = {}
+            useless: list[UselessAnswer] = []
+            for number, entry in enumerate(named, start=1):
+                if number % SLICE == 0:
+                    await asyncio.sleep(0)
+                job, write = jobs.get(entry.job_id), None
+                if job is not None and job.id not in writes:
+                    write = self._write_for(reading, job, entry)
+                if write is not None:
+                    if not write.after.state.is_terminal and not reading.has_paused:
+                        # Before the write: no flush may find the job in a lane that is
+                        # not paused.
+                        reading.has_paused = await self._note_credential(batch, entry.line)
+                    writes[entry.job_id] = write
+                    continue
+                sums.ignored += 1
+                if _is_useless(reading, job, entry):
+                    useless.append(_useless(reading, job, entry))
+            await self._on.books.book_useless(useless)
+            refused = await self._on.jobs.replace_many(list(writes.values()))
+            self._count([w for w in writes.values() if w.after.id not in refused], sums)
+            if not refused:
+                return
+            named = [entry for entry in named if entry.job_id in refused]
+            jobs = await self._jobs(named)
+
+    async def _jobs(self, named: Sequence[_Named]) -> dict[JobId, Job]:
+        return {job.id: job for job in await self._on.jobs.get_many([n.job_id for n in named])}
+
+    async def _own_lines(
+        self, batch: Batch, named: Sequence[_Named], jobs: Mapping[JobId, Job], *, count: int
+    ) -> list[_Named]:
+        """Return the lines whose name this very batch issued, of the `count` in all."""
+        # A job that is in this batch with this attempt says so itself; the others ended
+        # or were released since, or were never in it.
+        doubtful = [n for n in named if not _is_in(batch, jobs.get(n.job_id), n.attempt)]
+        asked = [(n.job_id, n.attempt) for n in doubtful]
+        issued = await self._on.batches.issued(batch.id, asked) if asked else frozenset()
+        strange = {n for n in asked if n not in issued}
+        own = [n for n in named if (n.job_id, n.attempt) not in strange]
+        if len(own) < count:
+            self._on.tally.count("line_ignored", count - len(own), upstream=batch.key.upstream)
+            log.warning("line.ignored", batch_id=batch.id, lines=count - len(own))
+        return own
+
+    def _write_for(self, reading: _Reading, job: Job, entry: _Named) -> JobWrite | None:
+        """Return what a line makes of its job; nothing if it changes nothing."""
+        key, line = reading.batch.key, entry.line
+        event = self._event(job, entry, partial(reading.facts, job))
+        after = advance(job, self._on.books.priced(event, key))
+        if after is job:
+            return None
+        result = None
+        if after.state.is_terminal:
+            result = Result(
+                status_code=line.status_code, body=line.body, request_id=line.request_id
+            )
+        return self._on.books.write(after, result, lane=key.lane)
+
+    def _event(self, job: Job, entry: _Named, facts: Callable[[], LaneFacts]) -> JobEvent:
+        now = self._on.clock.now()
+        line = entry.line
+        if line.kind is not LineKind.NOT_EXECUTED:
+            return after_answer(job, entry.attempt, _answer(line), facts=facts, now=now)
+        uncharged = line.error_code in NEVER_RUN_CODES or line.error_code in CREDENTIAL_CODES
+        reason = line.error_code or "not executed"
+        onto = next_lane(job, facts(), now=now, failed=not uncharged)
+        if line.error_code in CLIENT_FAULTS:
+            onto = BY_CLIENT_FAULT
+        return Released(entry.attempt, reason, onto=onto, uncharged=uncharged)
+
+    async def _note_credential(self, batch: Batch, line: ResultLine) -> bool:
+        """Pause the credential if the line was refused for its sake; return whether."""
+        if line.kind is LineKind.NOT_EXECUTED:
+            if line.error_code not in CREDENTIAL_CODES:
+                return False
+            refusal = CredentialRefusedError(f"batch {batch.id}: {line.error_code}")
+        else:
+            code = _answer(line).error_code
+            if verdict(line.status_code, code) is not Verdict.CREDENTIAL:
+                return False
+            refusal = CredentialRefusedError(
+                f"batch {batch.id}: a line was refused with {line.status_code}",
+                status_code=line.status_code,
+                body=line.body,
+            )
+        await self._access.pause(batch.key.credential, refusal)
+        return True
+
+    def _count(self, written: Sequence[JobWrite], sums: Ingested) -> None:
+        ended = [write.after for write in written if write.after.state.is_terminal]
+        sums.ended += len(ended)
+        sums.released += len(written) - len(ended)
+        count_ends(self._on, ended)
+        self._waiters.wake(write.after.id for write in written)
+
+
+def _named(lines: Sequence[ResultLine]) -> list[_Named]:
+    """Return the lines whose name we may have issued at all."""
+    named = []
+    for line in lines:
+        name = parse_custom_id(line.custom_id) if line.custom_id is not None else None
+        if name is not None and line.kind is not LineKind.UNREADABLE:
+            named.append(_Named(name[0], name[1], line))
+    return named
+
+
+def _is_in(batch: Batch, job: Job | None, attempt: int) -> bool:
+    return (
+        job is not None
+        and job.state is JobState.BATCHED
+        and job.batch_id == batch.id
+        and job.attempt == attempt
+    )
+
+
+def _parts(lines: Sequence[ResultLine]) -> Iterator[Sequence[ResultLine]]:
+    """Return the lines in as few parts as `CHUNK` allows, of about the same size."""
+    count = -(-len(lines) // CHUNK)
+    for part in range(count):
+        yield lines[len(lines) * part // count : len(lines) * (part + 1) // count]
+
+
+def _answer(line: ResultLine) -> Answer:
+    content = line.content
+    if content is None:
+        try:
+            content = from_json(line.body)
+        except ValueError:
+            content = None
+    return Answer(status=line.status_code, content=content)
+
+
+def _is_useless(reading: _Reading, job: Job | None, entry: _Named) -> bool:
+    """Return whether a line that changed nothing was bought, and is not what its job has.
+
+    Of an erased job nobody knows what it had. Most often its caller gave it up.
+    """
+    if entry.line.kind is LineKind.NOT_EXECUTED or not 200 <= entry.line.status_code < 300:
+        return False
+    if job is None:
+        return True
+    return job.state.is_terminal and (reading.is_twin or job.answered_by != entry.attempt)
+
+
+def _useless(reading: _Reading, job: Job | None, entry: _Named) -> UselessAnswer:
+    receipt = line_receipt(reading.batch.id, entry.job_id, entry.attempt)
+    return UselessAnswer(
+        # Every twin has bought the line once more.
+        receipt=f"{receipt}:{reading.source}" if reading.is_twin else receipt,
+        job_id=entry.job_id,
+        job=job,
+        key=reading.batch.key,
+        attempt=entry.attempt,
+        outcome=_answer(entry.line).outcome(),
+    )

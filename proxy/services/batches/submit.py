@@ -1,0 +1,406 @@
+"""Hand sealed batches to their provider, so that none is bought twice.
+
+The order is the whole point. Each step is durable before the next begins:
+
+1. the intent to submit this batch,
+2. the file that the provider has for it,
+3. that the paid call is about to be sent,
+4. the provider's batch.
+
+A crash or a lost answer between 3 and 4 leaves the batch in `SUBMITTING` with
+`create_started_at` set. Nothing is sent again then until the provider's lists
+were searched for our batch ID: twice, apart, and not before an instance that was
+only slow must have given up.
+
+Where batches have no names the search is less sure: see `proxy.services.batches.unnamed`.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Final
+
+import structlog
+
+from proxy.core.batch import (
+    Batch,
+    BatchState,
+    advance,
+)
+from proxy.core.batch_events import (
+    BatchEvent,
+    Confirmed,
+    Created,
+    CreateStarted,
+    CreateUnclear,
+    Delayed,
+    Dissolved,
+    PutBack,
+    Rejected,
+    SubmissionStarted,
+    TwinFound,
+    Uploaded,
+)
+from proxy.core.errors import (
+    CredentialRefusedError,
+    ProviderBusyError,
+    ProviderError,
+    ProviderRejectedError,
+    ProviderUnavailableError,
+)
+from proxy.core.ids import BatchId
+from proxy.core.lanes import cancel_at
+from proxy.core.outcomes import TOO_LATE
+from proxy.core.plan import PollPace
+from proxy.ports.jobs import Credential
+from proxy.ports.provider import Provider, ProviderBatch, Submission
+from proxy.services.access import Access
+from proxy.services.batches.fanout import Fanout
+from proxy.services.batches.submission import describe
+from proxy.services.batches.unnamed import LONGEST_CREATE, candidates, is_one_in_doubt
+from proxy.services.ground import Ground, is_forsaken, write_batch
+from proxy.services.leases import HeldLease, LeaseLostError
+from proxy.services.outlook import Outlook
+
+log = structlog.get_logger()
+
+SEARCHES: Final = 2
+"""How many searches in vain prove that a create did not happen.
+
+How long a new batch can be missing from a provider's list is not documented.
+"""
+
+TURN_PAUSE: Final = timedelta(seconds=2)
+"""How soon a batch that waits for another's create looks again."""
+
+SKEW: Final = timedelta(minutes=10)
+"""How far the provider's clock may be from ours when its lists are searched."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubmitTimes:
+    """Pauses and bounds of submissions."""
+
+    create_timeout: timedelta = timedelta(seconds=120)
+    """After this long no create of a live instance is still on its way."""
+
+    search_pause: timedelta = timedelta(seconds=30)
+    retry_pause: timedelta = timedelta(seconds=30)
+    concurrency: int = 4
+    """Uploads to one upstream at once; more would only share the line."""
+
+
+class Submitter:
+    """Submits sealed batches and recovers begun submissions."""
+
+    def __init__(
+        self,
+        ground: Ground,
+        *,
+        access: Access,
+        times: SubmitTimes,
+        outlook: Outlook,
+        pace: PollPace,
+    ) -> None:
+        self._on = ground
+        self._access = access
+        self._times = times
+        self._outlook = outlook
+        self._pace = pace
+        self._fanout: Fanout[BatchId] = Fanout(limit=times.concurrency)
+
+    async def run_once(self) -> int:
+        """Bring every due submission one step further; return how many moved.
+
+        May be called while another call is under way.
+        """
+        now = self._on.clock.now()
+        due = [
+            (batch.id, _group(batch))
+            for batch in await self._on.batches.live()
+            if batch.state in (BatchState.SEALED, BatchState.SUBMITTING)
+            and (batch.next_at is None or batch.next_at <= now)
+        ]
+        return await self._fanout.each(due, self._one)
+
+    async def _one(self, batch_id: BatchId) -> bool:
+        async with self._on.leases.held(f"batch:{batch_id}") as lease:
+            # Read again under the lease: another instance may have moved it.
+            batch = await self._on.batches.get(batch_id)
+            if lease is None or batch is None:
+                return False
+            provider = self._access.provider(batch.key.upstream)
+            if provider is None:
+                log.error("batch.stranded", batch_id=batch_id, upstream=batch.key.upstream)
+                return False
+            before = batch.version
+            if batch.state is BatchState.SEALED or (
+                batch.state is BatchState.SUBMITTING and batch.create_started_at is None
+            ):
+                batch = await self._submit(batch, provider, lease)
+            elif batch.state is BatchState.SUBMITTING:
+                batch = await self._recover(batch, provider)
+            return batch.version != before
+
+    async def _submit(self, batch: Batch, provider: Provider, lease: HeldLease) -> Batch:
+        credential = await self._access.own(batch.key.credential)
+        if credential is None:
+            return await self._dissolve(batch, "its credential is paused")
+        if self._is_too_late(batch):
+            return await self._dissolve(batch, TOO_LATE)
+        started = await self._step(batch, SubmissionStarted(self._on.leases.instance))
+        if started is None:
+            return batch
+        try:
+            uploaded = await self._upload(started, provider, credential, lease)
+        except ProviderError as exc:
+            return await self._upload_failed(started, exc)
+        if uploaded is None:
+            log.warning("lease.lost", name=lease.name)
+            return started
+        return await self._create(uploaded, provider, credential, lease)
+
+    def _is_too_late(self, batch: Batch) -> bool:
+        end = self._too_late_at(batch)
+        return end is not None and self._now() >= end
+
+    def _too_late_at(self, batch: Batch) -> datetime | None:
+        """Return from when on what a batch left open could not be called in time any more."""
+        if batch.nearest_deadline is None:
+            return None
+        times = self._outlook.times(batch.key.upstream)
+        return cancel_at(batch.nearest_deadline, batch.count, times)
+
+    async def _dissolve(self, batch: Batch, reason: str) -> Batch:
+        """Give the jobs back to their queue: nothing was bought."""
+        log.info("batch.dissolved", batch_id=batch.id, jobs=batch.count, reason=reason)
+        return await self._step(batch, Dissolved(self._now(), reason)) or batch
+
+    async def _upload(
+        self, batch: Batch, provider: Provider, credential: Credential, lease: HeldLease
+    ) -> Batch | None:
+        """Leave the input at the provider; nothing if another instance took over meanwhile."""
+        if batch.input_file_id is not None:
+            return batch
+        submission = await self._submission(batch, provider)
+        if submission.count == 0:
+            return await self._step(
+                batch, Rejected(self._now(), "empty", "every job was cancelled")
+            )
+        file_id = None
+        if batch.submissions > 1:
+            file_id = await provider.find_upload(credential, submission)
+        if file_id is None:
+            file_id = await lease.during(provider.upload(credential, submission))
+        if file_id is None:
+            return batch
+        log.debug("batch.uploaded", batch_id=batch.id, body_bytes=submission.input_bytes)
+        return await self._step(batch, Uploaded(file_id)) if await lease.renew() else None
+
+    async def _create(
+        self, batch: Batch, provider: Provider, credential: Credential, lease: HeldLease
+    ) -> Batch:
+        if batch.state is not BatchState.SUBMITTING:
+            return batch
+        submission = await self._submission(batch, provider)
+        intent = await self._intend(batch, provider, submission.count)
+        if intent is not None and intent.state is not BatchState.SUBMITTING:
+            return intent
+        if intent is None or not lease.is_valid():
+            # Stopped for longer than our lease: whoever took over will search,
+            # find nothing of ours, and submit. Sending now would buy it twice.
+            log.warning("lease.lost", name=lease.name)
+            return intent or batch
+        guarded = replace(submission, may_send=lease.unbroken())
+        create = provider.create(credential, guarded, intent.input_file_id)
+        try:
+            # Its turn may come late. With all of its input inline it takes long as well, and
+            # must outlive no lease: whoever takes over must be able to tell when nothing is
+            # on its way.
+            inline = intent.input_file_id is None
+            answer = await lease.during(create, or_cut=inline)
+        except ProviderError as exc:
+            return await self._create_failed(intent, exc)
+        except LeaseLostError as exc:
+            return await self._create_failed(intent, ProviderUnavailableError(exc.message))
+        return await self._created(intent, answer)
+
+    async def _intend(self, batch: Batch, provider: Provider, count: int) -> Batch | None:
+        """Make durable that the create begins, or put the batch back to wait for its turn."""
+        started = CreateStarted(self._now(), count)
+        if provider.limits(batch.key.endpoint).names_batches:
+            return await self._step(batch, started)
+        # Two creates in doubt could not be told apart.
+        async with self._on.leases.held(f"create:{batch.key.credential}") as turn:
+            if turn is None or await is_one_in_doubt(self._on, batch):
+                waiting = PutBack(self._now() + TURN_PAUSE, "another create is in doubt")
+                return await self._step(batch, waiting)
+            return await self._step(batch, started)
+
+    async def _created(
+        self, batch: Batch, answer: ProviderBatch, *, provisional: bool = False
+    ) -> Batch:
+        now = self._now()
+        log.info(
+            "batch.submitted", batch_id=batch.id, provider_batch_id=answer.id, jobs=batch.count
+        )
+        self._on.tally.count("batch_submitted", upstream=batch.key.upstream)
+        event = Created(
+            answer.id,
+            now,
+            answer.window_ends_at,
+            now + self._access.pace(batch.key, self._pace).first,
+            provisional=provisional,
+        )
+        # Whatever another instance made of the batch meanwhile: this one exists.
+        after = await write_batch(self._on.batches, batch, event)
+        self._on.wake("collect", within=self._pace.first)
+        if after.provider_batch_id != answer.id:
+            # Someone else's create was noted first: both exist, ours is the twin.
+            self._on.tally.count("batch_twin", upstream=batch.key.upstream)
+            return await write_batch(self._on.batches, after, TwinFound(answer.id))
+        if after.is_provisional and not provisional:
+            # Adopted by another instance while we stood still: the answer is the proof.
+            return await write_batch(self._on.batches, after, Confirmed())
+        return after
+
+    async def _create_failed(self, batch: Batch, exc: ProviderError) -> Batch:
+        now = self._now()
+        if isinstance(exc, ProviderRejectedError):
+            log.warning("batch.rejected", batch_id=batch.id, code=exc.code, error=str(exc))
+            return await self._step(batch, Rejected(now, exc.code, exc.message, exc.line)) or batch
+        if isinstance(exc, CredentialRefusedError):
+            await self._access.pause(batch.key.credential, exc)
+            return await self._put_back(batch, exc)
+        if isinstance(exc, ProviderBusyError) or not exc.sent:
+            return await self._put_back(batch, exc)
+        log.warning("batch.unclear", batch_id=batch.id, error=str(exc))
+        self._on.tally.count("create_unclear", upstream=batch.key.upstream)
+        unclear = CreateUnclear(now, now + self._times.search_pause, searched=False)
+        return await self._step(batch, unclear) or batch
+
+    async def _upload_failed(self, batch: Batch, exc: ProviderError) -> Batch:
+        """Care for a failed upload: it cost nothing and may be done again."""
+        if isinstance(exc, CredentialRefusedError):
+            await self._access.pause(batch.key.credential, exc)
+        elif isinstance(exc, ProviderRejectedError):
+            log.warning("batch.rejected", batch_id=batch.id, code=exc.code, error=str(exc))
+            rejected = Rejected(self._now(), exc.code, exc.message, exc.line)
+            return await self._step(batch, rejected) or batch
+        return await self._put_back(batch, exc)
+
+    async def _put_back(self, batch: Batch, exc: ProviderError) -> Batch:
+        pause = timedelta(seconds=exc.retry_after_s) if exc.retry_after_s else None
+        log.warning("batch.put_back", batch_id=batch.id, code=exc.code, error=str(exc))
+        next_at = self._now() + max(pause or timedelta(0), self._times.retry_pause)
+        end = self._too_late_at(batch)
+        if end is not None and end < next_at:
+            # Then it is given up, without asking. Its jobs must not wait any longer than that.
+            next_at = max(end, self._now())
+        return await self._step(batch, PutBack(next_at, exc.code)) or batch
+
+    async def _recover(self, batch: Batch, provider: Provider) -> Batch:
+        """Find out whether a begun create happened. Sends nothing that costs."""
+        assert batch.create_started_at is not None
+        now = self._now()
+        patience = self._on.leases.ttl + self._times.create_timeout
+        # Without a holder, the sender itself noted that this create failed: it is not
+        # on its way any more. (`ambiguous_since` may be that of an earlier one.)
+        if batch.holder is not None and now < batch.create_started_at + patience:
+            return batch
+        try:
+            found = await self._search(batch, provider)
+        except ProviderError as exc:
+            return await self._unsearched(batch, exc)
+        if not provider.limits(batch.key.endpoint).names_batches:
+            return await self._recover_unnamed(batch, found)
+        if found:
+            log.info("batch.adopted", batch_id=batch.id, provider_batch_id=found[0].id)
+            self._on.tally.count("batch_adopted", upstream=batch.key.upstream)
+            adopted = await self._created(batch, found[0])
+            for twin in found[1:]:
+                adopted = await write_batch(self._on.batches, adopted, TwinFound(twin.id))
+            return adopted
+        return await self._not_found(batch)
+
+    async def _recover_unnamed(self, batch: Batch, found: list[ProviderBatch]) -> Batch:
+        """Adopt the one batch that may be ours; of several none."""
+        begun = batch.create_started_at
+        assert begun is not None
+        likely = await candidates(self._on, batch, found, since=begun, to=begun + LONGEST_CREATE)
+        if len(likely) == 1:
+            log.info("batch.adopted", batch_id=batch.id, provider_batch_id=likely[0].id)
+            self._on.tally.count("batch_adopted", upstream=batch.key.upstream)
+            self._count_unnamed(batch, "adopted")
+            return await self._created(batch, likely[0], provisional=True)
+        after = await self._not_found(batch)
+        if after.state is BatchState.SEALED:
+            self._count_unnamed(batch, "several" if likely else "absent")
+            if likely:
+                # One of them may be ours, and be paid for.
+                why = f"create:{batch.create_started_at}"
+                await self._on.books.book_possible(batch, batch.create_count, why=why)
+        return after
+
+    def _count_unnamed(self, batch: Batch, outcome: str) -> None:
+        self._on.tally.count("create_unnamed", upstream=batch.key.upstream, outcome=outcome)
+
+    async def _not_found(self, batch: Batch) -> Batch:
+        """Note a search in vain; after the last of them the batch is free to be sent again."""
+        now = self._now()
+        in_vain = CreateUnclear(now, now + self._times.search_pause, searched=True)
+        searched = await self._step(batch, in_vain)
+        if searched is None or searched.searches < SEARCHES:
+            return searched or batch
+        log.info("batch.absent", batch_id=batch.id, searches=searched.searches)
+        return await self._step(searched, PutBack(now, "proved absent")) or searched
+
+    async def _unsearched(self, batch: Batch, exc: ProviderError) -> Batch:
+        """Search again later; until then nothing is known and nothing is sent."""
+        log.warning("batch.unreached", batch_id=batch.id, code=exc.code, error=str(exc))
+        now = self._now()
+        if not isinstance(exc, CredentialRefusedError):
+            return await self._step(batch, Delayed(now + self._times.search_pause)) or batch
+        if await is_forsaken(self._on, batch):
+            return await self._dissolve(batch, "its credential is refused")
+        return await self._step(batch, Delayed(now + self._pace.slowest, refused_at=now)) or batch
+
+    async def _search(self, batch: Batch, provider: Provider) -> list[ProviderBatch]:
+        assert batch.create_started_at is not None
+        begun = min(batch.create_started_at, batch.ambiguous_since or batch.create_started_at)
+        named = provider.limits(batch.key.endpoint).names_batches
+
+        async def find(credential: Credential) -> list[ProviderBatch]:
+            found = await provider.find_batches(
+                credential,
+                batch.id,
+                created_after=begun - SKEW,
+                input_file_id=batch.input_file_id,
+            )
+            if credential.id != batch.key.credential and (not found or not named):
+                # The lists of another key's project prove nothing by their silence, and
+                # without names nothing at all.
+                raise ProviderRejectedError("not to be seen with this credential")
+            return list(found)
+
+        return await self._access.read(batch, find)
+
+    async def _submission(self, batch: Batch, provider: Provider) -> Submission:
+        return await describe(self._on.batches, batch, provider, now=self._now())
+
+    async def _step(self, batch: Batch, event: BatchEvent) -> Batch | None:
+        """Make our own next step durable; nothing if another instance moved the batch.
+
+        Applied on top of what the other one did, a step of ours would send what is
+        sent already, or end what is being bought.
+        """
+        after = advance(batch, event)
+        return after if await self._on.batches.replace(after) else None
+
+    def _now(self) -> datetime:
+        return self._on.clock.now()
+
+
+def _group(batch: Batch) -> str:
+    """Return which submissions take turns: searches read long lists, and the others go on."""
+    kind = "create" if batch.create_started_at is None else "search"
+    return f"{batch.key.upstream} {kind}"

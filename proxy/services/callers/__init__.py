@@ -1,0 +1,1 @@
+"""Who calls: by which credentials, for which owner, and how much each may have pending."""

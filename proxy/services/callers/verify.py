@@ -1,0 +1,41 @@
+"""Ask an upstream whether it knows a credential, at no cost."""
+
+from collections.abc import Mapping
+
+from proxy.core.dialects import DIALECTS
+from proxy.core.errors import ProviderError
+from proxy.core.outcomes import Verdict as Meaning
+from proxy.core.outcomes import verdict
+from proxy.core.upstream import Upstream
+from proxy.ports.jobs import Credential
+from proxy.services.callers.accounts import Verdict
+from proxy.services.direct.call import DirectCaller
+
+
+class Verifier:
+    """Verifies credentials by the upstream's listing of models."""
+
+    def __init__(self, caller: DirectCaller, upstreams: Mapping[str, Upstream]) -> None:
+        self._caller = caller
+        self._upstreams = upstreams
+
+    async def __call__(self, credential: Credential) -> Verdict:
+        """Return what the upstream says. Raises nothing."""
+        upstream = self._upstreams.get(credential.upstream)
+        if upstream is None:
+            return Verdict.UNKNOWN
+        dialect = DIALECTS[upstream.dialect]
+        models_path = upstream.target_of(dialect.models_path)
+        try:
+            answer = await self._caller.list_models(
+                credential, models_path, dict(dialect.listing_headers)
+            )
+        except ProviderError:
+            return Verdict.UNKNOWN
+        match verdict(answer.answer.status, answer.answer.error_code):
+            case Meaning.SUCCESS:
+                return Verdict.ACCEPTED
+            case Meaning.CREDENTIAL:
+                return Verdict.REFUSED
+            case _:
+                return Verdict.UNKNOWN

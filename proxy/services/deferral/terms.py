@@ -1,0 +1,122 @@
+"""What is known of calls that are deferred, before any of them is a job."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final, NamedTuple
+
+from policies.fields import Run
+from proxy.core.choice import LaneFacts
+from proxy.core.dialects import Dialect, Endpoint, pick_headers
+from proxy.core.fields import RawHeaders
+from proxy.core.job import AnswerMode
+from proxy.core.lanes import BatchKey, Lane, LaneChoice
+from proxy.core.repeats import Digest, begun_fingerprint
+from proxy.services.callers.owners import Caller
+from proxy.services.deferral.admission import Admitted
+
+DIRECT_HEADERS: Final = ("openai-beta",)
+"""Headers that change an answer and belong to no batch as a whole.
+
+A closed list: any other could hold a credential, and these are stored in clear.
+"""
+
+
+class Chosen(NamedTuple):
+    """The lane of a job, and by what it was chosen."""
+
+    choice: LaneChoice
+    key: BatchKey
+    """Of the queue in which it waits."""
+
+    facts: LaneFacts | None
+    """Nothing if there was no choice."""
+
+
+class LastChoice(NamedTuple):
+    """A choice that holds for jobs that are alike, for a moment."""
+
+    alike: tuple[object, ...]
+    """What it was made by, but for the time."""
+
+    until: float
+    """Of the monotonic clock."""
+
+    chosen: Chosen
+
+
+@dataclass(slots=True, kw_only=True)
+class Terms:
+    """What calls with one head that are decided alike have in common."""
+
+    caller: Caller
+    dialect: Dialect
+    endpoint: Endpoint
+    target: str
+    """Raw target at the upstream, less credentials."""
+
+    headers: RawHeaders
+    """Of the call; those that `kept_headers` names are enough."""
+
+    answer: AnswerMode
+    decided_by: str
+    deadline: timedelta | datetime | None = None
+    lane: Lane | None = None
+    """The lane that a rule prefers; it is taken if it is sure to make the deadline."""
+
+    alone: bool = False
+    """Whether its run makes one call at a time."""
+
+    tags: Mapping[str, str] = field(default_factory=dict)
+    webhook: str | None = None
+    run: Run | None = None
+    idempotency_key: str | None = None
+    retry_count: int = 0
+    last: LastChoice | None = field(default=None, init=False, repr=False, compare=False)
+    """What was chosen for the last of them: kept by the acceptor."""
+
+    direct_headers: Mapping[str, str] = field(init=False)
+    """What a direct call of one carries beyond the credential."""
+
+    def __post_init__(self) -> None:
+        self.direct_headers = dict(pick_headers(DIRECT_HEADERS, self.headers))
+
+
+class DeferredCall(NamedTuple):
+    """A call that was decided to be deferred."""
+
+    terms: Terms
+    admitted: Admitted
+    fingerprint: str
+
+
+def kept_headers(dialect: Dialect, headers: RawHeaders) -> RawHeaders:
+    """Return those header fields that tell calls apart or go with their jobs."""
+    names = {name.encode() for name in _kept_names(dialect)}
+    return tuple([field for field in headers if field[0].lower() in names])
+
+
+def fingerprint_of(caller: Caller, dialect: Dialect, *, target: str, headers: RawHeaders) -> Digest:
+    """Return what a call and its repeats share, but for the body, which is to be added.
+
+    `target` comes without credentials.
+    """
+    return begun_fingerprint(
+        owner=caller.owner,
+        upstream=caller.credential.upstream,
+        target=target,
+        headers=pick_headers(_kept_names(dialect), headers),
+    )
+
+
+def call_fingerprint(
+    caller: Caller, dialect: Dialect, *, target: str, headers: RawHeaders, body: bytes
+) -> str:
+    """Return what a call and its repeats share; `target` comes without credentials."""
+    digest = fingerprint_of(caller, dialect, target=target, headers=headers)
+    digest.update(body)
+    return digest.hexdigest()
+
+
+def _kept_names(dialect: Dialect) -> tuple[str, ...]:
+    return (*dialect.billing_headers, *dialect.batch_headers, *DIRECT_HEADERS)

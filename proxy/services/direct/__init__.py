@@ -1,0 +1,1 @@
+"""Jobs that are called one by one."""

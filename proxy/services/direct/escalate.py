@@ -1,0 +1,361 @@
+"""Call jobs one by one: those that no batch can answer in time, or not any cheaper.
+
+The intent is durable before the call: a record in `ESCALATING` names who calls.
+A direct call cannot be found again at a provider, so one that got no whole answer
+is booked as a possible double: known, shown, never silent.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Final
+
+import structlog
+
+from proxy.core.errors import (
+    CredentialRefusedError,
+    JobNotFoundError,
+    ProviderError,
+    ProxyError,
+    StoreError,
+    StoreUnavailableError,
+)
+from proxy.core.ids import CredentialId, JobId
+from proxy.core.job import Escalated, Failed, Job, JobEvent, Outcome, Released, Succeeded, advance
+from proxy.core.lanes import CALL_LANES, Lane
+from proxy.core.outcomes import (
+    FULL,
+    MAX_FAILURES,
+    Answer,
+    Verdict,
+    after_answer,
+    backoff,
+    verdict,
+)
+from proxy.core.plan import Head, fair_order
+from proxy.core.turnaround import Answered
+from proxy.ports.jobs import Credential, JobWrite, Result
+from proxy.ports.tasks import TaskOwner
+from proxy.services.access import Access
+from proxy.services.direct.budget import Budget
+from proxy.services.direct.call import CallAnswer, DirectCaller
+from proxy.services.ground import Ground, count_doubles, count_ends
+from proxy.services.ledger.bookkeeping import UselessAnswer
+from proxy.services.outlook import Outlook
+from proxy.services.waiters import Waiters
+
+log = structlog.get_logger()
+
+UNREACHED_PAUSE: Final = timedelta(seconds=10)
+"""Until the next try of a call that did not leave: an outage is no fault of the job."""
+
+
+STORE_PAUSE_S: Final = 1.0
+"""Between two attempts to write an answer down while the store is away."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneCaps:
+    """How much of one credential may be called in one lane."""
+
+    concurrent: int = 16
+    calls_per_s: float = 10.0
+    timeout: timedelta = timedelta(minutes=10)
+    """For one call: as long as the SDKs themselves wait by default."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EscalationLimits:
+    """How much may be called at once. No stampede: a whole batch may come back."""
+
+    total: int = 64
+    interactive: LaneCaps = field(default_factory=LaneCaps)
+    flex: LaneCaps = field(
+        default_factory=lambda: LaneCaps(calls_per_s=5.0, timeout=timedelta(minutes=15))
+    )
+    trickle: LaneCaps = field(default_factory=lambda: LaneCaps(concurrent=2, calls_per_s=1.0))
+
+    def of(self, lane: Lane) -> LaneCaps:
+        """Return the caps of a lane that calls."""
+        match lane:
+            case Lane.FLEX:
+                return self.flex
+            case Lane.TRICKLE:
+                return self.trickle
+            case _:
+                return self.interactive
+
+
+Place = tuple[Lane, CredentialId]
+"""What has caps of its own."""
+
+
+class Rate:
+    """How many calls may begin at each place: so many a second, a second's worth at once."""
+
+    def __init__(self) -> None:
+        self._seen: dict[Place, tuple[float, float]] = {}
+
+    def left(self, place: Place, per_second: float, now: float) -> int:
+        """Return how many may begin; `now` is monotonic, in seconds."""
+        most = max(1.0, per_second)
+        left, since = self._seen.get(place, (most, now))
+        left = min(most, left + (now - since) * per_second)
+        self._seen[place] = left, now
+        return int(left)
+
+    def spend(self, place: Place) -> None:
+        """Note that one begins."""
+        left, since = self._seen[place]
+        self._seen[place] = left - 1, since
+
+
+class Escalator:
+    """Calls due jobs; `run_once` starts calls, and they end at their own pace.
+
+    `tasks` owns the calls. After `stop()` no new one is started.
+    """
+
+    def __init__(  # noqa: PLR0913 - collaborators, each by its name
+        self,
+        ground: Ground,
+        *,
+        access: Access,
+        caller: DirectCaller,
+        waiters: Waiters,
+        limits: EscalationLimits,
+        outlook: Outlook,
+        budget: Budget,
+        tasks: TaskOwner,
+    ) -> None:
+        self._on = ground
+        self._access = access
+        self._caller = caller
+        self._waiters = waiters
+        self._limits = limits
+        self._outlook = outlook
+        self._budget = budget
+        self._tasks = tasks
+        self._calls: set[asyncio.Task[None]] = set()
+        self._running: Counter[Place] = Counter()
+        self._rate = Rate()
+        self._stopping = False
+
+    @property
+    def running(self) -> int:
+        """How many calls are under way."""
+        return self._running.total()
+
+    def stop(self) -> None:
+        """Start no further calls."""
+        self._stopping = True
+
+    def abandon(self) -> None:
+        """Cut off what is under way; another instance books it as a possible double."""
+        for call in self._calls:
+            call.cancel()
+
+    async def run_once(self) -> int:
+        """Start as many due calls as the caps allow; return how many."""
+        if self._stopping:
+            return 0
+        heads = await self._on.batches.heads()
+        # Every instance accepts calls, and only one of them flushes.
+        self._outlook.saw_heads(heads)
+        started = 0
+        for lane in CALL_LANES:
+            for head in fair_order([head for head in heads if head.key.lane is lane]):
+                started += await self._start_some(head)
+        return started
+
+    async def _start_some(self, head: Head) -> int:
+        """Start the most urgent calls of `head`, as many as its caps leave room for."""
+        now = self._on.clock.now()
+        if head.paused or not self._outlook.may_call(head.key):
+            return 0
+        free = self._free((head.key.lane, head.key.credential))
+        if free <= 0:
+            return 0
+        ready = await self._on.queue.take(head.key, ready_at=now, limit=free)
+        # An overdue one is no use to anybody, and ends by itself.
+        jobs = [job for job in ready if job.deadline > now]
+        if head.key.lane is Lane.FLEX:
+            return len(await self._start_all(jobs))
+        # What the budget bounds are calls at full price.
+        jobs = jobs[: await self._budget.reserve(head.key.credential, jobs)]
+        started = await self._start_all(jobs)
+        # Instances take the same jobs at the same moment, and each is called by one.
+        await self._budget.give_back(
+            head.key.credential, [job for job in jobs if job.id not in started]
+        )
+        return len(started)
+
+    async def _start_all(self, jobs: Sequence[Job]) -> set[JobId]:
+        return {job.id for job in jobs if await self._start(job)}
+
+    def _free(self, place: Place) -> int:
+        caps = self._limits.of(place[0])
+        return min(
+            self._limits.total - self.running,
+            caps.concurrent - self._running[place],
+            self._rate.left(place, caps.calls_per_s, self._on.clock.monotonic()),
+        )
+
+    async def _start(self, job: Job) -> bool:
+        credential = await self._access.own(job.key.credential)
+        if credential is None or self._stopping:
+            return False
+        event = Escalated(self._on.leases.instance, self._now())
+        escalating = advance(job, event)
+        if escalating is job or await self._on.jobs.replace_many([JobWrite(escalating)]):
+            return False
+        place = (job.lane, credential.id)
+        self._running[place] += 1
+        self._rate.spend(place)
+        task = self._tasks.create_task(self._run(escalating, credential), name=f"call {job.id}")
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
+        return True
+
+    async def _run(self, job: Job, credential: Credential) -> None:
+        try:
+            await self._record(job, *await self._call(job, credential))
+        finally:
+            self._running[job.lane, credential.id] -= 1
+            # There is room for the next one.
+            self._on.wake("escalate")
+
+    async def _record(self, job: Job, event: JobEvent, result: Result | None) -> None:
+        """Make the answer durable, however long the store is away: it is paid for.
+
+        Nobody else will: the record says that this instance, which lives, is calling.
+        """
+        while True:
+            try:
+                return await self._finish(job, event, result)
+            except StoreUnavailableError as exc:
+                log.warning("call.unrecorded", job_id=job.id, code=exc.code)
+            await self._on.clock.sleep(STORE_PAUSE_S)
+
+    async def _call(self, job: Job, credential: Credential) -> tuple[JobEvent, Result | None]:
+        try:
+            body = await self._on.jobs.body(job.id)
+        except JobNotFoundError:
+            # Cancelled and erased since: whatever is written now is refused.
+            return Released(job.attempt, "cancelled", uncharged=True), None
+        except StoreError as exc:
+            # Nothing was sent, and so nothing bought.
+            return Released(job.attempt, exc.code, uncharged=True), None
+        begun = self._on.clock.monotonic()
+        try:
+            async with asyncio.timeout(self._limits.of(job.lane).timeout.total_seconds()):
+                answer = await self._caller.call(
+                    job, credential, body, tier_field=self._tier_field(job)
+                )
+        except (ProviderError, TimeoutError) as exc:
+            return self._unanswered(job, exc), None
+        took = self._on.clock.monotonic() - begun
+        log.info(
+            "job.called",
+            job_id=job.id,
+            attempt=job.attempt,
+            status_code=answer.answer.status,
+            lane=job.lane.value,
+            duration_s=round(took, 3),
+        )
+        await self._note_credential(credential, answer)
+        self._note_tier(job, answer.answer, timedelta(seconds=took))
+        event = after_answer(
+            job,
+            job.attempt,
+            answer.answer,
+            facts=partial(self._outlook.facts, job.key),
+            now=self._now(),
+            retry_after=answer.retry_after,
+        )
+        return self._on.books.priced(event, job.key), answer.result
+
+    def _tier_field(self, job: Job) -> str | None:
+        return self._outlook.flex.field(job.key) if job.lane is Lane.FLEX else None
+
+    def _note_tier(self, job: Job, answer: Answer, took: timedelta) -> None:
+        """Learn from an answer of the discount tier whether it is one, and has room."""
+        if job.lane is not Lane.FLEX:
+            return
+        if 200 <= answer.status < 300:
+            self._outlook.flex.answered(job.key, answer.tier, now=self._now())
+            self._outlook.observe(Answered(job.key.upstream, took))
+        elif answer.status in FULL:
+            self._outlook.flex.full(job.key, now=self._now())
+            self._on.tally.count("flex_full", upstream=job.key.upstream)
+        elif answer.refuses_the_tier:
+            self._outlook.flex.unsupported(job.key, now=self._now())
+
+    def _unanswered(self, job: Job, exc: Exception) -> Released | Failed:
+        reason = exc.code if isinstance(exc, ProxyError) else "timeout"
+        log.warning("call.unanswered", job_id=job.id, attempt=job.attempt, reason=reason)
+        now = self._now()
+        if isinstance(exc, ProviderError) and not exc.sent:
+            # Nothing was bought and nothing says that the call is at fault.
+            return Released(job.attempt, reason, not_before=now + UNREACHED_PAUSE, uncharged=True)
+        if job.failures + 1 >= MAX_FAILURES:
+            # Each of them may have been paid for.
+            return Failed(job.attempt, now, Outcome(None, reason, "the provider gave no answer"))
+        return Released(
+            job.attempt,
+            reason,
+            not_before=now + backoff(job.failures + 1),
+            possible_double=True,
+        )
+
+    async def _note_credential(self, credential: Credential, answer: CallAnswer) -> None:
+        status = answer.answer.status
+        meaning = verdict(status, answer.answer.error_code)
+        if meaning is Verdict.SUCCESS:
+            if credential.succeeded_at is None:
+                await self._on.credentials.accepted(credential.id, at=self._now())
+        elif meaning is Verdict.CREDENTIAL:
+            refusal = CredentialRefusedError(
+                f"a direct call was refused with {status}",
+                status_code=status,
+                body=answer.result.body,
+            )
+            await self._access.pause(credential.id, refusal)
+
+    async def _finish(self, called: Job, event: JobEvent, result: Result | None) -> None:
+        job = called
+        while (after := advance(job, event)) is not job:
+            write = self._on.books.write(after, result)
+            if not await self._on.jobs.replace_many([write]):
+                self._count(job, after)
+                self._waiters.wake([job.id])
+                return
+            # Changed meanwhile. If this instance was taken for dead and the job given
+            # back, its answer is as good as ever.
+            current = await self._on.jobs.get_many([job.id])
+            if not current:
+                break
+            job = current[0]
+        if isinstance(event, Succeeded):
+            # Bought, and of no use: the job ended in another way meanwhile.
+            answer = UselessAnswer(
+                receipt=f"{called.id}:{called.attempt}",
+                job_id=called.id,
+                job=job,
+                key=called.key,
+                attempt=called.attempt,
+                outcome=event.outcome,
+            )
+            await self._on.books.book_useless([answer])
+
+    def _count(self, before: Job, after: Job) -> None:
+        if after.state.is_terminal:
+            count_ends(self._on, [after])
+        elif after.possible_doubles > before.possible_doubles:
+            count_doubles(self._on, [after])
+
+    def _now(self) -> datetime:
+        return self._on.clock.now()

@@ -1,0 +1,1 @@
+"""What is recorded of calls, and what rules would make of them."""

@@ -1,0 +1,344 @@
+"""What is told of each call: one line in the log, and a few numbers.
+
+Neither a body nor a header nor a query is among it.
+"""
+
+from collections.abc import Callable
+from contextvars import ContextVar
+from functools import lru_cache
+from typing import Final, NamedTuple, Protocol
+
+import structlog
+
+from policies.model import UNDECIDED, Decision, Defer, Forward
+from proxy.core.errors import ProxyError
+from proxy.core.job import AnswerMode, Job
+from proxy.core.routing import Route
+from proxy.ports.clock import Clock
+from proxy.ports.upstream import UpstreamResponse
+from proxy.services.traffic.facts import Recorder, Seen, Sighting
+from proxy.services.traffic.kept import Kept, Room
+from proxy.telemetry.logs import Line
+from proxy.web.forwarding.relay import Forwarded
+from proxy.web.forwarding.tap import tapped
+
+log = structlog.get_logger()
+
+_RULE: Final = "rule:"
+"""What `decided_by` begins with where a rule decided."""
+
+_PATH_MAX: Final = 200
+"""Characters of a path that are logged: the caller decides how long it is."""
+
+
+class CallRecorder(Protocol):
+    """Where the numbers go. Recording never blocks and never fails."""
+
+    def count(self, name: str, amount: float = 1, /, **labels: str) -> None:
+        """Add `amount` to the counter `name`."""
+        ...
+
+    def deferred(self, *, outcome: str, lane: str | None, mode: str) -> None:
+        """Record one deferred call; `lane` is that of its job, if that is new."""
+        ...
+
+    def forwarded(
+        self,
+        *,
+        upstream: str,
+        outcome: str,
+        bytes_up: int,
+        bytes_down: int,
+        first_byte_s: float | None,
+        duration_s: float,
+    ) -> None:
+        """Record one forwarded call."""
+        ...
+
+
+class CallRecord:
+    """One call, from its arrival to its one line in the log."""
+
+    __slots__ = (
+        "body_bytes",
+        "decided_by",
+        "generation",
+        "kept",
+        "method",
+        "path",
+        "reason",
+        "route",
+        "seen",
+        "shadow",
+        "started",
+    )
+
+    def __init__(self, method: str, target: str, started: float) -> None:
+        self.method = method
+        self.path = target.partition("?")[0][:_PATH_MAX]
+        self.started = started
+        self.route: Route | None = None
+        self.body_bytes: int | None = None
+        self.decided_by: str | None = None
+        self.generation = 0
+        self.reason: str | None = None
+        self.shadow: str | None = None
+        self.seen: Seen | None = None
+        """What is recorded of the call at its end, if it belongs to the sample."""
+
+        self.kept: Kept | None = None
+        """Parts of its answer, if it belongs to the sample."""
+
+    def decide(self, decision: Decision, *, generation: int = 0) -> None:
+        """Note what was decided, by whom, why, and under which generation of the rules."""
+        self.decided_by = decision.decided_by
+        self.generation = generation
+        self.reason = getattr(decision, "reason", None)
+        shadow = decision.shadow
+        if shadow is not None:
+            self.shadow = f"{_kind(shadow)} by {shadow.decided_by}"
+
+    def repeat(self, job: Job, *, generation: int) -> None:
+        """Note that nothing was decided: the call repeats one that had been."""
+        self.decided_by = job.decided_by
+        self.generation = generation
+        self.reason = "it repeats the call that made the job"
+
+
+class OfPassage(NamedTuple):
+    """What is told of calls that take the shortcut."""
+
+    on_done: Callable[[Forwarded], None]
+    annotation: bytes
+    """The line of an answer's head that says how its call was decided."""
+
+
+_CURRENT: Final[ContextVar[CallRecord | None]] = ContextVar("offramp_call", default=None)
+
+
+class Calls:
+    """Writes the line of each call. `forwarded` is what a `Forwarder` reports to."""
+
+    def __init__(
+        self, *, recorder: CallRecorder, clock: Clock, facts: Recorder | None = None
+    ) -> None:
+        """`facts` records the calls of the sample, if the operator wants that."""
+        self._recorder = recorder
+        self._clock = clock
+        self._facts = facts
+        self._room = Room()
+
+    def tap(self, response: UpstreamResponse) -> UpstreamResponse:
+        """Return an answer as it is to be relayed: parts of it are kept, if it is recorded."""
+        record = _CURRENT.get()
+        if record is None or record.seen is None:
+            return response
+        response, record.kept = tapped(response, self._room)
+        return response
+
+    def annotation(self) -> bytes:
+        """Return the line of a head that says how the call of this task was decided."""
+        record = _CURRENT.get()
+        return b"" if record is None else _annotation(record)
+
+    def samples(self) -> bool:
+        """Return whether this call is to be recorded; to be asked once for each."""
+        return self._facts is not None and self._facts.draws()
+
+    def begin(self, method: str, target: str) -> CallRecord:
+        """Return the record of the call that this task serves from now on."""
+        record = self.record(method, target)
+        _CURRENT.set(record)
+        return record
+
+    def record(self, method: str, target: str) -> CallRecord:
+        """Return the record of a call that begins now, and is not forwarded by this task."""
+        return CallRecord(method, target, self._clock.monotonic())
+
+    def decided(self, record: CallRecord, decision: Decision, *, generation: int) -> None:
+        """Note a decision that is carried out now, and count the rules that had a part in it."""
+        record.decide(decision, generation=generation)
+        for mode, made in (("live", decision), ("shadow", decision.shadow)):
+            if made is not None and made.decided_by.startswith(_RULE):
+                rule = made.decided_by.removeprefix(_RULE)
+                self._recorder.count("rule_matched", rule=rule, mode=mode, decision=_kind(made))
+
+    def not_deferred(self, record: CallRecord, decision: Defer, error: ProxyError) -> None:
+        """Note that a call is forwarded although a rule diverted it."""
+        record.reason = f"it could not be deferred ({error.code})"
+        rule = decision.decided_by.removeprefix(_RULE)
+        self._recorder.count("rule_forwarded", rule=rule, reason=error.code)
+
+    def alone(self) -> None:
+        """Count a call that is made directly because it would be alone in its batch."""
+        self._recorder.count("calls_alone")
+
+    def forwarded(self, done: Forwarded) -> None:
+        """Tell of a forwarded call; called by the forwarder in the task of the call."""
+        self._count(done)
+        facts: dict[str, object] = {"method": done.method, "upstream": done.upstream}
+        record = _CURRENT.get()
+        if record is not None:
+            facts |= _decision(record)
+            self._record(record, status=done.status, duration_s=done.duration_s)
+        log.info("call.forwarded", **facts, **_came_to(done))
+
+    def of_passage(self, route: Route, method: str, target: str, *, generation: int) -> OfPassage:
+        """Return how it is told of calls with one head that nobody had anything to say about."""
+        record = self.record(method, target)
+        record.decide(UNDECIDED, generation=generation)
+        facts = {"method": method, "upstream": route.upstream.name} | _decision(record)
+        line = Line("call.forwarded", _came_to, **facts)
+
+        def tell(done: Forwarded) -> None:
+            self._count(done)
+            line.info(done)
+
+        return OfPassage(tell, _annotation(record))
+
+    def _count(self, done: Forwarded) -> None:
+        self._recorder.forwarded(
+            upstream=done.upstream,
+            outcome=done.outcome.value,
+            bytes_up=done.bytes_up,
+            bytes_down=done.bytes_down,
+            first_byte_s=done.first_byte_s,
+            duration_s=done.duration_s,
+        )
+
+    def deferred(
+        self,
+        record: CallRecord,
+        job: Job,
+        *,
+        mode: AnswerMode,
+        how: str,
+        status: int | None,
+    ) -> None:
+        """Tell of a call that a job stands for.
+
+        `how` is `created`, `known` (by its idempotency key) or `claimed`; `status`
+        what the caller was answered, nothing if it left before.
+        """
+        outcome = "caller_left" if status is None else "answered"
+        duration_s = self._clock.monotonic() - record.started
+        self._record(record, status=status, duration_s=duration_s)
+        lane, answer = job.lane.value, mode.value
+        new = lane if how == "created" else None
+        self._recorder.deferred(outcome=outcome, lane=new, mode=answer)
+        line = _line_of_deferrals(
+            method=record.method,
+            upstream=job.key.upstream,
+            how=how,
+            answer=answer,
+            outcome=outcome,
+            status=status,
+            lane=lane,
+            lane_reason=job.lane_reason,
+            owner=job.owner,
+            **_decision(record),
+        )
+        line.info(_Deferral(job, record.body_bytes, duration_s))
+
+    def refused(self, record: CallRecord, error: ProxyError) -> None:
+        """Tell of a call that got an error of ours and reached nobody."""
+        self._recorder.count("calls", decision="refuse", outcome=error.code)
+        upstream = record.route.upstream.name if record.route is not None else None
+        duration_s = self._clock.monotonic() - record.started
+        self._record(record, status=error.http_status, duration_s=duration_s)
+        log.info(
+            "call.refused",
+            method=record.method,
+            upstream=upstream,
+            status=error.http_status,
+            code=error.code,
+            bytes_up=record.body_bytes,
+            duration_s=_rounded(duration_s),
+            **_decision(record),
+        )
+
+    def _record(self, record: CallRecord, *, status: int | None, duration_s: float) -> None:
+        seen, record.seen = record.seen, None
+        if record.kept is not None:
+            record.kept.done()
+        if seen is not None and self._facts is not None:
+            self._facts.record(
+                Sighting(
+                    seen=seen,
+                    decided_by=record.decided_by,
+                    shadow=record.shadow,
+                    status=status,
+                    duration_s=duration_s,
+                    kept=record.kept,
+                )
+            )
+
+
+def _annotation(record: CallRecord) -> bytes:
+    if record.decided_by is None:
+        return b""
+    told = f"forward; by={record.decided_by}"
+    if record.shadow is not None:
+        told += f"; shadow={record.shadow}"
+    # Names of rules are the operator's: of any letters, and perhaps of several lines.
+    safe = "".join(letter if " " <= letter <= "~" else "?" for letter in told)
+    return b"X-Deferrable-Decision: %b\r\n" % safe.encode()
+
+
+class _Deferral(NamedTuple):
+    """What became of a call that a job stands for."""
+
+    job: Job
+    body_bytes: int | None
+    duration_s: float
+
+    def facts(self) -> dict[str, object]:
+        """Return what its line says beside what many of them have in common."""
+        return {
+            "job_id": self.job.id,
+            "model": self.job.key.model,
+            "tokens": self.job.tokens,
+            "bytes_up": self.body_bytes,
+            "duration_s": _rounded(self.duration_s),
+        }
+
+
+@lru_cache(maxsize=256)
+def _line_of_deferrals(**common: object) -> Line[_Deferral]:
+    """Return the line of deferred calls that have these facts in common."""
+    return Line("call.deferred", _Deferral.facts, **common)
+
+
+def _came_to(done: Forwarded) -> dict[str, object]:
+    facts: dict[str, object] = {
+        "outcome": done.outcome.value,
+        "status": done.status,
+        "bytes_up": done.bytes_up,
+        "bytes_down": done.bytes_down,
+        "first_byte_s": _rounded(done.first_byte_s),
+        "duration_s": _rounded(done.duration_s),
+    }
+    if done.error is not None:
+        facts["code"] = done.error.code
+    return facts
+
+
+def _decision(record: CallRecord) -> dict[str, object]:
+    facts: dict[str, object] = {"path": record.path}
+    if record.decided_by is not None:
+        facts |= {
+            "decided_by": record.decided_by,
+            "reason": record.reason,
+            "policies": record.generation,
+        }
+    if record.shadow is not None:
+        facts["shadow"] = record.shadow
+    return facts
+
+
+def _kind(decision: Decision) -> str:
+    return "forward" if isinstance(decision, Forward) else type(decision).__name__.lower()
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 4)

@@ -1,0 +1,250 @@
+"""Make a job of a call, and answer it as its caller asked; or forward it after all."""
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from aiohttp import web
+
+from policies.fields import Run, Tag
+from policies.headers import Asked
+from policies.model import Answer, Decision, Defer
+from policies.model import Lane as PreferredLane
+from proxy.core.choice import LaneFacts
+from proxy.core.dialects import whole_target
+from proxy.core.errors import (
+    AcceptUnclearError,
+    OverloadedError,
+    ProxyError,
+    StoreError,
+)
+from proxy.core.ids import JobId
+from proxy.core.job import AnswerMode, Job
+from proxy.core.lanes import Lane
+from proxy.services.deferral.accept import Accepted, Acceptor
+from proxy.services.deferral.paces import Paces
+from proxy.services.deferral.repeats import Repeats
+from proxy.services.deferral.terms import DeferredCall, Terms
+from proxy.web.answering.answers import AnsweredCall, Answers, OnEnd, Outlet
+from proxy.web.answering.held import Ending
+from proxy.web.entrance.calls import Calls
+from proxy.web.entrance.heads import Agreed
+from proxy.web.entrance.incoming import Call, Incoming
+from proxy.web.entrance.refused import StoppingError
+
+_BY_PREFER: Final = "header:prefer"
+
+_MODES: Final = {answer: AnswerMode(answer.value) for answer in Answer}
+
+
+class Deferrer:
+    """Defers calls that a decision says to defer. One instance serves all of them."""
+
+    def __init__(
+        self,
+        *,
+        acceptor: Acceptor,
+        answers: Answers,
+        paces: Paces,
+        repeats: Repeats,
+        calls: Calls,
+        withdraw: Callable[[JobId], None],
+        forwards_without_store: bool = False,
+    ) -> None:
+        """`withdraw` is told of jobs that may exist although their calls are forwarded.
+
+        With `forwards_without_store` calls that cannot be deferred because the store
+        is away are made at once, at their full price, instead of refused.
+        """
+        self._acceptor = acceptor
+        self._answers = answers
+        self._paces = paces
+        self._repeats = repeats
+        self._calls = calls
+        self._withdraw = withdraw
+        self._forwards_without_store = forwards_without_store
+        self._draining = False
+
+    def drain(self) -> None:
+        """Accept no more jobs."""
+        self._draining = True
+
+    async def defer(
+        self,
+        call: Incoming,
+        decision: Defer,
+        *,
+        forward: Callable[[Incoming], Awaitable[web.StreamResponse]],
+    ) -> web.StreamResponse:
+        """Make a job of a call whose body is read, and answer it.
+
+        What nobody asked to defer, and cannot be deferred, is handed to `forward`.
+        """
+        with self._paces.hold(_held_run(call, decision)) as held:
+            try:
+                terms = _terms(call, decision, alone=held.alone)
+                job, held.is_new, facts = await self._accept(call, terms)
+                if held.alone and held.is_new:
+                    self._calls.alone()
+            except ProxyError as error:
+                if call.asked.defers and not self._may_forward(call.asked, error):
+                    raise
+                # Nobody asked for it, so it must not fail for it. If it was the store
+                # that did not answer, the job may exist all the same: it is taken back.
+                if isinstance(error, AcceptUnclearError):
+                    self._withdraw(JobId(error.job_id))
+                self._calls.not_deferred(call.record, decision, error)
+                return await forward(call)
+            mode = _MODES[decision.answer]
+            how = "created" if held.is_new else "known"
+            return await self._answer(
+                call, job, mode, decision, how=how, facts=facts, on_end=held.end
+            )
+
+    @staticmethod
+    def answers_at_once(decision: Defer) -> bool:
+        """Return whether a call is told of its job as soon as that is made."""
+        return decision.answer is not Answer.WAIT and decision.hold is None
+
+    async def answer_at_once(self, call: Call, decision: Defer, outlet: Outlet) -> None:
+        """Make a job of a call that waits for nothing, and answer it.
+
+        Raises:
+            ProxyError: if it cannot be deferred; it is not answered then.
+        """
+        assert self.answers_at_once(decision)
+        agreed = call.head.agreed
+        if agreed is None or agreed.decision is not decision:
+            mode = _MODES[decision.answer]
+            terms = _terms(call, decision, alone=False)
+            agreed = Agreed(decision, terms, _answered(call, mode, decision))
+            call.head.agreed = agreed
+        job, is_new, facts = await self._accept(call, agreed.terms)
+        how = "created" if is_new else "known"
+        await self._answers.answer_at_once(
+            outlet,
+            job,
+            agreed.answered,
+            facts,
+            on_end=self._teller(call, job, agreed.answered.mode, how),
+        )
+
+    async def answer_repeat(
+        self, call: Incoming, job: Job, decision: Decision
+    ) -> web.StreamResponse:
+        """Answer a call that repeats the one of `job`."""
+        mode = _own_mode(call.asked, decision) or job.answer
+        return await self._answer(call, job, mode, decision, how="claimed")
+
+    def _may_forward(self, asked: Asked, error: ProxyError) -> bool:
+        """Return whether a call that its caller wanted deferred may be made at once instead."""
+        return (
+            self._forwards_without_store
+            and isinstance(error, StoreError)
+            # Who asks for a job ID by name could not use a plain answer.
+            and asked.tag in {None, Tag.TRUE, Tag.WAIT}
+        )
+
+    async def _accept(self, call: Call, terms: Terms) -> Accepted:
+        assert call.parsed is not None
+        assert call.head.place is not None
+        if self._draining:
+            raise StoppingError("this instance is stopping; send the call again")
+        if terms.answer is AnswerMode.WAIT and not self._answers.has_room():
+            raise OverloadedError("too many held connections", code="too_many_held")
+        admitted = self._acceptor.admit(
+            call.parsed, call.head.place, upstream=call.head.route.upstream.name
+        )
+        return await self._acceptor.accept(DeferredCall(terms, admitted, call.fingerprint()))
+
+    async def _answer(
+        self,
+        call: Incoming,
+        job: Job,
+        mode: AnswerMode,
+        decision: Decision,
+        *,
+        how: str,
+        facts: LaneFacts | None = None,
+        on_end: Callable[[], None] = lambda: None,
+    ) -> web.StreamResponse:
+        return await self._answers.answer(
+            call.request,
+            job,
+            _answered(call, mode, decision),
+            facts,
+            on_end=self._teller(call, job, mode, how, on_end),
+        )
+
+    def _teller(
+        self,
+        call: Call,
+        job: Job,
+        mode: AnswerMode,
+        how: str,
+        on_end: Callable[[], None] = lambda: None,
+    ) -> OnEnd:
+        """Return what is done once it is known what became of the answer."""
+
+        def tell(ending: Ending, status: int | None) -> None:
+            on_end()
+            if ending is not Ending.DELIVERED:
+                self._repeats.note_broken(job.owner)
+            told = None if ending is Ending.BROKEN else status
+            self._calls.deferred(call.record, job, mode=mode, how=how, status=told)
+
+        return tell
+
+
+def _terms(call: Call, decision: Defer, *, alone: bool) -> Terms:
+    asked, head = call.asked, call.head
+    assert head.place is not None
+    return Terms(
+        caller=head.caller(),
+        dialect=head.dialect,
+        endpoint=head.place.endpoint,
+        target=whole_target(head.dialect, head.target),
+        headers=head.kept,
+        answer=_MODES[decision.answer],
+        decided_by=decision.decided_by,
+        deadline=decision.deadline,
+        lane=Lane.INTERACTIVE if decision.lane is PreferredLane.INTERACTIVE else None,
+        alone=alone,
+        tags=dict(decision.tags),
+        webhook=asked.webhook,
+        run=asked.run,
+        idempotency_key=asked.idempotency_key,
+        retry_count=asked.retry_count,
+    )
+
+
+def _answered(call: Call, mode: AnswerMode, decision: Decision) -> AnsweredCall:
+    asked = call.asked
+    assert call.head.place is not None
+    assert call.parsed is not None
+    hold = decision.hold if isinstance(decision, Defer) else None
+    return AnsweredCall(
+        mode=mode,
+        dialect=call.head.dialect,
+        endpoint=call.head.place.endpoint,
+        streaming=call.head.place.streaming or call.parsed.streaming,
+        include_usage=call.parsed.include_usage,
+        retry_count=asked.retry_count,
+        read_timeout_s=asked.read_timeout.total_seconds() if asked.read_timeout else None,
+        typed_sdk=asked.typed_sdk,
+        prefer_wait_s=hold.total_seconds() if hold is not None else None,
+        preference_applied=decision.decided_by == _BY_PREFER and isinstance(decision, Defer),
+    )
+
+
+def _held_run(call: Incoming, decision: Defer) -> tuple[str, Run] | None:
+    """Return the run whose pace the call shows: only who is held waits before the next one."""
+    if call.asked.run is None or decision.answer.value != AnswerMode.WAIT:
+        return None
+    return call.caller().owner, call.asked.run
+
+
+def _own_mode(asked: Asked, decision: Decision) -> AnswerMode | None:
+    """Return the mode that a repeat asks for itself, if it does."""
+    if asked.defers and isinstance(decision, Defer):
+        return _MODES[decision.answer]
+    return None

@@ -1,0 +1,212 @@
+"""Every request comes in here: ours, to be forwarded, or to be deferred.
+
+The order is fixed. First our own paths, which are never forwarded. Then where the
+call belongs. Then what its headers ask for; a call that asks for nothing, with no
+rule to ask and no job that it could repeat, is forwarded from here without its
+body being read, a token being hashed or the store being asked.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from aiohttp import web
+
+from policies.fields import Tag
+from policies.headers import Asked, HeaderError, read_headers, with_usual
+from policies.model import UNDECIDED, Decision, Defer, Forward, Reject
+from policies.policy import Policy
+from proxy.core.dialects import DIALECTS, Family
+from proxy.core.errors import CallerError, ProxyError
+from proxy.core.fields import RawHeaders
+from proxy.core.job import Job
+from proxy.core.routing import Refusal, Route, resolve
+from proxy.core.upstream import Upstream
+from proxy.ports.clock import Clock
+from proxy.services.callers.accounts import Accounts
+from proxy.services.callers.clients import Clients, Exchange
+from proxy.services.callers.owners import Owners
+from proxy.services.deferral.repeats import Repeats
+from proxy.web.entrance.calls import CallRecord, Calls
+from proxy.web.entrance.deferrer import Deferrer
+from proxy.web.entrance.heads import read_head
+from proxy.web.entrance.incoming import Incoming
+from proxy.web.entrance.passages import Passages
+from proxy.web.entrance.refused import refusal
+from proxy.web.forwarding.forward import Forwarder
+from proxy.web.jobs_api.jobs import JobsApi, caller_family, is_job_path
+
+_BY_RULE: Final = "rule:"
+
+
+class Front:
+    """The one handler of the data port. `policy` returns the one in force."""
+
+    def __init__(  # noqa: PLR0913 - collaborators, each by its name
+        self,
+        *,
+        upstreams: Mapping[str, Upstream],
+        policy: Callable[[], Policy],
+        forwarder: Forwarder,
+        deferrer: Deferrer,
+        repeats: Repeats,
+        owners: Owners,
+        clients: Clients,
+        accounts: Accounts,
+        jobs_api: JobsApi,
+        calls: Calls,
+        clock: Clock,
+        max_body_bytes: int,
+        usual: RawHeaders = (),
+        passages: Passages | None = None,
+    ) -> None:
+        """`usual` are headers of ours that hold for calls which do not carry them;
+        `passages` learns which calls may take the shortcut."""
+        self._upstreams = upstreams
+        self._policy = policy
+        self._forwarder = forwarder
+        self._deferrer = deferrer
+        self._repeats = repeats
+        self._owners = owners
+        self._clients = clients
+        self._accounts = accounts
+        self._jobs_api = jobs_api
+        self._calls = calls
+        self._clock = clock
+        self._max_body_bytes = max_body_bytes
+        self._usual = usual
+        self._passages = passages
+
+    def drain(self) -> None:
+        """Accept no more jobs. Calls are forwarded as long as they come."""
+        self._deferrer.drain()
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Serve one request; the handler of `aiohttp.web.Server`."""
+        target = request.raw_path
+        if is_job_path(target):
+            return await self._jobs_api.handle(request)
+        record = self._calls.begin(request.method, target)
+        route = resolve(target, request.raw_headers, self._upstreams)
+        if isinstance(route, Refusal):
+            dialect = DIALECTS.get(route.dialect or "")
+            family = caller_family(target, request.raw_headers, self._upstreams)
+            return self._refuse(record, dialect.family if dialect else family, route.error())
+        record.route = route
+        try:
+            return await self._serve(request, route, record)
+        except ProxyError as error:
+            return self._refuse(record, DIALECTS[route.upstream.dialect].family, error)
+
+    async def _serve(
+        self, request: web.BaseRequest, route: Route, record: CallRecord
+    ) -> web.StreamResponse:
+        exchange = self._clients.admit(request.method, request.raw_headers, route)
+        now = self._clock.now()
+        try:
+            asked = read_headers(with_usual(request.raw_headers, self._usual), now=now)
+        except HeaderError as exc:
+            raise CallerError(str(exc), param=exc.header, code="bad_header") from exc
+        policy = self._policy()
+        may_repeat = self._may_repeat(request, asked)
+        samples = self._calls.samples()
+        busy = may_repeat or samples or self._accounts.wants_news
+        if not busy and _is_idle(policy, asked, request, route):
+            record.decide(UNDECIDED, generation=policy.generation)
+            if exchange is None and self._passages is not None:
+                self._passages.learn(request, route, asked)
+            return await self._relay(request, route, exchange)
+        head = read_head(request, route, asked, self._owners, exchange)
+        if asked.defers and self._passages is not None:
+            head = self._passages.learn_deferred(request, head)
+        call = Incoming(
+            request=request, record=record, head=head, now=now, max_body_bytes=self._max_body_bytes
+        )
+        return await self._consider(call, policy, may_repeat=may_repeat, samples=samples)
+
+    def _may_repeat(self, request: web.BaseRequest, asked: Asked) -> bool:
+        if request.method != "POST" or asked.tag is Tag.FALSE:
+            return False
+        return asked.retry_count >= 1 or self._repeats.expects_any
+
+    async def _consider(
+        self, call: Incoming, policy: Policy, *, may_repeat: bool, samples: bool
+    ) -> web.StreamResponse:
+        facts = call.facts()
+        # A claim is offered whatever would be decided now: a retry must not be
+        # decided otherwise than the call that it repeats.
+        claims = (
+            may_repeat
+            and facts.obstacle is None
+            and self._repeats.expects(call.caller().owner, retry_count=call.asked.retry_count)
+        )
+        if claims or policy.wants_body(call.asked, facts) or (samples and facts.obstacle is None):
+            facts = await call.with_body(facts)
+        if samples:
+            call.record.seen = call.seen(facts)
+        decision = policy.decide(call.asked, facts)
+        if call.parsed is not None and facts.obstacle is None and not len(policy.rules):
+            call.head.keep_decision(policy, call.parsed, decision)
+        if claims and call.parsed is not None and not _refuses_its_caller(decision):
+            job = await self._claim(call, decision)
+            if job is not None:
+                call.record.repeat(job, generation=policy.generation)
+                return await self._deferrer.answer_repeat(call, job, decision)
+        self._calls.decided(call.record, decision, generation=policy.generation)
+        if isinstance(decision, Reject):
+            by_rule = decision.decided_by.startswith(_BY_RULE)
+            code = "refused_by_policy" if by_rule else "not_deferrable"
+            raise CallerError(decision.message, code=code, http_status=decision.status)
+        if isinstance(decision, Defer):
+            return await self._deferrer.defer(call, decision, forward=self._forward)
+        return await self._forward(call)
+
+    async def _claim(self, call: Incoming, decision: Decision) -> Job | None:
+        """Take the job of the call that this one repeats, if there is one."""
+        return await self._repeats.claim(
+            call.caller().owner,
+            call.fingerprint(),
+            retry_count=call.asked.retry_count,
+            is_forwarded=isinstance(decision, Forward),
+        )
+
+    async def _forward(self, call: Incoming) -> web.StreamResponse:
+        head = call.head
+        response = await self._relay(call.request, head.route, head.exchange, call.body)
+        # Only what costs something proves a credential: some providers show
+        # their models to everybody.
+        served = 200 <= response.status < 300 and call.head.endpoint is not None
+        if served and call.request.method == "POST" and self._accounts.wants_news:
+            self._accounts.note_accepted(call.caller().credential.id)
+        return response
+
+    async def _relay(
+        self,
+        request: web.BaseRequest,
+        route: Route,
+        exchange: Exchange | None,
+        body: bytes | None = None,
+    ) -> web.StreamResponse:
+        if exchange is None:
+            return await self._forwarder.forward(request, route, body=body)
+        return await self._forwarder.forward(
+            request, exchange.route, body=body, without=exchange.without, more=exchange.more
+        )
+
+    def _refuse(self, record: CallRecord, family: Family, error: ProxyError) -> web.Response:
+        self._calls.refused(record, error)
+        answer = refusal(family, error)
+        return web.Response(status=answer.status, headers=answer.headers, body=answer.body)
+
+
+def _is_idle(policy: Policy, asked: Asked, request: web.BaseRequest, route: Route) -> bool:
+    return policy.is_idle(
+        asked,
+        headers=request.raw_headers,
+        path=route.upstream_target.partition("?")[0],
+        upstream=route.upstream.name,
+    )
+
+
+def _refuses_its_caller(decision: Decision) -> bool:
+    """Return whether the call's own headers are at fault: then it repeats none that was taken."""
+    return isinstance(decision, Reject) and not decision.decided_by.startswith(_BY_RULE)

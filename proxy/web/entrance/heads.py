@@ -1,0 +1,124 @@
+"""What follows from the head of a call alone.
+
+An SDK sends the same head with every call, but for the length of its body. Where it
+goes, what it asks for and whose token it shows depends on nothing else, so that what is
+read once serves all of them (`web/entrance/passages.py`).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from aiohttp import web
+
+from policies.headers import Asked
+from policies.model import Decision, Once
+from policies.policy import Policy
+from proxy.core.dialects import DIALECTS, Dialect, Endpoint, Family, Place, presented_credential
+from proxy.core.fields import RawHeaders
+from proxy.core.repeats import Digest
+from proxy.core.routing import Route
+from proxy.core.targets import without_credentials
+from proxy.services.callers.clients import Exchange
+from proxy.services.callers.owners import Caller, Owners, query_key
+from proxy.services.deferral.admission import ParsedBody
+from proxy.services.deferral.obstacles import place_at
+from proxy.services.deferral.terms import Terms, fingerprint_of, kept_headers
+from proxy.web.answering.answers import AnsweredCall
+
+
+class Agreed(NamedTuple):
+    """What follows from a decision for all calls with one head that are answered at once."""
+
+    decision: Decision
+    terms: Terms
+    answered: AnsweredCall
+
+
+@dataclass(slots=True)
+class CallHead:
+    """The head of a call, read."""
+
+    route: Route
+    asked: Asked
+    dialect: Dialect
+    place: Place | None
+    target: str
+    """At the upstream, less credentials."""
+
+    path: str
+    """The same without the query."""
+
+    kept: RawHeaders
+    """Those fields of the head that a job keeps."""
+
+    caller: Callable[[], Caller]
+    exchange: Exchange | None
+    """What is changed on the way to an upstream whose key is held here."""
+
+    _fingerprint: Callable[[], Digest]
+    agreed: Agreed | None = None
+    """By the decision that was made last."""
+
+    _policy: Policy | None = None
+    _decisions: dict[object, Decision] = field(default_factory=dict)
+    """What `_policy` decided, by all of the body that it depends on."""
+
+    @property
+    def endpoint(self) -> Endpoint | None:
+        return self.place.endpoint if self.place is not None else None
+
+    def fingerprint(self, body: bytes) -> str:
+        """Return what a call with this head and its repeats share."""
+        digest = self._fingerprint().copy()
+        digest.update(body)
+        return digest.hexdigest()
+
+    def decision(self, policy: Policy, parsed: ParsedBody) -> Decision | None:
+        """Return what was decided about a call with this head and such a body, if it was."""
+        return self._decisions.get(_telling(parsed)) if policy is self._policy else None
+
+    def keep_decision(self, policy: Policy, parsed: ParsedBody, decision: Decision) -> None:
+        """Keep a decision in which no rule had a part."""
+        if policy is not self._policy:
+            self._policy = policy
+            self._decisions.clear()
+        self._decisions[_telling(parsed)] = decision
+
+
+def _telling(parsed: ParsedBody) -> object:
+    """Return all of a body that a decision by headers alone depends on (`header_opinion`)."""
+    return parsed.streaming, parsed.fields.get("background") is True
+
+
+def read_head(
+    request: web.BaseRequest,
+    route: Route,
+    asked: Asked,
+    owners: Owners,
+    exchange: Exchange | None = None,
+) -> CallHead:
+    """Return what follows from the head; who calls is found out when first asked."""
+    dialect = DIALECTS[route.upstream.dialect]
+    headers = request.raw_headers
+    target = without_credentials(route.upstream_target)
+    kept = kept_headers(dialect, headers)
+
+    def identify() -> Caller:
+        key = query_key(route.upstream_target) if dialect.family is Family.GEMINI else None
+        presented = presented_credential(dialect, headers, query_key=key)
+        return owners.identify(presented, route.upstream.name)
+
+    caller = Once(identify)
+    return CallHead(
+        route=route,
+        asked=asked,
+        dialect=dialect,
+        place=place_at(route.upstream, dialect, route.upstream_target),
+        target=target,
+        path=route.upstream_target.partition("?")[0],
+        kept=kept,
+        caller=caller,
+        exchange=exchange,
+        _fingerprint=Once(lambda: fingerprint_of(caller(), dialect, target=target, headers=kept)),
+    )

@@ -1,0 +1,282 @@
+"""Which calls may take a shortcut: those whose head came before and was served then.
+
+An SDK sends the same head with every call, letter by letter, but for the values of a few
+fields. Where such a call goes, what it asks for and that its caller's key may go on follows
+from the rest, and is kept; what depends on the moment (rules, retries that are waited for,
+credentials that nobody has proved) is asked for each call.
+
+What is kept was read by aiohttp's parser and passed every check when it first came, and is
+kept as that reading is written down. So a head of the same letters says the same; and the
+values that differ are taken only where every reader reads them alike.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import Final, NamedTuple, Protocol
+
+from aiohttp import web
+from aiohttp.http import HttpVersion11
+
+from policies.headers import Asked
+from policies.policy import Policy
+from proxy.core.fields import RawHeaders, request_fields, request_head
+from proxy.core.routing import Route
+from proxy.services.callers.accounts import Accounts
+from proxy.services.deferral.repeats import Repeats
+from proxy.web.entrance.calls import Calls
+from proxy.web.entrance.heads import CallHead
+from proxy.web.forwarding.caller import METHOD, Caller, CallOnItsWay
+from proxy.web.forwarding.shortcut import Passage
+
+PASSAGES_MAX: Final = 256
+"""Heads that are kept: of at most 8 KB each, some MB when callers have ever new ones."""
+
+_HEAD_BYTES_MAX: Final = 8192
+
+_LENGTH: Final = b"content-length"
+_VARYING: Final = frozenset(
+    {
+        *(_LENGTH, b"idempotency-key", b"x-request-id", b"x-client-request-id"),
+        *(b"traceparent", b"tracestate", b"baggage", b"sentry-trace", b"x-amzn-trace-id"),
+    }
+)
+"""Fields that differ from call to call, and that have no say in how one is forwarded."""
+
+_VALUES: Final = re.compile(
+    rb"\r\n(%b): ([!-~](?:[ -~]*[!-~])?)(?=\r\n)" % b"|".join(sorted(_VARYING)), re.IGNORECASE
+)
+"""What splits a head into letters that stay, names, and values."""
+
+_Skeleton = tuple[bytes, ...]
+
+
+class Passing(NamedTuple):
+    """A call whose head is known."""
+
+    body_bytes: int
+    begin: Callable[[bytes, Caller], CallOnItsWay | None]
+    """Begins it with its body; returns nothing, and does nothing, if the usual path must."""
+
+
+class Forward(Protocol):
+    """Begins to forward a call."""
+
+    def __call__(
+        self, passage: Passage, values: Sequence[bytes], body: bytes, caller: Caller
+    ) -> CallOnItsWay | None:
+        """Begin it; return nothing, and do nothing, if the usual path must."""
+        ...
+
+
+class DeferIt(Protocol):
+    """Begins to defer a call."""
+
+    def __call__(
+        self, head: CallHead, target: str, body: bytes, caller: Caller
+    ) -> CallOnItsWay | None:
+        """Begin it; return nothing, and do nothing, if the usual path must."""
+        ...
+
+
+@dataclass(slots=True)
+class _Forwarded:
+    """A head of forwarded calls, and how those with it pass under a policy."""
+
+    asked: Asked
+    headers: RawHeaders
+    varying: tuple[int, ...]
+    """Where the fields stand whose values vary."""
+
+    length_at: int
+    """Which of these is the length of the body."""
+
+    policy: Policy
+    passage: Passage
+
+
+@dataclass(frozen=True, slots=True)
+class _Deferred:
+    """A head of calls that ask to be deferred."""
+
+    head: CallHead
+    target: str
+    length_at: int
+
+
+class _Read(NamedTuple):
+    """The head of a call that may take a shortcut, and where in it values vary."""
+
+    skeleton: _Skeleton
+    varying: tuple[int, ...]
+    length_at: int
+
+
+class Passages:
+    """The heads of calls that came lately."""
+
+    def __init__(
+        self,
+        *,
+        policy: Callable[[], Policy],
+        repeats: Repeats,
+        accounts: Accounts,
+        calls: Calls,
+        annotate: bool,
+        forward: Forward,
+        defer: DeferIt | None,
+    ) -> None:
+        """`policy` returns the one in force; `annotate` says on each answer what was decided.
+
+        Without `defer` all calls that ask to be deferred take the usual path.
+        """
+        self._policy = policy
+        self._repeats = repeats
+        self._accounts = accounts
+        self._calls = calls
+        self._annotate = annotate
+        self._forward = forward
+        self._defer = defer
+        self._known: dict[_Skeleton, _Forwarded | _Deferred] = {}
+
+    def find(self, head: bytes) -> Passing | None:
+        """Return how a call with that head passes, if that is known and holds now."""
+        if len(head) > _HEAD_BYTES_MAX:
+            return None
+        parts = _VALUES.split(head)
+        known = self._known.get(_skeleton(parts))
+        if known is None or self._repeats.expects_any:
+            return None
+        values = parts[2::3]
+        length = values[known.length_at]
+        if not length.isdigit():
+            return None
+        if isinstance(known, _Deferred):
+            return self._deferred(known, int(length))
+        return self._forwarded(known, values, int(length))
+
+    def _forwarded(
+        self, known: _Forwarded, values: Sequence[bytes], body_bytes: int
+    ) -> Passing | None:
+        policy = self._policy()
+        if self._accounts.wants_news:
+            return None
+        if len(policy.rules) and self._is_ruled(known, values, policy):
+            return None
+        if policy is not known.policy:
+            known.policy = policy
+            was = known.passage
+            known.passage = self._passage(was.route, was.target, was.template, policy)
+        return Passing(body_bytes, partial(self._forward, known.passage, values))
+
+    def _deferred(self, known: _Deferred, body_bytes: int) -> Passing | None:
+        if self._defer is None or len(self._policy().rules):
+            return None
+        return Passing(body_bytes, partial(self._defer, known.head, known.target))
+
+    def learn(self, request: web.BaseRequest, route: Route, asked: Asked) -> None:
+        """Keep the head of a call that is forwarded, as nobody has anything to say about it."""
+        read = _read(request, asked)
+        # If it is known, there was no room for it in the shortcut.
+        if read is None or read.skeleton in self._known:
+            return
+        headers, policy = request.raw_headers, self._policy()
+        template = _template(route, headers, read.varying)
+        if template is None:
+            return
+        self._keep(
+            read.skeleton,
+            _Forwarded(
+                asked=asked,
+                headers=headers,
+                varying=read.varying,
+                length_at=read.length_at,
+                policy=policy,
+                passage=self._passage(route, request.raw_path, template, policy),
+            ),
+        )
+
+    def learn_deferred(self, request: web.BaseRequest, head: CallHead) -> CallHead:
+        """Keep the head of a call that asks to be deferred; return the one that is kept.
+
+        On that is noted what is decided about such calls.
+        """
+        read = _read(request, head.asked)
+        if self._defer is None or read is None or not _is_same_each_time(head.asked):
+            return head
+        known = self._known.get(read.skeleton)
+        if isinstance(known, _Deferred):
+            return known.head
+        self._keep(read.skeleton, _Deferred(head, request.raw_path, read.length_at))
+        return head
+
+    def _keep(self, skeleton: _Skeleton, known: _Forwarded | _Deferred) -> None:
+        if len(self._known) >= PASSAGES_MAX:
+            del self._known[next(iter(self._known))]
+        self._known[skeleton] = known
+
+    def _is_ruled(self, known: _Forwarded, values: Sequence[bytes], policy: Policy) -> bool:
+        """Tell whether a rule may have something to say about the call."""
+        headers, route = list(known.headers), known.passage.route
+        for at, value in zip(known.varying, values, strict=True):
+            headers[at] = (headers[at][0], value)
+        return not policy.is_idle(
+            known.asked,
+            headers=tuple(headers),
+            path=route.upstream_target.partition("?")[0],
+            upstream=route.upstream.name,
+        )
+
+    def _passage(self, route: Route, target: str, template: bytes, policy: Policy) -> Passage:
+        told = self._calls.of_passage(route, METHOD, target, generation=policy.generation)
+        lines = told.annotation if self._annotate else b""
+        return Passage(route, target, template, told.on_done, lines)
+
+
+def _is_same_each_time(asked: Asked) -> bool:
+    """Return whether calls that ask for this are told apart by their bodies alone."""
+    return asked.run is None and asked.idempotency_key is None and not asked.idempotency_problem
+
+
+def _read(request: web.BaseRequest, asked: Asked) -> _Read | None:
+    """Read a head; nothing for a call that may not take a shortcut."""
+    if request.method != METHOD or request.version != HttpVersion11 or not request.keep_alive:
+        return None
+    if asked.retry_count or isinstance(asked.deadline, datetime):
+        # Read differently at another time.
+        return None
+    headers = request.raw_headers
+    fields = request_fields(headers, host=b"")
+    if not fields.has_body or fields.chunked or fields.expect_continue or fields.upgrade:
+        return None
+    head = request_head(METHOD, request.raw_path, headers)
+    parts = _VALUES.split(head)
+    varying = tuple(at for at, field in enumerate(headers) if field[0].lower() in _VARYING)
+    if len(head) > _HEAD_BYTES_MAX or len(parts[2::3]) != len(varying):
+        return None
+    length_at = [name.lower() for name in parts[1::3]].index(_LENGTH)
+    return _Read(_skeleton(parts), varying, length_at)
+
+
+def _template(route: Route, headers: RawHeaders, varying: Sequence[int]) -> bytes | None:
+    """Return the head that goes upstream, with a place for each value that varies.
+
+    Nothing for a call that may not take the shortcut.
+    """
+    fields = request_fields(headers, host=route.upstream.host_header)
+    # No head that was parsed has a NUL in it.
+    marked = tuple(
+        (name, b"\0" if name.lower() in _VARYING else value) for name, value in fields.kept
+    )
+    head = request_head(METHOD, route.upstream_target, marked)
+    if head.count(b"\0") != len(varying):
+        # `Connection` names one of them.
+        return None
+    return head.replace(b"%", b"%%").replace(b"\0", b"%b")
+
+
+def _skeleton(parts: Sequence[bytes]) -> _Skeleton:
+    """Return what equal heads have in common."""
+    return (*parts[0::3], *parts[1::3])

@@ -1,0 +1,322 @@
+"""The server of the data port: aiohttp's, with bounds on its callers and our own words.
+
+aiohttp answers bytes that are no HTTP by quoting the line at fault, which may be
+the one with the key; and a bug of ours by a page of text, which no SDK can read.
+It bounds what a head may hold, but neither how slowly one may come nor how many
+connections wait for one. One timer looks after all of them; a call costs none.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Final, cast
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from proxy.core.dialects import ErrorAnswer, Family, error_answer
+from proxy.core.errors import CallerError, ProxyError
+from proxy.web.answering.final import flush_bytes
+from proxy.web.entrance.passages import Passing
+from proxy.web.forwarding.boundary import Boundary
+from proxy.web.forwarding.caller import CallOnItsWay
+from proxy.web.forwarding.relay import written
+
+
+class _WithoutCallersBytes(logging.Filter):
+    """Drops aiohttp's complaints about malformed calls: they quote the header line at fault."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        exc = record.exc_info[1] if record.exc_info else None
+        return not isinstance(exc, HttpProcessingError)
+
+
+_server_logger = logging.getLogger("proxy.web.entrance.server")
+_server_logger.addFilter(_WithoutCallersBytes())
+
+SERVER_OPTIONS: Final[dict[str, Any]] = {
+    # Without it, a caller who leaves goes on being served, and billed.
+    "handler_cancellation": True,
+    # A compressed request body must reach the upstream as it was sent.
+    "auto_decompress": False,
+    "access_log": None,
+    "logger": _server_logger,
+    # Keys, cookies and baggage make long fields; nginx stops at 8 KB a line, node at 16 KB.
+    "max_line_size": 32768,
+    "max_field_size": 32768,
+    "max_headers": 512,
+    # Bounds what one upload holds in memory: twice this.
+    "read_bufsize": 1 << 16,
+}
+"""What `web.Server` must be given for calls to pass through unchanged."""
+
+_SWEEP_AT_MOST_S: Final = 1.0
+
+_AWAITED_BYTES: Final = 1 << 16
+"""The longest body that is awaited before its call is sent; longer ones go as they come."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallerBounds:
+    """How many may be connected, and how long one may say nothing whole."""
+
+    max_connections: int = 10_000
+    head_s: float = 75.0
+    """Until the head of a call is there, from its connection on or from the call before:
+    it covers those who send nothing, those who send a letter a minute, and those who
+    keep a connection. As long as nginx's `keepalive_timeout`."""
+    max_field_bytes: int = 32_768
+    """Of the request line, and of a field. Keys, cookies and baggage make long ones."""
+    max_fields: int = 512
+
+
+Find = Callable[[bytes], Passing | None]
+"""Tells how a call with that head passes, if it is known that it does."""
+
+
+class DataServer(web.Server):
+    """Serves `handle` with what `web.Server` must be given for calls to pass unchanged."""
+
+    def __init__(
+        self,
+        handle: Any,
+        bounds: CallerBounds | None = None,
+        *,
+        find: Find | None = None,
+        on_refused: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`find` tells how a call with a whole head passes, if it may take a shortcut.
+
+        `handle` serves the others.
+        `on_refused` is called for each connection that was one too many.
+        """
+        self._bounds = bounds or CallerBounds()
+        heads = {
+            "max_line_size": self._bounds.max_field_bytes,
+            "max_field_size": self._bounds.max_field_bytes,
+            "max_headers": self._bounds.max_fields,
+        }
+        super().__init__(handle, **SERVER_OPTIONS | heads)
+        self._find = find
+        self._on_refused = on_refused
+        self._sweep_s = min(self._bounds.head_s / 4, _SWEEP_AT_MOST_S)
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __call__(self) -> web.RequestHandler:
+        """Return what serves one more connection."""
+        return _Connection(self, self._find, loop=self._loop, **self._kwargs)
+
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        """Keep a new connection, unless there are too many."""
+        if len(self._connections) >= self._bounds.max_connections:
+            self._on_refused()
+            transport.write(_TOO_MANY)
+            transport.close()
+            return
+        super().connection_made(handler, transport)
+        if self._timer is None:
+            self._arm()
+
+    def _arm(self) -> None:
+        self._timer = self._loop.call_later(self._sweep_s, self._sweep)
+
+    def _sweep(self) -> None:
+        now = self._loop.time()
+        for connection in cast("list[_Connection]", self.connections):
+            connection.stop_awaiting()
+            if connection.is_overdue(now, self._bounds.head_s):
+                connection.force_close()
+        self._timer = None
+        if self._connections:
+            self._arm()
+
+
+class _Connection(web.RequestHandler):
+    """One caller's connection: aiohttp's, but for the calls that take a shortcut.
+
+    A call takes it if it comes while aiohttp's own task waits for the next one, and if it is
+    certain that its first byte begins a head. aiohttp's parser sees nothing of it. While it
+    is on its way, what that task waits for is put aside: what comes meanwhile does not wake it.
+    """
+
+    __slots__ = (
+        "_aside",
+        "_boundary",
+        "_call",
+        "_early",
+        "_find",
+        "_idle_since",
+        "_served",
+        "_unsent",
+    )
+
+    def __init__(self, manager: DataServer, find: Find | None, *args: Any, **options: Any) -> None:
+        super().__init__(manager, *args, **options)
+        self._find = find
+        self._boundary = Boundary()
+        self._early = b""
+        """What came while aiohttp's task was about to wait for it."""
+        self._unsent = b""
+        """A call that may take the shortcut, as far as it came."""
+        self._call: CallOnItsWay | None = None
+        self._aside: asyncio.Future[None] | None = None
+        self._idle_since = self._loop.time()
+        self._served = 0
+
+    def stop_awaiting(self) -> None:
+        """Relay a body that is still not all here as it comes."""
+        data, self._unsent = self._unsent, b""
+        if data:
+            self._feed(data)
+
+    def is_overdue(self, now: float, limit_s: float) -> bool:
+        """Tell whether no head has come for so long; to be asked now and then."""
+        if (
+            self._request_in_progress
+            or self._messages
+            or self._call is not None
+            or self._request_count != self._served
+        ):
+            self._served = self._request_count
+            self._idle_since = now
+        return now - self._idle_since > limit_s
+
+    # What the event loop calls.
+
+    def data_received(self, data: bytes) -> None:
+        if self._early:
+            self._early += data
+        elif self._find is None or self._request_in_progress:
+            self._feed(data)
+        elif self._waiter is not None:
+            self._take(data, self._find)
+        elif self._aside is not None or self._messages:
+            self._feed(data)
+        else:
+            # aiohttp's task has just begun, or ended a call, and waits in a moment.
+            self._loop.call_soon(self._take_early)
+            self._early = data
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        # aiohttp calls it at the end of each body and as that is read, held up or not.
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._call is not None:
+            self._call.news()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if self._call is not None:
+            self._call.caller_left()
+        super().connection_lost(exc)
+
+    def _feed(self, data: bytes) -> None:
+        """Give aiohttp what is not known to be a call for the shortcut."""
+        if self._find is not None:
+            self._boundary.follow(data)
+        super().data_received(data)
+
+    def _take_early(self) -> None:
+        data, self._early = self._early, b""
+        if self._manager is None:
+            return
+        if self._waiter is not None and self._find is not None:
+            self._take(data, self._find)
+        else:
+            self._feed(data)
+
+    # The shortcuts.
+
+    def _take(self, data: bytes, find: Find) -> None:
+        """Let what came take a shortcut, if it may, as soon as it is here to its end."""
+        if not self._boundary.is_plain or self._messages or self._close:
+            self._feed(data)
+            return
+        self._unsent = data = self._unsent + data if self._unsent else data
+        end = data.find(b"\r\n\r\n") + 4
+        passing = find(data[:end]) if end > 3 else None
+        missing = -1 if passing is None else end + passing.body_bytes - len(data)
+        if passing is None or missing < 0 or passing.body_bytes > _AWAITED_BYTES:
+            self.stop_awaiting()
+        elif missing == 0:
+            self._call = passing.begin(data[end:], self)
+            if self._call is None:
+                self.stop_awaiting()
+                return
+            self._unsent = b""
+            self._request_count += 1
+            self._aside, self._waiter = self._waiter, None
+
+    async def flush(self, data: bytes) -> bool:
+        """Write to the caller; tell whether the operating system has taken all of it."""
+        return await flush_bytes(self, data)
+
+    def call_failed(self, exc: Exception) -> None:
+        """Learn of a bug that left the call without an answer."""
+        self.log_exception("Error handling request", exc_info=exc)
+        if self.transport is not None:
+            page = _own(_error(500))
+            self.transport.write(written(page, method="POST", keep_alive=False, modern=True))
+        self.call_ended(keep_alive=False)
+
+    def call_ended(self, *, keep_alive: bool) -> None:
+        """Learn that the answer is written, and whether another call may follow."""
+        self._call = None
+        self._waiter, self._aside = self._aside, None
+        if self._close or self._force_close or not keep_alive:
+            # Also aiohttp's task, which the end of the server waits for.
+            self.close()
+            if self.transport is not None:
+                self.transport.close()
+        elif self._messages and self._waiter is not None:
+            self._waiter.set_result(None)
+
+    # The end.
+
+    def _process_keepalive(self) -> None:
+        """Do nothing: the sweep ends who says nothing, and knows of the shortcut's calls."""
+
+    def close(self) -> None:
+        """Take no more calls; the one that is on its way is finished."""
+        self.stop_awaiting()
+        super().close()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what could not be parsed, and what a bug left without an answer."""
+        # Logs it, and has the connection closed afterwards.
+        theirs = super().handle_error(request, status, exc, message)
+        answer = _own(_error(theirs.status))
+        response = web.Response(status=answer.status, headers=answer.headers, body=answer.body)
+        response.force_close()
+        return response
+
+
+def _error(status: int) -> ProxyError:
+    if status < 500:
+        return CallerError(
+            "this cannot be read as an HTTP request", code="bad_request", http_status=status
+        )
+    return ProxyError("the proxy failed: a bug, of which its log tells", code="internal_error")
+
+
+def _own(error: ProxyError) -> ErrorAnswer:
+    # Whose call it was to be, and so whose errors its SDK reads, is not known.
+    return error_answer(Family.OPENAI, error)
+
+
+def _too_many() -> bytes:
+    answer = _own(ProxyError("too many connections", code="too_many_connections", http_status=503))
+    page = replace(answer, headers=(*answer.headers, ("Retry-After", "1")))
+    return written(page, method="GET", keep_alive=False, modern=True)
+
+
+_TOO_MANY: Final = _too_many()

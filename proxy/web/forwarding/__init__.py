@@ -1,0 +1,1 @@
+"""Calls that are forwarded at once, unchanged, from one connection to another."""

@@ -1,0 +1,206 @@
+"""The shortcut of forwarded calls: from bytes to bytes, without a task.
+
+What aiohttp makes for each call (a task, a request, a writer, a context) takes as long
+as relaying it. Most calls need none of that: the head came before, the body is whole, a
+connection to the upstream is free. Such a call is sent in the turn of the loop in which
+its last byte came, and each piece of its answer goes on in the turn in which that comes.
+Every other call takes the usual path (`web/forwarding/forward.py`), before a byte of it was sent.
+
+What is relayed, and how, is decided by the same functions on both paths.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from proxy.core.dialects import ErrorAnswer
+from proxy.core.errors import ProxyError
+from proxy.core.fields import RawHeaders, response_fields, response_head
+from proxy.core.routing import Route
+from proxy.core.shapes import HeadWriter
+from proxy.ports.upstream import (
+    PromptResponse,
+    UpstreamClient,
+    UpstreamRequest,
+    UpstreamUnavailableError,
+)
+from proxy.web.forwarding.caller import METHOD, Caller
+from proxy.web.forwarding.relay import Forwarded, Outcome, answer_head, cut, written
+
+OnDone = Callable[[Forwarded], None]
+"""Told of each call at its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """How all calls with one head, but for some values in it, are forwarded."""
+
+    route: Route
+    target: str
+    """As callers send it."""
+
+    template: bytes
+    """The head that goes upstream, with a place for each of the values."""
+
+    on_done: OnDone
+    lines: bytes = b""
+    """Added to the head of each answer."""
+
+
+class Shortcut:
+    """Forwards the calls that may take it. One instance serves all of them, concurrently."""
+
+    def __init__(
+        self,
+        client: UpstreamClient,
+        *,
+        error_response: Callable[[str, ProxyError], ErrorAnswer],
+    ) -> None:
+        self._client = client
+        self._error_response = error_response
+        self._heads = HeadWriter()
+
+    def begin(
+        self, passage: Passage, values: Sequence[bytes], body: bytes, caller: Caller
+    ) -> "ShortCall | None":
+        """Send the call, whose head has these values; return nothing if no connection is free."""
+        call = ShortCall(passage, caller, self._heads, self._error_response)
+        response = self._client.begin(
+            passage.route.upstream, lambda: call.outgoing(values, body), call.news
+        )
+        if response is None:
+            return None
+        call.response = response
+        return call
+
+
+class ShortCall:
+    """One call on its way, and its answer on the way back."""
+
+    __slots__ = (
+        "_body_bytes",
+        "_caller",
+        "_error_response",
+        "_first_byte_s",
+        "_heads",
+        "_passage",
+        "_started",
+        "_status",
+        "_until_close",
+        "response",
+    )
+
+    def __init__(
+        self,
+        passage: Passage,
+        caller: Caller,
+        heads: HeadWriter,
+        error_response: Callable[[str, ProxyError], ErrorAnswer],
+    ) -> None:
+        self._passage = passage
+        self._caller = caller
+        self._heads = heads
+        self._error_response = error_response
+        self._started = time.perf_counter()
+        self._first_byte_s: float | None = None
+        self._status: int | None = None
+        self._until_close = False
+        self._body_bytes = 0
+        self.response: PromptResponse | None = None
+
+    def outgoing(self, values: Sequence[bytes], body: bytes) -> UpstreamRequest:
+        """Return the call as the upstream shall see it."""
+        route = self._passage.route
+        self._body_bytes = len(body)
+        return UpstreamRequest(
+            upstream=route.upstream,
+            method=METHOD,
+            target=route.upstream_target,
+            body=body,
+            on_informational=self._relay_informational,
+            head=self._passage.template % tuple(values),
+            keep_chunks=True,
+        )
+
+    def news(self) -> None:
+        """Relay what is here, if the caller takes it; both sides call when something changed."""
+        response, caller = self.response, self._caller
+        transport = caller.transport
+        if response is None or transport is None or transport.is_closing():
+            # The caller left; its connection tells that in a moment.
+            return
+        if self._status is None:
+            if not response.headed:
+                self._refuse(response, transport)
+                return
+            self._write_first(response, transport)
+        elif data := response.take_ready():
+            transport.write(data)
+        if caller.writing_paused:
+            # Also at the end: or a caller who sends calls and reads no answer would fill
+            # the memory.
+            return
+        if response.at_end:
+            self._end(Outcome.COMPLETED, keep_alive=not self._until_close)
+        elif response.failure is not None:
+            cut(transport, until_close=self._until_close)
+            self._end(Outcome.BROKEN, keep_alive=False)
+        else:
+            response.flow(self._write)
+
+    def caller_left(self) -> None:
+        """Cut the call: nobody is there to be answered."""
+        self._end(Outcome.CALLER_LEFT, keep_alive=False)
+
+    def _write_first(self, response: PromptResponse, transport: asyncio.Transport) -> None:
+        """Write the head together with what came with it, mostly all."""
+        head, _, self._until_close = answer_head(self._heads, response, method=METHOD, modern=True)
+        if self._until_close:
+            head += b"Connection: close\r\n"
+        self._first_byte_s = time.perf_counter() - self._started
+        self._status = response.status
+        transport.write(b"%b%b\r\n%b" % (head, self._passage.lines, response.take_ready()))
+
+    def _write(self, data: bytes) -> bool:
+        caller = self._caller
+        transport = caller.transport
+        if transport is None or transport.is_closing():
+            return False
+        transport.write(data)
+        return not caller.writing_paused
+
+    def _refuse(self, response: PromptResponse, transport: asyncio.Transport) -> None:
+        error = response.failure
+        assert isinstance(error, UpstreamUnavailableError)
+        answer = self._error_response(self._passage.route.upstream.dialect, error)
+        transport.write(written(answer, method=METHOD, keep_alive=True, modern=True))
+        self._status = answer.status
+        self._end(Outcome.REFUSED, keep_alive=True)
+
+    def _relay_informational(self, status: int, reason: str, headers: RawHeaders) -> None:
+        transport = self._caller.transport
+        if transport is not None:
+            transport.write(response_head(status, reason, response_fields(headers)))
+
+    def _end(self, outcome: Outcome, *, keep_alive: bool) -> None:
+        response, self.response = self.response, None
+        if response is None:
+            return
+        response.close()
+        failure = response.failure
+        route = self._passage.route
+        self._passage.on_done(
+            Forwarded(
+                upstream=route.upstream.name,
+                method=METHOD,
+                outcome=outcome,
+                status=self._status,
+                bytes_up=self._body_bytes,
+                bytes_down=response.body_bytes,
+                first_byte_s=self._first_byte_s,
+                duration_s=time.perf_counter() - self._started,
+                error=failure if isinstance(failure, UpstreamUnavailableError) else None,
+            )
+        )
+        self._caller.call_ended(keep_alive=keep_alive)

@@ -1,0 +1,357 @@
+"""The jobs API: what callers ask about the jobs that they own.
+
+Two ways lead here. `/v1/jobs` is our own, with problem documents for errors. And
+any path that contains a job ID is ours by that alone, so that stock SDKs can
+retrieve a job as if it were the provider's object, with the provider's errors.
+
+A job ID is no authorisation: whoever does not present its owner's token gets, on
+every verb, the answer for a job that never existed.
+"""
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+
+import structlog
+from aiohttp import web
+
+from policies.headers import HeaderError, read_headers
+from proxy.core.batch import BatchState
+from proxy.core.dialects import DIALECTS, Family, Shape, error_answer
+from proxy.core.errors import (
+    CallerError,
+    JobNotFoundError,
+    OverloadedError,
+    ProxyError,
+    StoreError,
+)
+from proxy.core.fields import RawHeaders
+from proxy.core.ids import JobId, OwnerId, find_job_id
+from proxy.core.job import CancelRequested, Job, advance
+from proxy.core.upstream import Upstream
+from proxy.ports.batches import BatchStore
+from proxy.ports.clock import Clock
+from proxy.ports.jobs import JobStore
+from proxy.services.callers.owners import ANONYMOUS, Owners, owns, query_key
+from proxy.services.ledger.bookkeeping import Bookkeeper
+from proxy.services.outlook import Outlook
+from proxy.services.waiters import Waiters
+from proxy.web.answering.final import JOB_HEADER, NEVER_AGAIN, final_answer, response_of
+from proxy.web.answering.held import TYPED_HOLD_S, Holder
+from proxy.web.answering.holding import DrainingError, Holding
+from proxy.web.answering.job_object import (
+    job_error,
+    job_object,
+    pending_response,
+    problem,
+    retry_after_s,
+)
+from proxy.web.jobs_api.bulk import Bulk
+from proxy.web.jobs_api.openapi import openapi
+from proxy.web.jobs_api.queries import read_listing, read_wait
+
+log = structlog.get_logger()
+
+ROOT: Final = "/v1/jobs"
+
+DESCRIPTION: Final = f"{ROOT}/openapi.json"
+"""Open to everybody: it tells nothing of anybody."""
+
+_CANCEL_TRIES: Final = 5
+"""A refusal is a lost race; nothing changes one job so often in so short a time."""
+
+Verb = Callable[[web.BaseRequest, JobId], Awaitable[web.StreamResponse]]
+
+
+def is_job_path(target: str) -> bool:
+    """Return whether a raw target is for this API, and so never for an upstream."""
+    path, _, _ = target.partition("?")
+    return path == ROOT or path.startswith(f"{ROOT}/") or find_job_id(path) is not None
+
+
+def caller_family(target: str, headers: RawHeaders, upstreams: Mapping[str, Upstream]) -> Family:
+    """Return whose errors the caller's SDK understands, as far as the call tells."""
+    first = target[1:].partition("?")[0].partition("/")[0]
+    upstream = upstreams.get(first)
+    if upstream is not None:
+        return DIALECTS[upstream.dialect].family
+    names = {name.lower() for name, _ in headers}
+    if not names.isdisjoint({b"anthropic-version", b"x-api-key"}):
+        return Family.ANTHROPIC
+    is_gemini = b"x-goog-api-key" in names or query_key(target) is not None
+    return Family.GEMINI if is_gemini else Family.OPENAI
+
+
+class JobsApi:
+    """Answers everything that `is_job_path` claims."""
+
+    def __init__(  # noqa: PLR0913 - collaborators, each by its name
+        self,
+        *,
+        jobs: JobStore,
+        batches: BatchStore,
+        books: Bookkeeper,
+        owners: Owners,
+        waiters: Waiters,
+        holder: Holder,
+        holding: Holding,
+        upstreams: Mapping[str, Upstream],
+        outlook: Outlook,
+        clock: Clock,
+    ) -> None:
+        self._jobs = jobs
+        self._batches = batches
+        self._books = books
+        self._owners = owners
+        self._waiters = waiters
+        self._holder = holder
+        self._holding = holding
+        self._upstreams = upstreams
+        self._outlook = outlook
+        self._clock = clock
+        self._bulk = Bulk(jobs=jobs)
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request; errors in the shape that fits its path."""
+        target = request.raw_path
+        path, _, _ = target.partition("?")
+        job_id = find_job_id(path)
+        typed = job_id is not None and not path.startswith(f"{ROOT}/")
+        try:
+            if job_id is None:
+                return await self._root(request, path)
+            before, _, after = path.partition(job_id)
+            verb = self._verb(request.method, before, after, job_id)
+            return await verb(request, job_id)
+        except ProxyError as error:
+            family = caller_family(target, request.raw_headers, self._upstreams)
+            answer = error_answer(family, error) if typed else problem(error)
+            headers = list(answer.headers)
+            if isinstance(error, StoreError):
+                headers.append(("Retry-After", "1"))
+            return web.Response(status=answer.status, headers=headers, body=answer.body)
+
+    def _verb(self, method: str, before: str, after: str, job_id: JobId) -> Verb:
+        place = _PLACES.get((before.rpartition("/")[0].rpartition("/")[2], after))
+        if not before.endswith("/") or place is None:
+            # Also what looks like a job of ours below a provider's own path.
+            raise JobNotFoundError(job_id)
+        if before == f"{ROOT}/" and (method, after) == ("GET", ""):
+            return self._show
+        name = place.get(method)
+        if name is None:
+            allowed = ", ".join(sorted(place))
+            raise CallerError(
+                f"{method} is not possible here, only {allowed}",
+                code="method_not_allowed",
+                http_status=405,
+            )
+        verbs: Mapping[str, Verb] = {
+            "result": self._result,
+            "cancel": self._cancel,
+            "delete": self._delete,
+            "typed": self._typed,
+            "response": self._response,
+            "cancel_response": self._cancel_response,
+        }
+        return verbs[name]
+
+    async def _root(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
+        if path == DESCRIPTION and request.method in {"GET", "HEAD"}:
+            return web.Response(body=openapi(), content_type="application/json")
+        owner = self._listing_owner(request)
+        if path == ROOT and request.method == "GET":
+            return await self._list(request, owner)
+        if path == f"{ROOT}/results" and request.method == "POST":
+            return await self._bulk.answer(request, owner)
+        status = 405 if path in {ROOT, f"{ROOT}/results"} else 404
+        code = "method_not_allowed" if status == 405 else "not_found"
+        raise CallerError(f"no {request.method} {path[:100]}", code=code, http_status=status)
+
+    def _listing_owner(self, request: web.BaseRequest) -> OwnerId:
+        owner = self._owners.of_request(request.raw_headers, request.raw_path)[0]
+        if owner == ANONYMOUS:
+            raise CallerError(
+                "listing jobs needs a credential; without one they are found by their ID alone",
+                code="credential_required",
+                http_status=401,
+            )
+        return owner
+
+    async def _owned(self, request: web.BaseRequest, job_id: JobId) -> Job:
+        owners = self._owners.of_request(request.raw_headers, request.raw_path)
+        job = await self._jobs.get(job_id)
+        if not owns(job.owner, owners):
+            raise JobNotFoundError(job_id)
+        return job
+
+    async def _list(self, request: web.BaseRequest, owner: OwnerId) -> web.Response:
+        listing = read_listing(request.raw_path)
+        if listing.after is not None:
+            # A cursor of somebody else must not tell that there is such a job.
+            await self._owned(request, listing.after)
+        found = await self._jobs.list_jobs(
+            owner, listing.where, after=listing.after, limit=listing.limit + 1
+        )
+        shown = found[: listing.limit]
+        now = self._clock.now()
+        return _json(
+            {
+                "object": "list",
+                "data": [
+                    job_object(job, self._outlook.facts(job.key), now=now, base_path="")
+                    for job in shown
+                ],
+                "first_id": shown[0].id if shown else None,
+                "last_id": shown[-1].id if shown else None,
+                "has_more": len(found) > len(shown),
+            }
+        )
+
+    async def _show(self, request: web.BaseRequest, job_id: JobId) -> web.Response:
+        job = await self._awaited(request, await self._owned(request, job_id))
+        return await self._object(job)
+
+    async def _object(self, job: Job, *, status: int = 200) -> web.Response:
+        batch = await self._batches.get(job.batch_id) if job.batch_id is not None else None
+        now = self._clock.now()
+        facts = self._outlook.facts(job.key)
+        content = job_object(job, facts, batch=batch, now=now, base_path="")
+        pause_s = retry_after_s(job, facts, batch=batch, now=now)
+        headers = [] if pause_s is None else [("Retry-After", str(pause_s))]
+        return _json(content, (JOB_HEADER, job.id), *headers, status=status)
+
+    async def _awaited(self, request: web.BaseRequest, job: Job) -> Job:
+        """Return the job after `?wait=`, as it is then."""
+        wait_s = read_wait(request.raw_path)
+        if job.state.is_terminal or not wait_s:
+            return job
+        if not self._holding.has_room():
+            raise OverloadedError("too many held connections", code="too_many_held")
+        with self._holding.enter(job.id, is_waiter=False) as hold:
+            try:
+                return await hold.uncommitted(
+                    self._waiters.until_terminal(job.id, timeout_s=wait_s)
+                )
+            except DrainingError:
+                return job
+
+    async def _result(self, request: web.BaseRequest, job_id: JobId) -> web.Response:
+        job = await self._awaited(request, await self._owned(request, job_id))
+        if not job.state.is_terminal:
+            return await self._object(job, status=202)
+        result = await self._jobs.result(job.id)
+        if result is not None:
+            return response_of(final_answer(job, result, self._family(job)))
+        gone = CallerError(
+            f"the result of job {job.id} is no longer kept", code="result_gone", http_status=410
+        )
+        answer = problem(job_error(job) or gone)
+        headers = (*answer.headers, (JOB_HEADER, job.id), NEVER_AGAIN)
+        return web.Response(status=answer.status, headers=headers, body=answer.body)
+
+    async def _typed(self, request: web.BaseRequest, job_id: JobId) -> web.StreamResponse:
+        job = await self._owned(request, job_id)
+        try:
+            asked = read_headers(request.raw_headers, now=self._clock.now())
+        except HeaderError as exc:
+            raise CallerError(str(exc), param=exc.header, code="bad_header") from exc
+        wait, read_timeout = asked.preferences.wait, asked.read_timeout
+        return await self._holder.hold_typed(
+            request,
+            job,
+            family=self._family(job),
+            read_timeout_s=None if read_timeout is None else read_timeout.total_seconds(),
+            wait_s=TYPED_HOLD_S if wait is None else wait.total_seconds(),
+        )
+
+    async def _response(self, request: web.BaseRequest, job_id: JobId) -> web.StreamResponse:
+        job = await self._owned(request, job_id)
+        if not self._is_response(job):
+            return await self._typed(request, job_id)
+        if not job.state.is_terminal:
+            return self._pending_response(job)
+        result = await self._jobs.result(job.id)
+        if result is None and job.outcome is None:
+            # Cancelled or expired: a background Response says so by its status.
+            return self._pending_response(job)
+        return response_of(final_answer(job, result, self._family(job)))
+
+    async def _cancel_response(self, request: web.BaseRequest, job_id: JobId) -> web.Response:
+        job = await self._owned(request, job_id)
+        if not self._is_response(job):
+            raise JobNotFoundError(job_id)
+        job = await self._cancelled(job)
+        result = await self._jobs.result(job.id)
+        if result is not None:
+            # It had ended before: natively that is answered with the Response.
+            return response_of(final_answer(job, result, self._family(job)))
+        return self._pending_response(job)
+
+    def _pending_response(self, job: Job) -> web.Response:
+        pause_s = retry_after_s(job, self._outlook.facts(job.key), now=self._clock.now())
+        headers = [] if pause_s is None else [("Retry-After", str(pause_s))]
+        return _json(pending_response(job), (JOB_HEADER, job.id), *headers)
+
+    async def _cancel(self, request: web.BaseRequest, job_id: JobId) -> web.Response:
+        return await self._object(await self._cancelled(await self._owned(request, job_id)))
+
+    async def _delete(self, request: web.BaseRequest, job_id: JobId) -> web.Response:
+        job = await self._cancelled(await self._owned(request, job_id))
+        batch = await self._batches.get(job.batch_id) if job.batch_id is not None else None
+        if batch is not None and batch.state is not BatchState.SETTLED:
+            await self._books.note_answered(job)
+        await self._jobs.erase(job.id)
+        log.info("job.deleted", job_id=job.id)
+        self._waiters.wake([job.id])
+        return _json({"id": job.id, "object": "deferrable.job", "deleted": True})
+
+    async def _cancelled(self, job: Job) -> Job:
+        """Return the job as it ended: by this, or before."""
+        for _ in range(_CANCEL_TRIES):
+            after = advance(job, CancelRequested(self._clock.now()))
+            if after is job:
+                return job
+            if not await self._jobs.replace_many([self._books.write(after)]):
+                log.info("job.cancelled", job_id=job.id, was=job.state.value)
+                self._waiters.wake([job.id])
+                return after
+            job = await self._jobs.get(job.id)
+        raise OverloadedError(
+            f"job {job.id} changes too fast to be cancelled", retry_after_s=1, code="job_busy"
+        )
+
+    def _family(self, job: Job) -> Family:
+        upstream = self._upstreams.get(job.key.upstream)
+        # One that is no longer configured still has jobs with results.
+        return DIALECTS[upstream.dialect].family if upstream is not None else Family.OPENAI
+
+    def _is_response(self, job: Job) -> bool:
+        upstream = self._upstreams.get(job.key.upstream)
+        dialect = DIALECTS["openai" if upstream is None else upstream.dialect]
+        endpoint = dialect.endpoints.get(job.key.endpoint)
+        return endpoint is not None and endpoint.shape is Shape.RESPONSES
+
+
+# What stands before and after the ID, then the method. `/v1/jobs/{id}` itself is
+# the job object; below any other prefix it is what an SDK parses as its own type.
+_PLACES: Final[Mapping[tuple[str, str], Mapping[str, str]]] = {
+    ("jobs", ""): {"GET": "typed", "DELETE": "delete"},
+    ("jobs", "/result"): {"GET": "result"},
+    ("jobs", "/cancel"): {"POST": "cancel"},
+    ("completions", ""): {"GET": "typed"},
+    # Natively nothing is read there, but it is where the SDK's generic `get` is pointed.
+    ("messages", ""): {"GET": "typed"},
+    ("embeddings", ""): {"GET": "typed"},
+    ("responses", ""): {"GET": "response"},
+    ("responses", "/cancel"): {"POST": "cancel_response"},
+}
+
+
+def _json(
+    content: Mapping[str, object], *headers: tuple[str, str], status: int = 200
+) -> web.Response:
+    body = json.dumps(content).encode()
+    return web.Response(
+        status=status, headers=[("Content-Type", "application/json"), *headers], body=body
+    )

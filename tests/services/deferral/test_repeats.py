@@ -1,0 +1,166 @@
+"""When a call is offered the job of an earlier one, and that asking never harms it."""
+
+import asyncio
+
+import pytest
+
+from proxy.core.errors import StoreUnavailableError
+from proxy.ports.jobs import DeliveryNote
+from proxy.services.deferral.repeats import BROKEN_HERE_S, CLAIM_TIMEOUT_S, Repeats
+from tests.helpers.factories import OWNER, T0, make_job, new_job
+from tests.helpers.fakes import FakeClock, MemoryStores
+
+OTHER = "owner-2"
+
+
+class CountingTally:
+    def __init__(self):
+        self.counts = []
+
+    def count(self, name, amount=1, /, **labels):
+        self.counts.append((name, labels))
+
+
+class Fixture:
+    def __init__(self):
+        self.stores = MemoryStores()
+        self.clock = FakeClock(T0)
+        self.tally = CountingTally()
+        self.repeats = self.over(self.stores.deliveries)
+
+    def over(self, deliveries):
+        return Repeats(
+            deliveries=deliveries, jobs=self.stores.jobs, clock=self.clock, tally=self.tally
+        )
+
+    async def broken_job(self, **changes):
+        job = make_job(**changes)
+        await self.stores.jobs.accept(new_job(job))
+        await self.stores.deliveries.finish([DeliveryNote(job.id, flushed=False, retry_count=0)])
+        return job
+
+
+@pytest.fixture
+def world():
+    return Fixture()
+
+
+async def test_a_call_whose_owner_lost_no_connection_does_not_ask(world):
+    await world.repeats.run_once()
+
+    assert not world.repeats.expects_any
+    assert not world.repeats.expects(OWNER, retry_count=0)
+    assert world.repeats.expects(OWNER, retry_count=1)
+
+
+async def test_after_a_pass_the_owner_of_a_broken_connection_asks(world):
+    await world.broken_job()
+
+    await world.repeats.run_once()
+
+    assert world.repeats.expects_any
+    assert world.repeats.expects(OWNER, retry_count=0)
+    assert not world.repeats.expects(OTHER, retry_count=0)
+
+
+async def test_a_connection_that_broke_here_is_known_at_once_and_over_some_passes(world):
+    world.repeats.note_broken(OWNER)
+    assert world.repeats.expects(OWNER, retry_count=0)
+
+    await world.repeats.run_once()
+    assert world.repeats.expects(OWNER, retry_count=0)
+
+    world.clock.advance(seconds=BROKEN_HERE_S)
+    await world.repeats.run_once()
+    assert not world.repeats.expects(OWNER, retry_count=0)
+
+
+async def test_two_repeats_claim_two_jobs_and_a_third_none(world):
+    jobs = [await world.broken_job() for _ in range(2)]
+
+    claims = [
+        await world.repeats.claim(OWNER, jobs[0].fingerprint, retry_count=0) for _ in range(3)
+    ]
+
+    assert [job and job.id for job in claims] == [jobs[0].id, jobs[1].id, None]
+    names = [name for name, _ in world.tally.counts]
+    assert (names.count("claims"), names.count("job_claimed")) == (3, 2)
+
+
+async def test_another_owner_claims_nothing(world):
+    job = await world.broken_job()
+
+    assert await world.repeats.claim(OTHER, job.fingerprint, retry_count=3) is None
+
+
+async def test_a_job_that_is_not_the_callers_is_never_served_whatever_the_store_says(world):
+    job = await world.broken_job(owner=OTHER)
+
+    class Confused:
+        async def claim(self, owner, fingerprint, *, retry_count, now):
+            return job.id
+
+    assert await world.over(Confused()).claim(OWNER, job.fingerprint, retry_count=1) is None
+
+
+async def test_a_silent_store_costs_a_call_little_and_no_error(world):
+    class Silent:
+        async def claim(self, owner, fingerprint, *, retry_count, now):
+            await asyncio.Event().wait()
+
+    async with asyncio.timeout(10):
+        assert await world.over(Silent()).claim(OWNER, "f", retry_count=1) is None
+
+    assert world.tally.counts[1:] == [("claims_failed", {"reason": "timeout"})]
+
+
+async def test_a_slow_store_is_waited_for_by_a_call_that_is_not_forwarded_anyway(world):
+    """Otherwise it would be a second job and bought twice, or be refused and lose the first."""
+    job = await world.broken_job()
+
+    class Slow:
+        async def claim(self, owner, fingerprint, *, retry_count, now):
+            await asyncio.sleep(CLAIM_TIMEOUT_S * 2)
+            return job.id
+
+    hurried, patient = [
+        await world.over(Slow()).claim(
+            OWNER, job.fingerprint, retry_count=1, is_forwarded=is_forwarded
+        )
+        for is_forwarded in (True, False)
+    ]
+
+    assert hurried is None
+    assert patient == job
+
+
+async def test_a_failing_store_is_no_error_of_the_call(world):
+    class Failing:
+        async def claim(self, owner, fingerprint, *, retry_count, now):
+            raise StoreUnavailableError("away")
+
+    assert await world.over(Failing()).claim(OWNER, "f", retry_count=1) is None
+
+    assert world.tally.counts[1:] == [("claims_failed", {"reason": "store_unavailable"})]
+
+
+async def test_a_job_that_was_erased_meanwhile_is_no_error(world):
+    class Late:
+        async def claim(self, owner, fingerprint, *, retry_count, now):
+            return make_job().id
+
+    assert await world.over(Late()).claim(OWNER, "f", retry_count=1) is None
+
+
+async def test_a_failed_pass_keeps_what_was_known(world):
+    class Failing:
+        async def claimable_owners(self, *, now):
+            raise StoreUnavailableError("away")
+
+    repeats = world.over(Failing())
+    repeats.note_broken(OWNER)
+
+    with pytest.raises(StoreUnavailableError):
+        await repeats.run_once()
+
+    assert repeats.expects(OWNER, retry_count=0)

@@ -1,0 +1,240 @@
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from aiohttp.http import HttpVersion10, HttpVersion11
+from hypothesis import event, given
+from hypothesis import strategies as st
+
+from policies.conditions import Rule
+from policies.headers import NOTHING_ASKED, Asked
+from policies.policy import Policy
+from proxy.core.fields import request_head
+from proxy.core.routing import Route
+from proxy.core.shapes import HeadWriter
+from proxy.core.upstream import Upstream
+from proxy.telemetry.metrics import Metrics
+from proxy.web.entrance.calls import Calls
+from proxy.web.entrance.passages import PASSAGES_MAX, Passages
+from tests.helpers.factories import T0
+from tests.helpers.fakes import FakeClock
+
+UPSTREAM = Upstream.parse("up", "openai", "http://there:81/base")
+ROUTE = Route(UPSTREAM, "/base/v1/x?q=%41")
+TARGET = "/up/v1/x?q=%41"
+PLAIN = (
+    (b"Host", b"here"),
+    (b"Connection", b"keep-alive"),
+    (b"Authorization", b"Bearer sk-canary"),
+    (b"content-length", b"12"),
+    (b"X-Request-ID", b"one"),
+)
+
+
+class Stage:
+    """Passages, and what they ask, for a test to change."""
+
+    def __init__(self, *, annotate: bool = False) -> None:
+        self.policy = Policy()
+        self.repeats = SimpleNamespace(expects_any=False)
+        self.accounts = SimpleNamespace(wants_news=False)
+        self.passages = Passages(
+            policy=lambda: self.policy,
+            repeats=cast("Any", self.repeats),
+            accounts=cast("Any", self.accounts),
+            calls=Calls(recorder=Metrics(), clock=FakeClock(T0)),
+            annotate=annotate,
+            forward=lambda *call: cast("Any", call),
+            defer=None,
+        )
+
+    def learn(self, headers: Any = PLAIN, asked: Asked = NOTHING_ASKED, **facts: Any) -> None:
+        request = {
+            "method": "POST",
+            "version": HttpVersion11,
+            "keep_alive": True,
+            "raw_path": TARGET,
+            "raw_headers": headers,
+        }
+        request |= facts
+        self.passages.learn(cast("Any", SimpleNamespace(**request)), ROUTE, asked)
+
+    def sent(self, head: bytes) -> bytes | None:
+        """Return the head that goes upstream, if the call takes the shortcut."""
+        begun = self.begun(head)
+        return None if begun is None else begun[0].template % tuple(begun[1])
+
+    def begun(self, head: bytes) -> Any:
+        """Return with what a call with that head is begun, if it takes the shortcut."""
+        passing = self.passages.find(head)
+        return None if passing is None else passing.begin(b"", cast("Any", None))
+
+
+def head(headers: Any = PLAIN, target: str = TARGET) -> bytes:
+    return request_head("POST", target, headers)
+
+
+def with_value(name: bytes, value: bytes) -> Any:
+    return tuple((one, value if one == name else was) for one, was in PLAIN)
+
+
+def test_a_head_that_came_is_known_and_goes_where_it_went():
+    stage = Stage()
+    assert stage.passages.find(head()) is None
+    stage.learn()
+
+    assert stage.sent(head()) == (
+        b"POST /base/v1/x?q=%41 HTTP/1.1\r\nHost: there:81\r\n"
+        b"Authorization: Bearer sk-canary\r\ncontent-length: 12\r\nX-Request-ID: one\r\n\r\n"
+    )
+    passing = stage.passages.find(head())
+    assert passing is not None
+    assert passing.body_bytes == 12
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(b"content-length", b"34567"), (b"X-Request-ID", b"a b %s \\0")]
+)
+def test_values_that_differ_from_call_to_call_are_put_in(name, value):
+    stage = Stage()
+    stage.learn()
+
+    assert name + b": " + value + b"\r\n" in (stage.sent(head(with_value(name, value))) or b"")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        head(with_value(b"Authorization", b"Bearer sk-other")),
+        head(target="/up/v1/y"),
+        head((*PLAIN, (b"X-Deferrable", b"true"))),
+        head((*PLAIN, (b"Content-Length", b"12"))),
+        head((*PLAIN, (b"Transfer-Encoding", b"chunked"))),
+        head().replace(b"content-length: 12", b"content-length:  12"),
+        head().replace(b"content-length: 12", b"content-length: 12 "),
+        head().replace(b"content-length: 12", b"content-length: +12"),
+        head().replace(b"content-length: 12", b"content-length: 1_2"),
+        head().replace(b"content-length: 12", b"content-length: 12, 12"),
+        head().replace(b"one\r\n", b"one\x00\r\n"),
+        head().replace(b"one\r\n", b"one\n\r\n"),
+        head().replace(b"one\r\n", b"one\r\n two\r\n"),
+        head().replace(b"one\r\n", b"\xc3\xa9\r\n"),
+        head().replace(b"Host: here", b"Host:here"),
+        head().replace(b"HTTP/1.1", b"HTTP/1.0"),
+        b"\r\n" + head(),
+    ],
+)
+def test_a_head_with_another_letter_is_not_known(other):
+    stage = Stage()
+    stage.learn()
+
+    assert stage.sent(other) is None
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"method": "GET"},
+        {"version": HttpVersion10},
+        {"keep_alive": False},
+        {"headers": PLAIN[:3]},
+        {"headers": (*PLAIN[:3], (b"Transfer-Encoding", b"chunked"))},
+        {"headers": (*PLAIN, (b"Expect", b"100-continue"))},
+        {"headers": (*PLAIN, (b"Connection", b"x-request-id"))},
+        {"headers": (*PLAIN, (b"A", b"a" * 9000))},
+        {"headers": with_value(b"X-Request-ID", b"\xff")},
+        {"headers": with_value(b"X-Request-ID", b"")},
+        {"asked": Asked(retry_count=1)},
+        {"asked": Asked(deadline=T0)},
+    ],
+)
+def test_a_call_out_of_the_ordinary_is_not_kept(facts):
+    stage = Stage()
+    stage.learn(**facts)
+
+    assert not stage.passages._known
+
+
+names = st.sampled_from(
+    [
+        b"X-A",
+        b"x-request-id",
+        b"Connection",
+        b"TE",
+        b"Proxy-Authorization",
+        b"Traceparent",
+        b"Cookie",
+    ]
+)
+values = st.text("ab %\\,;=", max_size=8).map(lambda text: text.strip().encode())
+fields = st.lists(st.tuples(names, values), max_size=6)
+
+
+@given(fields, st.integers(0, 999), st.booleans())
+def test_what_passes_goes_as_it_would_on_the_usual_path(more, length, begins):
+    own = ((b"Host", b"here"), (b"Content-Length", b"%d" % length))
+    headers = (*own, *more) if begins else (*more, *own)
+    stage = Stage()
+    stage.learn(headers)
+
+    sent = stage.sent(head(headers))
+
+    usual, read = HeadWriter().request(
+        "POST", ROUTE.upstream_target, headers, host=UPSTREAM.host_header
+    )
+    assert sent is None or (sent == usual and read.has_body and not read.chunked)
+    event("passes" if sent else "does not")
+
+
+def test_nothing_passes_while_a_retry_is_waited_for_or_a_credential_is_to_be_proved():
+    stage = Stage()
+    stage.learn()
+    stage.repeats.expects_any = True
+    assert stage.sent(head()) is None
+    stage.repeats.expects_any = False
+    stage.accounts.wants_news = True
+    assert stage.sent(head()) is None
+    stage.accounts.wants_news = False
+
+    assert stage.sent(head()) is not None
+
+
+class Ruled:
+    """Rules that concern a call by a field whose value varies."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def concerns(self, *, headers: Any, path: str, upstream: str, **_: object) -> bool:
+        assert (path, upstream) == ("/base/v1/x", "up")
+        return (b"X-Request-ID", b"night-job") in headers
+
+    def listed(self) -> list[Rule]:
+        return []
+
+
+def test_new_rules_are_asked_about_each_call():
+    stage = Stage()
+    stage.learn()
+    stage.policy = Policy(rules=cast("Any", Ruled()), generation=1)
+
+    assert stage.sent(head()) is not None
+    assert stage.sent(head(with_value(b"X-Request-ID", b"night-job"))) is None
+
+
+def test_an_answer_says_how_its_call_was_decided_where_that_is_wanted():
+    for annotate in (False, True):
+        stage = Stage(annotate=annotate)
+        stage.learn()
+        passage = stage.begun(head())[0]
+        assert (passage.lines == b"X-Deferrable-Decision: forward; by=default\r\n") is (annotate)
+
+
+def test_ever_new_heads_do_not_fill_the_memory():
+    stage = Stage()
+    for number in range(PASSAGES_MAX + 10):
+        stage.learn((*PLAIN, (b"X-New", b"%d" % number)))
+
+    assert len(stage.passages._known) == PASSAGES_MAX
+    assert stage.sent(head((*PLAIN, (b"X-New", b"9")))) is None
+    assert stage.sent(head((*PLAIN, (b"X-New", b"10")))) is not None

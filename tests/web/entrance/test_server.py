@@ -1,0 +1,163 @@
+"""What is answered to bytes that are no call, when a handler has a bug, and to the slow."""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from proxy.web.entrance.server import CallerBounds, DataServer
+from tests.helpers.raw_upstream import RawCaller, wait_until
+
+SECRET = b"sk-canary-of-the-caller"
+
+
+@asynccontextmanager
+async def listening(
+    handle: Any, bounds: CallerBounds | None = None, **options: Any
+) -> AsyncIterator[tuple[int, DataServer]]:
+    server = DataServer(handle, bounds, **options)
+    runner = web.ServerRunner(server, shutdown_timeout=0.2)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield runner.addresses[0][1], server
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def serving(
+    handle: Any, bounds: CallerBounds | None = None, **options: Any
+) -> AsyncIterator[int]:
+    async with listening(handle, bounds, **options) as (port, _):
+        yield port
+
+
+async def hello(request: web.BaseRequest) -> web.Response:
+    return web.Response(text="hello")
+
+
+async def buggy(request: web.BaseRequest) -> web.Response:
+    raise AssertionError("a bug, at the secret place")
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET / HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + SECRET + b"\x00\r\n\r\n",
+        b"GET / HTTP/1.1\r\nAuthorization Bearer " + SECRET + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\nContent-Length: " + SECRET + b"\r\n\r\n",
+        SECRET + b" / HTTP/9\r\n\r\n",
+    ],
+)
+async def test_bytes_that_are_no_call_are_not_quoted(sent, caplog):
+    async with serving(hello) as port, RawCaller(port) as caller:
+        await caller.send(sent)
+        answer = await caller.response()
+
+    assert answer.start_line.endswith(b"400 Bad Request")
+    assert json.loads(answer.body)["error"]["code"] == "bad_request"
+    assert SECRET not in answer.head + answer.body
+    assert SECRET.decode() not in caplog.text
+
+
+async def test_a_bug_is_told_in_a_form_that_sdks_read_and_logged_with_its_place(caplog):
+    with caplog.at_level(logging.ERROR):
+        async with serving(buggy) as port, RawCaller(port) as caller:
+            await caller.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            answer = await caller.response()
+
+    assert answer.start_line.endswith(b"500 Internal Server Error")
+    assert json.loads(answer.body)["error"]["code"] == "internal_error"
+    assert b"secret place" not in answer.body
+    assert "secret place" in caplog.text
+
+
+async def test_calls_are_served_as_ever():
+    async with serving(hello) as port, RawCaller(port) as caller:
+        for _ in range(2):
+            await caller.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert (await caller.response()).body == b"hello"
+
+
+@pytest.mark.parametrize("beginning", [b"", b"G", b"GET / HTTP/1.1\r\nHost: x\r\nA: b\r\n"])
+async def test_a_connection_without_a_whole_head_is_ended_in_the_end(beginning):
+    async with serving(hello, CallerBounds(head_s=0.2)) as port, RawCaller(port) as caller:
+        await caller.send(beginning)
+
+        assert await caller.reader.read() == b""
+
+
+async def test_a_head_that_comes_letter_by_letter_gains_no_time_by_it():
+    async with listening(hello) as (port, server), RawCaller(port) as caller:
+        connection = await only_connection(server)
+        begun = asyncio.get_running_loop().time()
+        await caller.send(b"GET / HTTP/1.1\r\nHost: x\r\nA: ")
+        assert not connection.is_overdue(begun + 59, 60)
+        await caller.send(b"a")
+
+        assert connection.is_overdue(begun + 61, 60)
+
+
+async def test_each_call_gives_its_connection_the_whole_time_again():
+    async with listening(hello) as (port, server), RawCaller(port) as caller:
+        connection = await only_connection(server)
+        begun = asyncio.get_running_loop().time()
+        await caller.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await caller.response()).body == b"hello"
+
+        assert not connection.is_overdue(begun + 61, 60)
+        assert not connection.is_overdue(begun + 61 + 59, 60)
+        assert connection.is_overdue(begun + 61 + 61, 60)
+
+
+async def test_a_call_may_take_longer_than_its_head_might():
+    served, done = asyncio.Event(), asyncio.Event()
+
+    async def slow(request: web.BaseRequest) -> web.Response:
+        served.set()
+        await done.wait()
+        return web.Response(text="late")
+
+    async with listening(slow) as (port, server), RawCaller(port) as caller:
+        connection = await only_connection(server)
+        begun = asyncio.get_running_loop().time()
+        await caller.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await served.wait()
+        assert not connection.is_overdue(begun + 1000, 60)
+        assert not connection.is_overdue(begun + 2000, 60)
+        done.set()
+
+        assert (await caller.response()).body == b"late"
+
+
+async def only_connection(server: DataServer) -> Any:
+    await wait_until(lambda: server.connections, "the connection")
+    (connection,) = server.connections
+    return connection
+
+
+async def test_one_connection_too_many_is_told_so_and_the_others_stay():
+    refused: list[bool] = []
+    bounds = CallerBounds(max_connections=2)
+    async with (
+        serving(hello, bounds, on_refused=lambda: refused.append(True)) as port,
+        RawCaller(port) as one,
+        RawCaller(port) as two,
+    ):
+        for caller in (one, two):
+            await caller.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert (await caller.response()).body == b"hello"
+        async with RawCaller(port) as three:
+            answer = await three.response()
+        await one.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await one.response()).body == b"hello"
+
+    assert answer.start_line == b"HTTP/1.1 503 Service Unavailable"
+    assert json.loads(answer.body)["error"]["code"] == "too_many_connections"
+    assert refused == [True]
