@@ -136,6 +136,8 @@ class Connection(asyncio.Protocol):
             if exc is not None:
                 self._rescue_answer(exchange)
             exchange.ended(reset=exc is not None)
+            # They know each other: without this they would wait for the collector.
+            self.exchange = None
         if self._drained is not None and not self._drained.done():
             self._drained.set_exception(ConnectionResetError("the upstream is gone"))
         self._keeper.forget(self)

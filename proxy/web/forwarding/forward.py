@@ -90,6 +90,9 @@ class Forwarder:
                 # The response knows the request, and that whom to tell of a 103:
                 # without the cycle, a call is freed as it ends, not by the collector.
                 call.response = None
+            if call.error is not None:
+                # Nor need its frames, which know the call, once it is dealt with.
+                call.error.__traceback__ = None
             self._on_done(call.record())
 
     async def _relay(self, call: Relay, outgoing: UpstreamRequest) -> web.StreamResponse:

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import json
 import socket
+from contextlib import suppress
 
 import pytest
 
@@ -285,20 +286,32 @@ async def test_the_record_counts_what_was_relayed(factory):
         assert record.error is None
 
 
-async def test_a_forwarded_call_is_freed_as_it_ends_and_not_by_the_collector(factory):
+async def hangs_up(connection):
+    await connection.request()
+
+
+async def breaks_off(connection):
+    await connection.request()
+    await connection.send(CLOSE_HEAD, b"abc")
+    connection.reset()
+
+
+WHOLE = replying(CHUNKED_HEAD + b"3\r\nabc\r\n0\r\n\r\n")
+
+
+@pytest.mark.parametrize("script", [WHOLE, hangs_up, breaks_off], ids=["whole", "none", "broken"])
+async def test_a_forwarded_call_is_freed_as_it_ends_and_not_by_the_collector(factory, script):
     """Cycles of a thousand calls a second would be the longest pauses of all."""
-    async with stage(replying(CHUNKED_HEAD + b"3\r\nabc\r\n0\r\n\r\n"), factory) as (
-        _,
-        proxy,
-        caller,
-    ):
+    async with stage(script, factory) as (_, proxy, _):
         gc.collect()
         gc.disable()
         gc.set_debug(gc.DEBUG_SAVEALL)
         try:
             for _ in range(3):
-                await caller.send(POST)
-                await caller.response()
+                async with RawCaller(proxy.port) as caller:
+                    await caller.send(POST)
+                    with suppress(ConnectionResetError):
+                        await caller.reader.read(1)
             await wait_until(lambda: len(proxy.done) == 3, "all records")
             gc.collect()
             ours = {type(found).__qualname__ for found in gc.garbage if is_ours(found)}
