@@ -116,10 +116,9 @@ class Download:
 
     def _step(self, call: Call) -> list[ResultLine]:
         if self._session is None:
-            # A session of its own: it stays open over many steps, and the others are
-            # closed when too many are kept.
-            self._session = self._channel.sessions().new(self._credential.headers)
-            self._stack.callback(self._session.close)
+            # A session of its own: others call the provider between two steps.
+            lent = self._channel.sessions().lent(self._credential.headers)
+            self._session = self._stack.enter_context(lent)
         session = self._session
         with self._channel.translated(self._what, session), call.over(session.cutter.cut):
             if self._chunks is None:

@@ -14,7 +14,8 @@ from typing import IO, Final
 
 import httpx2
 import openai
-from openai._types import Headers, Omit
+from openai._types import Headers as SdkHeaders
+from openai._types import Omit
 
 from proxy.core.dialects import FilesWay
 from proxy.core.errors import ProviderError
@@ -43,6 +44,9 @@ _UNSENT: Final = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout
 
 SESSIONS_MAX: Final = 16
 
+Headers = tuple[tuple[str, str], ...]
+"""Of a credential."""
+
 
 class _Client(openai.OpenAI):
     """The vendor's client, with our headers and no others.
@@ -64,7 +68,7 @@ class _Client(openai.OpenAI):
     def _auth_headers(self, security: object) -> dict[str, str]:  # noqa: ARG002
         return {}
 
-    def _validate_headers(self, headers: Headers, custom_headers: Headers) -> None:
+    def _validate_headers(self, headers: SdkHeaders, custom_headers: SdkHeaders) -> None:
         """Accept all: a server of one's own may ask for no credential."""
 
 
@@ -74,7 +78,7 @@ class Session:
     def __init__(
         self,
         base_url: str,
-        credential: tuple[tuple[str, str], ...],
+        credential: Headers,
         trust: ssl.SSLContext,
         user_agent: str,
     ) -> None:
@@ -159,29 +163,46 @@ class Sessions:
         self._user_agent = user_agent
         # Read once, some milliseconds and 1 MB: the same trust as Python's own.
         self._trust = ssl.create_default_context()
-        self._kept: OrderedDict[tuple[tuple[str, str], ...], Session] = OrderedDict()
+        self._kept: OrderedDict[Headers, Session] = OrderedDict()
+        self._idle: OrderedDict[Headers, Session] = OrderedDict()
+        """Of credentials whose last download is over."""
 
-    def of(self, credential: tuple[tuple[str, str], ...]) -> Session:
+    def of(self, credential: Headers) -> Session:
         """Return the session of a credential, which stays open for the next call."""
         session = self._kept.pop(credential, None)
         if session is None or session.cutter.is_cut:
             if session is not None:
                 session.close()
-            session = self.new(credential)
-        self._kept[credential] = session
-        if len(self._kept) > SESSIONS_MAX:
-            _, oldest = self._kept.popitem(last=False)
-            oldest.close()
+            session = self._new(credential)
+        _keep(self._kept, credential, session)
         return session
 
-    def new(self, credential: tuple[tuple[str, str], ...]) -> Session:
-        """Return a session that nobody else uses and that its user closes."""
-        return Session(self._base_url, credential, self._trust, self._user_agent)
+    @contextlib.contextmanager
+    def lent(self, credential: Headers) -> Iterator[Session]:
+        """Lend a session that nobody else uses as long as the context lasts."""
+        session = self._idle.pop(credential, None) or self._new(credential)
+        try:
+            yield session
+        finally:
+            if session.cutter.is_cut or credential in self._idle:
+                session.close()
+            else:
+                _keep(self._idle, credential, session)
 
     def close(self) -> None:
         """Close all that are kept."""
-        while self._kept:
-            self._kept.popitem()[1].close()
+        for kept in (self._kept, self._idle):
+            while kept:
+                kept.popitem()[1].close()
+
+    def _new(self, credential: Headers) -> Session:
+        return Session(self._base_url, credential, self._trust, self._user_agent)
+
+
+def _keep(kept: "OrderedDict[Headers, Session]", credential: Headers, session: Session) -> None:
+    kept[credential] = session
+    if len(kept) > SESSIONS_MAX:
+        kept.popitem(last=False)[1].close()
 
 
 @contextlib.contextmanager

@@ -42,6 +42,32 @@ def test_a_client_whose_connection_was_cut_is_not_used_again():
     sessions.close()
 
 
+def test_a_session_is_lent_to_one_at_a_time_and_then_to_the_next():
+    sessions = Sessions("http://127.0.0.1:9/v1")
+    with sessions.lent(headers(1)) as first, sessions.lent(headers(1)) as second:
+        assert first is not second
+        assert sessions.of(headers(1)) not in (first, second)
+    with sessions.lent(headers(1)) as again, sessions.lent(headers(2)) as another:
+        assert again is second
+        assert another.secrets != again.secrets
+    assert (is_open(first), is_open(second)) == (False, True)
+
+    sessions.close()
+
+    assert not is_open(second)
+
+
+def test_a_session_that_was_cut_while_it_was_lent_is_not_lent_again():
+    sessions = Sessions("http://127.0.0.1:9/v1")
+    with sessions.lent(headers(1)) as cut:
+        cut.cutter.cut()
+
+    with sessions.lent(headers(1)) as fresh:
+        assert fresh is not cut
+    assert not is_open(cut)
+    sessions.close()
+
+
 def test_a_call_that_was_aborted_before_it_had_a_connection_opens_none():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(0)
