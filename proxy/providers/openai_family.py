@@ -9,7 +9,7 @@ and the Batch guide; types of the SDKs of Groq 1.7 and Together 3.1.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import IO, TYPE_CHECKING, Final, NoReturn, cast
 
@@ -188,16 +188,34 @@ class OpenAIBatches:
         """
         found, after = [], None
         for _ in range(_LIST_PAGES_MAX):
-            page = await self._batches_page(credential, after)
-            batches = [batch for entry in page.entries if (batch := read_batch(entry))]
-            found += [self._ours(b) for b in batches if self._is_meant(b, batch_id, input_file_id)]
-            times = [batch.created_at for batch in batches if batch.created_at]
-            if not page.has_more or (times and times[-1] < created_after):
+            # No page is kept while the next one is awaited: searches come in dozens.
+            more, is_behind, last_id = await self._search_page(
+                credential,
+                after,
+                created_after,
+                lambda b: self._is_meant(b, batch_id, input_file_id),
+            )
+            found += more
+            if is_behind:
                 return sorted(found, key=lambda batch: batch.created_at)
-            if page.last_id in (None, after):
+            if last_id in (None, after):
                 break
-            after = page.last_id
+            after = last_id
         raise ProviderUnavailableError(f"search for {batch_id}: the list does not end")
+
+    async def _search_page(
+        self,
+        credential: Credential,
+        after: str | None,
+        created_after: datetime,
+        is_meant: Callable[[BatchObject], bool],
+    ) -> tuple[list[ProviderBatch], bool, str | None]:
+        """Return what is meant on a page, whether all behind it is older, and its last ID."""
+        page = await self._batches_page(credential, after)
+        batches = [batch for entry in page.entries if (batch := read_batch(entry))]
+        times = [batch.created_at for batch in batches if batch.created_at]
+        is_behind = not page.has_more or bool(times and times[-1] < created_after)
+        return [self._ours(batch) for batch in batches if is_meant(batch)], is_behind, page.last_id
 
     async def retrieve(self, credential: Credential, provider_batch_id: str) -> ProviderBatch:
         what = f"retrieve of {provider_batch_id}"
