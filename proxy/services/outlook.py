@@ -12,10 +12,11 @@ from typing import Any, Final
 
 import structlog
 
+from proxy.core.batch import Batch
 from proxy.core.choice import LaneFacts
 from proxy.core.dialects import DIALECTS
 from proxy.core.ids import CredentialId
-from proxy.core.lanes import BatchKey, Lane, LaneTimes
+from proxy.core.lanes import BatchKey, Lane, LaneTimes, cancel_at
 from proxy.core.plan import Head
 from proxy.core.prices import ModelPrice, Processing
 from proxy.core.turnaround import USUAL_BATCH, Observation, Spread, Turnarounds
@@ -147,6 +148,16 @@ class Outlook:
                 return self.flex.is_open(key, now=now)
             case _:
                 return True
+
+    def cancel_at(self, batch: Batch) -> datetime | None:
+        """Return when the batch must be cancelled so that its jobs can be called in time.
+
+        Nothing if none of them has a deadline.
+        """
+        if batch.nearest_deadline is None:
+            return None
+        times = self.times(batch.key.upstream)
+        return cancel_at(batch.nearest_deadline, batch.count, times)
 
     def times(self, upstream: str) -> LaneTimes:
         """Return how long things take.

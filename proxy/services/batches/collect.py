@@ -23,7 +23,7 @@ from proxy.core.batch_events import (
 )
 from proxy.core.errors import CredentialRefusedError, ProviderError, ProviderRejectedError
 from proxy.core.ids import BatchId
-from proxy.core.lanes import Lane, cancel_at, disown_at
+from proxy.core.lanes import Lane, disown_at
 from proxy.core.outcomes import UNCONFIRMED
 from proxy.core.plan import (
     OpenBatches,
@@ -93,22 +93,14 @@ class Collector:
         return await self._fanout.each(due, self._one)
 
     def _is_due(self, batch: Batch, now: datetime) -> bool:
-        if batch.state is BatchState.ENDED:
-            return batch.next_at is None or batch.next_at <= now
-        if batch.state not in _AT_PROVIDER:
+        if batch.state is not BatchState.ENDED and batch.state not in _AT_PROVIDER:
             return False
         return batch.next_at is None or batch.next_at <= now
 
     def _is_late(self, batch: Batch) -> bool:
         """Return whether the batch must stop now so that its rest is in time."""
-        end = self._cancel_at(batch)
+        end = self._outlook.cancel_at(batch)
         return end is not None and self._now() >= end
-
-    def _cancel_at(self, batch: Batch) -> datetime | None:
-        if batch.nearest_deadline is None:
-            return None
-        times = self._outlook.times(batch.key.upstream)
-        return cancel_at(batch.nearest_deadline, batch.count, times)
 
     def _must_disown(self, batch: Batch, now: datetime) -> bool:
         """Return whether a batch that may be somebody else's was waited for long enough."""
@@ -120,7 +112,7 @@ class Collector:
         if batch.is_provisional and batch.submitted_at and batch.nearest_deadline:
             times = self._outlook.times(batch.key.upstream)
             return disown_at(batch.submitted_at, batch.nearest_deadline, batch.count, times)
-        return self._cancel_at(batch)
+        return self._outlook.cancel_at(batch)
 
     async def _one(self, batch_id: BatchId) -> bool:
         async with self._on.leases.held(f"batch:{batch_id}") as lease:
@@ -251,7 +243,7 @@ class Collector:
     async def _missing(self, batch: Batch) -> Batch:
         now = self._now()
         if batch.state is BatchState.LOST:
-            end = self._cancel_at(batch)
+            end = self._outlook.cancel_at(batch)
             if end is None or now >= end:
                 return await self._write(batch, BatchEnded(now, "lost"))
             next_at = self._in_time(batch, now + self._pace(batch).slowest)

@@ -48,7 +48,6 @@ from proxy.core.errors import (
     ProviderUnavailableError,
 )
 from proxy.core.ids import BatchId
-from proxy.core.lanes import cancel_at
 from proxy.core.outcomes import TOO_LATE
 from proxy.core.plan import PollPace
 from proxy.ports.jobs import Credential
@@ -160,15 +159,9 @@ class Submitter:
         return await self._create(uploaded, provider, credential, lease)
 
     def _is_too_late(self, batch: Batch) -> bool:
-        end = self._too_late_at(batch)
+        """Return whether what a batch left open could not be called in time any more."""
+        end = self._outlook.cancel_at(batch)
         return end is not None and self._now() >= end
-
-    def _too_late_at(self, batch: Batch) -> datetime | None:
-        """Return from when on what a batch left open could not be called in time any more."""
-        if batch.nearest_deadline is None:
-            return None
-        times = self._outlook.times(batch.key.upstream)
-        return cancel_at(batch.nearest_deadline, batch.count, times)
 
     async def _dissolve(self, batch: Batch, reason: str) -> Batch:
         """Give the jobs back to their queue: nothing was bought."""
@@ -292,7 +285,7 @@ class Submitter:
         pause = timedelta(seconds=exc.retry_after_s) if exc.retry_after_s else None
         log.warning("batch.put_back", batch_id=batch.id, code=exc.code, error=str(exc))
         next_at = self._now() + max(pause or timedelta(0), self._times.retry_pause)
-        end = self._too_late_at(batch)
+        end = self._outlook.cancel_at(batch)
         if end is not None and end < next_at:
             # Then it is given up, without asking. Its jobs must not wait any longer than that.
             next_at = max(end, self._now())
