@@ -137,9 +137,10 @@ class Quota:
         stored = self._stored_pool(verified)
         jobs, size = stored.jobs, stored.body_bytes + body_bytes
         for part in (self._earlier, self._recent, self._under_way):
-            each = _pool(part, verified)
-            jobs += each.jobs
-            size += each.body_bytes
+            for owner, each in part.items():
+                if _is_pooled(owner, verified):
+                    jobs += each.jobs
+                    size += each.body_bytes
         if jobs >= self._limits.unverified_jobs or size > self._limits.unverified_bytes:
             raise OverloadedError(
                 "the upstream has not accepted this credential yet, and what may be deferred "
@@ -152,7 +153,11 @@ class Quota:
         """Return how much of the pool is stored; counted once, since owners may be thousands."""
         known = self._pool
         if known is None or known.verified is not verified:
-            known = self._pool = _StoredPool(verified, _pool(self._stored, verified))
+            pool = _Sum()
+            for owner, each in self._stored.items():
+                if _is_pooled(owner, verified):
+                    pool.add(each.jobs, each.body_bytes)
+            known = self._pool = _StoredPool(verified, pool)
         return known.sum
 
     def _used(self, owner: OwnerId) -> tuple[int, int]:
@@ -183,13 +188,8 @@ class Reservation:
         self._quota.end(self._owner, self._body_bytes, accepted=kind is None)
 
 
-def _pool(sums: Mapping[OwnerId, _Sum | Pending], verified: frozenset[OwnerId]) -> _Sum:
-    """Return how much of it is of owners who are not verified."""
-    pool = _Sum()
-    for owner, each in sums.items():
-        if owner not in verified and owner != ANONYMOUS:
-            pool.add(each.jobs, each.body_bytes)
-    return pool
+def _is_pooled(owner: OwnerId, verified: frozenset[OwnerId]) -> bool:
+    return owner not in verified and owner != ANONYMOUS
 
 
 def _sum(sums: dict[OwnerId, _Sum], owner: OwnerId) -> _Sum:

@@ -7,9 +7,11 @@ order survive exactly as the caller wrote them.
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, NoReturn
+from typing import Final, NamedTuple, NoReturn
+
+from pydantic_core import from_json
 
 from proxy.core.affinity import affinity
 from proxy.core.dialects import Endpoint, Place, Streaming
@@ -27,6 +29,7 @@ MAX_DEPTH: Final = 200
 _BOM: Final = b"\xef\xbb\xbf"
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
 _OPENERS: Final = (b"{", b"[")
+_ESCAPED_ASCII: Final = b"\\u00"
 
 _BYTES_PER_TOKEN: Final = 4
 _ATTACHMENT: Final = re.compile(rb'"(?:data:[^",]{1,128},)?[A-Za-z0-9+/=_\\-]{1024,}"')
@@ -34,19 +37,25 @@ _ATTACHMENT: Final = re.compile(rb'"(?:data:[^",]{1,128},)?[A-Za-z0-9+/=_\\-]{10
 _ATTACHMENT_TOKENS: Final = 1000
 
 
+class _Member(NamedTuple):
+    """A member of an object, as it is written."""
+
+    name: str
+    text: str
+
+
 @dataclass(frozen=True, slots=True)
 class ParsedBody:
-    """A JSON object, with the place of each of its members in the text."""
+    """A JSON object."""
 
     fields: Mapping[str, object]
     """Of two members of one name the last, as JSON parsers have it."""
 
-    text: str
-    spans: tuple[tuple[str, int, int], ...]
-    """Name, start and end of each member within `text`, in order, duplicates included."""
-
     raw: bytes
     """The body as it came."""
+
+    members: Sequence[_Member] | None = None
+    """All of them in order, duplicates included; nothing if the body can stay as it is."""
 
     @property
     def streaming(self) -> Streaming | None:
@@ -96,20 +105,47 @@ def parse_body(body: bytes, *, max_bytes: int) -> ParsedBody:
             provider would take.
     """
     check_size(len(body), max_bytes=max_bytes)
+    fields, members = _plain_fields(body), None
+    if fields is None:
+        fields, members = _read(body)
+    if body.count(_OPENERS[0]) + body.count(_OPENERS[1]) > MAX_DEPTH:
+        _check_depth(fields)
+    return ParsedBody(fields, body, members)
+
+
+def _plain_fields(body: bytes) -> dict[str, object] | None:
+    """Return the fields of a body of which nothing must be cut out; nothing for any other.
+
+    Most are like that, and this takes a fifth of the time of noting where members stand.
+    """
+    try:
+        fields = from_json(body, allow_inf_nan=False)
+    except ValueError:
+        return None
+    if not isinstance(fields, dict) or not DROPPED_FIELDS.isdisjoint(fields):
+        return None
+    if _ESCAPED_ASCII in body:
+        # A name may be written in two ways.
+        return None
+    for name in fields:
+        if not name.isidentifier() or body.count(b'"%b"' % name.encode()) != 1:
+            # The parser keeps the last of two members of one name, and does not tell.
+            return None
+    return fields
+
+
+def _read(body: bytes) -> tuple[dict[str, object], Sequence[_Member]]:
     try:
         text = body.removeprefix(_BOM).decode("utf-8")
     except UnicodeDecodeError as exc:
         raise _unreadable(f"byte {exc.start} is no UTF-8") from exc
     try:
-        spans, fields = _members(text)
+        return _members(text)
     except RecursionError as exc:
         raise _too_deep() from exc
     except ValueError as exc:
         # Python reads no integer of more than 4,300 digits (`sys.set_int_max_str_digits`).
         raise _unreadable("it holds a number that is too long") from exc
-    if body.count(_OPENERS[0]) + body.count(_OPENERS[1]) > MAX_DEPTH:
-        _check_depth(fields)
-    return ParsedBody(fields, text, spans, body)
 
 
 def check_size(size: int, *, max_bytes: int) -> None:
@@ -160,16 +196,17 @@ def estimate_tokens(body: bytes) -> int:
 
 def _line_body(parsed: ParsedBody) -> bytes:
     """Return the original bytes if they can stand in a line, else what must stand there."""
-    if len(parsed.spans) == len(parsed.fields) and DROPPED_FIELDS.isdisjoint(parsed.fields):
+    fields, members = parsed.fields, parsed.members
+    if members is None or (len(members) == len(fields) and DROPPED_FIELDS.isdisjoint(fields)):
         kept = parsed.raw.removeprefix(_BOM)
     else:
-        last = {name: (start, end) for name, start, end in parsed.spans}
-        members = [
-            parsed.text[start:end]
-            for name, start, end in parsed.spans
-            if name not in DROPPED_FIELDS and last[name] == (start, end)
+        last = {member.name: member for member in members}
+        texts = [
+            member.text
+            for member in members
+            if member.name not in DROPPED_FIELDS and last[member.name] is member
         ]
-        kept = f"{{{','.join(members)}}}".encode()
+        kept = f"{{{','.join(texts)}}}".encode()
     # Outside of strings they are white space that separates nothing which other
     # characters do not separate too; inside of strings JSON allows none.
     return kept.translate(None, b"\r\n") if b"\n" in kept or b"\r" in kept else kept
@@ -178,16 +215,16 @@ def _line_body(parsed: ParsedBody) -> bytes:
 def with_model(line_body: bytes, model: str) -> bytes:
     """Return an admitted body that names another model, and is the same in all else."""
     text = line_body.decode()
-    members = [
-        f'"model":{json.dumps(model)}' if name == "model" else text[start:end]
-        for name, start, end in _members(text)[0]
+    texts = [
+        f'"model":{json.dumps(model)}' if member.name == "model" else member.text
+        for member in _members(text)[1]
     ]
-    return f"{{{','.join(members)}}}".encode()
+    return f"{{{','.join(texts)}}}".encode()
 
 
-def _members(text: str) -> tuple[tuple[tuple[str, int, int], ...], dict[str, object]]:
-    """Parse the top-level object and note where each member stands."""
-    spans: list[tuple[str, int, int]] = []
+def _members(text: str) -> tuple[dict[str, object], list[_Member]]:
+    """Parse the top-level object and note how each member is written."""
+    members: list[_Member] = []
     fields: dict[str, object] = {}
     opening = _OPENING.match(text)
     if opening is None:
@@ -199,7 +236,7 @@ def _members(text: str) -> tuple[tuple[tuple[str, int, int], ...], dict[str, obj
         while True:
             start = at
             name, value, at = _member(text, at)
-            spans.append((name, start, at))
+            members.append(_Member(name, text[start:at]))
             fields[name] = value
             divider = _DIVIDER.match(text, at)
             if divider is None:
@@ -211,7 +248,7 @@ def _members(text: str) -> tuple[tuple[tuple[str, int, int], ...], dict[str, obj
     at = _skip(text, at)
     if at != len(text):
         raise _unreadable(f"something follows its end at character {at}")
-    return tuple(spans), fields
+    return fields, members
 
 
 def _member(text: str, at: int) -> tuple[str, object, int]:

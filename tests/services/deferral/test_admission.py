@@ -71,6 +71,18 @@ def test_of_two_members_of_one_name_the_last_counts():
     assert result.model == "m"
 
 
+def test_of_two_members_one_of_which_is_written_with_escapes_the_last_counts():
+    body = b'{"mod\\u0065l":"old",' + MINIMAL[1:] + b"}"
+
+    assert admitted(body).line_body == MINIMAL + b"}"
+
+
+def test_a_name_that_stands_in_a_value_too_is_no_second_member():
+    body = MINIMAL[:-1] + b',{"role":"user","content":"\\"model\\":1","name":"model"}]}'
+
+    assert admitted(body).line_body == body
+
+
 def test_a_pretty_printed_body_becomes_one_line():
     body = json.dumps(json.loads(MINIMAL + b"}"), indent=2).replace("\n", "\r\n").encode()
 
