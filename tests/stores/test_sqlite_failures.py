@@ -12,8 +12,8 @@ from proxy.core.errors import StoreCorruptError, StoreError, StoreUnavailableErr
 from proxy.core.ids import JobId
 from proxy.stores.sqlite import SqliteStores, schema
 from proxy.stores.vault import Vault
-from tests.contract.steps import finished
-from tests.helpers.factories import T0, new_job
+from tests.contract.steps import PLENTY, finished
+from tests.helpers.factories import T0, make_batch, new_job
 
 
 async def accepted(stores: SqliteStores, **changes: Any) -> JobId:
@@ -70,7 +70,25 @@ async def test_a_newer_schema_is_refused_with_a_hint(open_stores, path, vault):
     assert refused.value.hint
 
 
-AS_IN_SCHEMA_1 = """
+AS_IN_SCHEMA_2 = """
+    ALTER TABLE items RENAME TO new_items;
+    DROP INDEX items_of_job;
+    CREATE TABLE items (
+        batch INTEGER NOT NULL,
+        affinity TEXT NOT NULL,
+        job INTEGER NOT NULL,
+        attempt INTEGER NOT NULL,
+        bytes INTEGER NOT NULL,
+        PRIMARY KEY (batch, affinity, job)
+    ) WITHOUT ROWID;
+    CREATE INDEX items_of_job ON items (job, attempt);
+    INSERT INTO items SELECT batch, affinity, job, attempt, bytes FROM new_items;
+    DROP TABLE new_items;
+    PRAGMA user_version = 2;
+"""
+AS_IN_SCHEMA_1 = (
+    AS_IN_SCHEMA_2
+    + """
     ALTER TABLE jobs ADD COLUMN result INTEGER;
     UPDATE jobs SET result = results.num, finalized = results.finalized, state = 'completed'
         FROM results WHERE results.job = jobs.num;
@@ -80,6 +98,7 @@ AS_IN_SCHEMA_1 = """
     ALTER TABLE results DROP COLUMN finalized;
     PRAGMA user_version = 1;
 """
+)
 
 
 async def test_results_of_the_first_schema_are_found_and_pruned(open_stores, path):
@@ -99,6 +118,21 @@ async def test_results_of_the_first_schema_are_found_and_pruned(open_stores, pat
         assert direct.execute("SELECT count(*) FROM results").fetchone() == (0,)
         assert direct.execute("PRAGMA user_version").fetchone() == (schema.SCHEMA,)
     direct.close()
+
+
+async def test_a_batch_of_the_second_schema_is_submitted_in_its_order(open_stores, path):
+    async with open_stores() as stores:
+        ids = [await accepted(stores, affinity=affinity) for affinity in ("b", "a", "c", "a")]
+        batch = make_batch()
+        await stores.batches.add(batch)
+        await stores.batches.claim(batch.key, batch.id, PLENTY, ready_at=T0)
+    with sqlite3.connect(path) as direct:
+        direct.executescript(AS_IN_SCHEMA_2)
+    direct.close()
+
+    async with open_stores() as stores:
+        lines = [line.job_id async for page in stores.batches.lines(batch.id) for line in page]
+    assert lines == [ids[place] for place in (1, 3, 0, 2)]
 
 
 async def test_an_older_file_gets_the_tables_that_it_lacks(open_stores, path):

@@ -1,10 +1,14 @@
 """Batches and their items."""
 
+import json
 import sqlite3
+from array import array
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Final, TypeVar
+
+from pydantic_core import from_json
 
 from proxy.core.batch import Batch
 from proxy.core.ids import BatchId, JobId
@@ -20,6 +24,8 @@ from proxy.stores.sqlite.queue import heads, note_size
 from proxy.stores.vault import Vault
 
 T = TypeVar("T")
+_Page = tuple[list[T], int]
+"""What was found of the jobs that were wanted, and how many of these were looked at."""
 
 CLAIM: Final = 2_000
 """Rows moved in one call, about."""
@@ -28,24 +34,41 @@ STREAM_CHUNK: Final = 1_000
 STREAM_CHUNK_BYTES: Final = 1_000_000
 DROP_CHUNK: Final = 500
 
-_START: Final = ("", -1)
-
-_OPEN: Final = """
-    SELECT items.affinity, items.job, jobs.id, items.attempt, {size_or_body} FROM {items}
-    JOIN jobs ON jobs.num = items.job
-    WHERE items.batch = (SELECT num FROM batches WHERE id = ?)
-    AND (items.affinity, items.job) > (?, ?)
-    AND jobs.state = 'queued' AND items.attempt = jobs.attempt + 1
-    AND NOT EXISTS (SELECT 1 FROM results WHERE results.job = items.job)
-    ORDER BY items.affinity, items.job LIMIT ?
+_ORDER: Final = """
+    SELECT json_group_array(job) FROM (
+        SELECT job FROM items WHERE batch = (SELECT num FROM batches WHERE id = ?)
+        ORDER BY affinity, job
+    )
 """
-_ITEMS: Final = _OPEN.format(size_or_body="items.bytes", items="items")
-_LINES: Final = _OPEN.format(
-    size_or_body="payloads.body", items="items JOIN payloads ON payloads.job = items.job"
+"""In which a batch is submitted: sorted anew each time, which takes 30 ms for 50,000 items."""
+
+_IS_OPEN: Final = """
+    jobs.state = 'queued' AND items.attempt = jobs.attempt + 1
+    AND NOT EXISTS (SELECT 1 FROM results WHERE results.job = items.job)
+"""
+
+# `CROSS JOIN` is SQLite's word for "in the order written": rows come in that of the list.
+_WANTED: Final = """
+    SELECT wanted.key, items.job, jobs.id, items.attempt, {size_or_body}
+    FROM json_each(?) AS wanted
+    CROSS JOIN items ON items.batch = (SELECT num FROM batches WHERE id = ?)
+        AND items.job = wanted.value
+    CROSS JOIN {jobs} ON jobs.num = items.job
+    WHERE {is_open}
+"""
+_ITEMS: Final = _WANTED.format(size_or_body="items.bytes", jobs="jobs", is_open=_IS_OPEN)
+_LINES: Final = _WANTED.format(
+    size_or_body="payloads.body",
+    jobs="payloads ON payloads.job = items.job CROSS JOIN jobs",
+    is_open=_IS_OPEN,
 )
 
-Position = tuple[str, int]
-Page = tuple[list[T], Position]
+_OPEN_ITEMS: Final = f"""
+    SELECT items.job, jobs.id, items.attempt, items.bytes FROM items
+    JOIN jobs ON jobs.num = items.job
+    WHERE items.batch = (SELECT num FROM batches WHERE id = ?) AND items.job > ? AND {_IS_OPEN}
+    ORDER BY items.job LIMIT ?
+"""  # noqa: S608 - our own words
 
 
 class SqliteBatchStore:
@@ -99,10 +122,10 @@ class SqliteBatchStore:
         await self._database.write(partial(note_size, key=key, small=small))
 
     def items(self, batch_id: BatchId) -> AsyncIterator[Sequence[Item]]:
-        return self.open_items(batch_id)
+        return self._in_order(batch_id, _items)
 
     def lines(self, batch_id: BatchId) -> AsyncIterator[Sequence[Line]]:
-        return self._stream(batch_id, partial(_lines, vault=self._vault))
+        return self._in_order(batch_id, partial(_lines, vault=self._vault))
 
     async def issued(
         self, batch_id: BatchId, custom_ids: Sequence[tuple[JobId, int]]
@@ -114,8 +137,12 @@ class SqliteBatchStore:
             issued |= await self._database.read(work)
         return issued
 
-    def open_items(self, batch_id: BatchId) -> AsyncIterator[Sequence[Item]]:
-        return self._stream(batch_id, _items)
+    async def open_items(self, batch_id: BatchId) -> AsyncIterator[Sequence[Item]]:
+        items = await self._database.read(partial(_open_items, batch_id=batch_id, after=0))
+        while items:
+            yield items
+            after = items[-1].seq
+            items = await self._database.read(partial(_open_items, batch_id=batch_id, after=after))
 
     async def drop_items(self, batch_id: BatchId) -> None:
         # In short steps, each whole: after a crash the rest is dropped by a repeat.
@@ -138,18 +165,19 @@ class SqliteBatchStore:
 
         return await self._database.read(select)
 
-    async def _stream(
-        self, batch_id: BatchId, page: Callable[..., Page[T]]
+    async def _in_order(
+        self, batch_id: BatchId, page: Callable[..., _Page[T]]
     ) -> AsyncIterator[Sequence[T]]:
-        """Yield page after page, each read in a transaction of its own."""
-        position = _START
-        while True:
-            chunk, position = await self._database.read(
-                partial(page, batch_id=batch_id, position=position)
+        """Yield page after page, in the order of submission, each in a transaction of its own."""
+        jobs = await self._database.read(partial(_order, batch_id=batch_id))
+        at = 0
+        while at < len(jobs):
+            chunk, looked_at = await self._database.read(
+                partial(page, batch_id=batch_id, jobs=jobs[at : at + STREAM_CHUNK].tolist())
             )
-            if not chunk:
-                return
-            yield chunk
+            if chunk:
+                yield chunk
+            at += looked_at
 
 
 def _add(connection: sqlite3.Connection, batch: Batch, record: str) -> None:
@@ -184,29 +212,35 @@ def _replace(connection: sqlite3.Connection, after: Batch, record: str) -> bool:
     return written.rowcount == 1
 
 
-def _items(connection: sqlite3.Connection, batch_id: BatchId, position: Position) -> Page[Item]:
-    rows = connection.execute(_ITEMS, (batch_id, *position, STREAM_CHUNK)).fetchall()
-    items = [
-        Item(number, JobId(job_id), attempt, size) for _, number, job_id, attempt, size in rows
-    ]
-    return items, rows[-1][:2] if rows else position
+def _order(connection: sqlite3.Connection, batch_id: BatchId) -> "array[int]":
+    (jobs,) = connection.execute(_ORDER, (batch_id,)).fetchone()
+    # Eight bytes for each, for as long as a batch of 50,000 is uploaded.
+    return array("q", from_json(jobs))
+
+
+def _items(connection: sqlite3.Connection, batch_id: BatchId, jobs: Sequence[int]) -> _Page[Item]:
+    rows = connection.execute(_ITEMS, (json.dumps(jobs), batch_id))
+    return [Item(*row) for _, *row in rows], len(jobs)
 
 
 def _lines(
-    connection: sqlite3.Connection, vault: Vault, batch_id: BatchId, position: Position
-) -> Page[Line]:
+    connection: sqlite3.Connection, vault: Vault, batch_id: BatchId, jobs: Sequence[int]
+) -> _Page[Line]:
     lines: list[Line] = []
     size = 0
-    for affinity, number, job_id, attempt, sealed in connection.execute(
-        _LINES, (batch_id, *position, STREAM_CHUNK)
-    ):
+    rows = connection.execute(_LINES, (json.dumps(jobs), batch_id))
+    for place, _, job_id, attempt, sealed in rows:
         body = open_payload(vault, job_id, sealed)
         lines.append(Line(job_id, attempt, body))
-        position = (affinity, number)
         size += len(body)
         if size >= STREAM_CHUNK_BYTES:
-            break
-    return lines, position
+            return lines, place + 1
+    return lines, len(jobs)
+
+
+def _open_items(connection: sqlite3.Connection, batch_id: BatchId, after: int) -> list[Item]:
+    rows = connection.execute(_OPEN_ITEMS, (batch_id, after, STREAM_CHUNK))
+    return [Item(*row) for row in rows]
 
 
 def _issued(

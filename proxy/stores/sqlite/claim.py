@@ -151,8 +151,8 @@ def _move(
     key_id = uncount(connection, key, (taken.rows, taken.body_bytes, taken.tokens, taken.held))
     # What is taken is the front of the queue, up to and including its last row.
     connection.execute(
-        "INSERT INTO items (batch, affinity, job, attempt, bytes)"
-        " SELECT ?, affinity, job, attempt + 1, bytes"
+        "INSERT INTO items (batch, job, attempt, bytes, affinity)"
+        " SELECT ?, job, attempt + 1, bytes, affinity"
         " FROM queue WHERE key = ? AND (ready, job) <= (?, ?)",
         (batch, key_id, *taken.last),
     )

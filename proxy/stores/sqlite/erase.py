@@ -26,18 +26,14 @@ def erase_job(connection: sqlite3.Connection, number: int) -> None:
 
 def drop_items(connection: sqlite3.Connection, batch: int, limit: int) -> int:
     """Forget up to `limit` items of a batch, and tombstones that only they held."""
-    rows = connection.execute(
-        "SELECT affinity, job FROM items WHERE batch = ? ORDER BY affinity, job LIMIT ?",
-        (batch, limit),
+    jobs = connection.execute(
+        "SELECT job FROM items WHERE batch = ? ORDER BY job LIMIT ?", (batch, limit)
     ).fetchall()
-    if rows:
-        connection.execute(
-            "DELETE FROM items WHERE batch = ? AND (affinity, job) <= (?, ?)",
-            (batch, *rows[-1]),
-        )
+    if jobs:
+        connection.execute("DELETE FROM items WHERE batch = ? AND job <= ?", (batch, *jobs[-1]))
         connection.executemany(
             "DELETE FROM jobs WHERE num = ? AND state = 'erased'"
             " AND NOT EXISTS (SELECT 1 FROM items WHERE items.job = jobs.num)",
-            [(job,) for _, job in rows],
+            jobs,
         )
-    return len(rows)
+    return len(jobs)

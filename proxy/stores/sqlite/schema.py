@@ -14,7 +14,7 @@ from proxy.core.errors import StoreCorruptError
 APPLICATION_ID: Final = 0x0FF8A3B1
 """Marks the file as ours, for `file` and for whoever opens a foreign one."""
 
-SCHEMA: Final = 2
+SCHEMA: Final = 3
 
 RESULTS: Final = (
     # Stored in the order of arrival, which is not that of the jobs: a page then takes
@@ -34,6 +34,22 @@ RESULTS: Final = (
     """,
     "CREATE UNIQUE INDEX results_of_job ON results (job)",
     "CREATE INDEX results_ended ON results (finalized, job)",
+)
+
+ITEMS: Final = (
+    # Stored in the order of claiming. In that of submission, by `affinity`, each row of a
+    # chunk would stand on another page: a claim of 50,000 then writes 76 MB instead of 13.
+    """
+    CREATE TABLE items (
+        batch INTEGER NOT NULL,
+        job INTEGER NOT NULL,
+        attempt INTEGER NOT NULL,
+        bytes INTEGER NOT NULL,
+        affinity TEXT NOT NULL,
+        PRIMARY KEY (batch, job)
+    ) WITHOUT ROWID
+    """,
+    "CREATE INDEX items_of_job ON items (job, attempt)",
 )
 
 TABLES: Final = (
@@ -149,18 +165,7 @@ TABLES: Final = (
     "CREATE INDEX batches_live ON batches (created) WHERE state <> 'settled'",
     "CREATE INDEX batches_recent ON batches (created)",
     "CREATE INDEX batches_settled ON batches (settled) WHERE settled IS NOT NULL",
-    # Stored in the order of submission: equal affinity stands together, then age.
-    """
-    CREATE TABLE items (
-        batch INTEGER NOT NULL,
-        affinity TEXT NOT NULL,
-        job INTEGER NOT NULL,
-        attempt INTEGER NOT NULL,
-        bytes INTEGER NOT NULL,
-        PRIMARY KEY (batch, affinity, job)
-    ) WITHOUT ROWID
-    """,
-    "CREATE INDEX items_of_job ON items (job, attempt)",
+    *ITEMS,
     # The lease of a broken connection ended at 0.
     """
     CREATE TABLE deliveries (
@@ -218,7 +223,7 @@ TABLES: Final = (
 )
 
 
-_FROM_1: Final = (
+_TO_2: Final = (
     # A result was found by the number that its job kept, and the job kept the end, too.
     "ALTER TABLE results RENAME TO old_results",
     *RESULTS,
@@ -231,6 +236,18 @@ _FROM_1: Final = (
     "UPDATE jobs SET finalized = NULL WHERE result IS NOT NULL",
     "ALTER TABLE jobs DROP COLUMN result",
 )
+
+_TO_3: Final = (
+    # Items stood in the order of submission.
+    "ALTER TABLE items RENAME TO old_items",
+    "DROP INDEX items_of_job",
+    *ITEMS,
+    "INSERT INTO items SELECT batch, job, attempt, bytes, affinity FROM old_items ORDER BY 1, 2",
+    "DROP TABLE old_items",
+)
+
+_STEPS: Final = {2: _TO_2, 3: _TO_3}
+"""What brings a file to a schema from the one before it."""
 
 
 def prepare(connection: sqlite3.Connection) -> None:
@@ -254,9 +271,9 @@ def prepare(connection: sqlite3.Connection) -> None:
             f"the store was written by a newer version (schema {schema}, this one knows {SCHEMA})",
             hint="start the newer version again, or restore a backup from before it",
         )
-    if schema < SCHEMA:
-        _execute(connection, _FROM_1)
-        connection.execute(f"PRAGMA user_version = {SCHEMA}")
+    for step in range(schema + 1, SCHEMA + 1):
+        _execute(connection, _STEPS[step])
+        connection.execute(f"PRAGMA user_version = {step}")
 
 
 def _execute(connection: sqlite3.Connection, statements: Iterable[str]) -> None:
