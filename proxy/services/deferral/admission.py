@@ -1,8 +1,8 @@
 """From the bytes of a call to what can stand in a batch, or a clear refusal.
 
-Pure functions, and one parse. The body is never rebuilt from parsed values: what
-must go is cut out of the text, member by member, so numbers, escapes and key
-order survive exactly as the caller wrote them.
+Pure functions. The body is never rebuilt from parsed values: what must go is cut
+out of the text, member by member, so numbers, escapes and key order survive
+exactly as the caller wrote them.
 """
 
 import json
@@ -116,7 +116,7 @@ def parse_body(body: bytes, *, max_bytes: int) -> ParsedBody:
 def _plain_fields(body: bytes) -> dict[str, object] | None:
     """Return the fields of a body of which nothing must be cut out; nothing for any other.
 
-    Most are like that, and this takes a fifth of the time of noting where members stand.
+    Most are like that, and noting where members stand takes three times as long.
     """
     try:
         fields = from_json(body, allow_inf_nan=False)
@@ -128,7 +128,8 @@ def _plain_fields(body: bytes) -> dict[str, object] | None:
         # A name may be written in two ways.
         return None
     for name in fields:
-        if not name.isidentifier() or body.count(b'"%b"' % name.encode()) != 1:
+        is_plain = name.isascii() and name.isidentifier()
+        if not is_plain or body.count(b'"%b"' % name.encode()) != 1:
             # The parser keeps the last of two members of one name, and does not tell.
             return None
     return fields

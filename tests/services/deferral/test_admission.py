@@ -71,10 +71,12 @@ def test_of_two_members_of_one_name_the_last_counts():
     assert result.model == "m"
 
 
-def test_of_two_members_one_of_which_is_written_with_escapes_the_last_counts():
-    body = b'{"mod\\u0065l":"old",' + MINIMAL[1:] + b"}"
-
-    assert admitted(body).line_body == MINIMAL + b"}"
+@pytest.mark.parametrize(
+    ("first", "last"),
+    [(b'"mod\\u0065l":1', MINIMAL[1:]), ('"й":1'.encode(), MINIMAL[1:] + b',"\\u0439":2')],
+)
+def test_of_two_members_one_of_which_is_written_with_escapes_the_last_counts(first, last):
+    assert admitted(b"{" + first + b"," + last + b"}").line_body == b"{" + last + b"}"
 
 
 def test_a_name_that_stands_in_a_value_too_is_no_second_member():
