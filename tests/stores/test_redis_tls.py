@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,11 +79,24 @@ async def test_a_job_lives_its_life_over_tls_by_a_user_who_may_touch_nothing_els
 
 
 async def refusal(url: str) -> StoreError:
-    """Return why a store cannot be opened."""
+    """Return why a store cannot be opened, once its connection is gone."""
+    before = sockets()
     async with asyncio.TaskGroup() as tasks:
         with pytest.raises(StoreError) as refused:
             await RedisStores.open(url, STORE_KEYS, tasks)
+    # The library waits for no end of TLS, which takes the server: the loop would end before.
+    await wait_until(lambda: sockets() <= before)
     return refused.value
+
+
+def sockets() -> frozenset[str]:
+    """Return the names of this process' sockets."""
+    names = set()
+    for link in Path("/proc/self/fd").iterdir():
+        # That of the folder itself is closed by now.
+        with suppress(FileNotFoundError):
+            names.add(str(link.readlink()))
+    return frozenset(name for name in names if name.startswith("socket:"))
 
 
 async def test_a_server_with_a_certificate_of_somebody_else_is_not_talked_to(guarded, tmp_path):
