@@ -75,7 +75,7 @@ class _StoredPool(NamedTuple):
     """What is stored of the pool, for a set of owners that take nothing from it."""
 
     verified: frozenset[OwnerId]
-    sum: _Sum
+    sums: tuple[int, int]
 
 
 class Quota:
@@ -134,13 +134,12 @@ class Quota:
         self._pool = None
 
     def _check_pool(self, body_bytes: int, verified: frozenset[OwnerId]) -> None:
-        stored = self._stored_pool(verified)
-        jobs, size = stored.jobs, stored.body_bytes + body_bytes
+        jobs, size = self._stored_pool(verified)
+        size += body_bytes
         for part in (self._earlier, self._recent, self._under_way):
-            for owner, each in part.items():
-                if _is_pooled(owner, verified):
-                    jobs += each.jobs
-                    size += each.body_bytes
+            more_jobs, more_bytes = _pooled(part, verified)
+            jobs += more_jobs
+            size += more_bytes
         if jobs >= self._limits.unverified_jobs or size > self._limits.unverified_bytes:
             raise OverloadedError(
                 "the upstream has not accepted this credential yet, and what may be deferred "
@@ -149,16 +148,12 @@ class Quota:
                 code="credential_unverified",
             )
 
-    def _stored_pool(self, verified: frozenset[OwnerId]) -> _Sum:
+    def _stored_pool(self, verified: frozenset[OwnerId]) -> tuple[int, int]:
         """Return how much of the pool is stored; counted once, since owners may be thousands."""
         known = self._pool
         if known is None or known.verified is not verified:
-            pool = _Sum()
-            for owner, each in self._stored.items():
-                if _is_pooled(owner, verified):
-                    pool.add(each.jobs, each.body_bytes)
-            known = self._pool = _StoredPool(verified, pool)
-        return known.sum
+            known = self._pool = _StoredPool(verified, _pooled(self._stored, verified))
+        return known.sums
 
     def _used(self, owner: OwnerId) -> tuple[int, int]:
         """Return the owner's jobs and bytes."""
@@ -188,8 +183,16 @@ class Reservation:
         self._quota.end(self._owner, self._body_bytes, accepted=kind is None)
 
 
-def _is_pooled(owner: OwnerId, verified: frozenset[OwnerId]) -> bool:
-    return owner not in verified and owner != ANONYMOUS
+def _pooled(
+    sums: Mapping[OwnerId, _Sum | Pending], verified: frozenset[OwnerId]
+) -> tuple[int, int]:
+    """Return how many jobs and bytes of it are of owners who are not verified."""
+    jobs = size = 0
+    for owner, each in sums.items():
+        if owner not in verified and owner != ANONYMOUS:
+            jobs += each.jobs
+            size += each.body_bytes
+    return jobs, size
 
 
 def _sum(sums: dict[OwnerId, _Sum], owner: OwnerId) -> _Sum:
