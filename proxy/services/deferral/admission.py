@@ -135,18 +135,21 @@ def _plain_fields(body: bytes) -> dict[str, object] | None:
     return fields
 
 
-def _read(body: bytes) -> tuple[dict[str, object], Sequence[_Member]]:
+def _read(body: bytes) -> tuple[dict[str, object], Sequence[_Member] | None]:
+    """Return the fields of any body, and its members if some must be cut out of it."""
     try:
         text = body.removeprefix(_BOM).decode("utf-8")
     except UnicodeDecodeError as exc:
         raise _unreadable(f"byte {exc.start} is no UTF-8") from exc
     try:
-        return _members(text)
+        fields, members = _members(text)
     except RecursionError as exc:
         raise _too_deep() from exc
     except ValueError as exc:
         # Python reads no integer of more than 4,300 digits (`sys.set_int_max_str_digits`).
         raise _unreadable("it holds a number that is too long") from exc
+    can_stay = len(members) == len(fields) and DROPPED_FIELDS.isdisjoint(fields)
+    return fields, None if can_stay else members
 
 
 def check_size(size: int, *, max_bytes: int) -> None:
@@ -197,8 +200,8 @@ def estimate_tokens(body: bytes) -> int:
 
 def _line_body(parsed: ParsedBody) -> bytes:
     """Return the original bytes if they can stand in a line, else what must stand there."""
-    fields, members = parsed.fields, parsed.members
-    if members is None or (len(members) == len(fields) and DROPPED_FIELDS.isdisjoint(fields)):
+    members = parsed.members
+    if members is None:
         kept = parsed.raw.removeprefix(_BOM)
     else:
         last = {member.name: member for member in members}
