@@ -49,16 +49,18 @@ _IS_OPEN: Final = """
 
 # `CROSS JOIN` is SQLite's word for "in the order written": rows come in that of the list.
 _WANTED: Final = """
-    SELECT wanted.key, items.job, jobs.id, items.attempt, {size_or_body}
+    SELECT {columns}
     FROM json_each(?) AS wanted
     CROSS JOIN items ON items.batch = (SELECT num FROM batches WHERE id = ?)
         AND items.job = wanted.value
     CROSS JOIN {jobs} ON jobs.num = items.job
     WHERE {is_open}
 """
-_ITEMS: Final = _WANTED.format(size_or_body="items.bytes", jobs="jobs", is_open=_IS_OPEN)
+_ITEMS: Final = _WANTED.format(
+    columns="items.job, jobs.id, items.attempt, items.bytes", jobs="jobs", is_open=_IS_OPEN
+)
 _LINES: Final = _WANTED.format(
-    size_or_body="payloads.body",
+    columns="wanted.key, jobs.id, items.attempt, payloads.body",
     jobs="payloads ON payloads.job = items.job CROSS JOIN jobs",
     is_open=_IS_OPEN,
 )
@@ -220,7 +222,7 @@ def _order(connection: sqlite3.Connection, batch_id: BatchId) -> "array[int]":
 
 def _items(connection: sqlite3.Connection, batch_id: BatchId, jobs: Sequence[int]) -> _Page[Item]:
     rows = connection.execute(_ITEMS, (json.dumps(jobs), batch_id))
-    return [Item(*row) for _, *row in rows], len(jobs)
+    return [Item(*row) for row in rows], len(jobs)
 
 
 def _lines(
@@ -229,7 +231,7 @@ def _lines(
     lines: list[Line] = []
     size = 0
     rows = connection.execute(_LINES, (json.dumps(jobs), batch_id))
-    for place, _, job_id, attempt, sealed in rows:
+    for place, job_id, attempt, sealed in rows:
         body = open_payload(vault, job_id, sealed)
         lines.append(Line(job_id, attempt, body))
         size += len(body)
