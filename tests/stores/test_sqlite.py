@@ -20,7 +20,7 @@ from proxy.core.ids import JobId
 from proxy.core.job import CancelRequested, Outcome, Succeeded, advance
 from proxy.ports.batches import ClaimLimits
 from proxy.ports.jobs import DeliveryNote, JobWrite, Result
-from proxy.stores.sqlite import SqliteStores, checkpoint, claim, connection
+from proxy.stores.sqlite import SqliteStores, checkpoint, claim, connection, database
 from tests.helpers.factories import BODY, OWNER, T0, make_batch, make_credential, make_job, new_job
 
 PLENTY = ClaimLimits(max_requests=10_000, max_bytes=10**9)
@@ -261,9 +261,16 @@ async def held_writer(stores: SqliteStores) -> tuple[threading.Event, asyncio.Ta
     return release, task
 
 
-async def test_a_durable_write_never_shares_the_transaction_of_a_relaxed_one(stores):
+async def traced(stores: SqliteStores) -> list[str]:
+    """Return what the writing thread executes from now on."""
     statements: list[str] = []
     await stores._database.write(lambda direct: direct.set_trace_callback(statements.append))
+    statements.clear()
+    return statements
+
+
+async def test_a_durable_write_never_shares_the_transaction_of_a_relaxed_one(stores):
+    statements = await traced(stores)
     release, held = await held_writer(stores)
     note = "INSERT INTO meta VALUES ('{}', '')"
 
@@ -291,9 +298,48 @@ async def test_a_durable_write_never_shares_the_transaction_of_a_relaxed_one(sto
     assert (modes["relaxed 1"], modes["relaxed 4"]) == ("NORMAL", "NORMAL")
 
 
+def remembering(direct: sqlite3.Connection) -> None:
+    """A small write whose trace is a row of its own."""
+    direct.execute("INSERT INTO meta VALUES ('rider', '')")
+
+
+async def test_a_write_that_nobody_waits_for_shares_the_next_commit(stores, monkeypatch):
+    monkeypatch.setattr(database, "RIDE_S", 3_600)
+    monkeypatch.setattr(database, "HOLD_S", 0)  # Not even a long group leaves it behind.
+    statements = await traced(stores)
+    riding = asyncio.get_running_loop().create_task(stores._database.write_along(remembering))
+    await asyncio.sleep(0)
+    assert not any(one.startswith("BEGIN") for one in statements)
+
+    await asyncio.gather(accepted(stores), riding)
+
+    assert statements.count("COMMIT") == 1
+    assert not any(one.startswith("PRAGMA") for one in statements)
+
+
+async def test_a_write_that_nobody_waits_for_goes_alone_when_nothing_else_comes(stores):
+    statements = await traced(stores)
+
+    await stores._database.write_along(remembering)
+
+    assert "PRAGMA synchronous = NORMAL" in statements
+    assert statements.count("COMMIT") == 1
+
+
+async def test_a_write_that_nobody_waits_for_is_done_though_the_one_before_it_fails(
+    stores, monkeypatch
+):
+    monkeypatch.setattr(database, "RIDE_S", 3_600)
+    riding = asyncio.get_running_loop().create_task(stores._database.write_along(remembering))
+    await asyncio.sleep(0)
+
+    with pytest.raises(StoreError):
+        await stores._database.write(lambda direct: direct.execute("no statement"))
+    await riding
+
+
 async def test_writes_that_wait_together_are_committed_together(stores):
-    statements: list[str] = []
-    await stores._database.write(lambda direct: direct.set_trace_callback(statements.append))
+    statements = await traced(stores)
     release, held = await held_writer(stores)
 
     accepts = asyncio.gather(*(accepted(stores, body=b"1") for _ in range(50)))
@@ -308,8 +354,7 @@ async def test_writes_that_wait_together_are_committed_together(stores):
 
 async def test_unlike_writes_that_wait_together_make_one_statement_of_each_kind(stores):
     known = [await accepted(stores) for _ in range(10)]
-    statements: list[str] = []
-    await stores._database.write(lambda direct: direct.set_trace_callback(statements.append))
+    statements = await traced(stores)
     release, held = await held_writer(stores)
 
     notes = [DeliveryNote(job, flushed=False, retry_count=0) for job in known]
@@ -324,8 +369,7 @@ async def test_unlike_writes_that_wait_together_make_one_statement_of_each_kind(
 
 
 async def test_the_credential_of_jobs_that_wait_together_is_written_once(stores):
-    statements: list[str] = []
-    await stores._database.write(lambda direct: direct.set_trace_callback(statements.append))
+    statements = await traced(stores)
     news = [replace(new_job(), credential=make_credential()) for _ in range(20)]
 
     await asyncio.gather(*map(stores.jobs.accept, news))
@@ -478,6 +522,21 @@ async def test_closing_finishes_what_was_submitted(open_stores):
 
     async with open_stores() as stores:
         assert len(await stores.jobs.get_many(ids)) == 20
+
+
+async def test_closing_waits_for_no_write_that_could_share_a_commit(open_stores, path, monkeypatch):
+    monkeypatch.setattr(database, "RIDE_S", 3_600)
+    async with open_stores() as stores:
+        riding = asyncio.get_running_loop().create_task(stores._database.write_along(remembering))
+        await asyncio.sleep(0)
+        await stores.aclose()
+        await riding
+
+        with pytest.raises(StoreUnavailableError, match="closed"):
+            await stores._database.write_along(remembering)
+    with sqlite3.connect(path) as direct:
+        assert direct.execute("SELECT count(*) FROM meta WHERE name = 'rider'").fetchone() == (1,)
+    direct.close()
 
 
 async def test_a_closed_store_is_unavailable(open_stores):

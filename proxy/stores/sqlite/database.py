@@ -39,6 +39,9 @@ With the commit itself it stays below 5 ms, which is what another process that
 shares the file, or the next caller, may have to wait.
 """
 
+RIDE_S: Final = 0.02
+"""How long a write that nobody waits for does so for one with which it shares a commit."""
+
 
 class Insert:
     """An `INSERT` of as many rows as there are.
@@ -115,6 +118,14 @@ class Database:
         """
         return await self._writer.begin(work, relaxed=relaxed)
 
+    async def write_along(self, work: Work[T]) -> T:
+        """Execute `work` relaxed, as a part of the next write that somebody else waits for.
+
+        If none comes, it is written by itself after `RIDE_S`. For steps of microseconds,
+        which are not worth a transaction, and for which nobody waits.
+        """
+        return await self._writer.begin_along(work)
+
     def begin(self, prepare: Callable[[], Work[T]]) -> asyncio.Future[T]:
         """Begin what `write` does, for more than one to wait for.
 
@@ -148,6 +159,9 @@ class _Call(Generic[T]):
     is_relaxed: bool = False
     prepare: Callable[[], Work[T]] | None = None
     """What returns the work, if that is not known yet."""
+
+    rides: bool = False
+    """Whether it is done with the call before it even if that took long."""
 
 
 @dataclass(slots=True)
@@ -241,12 +255,39 @@ class _Writer(_Thread):
         self._is_relaxed = False
         """Whether commits of the connection are, at the moment."""
 
+        self._riding: list[_Call[Any]] = []
+        """What is put behind the next call, or after a while by itself."""
+
+        self._departure: asyncio.TimerHandle | None = None
         super().__init__(path, loop, writes=True)
 
     def begin_prepared(self, prepare: Callable[[], Work[T]]) -> asyncio.Future[T]:
         return self._put(_Call(_unprepared, self._loop.create_future(), prepare=prepare))
 
+    def begin_along(self, work: Work[T]) -> asyncio.Future[T]:
+        call = _Call(work, self._loop.create_future(), is_relaxed=True, rides=True)
+        if self._closing:
+            return self._put(call)
+        self._riding.append(call)
+        if self._departure is None:
+            self._departure = self._loop.call_later(RIDE_S, self._depart)
+        return call.future
+
+    def _put(self, call: _Call[T]) -> asyncio.Future[T]:
+        future = super()._put(call)
+        self._depart()
+        return future
+
+    def _depart(self) -> None:
+        if self._departure is not None:
+            self._departure.cancel()
+            self._departure = None
+        for call in self._riding:
+            self._waiting.put(call)
+        self._riding.clear()
+
     async def aclose(self) -> None:
+        self._depart()
         await asyncio.to_thread(self._checkpointer.stop)
         await super().aclose()
 
@@ -304,8 +345,7 @@ class _Writer(_Thread):
             self._is_relaxed = relaxed
 
     def _next(self, commit_at: float) -> _Call[Any] | None:
-        if perf_counter() >= commit_at:
-            return None
+        """Return what else belongs into this transaction."""
         try:
             call = self._waiting.get_nowait()
         except Empty:
@@ -313,8 +353,11 @@ class _Writer(_Thread):
         if call is None:
             # The end: put back, to be met again after the commit.
             self._waiting.put(None)
-        elif call.prepare is not None or (self._is_relaxed and not call.is_relaxed):
-            # It is to be prepared first, or needs a transaction that is synced.
+            return None
+        if call.rides:
+            return call
+        needs_sync = self._is_relaxed and not call.is_relaxed
+        if call.prepare is not None or needs_sync or perf_counter() >= commit_at:
             self._held_back = call
             return None
         return call

@@ -85,7 +85,13 @@ class SqliteDeliveryStore:
 
     async def finish(self, notes: Sequence[DeliveryNote]) -> None:
         # Without power no connection of this machine is left, and leases end by themselves.
-        await self._database.write(partial(_finish, notes=notes), relaxed=True)
+        work = partial(_finish, notes=notes)
+        if all(note.flushed for note in notes):
+            # Until it is written, a repeat finds the job as one that is held: it may claim
+            # it under the same conditions.
+            await self._database.write_along(work)
+        else:
+            await self._database.write(work, relaxed=True)
 
     async def claimable_owners(self, *, now: datetime) -> frozenset[OwnerId]:
         return await self._database.read(partial(_claimable_owners, now=to_micros(now)))
