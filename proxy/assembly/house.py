@@ -12,7 +12,8 @@ from proxy.ports.passes import AT_ONCE
 from proxy.scheduler import Scheduler
 from proxy.services.deliver import Deliverer, Endpoint
 from proxy.services.direct.budget import Budget, HourlyLimits
-from proxy.services.direct.escalate import EscalationLimits, Escalator, LaneCaps
+from proxy.services.direct.caps import EscalationLimits, LaneCaps
+from proxy.services.direct.escalate import Escalator
 from proxy.services.ground import Ground
 from proxy.services.insight import Insight, counts_of
 from proxy.services.ledger.prices import PriceBook

@@ -97,6 +97,7 @@ def other_passes(
     return [
         Pass("live", settings.instance.lease / 3, ground.leases.run_once),
         Pass("escalate", QUICK, escalator.run_once),
+        Pass("lost_calls", CALM, escalator.release_lost),
         Pass("rescue", CALM, rescuer.run_once),
         Pass("withdraw", CALM, shared.withdrawer.run_once),
         Pass("prune", SLOW, pruner.run_once),

@@ -31,7 +31,8 @@ from proxy.services.batches.submit import Submitter, SubmitTimes
 from proxy.services.callers.accounts import Verdict
 from proxy.services.direct.budget import Budget, HourlyLimits
 from proxy.services.direct.call import DirectCaller
-from proxy.services.direct.escalate import EscalationLimits, Escalator
+from proxy.services.direct.caps import EscalationLimits
+from proxy.services.direct.escalate import Escalator
 from proxy.services.flex import FlexTier
 from proxy.services.ground import Ground
 from proxy.services.leases import Leases
@@ -176,6 +177,7 @@ class Instance:
                 jitter=lambda: 1.0,
             ).run_once,
             "escalate": self._escalate,
+            "lost_calls": self._release_lost,
             "rescue": Rescuer(ground, waiters=waiters, verify=fleet.verify).run_once,
             "prune": Pruner(
                 ground,
@@ -188,6 +190,11 @@ class Instance:
     async def _escalate(self) -> int:
         async with asyncio.TaskGroup() as tasks:
             return await self.make_escalator(tasks).run_once()
+
+    async def _release_lost(self) -> int:
+        # Each pass of these waits for its calls, so that none is under way.
+        async with asyncio.TaskGroup() as tasks:
+            return await self.make_escalator(tasks).release_lost()
 
     async def step(self) -> None:
         """Count one call of a port; die or freeze when none is left."""

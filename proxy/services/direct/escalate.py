@@ -8,7 +8,6 @@ is booked as a possible double: known, shown, never silent.
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
@@ -23,7 +22,7 @@ from proxy.core.errors import (
     StoreError,
     StoreUnavailableError,
 )
-from proxy.core.ids import CredentialId, JobId
+from proxy.core.ids import JobId
 from proxy.core.job import Escalated, Failed, Job, JobEvent, Outcome, Released, Succeeded, advance
 from proxy.core.lanes import CALL_LANES, Lane
 from proxy.core.outcomes import (
@@ -42,6 +41,7 @@ from proxy.ports.tasks import TaskOwner
 from proxy.services.access import Access
 from proxy.services.direct.budget import Budget
 from proxy.services.direct.call import CallAnswer, DirectCaller
+from proxy.services.direct.caps import EscalationLimits, Place, Rate
 from proxy.services.ground import Ground, count_doubles, count_ends
 from proxy.services.ledger.bookkeeping import UselessAnswer
 from proxy.services.outlook import Outlook
@@ -56,61 +56,8 @@ UNREACHED_PAUSE: Final = timedelta(seconds=10)
 STORE_PAUSE_S: Final = 1.0
 """Between two attempts to write an answer down while the store is away."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LaneCaps:
-    """How much of one credential may be called in one lane."""
-
-    concurrent: int = 16
-    calls_per_s: float = 10.0
-    timeout: timedelta = timedelta(minutes=10)
-    """For one call: as long as the SDKs themselves wait by default."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EscalationLimits:
-    """How much may be called at once. No stampede: a whole batch may come back."""
-
-    total: int = 64
-    interactive: LaneCaps = field(default_factory=LaneCaps)
-    flex: LaneCaps = field(
-        default_factory=lambda: LaneCaps(calls_per_s=5.0, timeout=timedelta(minutes=15))
-    )
-    trickle: LaneCaps = field(default_factory=lambda: LaneCaps(concurrent=2, calls_per_s=1.0))
-
-    def of(self, lane: Lane) -> LaneCaps:
-        """Return the caps of a lane that calls."""
-        match lane:
-            case Lane.FLEX:
-                return self.flex
-            case Lane.TRICKLE:
-                return self.trickle
-            case _:
-                return self.interactive
-
-
-Place = tuple[Lane, CredentialId]
-"""What has caps of its own."""
-
-
-class Rate:
-    """How many calls may begin at each place: so many a second, a second's worth at once."""
-
-    def __init__(self) -> None:
-        self._seen: dict[Place, tuple[float, float]] = {}
-
-    def left(self, place: Place, per_second: float, now: float) -> int:
-        """Return how many may begin; `now` is monotonic, in seconds."""
-        most = max(1.0, per_second)
-        left, since = self._seen.get(place, (most, now))
-        left = min(most, left + (now - since) * per_second)
-        self._seen[place] = left, now
-        return int(left)
-
-    def spend(self, place: Place) -> None:
-        """Note that one begins."""
-        left, since = self._seen[place]
-        self._seen[place] = left - 1, since
+LOOKED_AT: Final = 10_000
+"""Calls of the whole fleet that one look for lost ones goes through."""
 
 
 class Escalator:
@@ -140,6 +87,9 @@ class Escalator:
         self._budget = budget
         self._tasks = tasks
         self._calls: set[asyncio.Task[None]] = set()
+        self._own: set[tuple[JobId, int]] = set()
+        """Job and attempt of every call that begins here, or is under way."""
+
         self._running: Counter[Place] = Counter()
         self._rate = Rate()
         self._stopping = False
@@ -155,6 +105,7 @@ class Escalator:
 
     def abandon(self) -> None:
         """Cut off what is under way; another instance books it as a possible double."""
+        self.stop()
         for call in self._calls:
             call.cancel()
 
@@ -170,6 +121,25 @@ class Escalator:
             for head in fair_order([head for head in heads if head.key.lane is lane]):
                 started += await self._start_some(head)
         return started
+
+    async def release_lost(self) -> int:
+        """Give back jobs that this instance is said to call, and does not; return how many.
+
+        Where the store's answer to the intent was lost, the intent may have been written
+        all the same. Nothing was sent then, and nobody else cares for the job while this
+        instance lives.
+        """
+        if self._stopping:
+            return 0
+        said = await self._on.queue.escalating(limit=LOOKED_AT)
+        mine = [job for job in said if job.holder == self._on.leases.instance]
+        lost = [job for job in mine if (job.id, job.attempt) not in self._own]
+        for job in lost:
+            event = Released(job.attempt, "its call did not begin", uncharged=True)
+            await self._finish(job, event, None)
+        if lost:
+            log.warning("job.rescued", jobs=len(lost))
+        return len(lost)
 
     async def _start_some(self, head: Head) -> int:
         """Start the most urgent calls of `head`, as many as its caps leave room for."""
@@ -210,7 +180,7 @@ class Escalator:
             return False
         event = Escalated(self._on.leases.instance, self._now())
         escalating = advance(job, event)
-        if escalating is job or await self._on.jobs.replace_many([JobWrite(escalating)]):
+        if escalating is job or not await self._intend(escalating):
             return False
         place = (job.lane, credential.id)
         self._running[place] += 1
@@ -220,10 +190,24 @@ class Escalator:
         task.add_done_callback(self._calls.discard)
         return True
 
+    async def _intend(self, escalating: Job) -> bool:
+        """Make durable that the call is ours; return whether it is."""
+        call = (escalating.id, escalating.attempt)
+        # Before the write: a call that begins is none that was lost.
+        self._own.add(call)
+        is_ours = False
+        try:
+            is_ours = not await self._on.jobs.replace_many([JobWrite(escalating)])
+        finally:
+            if not is_ours:
+                self._own.discard(call)
+        return is_ours
+
     async def _run(self, job: Job, credential: Credential) -> None:
         try:
             await self._record(job, *await self._call(job, credential))
         finally:
+            self._own.discard((job.id, job.attempt))
             self._running[job.lane, credential.id] -= 1
             # There is room for the next one.
             self._on.wake("escalate")
@@ -339,7 +323,11 @@ class Escalator:
             if not current:
                 break
             job = current[0]
-        if isinstance(event, Succeeded):
+        if job.answered_by == called.attempt:
+            # It was this very answer: the store had written it before its own was lost.
+            self._count(called, job)
+            self._waiters.wake([job.id])
+        elif isinstance(event, Succeeded):
             # Bought, and of no use: the job ended in another way meanwhile.
             answer = UselessAnswer(
                 receipt=f"{called.id}:{called.attempt}",

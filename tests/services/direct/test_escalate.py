@@ -10,7 +10,8 @@ from proxy.core.job import JobState, Released, advance
 from proxy.core.lanes import Lane
 from proxy.core.outcomes import MAX_FAILURES
 from proxy.ports.jobs import JobWrite
-from proxy.services.direct.escalate import UNREACHED_PAUSE, EscalationLimits, Escalator, LaneCaps
+from proxy.services.direct.caps import EscalationLimits, LaneCaps
+from proxy.services.direct.escalate import UNREACHED_PAUSE, Escalator
 from tests.helpers.fake_provider import FakeProvider, right_answer
 from tests.helpers.fleet import Fleet
 

@@ -1,42 +1,32 @@
 """What direct calls may not do: come all at once, or lose an answer that is paid for."""
 
 import asyncio
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 
 import pytest
 
 from proxy.core.errors import StoreUnavailableError
-from proxy.core.ids import CredentialId
+from proxy.core.ids import JobId
 from proxy.core.job import JobState
-from proxy.core.lanes import Lane
-from proxy.services.direct.escalate import STORE_PAUSE_S, Rate
+from proxy.ports.jobs import JobWrite
+from proxy.services.direct.escalate import STORE_PAUSE_S
 from tests.helpers.fleet import TIMES, Fleet
-from tests.services.direct.test_escalate import settled
-
-ONE = (Lane.INTERACTIVE, CredentialId("credential-1"))
-OTHER = (Lane.INTERACTIVE, CredentialId("credential-2"))
+from tests.services.direct.test_escalate import Line, settled
 
 
-def test_a_second_of_calls_may_begin_at_once_and_then_so_many_a_second():
-    rate = Rate()
+def unheard(monkeypatch: pytest.MonkeyPatch, fleet: Fleet, state: JobState) -> None:
+    """Have the store execute one write of jobs in `state`, and lose what it says of it."""
+    write, lost = fleet.stores.jobs.replace_many, [state]
 
-    assert rate.left(ONE, 10.0, 0.0) == 10
-    for _ in range(10):
-        rate.spend(ONE)
+    async def written(writes: Sequence[JobWrite]) -> Collection[JobId]:
+        refused = await write(writes)
+        if writes[0].after.state in lost:
+            lost.clear()
+            raise StoreUnavailableError("it does not answer")
+        return refused
 
-    assert rate.left(ONE, 10.0, 0.0) == 0
-    assert rate.left(ONE, 10.0, 0.5) == 5
-    assert rate.left(ONE, 10.0, 1_000.0) == 10
-    assert rate.left(OTHER, 10.0, 0.5) == 10
-
-
-def test_a_slow_rate_still_lets_one_call_begin():
-    rate = Rate()
-    assert rate.left(ONE, 0.1, 0.0) == 1
-    rate.spend(ONE)
-
-    assert rate.left(ONE, 0.1, 9.0) == 0
-    assert rate.left(ONE, 0.1, 10.1) == 1
+    monkeypatch.setattr(fleet.stores.jobs, "replace_many", written)
 
 
 async def test_a_batch_that_comes_back_is_no_stampede():
@@ -76,3 +66,93 @@ async def test_an_answer_waits_for_a_store_that_is_away(monkeypatch: pytest.Monk
 
     assert (await fleet.job(job_id)).state is JobState.COMPLETED
     assert fleet.provider.requests["call"] == 1
+
+
+async def test_a_call_whose_intent_was_written_unheard_is_made_after_all(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    fleet = Fleet()
+    job_id = await fleet.accept(deadline=timedelta(minutes=20))
+    unheard(monkeypatch, fleet, JobState.ESCALATING)
+    with pytest.RaisesGroup(StoreUnavailableError):
+        await fleet.run("escalate")
+    assert (await fleet.job(job_id)).state is JobState.ESCALATING
+    assert fleet.provider.requests["call"] == 0
+
+    await fleet.run("live", "rescue", "lost_calls", "escalate")
+
+    job = await fleet.job(job_id)
+    assert (job.state, job.possible_doubles) == (JobState.COMPLETED, 0)
+    assert fleet.provider.requests["call"] == 1
+
+
+async def test_a_call_that_is_under_way_is_not_lost():
+    fleet = Fleet()
+    job_id = await fleet.accept(deadline=timedelta(minutes=20))
+    line = Line(fleet.provider)
+    async with asyncio.TaskGroup() as tasks:
+        escalator = fleet.instances[0].make_escalator(tasks)
+        await escalator.run_once()
+        await settled()
+        assert (await fleet.job(job_id)).state is JobState.ESCALATING
+
+        assert await escalator.release_lost() == 0
+        line.open.set()
+
+    assert (await fleet.job(job_id)).state is JobState.COMPLETED
+
+
+async def test_a_call_that_begins_at_this_moment_is_not_lost(monkeypatch: pytest.MonkeyPatch):
+    fleet = Fleet()
+    job_id = await fleet.accept(deadline=timedelta(minutes=20))
+    write, looks = fleet.stores.jobs.replace_many, []
+    async with asyncio.TaskGroup() as tasks:
+        escalator = fleet.instances[0].make_escalator(tasks)
+
+        async def written(writes: Sequence[JobWrite]) -> Collection[JobId]:
+            refused = await write(writes)
+            looks.append(await escalator.release_lost())
+            return refused
+
+        monkeypatch.setattr(fleet.stores.jobs, "replace_many", written)
+        await escalator.run_once()
+
+    assert looks == [0, 0]
+    assert (await fleet.job(job_id)).state is JobState.COMPLETED
+
+
+async def test_the_calls_of_a_stopped_instance_are_not_given_back():
+    fleet = Fleet()
+    job_id = await fleet.accept(deadline=timedelta(minutes=20))
+    Line(fleet.provider)
+    async with asyncio.TaskGroup() as tasks:
+        escalator = fleet.instances[0].make_escalator(tasks)
+        await escalator.run_once()
+        await settled()
+        escalator.abandon()
+
+    # They may be paid for: whoever takes over says so.
+    assert await escalator.release_lost() == 0
+    assert (await fleet.job(job_id)).state is JobState.ESCALATING
+
+
+async def test_an_answer_that_was_written_unheard_is_counted_once(monkeypatch: pytest.MonkeyPatch):
+    fleet = Fleet()
+    job_id = await fleet.accept(deadline=timedelta(minutes=20))
+    unheard(monkeypatch, fleet, JobState.COMPLETED)
+    instance = fleet.instances[0]
+    woken = instance.watch_wakes()
+
+    async def time_passes() -> None:
+        while not woken:
+            await settled()
+            fleet.clock.advance(seconds=STORE_PAUSE_S)
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(time_passes())
+        await instance.run("escalate")
+
+    assert woken == [job_id]
+    assert fleet.tally.counts["job_ended"] == 1
+    assert fleet.tally.counts["late_result"] == 0
+    assert (await fleet.booked()).useless == 0

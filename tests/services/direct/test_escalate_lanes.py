@@ -10,7 +10,7 @@ from proxy.core.job import JobState
 from proxy.core.lanes import Lane, Urgency
 from proxy.ports.notes import Note
 from proxy.services.direct.budget import HourlyLimits
-from proxy.services.direct.escalate import EscalationLimits, LaneCaps
+from proxy.services.direct.caps import EscalationLimits, LaneCaps
 from proxy.services.trickle import TrickleHours
 from tests.helpers.fake_provider import right_answer
 from tests.helpers.fleet import Fleet

@@ -1,0 +1,66 @@
+"""How much may be called at once, and how fast.
+
+No stampede: a whole batch may come back, and its provider bounds what it answers.
+"""
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from proxy.core.ids import CredentialId
+from proxy.core.lanes import Lane
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneCaps:
+    """How much of one credential may be called in one lane."""
+
+    concurrent: int = 16
+    calls_per_s: float = 10.0
+    timeout: timedelta = timedelta(minutes=10)
+    """For one call: as long as the SDKs themselves wait by default."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EscalationLimits:
+    """How much may be called at once, in all and in each lane."""
+
+    total: int = 64
+    interactive: LaneCaps = field(default_factory=LaneCaps)
+    flex: LaneCaps = field(
+        default_factory=lambda: LaneCaps(calls_per_s=5.0, timeout=timedelta(minutes=15))
+    )
+    trickle: LaneCaps = field(default_factory=lambda: LaneCaps(concurrent=2, calls_per_s=1.0))
+
+    def of(self, lane: Lane) -> LaneCaps:
+        """Return the caps of a lane that calls."""
+        match lane:
+            case Lane.FLEX:
+                return self.flex
+            case Lane.TRICKLE:
+                return self.trickle
+            case _:
+                return self.interactive
+
+
+Place = tuple[Lane, CredentialId]
+"""What has caps of its own."""
+
+
+class Rate:
+    """How many calls may begin at each place: so many a second, a second's worth at once."""
+
+    def __init__(self) -> None:
+        self._seen: dict[Place, tuple[float, float]] = {}
+
+    def left(self, place: Place, per_second: float, now: float) -> int:
+        """Return how many may begin; `now` is monotonic, in seconds."""
+        most = max(1.0, per_second)
+        left, since = self._seen.get(place, (most, now))
+        left = min(most, left + (now - since) * per_second)
+        self._seen[place] = left, now
+        return int(left)
+
+    def spend(self, place: Place) -> None:
+        """Note that one begins."""
+        left, since = self._seen[place]
+        self._seen[place] = left - 1, since
