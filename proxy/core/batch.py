@@ -102,6 +102,9 @@ class Batch:
     """How often a submission was started."""
 
     input_file_id: str | None = None
+    input_count: int | None = None
+    """How many lines that file has: jobs that ended before it was uploaded have none."""
+
     create_started_at: datetime | None = None
     """When the create now in doubt was begun; nothing while none was sent."""
 
@@ -294,8 +297,8 @@ def _apply_submission(
     match event:
         case SubmissionStarted(holder):
             return replace(moved, holder=holder, submissions=moved.submissions + 1, next_at=None)
-        case Uploaded(input_file_id):
-            return replace(moved, input_file_id=input_file_id)
+        case Uploaded(input_file_id, count):
+            return replace(moved, input_file_id=input_file_id, input_count=count)
         case CreateStarted(at, count):
             return replace(moved, create_started_at=at, create_count=count)
         case CreateUnclear(at, next_at, searched):

@@ -28,9 +28,10 @@ class SubmissionStarted:
 
 @dataclass(frozen=True, slots=True)
 class Uploaded:
-    """The provider has the input file; that costs nothing yet."""
+    """The provider has the input file of `count` lines; that costs nothing yet."""
 
     input_file_id: str
+    count: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,7 @@ LATER = T0 + timedelta(minutes=5)
 EVENTS: dict[type[BatchEvent], BatchEvent] = {
     Sealed: Sealed(3, 900, 60, LATER),
     SubmissionStarted: SubmissionStarted(HERE),
-    Uploaded: Uploaded("file-1"),
+    Uploaded: Uploaded("file-1", 3),
     CreateStarted: CreateStarted(T0),
     CreateUnclear: CreateUnclear(T0, SOON, searched=False),
     PutBack: PutBack(SOON, "provider_busy"),

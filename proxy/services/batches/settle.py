@@ -306,12 +306,15 @@ class Settler:
             line = 1
         if line is None or batch.error_code in UNBATCHABLE_CODES:
             return None
-        seen = 0
+        found, seen = None, 0
         async for items in self._on.batches.items(batch.id):
-            if line <= seen + len(items):
-                return items[line - seen - 1]
+            if seen < line <= seen + len(items):
+                found = items[line - seen - 1]
             seen += len(items)
-        return None
+        # Where jobs ended since, nobody can tell whose line it is. The next batch will be
+        # without theirs, and its own error says it right.
+        sent = batch.create_count if batch.input_count is None else batch.input_count
+        return found if seen == sent else None
 
     async def _sweep(self, batch: Batch, provider: Provider) -> Batch:
         """Look for twins of a batch whose create was unclear; stop the younger."""

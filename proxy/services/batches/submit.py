@@ -187,7 +187,8 @@ class Submitter:
         if file_id is None:
             return batch
         log.debug("batch.uploaded", batch_id=batch.id, body_bytes=submission.input_bytes)
-        return await self._step(batch, Uploaded(file_id)) if await lease.renew() else None
+        uploaded = Uploaded(file_id, submission.count)
+        return await self._step(batch, uploaded) if await lease.renew() else None
 
     async def _create(
         self, batch: Batch, provider: Provider, credential: Credential, lease: HeldLease

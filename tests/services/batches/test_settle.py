@@ -130,6 +130,37 @@ async def test_one_bad_line_is_isolated_and_the_rest_is_batched_again() -> None:
     assert fleet.doubles() == (0, 0)
 
 
+async def test_a_line_is_blamed_on_nobody_where_jobs_before_it_ended_since() -> None:
+    fleet = Fleet()
+    fleet.provider.fail_next += [("invalid_json_line", 4), ("invalid_json_line", 3)]
+    job_ids = await fleet.submit(12)
+    await fleet.cancel(job_ids[0])
+
+    await polled(fleet)
+    assert {(await fleet.job(job_id)).lane for job_id in job_ids[1:]} == {Lane.BATCH}
+
+    await fleet.run("live", "flush", "submit")
+    await polled(fleet)
+    lanes = [(await fleet.job(job_id)).lane for job_id in job_ids[1:]]
+    assert lanes == [Lane.BATCH] * 2 + [Lane.INTERACTIVE] + [Lane.BATCH] * 8
+    assert {job.failures for job in await fleet.jobs() if job.lane is Lane.BATCH} == {0}
+
+
+async def test_the_bad_line_is_found_in_a_batch_that_lost_jobs_before_its_upload() -> None:
+    fleet = Fleet()
+    fleet.provider.fail_next.append(("invalid_json_line", 4))
+    job_ids = [await fleet.accept() for _ in range(12)]
+    fleet.clock.advance(minutes=20)
+    await fleet.run("live", "flush")
+    await fleet.cancel(job_ids[0])
+    await fleet.run("live", "submit")
+
+    await polled(fleet)
+
+    lanes = [(await fleet.job(job_id)).lane for job_id in job_ids]
+    assert lanes == [Lane.BATCH] * 4 + [Lane.INTERACTIVE] + [Lane.BATCH] * 7
+
+
 async def test_the_bad_line_is_found_in_a_batch_of_many_chunks() -> None:
     fleet = Fleet()
     fleet.provider._max_requests = 5_000
