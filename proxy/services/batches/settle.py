@@ -111,20 +111,24 @@ class Settler:
             if batch.harvested_at is None or batch.ambiguous_since is not None:
                 # Callers wait for the results of other batches, and nobody for a twin's.
                 return batch
+        searched = True
         if batch.ambiguous_since is not None:
             try:
                 batch = await self._sweep(batch, provider)
             except ProviderUnavailableError as exc:
-                # Nobody waits for it, and the list may be long.
                 log.warning("batch.unreached", batch_id=batch.id, code=exc.code, error=str(exc))
-                return await self._later(batch, SWEEP_AFTER)
+                searched = False
         batch = await self._read_twins(batch, provider, self._facts)
         if len(batch.twins_read) < len(batch.twins):
             return await self._later(batch, READ_AGAIN_AFTER)
         if batch.ambiguous_since is not None:
             passed = self._now() - batch.ambiguous_since
             if passed < SWEEP_FOR:
-                return await self._later(batch, min(max(passed, SWEEP_AFTER), SWEEP_FOR - passed))
+                # Nobody waits for it, and the list may be long.
+                pause = max(passed, SWEEP_AFTER) if searched else SWEEP_AFTER
+                return await self._later(batch, min(pause, SWEEP_FOR - passed))
+            if not searched:
+                await self._on.books.book_possible(batch, batch.count, why="unsearched")
         await self._clean_up(batch, provider)
         log.info("batch.settled", batch_id=batch.id, reason=batch.end_reason)
         return await self._write(batch, BatchSettled(self._now()))

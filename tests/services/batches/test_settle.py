@@ -11,6 +11,7 @@ from proxy.core.job import JobState
 from proxy.core.lanes import Lane
 from proxy.core.outcomes import TOO_MANY_TOKENS
 from proxy.ports.provider import LineKind, ResultLine
+from proxy.services.batches.settle import SWEEP_FOR
 from proxy.services.batches.submit import SKEW
 from tests.helpers.fake_provider import right_answer
 from tests.helpers.fleet import Fleet
@@ -358,6 +359,44 @@ async def test_a_settled_batch_forgets_its_items() -> None:
     await fleet.answer()
 
     assert not await fleet.stores.batches.issued(batch.id, names)
+
+
+async def unlisted(fleet: Fleet) -> None:
+    """Have a batch of 12 whose create was unclear read, and its provider's list away since."""
+    fleet.provider.listing_lag = SKEW
+    fleet.provider.faults["create"] = deque(["lost_after"])
+    await fleet.submit(12)
+    await fleet.run_for(timedelta(minutes=10), step=timedelta(seconds=30))
+    assert (await fleet.batch()).harvested_at is not None
+    fleet.provider.faults["find_batches"] = deque(["unavailable"] * 200)
+    fleet.provider.requests["find_batches"] = 0
+
+
+async def test_a_list_that_cannot_be_read_is_asked_for_again_after_a_pause() -> None:
+    fleet = Fleet()
+    await unlisted(fleet)
+
+    await fleet.run_for(timedelta(hours=20), step=timedelta(minutes=5))
+    assert 75 <= fleet.provider.requests["find_batches"] <= 85
+    assert (await fleet.batch()).state is BatchState.ENDED
+    fleet.provider.faults["find_batches"].clear()
+    await fleet.run_for(timedelta(hours=6), step=timedelta(minutes=5))
+
+    assert (await fleet.batch()).state is BatchState.SETTLED
+    assert fleet.tally.counts["possible_double"] == 0
+
+
+async def test_a_list_that_cannot_be_read_does_not_keep_a_batch_for_ever() -> None:
+    fleet = Fleet()
+    await unlisted(fleet)
+
+    await fleet.run_for(SWEEP_FOR - timedelta(hours=1), step=timedelta(minutes=15))
+    assert (await fleet.batch()).state is BatchState.ENDED
+    await fleet.run_for(timedelta(hours=2), step=timedelta(minutes=15))
+
+    assert (await fleet.batch()).state is BatchState.SETTLED
+    # Nobody knows whether there is a second one.
+    assert fleet.tally.counts["possible_double"] == 12
 
 
 async def test_a_twin_that_vanished_does_not_keep_its_batch_for_ever() -> None:

@@ -534,26 +534,6 @@ async def test_after_an_unclear_create_twins_are_looked_for_for_25_hours() -> No
     assert (await fleet.batch()).state is BatchState.SETTLED
 
 
-async def test_a_list_that_cannot_be_read_is_asked_for_again_after_a_pause_and_for_ever() -> None:
-    fleet = Fleet()
-    will(fleet, "create", "lost_after")
-    await fleet.submit(12)
-    await recovered(fleet)
-    searched = fleet.provider.requests["find_batches"]
-    will(fleet, "find_batches")
-    for _ in range(200):
-        fleet.provider.faults["find_batches"].append("unavailable")
-
-    await fleet.run_for(timedelta(hours=26), step=timedelta(minutes=5))
-    asked = fleet.provider.requests["find_batches"] - searched
-    assert (await fleet.batch()).state is BatchState.ENDED
-    assert 95 <= asked <= 105
-    fleet.provider.faults["find_batches"].clear()
-    await fleet.run_for(timedelta(minutes=20), step=timedelta(minutes=5))
-
-    assert (await fleet.batch()).state is BatchState.SETTLED
-
-
 async def test_a_batch_with_an_unknown_upstream_is_left_alone() -> None:
     fleet = Fleet()
     await fleet.flush(12)
