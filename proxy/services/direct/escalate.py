@@ -20,7 +20,6 @@ from proxy.core.errors import (
     ProviderError,
     ProxyError,
     StoreError,
-    StoreUnavailableError,
 )
 from proxy.core.ids import JobId
 from proxy.core.job import Escalated, Failed, Job, JobEvent, Outcome, Released, Succeeded, advance
@@ -213,14 +212,14 @@ class Escalator:
             self._on.wake("escalate")
 
     async def _record(self, job: Job, event: JobEvent, result: Result | None) -> None:
-        """Make the answer durable, however long the store is away: it is paid for.
+        """Make the answer durable, however long the store does not take it: it is paid for.
 
         Nobody else will: the record says that this instance, which lives, is calling.
         """
         while True:
             try:
                 return await self._finish(job, event, result)
-            except StoreUnavailableError as exc:
+            except StoreError as exc:
                 log.warning("call.unrecorded", job_id=job.id, code=exc.code)
             await self._on.clock.sleep(STORE_PAUSE_S)
 

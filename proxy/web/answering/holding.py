@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from proxy.core.errors import StoreUnavailableError
+from proxy.core.errors import StoreError
 from proxy.core.ids import JobId
 from proxy.core.repeats import WAITER_LEASE
 from proxy.ports.clock import Clock
@@ -142,7 +142,7 @@ class Holding:
             # Nothing that its caller does next depends on it.
             self._write_soon(job_id)
             return
-        with suppress(StoreUnavailableError):
+        with suppress(StoreError):
             await self._write({job_id: note})
 
     def _write_soon(self, job_id: JobId) -> None:
@@ -158,7 +158,7 @@ class Holding:
                 group, self._fresh = self._fresh[:NOTES_CHUNK], self._fresh[NOTES_CHUNK:]
                 unwritten = self._unwritten
                 await self._write({one: unwritten[one] for one in group if one in unwritten})
-        except StoreUnavailableError:
+        except StoreError:
             # The next pass writes what is left.
             self._fresh.clear()
         finally:

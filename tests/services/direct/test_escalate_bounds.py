@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from proxy.core.errors import StoreUnavailableError
+from proxy.core.errors import StoreCorruptError, StoreError, StoreUnavailableError
 from proxy.core.ids import JobId
 from proxy.core.job import JobState
 from proxy.ports.jobs import JobWrite
@@ -39,7 +39,10 @@ async def test_a_batch_that_comes_back_is_no_stampede():
     assert fleet.provider.requests["call"] == TIMES.calls_per_s
 
 
-async def test_an_answer_waits_for_a_store_that_is_away(monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("error", [StoreUnavailableError("full"), StoreCorruptError("damaged")])
+async def test_an_answer_waits_for_a_store_that_does_not_take_it(
+    monkeypatch: pytest.MonkeyPatch, error: StoreError
+):
     fleet = Fleet()
     job_id = await fleet.accept(deadline=timedelta(minutes=20))
     away = 2
@@ -49,7 +52,7 @@ async def test_an_answer_waits_for_a_store_that_is_away(monkeypatch: pytest.Monk
         nonlocal away
         if away and writes[0].after.state is JobState.COMPLETED:
             away -= 1
-            raise StoreUnavailableError("the disk is full")
+            raise error
         return await write(writes)
 
     monkeypatch.setattr(fleet.stores.jobs, "replace_many", flaky)

@@ -5,12 +5,14 @@ from datetime import timedelta
 
 import pytest
 
-from proxy.core.errors import StoreUnavailableError
+from proxy.core.errors import StoreCorruptError, StoreError, StoreUnavailableError
 from proxy.core.repeats import WAITER_LEASE, Answered
 from proxy.web.answering.holding import RENEW_CHUNK, DrainingError, Holding
 from tests.helpers.factories import OWNER, T0, make_job, new_job
 from tests.helpers.fakes import FakeClock, MemoryStores
 from tests.helpers.raw_upstream import wait_until
+
+AWAY = StoreUnavailableError("away")
 
 
 class Gate:
@@ -20,15 +22,15 @@ class Gate:
         self._deliveries = stores.deliveries
         self.opened = asyncio.Event()
         self.opened.set()
-        self.away = False
+        self.error: StoreError | None = None
         self.knocks = 0
         self.renewed: list[int] = []
 
     async def finish(self, notes):
         self.knocks += 1
         await self.opened.wait()
-        if self.away:
-            raise StoreUnavailableError("away")
+        if self.error is not None:
+            raise self.error
         await self._deliveries.finish(notes)
 
     async def renew(self, job_ids, *, until):
@@ -113,23 +115,36 @@ async def test_the_note_of_a_break_is_durable_before_anybody_goes_on(bench):
 
 async def test_a_note_waits_until_the_store_is_back(bench):
     job_id = await bench.job()
-    bench.gate.away = True
+    bench.gate.error = AWAY
     await bench.holding.note(job_id, flushed=False, retry_count=0)
     with pytest.raises(StoreUnavailableError):
         await bench.holding.run_once()
-    bench.gate.away = False
+    bench.gate.error = None
 
     await bench.holding.run_once()
 
     assert bench.state(job_id) is Answered.BROKEN
 
 
+@pytest.mark.parametrize("flushed", [False, True])
+async def test_a_store_that_cannot_be_read_ends_neither_the_call_nor_the_instance(bench, flushed):
+    job_id = await bench.job()
+    bench.gate.error = StoreCorruptError("damaged")
+
+    await bench.holding.note(job_id, flushed=flushed, retry_count=0)
+    await wait_until(lambda: bench.gate.knocks and not bench.holding._is_writing)
+    bench.gate.error = None
+    await bench.holding.run_once()
+
+    assert bench.state(job_id) is (Answered.FLUSHED if flushed else Answered.BROKEN)
+
+
 async def test_an_old_note_of_a_break_does_not_disturb_who_claimed_the_job_since(bench):
     job_id = await bench.job()
-    bench.gate.away = True
+    bench.gate.error = AWAY
     await bench.holding.note(job_id, flushed=False, retry_count=0)
     bench.clock.advance(seconds=WAITER_LEASE.total_seconds() + 1)
-    bench.gate.away = False
+    bench.gate.error = None
     now = bench.clock.now()
     assert await bench.gate.claim(OWNER, make_job().fingerprint, retry_count=0, now=now) == job_id
 
@@ -140,11 +155,11 @@ async def test_an_old_note_of_a_break_does_not_disturb_who_claimed_the_job_since
 
 async def test_an_old_note_of_a_flushed_answer_is_still_written(bench):
     job_id = await bench.job()
-    bench.gate.away = True
+    bench.gate.error = AWAY
     await bench.holding.note(job_id, flushed=True, retry_count=0)
     await wait_until(lambda: bench.gate.knocks)
     bench.clock.advance(hours=1)
-    bench.gate.away = False
+    bench.gate.error = None
 
     await bench.holding.run_once()
 
