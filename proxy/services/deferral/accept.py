@@ -1,5 +1,6 @@
 """Make a call a job: durable before anybody is told, and the same job for the same key."""
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -124,8 +125,13 @@ class Acceptor:
             limit = min(limit, line - LINE_FRAME_BYTES)
         return admit(parsed, place, max_line_bytes=limit)
 
-    async def accept(self, call: DeferredCall) -> Accepted:
+    async def accept(
+        self, call: DeferredCall, on_cut: Callable[[Job], None] = lambda _job: None
+    ) -> Accepted:
         """Make the call a durable job, or return the one that its key stands for.
+
+        `on_cut` is told of the job if this is cancelled while it is being made: it may be
+        durable then, or not.
 
         Raises:
             CallerError: if it cannot be deferred as it is; nothing was written.
@@ -153,6 +159,9 @@ class Acceptor:
                 acceptance = await self._jobs.accept(new)
             except StoreUnavailableError as exc:
                 raise AcceptUnclearError(exc.message, job_id=job.id) from exc
+            except asyncio.CancelledError:
+                on_cut(job)
+                raise
         if acceptance.created:
             self._wake_for(job)
         _check_same(acceptance, job)

@@ -159,6 +159,10 @@ class Answers:
             on_end(ending, status)
             await self._note(job, call, ending, break_off=outlet.abort)
 
+    def unheard(self, job_id: JobId, *, retry_count: int) -> None:
+        """Note that nobody was told of a job, which may not even have been made."""
+        self._holding.note_soon(job_id, flushed=False, retry_count=retry_count)
+
     def _page(self, job: Job, call: AnsweredCall, facts: LaneFacts | None) -> "_Page":
         """Return the answer that names the job, as it is written.
 

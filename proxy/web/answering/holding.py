@@ -98,7 +98,7 @@ class Holding:
         self._holds: set[Hold] = set()
         self._unwritten: dict[JobId, _Note] = {}
         self._fresh: list[JobId] = []
-        """Whose note of a flushed answer nobody has tried to write yet."""
+        """Whose note nobody waits for, and nobody has tried to write yet."""
 
         self._is_writing = False
         self._draining = False
@@ -135,24 +135,33 @@ class Holding:
         twice: what could not be written waits for the next pass. Put down before the
         first await, because that is where a cancellation strikes.
         """
-        note = _Note(flushed, retry_count, self._clock.monotonic())
-        if len(self._unwritten) < UNWRITTEN_MAX:
-            self._unwritten[job_id] = note
         if flushed:
             # Nothing that its caller does next depends on it.
-            self._write_soon(job_id)
+            self.note_soon(job_id, flushed=True, retry_count=retry_count)
             return
+        note = self._put_down(job_id, flushed=False, retry_count=retry_count)
         with suppress(StoreError):
             await self._write({job_id: note})
 
-    def _write_soon(self, job_id: JobId) -> None:
+    def note_soon(self, job_id: JobId, *, flushed: bool, retry_count: int) -> None:
+        """Do what `note` does without anybody waiting for it.
+
+        The job need not exist: a store knows nothing of one that was not made.
+        """
+        self._put_down(job_id, flushed=flushed, retry_count=retry_count)
         self._fresh.append(job_id)
         if not self._is_writing:
             self._is_writing = True
             self._tasks.create_task(self._write_fresh(), name="notes")
 
+    def _put_down(self, job_id: JobId, *, flushed: bool, retry_count: int) -> _Note:
+        note = _Note(flushed, retry_count, self._clock.monotonic())
+        if len(self._unwritten) < UNWRITTEN_MAX:
+            self._unwritten[job_id] = note
+        return note
+
     async def _write_fresh(self) -> None:
-        """Write the notes of flushed answers; those that come meanwhile make the next group."""
+        """Write what nobody waits for; the notes that come meanwhile make the next group."""
         try:
             while self._fresh:
                 group, self._fresh = self._fresh[:NOTES_CHUNK], self._fresh[NOTES_CHUNK:]

@@ -217,8 +217,9 @@ class Calls:
     ) -> None:
         """Tell of a call that a job stands for.
 
-        `how` is `created`, `known` (by its idempotency key) or `claimed`; `status`
-        what the caller was answered, nothing if it left before.
+        `how` is `created`, `known` (by its idempotency key), `claimed`, or `unclear` where
+        the caller left while the job was being made; `status` what the caller was answered,
+        nothing if it left before.
         """
         outcome = "caller_left" if status is None else "answered"
         duration_s = self._clock.monotonic() - record.started

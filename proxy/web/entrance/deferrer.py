@@ -1,6 +1,7 @@
 """Make a job of a call, and answer it as its caller asked; or forward it after all."""
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 from aiohttp import web
@@ -87,6 +88,7 @@ class Deferrer:
                     self._calls.alone()
             except ProxyError as error:
                 if call.asked.defers and not self._may_forward(call.asked, error):
+                    self._note_unclear(call, error)
                     raise
                 # Nobody asked for it, so it must not fail for it. If it was the store
                 # that did not answer, the job may exist all the same: it is taken back.
@@ -118,7 +120,11 @@ class Deferrer:
             terms = _terms(call, decision, alone=False)
             agreed = Agreed(decision, terms, _answered(call, mode, decision))
             call.head.agreed = agreed
-        job, is_new, facts = await self._accept(call, agreed.terms)
+        try:
+            job, is_new, facts = await self._accept(call, agreed.terms)
+        except AcceptUnclearError as error:
+            self._note_unclear(call, error)
+            raise
         how = "created" if is_new else "known"
         await self._answers.answer_at_once(
             outlet,
@@ -154,7 +160,22 @@ class Deferrer:
         admitted = self._acceptor.admit(
             call.parsed, call.head.place, upstream=call.head.route.upstream.name
         )
-        return await self._acceptor.accept(DeferredCall(terms, admitted, call.fingerprint()))
+        deferred = DeferredCall(terms, admitted, call.fingerprint())
+        return await self._acceptor.accept(deferred, partial(self._cut, call, terms))
+
+    def _cut(self, call: Call, terms: Terms, job: Job) -> None:
+        """Tell of a caller who left while its job was being made."""
+        self._calls.deferred(call.record, job, mode=terms.answer, how="unclear", status=None)
+        self._leave_to_repeat(call, job.id)
+
+    def _note_unclear(self, call: Call, error: ProxyError) -> None:
+        if isinstance(error, AcceptUnclearError):
+            self._leave_to_repeat(call, JobId(error.job_id))
+
+    def _leave_to_repeat(self, call: Call, job_id: JobId) -> None:
+        """Let a repeat of the call find its job, if it was made: nobody was told of it."""
+        self._repeats.note_broken(call.head.caller().owner)
+        self._answers.unheard(job_id, retry_count=call.asked.retry_count)
 
     async def _answer(
         self,

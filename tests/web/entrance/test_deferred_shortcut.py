@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from policies.model import Answer
 from policies.policy import Policy
@@ -13,6 +14,7 @@ from proxy.core.ids import JobId
 from proxy.ports.jobs import Acceptance, NewJob
 from tests.helpers.raw_upstream import wait_until
 from tests.web.house import CHAT_BODY, House, open_house
+from tests.web.test_diverted import call_lines
 
 
 def body(**changes):
@@ -149,7 +151,8 @@ async def test_a_store_that_is_away_refuses_the_call_and_keeps_its_connection():
         jobs.accept = accept
         after = await house.defer()
 
-        assert house.handled == 1
+        # The second asks first whether the job of the first is there after all.
+        assert house.handled == 2
     assert (refused.status, refused.headers["Retry-After"], after.status) == (503, "5", 202)
     assert b"the disk is full" in refused.body
 
@@ -196,7 +199,67 @@ async def test_a_caller_who_leaves_before_its_answer_ends_its_call_alone():
         jobs.accept = accept
 
         assert (await house.defer()).status == 202
-        assert house.handled == 1
+        # It asks first whether the job of the first is there after all.
+        assert house.handled == 2
+
+
+@pytest.mark.parametrize("known", [False, True])
+async def test_the_job_of_a_caller_who_leaves_meanwhile_is_found_by_its_repeat(known):
+    begun = asyncio.Event()
+    async with open_house() as house:
+        if known:
+            await house.job(body=body(user="another"))
+        before = house.handled
+        jobs: Any = house.stores.jobs
+        accept = jobs.accept
+
+        async def made_after_all(new: NewJob) -> Acceptance:
+            begun.set()
+            try:
+                return await asyncio.get_running_loop().create_future()
+            finally:
+                await accept(new)
+
+        jobs.accept = made_after_all
+        with capture_logs() as logs:
+            sending = house.tasks.create_task(house.defer())
+            await begun.wait()
+            sending.cancel()
+            await wait_until(lambda: house.holding._unwritten == {} and call_lines(logs))
+        jobs.accept = accept
+        assert house.handled == before + (not known)
+
+        found = await house.job()
+
+        assert len([job for job in await house.jobs() if job.fingerprint == found.fingerprint]) == 1
+    (line,) = call_lines(logs)
+    assert (line["event"], line["outcome"], line["how"], line["job_id"]) == (
+        *("call.deferred", "caller_left", "unclear"),
+        found.id,
+    )
+
+
+@pytest.mark.parametrize("known", [False, True])
+async def test_a_job_that_was_made_unheard_is_found_by_its_repeat(known):
+    async with open_house() as house:
+        if known:
+            await house.job(body=body(user="another"))
+        jobs: Any = house.stores.jobs
+        accept = jobs.accept
+
+        async def unheard(new: NewJob) -> Acceptance:
+            await accept(new)
+            raise StoreUnavailableError("it does not answer")
+
+        jobs.accept = unheard
+        refused = await house.defer()
+        await wait_until(lambda: house.holding._unwritten == {})
+        jobs.accept = accept
+
+        found = await house.job()
+
+        assert refused.status == 503
+        assert len([job for job in await house.jobs() if job.fingerprint == found.fingerprint]) == 1
 
 
 async def test_answers_that_differ_by_their_ids_alone_are_those_of_the_usual_path():
