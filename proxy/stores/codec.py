@@ -62,8 +62,9 @@ def decode_job(text: str, claimed_by: str | None = None, ending: str | None = No
     Raises:
         StoreCorruptError: if a text is none, or a newer version's.
     """
-    later = None if ending is None else _loads(ending)
-    return _JOBS.read(lambda: _job(_loads(text), claimed_by, later))
+    return _JOBS.read(
+        lambda: _job(_loads(text), claimed_by, None if ending is None else _loads(ending))
+    )
 
 
 def decode_jobs(text: str) -> list[Job]:

@@ -12,7 +12,7 @@ from proxy.core.errors import StoreCorruptError, StoreError, StoreUnavailableErr
 from proxy.core.ids import JobId
 from proxy.stores.sqlite import SqliteStores, schema
 from proxy.stores.vault import Vault
-from tests.contract.steps import PLENTY, finished
+from tests.contract.steps import PLENTY, finished, listed
 from tests.helpers.factories import T0, make_batch, new_job
 
 
@@ -200,16 +200,20 @@ async def test_a_full_disk_refuses_new_jobs_and_keeps_the_old_ones(stores):
     [
         "UPDATE jobs SET record = 'x'",
         "UPDATE jobs SET record = replace(record, '\"v\":2', '\"v\":99')",
+        "UPDATE results SET ending = 'x'",
         "ALTER TABLE jobs RENAME TO gone",
     ],
 )
 async def test_a_record_that_cannot_be_read_is_corrupt(stores, path, damage):
     job_id = await accepted(stores)
+    await finished(stores, await stores.jobs.get(job_id))
 
     run(path, damage)
 
     with pytest.raises(StoreCorruptError):
         await stores.jobs.get(job_id)
+    with pytest.raises(StoreCorruptError):
+        await listed(stores)
 
 
 async def test_bodies_that_were_swapped_do_not_open(stores, path):
