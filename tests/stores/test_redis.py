@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -41,6 +41,7 @@ from tests.helpers.redis_server import RedisServer, eventually
 pytestmark = pytest.mark.redis
 
 HOUR = timedelta(hours=1)
+MINUTE = timedelta(minutes=1)
 SECOND = timedelta(seconds=1)
 PLENTY = ClaimLimits(max_requests=10_000, max_bytes=10**9)
 KEYS = Vault(keys=[b"k" * 32], hash_key=b"h" * 32)
@@ -399,6 +400,40 @@ async def test_of_a_flushed_answer_nothing_is_kept_for_longer_than_it_can_be_cla
     )
 
 
+async def test_of_a_call_that_is_made_all_day_only_what_can_be_claimed_is_kept(stores, server):
+    ids = []
+    for minute in range(60):
+        job = await accepted(stores, accepted_at=T0 + minute * MINUTE)
+        await stores.deliveries.finish([DeliveryNote(job.id, flushed=True, retry_count=0)])
+        ids.append(job.id)
+
+    (name,) = server.admin.scan_iter("*flushed:*")
+    kept = [row.decode().split()[0] for row in server.admin.zrange(name, 0, -1)]
+    # Twice the window: clocks differ.
+    assert kept == ids[-2 * (CLAIM_WINDOW // MINUTE) :]
+    last = T0 + 59 * MINUTE
+    claims = [
+        await stores.deliveries.claim(OWNER, job.fingerprint, retry_count=1, now=last)
+        for _ in range(12)
+    ]
+    assert claims == [*ids[-11:], None]
+
+
+async def test_what_a_call_left_that_was_made_often_is_taken_off_in_bounded_steps(stores, server):
+    often = [await accepted(stores) for _ in range(250)]
+    notes = [DeliveryNote(job.id, flushed=True, retry_count=0) for job in often]
+    await stores.deliveries.finish(notes)
+    (name,) = server.admin.scan_iter("*flushed:*")
+
+    left = []
+    for _ in range(4):
+        job = await accepted(stores, accepted_at=T0 + HOUR)
+        await stores.deliveries.finish([DeliveryNote(job.id, flushed=True, retry_count=0)])
+        left.append(server.admin.zcard(name))
+
+    assert left == [151, 52, 3, 4]
+
+
 async def test_the_answer_of_a_job_of_any_instance_is_noted(stores, server):
     ours, another = await accepted(stores), make_job()
     async with opened(server) as others:
@@ -416,8 +451,14 @@ async def test_the_answer_of_a_job_of_any_instance_is_noted(stores, server):
     assert {*claims} == {ours.id, another.id, many[9].id, None}
 
 
+def is_remembered(steps: Sequence[tuple[Any, ...]]) -> bool:
+    """Tell whether all happens before a flushed answer, and what is noted of it, is forgotten."""
+    seconds = sum(step[1] for step in steps if step[0] == "pass")
+    return bool(seconds * SECOND < 2 * CLAIM_WINDOW)
+
+
 @settings(max_examples=40)
-@given(STEPS)
+@given(STEPS.filter(is_remembered))
 def test_the_scripts_rank_like_the_rule_in_the_core(server, steps):
     async def both() -> None:
         server.admin.flushall()

@@ -125,9 +125,14 @@ local function open(k, owner, row, lease)
   wait(k.waiting, owner, lease, 1)
 end
 
+-- Each that comes takes off some that are over: while calls come, all together never expire.
 local function flush(k, row)
-  redis.call('ZADD', k.flushed, string.match(row, '%S+$'), row)
+  local claimed = string.match(row, '%S+$')
+  redis.call('ZADD', k.flushed, claimed, row)
   redis.call('EXPIRE', k.flushed, FLUSHED_S)
+  local over = string.format('%.0f', claimed - FLUSHED_S * 1e6)
+  local rows = redis.call('ZRANGE', k.flushed, '-inf', over, 'BYSCORE', 'LIMIT', 0, 100)
+  if #rows > 0 then redis.call('ZREM', k.flushed, unpack(rows)) end
 end
 
 -- Take a delivery from where it stands. Returns its lease, '' if it was flushed, or nothing.
