@@ -1,7 +1,8 @@
 """Several processes that serve together: they share the ports and the store.
 
 The supervisor starts them, replaces who ends without being told, and passes signals
-on. It opens no store and takes no call, so that nothing it could do wrong costs a job.
+on. Once they run it opens no store and takes no call, so that nothing it could do wrong
+costs a job.
 A worker gets its part over its standard input, which also tells it, by its end, that
 the supervisor is gone.
 

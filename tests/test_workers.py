@@ -1,6 +1,7 @@
 """Several processes serve as one: on the same ports, over the same store."""
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -12,8 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 
+from proxy.app import prepare
 from proxy.sandbox import Running as Provider
+from proxy.settings import load
+from proxy.stores.sqlite.schema import SCHEMA
 from tests.e2e.processes import (
     Proxy,
     bought,
@@ -22,6 +27,7 @@ from tests.e2e.processes import (
     results,
     settings_for,
 )
+from tests.helpers.old_files import put_back, schema_of
 from tests.helpers.raw_upstream import wait_until
 
 JOB = {"X-Deferrable": "job"}
@@ -162,9 +168,7 @@ async def test_sigterm_ends_all_and_sighup_reaches_all(tmp_path):
 async def test_sighup_ends_no_worker_that_is_just_starting(tmp_path):
     rules = tmp_path / "policies.yaml"
     rules.write_text(RULES)
-    upstreams = {"openai": "http://127.0.0.1:9"}
-    changes = {"instance": {"workers": 2}, "policies": str(rules)}
-    proxy = Proxy(tmp_path, settings_for(tmp_path, upstreams, changes))
+    proxy = over_nobody(tmp_path, policies=str(rules))
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(proxy.start())
         await wait_until(lambda: proxy.process is not None and len(pids(proxy)) == 2)
@@ -199,19 +203,52 @@ async def test_workers_end_when_their_supervisor_is_gone(tmp_path):
         await wait_until(lambda: not any(map(is_there, children)))
 
 
-async def test_what_keeps_a_worker_from_starting_ends_all_with_its_exit_code(tmp_path):
-    (tmp_path / "offramp.db").write_text("no database, but something else entirely" * 100)
-    settings = settings_for(
-        tmp_path, {"openai": "http://127.0.0.1:9"}, {"instance": {"workers": 2}}
-    )
-    proxy = Proxy(tmp_path, settings)
-    try:
+async def refused(proxy: Proxy) -> int:
+    """Start what must not come up; return its exit code."""
+    with pytest.raises(AssertionError):
         await proxy.start()
-    except AssertionError:
-        assert proxy.process is not None
-        assert await proxy.process.wait() == 1
-    else:
-        raise AssertionError("it started")
+    assert proxy.process is not None
+    return await proxy.process.wait()
+
+
+def over_nobody(folder: Path, **changes: Any) -> Proxy:
+    """Return a proxy of two workers and without a provider, to be started."""
+    changes = {"instance": {"workers": 2}, **changes}
+    return Proxy(folder, settings_for(folder, {"openai": "http://127.0.0.1:9"}, changes))
+
+
+async def test_what_keeps_a_worker_from_starting_ends_all_with_its_exit_code(tmp_path):
+    rules = tmp_path / "policies.yaml"
+    rules.write_text("rules: 7\n")
+    proxy = over_nobody(tmp_path, policies=str(rules))
+
+    assert await refused(proxy) == 3
+
+    assert [event["code"] for event in proxy.events("workers.stopped")] == [3]
+
+
+async def test_no_worker_starts_over_a_file_that_none_could_open(tmp_path):
+    (tmp_path / "offramp.db").write_text("no database, but something else entirely" * 100)
+    proxy = over_nobody(tmp_path)
+
+    assert await refused(proxy) == 1
+
+    assert not proxy.events("workers.started")
+    assert "".join(proxy.raw_logs).count("is damaged or no store") == 1
+
+
+def test_a_file_of_an_earlier_version_is_brought_up_to_date_before_any_worker_starts(tmp_path):
+    """A worker gives up when another one has held the file for some seconds."""
+    file, config = tmp_path / "offramp.db", tmp_path / "offramp.yaml"
+    config.write_text(json.dumps({"store": f"sqlite://{file}", "instance": {"workers": 2}}))
+    prepare(load(config))
+    put_back(file, 1)
+
+    prepare(load(config))
+
+    assert schema_of(file) == SCHEMA
+    # Closed, with nothing left in a log: the supervisor is to hold no lock.
+    assert sorted(each.suffix for each in tmp_path.glob("offramp.*")) == [".db", ".key", ".yaml"]
 
 
 async def test_a_port_that_somebody_else_has_is_not_shared_with_them(tmp_path):
@@ -219,13 +256,8 @@ async def test_a_port_that_somebody_else_has_is_not_shared_with_them(tmp_path):
         taken = proxy.base_url.removeprefix("http://")
         other = tmp_path / "other"
         other.mkdir()
-        changes = {"instance": {"workers": 2}, "listen": taken}
-        second = Proxy(other, settings_for(other, {"openai": "http://127.0.0.1:9"}, changes))
-        try:
-            await second.start()
-        except AssertionError:
-            assert second.process is not None
-            assert await second.process.wait() == 3
-        else:
-            raise AssertionError("it started")
+        second = over_nobody(other, listen=taken)
+
+        assert await refused(second) == 3
+
         assert "cannot listen" in "".join(second.raw_logs)

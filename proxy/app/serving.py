@@ -31,6 +31,7 @@ from proxy.operators import OperatorFacts, about_of, listen, listen_to_operators
 from proxy.services.callers.clients import HeldKey
 from proxy.services.policies import Policies, open_policies
 from proxy.settings import Configuration, Settings, Tls
+from proxy.stores.vault import Vault
 from proxy.telemetry import Metrics, set_up_logging
 from proxy.web.certificates import Certificate
 from proxy.web.entrance.server import CallerBounds, DataServer
@@ -109,12 +110,22 @@ def _answer_to_supervisor(loop: asyncio.AbstractEventLoop, running: Running) -> 
 
 
 def prepare(configuration: Configuration) -> None:
-    """Make what several workers would otherwise make at once.
+    """Make what several workers would otherwise make at once, and bring it up to date.
 
     Raises:
         ProxyError: if it cannot be made.
     """
-    open_vault(configuration.settings)
+    settings = configuration.settings
+    vault = open_vault(settings)
+    if settings.store.path is not None:
+        # A file of an earlier version is rewritten in one transaction, which takes longer
+        # than a worker waits for another one's: one that gives up ends all, and undoes it.
+        asyncio.run(_open_once(settings, vault))
+
+
+async def _open_once(settings: Settings, vault: Vault) -> None:
+    async with AsyncExitStack() as stack:
+        await open_stores(stack, settings, vault)
 
 
 @asynccontextmanager

@@ -14,6 +14,7 @@ from proxy.stores.sqlite import SqliteStores, schema
 from proxy.stores.vault import Vault
 from tests.contract.steps import PLENTY, finished, listed
 from tests.helpers.factories import T0, make_batch, new_job
+from tests.helpers.old_files import put_back, schema_of
 
 
 async def accepted(stores: SqliteStores, **changes: Any) -> JobId:
@@ -70,44 +71,11 @@ async def test_a_newer_schema_is_refused_with_a_hint(open_stores, path, vault):
     assert refused.value.hint
 
 
-AS_IN_SCHEMA_2 = """
-    ALTER TABLE items RENAME TO new_items;
-    DROP INDEX items_of_job;
-    CREATE TABLE items (
-        batch INTEGER NOT NULL,
-        affinity TEXT NOT NULL,
-        job INTEGER NOT NULL,
-        attempt INTEGER NOT NULL,
-        bytes INTEGER NOT NULL,
-        PRIMARY KEY (batch, affinity, job)
-    ) WITHOUT ROWID;
-    CREATE INDEX items_of_job ON items (job, attempt);
-    INSERT INTO items SELECT batch, affinity, job, attempt, bytes FROM new_items;
-    DROP TABLE new_items;
-    PRAGMA user_version = 2;
-"""
-AS_IN_SCHEMA_1 = (
-    AS_IN_SCHEMA_2
-    + """
-    ALTER TABLE jobs ADD COLUMN result INTEGER;
-    UPDATE jobs SET result = results.num, finalized = results.finalized, state = 'completed'
-        FROM results WHERE results.job = jobs.num;
-    DROP INDEX results_of_job;
-    DROP INDEX results_ended;
-    ALTER TABLE results DROP COLUMN job;
-    ALTER TABLE results DROP COLUMN finalized;
-    PRAGMA user_version = 1;
-"""
-)
-
-
 async def test_results_of_the_first_schema_are_found_and_pruned(open_stores, path):
     async with open_stores() as stores:
         waiting, answered = await accepted(stores), await accepted(stores)
         after = await finished(stores, await stores.jobs.get(answered))
-    with sqlite3.connect(path) as direct:
-        direct.executescript(AS_IN_SCHEMA_1)
-    direct.close()
+    put_back(path, 1)
 
     async with open_stores() as stores:
         assert await stores.jobs.get(answered) == after
@@ -116,8 +84,8 @@ async def test_results_of_the_first_schema_are_found_and_pruned(open_stores, pat
         assert [job.id for job in await stores.jobs.get_many([waiting, answered])] == [waiting]
     with sqlite3.connect(path) as direct:
         assert direct.execute("SELECT count(*) FROM results").fetchone() == (0,)
-        assert direct.execute("PRAGMA user_version").fetchone() == (schema.SCHEMA,)
     direct.close()
+    assert schema_of(path) == schema.SCHEMA
 
 
 async def test_a_batch_of_the_second_schema_is_submitted_in_its_order(open_stores, path):
@@ -126,9 +94,7 @@ async def test_a_batch_of_the_second_schema_is_submitted_in_its_order(open_store
         batch = make_batch()
         await stores.batches.add(batch)
         await stores.batches.claim(batch.key, batch.id, PLENTY, ready_at=T0)
-    with sqlite3.connect(path) as direct:
-        direct.executescript(AS_IN_SCHEMA_2)
-    direct.close()
+    put_back(path, 2)
 
     async with open_stores() as stores:
         lines = [line.job_id async for page in stores.batches.lines(batch.id) for line in page]
