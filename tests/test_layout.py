@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from proxy.telemetry import EVENTS, METRICS
+from proxy.telemetry.events import UNLISTED
 from proxy.telemetry.metrics import Kind
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -137,6 +138,13 @@ def test_events_in_the_code_are_those_of_the_closed_list():
 
     assert unlisted == []
     assert "pass.failed" in used
+
+
+def test_no_event_is_listed_that_nothing_logs():
+    files = [path for path in (ROOT / "proxy").rglob("*.py") if path.name != "events.py"]
+    code = "".join(path.read_text() for path in files)
+
+    assert {name for name in EVENTS - {UNLISTED} if f'"{name}"' not in code} == set()
 
 
 def test_counts_in_the_code_are_those_of_the_closed_list():

@@ -98,8 +98,21 @@ def encode_key(key: BatchKey) -> str:
 
 @lru_cache(maxsize=4096)
 def decode_key(text: str) -> BatchKey:
-    """Return the batch key that `encode_key` was given."""
-    return _key_from_list(json.loads(text))
+    """Return the batch key that `encode_key` was given.
+
+    Raises:
+        StoreCorruptError: if the text is none.
+    """
+    return _read("BatchKey", lambda: _key_from_list(json.loads(text)))
+
+
+def _read(what: str, make: Callable[[], Made]) -> Made:
+    """Return what `make` makes of something stored, whose failures are the store's."""
+    try:
+        return make()
+    except (AttributeError, KeyError, TypeError, ValueError):
+        # Without the cause: it would show contents.
+        raise StoreCorruptError(f"a stored {what} cannot be read") from None
 
 
 class _RecordCodec(Generic[Record]):
@@ -151,11 +164,7 @@ class _RecordCodec(Generic[Record]):
 
     def read(self, make: Callable[[], Made]) -> Made:
         """Return what `make` makes of stored records, whose failures are the store's."""
-        try:
-            return make()
-        except (AttributeError, KeyError, TypeError, ValueError):
-            # Without the cause: it would show contents.
-            raise StoreCorruptError(f"a stored {self._record.__name__} cannot be read") from None
+        return _read(self._record.__name__, make)
 
     def from_stored(self, data: dict[str, Any]) -> Record:
         """Return the record of what `encode` wrote; takes its schema off."""

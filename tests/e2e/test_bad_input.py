@@ -47,7 +47,7 @@ async def scene(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene
         yield Scene(proxy, provider)
         assert (await chat(proxy, "still there"))[0] == 200
         assert await proxy.terminate() == 0
-        assert proxy.events("call.failed") == []
+        assert proxy.events("library.logged") == []
         assert [line for line in proxy.raw_logs if "Traceback" in line] == []
 
 

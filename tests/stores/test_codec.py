@@ -129,3 +129,12 @@ def test_a_key_with_headers_comes_back_as_it_was():
     key = make_key(headers=(("anthropic-beta", "a,b"), ("anthropic-version", "2023-06-01")))
 
     assert decode_key(encode_key(key)) == key
+
+
+@pytest.mark.parametrize("text", ['["canary"', '{"canary": 1}', "[1]"])
+def test_a_key_that_cannot_be_read_is_corrupt_and_not_shown(text):
+    with pytest.raises(StoreCorruptError) as error:
+        decode_key(text)
+
+    assert "canary" not in str(error.value)
+    assert error.value.__cause__ is None

@@ -92,10 +92,11 @@ spec:
         - name: admin
           containerPort: 8081
       # Until it listens, which is after the store is open.
+      # A start that fails ends by itself; one that brings a large store up to date takes minutes.
       startupProbe:
         httpGet: {{ include "offramp.probe" . }}
         periodSeconds: 1
-        failureThreshold: 60
+        failureThreshold: 600
         timeoutSeconds: 3
       # Not /readyz: that asks the store too. Were the whole fleet unready while Redis
       # restarts, interactive calls would fail, which do not need a store.
