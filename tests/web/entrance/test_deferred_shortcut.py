@@ -216,9 +216,10 @@ async def test_the_job_of_a_caller_who_leaves_meanwhile_is_found_by_its_repeat(k
         async def made_after_all(new: NewJob) -> Acceptance:
             begun.set()
             try:
-                return await asyncio.get_running_loop().create_future()
+                await asyncio.Event().wait()
             finally:
-                await accept(new)
+                done: Acceptance = await accept(new)
+            return done
 
         jobs.accept = made_after_all
         with capture_logs() as logs:
