@@ -11,8 +11,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import Any, Final, Protocol
 
-import pydantic_core
-
+from proxy.core.loose_json import loose_json
 from proxy.ports.provider import LineKind, ResultLine
 from proxy.providers import _wire
 
@@ -179,7 +178,7 @@ def usual_value(line: bytes, usual_head: Pattern, usual_tail: Pattern) -> Value 
         return None
     span = (head.end(), tail.start())
     try:
-        return span, pydantic_core.from_json(line[slice(*span)])
+        return span, loose_json(line[slice(*span)])
     except ValueError:
         return None
 
@@ -219,12 +218,11 @@ def unreadable(line: bytes) -> ResultLine:
 def parsed_line(line: bytes) -> object:
     """Return the JSON of a line, or nothing if it is none."""
     try:
-        return pydantic_core.from_json(line)
+        return loose_json(line)
     except ValueError:
         pass
     try:
-        # Slower, but takes what the other does not: an answer cut off amid a
-        # surrogate pair ends in half of it, and is an answer all the same.
+        # Slower, but goes deeper than the other, and an answer is one at any depth.
         return json.loads(line.decode())
     except (ValueError, RecursionError):
         return None

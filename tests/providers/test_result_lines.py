@@ -133,7 +133,17 @@ def test_no_line_at_all_makes_reading_fail(line):
 def test_an_answer_cut_off_in_a_surrogate_pair_is_still_an_answer():
     line = b'{"custom_id":"a","response":{"status_code":200,"body":{"content":"\\ud83d"}}}'
 
-    assert result_line(line).body == b'{"content":"\\ud83d"}'
+    read = result_line(line)
+
+    assert read.body == b'{"content":"\\ud83d"}'
+    assert read.content == {"content": "\ufffd"}
+
+
+def test_an_answer_deeper_than_the_fast_parser_goes_is_still_an_answer():
+    body = b'{"a":' * 300 + b"1" + b"}" * 300
+    line = b'{"custom_id":"a","response":{"status_code":200,"body":%b}}' % body
+
+    assert result_line(line).body == body
 
 
 # Lines as OpenAI's Batch guide shows them, and as seen in the wild.

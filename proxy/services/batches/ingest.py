@@ -13,13 +13,13 @@ from functools import partial
 from typing import Final, NamedTuple
 
 import structlog
-from pydantic_core import from_json
 
 from proxy.core.batch import Batch
 from proxy.core.choice import LaneFacts
 from proxy.core.errors import CREDENTIAL_CODES, CredentialRefusedError
 from proxy.core.ids import JobId, parse_custom_id
 from proxy.core.job import Job, JobEvent, JobState, Released, advance
+from proxy.core.loose_json import loose_json
 from proxy.core.outcomes import (
     BY_CLIENT_FAULT,
     CLIENT_FAULTS,
@@ -271,7 +271,7 @@ def _answer(line: ResultLine) -> Answer:
     content = line.content
     if content is None:
         try:
-            content = from_json(line.body)
+            content = loose_json(line.body)
         except ValueError:
             content = None
     return Answer(status=line.status_code, content=content)

@@ -4,13 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
-from pydantic_core import from_json
-
 from proxy.core.errors import (
     ProviderRejectedError,
     ProviderUnavailableError,
 )
 from proxy.core.job import Job
+from proxy.core.loose_json import loose_json
 from proxy.core.outcomes import Answer
 from proxy.core.upstream import Upstream
 from proxy.ports.jobs import Credential, Result
@@ -125,7 +124,7 @@ def _answer(response: UpstreamResponse, content: bytes) -> CallAnswer:
         name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers
     }
     try:
-        parsed: object = from_json(content)
+        parsed: object = loose_json(content)
     except ValueError:
         parsed = None
     result = Result(

@@ -82,6 +82,21 @@ async def test_a_result_keeps_the_exact_bytes_and_the_providers_request_id() -> 
     assert job.answered_by == 1
 
 
+async def test_an_answer_cut_off_amid_a_surrogate_pair_says_what_it_cost() -> None:
+    fleet = Fleet()
+    (job_id,) = await fleet.submit(1)
+    body = b'{"choices":[{"text":"smile \\ud83d"}],"usage":{"total_tokens":7}}'
+
+    await ingest(fleet, line(job_id, body=body))
+
+    result = await fleet.stores.jobs.result(job_id)
+    job = await fleet.job(job_id)
+    assert result is not None
+    assert result.body == body
+    assert job.outcome is not None
+    assert job.outcome.usage == {"total_tokens": 7}
+
+
 async def test_a_permanent_error_is_final_with_its_status_and_body() -> None:
     fleet = Fleet()
     (job_id,) = await fleet.submit(1)

@@ -112,6 +112,25 @@ async def test_a_body_that_is_no_json_is_kept_all_the_same() -> None:
     assert answer.answer.error_code is None
 
 
+async def test_an_answer_cut_off_amid_a_surrogate_pair_says_what_it_cost_and_in_which_tier() -> (
+    None
+):
+    body = (
+        b'{"choices":[{"message":{"content":"smile \\ud83d"}}],"service_tier":"flex",'
+        b'"usage":{"prompt_tokens":10,"completion_tokens":5}}'
+    )
+
+    async def handler(_: web.Request) -> web.Response:
+        return web.Response(body=body, content_type="application/json")
+
+    async with upstream_with(handler) as caller:
+        answer = await called(caller)
+
+    assert answer.result.body == body
+    assert answer.answer.tier == "flex"
+    assert answer.answer.outcome().usage == {"prompt_tokens": 10, "completion_tokens": 5}
+
+
 async def test_an_answer_in_many_pieces_comes_whole() -> None:
     pieces = [b'{"a":"', b"x" * 300_000, b'"', b"}"]
 
