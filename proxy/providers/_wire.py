@@ -10,8 +10,6 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
 
-import pydantic_core
-
 from proxy.core.errors import (
     CREDENTIAL_CODES,
     CredentialRefusedError,
@@ -20,6 +18,7 @@ from proxy.core.errors import (
     ProviderRejectedError,
     ProviderUnavailableError,
 )
+from proxy.core.loose_json import loose_json
 from proxy.core.refusals import FILE_REFUSED, error_code
 from proxy.ports.provider import Submission
 
@@ -92,7 +91,7 @@ def check_may_send(what: str, submission: Submission) -> None:
 def json_value(raw: bytes) -> object:
     """Return the JSON of an answer, or nothing if it is none."""
     try:
-        return pydantic_core.from_json(raw)
+        return loose_json(raw)
     except ValueError:
         return None
 

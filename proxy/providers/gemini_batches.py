@@ -130,7 +130,7 @@ class GeminiBatches:
             ),
             within_s=input_s(submission.input_bytes),
         )
-        answer = _json(raw)
+        answer = _wire.json_value(raw)
         file = read_file(answer.get("file") if isinstance(answer, dict) else None)
         if file is None:
             raise _wire.unavailable(what, "HTTP 200 without a file")
@@ -259,7 +259,7 @@ class GeminiBatches:
             what, credential, "GET", _place(provider_batch_id) + _RESULTS_FILE
         )
         _raise_if_gone(what, raw)
-        answer = _json(raw)
+        answer = _wire.json_value(raw)
         # What was selected and is not there leaves nothing, not even a name.
         named = {**answer, "name": provider_batch_id} if isinstance(answer, dict) else None
         operation = read_operation(named)
@@ -278,7 +278,8 @@ class GeminiBatches:
         query = f"?pageSize={_PAGE_SIZE}&fields={mask}"
         for _ in range(_PAGES_MAX):
             page = read_page(
-                _json(await self._calls.call(what, credential, "GET", path + query)), name
+                _wire.json_value(await self._calls.call(what, credential, "GET", path + query)),
+                name,
             )
             if page is None:
                 raise _wire.unavailable(what, "HTTP 200 without a list")
@@ -297,7 +298,7 @@ class GeminiBatches:
         )
 
     def _batch(self, what: str, raw: bytes) -> ProviderBatch:
-        operation = read_operation(_json(raw))
+        operation = read_operation(_wire.json_value(raw))
         if operation is None:
             _raise_if_gone(what, raw)
             # Whatever is no batch promises nothing.
@@ -365,7 +366,7 @@ def _code(exc: ProviderError) -> str | None:
 
 def _raise_if_gone(what: str, raw: bytes) -> None:
     """Raise if an answer is the error of a batch that is not known, though with status 200."""
-    if _wire.error_member(raw) is not None and not read_operation(_json(raw)):
+    if _wire.error_member(raw) is not None and not read_operation(_wire.json_value(raw)):
         _raise(_wire.refusal(what, status=404, body=raw))
 
 
@@ -382,10 +383,3 @@ def _checked(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise ProviderRejectedError("this is no name of a batch or a file", status_code=404)
     return name
-
-
-def _json(raw: bytes) -> object:
-    try:
-        return pydantic_core.from_json(raw)
-    except ValueError:
-        return None

@@ -179,6 +179,29 @@ async def test_a_create_is_searched_for_by_its_name_on_every_page(recorder, prov
     assert "inlined" not in first["fields"][0]
 
 
+async def test_half_a_surrogate_pair_in_another_s_name_does_not_spoil_a_search(recorder, provider):
+    made = submission(provider)
+    metadata = [{"displayName": name} for name in ("cut \ud83d", made.batch_id)]
+    operations = [{"name": f"batches/b{n}", "metadata": one} for n, one in enumerate(metadata)]
+    recorder.answer({"operations": operations})
+
+    found = await provider.find_batches(MINE, made.batch_id, created_after=LONG_AGO)
+
+    assert [batch.id for batch in found] == ["batches/b1"]
+
+
+async def test_a_batch_that_quotes_half_a_surrogate_pair_can_be_polled(recorder, provider):
+    metadata = {**OPERATION["metadata"], "state": "BATCH_STATE_FAILED"}  # type: ignore[dict-item]
+    error = {"code": 3, "message": "row 2: cut \ud83d"}
+    recorder.answer({**OPERATION, "metadata": metadata, "done": True, "error": error})
+
+    batch = await provider.retrieve(MINE, "batches/b1")
+
+    assert batch.state is ProviderBatchState.ENDED
+    assert batch.error_code == "INVALID_ARGUMENT"
+    assert (batch.error_message, batch.error_line) == ("row 2: cut \ufffd", 2)
+
+
 async def test_a_list_that_does_not_end_proves_nothing(recorder, provider, monkeypatch):
     monkeypatch.setattr("proxy.providers.gemini_batches._PAGES_MAX", 3)
     for _ in range(3):

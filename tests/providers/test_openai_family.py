@@ -249,6 +249,32 @@ async def test_an_entry_that_cannot_be_read_does_not_spoil_a_search(wire, provid
     assert [batch.id for batch in found] == ["batch_66f0"]
 
 
+HALF = "cut \ud83d"
+"""A text that was cut off amid a surrogate pair, which pydantic takes in no form."""
+
+
+async def test_a_batch_that_quotes_half_a_surrogate_pair_can_be_polled(wire, provider):
+    errors = {"data": [{"code": f"bad_{HALF}", "message": HALF, "line": 3}]}
+    batch = await polled(wire, provider, status="failed", errors=errors, metadata={HALF: HALF})
+
+    assert batch.state is ENDED
+    assert batch.error_code == "bad_cut \ufffd"
+    assert (batch.error_message, batch.error_line) == ("cut \ufffd", 3)
+
+
+async def test_half_a_surrogate_pair_in_another_s_batch_does_not_spoil_a_search(wire, provider):
+    submission = make_submission(provider)
+    ours = {**BATCH, "metadata": {METADATA_KEY: submission.batch_id}}
+    other = {**BATCH, "id": "batch_other", "metadata": {"title": HALF, HALF: ""}}
+    wire.answer({"data": [other, ours]})
+
+    found = await provider.find_batches(
+        make_credential(), submission.batch_id, created_after=datetime(2026, 11, 22, tzinfo=UTC)
+    )
+
+    assert [batch.id for batch in found] == ["batch_66f0"]
+
+
 async def test_a_search_that_cannot_be_finished_proves_nothing(wire, provider):
     for _ in range(2):
         wire.answer({"data": [BATCH], "has_more": True})
