@@ -22,6 +22,7 @@ from proxy.core.ids import InstanceId, JobId
 from proxy.core.job import Escalated, Failed, Job, JobEvent, Outcome, Succeeded, advance
 from proxy.core.upstream import Upstream
 from proxy.ports.jobs import JobFilter, JobWrite, Result
+from proxy.ports.upstream import UpstreamClient
 from proxy.services.callers.accounts import Accounts, Limits, Verdict
 from proxy.services.callers.clients import Clients, HeldKey
 from proxy.services.callers.owners import Owners
@@ -32,6 +33,7 @@ from proxy.services.outlook import Outlook
 from proxy.services.traffic.facts import Recorder
 from proxy.services.waiters import Waiters
 from proxy.telemetry.metrics import Metrics
+from proxy.upstreams.lean import LeanClient
 from proxy.upstreams.session import AiohttpClient
 from proxy.web.answering.answers import Answers
 from proxy.web.answering.held import Holder
@@ -94,6 +96,9 @@ class House:
     keys: dict[str, HeldKey] = field(default_factory=dict)
     annotate: bool = False
     forwards_without_store: bool = False
+    lean: bool = False
+    """Whether forwarded calls may take the shortcut, as in the service itself."""
+
     stores: MemoryStores = field(default_factory=MemoryStores)
     clock: FakeClock = field(default_factory=lambda: FakeClock(T0))
     metrics: Metrics = field(default_factory=lambda: Metrics(strict=True))
@@ -120,7 +125,7 @@ class House:
             status=self.upstream_status, body=self.upstream_body, content_type="application/json"
         )
 
-    def build(self, client: AiohttpClient, upstream_port: int) -> None:
+    def build(self, client: UpstreamClient, upstream_port: int) -> None:
         base = f"http://127.0.0.1:{upstream_port}"
         upstreams = {
             "openai": Upstream.parse("openai", "openai", base),
@@ -215,7 +220,7 @@ class House:
             passages=self.passages,
         )
 
-    def _passages(self, client: AiohttpClient, calls: Calls, deferrer: Deferrer) -> Passages:
+    def _passages(self, client: UpstreamClient, calls: Calls, deferrer: Deferrer) -> Passages:
         deferred = DeferredShortcut(
             deferrer,
             policy=lambda: self.policy,
@@ -344,7 +349,7 @@ async def open_house(**options: Any) -> AsyncIterator[House]:
     house = House(**options)
     async with asyncio.TaskGroup() as tasks, serve(web.Server(house.upstream)) as upstream_port:
         house.tasks = tasks
-        client = AiohttpClient(tasks)
+        client = LeanClient(tasks) if house.lean else AiohttpClient(tasks)
         house.build(client, upstream_port)
         try:
             find = house.passages.find if house.passages is not None else None

@@ -259,6 +259,11 @@ class Accounts:
         """Whether it matters at all that an upstream accepted some credential."""
         return bool(self._known.unverified or self._known.paused)
 
+    def wants_news_of(self, credential_id: CredentialId) -> bool:
+        """Return whether it matters that an upstream accepted this one. Never blocks."""
+        known = self._known
+        return credential_id in known.unverified or credential_id in known.paused
+
     def note_accepted(self, credential_id: CredentialId) -> None:
         """Note that an upstream just served a call of it. Never blocks."""
         credential = self._known.unverified.pop(credential_id, None)

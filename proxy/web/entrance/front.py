@@ -3,7 +3,8 @@
 The order is fixed. First our own paths, which are never forwarded. Then where the
 call belongs. Then what its headers ask for; a call that asks for nothing, with no
 rule to ask and no job that it could repeat, is forwarded from here without its
-body being read, a token being hashed or the store being asked.
+body being read or the store being asked. Its token is hashed only while somebody's
+repeat is awaited or credential unproved: then that tells whether it is this caller's.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,7 +29,7 @@ from proxy.services.callers.owners import Owners
 from proxy.services.deferral.repeats import Repeats
 from proxy.web.entrance.calls import CallRecord, Calls
 from proxy.web.entrance.deferrer import Deferrer
-from proxy.web.entrance.heads import read_head
+from proxy.web.entrance.heads import Identify, caller_of, read_head
 from proxy.web.entrance.incoming import Incoming
 from proxy.web.entrance.passages import Passages
 from proxy.web.entrance.refused import refusal
@@ -107,15 +108,16 @@ class Front:
         except HeaderError as exc:
             raise CallerError(str(exc), param=exc.header, code="bad_header") from exc
         policy = self._policy()
-        may_repeat = self._may_repeat(request, asked)
+        caller = caller_of(request.raw_headers, route, self._owners)
+        may_repeat = self._may_repeat(request, asked, caller)
         samples = self._calls.samples()
-        busy = may_repeat or samples or self._accounts.wants_news
+        busy = may_repeat or samples or self._wants_news(request, caller)
         if not busy and _is_idle(policy, asked, request, route):
             record.decide(UNDECIDED, generation=policy.generation)
             if exchange is None and self._passages is not None:
-                self._passages.learn(request, route, asked)
+                self._passages.learn(request, route, asked, caller)
             return await self._relay(request, route, exchange)
-        head = read_head(request, route, asked, self._owners, exchange)
+        head = read_head(request, route, asked, caller, exchange)
         if asked.defers and self._passages is not None:
             head = self._passages.learn_deferred(request, head)
         call = Incoming(
@@ -123,10 +125,19 @@ class Front:
         )
         return await self._consider(call, policy, may_repeat=may_repeat, samples=samples)
 
-    def _may_repeat(self, request: web.BaseRequest, asked: Asked) -> bool:
+    def _may_repeat(self, request: web.BaseRequest, asked: Asked, caller: Identify) -> bool:
         if request.method != "POST" or asked.tag is Tag.FALSE:
             return False
-        return asked.retry_count >= 1 or self._repeats.expects_any
+        if asked.retry_count >= 1:
+            return True
+        repeats = self._repeats
+        return repeats.expects_any and repeats.expects(caller().owner, retry_count=0)
+
+    def _wants_news(self, request: web.BaseRequest, caller: Identify) -> bool:
+        """Return whether it matters that the call's upstream serves it (`_forward`)."""
+        if request.method != "POST" or not self._accounts.wants_news:
+            return False
+        return self._accounts.wants_news_of(caller().credential.id)
 
     async def _consider(
         self, call: Incoming, policy: Policy, *, may_repeat: bool, samples: bool
@@ -134,11 +145,7 @@ class Front:
         facts = call.facts()
         # A claim is offered whatever would be decided now: a retry must not be
         # decided otherwise than the call that it repeats.
-        claims = (
-            may_repeat
-            and facts.obstacle is None
-            and self._repeats.expects(call.caller().owner, retry_count=call.asked.retry_count)
-        )
+        claims = may_repeat and facts.obstacle is None
         if claims or policy.wants_body(call.asked, facts) or (samples and facts.obstacle is None):
             facts = await call.with_body(facts)
         if samples:

@@ -26,6 +26,9 @@ from proxy.services.deferral.obstacles import place_at
 from proxy.services.deferral.terms import Terms, fingerprint_of, kept_headers
 from proxy.web.answering.answers import AnsweredCall
 
+Identify = Callable[[], Caller]
+"""Tells who calls; a token is hashed when that is first asked."""
+
 
 class Agreed(NamedTuple):
     """What follows from a decision for all calls with one head that are answered at once."""
@@ -52,7 +55,7 @@ class CallHead:
     kept: RawHeaders
     """Those fields of the head that a job keeps."""
 
-    caller: Callable[[], Caller]
+    caller: Identify
     exchange: Exchange | None
     """What is changed on the way to an upstream whose key is held here."""
 
@@ -91,25 +94,29 @@ def _telling(parsed: ParsedBody) -> object:
     return parsed.streaming, parsed.fields.get("background") is True
 
 
-def read_head(
-    request: web.BaseRequest,
-    route: Route,
-    asked: Asked,
-    owners: Owners,
-    exchange: Exchange | None = None,
-) -> CallHead:
-    """Return what follows from the head; who calls is found out when first asked."""
+def caller_of(headers: RawHeaders, route: Route, owners: Owners) -> Identify:
+    """Return what tells who calls; a token is hashed when that is first asked."""
     dialect = DIALECTS[route.upstream.dialect]
-    headers = request.raw_headers
-    target = without_credentials(route.upstream_target)
-    kept = kept_headers(dialect, headers)
 
     def identify() -> Caller:
         key = query_key(route.upstream_target) if dialect.family is Family.GEMINI else None
         presented = presented_credential(dialect, headers, query_key=key)
         return owners.identify(presented, route.upstream.name)
 
-    caller = Once(identify)
+    return Once(identify)
+
+
+def read_head(
+    request: web.BaseRequest,
+    route: Route,
+    asked: Asked,
+    caller: Identify,
+    exchange: Exchange | None = None,
+) -> CallHead:
+    """Return what follows from the head, of which `caller_of` told who calls."""
+    dialect = DIALECTS[route.upstream.dialect]
+    target = without_credentials(route.upstream_target)
+    kept = kept_headers(dialect, request.raw_headers)
     return CallHead(
         route=route,
         asked=asked,

@@ -1,9 +1,9 @@
 """Which calls may take a shortcut: those whose head came before and was served then.
 
 An SDK sends the same head with every call, letter by letter, but for the values of a few
-fields. Where such a call goes, what it asks for and that its caller's key may go on follows
-from the rest, and is kept; what depends on the moment (rules, retries that are waited for,
-credentials that nobody has proved) is asked for each call.
+fields. Where such a call goes, what it asks for, whose it is and that its caller's key may go
+on follows from the rest, and is kept; what depends on the moment (rules, whose retries are
+waited for, whose credentials nobody has proved) is asked for each call.
 
 What is kept was read by aiohttp's parser and passed every check when it first came, and is
 kept as that reading is written down. So a head of the same letters says the same; and the
@@ -27,7 +27,7 @@ from proxy.core.routing import Route
 from proxy.services.callers.accounts import Accounts
 from proxy.services.deferral.repeats import Repeats
 from proxy.web.entrance.calls import Calls
-from proxy.web.entrance.heads import CallHead
+from proxy.web.entrance.heads import CallHead, Identify
 from proxy.web.forwarding.caller import METHOD, Caller, CallOnItsWay
 from proxy.web.forwarding.shortcut import Passage
 
@@ -93,6 +93,7 @@ class _Forwarded:
     length_at: int
     """Which of these is the length of the body."""
 
+    identify: Identify
     policy: Policy
     passage: Passage
 
@@ -104,6 +105,10 @@ class _Deferred:
     head: CallHead
     target: str
     length_at: int
+
+    @property
+    def identify(self) -> Identify:
+        return self.head.caller
 
 
 class _Read(NamedTuple):
@@ -147,7 +152,7 @@ class Passages:
             return None
         parts = _VALUES.split(head)
         known = self._known.get(_skeleton(parts))
-        if known is None or self._repeats.expects_any:
+        if known is None or self._may_repeat(known):
             return None
         values = parts[2::3]
         length = values[known.length_at]
@@ -161,7 +166,7 @@ class Passages:
         self, known: _Forwarded, values: Sequence[bytes], body_bytes: int
     ) -> Passing | None:
         policy = self._policy()
-        if self._accounts.wants_news:
+        if self._wants_news(known):
             return None
         if len(policy.rules) and self._is_ruled(known, values, policy):
             return None
@@ -176,8 +181,13 @@ class Passages:
             return None
         return Passing(body_bytes, partial(self._defer, known.head, known.target))
 
-    def learn(self, request: web.BaseRequest, route: Route, asked: Asked) -> None:
-        """Keep the head of a call that is forwarded, as nobody has anything to say about it."""
+    def learn(
+        self, request: web.BaseRequest, route: Route, asked: Asked, identify: Identify
+    ) -> None:
+        """Keep the head of a call that is forwarded, as nobody has anything to say about it.
+
+        `identify` tells who made it; it is asked only when that matters, and then once.
+        """
         read = _read(request, asked)
         # If it is known, there was no room for it in the shortcut.
         if read is None or read.skeleton in self._known:
@@ -193,6 +203,7 @@ class Passages:
                 headers=headers,
                 varying=read.varying,
                 length_at=read.length_at,
+                identify=identify,
                 policy=policy,
                 passage=self._passage(route, request.raw_path, template, policy),
             ),
@@ -216,6 +227,19 @@ class Passages:
         if len(self._known) >= PASSAGES_MAX:
             del self._known[next(iter(self._known))]
         self._known[skeleton] = known
+
+    def _may_repeat(self, known: _Forwarded | _Deferred) -> bool:
+        """Tell whether such a call may be the repeat that its caller is to be offered a job for."""
+        # Heads that count retries are not kept.
+        return self._repeats.expects_any and self._repeats.expects(
+            known.identify().owner, retry_count=0
+        )
+
+    def _wants_news(self, known: _Forwarded) -> bool:
+        """Tell whether it matters that the upstream serves such a call."""
+        return self._accounts.wants_news and self._accounts.wants_news_of(
+            known.identify().credential.id
+        )
 
     def _is_ruled(self, known: _Forwarded, values: Sequence[bytes], policy: Policy) -> bool:
         """Tell whether a rule may have something to say about the call."""

@@ -1,5 +1,6 @@
+from collections.abc import Awaitable
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import pytest
 from aiohttp.http import HttpVersion10, HttpVersion11
@@ -10,14 +11,19 @@ from policies.conditions import Rule
 from policies.headers import NOTHING_ASKED, Asked
 from policies.policy import Policy
 from proxy.core.fields import request_head
+from proxy.core.job import AnswerMode
 from proxy.core.routing import Route
 from proxy.core.shapes import HeadWriter
 from proxy.core.upstream import Upstream
+from proxy.services.callers.clients import HeldKey
+from proxy.services.callers.owners import credential_hash
 from proxy.telemetry.metrics import Metrics
 from proxy.web.entrance.calls import Calls
 from proxy.web.entrance.passages import PASSAGES_MAX, Passages
 from tests.helpers.factories import T0
 from tests.helpers.fakes import FakeClock
+from tests.helpers.raw_upstream import wait_until
+from tests.web.house import CHAT, CHAT_BODY, COMPLETION, KEY, House, Reply, open_house
 
 UPSTREAM = Upstream.parse("up", "openai", "http://there:81/base")
 ROUTE = Route(UPSTREAM, "/base/v1/x?q=%41")
@@ -57,7 +63,7 @@ class Stage:
             "raw_headers": headers,
         }
         request |= facts
-        self.passages.learn(cast("Any", SimpleNamespace(**request)), ROUTE, asked)
+        self.passages.learn(cast("Any", SimpleNamespace(**request)), ROUTE, asked, unasked)
 
     def sent(self, head: bytes) -> bytes | None:
         """Return the head that goes upstream, if the call takes the shortcut."""
@@ -68,6 +74,10 @@ class Stage:
         """Return with what a call with that head is begun, if it takes the shortcut."""
         passing = self.passages.find(head)
         return None if passing is None else passing.begin(b"", cast("Any", None))
+
+
+def unasked() -> NoReturn:
+    raise AssertionError("a token is hashed though that matters to nobody")
 
 
 def head(headers: Any = PLAIN, target: str = TARGET) -> bytes:
@@ -186,19 +196,6 @@ def test_what_passes_goes_as_it_would_on_the_usual_path(more, length, begins):
     event("passes" if sent else "does not")
 
 
-def test_nothing_passes_while_a_retry_is_waited_for_or_a_credential_is_to_be_proved():
-    stage = Stage()
-    stage.learn()
-    stage.repeats.expects_any = True
-    assert stage.sent(head()) is None
-    stage.repeats.expects_any = False
-    stage.accounts.wants_news = True
-    assert stage.sent(head()) is None
-    stage.accounts.wants_news = False
-
-    assert stage.sent(head()) is not None
-
-
 class Ruled:
     """Rules that concern a call by a field whose value varies."""
 
@@ -238,3 +235,113 @@ def test_ever_new_heads_do_not_fill_the_memory():
     assert len(stage.passages._known) == PASSAGES_MAX
     assert stage.sent(head((*PLAIN, (b"X-New", b"9")))) is None
     assert stage.sent(head((*PLAIN, (b"X-New", b"10")))) is not None
+
+
+# Whom it concerns that a job can be claimed, or that a credential is not proved.
+
+OTHER = "sk-canary-other"
+
+
+async def plain(house: House, key: str) -> Reply:
+    return await house.send("POST", CHAT, json=CHAT_BODY, key=key)
+
+
+async def is_short(house: House, sending: Awaitable[Reply]) -> bool:
+    """Tell whether a call that is made only now, and forwarded, takes the shortcut."""
+    usual = house.handled
+    assert (await sending).json == {"up": True}
+    return house.handled == usual
+
+
+async def test_a_job_that_can_be_claimed_keeps_no_other_owner_from_the_shortcut():
+    async with open_house(lean=True) as house:
+        for key in (KEY, OTHER):
+            await plain(house, key)
+        job = await house.finish(await house.abandoned())
+
+        assert await is_short(house, plain(house, OTHER))
+        repeat = await plain(house, KEY)
+        assert (repeat.body, repeat.headers["X-Deferrable-Job"]) == (COMPLETION, job.id)
+
+
+async def test_heads_are_learned_though_another_owner_may_repeat_a_call():
+    async with open_house(lean=True) as house:
+        await house.abandoned()
+
+        calls = [await is_short(house, plain(house, OTHER)) for _ in range(2)]
+
+    assert calls == [False, True]
+
+
+async def test_an_owner_takes_the_shortcut_again_when_nothing_can_be_claimed_any_more():
+    async with open_house(lean=True) as house:
+        await plain(house, KEY)
+        await house.finish(await house.abandoned())
+        await plain(house, KEY)
+        assert not await is_short(house, plain(house, KEY))
+        house.clock.advance(minutes=2)
+        await house.repeats.run_once()
+
+        assert await is_short(house, plain(house, KEY))
+
+
+async def test_a_job_that_can_be_claimed_keeps_no_other_owner_from_deferring_shortly():
+    async with open_house() as house:
+        for key in (KEY, OTHER):
+            await house.job(key=key, body={**CHAT_BODY, "user": key})
+        sending = house.tasks.create_task(house.defer("wait"))
+        await house.held()
+        sending.cancel()
+        await wait_until(lambda: house.repeats.expects_any, "the note")
+        usual = house.handled
+
+        await house.job(key=OTHER)
+        assert house.handled == usual
+        first, second = await house.job(), await house.job()
+
+        assert house.handled == usual + 2
+    assert (first.answer, second.answer) == (AnswerMode.WAIT, AnswerMode.JOB)
+
+
+async def test_a_client_of_a_key_held_here_claims_its_job_though_its_head_is_known():
+    clients = [credential_hash(KEY)]
+    held = HeldKey.of("openai", "sk-canary-held", clients=clients)
+    async with open_house(keys={"openai": held}) as house:
+        await house.job(body={**CHAT_BODY, "user": "one"})
+        sending = house.tasks.create_task(house.defer("wait"))
+        await house.held()
+        sending.cancel()
+        await wait_until(lambda: house.repeats.expects_any, "the note")
+
+        assert (await house.job()).answer is AnswerMode.WAIT
+
+
+@pytest.mark.parametrize("why", ["unverified", "paused"])
+async def test_a_credential_without_proof_keeps_no_other_from_the_shortcut(why):
+    async with open_house(lean=True) as house:
+        for key in (KEY, OTHER):
+            await plain(house, key)
+        await house.job(key=OTHER)
+        if why == "paused":
+            (credential,) = await house.stores.credentials.all()
+            await house.stores.credentials.accepted(credential.id, at=T0)
+            await house.stores.credentials.pause(credential.id, at=T0, status=401, body=b"")
+            await house.accounts.run_once()
+        assert house.accounts.wants_news
+
+        assert await is_short(house, plain(house, KEY))
+        assert house.accounts.wants_news
+        assert not await is_short(house, plain(house, OTHER))
+
+        assert not house.accounts.wants_news
+        assert await is_short(house, plain(house, OTHER))
+
+
+async def test_the_path_of_a_call_is_asked_anew_with_each_one():
+    async with open_house(lean=True) as house:
+        await plain(house, KEY)
+        assert await is_short(house, plain(house, KEY))
+        await house.job()
+        assert not await is_short(house, plain(house, KEY))
+
+        assert await is_short(house, plain(house, KEY))

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any, Final, cast
+from typing import Any, Final, NoReturn, cast
 
 from aiohttp import web
 from aiohttp.base_protocol import BaseProtocol
@@ -128,8 +128,12 @@ class _Everything(Passages):
                 raw_path=message.path,
                 raw_headers=message.raw_headers,
             )
-            self.learn(cast("web.BaseRequest", request), route, NOTHING_ASKED)
+            self.learn(cast("web.BaseRequest", request), route, NOTHING_ASKED, _nobody)
         return super().find(head)
+
+
+def _nobody() -> NoReturn:
+    raise AssertionError("nobody's repeat is waited for, and no credential is to be proved")
 
 
 async def _have_a_free_connection(client: UpstreamClient, upstream: Upstream) -> None:
