@@ -36,6 +36,9 @@ PASSAGES_MAX: Final = 256
 
 _HEAD_BYTES_MAX: Final = 8192
 
+_LENGTH_DIGITS_MAX: Final = 15
+"""As in `web/forwarding/boundary.py`. Python reads no number of more than 4,300."""
+
 _LENGTH: Final = b"content-length"
 _VARYING: Final = frozenset(
     {
@@ -156,7 +159,7 @@ class Passages:
             return None
         values = parts[2::3]
         length = values[known.length_at]
-        if not length.isdigit():
+        if not length.isdigit() or len(length) > _LENGTH_DIGITS_MAX:
             return None
         if isinstance(known, _Deferred):
             return self._deferred(known, int(length))

@@ -1,3 +1,4 @@
+import json
 from collections.abc import Awaitable
 from types import SimpleNamespace
 from typing import Any, NoReturn, cast
@@ -22,7 +23,7 @@ from proxy.web.entrance.calls import Calls
 from proxy.web.entrance.passages import PASSAGES_MAX, Passages
 from tests.helpers.factories import T0
 from tests.helpers.fakes import FakeClock
-from tests.helpers.raw_upstream import wait_until
+from tests.helpers.raw_upstream import RawCaller, wait_until
 from tests.web.house import CHAT, CHAT_BODY, COMPLETION, KEY, House, Reply, open_house
 
 UPSTREAM = Upstream.parse("up", "openai", "http://there:81/base")
@@ -125,6 +126,7 @@ def test_values_that_differ_from_call_to_call_are_put_in(name, value):
         head().replace(b"content-length: 12", b"content-length: +12"),
         head().replace(b"content-length: 12", b"content-length: 1_2"),
         head().replace(b"content-length: 12", b"content-length: 12, 12"),
+        head().replace(b"content-length: 12", b"content-length: " + b"1" * 5000),
         head().replace(b"one\r\n", b"one\x00\r\n"),
         head().replace(b"one\r\n", b"one\n\r\n"),
         head().replace(b"one\r\n", b"one\r\n two\r\n"),
@@ -235,6 +237,25 @@ def test_ever_new_heads_do_not_fill_the_memory():
     assert len(stage.passages._known) == PASSAGES_MAX
     assert stage.sent(head((*PLAIN, (b"X-New", b"9")))) is None
     assert stage.sent(head((*PLAIN, (b"X-New", b"10")))) is not None
+
+
+@pytest.mark.parametrize("defers", [False, True])
+async def test_a_length_that_is_no_length_is_refused_though_its_head_is_known(defers, caplog):
+    fields = f"Host: a\r\nAuthorization: Bearer {KEY}\r\nContent-Type: application/json\r\n"
+    fields += "X-Deferrable: job\r\n" * defers
+    known = f"POST {CHAT} HTTP/1.1\r\n{fields}Content-Length: ".encode()
+    body = json.dumps(CHAT_BODY).encode()
+    async with open_house(lean=True) as house, RawCaller(house.port) as caller:
+        for _ in range(2):
+            await caller.send(known + b"%d\r\n\r\n" % len(body) + body)
+            assert b" 20" in (await caller.response()).start_line
+        assert house.handled == 1
+
+        await caller.send(known + b"9" * 5000 + b"\r\n\r\n" + body)
+        refused = await caller.response()
+
+    assert b" 400 " in refused.start_line
+    assert "Traceback" not in caplog.text
 
 
 # Whom it concerns that a job can be claimed, or that a credential is not proved.
