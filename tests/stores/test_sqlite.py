@@ -216,8 +216,11 @@ async def test_a_file_that_another_process_holds_is_unavailable(open_stores, pat
         kept = await accepted(stores)
         other = sqlite3.connect(path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(StoreUnavailableError, match="another process"):
+        with pytest.raises(StoreUnavailableError, match="another process") as refused:
             await accepted(stores)
+        # The message is told to callers, the hint to operators.
+        assert str(path) not in refused.value.message
+        assert str(path) in (refused.value.hint or "")
 
         # Readers do not wait for writers, whoever they are.
         assert (await stores.jobs.get(kept)).id == kept

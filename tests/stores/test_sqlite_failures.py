@@ -34,7 +34,8 @@ async def test_a_file_that_is_no_database_is_refused(path, vault):
     with pytest.raises(StoreCorruptError, match="damaged") as refused:
         await SqliteStores.open(path, vault)
 
-    assert refused.value.hint
+    assert str(path) not in refused.value.message
+    assert str(path) in (refused.value.hint or "")
 
 
 async def test_a_damaged_page_is_refused_when_it_is_met(open_stores, path):
@@ -176,8 +177,9 @@ async def test_a_record_that_cannot_be_read_is_corrupt(stores, path, damage):
 
     run(path, damage)
 
-    with pytest.raises(StoreCorruptError):
+    with pytest.raises(StoreCorruptError) as refused:
         await stores.jobs.get(job_id)
+    assert str(path) not in refused.value.message
     with pytest.raises(StoreCorruptError):
         await listed(stores)
 

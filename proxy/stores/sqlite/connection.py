@@ -71,16 +71,23 @@ def connect(path: Path, *, writes: bool) -> sqlite3.Connection:
 
 
 def translate(exc: BaseException, path: Path) -> BaseException:
-    """Return our error for one of SQLite's: the only place where those are told apart."""
+    """Return our error for one of SQLite's: the only place where those are told apart.
+
+    Its message may be told to callers, so only the hint says where the file is.
+    """
     code = getattr(exc, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
     if code in _UNAVAILABLE:
-        error: StoreError = StoreUnavailableError(f"the store {path}: {_UNAVAILABLE[code]}")
+        error: StoreError = StoreUnavailableError(
+            f"the store is away: {_UNAVAILABLE[code]}", hint=f"its file is {path}"
+        )
     elif code in _CORRUPT:
         error = StoreCorruptError(
-            f"the store {path} is damaged or no store", hint="restore it from a backup"
+            "the store is damaged or no store", hint=f"restore {path} from a backup"
         )
     elif isinstance(exc, sqlite3.OperationalError):
-        error = StoreCorruptError(f"the store {path} does not have the tables it should")
+        error = StoreCorruptError(
+            "the store does not have the tables it should", hint=f"its file is {path}"
+        )
     else:
         # A constraint or a wrong use of the library: a bug, and no state of the store.
         return exc
