@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final, cast
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from proxy.core.dialects import ErrorAnswer, Family, error_answer
@@ -97,7 +97,13 @@ class DataServer(web.Server):
             "max_field_size": self._bounds.max_field_bytes,
             "max_headers": self._bounds.max_fields,
         }
-        super().__init__(handle, **SERVER_OPTIONS | heads)
+        super().__init__(
+            handle,
+            request_factory=lambda message, payload, protocol, writer, task: _Request(
+                message, payload, protocol, writer, task, self._loop
+            ),
+            **SERVER_OPTIONS | heads,
+        )
         self._find = find
         self._on_refused = on_refused
         self._sweep_s = min(self._bounds.head_s / 4, _SWEEP_AT_MOST_S)
@@ -111,7 +117,7 @@ class DataServer(web.Server):
         """Keep a new connection, unless there are too many."""
         if len(self._connections) >= self._bounds.max_connections:
             self._on_refused()
-            transport.write(_TOO_MANY)
+            transport.write(written(_TOO_MANY, method="GET", keep_alive=False, modern=True))
             transport.close()
             return
         super().connection_made(handler, transport)
@@ -130,6 +136,14 @@ class DataServer(web.Server):
         self._timer = None
         if self._connections:
             self._arm()
+
+
+class _Request(web.BaseRequest):
+    """A call. Forwarded answers to it are not prepared, but written as they came."""
+
+    async def _prepare_hook(self, response: web.StreamResponse) -> None:
+        # aiohttp has just put it in: whoever calls need not know what serves, in which version.
+        response.headers.popall(hdrs.SERVER, None)
 
 
 class _Connection(web.RequestHandler):
@@ -313,10 +327,9 @@ def _own(error: ProxyError) -> ErrorAnswer:
     return error_answer(Family.OPENAI, error)
 
 
-def _too_many() -> bytes:
+def _too_many() -> ErrorAnswer:
     answer = _own(ProxyError("too many connections", code="too_many_connections", http_status=503))
-    page = replace(answer, headers=(*answer.headers, ("Retry-After", "1")))
-    return written(page, method="GET", keep_alive=False, modern=True)
+    return replace(answer, headers=(*answer.headers, ("Retry-After", "1")))
 
 
 _TOO_MANY: Final = _too_many()

@@ -20,6 +20,7 @@ from typing import Final, Protocol
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
+from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.http import HttpVersion11
 
 from proxy.core.dialects import ErrorAnswer
@@ -323,6 +324,8 @@ def written(page: Page, *, method: str, keep_alive: bool, modern: bool) -> bytes
     # A provider may have said what is told in a field: it must not end that.
     fields = tuple((name.encode(), _ENDS.sub(" ", value).encode()) for name, value in page.headers)
     fields += ((b"Content-Length", b"%d" % len(page.body)),)
+    # RFC 9110, section 6.6.1. The same, at the same place, as in answers that aiohttp writes.
+    fields += ((b"Date", rfc822_formatted_time().encode()),)
     fields += persistence(keep_alive=keep_alive, modern=modern)
     body = b"" if method == "HEAD" else page.body
     return response_head(page.status, None, fields) + body

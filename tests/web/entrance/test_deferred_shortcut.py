@@ -157,6 +157,21 @@ async def test_a_store_that_is_away_refuses_the_call_and_keeps_its_connection():
     assert b"the disk is full" in refused.body
 
 
+async def test_what_an_answer_says_of_itself_is_the_same_on_both_paths():
+    async with open_house() as house:
+        answers = [await house.defer() for _ in range(2)]
+        assert house.handled == 1
+        house.front.drain()
+        refused = [await house.defer(headers={"X-Caller": "2"}) for _ in range(2)]
+        assert house.handled == 2
+        listed = await house.send("GET", "/v1/jobs")
+
+    for usual, short in (answers, refused):
+        assert list(usual.headers) == list(short.headers)
+        assert "Date" in usual.headers
+    assert "Server" not in {*answers[0].headers, *refused[0].headers, *listed.headers}
+
+
 async def test_an_instance_that_stops_makes_no_more_promises():
     async with open_house() as house:
         await house.job()

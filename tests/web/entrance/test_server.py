@@ -85,6 +85,27 @@ async def test_calls_are_served_as_ever():
             assert (await caller.response()).body == b"hello"
 
 
+@pytest.mark.parametrize(
+    ("handle", "sent"),
+    [
+        (hello, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"),
+        (buggy, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"),
+        (hello, b"nonsense\r\n\r\n"),
+        # Of a connection that is one too many nothing is awaited.
+        (hello, b""),
+    ],
+)
+async def test_answers_of_ours_say_when_they_were_made_and_not_by_what(handle, sent):
+    bounds = CallerBounds(max_connections=1 if sent else 0)
+    async with serving(handle, bounds) as port, RawCaller(port) as caller:
+        if sent:
+            await caller.send(sent)
+        answer = await caller.response()
+
+    assert answer.value(b"Server") is None
+    assert (answer.value(b"Date") or b"").endswith(b" GMT")
+
+
 @pytest.mark.parametrize("beginning", [b"", b"G", b"GET / HTTP/1.1\r\nHost: x\r\nA: b\r\n"])
 async def test_a_connection_without_a_whole_head_is_ended_in_the_end(beginning):
     async with serving(hello, CallerBounds(head_s=0.2)) as port, RawCaller(port) as caller:
