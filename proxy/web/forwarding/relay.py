@@ -115,6 +115,9 @@ class Relay:
         self.bytes_down = 0
         self._expects = False
         self._continued = False
+        """Whether the upstream said to go on."""
+        self._said_here = False
+        """Whether that was said in its stead."""
         self._until_close = False
 
     def outgoing(
@@ -156,10 +159,11 @@ class Relay:
         return body
 
     async def _pieces(self) -> AsyncIterator[bytes]:
-        if self._expects:
+        if self._expects and not self._continued:
             # The upstream did not ask for the body in time; it gets it unasked,
             # and the caller still waits for the word.
-            self._relay_informational(100, "Continue", ())
+            self._write_informational(100, "Continue", ())
+            self._said_here = True
         content = self.request.content
         while True:
             try:
@@ -179,14 +183,19 @@ class Relay:
             yield piece
 
     def _relay_informational(self, status: int, reason: str, headers: RawHeaders) -> None:
-        transport = self.request.transport
-        if not self._modern or transport is None or self.status is not None:
-            return
+        """Pass on each one, as often as it comes (RFC 9110, section 15.2)."""
         if status == 100:
-            if self._continued:
+            if self._said_here:
+                # Late: the caller has had the word.
+                self._said_here = False
                 return
             self._continued = True
-        transport.write(response_head(status, reason, response_fields(headers)))
+        self._write_informational(status, reason, headers)
+
+    def _write_informational(self, status: int, reason: str, headers: RawHeaders) -> None:
+        transport = self.request.transport
+        if self._modern and transport is not None and self.status is None:
+            transport.write(response_head(status, reason, response_fields(headers)))
 
     async def relay(self, response: UpstreamResponse, lines: bytes) -> web.StreamResponse:
         """Write the answer as it comes in, its head together with what came with it.

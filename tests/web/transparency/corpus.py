@@ -285,6 +285,7 @@ ANSWERS = (
     Row("103 first", get(b"/x"), (b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n", OK)),
     Row("102 twice, in one segment", get(b"/x"), (b"HTTP/1.1 102 Processing\r\n\r\n" * 2 + OK,)),
     Row("100 unasked", post(b"{}"), (b"HTTP/1.1 100 Continue\r\n\r\n", OK)),
+    Row("100 twice", post(b"{}"), (b"HTTP/1.1 100 Continue\r\n\r\n" * 2, OK)),
 )
 
 STREAMS = (
