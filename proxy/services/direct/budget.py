@@ -94,7 +94,7 @@ class Budget:
         return 0
 
     async def give_back(self, credential: CredentialId, jobs: Sequence[Job]) -> None:
-        """Take back what was booked for jobs that are not called: another instance was faster.
+        """Take back what was booked for jobs that are not called after all.
 
         Raises:
             StoreError: if the note cannot be written; it stays booked then.

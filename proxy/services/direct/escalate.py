@@ -7,7 +7,6 @@ is booked as a possible double: known, shown, never silent.
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
@@ -152,18 +151,18 @@ class Escalator:
         # An overdue one is no use to anybody, and ends by itself.
         jobs = [job for job in ready if job.deadline > now]
         if head.key.lane is Lane.FLEX:
-            return len(await self._start_all(jobs))
+            return sum([await self._start(job) for job in jobs])
         # What the budget bounds are calls at full price.
-        jobs = jobs[: await self._budget.reserve(head.key.credential, jobs)]
-        started = await self._start_all(jobs)
-        # Instances take the same jobs at the same moment, and each is called by one.
-        await self._budget.give_back(
-            head.key.credential, [job for job in jobs if job.id not in started]
-        )
-        return len(started)
-
-    async def _start_all(self, jobs: Sequence[Job]) -> set[JobId]:
-        return {job.id for job in jobs if await self._start(job)}
+        reserved = jobs[: await self._budget.reserve(head.key.credential, jobs)]
+        left = list(reserved)
+        try:
+            for job in reserved:
+                if await self._start(job):
+                    left.remove(job)
+        finally:
+            # Instances take the same jobs at the same moment, and each is called by one.
+            await self._budget.give_back(head.key.credential, left)
+        return len(reserved) - len(left)
 
     def _free(self, place: Place) -> int:
         caps = self._limits.of(place[0])

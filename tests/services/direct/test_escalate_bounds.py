@@ -10,6 +10,7 @@ from proxy.core.errors import StoreCorruptError, StoreError, StoreUnavailableErr
 from proxy.core.ids import JobId
 from proxy.core.job import JobState
 from proxy.ports.jobs import JobWrite
+from proxy.services.direct.budget import HourlyLimits
 from proxy.services.direct.escalate import STORE_PAUSE_S
 from tests.helpers.fleet import TIMES, Fleet
 from tests.services.direct.test_escalate import Line, settled
@@ -87,6 +88,20 @@ async def test_a_call_whose_intent_was_written_unheard_is_made_after_all(
     job = await fleet.job(job_id)
     assert (job.state, job.possible_doubles) == (JobState.COMPLETED, 0)
     assert fleet.provider.requests["call"] == 1
+
+
+async def test_calls_that_did_not_begin_leave_their_room_in_the_budget(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    fleet = Fleet(budget=HourlyLimits(calls=3))
+    job_ids = [await fleet.accept(deadline=timedelta(minutes=20)) for _ in range(3)]
+    unheard(monkeypatch, fleet, JobState.ESCALATING)
+    with pytest.RaisesGroup(StoreUnavailableError):
+        await fleet.run("escalate")
+
+    await fleet.run("live", "lost_calls", "escalate")
+
+    assert [(await fleet.job(job_id)).state for job_id in job_ids] == [JobState.COMPLETED] * 3
 
 
 async def test_a_call_that_is_under_way_is_not_lost():
