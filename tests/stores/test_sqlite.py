@@ -303,7 +303,7 @@ async def test_a_durable_write_never_shares_the_transaction_of_a_relaxed_one(sto
 
 def remembering(direct: sqlite3.Connection) -> None:
     """A small write whose trace is a row of its own."""
-    direct.execute("INSERT INTO meta VALUES ('rider', '')")
+    direct.execute("INSERT OR IGNORE INTO meta VALUES ('rider', '')")
 
 
 async def test_a_write_that_nobody_waits_for_shares_the_next_commit(stores, monkeypatch):
@@ -540,6 +540,20 @@ async def test_closing_waits_for_no_write_that_could_share_a_commit(open_stores,
     with sqlite3.connect(path) as direct:
         assert direct.execute("SELECT count(*) FROM meta WHERE name = 'rider'").fetchone() == (1,)
     direct.close()
+
+
+async def test_no_write_is_left_behind_while_a_store_closes(open_stores, monkeypatch):
+    monkeypatch.setattr(database, "RIDE_S", 3_600)
+    loop, riding = asyncio.get_running_loop(), []
+    async with open_stores() as stores:
+        closing = loop.create_task(stores.aclose())
+        while not closing.done():
+            riding.append(loop.create_task(stores._database.write_along(remembering)))
+            await asyncio.sleep(0)
+        async with asyncio.timeout(30):
+            ended = await asyncio.gather(*riding, return_exceptions=True)
+
+    assert {type(one) for one in ended} <= {type(None), StoreUnavailableError}
 
 
 async def test_a_closed_store_is_unavailable(open_stores):

@@ -287,8 +287,8 @@ class _Writer(_Thread):
         self._riding.clear()
 
     async def aclose(self) -> None:
-        self._depart()
         await asyncio.to_thread(self._checkpointer.stop)
+        self._depart()
         await super().aclose()
 
     def _execute(self, connection: sqlite3.Connection, call: _Call[Any]) -> list[_Done]:
