@@ -21,9 +21,9 @@ from proxy.services.insight import Insight
 from proxy.services.policies import Policies
 from proxy.settings import Address, Settings
 from proxy.telemetry import Metrics
-from proxy.web.certificates import Certificate
 from proxy.web.dashboard.about import About
 from proxy.web.dashboard.pages import add_dashboard
+from proxy.web.handshakes import Handshakes, SecureSite
 from proxy.web.operators.admin import Readiness, admin_application, worker_application
 from proxy.web.operators.guard import AdminAccess
 from proxy.web.operators.worker_set import Workers
@@ -115,7 +115,7 @@ async def listen_to_operators(
     metrics: Metrics,
     about: About,
     worker: Worker | None,
-    certificate: Certificate | None = None,
+    handshakes: Handshakes | None = None,
 ) -> str:
     """Open the operators' listener, of this process or of all its workers; return its URL.
 
@@ -146,7 +146,7 @@ async def listen_to_operators(
         runner,
         settings.admin.listen,
         shared=worker is not None,
-        certificate=certificate,
+        handshakes=handshakes,
     )
 
 
@@ -171,11 +171,13 @@ async def listen(
     at: Address,
     *,
     shared: bool = False,
-    certificate: Certificate | None = None,
+    handshakes: Handshakes | None = None,
+    on_refused: Callable[[], None] = lambda: None,
 ) -> str:
     """Listen, on a port that other workers listen on too if it is `shared`; return the URL.
 
-    With a `certificate` the listener speaks TLS.
+    With `handshakes` the listener speaks TLS, and `on_refused` is called for each connection
+    that was one too many.
 
     Raises:
         ConfigError: if the address cannot be had.
@@ -183,19 +185,24 @@ async def listen(
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     reuse_port = True if shared else None
-    try:
-        await web.TCPSite(
+    site: web.BaseSite
+    if handshakes is None:
+        site = web.TCPSite(runner, at.host, at.port, reuse_address=True, reuse_port=reuse_port)
+    else:
+        site = SecureSite(
             runner,
             at.host,
             at.port,
-            ssl_context=certificate.context if certificate is not None else None,
-            reuse_address=True,
+            terms=handshakes,
             reuse_port=reuse_port,
-        ).start()
+            on_refused=on_refused,
+        )
+    try:
+        await site.start()
     except OSError as exc:
         raise ConfigError(
             f"cannot listen on {at}: {exc.strerror or exc}",
             hint="another process may have the port; choose one with --listen",
         ) from exc
     host, port = runner.addresses[0][:2]
-    return f"{'http' if certificate is None else 'https'}://{Address(host, port)}"
+    return f"{'http' if handshakes is None else 'https'}://{Address(host, port)}"

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Final
 
 import structlog
@@ -35,6 +36,7 @@ from proxy.stores.vault import Vault
 from proxy.telemetry import Metrics, set_up_logging
 from proxy.web.certificates import Certificate
 from proxy.web.entrance.server import CallerBounds, DataServer
+from proxy.web.handshakes import Handshakes
 from proxy.web.operators.worker_set import Workers
 from proxy.workers import READY, Worker
 
@@ -179,11 +181,23 @@ async def serving(
         facts = OperatorFacts(settings, house, policies, on_stop, durability, worker)
         about = about_of(settings, house, durability)
         admin_url = await listen_to_operators(
-            stack, settings, facts, metrics, about, worker, operators
+            stack,
+            settings,
+            facts,
+            metrics,
+            about,
+            worker,
+            _handshakes(operators, settings, tasks),
         )
-        front = _front_server(settings, house, metrics)
+        refused = partial(metrics.count, "connections_refused")
+        front = _front_server(settings, house, refused)
         base_url = await listen(
-            stack, front, settings.listen, shared=worker is not None, certificate=own
+            stack,
+            front,
+            settings.listen,
+            shared=worker is not None,
+            handshakes=_handshakes(own, settings, tasks),
+            on_refused=refused,
         )
         passes = tasks.create_task(house.scheduler.run(), name="passes")
         log.info(
@@ -229,6 +243,20 @@ def _certificate(tls: Tls | None) -> Certificate | None:
     return None if tls is None else Certificate(tls.cert_file, tls.key_file)
 
 
+def _handshakes(
+    certificate: Certificate | None, settings: Settings, tasks: asyncio.TaskGroup
+) -> Handshakes | None:
+    if certificate is None:
+        return None
+    callers = settings.callers
+    return Handshakes(
+        certificate.context,
+        tasks,
+        max_connections=callers.max_connections,
+        limit_s=callers.head_timeout.total_seconds(),
+    )
+
+
 def _held_keys(settings: Settings) -> Mapping[str, HeldKey]:
     """Return the providers' keys that are held here, by upstream."""
     return {
@@ -261,7 +289,9 @@ def _session(settings: Settings, worker: Worker | None) -> str:
     return secrets.token_hex(8) if worker is None else worker.session
 
 
-def _front_server(settings: Settings, house: House, metrics: Metrics) -> web.ServerRunner:
+def _front_server(
+    settings: Settings, house: House, on_refused: Callable[[], None]
+) -> web.ServerRunner:
     callers = settings.callers
     server = DataServer(
         house.front.handle,
@@ -272,7 +302,7 @@ def _front_server(settings: Settings, house: House, metrics: Metrics) -> web.Ser
             max_fields=callers.max_fields,
         ),
         find=house.passages.find if house.passages is not None else None,
-        on_refused=lambda: metrics.count("connections_refused"),
+        on_refused=on_refused,
     )
     drain_s = settings.instance.drain_timeout.total_seconds()
     return web.ServerRunner(server, shutdown_timeout=drain_s)

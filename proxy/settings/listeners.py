@@ -51,11 +51,13 @@ class Callers(Section):
     """Bounds on whoever connects: slow ones, idle ones, and how many."""
 
     max_connections: Count = 10_000
-    """At once; one more is told 503. Each forwarded call needs two open files."""
+    """At once; one more is told 503, or cut off where it would need a TLS handshake first.
+    Each forwarded call needs two open files."""
 
     head_timeout: PositiveDuration = timedelta(seconds=75)
     """Until the head of a call is there, from its connection on or from the call before:
-    for those who send nothing, or a letter a minute, or keep a connection unused."""
+    for those who send nothing, or a letter a minute, or keep a connection unused. A TLS
+    handshake, on the admin listener too, counts as part of it."""
 
     max_field_bytes: Annotated[Size, Field(ge=1024, le=1 << 20)] = 32 << 10
     """Of the request line, and of each header field; nginx stops at 8 KB, node at 16 KB."""
