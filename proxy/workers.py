@@ -266,6 +266,9 @@ def _reserved(address: Address) -> Iterator[Address]:
             _refuse_if_taken(family, address)
             holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             holder.bind((address.host, address.port))
+            # Nothing listens until a worker does: meanwhile another supervisor's question,
+            # and ours for the other listener, is to be told that the port is taken.
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
         except OSError as exc:
             raise ConfigError(
                 f"cannot listen on {address}: {exc.strerror or exc}",

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -16,9 +17,11 @@ import aiohttp
 import pytest
 
 from proxy.app import prepare
+from proxy.core.errors import ConfigError
 from proxy.sandbox import Running as Provider
-from proxy.settings import load
+from proxy.settings import Address, load
 from proxy.stores.sqlite.schema import SCHEMA
+from proxy.workers import _reserved
 from tests.e2e.processes import (
     Proxy,
     bought,
@@ -261,3 +264,37 @@ async def test_a_port_that_somebody_else_has_is_not_shared_with_them(tmp_path):
         assert await refused(second) == 3
 
         assert "cannot listen" in "".join(second.raw_logs)
+
+
+@pytest.mark.parametrize("second", ["127.0.0.1", "0.0.0.0"])
+def test_a_port_is_held_before_any_worker_listens(second):
+    with _reserved(Address("127.0.0.1", 0)) as held:
+        with (
+            pytest.raises(ConfigError, match="cannot listen"),
+            _reserved(Address(second, held.port)),
+        ):
+            raise AssertionError("two have it")
+
+        # Not from the workers that it is held for.
+        with listener_at(held) as one, listener_at(held) as two:
+            assert one.getsockname() == two.getsockname()
+
+
+def test_a_port_can_be_had_again_while_the_last_connections_to_it_fade():
+    with (
+        _reserved(Address("127.0.0.1", 0)) as held,
+        listener_at(held) as worker,
+        socket.create_connection((held.host, held.port)) as caller,
+    ):
+        accepted, _ = worker.accept()
+        # Who ends first leaves it in TIME_WAIT.
+        accepted.close()
+        assert caller.recv(1) == b""
+
+    with _reserved(held) as again, listener_at(again) as worker:
+        assert worker.getsockname() == (held.host, held.port)
+
+
+def listener_at(address: Address) -> socket.socket:
+    """Listen as a worker does."""
+    return socket.create_server((address.host, address.port), reuse_port=True)
