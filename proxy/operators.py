@@ -93,11 +93,12 @@ class OperatorFacts:
             self._house.scheduler.wake("certificates")
 
     def drain(self) -> None:
-        if self._worker is None:
-            self.leave()
-        else:
+        if self._worker is not None and self._worker.supervisor == os.getppid():
             # The order is for all workers, and the supervisor knows them.
-            os.kill(os.getppid(), signal.SIGTERM)
+            os.kill(self._worker.supervisor, signal.SIGTERM)
+        else:
+            # Whoever adopted a worker is told nothing: it may be the first process of a host.
+            self.leave()
 
     def leave(self) -> None:
         """Make no more promises, and let the end begin. May be called more than once."""

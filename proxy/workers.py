@@ -11,6 +11,7 @@ work goes to whoever holds its lease, as among the instances of a fleet.
 """
 
 import asyncio
+import os
 import pickle
 import secrets
 import signal
@@ -59,6 +60,9 @@ class Worker:
     session: str
     """What calls belong to whose run names no session: one for all workers."""
 
+    supervisor: int
+    """The process that started it; another parent has orders of its own."""
+
     @property
     def sockets(self) -> list[Path]:
         """The workers' sockets, by their numbers."""
@@ -105,7 +109,9 @@ def receive(source: BinaryIO) -> tuple[Configuration, Worker]:
 async def _supervise(configuration: Configuration) -> int:
     settings = configuration.settings
     with tempfile.TemporaryDirectory(prefix="offramp-") as folder:
-        first = Worker(0, settings.instance.workers, Path(folder), secrets.token_hex(8))
+        first = Worker(
+            0, settings.instance.workers, Path(folder), secrets.token_hex(8), os.getpid()
+        )
         patience = settings.instance.drain_timeout + BEYOND_DRAIN
         crew = [
             _Place(configuration, replace(first, number=number), patience)

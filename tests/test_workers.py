@@ -8,6 +8,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -21,7 +22,7 @@ from proxy.core.errors import ConfigError
 from proxy.sandbox import Running as Provider
 from proxy.settings import Address, load
 from proxy.stores.sqlite.schema import SCHEMA
-from proxy.workers import _reserved
+from proxy.workers import Worker, _Place, _reserved
 from tests.e2e.processes import (
     Proxy,
     bought,
@@ -195,6 +196,40 @@ async def test_a_drain_that_one_is_asked_for_ends_all(tmp_path):
         async with asyncio.timeout(30):
             assert await proxy.process.wait() == 0
         assert len(proxy.events("instance.stopped")) == 2
+
+
+async def test_a_drain_asked_of_an_orphan_is_not_passed_on_to_who_adopted_it(tmp_path):
+    """The test is the parent here, and the supervisor is said to have been another process."""
+    heard: list[bool] = []
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, heard.append, True)
+    try:
+        with (
+            _reserved(Address("127.0.0.1", 0)) as listen,
+            _reserved(Address("127.0.0.1", 0)) as admin,
+        ):
+            settings = settings_for(tmp_path, {"openai": "http://127.0.0.1:9"}, {})
+            settings |= {"listen": str(listen), "admin": {"listen": str(admin)}}
+            config = tmp_path / "offramp.yaml"
+            config.write_text(json.dumps(settings))
+            orphan = Worker(0, 1, tmp_path, "session", supervisor=os.getpid() + 1)
+            place = _Place(load(config), orphan, timedelta(seconds=30))
+            async with place._running() as process, asyncio.TaskGroup() as tasks:
+                watching = tasks.create_task(place._watch(process, asyncio.Event()))
+                await wait_until(lambda: place._hears or watching.done())
+
+                async with (
+                    aiohttp.ClientSession() as http,
+                    http.post(f"http://{admin}/drain") as answer,
+                ):
+                    assert answer.status == 202
+
+                async with asyncio.timeout(30):
+                    assert await watching
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)
+    assert process.returncode == 0
+    assert not heard
 
 
 async def test_workers_end_when_their_supervisor_is_gone(tmp_path):
