@@ -417,6 +417,23 @@ def test_a_token_belongs_to_one_owner(complaints):
 
 
 @pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("owners: {anonymous: [HASH]}", "offramp.yaml:1:10: owners.anonymous"),
+        (
+            "upstreams: {openai: {key: k, clients: {anonymous: [HASH]}}}",
+            "offramp.yaml:1:40: upstreams.openai.clients.anonymous",
+        ),
+    ],
+)
+def test_no_owner_has_the_name_of_those_without_a_token(complaints, text, key):
+    (found,) = complaints(text.replace("HASH", HASH))
+
+    assert key in found
+    assert "is the name of those who show no token" in found
+
+
+@pytest.mark.parametrize(
     ("upstream", "key", "problem"),
     [
         ("{key: sk-canary}", "clients", "must name who may use the key"),

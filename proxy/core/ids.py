@@ -20,6 +20,10 @@ BatchId = NewType("BatchId", str)
 OwnerId = NewType("OwnerId", str)
 """Keyed hash of a credential's token value, or the name of configured owners."""
 
+ANONYMOUS: Final = OwnerId("anonymous")
+"""Whoever calls without a credential. A hash is longer, and no configured owner may have the
+name. Stores hold it: it cannot be changed."""
+
 CredentialId = NewType("CredentialId", str)
 """Keyed hash of everything that a provider bills by: token, organisation, project."""
 

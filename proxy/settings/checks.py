@@ -12,6 +12,7 @@ from typing import Final
 from policies.conditions import SECRET_HEADERS
 from proxy.core.dialects import DIALECTS
 from proxy.core.errors import ConfigError
+from proxy.core.ids import ANONYMOUS
 from proxy.core.upstream import Upstream, check_upstream_name
 from proxy.settings.layers import Path
 from proxy.settings.tree import Settings
@@ -81,6 +82,8 @@ def _owners(settings: Settings) -> Iterator[Finding]:
     for path, owner, hashes in _named_tokens(settings):
         if not owner or not _NAME_CHARACTERS.issuperset(owner):
             yield path, "a name is made of letters, digits, '-', '_' and '.'"
+        if owner == ANONYMOUS:
+            yield path, "is the name of those who show no token: everybody could read its jobs"
         for position, token_hash in enumerate(hashes):
             # A client may have one token for several upstreams.
             if seen.get(token_hash, owner) != owner or hashes.index(token_hash) < position:

@@ -173,7 +173,8 @@ class Settings(Section):
     recording: Recording = Recording()
 
     owners: Mapping[str, tuple[TokenHash, ...]] = Field(default_factory=dict)
-    """Hashes of the tokens that belong to one owner, by the owner's name."""
+    """Hashes of the tokens that belong to one owner, by the owner's name, which is not
+    `anonymous`."""
 
     webhooks: Mapping[str, Webhook] = Field(default_factory=dict)
 

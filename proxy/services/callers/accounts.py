@@ -16,10 +16,10 @@ from typing import Final, NamedTuple
 import structlog
 
 from proxy.core.errors import OverloadedError
-from proxy.core.ids import CredentialId, OwnerId
+from proxy.core.ids import ANONYMOUS, CredentialId, OwnerId
 from proxy.ports.clock import Clock
 from proxy.ports.jobs import Credential, CredentialStore, JobStore, Pending
-from proxy.services.callers.owners import ANONYMOUS, Caller
+from proxy.services.callers.owners import Caller
 
 log = structlog.get_logger()
 

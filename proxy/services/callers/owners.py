@@ -17,12 +17,9 @@ from urllib.parse import unquote_plus
 
 from proxy.core.dialects import DIALECTS, Dialect, Presented, presented_credential
 from proxy.core.fields import RawHeaders
-from proxy.core.ids import CredentialId, OwnerId
+from proxy.core.ids import ANONYMOUS, CredentialId, OwnerId
 from proxy.ports.clock import KeyedHash
 from proxy.ports.jobs import Credential
-
-ANONYMOUS: Final = OwnerId("anonymous")
-"""Whoever calls without a credential. A hash is longer, so no token has this owner."""
 
 _HASH_PREFIX: Final = "sha256:"
 

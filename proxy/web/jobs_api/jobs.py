@@ -26,13 +26,13 @@ from proxy.core.errors import (
     StoreError,
 )
 from proxy.core.fields import RawHeaders
-from proxy.core.ids import JobId, OwnerId, find_job_id
+from proxy.core.ids import ANONYMOUS, JobId, OwnerId, find_job_id
 from proxy.core.job import CancelRequested, Job, advance
 from proxy.core.upstream import Upstream
 from proxy.ports.batches import BatchStore
 from proxy.ports.clock import Clock
 from proxy.ports.jobs import JobStore
-from proxy.services.callers.owners import ANONYMOUS, Owners, owns, query_key
+from proxy.services.callers.owners import Owners, owns, query_key
 from proxy.services.ledger.bookkeeping import Bookkeeper
 from proxy.services.outlook import Outlook
 from proxy.services.waiters import Waiters

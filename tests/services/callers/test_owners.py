@@ -7,9 +7,8 @@ from datetime import UTC, datetime
 import pytest
 
 from proxy.core.dialects import DIALECTS, Presented, presented_credential
-from proxy.core.ids import OwnerId
+from proxy.core.ids import ANONYMOUS, OwnerId
 from proxy.services.callers.owners import (
-    ANONYMOUS,
     Owners,
     credential_hash,
     owns,
