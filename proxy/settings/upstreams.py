@@ -55,7 +55,8 @@ class UpstreamSettings(Section):
 
     client_paths: tuple[str, ...] = ()
     """Patterns of paths that clients may call beside those that can be deferred and the models,
-    such as `/v1/images/*`. Of files and batches every client would see those of all."""
+    with any method, such as `/v1/images/*`. Of files and batches every client would see those
+    of all."""
 
     @model_validator(mode="after")
     def _one_key(self) -> Self:

@@ -10,11 +10,12 @@ client reaches what a model computes for it, and nothing else that the operator 
 
 import hmac
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from fnmatch import translate
 from typing import Final
+from urllib.parse import unquote, unquote_plus
 
 from proxy.core.dialects import DIALECTS, Family, place_for, presented_credential
 from proxy.core.errors import CallerError
@@ -30,10 +31,13 @@ _CREDENTIALS: Final = frozenset(
 )
 """Every field in which a token could stand, whatever provider's it is."""
 
-_FREE: Final = ("/v1/messages/count_tokens", "/v1beta/models/*:countTokens")
-"""What costs nothing and keeps nothing."""
+_FREE: Final = re.compile(r"/v1/messages/count_tokens|/v1beta/models/[^/]+:countTokens")
+"""What costs nothing and keeps nothing. Both are posted."""
 
 _MODELS: Final = ("/v1/models", "/v1beta/models")
+
+_BETWEEN_PARTS: Final = re.compile("[/?&;#]")
+_BETWEEN_WORDS: Final = re.compile(r"[\s,;]+")
 
 _SOCKET_KEY: Final = b"openai-insecure-api-key."
 
@@ -49,7 +53,7 @@ class HeldKey:
     """Hashes of the tokens that are let in."""
 
     paths: tuple[str, ...] = ()
-    """Patterns of further paths that clients may call."""
+    """Patterns of further paths that clients may call, with any method."""
 
     @classmethod
     def of(
@@ -81,10 +85,12 @@ class Clients:
     def __init__(self, keys: Mapping[str, HeldKey]) -> None:
         """`keys` are those that are held, by upstream."""
         self._keys = keys
-        self._known = sorted({one for key in keys.values() for one in key.clients})
+        self._known: list[str] = sorted({one for key in keys.values() for one in key.clients})
+        self._hashes = frozenset(self._known)
         self._paths = {
-            name: re.compile("|".join(translate(path) for path in (*_FREE, *key.paths)))
+            name: re.compile("|".join(translate(path) for path in key.paths))
             for name, key in keys.items()
+            if key.paths
         }
         self._more = {
             name: ((key.header[0].title().encode(), key.header[1].encode("latin-1")),)
@@ -115,11 +121,22 @@ class Clients:
             )
         self._check_path(method, route)
         target = without_credentials(route.upstream_target)
+        more = tuple(pair for pair in headers if pair[0].lower() not in _CREDENTIALS)
+        if self._holds_client(more, target):
+            raise _forbidden("this call shows a client token twice: the second would go on")
         return Exchange(Route(route.upstream, target), _CREDENTIALS, self._more[here])
 
     def _shows_client(self, headers: RawHeaders, route: Route) -> bool:
         shown = (*presented_tokens(headers, route.upstream_target), *_socket_tokens(headers))
-        return sum(_is_one_of(self._known, token) for token in shown) > 0
+        return sum(_is_one_of(self._known, token) for token in shown) > 0 or self._holds_client(
+            headers, route.upstream_target
+        )
+
+    def _holds_client(self, headers: RawHeaders, target: str) -> bool:
+        """Return whether a client's token stands anywhere in what would go to an upstream."""
+        # Dozens of words against each hash would be felt; what a look-up's time tells of
+        # hashes brings nobody nearer to a token.
+        return any(credential_hash(word) in self._hashes for word in _words(headers, target))
 
     def _is_let_in(self, key: HeldKey, headers: RawHeaders, route: Route) -> bool:
         """Return whether the token in the place of the upstream's key is a client's."""
@@ -136,10 +153,12 @@ class Clients:
     def _check_path(self, method: str, route: Route) -> None:
         upstream = route.upstream
         path = upstream.path_of(route.upstream_target).partition("?")[0]
+        named = self._paths.get(upstream.name)
         if _is_plain(path) and (
             (method == "POST" and place_for(DIALECTS[upstream.dialect], path) is not None)
-            or (method == "GET" and _is_model(path))
-            or self._paths[upstream.name].match(path)
+            or (method == "POST" and _FREE.fullmatch(path))
+            or (method == "GET" and _is_model(path, DIALECTS[upstream.dialect].family))
+            or (named is not None and named.match(path))
         ):
             return
         raise _forbidden(
@@ -159,6 +178,20 @@ def _socket_tokens(headers: RawHeaders) -> list[str]:
     ]
 
 
+def _words(headers: RawHeaders, target: str) -> Iterator[str]:
+    """Find all that could be a token: words of fields, parts of the target, and their values."""
+    pieces = _BETWEEN_PARTS.split(target)
+    for _, value in headers:
+        pieces += _BETWEEN_WORDS.split(value.decode("latin-1"))
+    for piece in pieces:
+        for word in (piece, piece.partition("=")[2]):
+            if word:
+                yield word.strip('"')
+                if "%" in word or "+" in word:
+                    yield unquote(word)
+                    yield unquote_plus(word)
+
+
 def _is_one_of(hashes: Iterable[str], token: str) -> bool:
     hashed = credential_hash(token)
     # Every one is compared, so that the time tells nothing of them.
@@ -169,8 +202,15 @@ def _forbidden(message: str) -> CallerError:
     return CallerError(message, code="client_not_allowed", http_status=403)
 
 
-def _is_model(path: str) -> bool:
-    return any(path == models or path.startswith(f"{models}/") for models in _MODELS)
+def _is_model(path: str, family: Family) -> bool:
+    for models in _MODELS:
+        if path == models:
+            return True
+        if path.startswith(f"{models}/"):
+            # Gemini keeps operations below a model; elsewhere its name may have a slash.
+            below = path[len(models) + 1 :]
+            return family is not Family.GEMINI or not ("/" in below or ":" in below)
+    return False
 
 
 def _is_plain(path: str) -> bool:

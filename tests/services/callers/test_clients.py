@@ -94,6 +94,41 @@ def test_a_client_token_never_goes_to_an_upstream_that_it_is_not_for():
     assert admit(clients, "/open/v1/chat/completions", token="sk-own") is None
 
 
+@pytest.mark.parametrize("upstream", ["openai", "open"])
+@pytest.mark.parametrize(
+    ("query", "fields"),
+    [
+        ("?user=of%2Dcanary-token", {}),
+        (f"?a=b&c={TOKEN}", {}),
+        ("", {"cookie": f'a=b; session="{TOKEN}"'.encode()}),
+        ("", {"proxy_authorization": f"Bearer {TOKEN}".encode()}),
+        ("", {"x_trace": f"one,{TOKEN}".encode()}),
+    ],
+)
+def test_a_token_that_is_shown_in_a_second_place_does_not_go_on(upstream, query, fields):
+    token = TOKEN if upstream == "openai" else "sk-own"
+    target = f"/{upstream}/v1/chat/completions{query}"
+
+    assert refusal(make_clients(), target, token=token, **fields) == (403, "client_not_allowed")
+
+
+def test_a_token_beside_a_key_of_the_callers_own_does_not_go_on():
+    fields = {"x_api_key": TOKEN.encode()}
+
+    told = refusal(make_clients(), "/open/v1/chat/completions", token="sk-own", **fields)
+
+    assert told == (403, "client_not_allowed")
+    # Where a key is held, every place of a token is emptied.
+    assert admit(make_clients(), **fields) is not None
+
+
+@pytest.mark.parametrize("parameter", ["api_key", "access_token", "token"])
+def test_a_token_in_the_query_beside_a_key_of_the_callers_own_does_not_go_on(parameter):
+    target = f"/open/v1/chat/completions?{parameter}={TOKEN}"
+
+    assert refusal(make_clients(), target, token="sk-own") == (403, "client_not_allowed")
+
+
 def test_a_websocket_that_names_its_token_among_the_subprotocols_is_not_let_in():
     protocol = f"realtime, openai-insecure-api-key.{TOKEN}".encode()
 
@@ -133,10 +168,18 @@ def test_a_client_reaches_what_a_model_computes(method, path):
         ("GET", "/openai/v1/models//x"),
         ("POST", "/openai/v1/organization/admin_api_keys"),
         ("GET", "/gemini/v1beta/models/../files:countTokens"),
+        ("GET", "/gemini/v1beta/models/gemini-2.5-flash:countTokens"),
+        ("GET", "/gemini/v1beta/models/gemini-2.5-flash/operations/op-1"),
+        ("GET", "/gemini/v1/models/gemini-2.5-flash/operations/op-1"),
+        ("POST", "/gemini/v1beta/models/x/y:countTokens"),
+        ("DELETE", "/anthropic/v1/messages/count_tokens"),
     ],
 )
 def test_what_belongs_to_all_clients_is_reached_by_none(method, path):
-    assert refusal(make_clients(), path, method=method) == (403, "client_not_allowed")
+    fields = {"x_api_key": TOKEN.encode()} if path.startswith("/anthropic") else {}
+    told = refusal(make_clients(), path, method=method, **fields)
+
+    assert told == (403, "client_not_allowed")
 
 
 def test_the_operator_may_open_further_paths():
