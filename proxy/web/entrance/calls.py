@@ -3,6 +3,7 @@
 Neither a body nor a header nor a query is among it.
 """
 
+import re
 from collections.abc import Callable
 from contextvars import ContextVar
 from functools import lru_cache
@@ -26,6 +27,10 @@ log = structlog.get_logger()
 
 _RULE: Final = "rule:"
 """What `decided_by` begins with where a rule decided."""
+
+_PARAMETERS: Final = re.compile("[?;#]|%3[bf]|%23", re.IGNORECASE)
+"""Where what is logged of a target ends. A key may stand behind any of them, by mistake: a `;`
+or an escape makes it a part of the path for one server and not for the next."""
 
 _PATH_MAX: Final = 200
 """Characters of a path that are logged: the caller decides how long it is."""
@@ -75,7 +80,7 @@ class CallRecord:
 
     def __init__(self, method: str, target: str, started: float) -> None:
         self.method = method
-        self.path = target.partition("?")[0][:_PATH_MAX]
+        self.path = _PARAMETERS.split(target, maxsplit=1)[0][:_PATH_MAX]
         self.started = started
         self.route: Route | None = None
         self.body_bytes: int | None = None

@@ -54,6 +54,11 @@ async def test_calls_are_counted_by_what_became_of_them(house):
     assert value("job_accepted", lane="batch", mode="job") == 1
 
 
+@pytest.mark.parametrize("mark", ["?", ";", "#", "%3F", "%3b", "%23", ";a=b/c?"])
+def test_a_key_behind_the_path_is_not_logged_however_it_is_set_apart(mark):
+    assert CallRecord("POST", f"/v1/models/g:x{mark}key=canary", 0.0).path == "/v1/models/g:x"
+
+
 def test_what_a_rule_in_shadow_would_have_decided_is_noted():
     shadow = Defer(answer=Answer.WAIT, decided_by="rule:night", reason="it is night")
     record = CallRecord("POST", "/v1/x?key=canary", 0.0)
