@@ -87,6 +87,7 @@ EVENTS: Final = frozenset(
         "pass.done",
         "pass.failed",
         "certificate.kept",
+        "handshake.failed",
         "certificate.loaded",
         "policies.kept",
         "policies.loaded",

@@ -14,7 +14,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import cast
 
+import structlog
 from aiohttp import web
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,13 +118,18 @@ class SecureSite(web.BaseSite):
 
     async def _secure(self, accepted: socket.socket) -> None:
         # The server's part is made before the handshake, and counts the time from then on.
-        with suppress(OSError):  # The caller left, was too slow, or speaks no TLS like ours.
+        try:
             await asyncio.get_running_loop().connect_accepted_socket(
                 self._serving,
                 accepted,
                 ssl=self._terms.context,
                 ssl_handshake_timeout=self._terms.limit_s,
             )
+        except OSError:
+            # The caller left, was too slow, or speaks no TLS like ours.
+            return
+        except Exception as exc:  # noqa: BLE001 - a caller must not be able to end the service
+            log.warning("handshake.failed", error=type(exc).__name__)
 
 
 class _Arrival(asyncio.Protocol):
