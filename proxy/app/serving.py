@@ -85,18 +85,23 @@ def run(configuration: Configuration, worker: Worker | None = None) -> None:
 
 async def _serve_until_told(settings: Settings, worker: Worker | None = None) -> None:
     told = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    async with serving(settings, on_stop=told.set, worker=worker) as running:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, running.stop)
-        if settings.reloads:
-            # With nothing to read it means what it always does: the terminal is gone.
-            loop.add_signal_handler(signal.SIGHUP, running.reload)
-        if worker is not None:
-            _answer_to_supervisor(loop, running)
+    obey = partial(_obey, settings, worker)
+    async with serving(settings, on_start=obey, on_stop=told.set, worker=worker):
         runtime.spare_garbage()
         runtime.share_fairly()
         await told.wait()
+
+
+def _obey(settings: Settings, worker: Worker | None, running: Running) -> None:
+    """Listen to signals, and to a supervisor if there is one."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, running.stop)
+    if settings.reloads:
+        # With nothing to read it means what it always does: the terminal is gone.
+        loop.add_signal_handler(signal.SIGHUP, running.reload)
+    if worker is not None:
+        _answer_to_supervisor(loop, running)
 
 
 def _answer_to_supervisor(loop: asyncio.AbstractEventLoop, running: Running) -> None:
@@ -134,14 +139,17 @@ async def _open_once(settings: Settings, vault: Vault) -> None:
 async def serving(
     settings: Settings,
     *,
+    on_start: Callable[[Running], None] = lambda _running: None,
     on_stop: Callable[[], None] = lambda: None,
     usual: RawHeaders = (),
     worker: Worker | None = None,
 ) -> AsyncIterator[Running]:
     """Run a proxy while the block runs, and end it in order afterwards.
 
-    `on_stop` is called when the proxy is told to end. `usual` are headers of ours that
-    hold for every call which does not carry them. `worker` is which of several this is.
+    `on_start` is called before the log says that it takes calls: who reads that may want it
+    to end at once. `on_stop` is called when the proxy is told to end. `usual` are headers of
+    ours that hold for every call which does not carry them. `worker` is which of several
+    this is.
 
     Raises:
         ProxyError: if it cannot start.
@@ -200,6 +208,8 @@ async def serving(
             on_refused=refused,
         )
         passes = tasks.create_task(house.scheduler.run(), name="passes")
+        running = Running(base_url, admin_url, metrics, house, facts.leave, facts.reload)
+        on_start(running)
         log.info(
             "instance.started",
             instance=house.ground.leases.instance,
@@ -209,7 +219,7 @@ async def serving(
             durability=durability,
         )
         try:
-            yield Running(base_url, admin_url, metrics, house, facts.leave, facts.reload)
+            yield running
         finally:
             facts.leave()
             await _end(house, front, passes)

@@ -1,14 +1,18 @@
 """Told to end: streams finish, promises are kept by the next process, nothing is bought again."""
 
 import asyncio
+import json
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+from structlog.testing import capture_logs
 
+from proxy.app.serving import Running, serving
 from proxy.sandbox import SandboxSettings
+from proxy.settings import load
 from tests.e2e.processes import (
     KEY,
     Proxy,
@@ -18,6 +22,7 @@ from tests.e2e.processes import (
     proxy_and_provider,
     results,
     right_answer,
+    settings_for,
 )
 from tests.helpers.raw_upstream import wait_until
 
@@ -140,3 +145,22 @@ async def test_a_second_signal_and_one_before_any_call_end_it_too(tmp_path: Path
             code = await proxy.process.wait()
 
     assert code == 0
+
+
+async def test_signals_are_obeyed_before_the_log_says_that_calls_are_taken(tmp_path: Path) -> None:
+    """Goal: who stops what has just started ends it in order.
+
+    Method: a look at the log at the moment that the signals' handlers are set.
+    """
+    config = tmp_path / "offramp.yaml"
+    config.write_text(json.dumps(settings_for(tmp_path, {"openai": "http://127.0.0.1:9"}, {})))
+    seen: list[set[str]] = []
+    with capture_logs() as logs:
+
+        def on_start(_: Running) -> None:
+            seen.append({line["event"] for line in logs})
+
+        async with serving(load(config).settings, on_start=on_start):
+            told = {line["event"] for line in logs}
+
+    assert ["instance.started" in events for events in (*seen, told)] == [False, True]
