@@ -34,6 +34,7 @@ TESTED_BY = {
     "proxy/embedded/progress.py": "tests/e2e/test_run.py",
     "proxy/run/session.py": "tests/e2e/test_run.py",
     # What is sent, kept and collected takes a proxy, and something that ends it.
+    "proxy/send/errors.py": "tests/e2e/test_send.py",
     "proxy/send/session.py": "tests/e2e/test_send.py",
     "proxy/send/work.py": "tests/e2e/test_send.py",
     # Every adapter of a port is held to one suite.

@@ -41,6 +41,11 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
     show_default=True,
     help="Lines that are sent at the same time.",
 )
+@click.option(
+    "--buy-again",
+    is_flag=True,
+    help="Pay anew for lines whose answers cannot be had any more, as with another key.",
+)
 @upstream_option
 @config_option
 @click.option("--json", "as_json", is_flag=True, help="Print what it came to as JSON.")

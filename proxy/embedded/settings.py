@@ -25,12 +25,18 @@ _FIXED: Final[Mapping[str, str]] = {
 
 
 def embedded_settings(
-    config: Path | None, folder: Folder, base_urls: Mapping[str, str], environ: Mapping[str, str]
+    config: Path | None,
+    folder: Folder,
+    base_urls: Mapping[str, str],
+    environ: Mapping[str, str],
+    *,
+    results_kept: timedelta | None = None,
 ) -> Settings:
     """Return the user's settings, over a store in `folder` and on ports that are free.
 
     `base_urls` are upstreams that were named elsewhere than in the configuration. One
-    that is called otherwise than its dialect must be known there.
+    that is called otherwise than its dialect must be known there. `results_kept` is for how
+    long results are, if the user does not say.
 
     Raises:
         BadConfigurationError: with every complaint.
@@ -52,4 +58,9 @@ def embedded_settings(
         deferral = deferral.model_copy(update=unbounded)
     if configuration.origin("batching", "linger") == "default":
         batching = batching.model_copy(update={"linger": LINGER})
-    return settings.model_copy(update={"deferral": deferral, "batching": batching})
+    retention = settings.retention
+    if results_kept is not None and configuration.origin("retention", "results") == "default":
+        retention = retention.model_copy(update={"results": results_kept})
+    return settings.model_copy(
+        update={"deferral": deferral, "batching": batching, "retention": retention}
+    )

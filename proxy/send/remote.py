@@ -9,7 +9,7 @@ from typing import Final
 import aiohttp
 
 from proxy.core.dialects import ANTHROPIC_VERSION
-from proxy.core.errors import ProxyError
+from proxy.send.errors import KeyRefusedError, SendError
 from proxy.send.lines import Line
 
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=120, sock_connect=10)
@@ -20,12 +20,6 @@ _REFUSES_ALL: Final = frozenset({401, 403, 421})
 """Statuses that would meet every other line as well."""
 
 _PENDING: Final = frozenset({"queued", "in_progress"})
-
-
-class SendError(ProxyError):
-    """Sending cannot go on. What was sent and answered is kept."""
-
-    code = "send_failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +75,7 @@ class Remote:
         if status < 300 and job is not None:
             return job
         if status in _REFUSES_ALL:
-            raise SendError(f"{line.provider}: HTTP {status}: {message_of(body)}")
+            raise KeyRefusedError(f"{line.provider}: HTTP {status}: {message_of(body)}")
         if status < 300:
             raise SendError(f"HTTP {status} without a job: is this an offramp?", hint="check --url")
         return Refusal(status, body)

@@ -4,8 +4,8 @@ import asyncio
 import hashlib
 import os
 import sys
-from collections.abc import AsyncIterator, Coroutine, Mapping
-from contextlib import ExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -22,16 +22,21 @@ from proxy.embedded.environment import upstream_urls
 from proxy.embedded.folder import Folder, Folders
 from proxy.embedded.settings import embedded_settings
 from proxy.embedded.standing import standing
+from proxy.send.credentials import Credentials
+from proxy.send.errors import KeyRefusedError, SendError
 from proxy.send.journal import Journal
 from proxy.send.lines import CHAT, read_line
 from proxy.send.output import Output
-from proxy.send.remote import Remote, SendError
+from proxy.send.remote import Remote
 from proxy.send.work import Tally, Work
 from proxy.telemetry import set_up_logging
 
 _TROUBLES_EVERY_S: Final = 5.0
 _COMPLAINTS_MAX: Final = 20
 _KEEP: Final = timedelta(days=30)
+_RESULTS_KEPT: Final = 2 * _KEEP
+"""By a proxy that runs along: longer than the folder, the only thing that knows them."""
+
 _IDENTITY_CHARS: Final = 16
 
 _KEY_VARIABLES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -52,6 +57,9 @@ class SendOptions:
     api_key_env: str | None = None
     deadline: str | None = None
     concurrency: int = 32
+    buy_again: bool = False
+    """Whether lines whose answers cannot be had any more may be bought once more."""
+
     config: Path | None = None
     base_urls: Mapping[str, str] = field(default_factory=dict)
     quiet: bool = False
@@ -65,13 +73,23 @@ class Checked:
     keys: Mapping[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What came of the file so far."""
+
+    journal: Journal
+    output: Output
+    tally: Tally
+
+
 def send_file(file: Path, options: SendOptions) -> Tally:
     """Send every line that has no answer yet; return what the new answers came to.
 
     Raises:
         CallerError: if a line is no call, or has changed since it was sent; then
             nothing was sent.
-        SendError: if it could not go on. A later start goes on.
+        SendError: if it could not go on, or only by buying lines again. What was sent
+            and answered is kept.
     """
     identity = _identity(file, options)
     folders = Folders("sends", os.environ)
@@ -85,9 +103,15 @@ def send_file(file: Path, options: SendOptions) -> Tally:
             output = opened.enter_context(Output(options.output))
             if output.count > journal.count:
                 raise _foreign(options.output)
+            credentials = Credentials(folder.path / "credentials.json", salt=identity)
+            if not options.buy_again:
+                _refuse_exchanged(credentials, checked, options)
+            kept = _Kept(journal, output, Tally())
             writer = set_up_logging(level="info", form="json", stream=log)
             try:
-                return asyncio.run(_send(file, options, checked, folder, journal, output))
+                with _noted(credentials, checked.keys, kept.tally):
+                    asyncio.run(_send(file, options, checked, folder, kept))
+                return kept.tally
             finally:
                 writer.flush()
 
@@ -128,9 +152,9 @@ async def _send(
     options: SendOptions,
     checked: Checked,
     folder: Folder,
-    journal: Journal,
-    output: Output,
-) -> Tally:
+    kept: _Kept,
+) -> None:
+    journal, output = kept.journal, kept.output
     headers = {"X-Deferrable-Deadline": options.deadline} if options.deadline else {}
     async with (
         _proxy(options, folder) as (url, proxy),
@@ -144,6 +168,8 @@ async def _send(
             journal=journal,
             output=output,
             concurrency=options.concurrency,
+            buy_again=options.buy_again,
+            tally=kept.tally,
         )
         with _bars(quiet=options.quiet) as bars:
             sent = bars.add_task("sent", total=checked.count)
@@ -160,7 +186,6 @@ async def _send(
                 await _beside(work.run(show), _tell_troubles(proxy, bars.console))
         if proxy is not None and work.tally.answered and not options.quiet:
             print_bill(await bill_of(proxy), sys.stderr, as_json=False)
-        return work.tally
 
 
 async def _beside(
@@ -199,7 +224,9 @@ async def _proxy(options: SendOptions, folder: Folder) -> AsyncIterator[tuple[st
         yield options.url, None
         return
     urls = upstream_urls(os.environ) | dict(options.base_urls)
-    settings = embedded_settings(options.config, folder, urls, os.environ)
+    settings = embedded_settings(
+        options.config, folder, urls, os.environ, results_kept=_RESULTS_KEPT
+    )
     async with serving(settings) as proxy:
         yield proxy.base_url, proxy
 
@@ -221,9 +248,38 @@ def _identity(file: Path, options: SendOptions) -> str:
     return digest.hexdigest()[:_IDENTITY_CHARS]
 
 
-def _key(provider: str, options: SendOptions) -> str:
+def _refuse_exchanged(credentials: Credentials, checked: Checked, options: SendOptions) -> None:
+    for provider in credentials.exchanged(checked.keys):
+        raise SendError(
+            f"{' or '.join(_key_names(provider, options))} holds another key than the one that "
+            "lines were sent with before: their answers are given to that one only",
+            hint="set the earlier key again; or buy anew, by --buy-again, "
+            "every line whose answer this one is not given",
+        )
+
+
+@contextmanager
+def _noted(credentials: Credentials, keys: Mapping[str, str], tally: Tally) -> Iterator[None]:
+    """Keep in mind with which keys it is sent for as long as answers may be owed to them."""
+    had_any = bool(credentials)
+    credentials.note(keys)
+    try:
+        yield
+    except KeyRefusedError:
+        if not (had_any or tally.sent):
+            # The right one comes next, and nothing was sent with this one.
+            credentials.forget()
+        raise
+    credentials.forget()
+
+
+def _key_names(provider: str, options: SendOptions) -> tuple[str, ...]:
     own = f"{provider.upper().replace('-', '_')}_API_KEY"
-    names = (options.api_key_env,) if options.api_key_env else _KEY_VARIABLES.get(provider, (own,))
+    return (options.api_key_env,) if options.api_key_env else _KEY_VARIABLES.get(provider, (own,))
+
+
+def _key(provider: str, options: SendOptions) -> str:
+    names = _key_names(provider, options)
     for name in names:
         if os.environ.get(name, "").strip():
             return os.environ[name].strip()

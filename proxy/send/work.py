@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
+from proxy.send.errors import SendError
 from proxy.send.journal import REFUSED, Journal
 from proxy.send.lines import Line, read_lines
 from proxy.send.output import Output, answer_line
@@ -24,6 +25,9 @@ _FAILURES_SHOWN: Final = 5
 @dataclass(slots=True)
 class Tally:
     """What the answers came to, those of earlier starts left out."""
+
+    sent: int = 0
+    """Lines that became jobs, or were found to be some already."""
 
     answered: int = 0
     failed: int = 0
@@ -44,6 +48,9 @@ class Work:
     journal: Journal
     output: Output
     concurrency: int
+    buy_again: bool = False
+    """Whether a line whose job is no longer known may be bought once more."""
+
     tally: Tally = field(default_factory=Tally)
     moved: asyncio.Condition = field(default_factory=asyncio.Condition)
     """Told whenever more lines were sent."""
@@ -59,8 +66,7 @@ class Work:
                 tasks.create_task(self._send(on_progress))
                 tasks.create_task(self._collect(on_progress))
         except ExceptionGroup as group:
-            # The first is the cause of whatever followed from it.
-            raise group.exceptions[0] from None
+            raise _cause(group) from None
 
     async def _send(self, on_progress: Callable[[], None]) -> None:
         slots = asyncio.Semaphore(self.concurrency)
@@ -108,18 +114,33 @@ class Work:
         for provider in dict.fromkeys(line.provider for line in waiting):
             theirs = [line for line in waiting if line.provider == provider]
             found = await self.remote.results(provider, [jobs[line.number] for line in theirs])
+            self._refuse_forgotten(theirs, found)
             for line, answered in zip(theirs, found, strict=True):
                 if answered.status is None:
-                    # Forgotten since it was sent, as after the retention: bought anew.
                     await self._again(line, jobs, done)
                 elif not answered.is_pending:
                     done[line.number] = self._line(line, answered)
+
+    def _refuse_forgotten(self, lines: Sequence[Line], found: Sequence[Answered]) -> None:
+        """Buy no line twice unasked: the journal says that each of these was accepted."""
+        forgotten = [
+            line.number
+            for line, answered in zip(lines, found, strict=True)
+            if answered.status is None
+        ]
+        if forgotten and not self.buy_again:
+            more = f" and {len(forgotten) - 1} more" if len(forgotten) > 1 else ""
+            raise SendError(
+                f"{self.file}:{forgotten[0]}{more}: sent before, and the proxy knows nothing of "
+                "it any more: kept for too long, or another proxy, or another owner's key",
+                hint="--buy-again sends such lines anew, and pays for them anew",
+            )
 
     async def _again(self, line: Line, jobs: dict[int, str], done: dict[int, bytes]) -> None:
         made = await self._defer(line)
         if isinstance(made, Refusal):
             done[line.number] = self._refused(line, made)
-            return
+            made = REFUSED
         jobs[line.number] = made
         self.journal.replace(line.number, made, line.digest)
 
@@ -149,10 +170,20 @@ class Work:
     async def _defer(self, line: Line, slots: asyncio.Semaphore | None = None) -> str | Refusal:
         key = f"send:{self.identity}:{line.number}:{line.digest}"
         async with slots or asyncio.Semaphore():
-            return await self.remote.defer(line, key)
+            made = await self.remote.defer(line, key)
+        if not isinstance(made, Refusal):
+            self.tally.sent += 1
+        return made
 
     def _lines(self, *, after: int) -> Iterator[Line]:
         return read_lines(self.file, endpoint=self.endpoint, after=after)
+
+
+def _cause(failure: Exception) -> Exception:
+    """Return the first failure of a group: the cause of whatever followed from it."""
+    while isinstance(failure, ExceptionGroup):
+        failure = failure.exceptions[0]
+    return failure
 
 
 def _chunks(lines: Iterator[Line]) -> Iterator[list[Line]]:

@@ -6,8 +6,9 @@ import signal
 import pytest
 
 from proxy.sandbox import LineFault, Sandbox, SandboxSettings, answer_text, body_hash
+from proxy.services.callers.owners import credential_hash
 from tests.e2e.commands import Desk, killed
-from tests.e2e.processes import MODEL, body_of, proxy_and_provider
+from tests.e2e.processes import KEY, MODEL, Proxy, body_of, proxy_and_provider, settings_for
 from tests.helpers.raw_upstream import wait_until
 
 
@@ -27,6 +28,14 @@ def write_calls(desk, count, *, name="calls.jsonl"):
             forms = [{**named, "url": "/v1/chat/completions"}, {"body": body}, body]
             lines.write(json.dumps(forms[number % 3]) + "\n")
     return file
+
+
+async def interrupted(desk, *words, batches=1):
+    """Start a command and end it once that many batches were created."""
+    process = await desk.offramp(*words)
+    requests = desk.provider.ledger.requests
+    await wait_until(lambda: requests["POST /v1/batches"] >= batches, "the batch to be created")
+    await killed(process, signal.SIGINT)
 
 
 def read_answers(desk, *, name="answers.jsonl"):
@@ -136,3 +145,75 @@ async def test_a_missing_key_is_named_before_anything_is_sent(desk):
 
     assert missing.code == 1
     assert "NO_SUCH_KEY is not set" in missing.stderr
+
+
+async def test_another_key_buys_nothing_again_until_it_is_told_to(desk):
+    write_calls(desk, 20)
+    words = ("send", "calls.jsonl", "-o", "answers.jsonl")
+    await interrupted(desk, *words)
+    rotated = {"OPENAI_API_KEY": "sk-canary-rotated"}
+
+    refused = await desk.run(*words, **rotated)
+
+    assert refused.code == 1
+    assert "OPENAI_API_KEY holds another key" in refused.stderr
+    assert "--buy-again" in refused.stderr
+    assert desk.bought() == {1}
+    # The earlier key goes on; and once all is answered, any key may follow.
+    assert (await desk.run(*words)).code == 0
+    with (desk.folder / "calls.jsonl").open("a") as lines:
+        lines.write(json.dumps(body_of("line 20")) + "\n")
+    assert (await desk.run(*words, **rotated)).code == 0
+    assert_one_to_one(read_answers(desk)[:20], 20)
+    assert desk.bought() == {1}
+
+
+async def test_with_another_key_lines_are_bought_again_if_the_user_says_so(desk):
+    write_calls(desk, 20)
+    words = ("send", "calls.jsonl", "-o", "answers.jsonl")
+    await interrupted(desk, *words)
+
+    ended = await desk.run(*words, "--buy-again", OPENAI_API_KEY="sk-canary-rotated")
+
+    assert ended.code == 0
+    assert_one_to_one(read_answers(desk), 20)
+    assert desk.bought() == {2}
+
+
+async def test_what_the_proxy_has_forgotten_is_not_bought_again_unasked(desk):
+    write_calls(desk, 20)
+    words = ("send", "calls.jsonl", "-o", "answers.jsonl")
+    await interrupted(desk, *words)
+    for part in (desk.folder / "state").rglob("offramp.db*"):
+        part.unlink()
+
+    refused = await desk.run(*words)
+
+    assert refused.code == 1
+    assert "calls.jsonl:1 and 19 more: sent before" in refused.stderr
+    assert desk.bought() == {1}
+    assert (await desk.run(*words, "--buy-again")).code == 0
+    assert_one_to_one(read_answers(desk), 20)
+
+
+async def test_a_key_that_was_refused_may_be_exchanged(desk):
+    (desk.folder / "provider.key").write_text(KEY)
+    held = {
+        "key_file": str(desk.folder / "provider.key"),
+        "clients": {"etl": [credential_hash("off_right")]},
+    }
+    settings = settings_for(desk.folder, {"openai": desk.provider.base_url}, {})
+    settings["upstreams"]["openai"] |= held
+    proxy = Proxy(desk.folder, settings)
+    await proxy.start()
+    write_calls(desk, 3)
+    words = ("send", "calls.jsonl", "-o", "answers.jsonl", "--url", proxy.base_url)
+    try:
+        refused = await desk.run(*words, OPENAI_API_KEY="off_wrong")
+        ended = await desk.run(*words, OPENAI_API_KEY="off_right")
+    finally:
+        await proxy.kill()
+
+    assert refused.code == 1
+    assert "openai: HTTP 401" in refused.stderr
+    assert ended.code == 0

@@ -1,5 +1,7 @@
 """The proxy of a command takes the user's settings, and nothing of anybody else's."""
 
+from datetime import timedelta
+
 import pytest
 
 from proxy.embedded.folder import Folders
@@ -70,3 +72,15 @@ def test_the_bound_for_strangers_holds_only_if_the_user_set_it(folder, environ):
     assert embedded_settings(None, folder, {}, mine).deferral.max_unverified_jobs == 5
     usual = embedded_settings(None, folder, {}, environ).deferral
     assert usual.max_unverified_jobs == usual.max_pending_jobs
+
+
+def test_results_are_kept_as_long_as_the_user_said_and_else_as_the_command_needs(folder, environ):
+    mine = {**environ, "OFFRAMP_RETENTION__RESULTS": "3d"}
+    month = timedelta(days=30)
+
+    said = embedded_settings(None, folder, {}, mine, results_kept=month)
+
+    assert said.retention.results == timedelta(days=3)
+    needed = embedded_settings(None, folder, {}, environ, results_kept=month)
+    assert needed.retention.results == month
+    assert embedded_settings(None, folder, {}, environ).retention.results == timedelta(days=7)

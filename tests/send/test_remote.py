@@ -7,8 +7,9 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from proxy.send.errors import SendError
 from proxy.send.lines import CHAT, Line
-from proxy.send.remote import Refusal, Remote, SendError, message_of
+from proxy.send.remote import Refusal, Remote, message_of
 
 LINE = Line(1, CHAT, b'{"model":"m"}', None, "0" * 16)
 LETTER = Line(2, "/v1/messages", b"{}", None, "0" * 16)
