@@ -121,7 +121,7 @@ def check(file: Path, options: SendOptions, journal: Journal) -> Checked:
 
     Raises:
         CallerError: naming up to 20 lines that are no calls, or the first that is
-            another one than was sent, or the variable in which a key is missing.
+            another one than was sent or is missing, or the variable in which a key is missing.
     """
     complaints: list[str] = []
     keys: dict[str, str] = {}
@@ -140,10 +140,15 @@ def check(file: Path, options: SendOptions, journal: Journal) -> Checked:
             if count <= journal.count and journal.read(count, 1)[0][1] != line.digest:
                 raise CallerError(
                     f"{file}:{count}: has changed since it was sent",
-                    hint="name another output, and all lines are sent anew",
+                    hint="put back what was sent; or name another output, and all is bought anew",
                 )
     if complaints:
         raise CallerError("\n".join(complaints))
+    if count < journal.count:
+        raise CallerError(
+            f"{file} has {count:,} lines, of which {journal.count:,} were sent before",
+            hint="put back what was sent, or name another output",
+        )
     return Checked(count, keys)
 
 
@@ -162,6 +167,7 @@ async def _send(
     ):
         work = Work(
             file=file,
+            count=checked.count,
             endpoint=options.endpoint,
             identity=folder.name,
             remote=Remote(session, url, keys=checked.keys, headers=headers),

@@ -40,6 +40,9 @@ class Work:
     """One file on its way through one proxy."""
 
     file: Path
+    count: int
+    """How many lines of it are calls; what is added meanwhile is the next start's."""
+
     endpoint: str
     identity: str
     """What the keys of its lines are derived from."""
@@ -86,6 +89,8 @@ class Work:
             await self._until_sent(lines[-1].number)
             self.output.append(await self._answers(lines))
             on_progress()
+        if self.output.count < self.count:
+            raise self._changed(self.output.count + 1)
 
     async def _until_sent(self, number: int) -> None:
         async with self.moved:
@@ -94,7 +99,12 @@ class Work:
     async def _answers(self, lines: Sequence[Line]) -> list[bytes]:
         """Return the output lines of these calls, once all of them are there."""
         records = self.journal.read(lines[0].number, len(lines))
-        jobs = {line.number: job for line, (job, _) in zip(lines, records, strict=True)}
+        jobs = {}
+        for line, (job, digest) in zip(lines, records, strict=True):
+            # The file was read again: the answer is to what was sent.
+            if line.digest != digest:
+                raise self._changed(line.number)
+            jobs[line.number] = job
         done: dict[int, bytes] = {}
         while waiting := [line for line in lines if line.number not in done]:
             for line in waiting:
@@ -176,7 +186,14 @@ class Work:
         return made
 
     def _lines(self, *, after: int) -> Iterator[Line]:
-        return read_lines(self.file, endpoint=self.endpoint, after=after)
+        lines = read_lines(self.file, endpoint=self.endpoint, after=after)
+        return islice(lines, max(self.count - after, 0))
+
+    def _changed(self, number: int) -> SendError:
+        return SendError(
+            f"{self.file}:{number}: has changed since it was sent",
+            hint="put back what was sent, and the same command goes on",
+        )
 
 
 def _cause(failure: Exception) -> Exception:

@@ -217,3 +217,29 @@ async def test_a_key_that_was_refused_may_be_exchanged(desk):
     assert refused.code == 1
     assert "openai: HTTP 401" in refused.stderr
     assert ended.code == 0
+
+
+@pytest.mark.parametrize("is_shorter", [False, True])
+async def test_no_answer_stands_for_a_line_that_was_changed_meanwhile(desk, is_shorter):
+    """The file is written over in place, in another order or shorter, once it was sent."""
+    file = write_calls(desk, 600)
+    text = file.read_text()
+    lines = text.splitlines(keepends=True)
+    words = ("send", "calls.jsonl", "-o", "answers.jsonl")
+    process = await desk.offramp(*words)
+    requests = desk.provider.ledger.requests
+    await wait_until(lambda: requests["POST /v1/batches"], "the batch to be created")
+
+    # Three lines change places with three others: of the same forms, and as long.
+    moved = [lines[number - 3 if number % 6 > 2 else number + 3] for number in range(300, 600)]
+    file.write_text("".join(lines[:300] if is_shorter else lines[:300] + moved))
+    changed = await desk.ended(process)
+    again = await desk.run(*words)
+    file.write_text(text)
+    ended = await desk.run(*words)
+
+    assert changed.code == again.code == 1
+    assert "has changed since it was sent" in changed.stderr
+    assert ended.code == 0
+    assert_one_to_one(read_answers(desk), 600)
+    assert desk.bought() == {1}
