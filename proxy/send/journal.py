@@ -22,6 +22,9 @@ class Journal:
         self.count = os.fstat(self._file).st_size // _RECORD
         """How many lines were sent."""
 
+        # A power cut may leave the length of what was written without its content.
+        while self.count and not self._is_whole(self.count):
+            self.count -= 1
         os.ftruncate(self._file, self.count * _RECORD)
 
     def __enter__(self) -> Self:
@@ -34,6 +37,14 @@ class Journal:
         trace: TracebackType | None,
     ) -> None:
         os.close(self._file)
+
+    def _is_whole(self, number: int) -> bool:
+        record = os.pread(self._file, _RECORD, (number - 1) * _RECORD)
+        return record[_JOB_CHARS:][:1] == b" " and record.endswith(b"\n")
+
+    def sync(self) -> None:
+        """Make durable what was written."""
+        os.fsync(self._file)
 
     def append(self, records: Iterable[tuple[str, str]]) -> None:
         """Add job and digest of the lines that follow."""

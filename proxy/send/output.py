@@ -1,23 +1,66 @@
 """The file of answers: one line for each call, in the order of the calls."""
 
+import fcntl
 import json
-from collections.abc import Sequence
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
+from proxy.send.errors import SendError
 from proxy.send.lines import Line
+
+_TAIL_BYTES: Final = 1 << 20
+"""Of a torn line, to see whose it is: more than stands before an answer."""
 
 
 class Output:
-    """Grows by whole lines; a torn last one is taken back when it is opened."""
+    """Grows by whole lines, behind which a torn one may stand when it is opened.
+
+    It is held by one process at a time, whatever else that sends.
+    """
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("ab+")
-        self.count, size = _whole_lines(path)
-        """How many calls are answered."""
+        """Open the file, or make it.
 
-        self._file.truncate(size)
+        Raises:
+            SendError: if it cannot be written to, or somebody else does so.
+        """
+        self.path = path
+        try:
+            self._file = path.open("ab+", buffering=0)
+        except OSError as exc:
+            raise SendError(f"{path}: {exc.strerror}", hint="name another output") from exc
+        try:
+            self._hold(path)
+            self.count, self._size = _whole_lines(path)
+            """How many calls are answered."""
+
+            self.tail = os.pread(self._file.fileno(), _TAIL_BYTES, self._size)
+            """How the line that was torn begins, if one was."""
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _hold(self, path: Path) -> None:
+        if not stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
+            raise SendError(
+                f"{path} is no file: answers are read back by the start that goes on",
+                hint="name another output",
+            )
+        # Where files cannot be locked, as on some network's, it goes on without.
+        with suppress(OSError):
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise SendError(
+                    f"{path} is being written by another process",
+                    hint="wait for it, or name another output",
+                ) from None
 
     def __enter__(self) -> Self:
         return self
@@ -30,17 +73,37 @@ class Output:
     ) -> None:
         self._file.close()
 
+    @property
+    def is_empty(self) -> bool:
+        return not self.count and not self.tail
+
+    def answers(self, *, after: int) -> Iterator[bytes]:
+        """Yield the whole lines behind that many."""
+        with self.path.open("rb") as file:
+            yield from islice(file, after, self.count)
+
+    def take_back_tail(self) -> None:
+        """Remove the line that was torn; its answer is fetched again."""
+        self._file.truncate(self._size)
+        self.tail = b""
+
     def append(self, answers: Sequence[bytes]) -> None:
         """Add the answers to the calls that follow."""
-        self._file.write(b"".join(answers))
-        self._file.flush()
+        data = memoryview(b"".join(answers))
+        while data:
+            data = data[self._file.write(data) :]
         self.count += len(answers)
 
 
 def answer_line(line: Line, answer: bytes) -> bytes:
     """Return the line of an answer; `answer` is a JSON object, kept byte for byte."""
+    return answer_head(line) + answer.strip()[1:] + b"\n"
+
+
+def answer_head(line: Line) -> bytes:
+    """Return what stands before an answer to the line."""
     head = json.dumps({"custom_id": line.custom_id, "line": line.number})
-    return head[:-1].encode() + b", " + answer.strip()[1:] + b"\n"
+    return head[:-1].encode() + b", "
 
 
 def _whole_lines(path: Path) -> tuple[int, int]:

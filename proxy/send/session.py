@@ -27,6 +27,7 @@ from proxy.send.errors import KeyRefusedError, SendError
 from proxy.send.journal import Journal
 from proxy.send.lines import CHAT, read_line
 from proxy.send.output import Output
+from proxy.send.recovery import recover
 from proxy.send.remote import Remote
 from proxy.send.work import Tally, Work
 from proxy.telemetry import set_up_logging
@@ -96,13 +97,11 @@ def send_file(file: Path, options: SendOptions) -> Tally:
     folder = folders.get_or_new(identity)
     with folder.locked(), folder.log.open("ab") as log:
         folders.prune(now=SystemClock().now(), keep=_KEEP)
-        _refuse_foreign(options.output, folder)
         with ExitStack() as opened:
             journal = opened.enter_context(Journal(folder.path / "journal"))
             checked = check(file, options, journal)
             output = opened.enter_context(Output(options.output))
-            if output.count > journal.count:
-                raise _foreign(options.output)
+            recover(file, endpoint=options.endpoint, journal=journal, output=output)
             credentials = Credentials(folder.path / "credentials.json", salt=identity)
             if not options.buy_again:
                 _refuse_exchanged(credentials, checked, options)
@@ -292,17 +291,4 @@ def _key(provider: str, options: SendOptions) -> str:
     raise CallerError(
         f"{' or '.join(names)} is not set: calls to {provider} need a key",
         hint="name the variable that holds it by --api-key-env",
-    )
-
-
-def _refuse_foreign(output: Path, folder: Folder) -> None:
-    """Refuse to write to a file that is not of an earlier start."""
-    if output.exists() and output.stat().st_size and not (folder.path / "journal").exists():
-        raise _foreign(output)
-
-
-def _foreign(output: Path) -> SendError:
-    return SendError(
-        f"{output} holds something else than the answers of an earlier start",
-        hint="name another output, or remove it",
     )

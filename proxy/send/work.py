@@ -87,7 +87,10 @@ class Work:
     async def _collect(self, on_progress: Callable[[], None]) -> None:
         for lines in _chunks(self._lines(after=self.output.count)):
             await self._until_sent(lines[-1].number)
-            self.output.append(await self._answers(lines))
+            answers = await self._answers(lines)
+            # An output that says more than the journal would not be known as ours.
+            await asyncio.to_thread(self.journal.sync)
+            self.output.append(answers)
             on_progress()
         if self.output.count < self.count:
             raise self._changed(self.output.count + 1)

@@ -243,3 +243,54 @@ async def test_no_answer_stands_for_a_line_that_was_changed_meanwhile(desk, is_s
     assert ended.code == 0
     assert_one_to_one(read_answers(desk), 600)
     assert desk.bought() == {1}
+
+
+async def test_of_two_files_with_one_output_only_one_is_sent(desk):
+    for name in "ab":
+        write_calls(desk, 12, name=f"{name}.jsonl")
+    starts = [await desk.offramp("send", f"{name}.jsonl", "-o", "out.jsonl") for name in "ab"]
+
+    first, second = sorted(
+        [await desk.ended(start) for start in starts], key=lambda ended: ended.code
+    )
+
+    assert (first.code, second.code) == (0, 1)
+    # It came while the first one wrote, or when that had ended.
+    assert "out.jsonl is being written" in second.stderr or "something else" in second.stderr
+    assert_one_to_one(read_answers(desk, name="out.jsonl"), 12)
+    assert desk.bought() == {1}
+
+
+async def test_a_file_that_took_the_place_of_the_answers_is_left_and_costs_nothing(desk):
+    write_calls(desk, 12)
+    words = ("send", "calls.jsonl", "-o", "answers.jsonl")
+    await desk.run(*words)
+    output = desk.folder / "answers.jsonl"
+    output.write_text("my precious notes")
+
+    refused = await desk.run(*words)
+
+    assert refused.code == 1
+    assert "holds something else" in refused.stderr
+    assert output.read_text() == "my precious notes"
+    # As the hint says.
+    output.rename(desk.folder / "notes")
+    assert (await desk.run(*words)).code == 0
+    assert_one_to_one(read_answers(desk), 12)
+    assert desk.bought() == {1}
+
+
+async def test_answers_make_up_for_a_journal_that_lost_its_end(desk):
+    file = write_calls(desk, 12)
+    words = ("send", "calls.jsonl", "-o", "answers.jsonl")
+    await desk.run(*words)
+    (journal,) = (desk.folder / "state").rglob("journal")
+    journal.write_bytes(journal.read_bytes()[:200])
+    with file.open("a") as lines:
+        lines.write(json.dumps({"custom_id": "c12", "body": body_of("line 12")}) + "\n")
+
+    ended = await desk.run(*words)
+
+    assert ended.code == 0
+    assert_one_to_one(read_answers(desk), 13)
+    assert desk.bought() == {1}

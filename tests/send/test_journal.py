@@ -38,3 +38,16 @@ def test_another_job_can_stand_for_a_line(tmp_path):
 
         assert journal.read(1, 2) == [(first, DIGEST), (other, DIGEST)]
         assert journal.count == 2
+
+
+def test_what_a_power_cut_left_without_content_is_taken_back(tmp_path):
+    path = tmp_path / "journal"
+    first = IDS.job()
+    with Journal(path) as journal:
+        journal.append([(first, DIGEST)])
+    with path.open("ab") as file:
+        file.write(bytes(120))
+
+    with Journal(path) as journal:
+        assert journal.count == 1
+        assert journal.read(1, 9) == [(first, DIGEST)]

@@ -1,9 +1,11 @@
 """Answers are whole lines, byte for byte as they came, in the order of the calls."""
 
 import json
+from pathlib import Path
 
 import pytest
 
+from proxy.send.errors import SendError
 from proxy.send.lines import Line
 from proxy.send.output import Output, answer_line
 
@@ -29,6 +31,8 @@ def test_a_torn_line_is_taken_back(tmp_path, before, count, kept):
 
     with Output(path) as output:
         assert output.count == count
+        assert output.tail == before.encode()[len(kept) :]
+        output.take_back_tail()
         output.append([b"next\n"])
 
     assert path.read_text() == f"{kept}next\n"
@@ -40,5 +44,25 @@ def test_lines_are_counted_in_files_of_any_size(tmp_path):
 
     with Output(path) as output:
         assert output.count == 4
+        assert [len(answer) for answer in output.answers(after=2)] == [700_001] * 2
+        output.take_back_tail()
 
     assert path.stat().st_size == 4 * 700_001
+
+
+def test_an_output_is_held_by_one_at_a_time(tmp_path):
+    path = tmp_path / "answers"
+    with Output(path), pytest.raises(SendError, match="being written by another process"):
+        Output(path)
+
+    with Output(path) as output:
+        assert output.is_empty
+
+
+@pytest.mark.parametrize(
+    ("path", "problem"),
+    [("/dev/full", "is no file"), ("/nowhere/answers", "No such file or directory")],
+)
+def test_what_no_answers_can_be_kept_in_is_named(path, problem):
+    with pytest.raises(SendError, match=f"{path}.*{problem}"):
+        Output(Path(path))
