@@ -27,7 +27,7 @@ class Line:
     body: bytes
     custom_id: str | None
     digest: str
-    """Changes if anything of the line does."""
+    """Changes if anything of the line does, or the path that it leaves to be told."""
 
     @property
     def provider(self) -> str:
@@ -78,7 +78,9 @@ def read_line(text: bytes, number: int, *, file: Path, endpoint: str) -> Line:
     custom_id = content.get("custom_id")
     if custom_id is not None and not isinstance(custom_id, str):
         raise CallerError(f"{place}: `custom_id` must be a string")
-    digest = hashlib.sha256(text.rstrip(b"\r\n")).hexdigest()[:_HASH_CHARS]
+    # The usual path adds nothing: it was not always part of the digest.
+    told = f"\0{url}" if _leaves_path(content) and url != CHAT else ""
+    digest = hashlib.sha256(text.rstrip(b"\r\n") + told.encode()).hexdigest()[:_HASH_CHARS]
     return Line(number, url, _encoded(body), custom_id, digest)
 
 
@@ -89,6 +91,10 @@ def _call(content: dict[str, object], endpoint: str) -> tuple[object, object]:
         # A line of Anthropic's: the path follows from that.
         return content["params"], content.get("url", _MESSAGES)
     return content, endpoint
+
+
+def _leaves_path(content: dict[str, object]) -> bool:
+    return "url" not in content if "body" in content else "params" not in content
 
 
 def _is_plain(url: str) -> bool:

@@ -40,6 +40,8 @@ _RESULTS_KEPT: Final = 2 * _KEEP
 
 _IDENTITY_CHARS: Final = 16
 
+_USUAL_PORTS: Final[Mapping[str, str]] = {"http": ":80", "https": ":443"}
+
 _KEY_VARIABLES: Final[Mapping[str, tuple[str, ...]]] = {
     "gemini": ("GEMINI_API_KEY", "GOOGLE_API_KEY")
 }
@@ -138,7 +140,7 @@ def check(file: Path, options: SendOptions, journal: Journal) -> Checked:
                 keys[line.provider] = _key(line.provider, options)
             if count <= journal.count and journal.read(count, 1)[0][1] != line.digest:
                 raise CallerError(
-                    f"{file}:{count}: has changed since it was sent",
+                    f"{file}:{count}: has changed since it was sent, or --endpoint has",
                     hint="put back what was sent; or name another output, and all is bought anew",
                 )
     if complaints:
@@ -248,9 +250,18 @@ def _bars(*, quiet: bool) -> Progress:
 
 def _identity(file: Path, options: SendOptions) -> str:
     """Return the same name for the same file, output and proxy, wherever it is started."""
-    parts = (str(file.resolve()), str(options.output.resolve()), options.url or "")
+    url = options.url and _normal(options.url)
+    parts = (str(file.resolve()), str(options.output.resolve()), url or "")
     digest = hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape"))
     return digest.hexdigest()[:_IDENTITY_CHARS]
+
+
+def _normal(url: str) -> str:
+    """Return what differs only if another proxy may be meant."""
+    scheme, separator, rest = url.strip().partition("://")
+    host, slash, path = rest.partition("/")
+    port = _USUAL_PORTS.get(scheme.lower(), "")
+    return f"{scheme.lower()}{separator}{host.lower().removesuffix(port)}{slash}{path}".rstrip("/")
 
 
 def _refuse_exchanged(credentials: Credentials, checked: Checked, options: SendOptions) -> None:

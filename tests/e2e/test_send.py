@@ -82,12 +82,16 @@ async def test_a_running_proxy_does_the_same_and_only_what_is_new_in_the_file_is
         with file.open("a") as lines:
             lines.write(json.dumps(body_of("line 20")))
 
-        second = await desk.run(*words)
+        # The same proxy, as a person may write it.
+        host = proxy.base_url.removeprefix("http://")
+        second = await desk.run(*words[:-1], f"HTTP://{host}/")
+        elsewhere = await desk.run(*words, "--endpoint", "/v1/completions")
         first_line, *others = file.read_text().splitlines()
         file.write_text("\n".join([first_line, first_line, *others[1:]]))
         changed = await desk.run(*words)
 
-        assert changed.code == 1
+        assert elsewhere.code == changed.code == 1
+        assert "calls.jsonl:2: has changed since it was sent, or --endpoint" in elsewhere.stderr
         assert "calls.jsonl:2: has changed since it was sent" in changed.stderr
         assert (first.code, second.code) == (0, 0)
         assert "20 new answers" in first.stderr

@@ -78,6 +78,22 @@ def test_the_digest_tells_lines_apart_but_not_line_ends():
     assert line(b'{"a": 1}').digest != line(b'{"a":  1}').digest
 
 
+@pytest.mark.parametrize(
+    ("content", "depends"),
+    [
+        (BODY, True),
+        ({**BODY, "url": "/v1/x"}, True),
+        ({"body": BODY}, True),
+        ({"body": BODY, "url": "/v1/x"}, False),
+        ({"params": BODY}, False),
+    ],
+)
+def test_a_line_that_names_no_path_is_another_one_with_another_endpoint(content, depends):
+    digests = {line(content, endpoint=path).digest for path in (CHAT, "/v1/x", "/v1/y")}
+
+    assert len(digests) == (3 if depends else 1)
+
+
 def test_text_is_sent_as_it_was_meant():
     body = line('{"a": "\\ud83d\\ude00 é"}'.encode()).body
 
