@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,6 +14,7 @@ from proxy.send.lines import Line
 
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=120, sock_connect=10)
 _TRIES: Final = 10
+_PAUSE_MIN_S: Final = 1.0
 _PAUSE_MAX_S: Final = 30.0
 
 _REFUSES_ALL: Final = frozenset({401, 403, 421})
@@ -56,8 +57,10 @@ class Remote:
         *,
         keys: Mapping[str, str],
         headers: Mapping[str, str],
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
-        """`headers` are sent with every call, e.g. its deadline."""
+        """`headers` are sent with every call, e.g. its deadline; `sleep` takes seconds."""
+        self._sleep = sleep
         self._session = session
         self._url = url.rstrip("/")
         self._keys = keys
@@ -96,17 +99,26 @@ class Remote:
         return found
 
     async def wait(self, provider: str, job: str, *, for_s: int) -> None:
-        """Return when the job has ended, or after some time, whichever comes first."""
+        """Return when the job has ended, or after some time, whichever comes first.
+
+        That is a second at least: who holds too many waiters, or is about to stop,
+        answers at once.
+        """
+        pause_s = _PAUSE_MIN_S
         try:
             async with self._session.get(
                 f"{self._url}/v1/jobs/{job}?wait={for_s}",
                 headers=self._credential(provider),
                 timeout=_TIMEOUT,
             ) as answer:
-                await answer.read()
+                text = await answer.read()
+            if answer.status == 200 and _status_of(text) not in _PENDING:
+                return
+            pause_s = max(pause_s, _seconds(answer.headers.get("Retry-After")))
         except (aiohttp.ClientError, TimeoutError):
             # Asking again will tell.
-            await asyncio.sleep(1)
+            pass
+        await self._sleep(min(pause_s, _PAUSE_MAX_S))
 
     async def _post(
         self, path: str, body: bytes, headers: Mapping[str, str]
@@ -126,7 +138,7 @@ class Remote:
                     return answer.status, answer.headers, text
                 trouble = f"HTTP {answer.status}: {message_of(text)}"
                 pause_s = _seconds(answer.headers.get("Retry-After"))
-            await asyncio.sleep(min(max(pause_s, 0.2 * 2**attempt), _PAUSE_MAX_S))
+            await self._sleep(min(max(pause_s, 0.2 * 2**attempt), _PAUSE_MAX_S))
         raise SendError(f"no answer from {self._url}: {trouble}")
 
     def _credential(self, provider: str) -> dict[str, str]:
@@ -158,6 +170,15 @@ def _answered(raw: bytes) -> Answered:
     if message is None and isinstance(status_code, int) and status_code >= 400:
         message = message_of(json.dumps(response.get("body")).encode())
     return Answered(raw, content.get("status"), status_code, message)
+
+
+def _status_of(job: bytes) -> object:
+    """Return how a job stands; what cannot be read is taken for pending."""
+    try:
+        content = json.loads(job)
+    except ValueError:
+        return "queued"
+    return content.get("status", "queued") if isinstance(content, dict) else "queued"
 
 
 def _seconds(text: str | None) -> float:

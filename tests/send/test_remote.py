@@ -21,12 +21,16 @@ class Desk:
 
     def __init__(self):
         self.answers = []
+        self.pauses = []
         self.requests = []
 
     async def handle(self, request):
         self.requests.append((request.path, dict(request.headers), await request.read()))
         status, headers, body = self.answers.pop(0)
         return web.Response(status=status, headers=headers, body=body)
+
+    async def sleep(self, seconds):
+        self.pauses.append(seconds)
 
     @asynccontextmanager
     async def open(self, **headers):
@@ -38,7 +42,8 @@ class Desk:
         port = runner.addresses[0][1]
         try:
             async with aiohttp.ClientSession() as session:
-                yield Remote(session, f"http://127.0.0.1:{port}/", keys=KEYS, headers=headers)
+                url = f"http://127.0.0.1:{port}/"
+                yield Remote(session, url, keys=KEYS, headers=headers, sleep=self.sleep)
         finally:
             await runner.cleanup()
 
@@ -68,6 +73,35 @@ async def test_what_is_only_busy_is_sent_again(desk):
         assert await remote.defer(LINE, "k") == "job_1"
 
     assert {headers["Idempotency-Key"] for _, headers, _ in desk.requests} == {"k"}
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "body", "pauses"),
+    [
+        (200, {}, b'{"status": "completed"}', []),
+        (200, {}, b'{"status": "in_progress"}', [1]),
+        (429, {"Retry-After": "5"}, b"{}", [5]),
+        (429, {"Retry-After": "0"}, b"{}", [1]),
+        (503, {"Retry-After": "3600"}, b"away", [30]),
+        (503, {}, b'{"status": "completed"}', [1]),
+        (200, {}, b"<html>", [1]),
+    ],
+)
+async def test_who_waits_asks_no_sooner_than_it_is_told_to(desk, status, headers, body, pauses):
+    desk.answers = [(status, headers, body)]
+    async with desk.open() as remote:
+        await remote.wait("openai", "job_1", for_s=30)
+
+    assert desk.pauses == pauses
+    assert desk.requests[0][0] == "/v1/jobs/job_1"
+
+
+async def test_a_proxy_that_is_away_is_asked_again_after_a_second(desk):
+    async with aiohttp.ClientSession() as session:
+        remote = Remote(session, "http://127.0.0.1:1", keys=KEYS, headers={}, sleep=desk.sleep)
+        await remote.wait("openai", "job_1", for_s=30)
+
+    assert desk.pauses == [1]
 
 
 async def test_a_line_that_is_refused_keeps_the_refusal(desk):
