@@ -35,9 +35,15 @@ class Line:
         first, _, rest = self.url[1:].partition("/")
         if rest and first not in {"v1", "v1beta"}:
             return first
-        if self.url.partition("?")[0].endswith("/messages"):
+        return self.dialect
+
+    @property
+    def dialect(self) -> str:
+        """What its path looks like, whatever the upstream is called."""
+        path = self.url.partition("?")[0]
+        if path.endswith("/messages"):
             return "anthropic"
-        if first == "v1beta" or ":" in self.url:
+        if ":" in path or "v1beta" in path.split("/")[1:3]:
             return "gemini"
         return "openai"
 

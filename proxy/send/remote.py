@@ -8,7 +8,7 @@ from typing import Final
 
 import aiohttp
 
-from proxy.core.dialects import ANTHROPIC_VERSION
+from proxy.core.dialects import DIALECTS
 from proxy.send.errors import KeyRefusedError, SendError
 from proxy.send.lines import Line
 
@@ -57,9 +57,15 @@ class Remote:
         *,
         keys: Mapping[str, str],
         headers: Mapping[str, str],
+        dialects: Mapping[str, str] | None = None,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
-        """`headers` are sent with every call, e.g. its deadline; `sleep` takes seconds."""
+        """`headers` are sent with every call, e.g. its deadline.
+
+        `dialects` has those of the upstreams that are known, by their names; that of
+        another one follows from the path of a call. `sleep` takes seconds.
+        """
+        self._dialects = dialects or {}
         self._sleep = sleep
         self._session = session
         self._url = url.rstrip("/")
@@ -72,7 +78,11 @@ class Remote:
         Raises:
             SendError: if nothing can be sent, or not with this API key.
         """
-        headers = {**self._headers, **self._credential(line.provider), "Idempotency-Key": key}
+        headers = {
+            **self._headers,
+            **self._credential(line.provider, line.dialect),
+            "Idempotency-Key": key,
+        }
         status, answer_headers, body = await self._post(line.url, line.body, headers)
         job = answer_headers.get("X-Deferrable-Job")
         if status < 300 and job is not None:
@@ -141,13 +151,15 @@ class Remote:
             await self._sleep(min(max(pause_s, 0.2 * 2**attempt), _PAUSE_MAX_S))
         raise SendError(f"no answer from {self._url}: {trouble}")
 
-    def _credential(self, provider: str) -> dict[str, str]:
-        key = self._keys[provider]
-        if provider == "anthropic":
-            return {"x-api-key": key, "anthropic-version": ANTHROPIC_VERSION}
-        if provider == "gemini":
-            return {"x-goog-api-key": key}
-        return {"Authorization": f"Bearer {key}"}
+    def _credential(self, provider: str, path_dialect: str = "openai") -> dict[str, str]:
+        """Return the headers that a call to the provider wants; about a job, any will do."""
+        named = provider if provider in DIALECTS else path_dialect
+        dialect = DIALECTS[self._dialects.get(provider, named)]
+        header = dialect.credential_headers[0]
+        value = self._keys[provider]
+        if header == "authorization":
+            value = f"Bearer {value}"
+        return {header: value, **dict(dialect.listing_headers)}
 
 
 def message_of(body: bytes) -> str:

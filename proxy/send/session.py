@@ -163,7 +163,7 @@ async def _send(
     journal, output = kept.journal, kept.output
     headers = {"X-Deferrable-Deadline": options.deadline} if options.deadline else {}
     async with (
-        _proxy(options, folder) as (url, proxy),
+        _proxy(options, folder) as (url, proxy, dialects),
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
     ):
         work = Work(
@@ -171,7 +171,7 @@ async def _send(
             count=checked.count,
             endpoint=options.endpoint,
             identity=folder.name,
-            remote=Remote(session, url, keys=checked.keys, headers=headers),
+            remote=Remote(session, url, keys=checked.keys, headers=headers, dialects=dialects),
             journal=journal,
             output=output,
             concurrency=options.concurrency,
@@ -225,17 +225,20 @@ async def _tell_troubles(proxy: Running, console: Console) -> None:
 
 
 @asynccontextmanager
-async def _proxy(options: SendOptions, folder: Folder) -> AsyncIterator[tuple[str, Running | None]]:
-    """Run a proxy, or take the one that the user named."""
+async def _proxy(
+    options: SendOptions, folder: Folder
+) -> AsyncIterator[tuple[str, Running | None, Mapping[str, str]]]:
+    """Run a proxy, or take the one that the user named; with the dialects that are known."""
     if options.url is not None:
-        yield options.url, None
+        yield options.url, None, {}
         return
     urls = upstream_urls(os.environ) | dict(options.base_urls)
     settings = embedded_settings(
         options.config, folder, urls, os.environ, results_kept=_RESULTS_KEPT
     )
     async with serving(settings) as proxy:
-        yield proxy.base_url, proxy
+        dialects = {name: upstream.dialect for name, upstream in settings.upstreams.items()}
+        yield proxy.base_url, proxy, dialects
 
 
 def _bars(*, quiet: bool) -> Progress:

@@ -298,3 +298,17 @@ async def test_answers_make_up_for_a_journal_that_lost_its_end(desk):
     assert ended.code == 0
     assert_one_to_one(read_answers(desk), 13)
     assert desk.bought() == {1}
+
+
+async def test_an_upstream_may_be_called_otherwise_than_its_dialect(desk):
+    upstreams = {"claude-eu": {"dialect": "anthropic", "base_url": desk.provider.base_url}}
+    (desk.folder / "offramp.yaml").write_text(json.dumps({"upstreams": upstreams}))
+    body = {**body_of("hi"), "model": "claude-haiku-4-5", "max_tokens": 50}
+    call = {"url": "/claude-eu/v1/messages", "body": body}
+    (desk.folder / "calls.jsonl").write_text(json.dumps(call) + "\n")
+    words = ("send", "calls.jsonl", "-o", "answers.jsonl", "--config", "offramp.yaml")
+
+    ended = await desk.run(*words, CLAUDE_EU_API_KEY=KEY)
+
+    assert ended.code == 0, ended.stderr
+    assert read_answers(desk)[0]["response"]["status_code"] == 200

@@ -12,6 +12,12 @@ from proxy.send.lines import CHAT, Line
 from proxy.send.remote import Refusal, Remote, message_of
 
 LINE = Line(1, CHAT, b'{"model":"m"}', None, "0" * 16)
+RENAMED = [
+    Line(3, "/claude-eu/v1/messages", b"{}", None, "0" * 16),
+    Line(4, "/gem-eu/v1beta/models/g:generateContent", b"{}", None, "0" * 16),
+    Line(5, "/eu/v1/chat/completions", b"{}", None, "0" * 16),
+    Line(6, "/azure/openai/v1/chat/completions", b"{}", None, "0" * 16),
+]
 LETTER = Line(2, "/v1/messages", b"{}", None, "0" * 16)
 KEYS = {"openai": "sk-1", "anthropic": "sk-ant-2"}
 
@@ -33,7 +39,7 @@ class Desk:
         self.pauses.append(seconds)
 
     @asynccontextmanager
-    async def open(self, **headers):
+    async def open(self, *, keys=KEYS, dialects=None, **headers):
         application = web.Application()
         application.router.add_route("*", "/{path:.*}", self.handle)
         runner = web.AppRunner(application)
@@ -43,7 +49,14 @@ class Desk:
         try:
             async with aiohttp.ClientSession() as session:
                 url = f"http://127.0.0.1:{port}/"
-                yield Remote(session, url, keys=KEYS, headers=headers, sleep=self.sleep)
+                yield Remote(
+                    session,
+                    url,
+                    keys=keys,
+                    headers=headers,
+                    dialects=dialects,
+                    sleep=self.sleep,
+                )
         finally:
             await runner.cleanup()
 
@@ -64,6 +77,29 @@ async def test_a_call_is_sent_as_a_job_under_its_key_and_with_its_providers_cred
     assert (first["X-Deferrable"], first["X-Deferrable-Deadline"]) == ("job", "6h")
     assert (first["Idempotency-Key"], first["Authorization"]) == ("k1", "Bearer sk-1")
     assert (second["x-api-key"], "Authorization" in second) == ("sk-ant-2", False)
+
+
+@pytest.mark.parametrize(
+    ("dialects", "headers"),
+    [
+        ({}, ["x-api-key", "x-goog-api-key", "Authorization", "api-key"]),
+        (
+            {"eu": "azure", "claude-eu": "openai-compatible", "azure": "anthropic"},
+            ["Authorization", "x-goog-api-key", "api-key", "x-api-key"],
+        ),
+    ],
+)
+async def test_an_upstream_of_any_name_gets_the_credential_of_its_dialect(desk, dialects, headers):
+    desk.answers = [(202, {"X-Deferrable-Job": "job_1"}, b"{}")] * len(RENAMED)
+    keys = {line.provider: f"key-{line.number}" for line in RENAMED}
+    async with desk.open(keys=keys, dialects=dialects) as remote:
+        for line in RENAMED:
+            await remote.defer(line, "k")
+
+    for line, wanted, (_, sent, _) in zip(RENAMED, headers, desk.requests, strict=True):
+        assert sent[wanted].endswith(f"key-{line.number}")
+        assert sum(f"key-{line.number}" in value for value in sent.values()) == 1
+        assert ("anthropic-version" in sent) == (wanted == "x-api-key")
 
 
 async def test_what_is_only_busy_is_sent_again(desk):
