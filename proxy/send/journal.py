@@ -6,6 +6,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from proxy.send.files import sync, write_at
+
 _JOB_CHARS: Final = 32
 _RECORD: Final = _JOB_CHARS + 1 + 16 + 1
 """Job ID, blank, digest of the line, line feed."""
@@ -18,6 +20,7 @@ class Journal:
     """Append-only but for single records; a torn last record is taken back."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         self.count = os.fstat(self._file).st_size // _RECORD
         """How many lines were sent."""
@@ -43,18 +46,32 @@ class Journal:
         return record[_JOB_CHARS:][:1] == b" " and record.endswith(b"\n")
 
     def sync(self) -> None:
-        """Make durable what was written."""
-        os.fsync(self._file)
+        """Make durable what was written.
+
+        Raises:
+            SendError: if it cannot be.
+        """
+        sync(self._file, path=self._path)
 
     def append(self, records: Iterable[tuple[str, str]]) -> None:
-        """Add job and digest of the lines that follow."""
+        """Add job and digest of the lines that follow.
+
+        Raises:
+            SendError: if they cannot be written; a later start sends them again, under
+                the same keys.
+        """
         data = b"".join(_record(job, digest) for job, digest in records)
-        os.pwrite(self._file, data, self.count * _RECORD)
+        write_at(self._file, data, self.count * _RECORD, path=self._path)
         self.count += len(data) // _RECORD
 
     def replace(self, number: int, job: str, digest: str) -> None:
-        """Let another job stand for line `number`."""
-        os.pwrite(self._file, _record(job, digest), (number - 1) * _RECORD)
+        """Let another job stand for line `number`.
+
+        Raises:
+            SendError: if it cannot be written.
+        """
+        offset = (number - 1) * _RECORD
+        write_at(self._file, _record(job, digest), offset, path=self._path)
 
     def read(self, first: int, count: int) -> list[tuple[str, str]]:
         """Return job and digest of up to `count` lines from line number `first` on."""

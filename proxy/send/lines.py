@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from proxy.core.compact_json import compact_json
 from proxy.core.errors import CallerError
 
 CHAT: Final = "/v1/chat/completions"
@@ -109,6 +110,9 @@ def _is_plain(url: str) -> bool:
 
 def _encoded(body: object) -> bytes:
     # The same bytes each time: the same call, to whom a key stands for it.
-    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode(
-        "utf-8", "surrogatepass"
-    )
+    text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        # Half a surrogate pair, which an escape can name and UTF-8 cannot.
+        return compact_json(body)

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from proxy.send.errors import SendError
+from proxy.send.files import write_at
 from proxy.send.lines import Line
 
 _TAIL_BYTES: Final = 1 << 20
@@ -88,10 +89,14 @@ class Output:
         self.tail = b""
 
     def append(self, answers: Sequence[bytes]) -> None:
-        """Add the answers to the calls that follow."""
-        data = memoryview(b"".join(answers))
-        while data:
-            data = data[self._file.write(data) :]
+        """Add the answers to the calls that follow.
+
+        Raises:
+            SendError: if they cannot be written; the next start takes back a torn one.
+        """
+        data = b"".join(answers)
+        write_at(self._file.fileno(), data, self._size, path=self.path)
+        self._size += len(data)
         self.count += len(answers)
 
 

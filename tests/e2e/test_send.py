@@ -312,3 +312,13 @@ async def test_an_upstream_may_be_called_otherwise_than_its_dialect(desk):
 
     assert ended.code == 0, ended.stderr
     assert read_answers(desk)[0]["response"]["status_code"] == 200
+
+
+async def test_a_folder_that_is_not_there_is_named_before_anything_is_sent(desk):
+    write_calls(desk, 3)
+
+    ended = await desk.run("send", "calls.jsonl", "-o", "nowhere/answers.jsonl")
+
+    assert ended.code == 1
+    assert "nowhere/answers.jsonl: No such file or directory" in ended.stderr
+    assert not desk.provider.ledger.requests

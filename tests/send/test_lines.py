@@ -100,6 +100,12 @@ def test_text_is_sent_as_it_was_meant():
     assert body == '{"a":"😀 é"}'.encode()
 
 
+def test_half_a_surrogate_pair_is_sent_as_the_escape_that_it_came_as():
+    body = line(b'{"a": "\xc3\xa9\\ud800"}').body
+
+    assert body == b'{"a":"\\u00e9\\ud800"}'
+
+
 def test_reading_goes_on_behind_a_line(tmp_path):
     file = tmp_path / "calls"
     file.write_text("no call\n" + json.dumps(BODY) + "\n" + json.dumps(BODY))
