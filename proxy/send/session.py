@@ -1,6 +1,7 @@
 """One start of `offramp send`, from the check of its file to the last thing that is said."""
 
 import asyncio
+import errno
 import hashlib
 import os
 import sys
@@ -24,6 +25,7 @@ from proxy.embedded.settings import embedded_settings
 from proxy.embedded.standing import standing
 from proxy.send.credentials import Credentials
 from proxy.send.errors import KeyRefusedError, SendError
+from proxy.send.files import not_written
 from proxy.send.journal import Journal
 from proxy.send.lines import CHAT, read_line
 from proxy.send.output import Output
@@ -39,6 +41,10 @@ _RESULTS_KEPT: Final = 2 * _KEEP
 """By a proxy that runs along: longer than the folder, the only thing that knows them."""
 
 _IDENTITY_CHARS: Final = 16
+
+_DISK_TROUBLES: Final = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO}
+)
 
 _USUAL_PORTS: Final[Mapping[str, str]] = {"http": ":80", "https": ":443"}
 
@@ -97,7 +103,7 @@ def send_file(file: Path, options: SendOptions) -> Tally:
     identity = _identity(file, options)
     folders = Folders("sends", os.environ)
     folder = folders.get_or_new(identity)
-    with folder.locked(), folder.log.open("ab") as log:
+    with _disk_told(folder), folder.locked(), folder.log.open("ab") as log:
         folders.prune(now=SystemClock().now(), keep=_KEEP)
         with ExitStack() as opened:
             journal = opened.enter_context(Journal(folder.path / "journal"))
@@ -115,6 +121,21 @@ def send_file(file: Path, options: SendOptions) -> Tally:
                 return kept.tally
             finally:
                 writer.flush()
+
+
+@contextmanager
+def _disk_told(folder: Folder) -> Iterator[None]:
+    """Say of a disk that takes no more what it is: nobody's bug, and it passes.
+
+    Raises:
+        SendError: in place of it.
+    """
+    try:
+        yield
+    except OSError as exc:
+        if exc.errno not in _DISK_TROUBLES:
+            raise
+        raise not_written(Path(exc.filename or folder.path), exc) from exc
 
 
 def check(file: Path, options: SendOptions, journal: Journal) -> Checked:

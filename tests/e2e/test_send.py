@@ -8,7 +8,15 @@ import pytest
 from proxy.sandbox import LineFault, Sandbox, SandboxSettings, answer_text, body_hash
 from proxy.services.callers.owners import credential_hash
 from tests.e2e.commands import Desk, killed
-from tests.e2e.processes import KEY, MODEL, Proxy, body_of, proxy_and_provider, settings_for
+from tests.e2e.processes import (
+    COMMAND,
+    KEY,
+    MODEL,
+    Proxy,
+    body_of,
+    proxy_and_provider,
+    settings_for,
+)
 from tests.helpers.raw_upstream import wait_until
 
 
@@ -321,4 +329,17 @@ async def test_a_folder_that_is_not_there_is_named_before_anything_is_sent(desk)
 
     assert ended.code == 1
     assert "nowhere/answers.jsonl: No such file or directory" in ended.stderr
+    assert not desk.provider.ledger.requests
+
+
+async def test_a_disk_that_takes_nothing_is_no_bug(desk):
+    write_calls(desk, 3)
+    words = (*COMMAND, "send", "calls.jsonl", "-o", "answers.jsonl")
+    # No file may grow.
+    process = await desk.start("bash", "-c", 'ulimit -f 0; exec "$@"', "-", *words)
+
+    ended = await desk.ended(process)
+
+    assert ended.code == 1
+    assert "cannot be written: File too large" in ended.stderr
     assert not desk.provider.ledger.requests
