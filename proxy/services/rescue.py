@@ -13,15 +13,13 @@ from proxy.core.plan import Head
 from proxy.ports.jobs import Credential, Result
 from proxy.services.batches.ingest import CHUNK
 from proxy.services.callers.accounts import Verdict, Verify
+from proxy.services.direct.escalate import CALLS_LOOKED_AT
 from proxy.services.ground import Ground, count_doubles, count_ends
 from proxy.services.waiters import Waiters
 
 log = structlog.get_logger()
 
 JOBS_PER_PASS: Final = 1_000
-
-CALLS_LOOKED_AT: Final = 10_000
-"""Those of more instances than a fleet has: what the living call must not hide the orphans."""
 
 PROBE_EVERY: Final = timedelta(minutes=5)
 """How often a paused credential is tried again, by a free call."""

@@ -54,8 +54,8 @@ UNREACHED_PAUSE: Final = timedelta(seconds=10)
 STORE_PAUSE_S: Final = 1.0
 """Between two attempts to write an answer down while the store is away."""
 
-LOOKED_AT: Final = 10_000
-"""Calls of the whole fleet that one look for lost ones goes through."""
+CALLS_LOOKED_AT: Final = 10_000
+"""Those of more instances than a fleet has: what the others call must not hide what is lost."""
 
 
 class Escalator:
@@ -129,7 +129,7 @@ class Escalator:
         """
         if self._stopping:
             return 0
-        said = await self._on.queue.escalating(limit=LOOKED_AT)
+        said = await self._on.queue.escalating(limit=CALLS_LOOKED_AT)
         mine = [job for job in said if job.holder == self._on.leases.instance]
         lost = [job for job in mine if (job.id, job.attempt) not in self._own]
         for job in lost:
@@ -154,15 +154,17 @@ class Escalator:
             return sum([await self._start(job) for job in jobs])
         # What the budget bounds are calls at full price.
         reserved = jobs[: await self._budget.reserve(head.key.credential, jobs)]
-        left = list(reserved)
+        started: set[JobId] = set()
         try:
             for job in reserved:
                 if await self._start(job):
-                    left.remove(job)
+                    started.add(job.id)
         finally:
             # Instances take the same jobs at the same moment, and each is called by one.
-            await self._budget.give_back(head.key.credential, left)
-        return len(reserved) - len(left)
+            await self._budget.give_back(
+                head.key.credential, [job for job in reserved if job.id not in started]
+            )
+        return len(started)
 
     def _free(self, place: Place) -> int:
         caps = self._limits.of(place[0])

@@ -50,6 +50,17 @@ async def called(fleet: Fleet, rounds: int = 1) -> None:
         fleet.clock.advance(minutes=5)
 
 
+async def abandoned(fleet: Fleet) -> Escalator:
+    """Have the first instance call, and cut its calls off before they are answered."""
+    Line(fleet.provider)
+    async with asyncio.TaskGroup() as tasks:
+        escalator = fleet.instances[0].make_escalator(tasks)
+        await escalator.run_once()
+        await settled()
+        escalator.abandon()
+    return escalator
+
+
 async def test_an_urgent_job_is_called_directly_and_gets_the_exact_answer() -> None:
     fleet = Fleet()
     job_id = await fleet.accept(deadline=SOON)
@@ -182,12 +193,7 @@ async def test_after_stop_no_call_is_started_and_those_under_way_end() -> None:
 async def test_an_abandoned_call_is_taken_over_as_a_possible_double() -> None:
     fleet = Fleet(instances=2)
     job_id = await fleet.accept(deadline=SOON)
-    Line(fleet.provider)
-    async with asyncio.TaskGroup() as tasks:
-        escalator = fleet.instances[0].make_escalator(tasks)
-        await escalator.run_once()
-        await settled()
-        escalator.abandon()
+    escalator = await abandoned(fleet)
     assert escalator.running == 0
     assert (await fleet.job(job_id)).state is JobState.ESCALATING
 

@@ -13,7 +13,7 @@ from proxy.ports.jobs import JobWrite
 from proxy.services.direct.budget import HourlyLimits
 from proxy.services.direct.escalate import STORE_PAUSE_S
 from tests.helpers.fleet import TIMES, Fleet
-from tests.services.direct.test_escalate import Line, settled
+from tests.services.direct.test_escalate import Line, abandoned, settled
 
 
 def unheard(monkeypatch: pytest.MonkeyPatch, fleet: Fleet, state: JobState) -> None:
@@ -142,12 +142,7 @@ async def test_a_call_that_begins_at_this_moment_is_not_lost(monkeypatch: pytest
 async def test_the_calls_of_a_stopped_instance_are_not_given_back():
     fleet = Fleet()
     job_id = await fleet.accept(deadline=timedelta(minutes=20))
-    Line(fleet.provider)
-    async with asyncio.TaskGroup() as tasks:
-        escalator = fleet.instances[0].make_escalator(tasks)
-        await escalator.run_once()
-        await settled()
-        escalator.abandon()
+    escalator = await abandoned(fleet)
 
     # They may be paid for: whoever takes over says so.
     assert await escalator.release_lost() == 0
