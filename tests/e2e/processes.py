@@ -40,14 +40,23 @@ MODEL = "gpt-4o-mini"
 START_S = 60
 """Within this an instance must take calls, however busy the machine is."""
 
+CHECKOUT = Path(__file__).parents[2]
 COMMAND = (sys.executable, "-m", "proxy")
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """Return all that an instance may know of this machine: nothing of who runs the tests."""
+    """Return all that an instance may know of this machine: nothing of who runs the tests.
+
+    It runs the code that stands beside these tests, whichever checkout is installed.
+    """
     temporary = folder / "tmp"
     temporary.mkdir(exist_ok=True)
-    return {"PATH": os.environ["PATH"], "HOME": str(folder), "TMPDIR": str(temporary)}
+    return {
+        "PATH": os.environ["PATH"],
+        "HOME": str(folder),
+        "TMPDIR": str(temporary),
+        "PYTHONPATH": str(CHECKOUT),
+    }
 
 
 @dataclass(frozen=True)
