@@ -363,6 +363,11 @@ class Fleet:
         await self.run("submit")
         return job_ids
 
+    async def poll(self, **delta: float) -> None:
+        """Let some time pass, ten seconds if not told, and ask after batches once."""
+        self.clock.advance(**(delta or {"seconds": 10}))
+        await self.run("live", "collect")
+
     async def answer(self) -> None:
         """Let the provider's turnaround pass, and read what is there."""
         self.clock.advance(seconds=self.provider.turnaround.total_seconds())

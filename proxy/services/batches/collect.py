@@ -1,22 +1,18 @@
 """Ask after provider batches, stop the late ones, and settle those that ended."""
 
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Final
 
 import structlog
 
-from proxy.core.batch import (
-    Batch,
-    BatchState,
-)
+from proxy.core.batch import Batch, BatchState
 from proxy.core.batch_events import (
     BatchEnded,
     BatchEvent,
     CancelStarted,
     Delayed,
-    Disowned,
     Missing,
     Polled,
     Vanished,
@@ -35,12 +31,13 @@ from proxy.core.plan import (
     open_batches,
 )
 from proxy.core.turnaround import Ended, Stopped
-from proxy.ports.jobs import Credential
 from proxy.ports.provider import Provider, ProviderBatch, ProviderBatchState
 from proxy.services.access import Access
+from proxy.services.batches.at_provider import cancel, retrieve
 from proxy.services.batches.fanout import Fanout
 from proxy.services.batches.governor import TokenGovernor
-from proxy.services.batches.settle import Settler, the_one
+from proxy.services.batches.settle import Settler
+from proxy.services.batches.unnamed import disown
 from proxy.services.ground import Ground, is_forsaken, write_batch
 from proxy.services.outlook import Outlook
 
@@ -150,13 +147,8 @@ class Collector:
 
     async def _poll(self, batch: Batch, provider: Provider) -> Batch:
         assert batch.provider_batch_id is not None
-        provider_batch_id = batch.provider_batch_id
-
-        def retrieve(credential: Credential) -> Awaitable[ProviderBatch]:
-            return provider.retrieve(credential, provider_batch_id)
-
         try:
-            news = the_one(await self._access.read(batch, retrieve), provider_batch_id)
+            news = await retrieve(self._access, batch, provider, batch.provider_batch_id)
         except ProviderRejectedError as exc:
             if exc.status_code != 404:
                 raise
@@ -165,7 +157,7 @@ class Collector:
             log.info("batch.ended", batch_id=batch.id, status=news.status)
             return await self._end(batch, news)
         if self._must_disown(batch, self._now()):
-            return await self._disown(batch)
+            return await disown(self._on, batch, UNCONFIRMED)
         if news.state is ProviderBatchState.RUNNING and await self._is_unwanted(batch, provider):
             return await self._cancel(batch, provider)
         cancelling = news.state is ProviderBatchState.CANCELLING
@@ -210,12 +202,7 @@ class Collector:
 
     async def _cancel(self, batch: Batch, provider: Provider) -> Batch:
         assert batch.provider_batch_id is not None
-        provider_batch_id = batch.provider_batch_id
-
-        def cancel(credential: Credential) -> Awaitable[ProviderBatch]:
-            return provider.cancel(credential, provider_batch_id)
-
-        news = the_one(await self._access.read(batch, cancel), provider_batch_id)
+        news = await cancel(self._access, batch, provider, batch.provider_batch_id)
         log.info("batch.cancelled", batch_id=batch.id, status=news.status)
         self._on.tally.count("batch_cancelled", upstream=batch.key.upstream)
         if news.state is ProviderBatchState.ENDED:
@@ -234,12 +221,6 @@ class Collector:
                 self._outlook.observe(Stopped(key.upstream, now - batch.cancelled_at))
         return await self._write(batch, ended(news, at=now))
 
-    async def _disown(self, batch: Batch) -> Batch:
-        """Give the jobs back: whose batch it is shows only when it has ended."""
-        log.warning("batch.disowned", batch_id=batch.id, provider_batch_id=batch.provider_batch_id)
-        self._on.tally.count("create_unnamed", upstream=batch.key.upstream, outcome=UNCONFIRMED)
-        return await self._write(batch, Disowned(self._now(), UNCONFIRMED))
-
     async def _missing(self, batch: Batch) -> Batch:
         now = self._now()
         if batch.state is BatchState.LOST:
@@ -253,7 +234,7 @@ class Collector:
             next_at = self._in_time(batch, now + self._pace(batch).interval)
             return await self._write(batch, Missing(now, next_at))
         if batch.is_provisional:
-            return await self._disown(batch)
+            return await disown(self._on, batch, UNCONFIRMED)
         log.error("batch.lost", batch_id=batch.id, provider_batch_id=batch.provider_batch_id)
         self._on.tally.count("batch_lost", upstream=batch.key.upstream)
         return await self._write(

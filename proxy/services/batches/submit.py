@@ -55,7 +55,12 @@ from proxy.ports.provider import Provider, ProviderBatch, Submission
 from proxy.services.access import Access
 from proxy.services.batches.fanout import Fanout
 from proxy.services.batches.submission import describe
-from proxy.services.batches.unnamed import LONGEST_CREATE, candidates, is_one_in_doubt
+from proxy.services.batches.unnamed import (
+    LONGEST_CREATE,
+    candidates,
+    count_unnamed,
+    is_one_in_doubt,
+)
 from proxy.services.ground import Ground, is_forsaken, write_batch
 from proxy.services.leases import HeldLease, LeaseLostError
 from proxy.services.outlook import Outlook
@@ -71,7 +76,7 @@ How long a new batch can be missing from a provider's list is not documented.
 TURN_PAUSE: Final = timedelta(seconds=2)
 """How soon a batch that waits for another's create looks again."""
 
-SKEW: Final = timedelta(minutes=10)
+LIST_SKEW: Final = timedelta(minutes=10)
 """How far the provider's clock may be from ours when its lists are searched."""
 
 
@@ -324,19 +329,16 @@ class Submitter:
         if len(likely) == 1:
             log.info("batch.adopted", batch_id=batch.id, provider_batch_id=likely[0].id)
             self._on.tally.count("batch_adopted", upstream=batch.key.upstream)
-            self._count_unnamed(batch, "adopted")
+            count_unnamed(self._on, batch, "adopted")
             return await self._created(batch, likely[0], provisional=True)
         after = await self._not_found(batch)
         if after.state is BatchState.SEALED:
-            self._count_unnamed(batch, "several" if likely else "absent")
+            count_unnamed(self._on, batch, "several" if likely else "absent")
             if likely:
                 # One of them may be ours, and be paid for.
                 why = f"create:{batch.create_started_at}"
                 await self._on.books.book_possible(batch, batch.create_count, why=why)
         return after
-
-    def _count_unnamed(self, batch: Batch, outcome: str) -> None:
-        self._on.tally.count("create_unnamed", upstream=batch.key.upstream, outcome=outcome)
 
     async def _not_found(self, batch: Batch) -> Batch:
         """Note a search in vain; after the last of them the batch is free to be sent again."""
@@ -367,7 +369,7 @@ class Submitter:
             found = await provider.find_batches(
                 credential,
                 batch.id,
-                created_after=begun - SKEW,
+                created_after=begun - LIST_SKEW,
                 input_file_id=batch.input_file_id,
             )
             if credential.id != batch.key.credential and (not found or not named):

@@ -22,10 +22,16 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
+import structlog
+
 from proxy.core.batch import Batch, BatchState
+from proxy.core.batch_events import Disowned
 from proxy.core.ids import parse_custom_id
+from proxy.core.outcomes import ANOTHERS
 from proxy.ports.provider import ProviderBatch, ResultLine
-from proxy.services.ground import Ground
+from proxy.services.ground import Ground, write_batch
+
+log = structlog.get_logger()
 
 SKEW: Final = timedelta(minutes=2)
 """How far the provider's clock may be from ours. The wider, the more strangers there are."""
@@ -89,6 +95,21 @@ async def has_our_names(
         close = getattr(chunks, "aclose", None)
         if close is not None:
             await close()
+
+
+async def disown(ground: Ground, batch: Batch, reason: str) -> Batch:
+    """Give the jobs of an adopted batch back: it is another's, or did not tell in time.
+
+    `reason` is `ANOTHERS` or `UNCONFIRMED`.
+    """
+    log.warning("batch.disowned", batch_id=batch.id, provider_batch_id=batch.provider_batch_id)
+    count_unnamed(ground, batch, "anothers" if reason == ANOTHERS else "unconfirmed")
+    return await write_batch(ground.batches, batch, Disowned(ground.clock.now(), reason))
+
+
+def count_unnamed(ground: Ground, batch: Batch, outcome: str) -> None:
+    """Count how an unclear create without a name came out."""
+    ground.tally.count("create_unnamed", upstream=batch.key.upstream, outcome=outcome)
 
 
 def _ids(batch: Batch) -> set[str]:

@@ -1,0 +1,80 @@
+"""Give back every job that a batch left without a result."""
+
+from collections.abc import Sequence
+
+import structlog
+
+from proxy.core.batch import Batch
+from proxy.core.job import advance
+from proxy.core.outcomes import INVALID_INPUT, UNBATCHABLE_CODES, after_batch
+from proxy.ports.batches import Item
+from proxy.ports.jobs import JobWrite
+from proxy.services.batches.ingest import CHUNK
+from proxy.services.ground import Ground, count_doubles
+from proxy.services.outlook import Outlook
+
+log = structlog.get_logger()
+
+
+class Releaser:
+    """Releases the rest of a batch whose results have been read."""
+
+    def __init__(self, ground: Ground, *, outlook: Outlook) -> None:
+        self._on = ground
+        self._outlook = outlook
+
+    async def release_rest(self, batch: Batch) -> None:
+        """Release, call directly or end each job that still waits for this batch.
+
+        May be called again after a crash: what has been released is not its any more.
+        """
+        bad_line = await self._bad_line(batch)
+        released = 0
+        async for items in self._on.batches.open_items(batch.id):
+            for start in range(0, len(items), CHUNK):
+                released += await self._release(batch, items[start : start + CHUNK], bad_line)
+        if released:
+            log.info("batch.released", batch_id=batch.id, jobs=released, reason=batch.end_reason)
+            self._on.wake("flush")
+            self._on.wake("escalate")
+
+    async def _release(self, batch: Batch, items: Sequence[Item], bad_line: Item | None) -> int:
+        attempts = {item.job_id: item.attempt for item in items}
+        writes = []
+        doubtful = set()
+        for job in await self._on.jobs.get_many(list(attempts)):
+            event = after_batch(
+                job,
+                attempts[job.id],
+                batch,
+                is_bad_line=bad_line is not None and bad_line.job_id == job.id,
+                facts=self._outlook.facts(job.key),
+                now=self._on.clock.now(),
+            )
+            after = advance(job, event)
+            if after is not job:
+                writes.append(JobWrite(after))
+            if event.possible_double:
+                doubtful.add(job.id)
+        # A refused one was cancelled by its caller at this moment.
+        refused = await self._on.jobs.replace_many(writes)
+        released = [write.after for write in writes if write.after.id not in refused]
+        count_doubles(self._on, [job for job in released if job.id in doubtful])
+        return len(released)
+
+    async def _bad_line(self, batch: Batch) -> Item | None:
+        """Return the one item whose line failed the whole batch, if that is why."""
+        line = batch.error_line
+        if line is None and batch.error_code == INVALID_INPUT and batch.count == 1:
+            line = 1
+        if line is None or batch.error_code in UNBATCHABLE_CODES:
+            return None
+        found, seen = None, 0
+        async for items in self._on.batches.items(batch.id):
+            if seen < line <= seen + len(items):
+                found = items[line - seen - 1]
+            seen += len(items)
+        # Where jobs ended since, nobody can tell whose line it is. The next batch will be
+        # without theirs, and its own error says it right.
+        sent = batch.create_count if batch.input_count is None else batch.input_count
+        return found if seen == sent else None

@@ -1,0 +1,97 @@
+"""Read the result files of provider batches, as our access, our names and a late file allow."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Final
+
+import structlog
+
+from proxy.core.batch import Batch
+from proxy.core.choice import LaneFacts
+from proxy.core.errors import ProviderRejectedError
+from proxy.core.job import Job
+from proxy.ports.jobs import Credential
+from proxy.ports.provider import Provider
+from proxy.services.access import Access
+from proxy.services.batches.ingest import Ingested, Ingestor
+from proxy.services.batches.unnamed import has_our_names
+from proxy.services.ground import Ground
+from proxy.services.outlook import Outlook
+
+log = structlog.get_logger()
+
+GIVE_UP_READING_AFTER: Final = timedelta(hours=1)
+"""How long a result file that the provider says is gone is asked for."""
+
+
+class ResultFiles:
+    """Reads the files of one batch after the other; each may be read again."""
+
+    def __init__(
+        self, ground: Ground, *, access: Access, ingestor: Ingestor, outlook: Outlook
+    ) -> None:
+        self._on = ground
+        self._access = access
+        self._ingestor = ingestor
+        self._outlook = outlook
+
+    async def ingest(
+        self, batch: Batch, provider: Provider, file_ids: Sequence[str], *, is_twin: bool = False
+    ) -> bool:
+        """Ingest the files; false if one cannot be read yet."""
+        for file_id in file_ids:
+
+            async def read(credential: Credential, file_id: str = file_id) -> Ingested:
+                return await self._ingestor.ingest(
+                    batch,
+                    provider.results(credential, file_id),
+                    source=file_id,
+                    facts=self._facts,
+                    is_twin=is_twin,
+                )
+
+            try:
+                sums = await self._access.read(batch, read)
+            except ProviderRejectedError as exc:
+                problem = str(exc)
+            else:
+                log.info(
+                    "batch.ingested",
+                    batch_id=batch.id,
+                    ended=sums.ended,
+                    released=sums.released,
+                    ignored=sums.ignored,
+                )
+                if not sums.is_another_thing:
+                    continue
+                # Given up at once, every answer that the file has would be bought again.
+                problem = f"{file_id} holds no result"
+            if not is_given_up(batch, self._on.clock.now()):
+                log.warning("batch.unreadable", batch_id=batch.id, error=problem)
+                return False
+            log.warning("batch.unread", batch_id=batch.id, error=problem)
+        return True
+
+    async def name_us(self, batch: Batch, provider: Provider, file_ids: Sequence[str]) -> bool:
+        """Return whether results carry a name that we issued in this batch.
+
+        Raises:
+            ProviderRejectedError: if a file cannot be read, or not yet.
+        """
+        for file_id in file_ids:
+
+            async def look(credential: Credential, file_id: str = file_id) -> bool:
+                lines = provider.results(credential, file_id)
+                return await has_our_names(self._on, batch, lines)
+
+            if await self._access.read(batch, look):
+                return True
+        return False
+
+    def _facts(self, job: Job) -> LaneFacts:
+        return self._outlook.facts(job.key)
+
+
+def is_given_up(batch: Batch, now: datetime) -> bool:
+    """Return whether the files of a batch that ended have been asked for long enough."""
+    return batch.ended_at is not None and now >= batch.ended_at + GIVE_UP_READING_AFTER

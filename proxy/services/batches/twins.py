@@ -1,0 +1,131 @@
+"""Find, stop and read the twins of a batch: what its unclear creates made besides it."""
+
+from collections.abc import Awaitable, Sequence
+from datetime import timedelta
+from typing import Final
+
+import structlog
+
+from proxy.core.batch import Batch
+from proxy.core.batch_events import TwinFound, TwinRead
+from proxy.core.errors import ProviderRejectedError, ProviderUnavailableError
+from proxy.ports.jobs import Credential
+from proxy.ports.provider import Provider, ProviderBatch, ProviderBatchState
+from proxy.services.access import Access
+from proxy.services.batches.at_provider import cancel, retrieve
+from proxy.services.batches.result_files import ResultFiles, is_given_up
+from proxy.services.batches.submit import LIST_SKEW
+from proxy.services.batches.unnamed import LONGEST_CREATE, candidates, count_unnamed
+from proxy.services.ground import Ground, write_batch
+
+log = structlog.get_logger()
+
+SWEEP_FOR: Final = timedelta(hours=25)
+"""How long after an unclear create a twin is looked for: a window and an hour."""
+
+SWEEP_AFTER: Final = timedelta(minutes=15)
+"""How long after an unclear create a twin is looked for the second time; each time after
+that twice as late. Each look reads a long list, and late twins are ever less likely."""
+
+READ_AGAIN_AFTER: Final = timedelta(seconds=30)
+"""How long to wait for a file that cannot be read yet, or a twin that still runs."""
+
+
+class Twins:
+    """Cares for the twins of one batch after the other. Nobody waits for what they answer."""
+
+    def __init__(self, ground: Ground, *, access: Access, files: ResultFiles) -> None:
+        self._on = ground
+        self._access = access
+        self._files = files
+
+    async def care(self, batch: Batch, provider: Provider) -> tuple[Batch, timedelta | None]:
+        """Look for twins and read those that ended.
+
+        Returns the batch as it is then, and when to look again; nothing if there is nothing
+        left to look for.
+        """
+        was_searched = True
+        if batch.ambiguous_since is not None:
+            try:
+                batch = await self._sweep(batch, provider)
+            except ProviderUnavailableError as exc:
+                log.warning("batch.unreached", batch_id=batch.id, code=exc.code, error=str(exc))
+                was_searched = False
+        batch = await self._read_all(batch, provider)
+        if len(batch.twins_read) < len(batch.twins):
+            return batch, READ_AGAIN_AFTER
+        if batch.ambiguous_since is None:
+            return batch, None
+        passed = self._on.clock.now() - batch.ambiguous_since
+        if passed < SWEEP_FOR:
+            pause = max(passed, SWEEP_AFTER) if was_searched else SWEEP_AFTER
+            return batch, min(pause, SWEEP_FOR - passed)
+        if not was_searched:
+            await self._on.books.book_possible(batch, batch.count, why="unsearched")
+        return batch, None
+
+    async def _sweep(self, batch: Batch, provider: Provider) -> Batch:
+        """Note every twin that the provider lists by now."""
+        assert batch.ambiguous_since is not None
+        # A batch without a name is looked for from when it can have been created.
+        named = provider.limits(batch.key.endpoint).names_batches
+        begun = batch.ambiguous_since if named else batch.created_at
+        since = begun - LIST_SKEW - timedelta(minutes=10)
+
+        def find(credential: Credential) -> Awaitable[Sequence[ProviderBatch]]:
+            return provider.find_batches(
+                credential, batch.id, created_after=since, input_file_id=batch.input_file_id
+            )
+
+        seen = await self._access.read(batch, find)
+        if not named:
+            seen = await self._unnamed(batch, provider, seen)
+        for found in seen:
+            if found.id == batch.provider_batch_id or found.id in batch.twins:
+                continue
+            log.error("batch.twin_found", batch_id=batch.id, provider_batch_id=found.id)
+            self._on.tally.count("batch_twin", upstream=batch.key.upstream)
+            batch = await write_batch(self._on.batches, batch, TwinFound(found.id))
+        return batch
+
+    async def _unnamed(
+        self, batch: Batch, provider: Provider, seen: Sequence[ProviderBatch]
+    ) -> list[ProviderBatch]:
+        """Return the strangers that are ours after all: they have ended, so it shows."""
+        assert batch.ambiguous_since is not None
+        to = batch.ambiguous_since + LONGEST_CREATE
+        ours = []
+        for one in await candidates(self._on, batch, seen, since=batch.created_at, to=to):
+            if one.state is ProviderBatchState.ENDED and await self._files.name_us(
+                batch, provider, one.output_file_ids
+            ):
+                count_unnamed(self._on, batch, "twin")
+                ours.append(one)
+        return ours
+
+    async def _read_all(self, batch: Batch, provider: Provider) -> Batch:
+        """Stop and read every twin, once: what it answered was bought twice, and is counted."""
+        for twin_id in batch.twins:
+            if twin_id in batch.twins_read:
+                continue
+            try:
+                done = await self._read(batch, twin_id, provider)
+            except ProviderRejectedError as exc:
+                log.warning("batch.unreadable", batch_id=batch.id, error=str(exc))
+                done = is_given_up(batch, self._on.clock.now())
+                if done:
+                    await self._on.books.book_possible(batch, batch.count, why=twin_id)
+            if done:
+                batch = await write_batch(self._on.batches, batch, TwinRead(twin_id))
+        return batch
+
+    async def _read(self, batch: Batch, twin_id: str, provider: Provider) -> bool:
+        """Stop a twin and read what it answered; false while it still runs."""
+        twin = await retrieve(self._access, batch, provider, twin_id)
+        can_cancel = provider.limits(batch.key.endpoint).can_cancel
+        if twin.state is ProviderBatchState.RUNNING and can_cancel:
+            twin = await cancel(self._access, batch, provider, twin_id)
+        if twin.state is not ProviderBatchState.ENDED:
+            return False
+        return await self._files.ingest(batch, provider, twin.output_file_ids, is_twin=True)

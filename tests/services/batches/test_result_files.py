@@ -1,0 +1,74 @@
+"""Result files that are late, are something else, or never come."""
+
+from collections import deque
+
+from proxy.core.batch import BatchState
+from proxy.core.job import JobState
+from proxy.ports.provider import LineKind, ResultLine
+from tests.helpers.fleet import Fleet
+
+
+async def test_a_result_file_that_is_late_is_asked_for_again() -> None:
+    fleet = Fleet()
+    await fleet.submit(12)
+    fleet.provider.faults["results"] = deque(["rejected", "rejected"])
+
+    await fleet.answer()
+    assert (await fleet.batch()).state is BatchState.ENDED
+    assert await fleet.states() == {JobState.BATCHED: 12}
+    await fleet.poll(seconds=30)
+    await fleet.poll(seconds=30)
+
+    assert await fleet.states() == {JobState.COMPLETED: 12}
+    assert fleet.doubles() == (0, 0)
+
+
+async def test_an_error_in_the_place_of_a_result_file_costs_no_answer() -> None:
+    fleet = Fleet()
+    await fleet.submit(12)
+    fleet.provider.mangle = lambda _: [ResultLine(kind=LineKind.UNREADABLE, custom_id=None)]
+
+    await fleet.answer()
+    assert (await fleet.batch()).state is BatchState.ENDED
+    assert await fleet.states() == {JobState.BATCHED: 12}
+    fleet.provider.mangle = lambda lines: lines
+    await fleet.poll(seconds=30)
+
+    assert await fleet.states() == {JobState.COMPLETED: 12}
+    assert set(fleet.provider.bought.values()) == {1}
+    assert fleet.doubles() == (0, 0)
+
+
+async def test_a_file_that_never_holds_a_result_is_given_up_and_counted() -> None:
+    fleet = Fleet()
+    await fleet.submit(12)
+    fleet.provider.mangle = lambda _: [ResultLine(kind=LineKind.UNREADABLE, custom_id=None)]
+    await fleet.answer()
+
+    await fleet.poll(minutes=61)
+
+    assert fleet.tally.counts["possible_double"] == 12
+    assert await fleet.states() == {JobState.QUEUED: 12}
+
+
+async def test_a_result_file_that_is_gone_for_an_hour_is_given_up_and_counted() -> None:
+    fleet = Fleet()
+    await fleet.submit(12)
+    await _ended_without_its_file(fleet)
+
+    await fleet.poll(minutes=58)
+    assert await fleet.states() == {JobState.BATCHED: 12}
+    await fleet.poll(minutes=3)
+
+    assert {(job.state, job.possible_doubles) for job in await fleet.jobs()} == {
+        (JobState.QUEUED, 1)
+    }
+    assert fleet.tally.counts["possible_double"] == 12
+    assert (await fleet.batch()).state is BatchState.SETTLED
+
+
+async def _ended_without_its_file(fleet: Fleet) -> None:
+    fleet.clock.advance(minutes=7)
+    fleet.provider.faults["results"] = deque(["rejected"] * 10)
+    await fleet.run("live", "collect")
+    assert (await fleet.batch()).state is BatchState.ENDED

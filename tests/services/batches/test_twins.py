@@ -1,0 +1,81 @@
+"""Twins of a batch whose create was unclear, and lists that cannot be searched for them."""
+
+from collections import deque
+from datetime import timedelta
+
+from proxy.core.batch import BatchState
+from proxy.services.batches.submit import LIST_SKEW
+from proxy.services.batches.twins import SWEEP_FOR
+from tests.helpers.fleet import Fleet
+
+
+async def unlisted(fleet: Fleet) -> None:
+    """Have a batch of 12 whose create was unclear read, and its provider's list away since."""
+    fleet.provider.listing_lag = LIST_SKEW
+    fleet.provider.faults["create"] = deque(["lost_after"])
+    await fleet.submit(12)
+    await fleet.run_for(timedelta(minutes=10), step=timedelta(seconds=30))
+    assert (await fleet.batch()).harvested_at is not None
+    fleet.provider.faults["find_batches"] = deque(["unavailable"] * 200)
+    fleet.provider.requests["find_batches"] = 0
+
+
+async def test_a_list_that_cannot_be_read_is_asked_for_again_after_a_pause() -> None:
+    fleet = Fleet()
+    await unlisted(fleet)
+
+    await fleet.run_for(timedelta(hours=20), step=timedelta(minutes=5))
+    assert 75 <= fleet.provider.requests["find_batches"] <= 85
+    assert (await fleet.batch()).state is BatchState.ENDED
+    fleet.provider.faults["find_batches"].clear()
+    await fleet.run_for(timedelta(hours=6), step=timedelta(minutes=5))
+
+    assert (await fleet.batch()).state is BatchState.SETTLED
+    assert fleet.tally.counts["possible_double"] == 0
+
+
+async def test_a_list_that_cannot_be_read_does_not_keep_a_batch_for_ever() -> None:
+    fleet = Fleet()
+    await unlisted(fleet)
+
+    await fleet.run_for(SWEEP_FOR - timedelta(hours=1), step=timedelta(minutes=15))
+    assert (await fleet.batch()).state is BatchState.ENDED
+    await fleet.run_for(timedelta(hours=2), step=timedelta(minutes=15))
+
+    assert (await fleet.batch()).state is BatchState.SETTLED
+    # Nobody knows whether there is a second one.
+    assert fleet.tally.counts["possible_double"] == 12
+
+
+async def test_a_twin_that_vanished_does_not_keep_its_batch_for_ever() -> None:
+    fleet = Fleet()
+    fleet.provider.listing_lag = LIST_SKEW
+    fleet.provider.faults["create"] = deque(["lost_after"])
+    await fleet.submit(12)
+    await fleet.run_for(timedelta(minutes=10), step=timedelta(seconds=30))
+    fleet.provider.hidden.add("batch_1")
+
+    await fleet.run_for(timedelta(hours=27), step=timedelta(minutes=5))
+
+    batch = await fleet.batch()
+    assert batch.twins == ("batch_1",)
+    assert batch.state is BatchState.SETTLED
+
+
+async def test_a_twin_that_cannot_be_stopped_is_read_when_it_has_ended() -> None:
+    fleet = Fleet()
+    fleet.provider.can_cancel = False
+    fleet.provider.listing_lag = LIST_SKEW
+    fleet.provider.faults["create"] = deque(["lost_after"])
+    fleet.provider.turnaround = timedelta(hours=2)
+    await fleet.submit(12)
+
+    await fleet.run_for(timedelta(minutes=10), step=timedelta(seconds=30))
+    await fleet.run_for(timedelta(hours=28), step=timedelta(minutes=5))
+
+    batch = await fleet.batch()
+    assert batch.state is BatchState.SETTLED
+    assert batch.twins == batch.twins_read == ("batch_1",)
+    assert fleet.provider.requests["cancel"] == 0
+    assert set(fleet.provider.bought.values()) == {2}
+    assert fleet.tally.counts["late_result"] == 12
