@@ -42,8 +42,8 @@ class OperatorFacts:
         durability: str,
         worker: Worker | None,
     ) -> None:
-        self._worker = worker
-        self._settings = settings
+        self.settings = settings
+        self.worker = worker
         self._house = house
         self._policies = policies
         self._on_stop = on_stop
@@ -54,6 +54,22 @@ class OperatorFacts:
     def insight(self) -> Insight:
         return self._house.insight
 
+    @property
+    def about(self) -> About:
+        """What the dashboard says of this instance."""
+        settings = self.settings
+        hooks = settings.webhooks.items()
+        return About(
+            instance=self._house.ground.leases.instance,
+            store=settings.store.scheme,
+            durability=self._durability,
+            # Of Redis, in the words of `proxy.stores.redis.opening`.
+            is_durable="can be lost" not in self._durability,
+            is_ephemeral=settings.durability == "ephemeral",
+            base_url=f"{'https' if settings.tls else 'http'}://{settings.listen}",
+            webhook_hosts={name: urlsplit(hook.url).hostname or "" for name, hook in hooks},
+        )
+
     async def readiness(self) -> Readiness:
         ground = self._house.ground
         alive = await ground.leases.alive()
@@ -62,7 +78,7 @@ class OperatorFacts:
             durability=self._durability,
             policies=self._policies.current().generation if self._policies else 0,
             instance=ground.leases.instance,
-            store=self._settings.store.scheme,
+            store=self.settings.store.scheme,
             leases={str(number): name for number, name in enumerate(sorted(alive))},
         )
 
@@ -70,7 +86,7 @@ class OperatorFacts:
         return await self._house.ground.batches.recent(limit=limit)
 
     async def revive(self, webhook: str) -> int | None:
-        if webhook not in self._settings.webhooks:
+        if webhook not in self.settings.webhooks:
             return None
         ground = self._house.ground
         return await ground.notices.revive(webhook, at=ground.clock.now())
@@ -89,13 +105,13 @@ class OperatorFacts:
         if self._policies is not None:
             self._policies.ask()
             self._house.scheduler.wake("policies")
-        if self._settings.tls is not None or self._settings.admin.tls is not None:
+        if self.settings.tls is not None or self.settings.admin.tls is not None:
             self._house.scheduler.wake("certificates")
 
     def drain(self) -> None:
-        if self._worker is not None and self._worker.supervisor == os.getppid():
+        if self.worker is not None and self.worker.supervisor == os.getppid():
             # The order is for all workers, and the supervisor knows them.
-            os.kill(self._worker.supervisor, signal.SIGTERM)
+            os.kill(self.worker.supervisor, signal.SIGTERM)
         else:
             # Whoever adopted a worker is told nothing: it may be the first process of a host.
             self.leave()
@@ -111,11 +127,8 @@ class OperatorFacts:
 
 async def listen_to_operators(
     stack: AsyncExitStack,
-    settings: Settings,
-    facts: "OperatorFacts",
+    facts: OperatorFacts,
     metrics: Metrics,
-    about: About,
-    worker: Worker | None,
     handshakes: Handshakes | None = None,
 ) -> str:
     """Open the operators' listener, of this process or of all its workers; return its URL.
@@ -123,10 +136,11 @@ async def listen_to_operators(
     Raises:
         ConfigError: if the address cannot be had.
     """
+    settings, worker = facts.settings.admin, facts.worker
     access = AdminAccess(
-        allowed_hosts=settings.admin.allowed_hosts,
-        loopback=settings.admin.listen.is_loopback,
-        token=settings.admin.read_token(),
+        allowed_hosts=settings.allowed_hosts,
+        loopback=settings.listen.is_loopback,
+        token=settings.read_token(),
     )
     workers = None
     if worker is not None:
@@ -140,30 +154,10 @@ async def listen_to_operators(
     application = admin_application(
         facts, metrics=metrics, access=access, now=facts.insight.now, workers=workers
     )
-    add_dashboard(application, facts.insight, access=access, about=about)
+    add_dashboard(application, facts.insight, access=access, about=facts.about)
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
-    return await listen(
-        stack,
-        runner,
-        settings.admin.listen,
-        shared=worker is not None,
-        handshakes=handshakes,
-    )
-
-
-def about_of(settings: Settings, house: House, durability: str) -> About:
-    """Return what the dashboard says of this instance."""
-    hosts = {name: urlsplit(hook.url).hostname or "" for name, hook in settings.webhooks.items()}
-    return About(
-        instance=house.ground.leases.instance,
-        store=settings.store.scheme,
-        durability=durability,
-        # Of Redis, in the words of `proxy.stores.redis.opening`.
-        is_durable="can be lost" not in durability,
-        is_ephemeral=settings.durability == "ephemeral",
-        base_url=f"{'https' if settings.tls else 'http'}://{settings.listen}",
-        webhook_hosts=hosts,
-    )
+    shared = worker is not None
+    return await listen(stack, runner, settings.listen, shared=shared, handshakes=handshakes)
 
 
 async def listen(

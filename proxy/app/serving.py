@@ -28,7 +28,7 @@ from proxy.app.machine import SystemClock, task_group
 from proxy.assembly import House, Outside, assemble
 from proxy.core.errors import StoreError
 from proxy.core.fields import RawHeaders
-from proxy.operators import OperatorFacts, about_of, listen, listen_to_operators
+from proxy.operators import OperatorFacts, listen, listen_to_operators
 from proxy.services.callers.clients import HeldKey
 from proxy.services.policies import Policies, open_policies
 from proxy.settings import Configuration, Settings, Tls
@@ -187,16 +187,8 @@ async def serving(
         )
         await house.warm_up()
         facts = OperatorFacts(settings, house, policies, on_stop, durability, worker)
-        about = about_of(settings, house, durability)
-        admin_url = await listen_to_operators(
-            stack,
-            settings,
-            facts,
-            metrics,
-            about,
-            worker,
-            _handshakes(operators, settings, tasks),
-        )
+        secured = partial(_handshakes, settings, tasks)
+        admin_url = await listen_to_operators(stack, facts, metrics, secured(operators))
         refused = partial(metrics.count, "connections_refused")
         front = _front_server(settings, house, refused)
         base_url = await listen(
@@ -204,7 +196,7 @@ async def serving(
             front,
             settings.listen,
             shared=worker is not None,
-            handshakes=_handshakes(own, settings, tasks),
+            handshakes=secured(own),
             on_refused=refused,
         )
         passes = tasks.create_task(house.scheduler.run(), name="passes")
@@ -254,7 +246,7 @@ def _certificate(tls: Tls | None) -> Certificate | None:
 
 
 def _handshakes(
-    certificate: Certificate | None, settings: Settings, tasks: asyncio.TaskGroup
+    settings: Settings, tasks: asyncio.TaskGroup, certificate: Certificate | None
 ) -> Handshakes | None:
     if certificate is None:
         return None
