@@ -24,7 +24,7 @@ from policies.headers import read_headers
 from policies.load import load_policies
 from policies.model import CallFacts
 from policies.policy import Policy
-from proxy.services.deferral.admission import parse_body
+from proxy.core.body import parse_body
 from tests.benchmarks.load import answers
 
 RULES: Final = 200

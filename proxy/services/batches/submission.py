@@ -4,10 +4,10 @@ from collections.abc import AsyncIterator, Callable
 from datetime import datetime
 
 from proxy.core.batch import Batch
+from proxy.core.body import with_model
 from proxy.core.ids import custom_id
 from proxy.ports.batches import BatchStore
 from proxy.ports.provider import Provider, Submission
-from proxy.services.deferral.admission import with_model
 
 
 async def describe(

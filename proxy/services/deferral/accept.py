@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 import structlog
 
 from policies.fields import Run
+from proxy.core.body import ParsedBody
 from proxy.core.choice import LaneFacts, choose_lane
 from proxy.core.dialects import Place, pick_headers
 from proxy.core.errors import AcceptUnclearError, CallerError, StoreUnavailableError
@@ -23,7 +24,7 @@ from proxy.ports.provider import Provider
 from proxy.ports.runs import RunStore
 from proxy.services.callers.accounts import Accounts
 from proxy.services.callers.owners import Caller
-from proxy.services.deferral.admission import Admitted, ParsedBody, admit
+from proxy.services.deferral.admission import Admitted, admit
 from proxy.services.deferral.terms import Chosen, DeferredCall, LastChoice, Terms
 from proxy.services.outlook import Outlook
 

@@ -20,9 +20,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from policies.matchers import has_tools
 from policies.model import CallFacts, Identity, JsonObject, RawHeaders
+from proxy.core.body import estimate_tokens, parse_body
 from proxy.core.errors import CallerError, StoreError
 from proxy.ports.tally import Tally
-from proxy.services.deferral.admission import estimate_tokens, parse_body
 from proxy.services.traffic.kept import Bought, Kept, usage_in
 from proxy.telemetry.redact import redacted
 

@@ -11,9 +11,9 @@ from collections.abc import Callable
 
 from policies.model import Defer
 from policies.policy import Policy
+from proxy.core.body import parse_body
 from proxy.core.errors import CallerError, ProxyError
 from proxy.ports.tasks import TaskOwner
-from proxy.services.deferral.admission import parse_body
 from proxy.web.answering.held import Ending
 from proxy.web.entrance.calls import Calls
 from proxy.web.entrance.deferrer import Deferrer

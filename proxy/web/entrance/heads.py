@@ -14,6 +14,7 @@ from aiohttp import web
 from policies.headers import Asked
 from policies.model import Decision, Once
 from policies.policy import Policy
+from proxy.core.body import ParsedBody
 from proxy.core.dialects import DIALECTS, Dialect, Endpoint, Family, Place, presented_credential
 from proxy.core.fields import RawHeaders
 from proxy.core.repeats import Digest
@@ -21,7 +22,6 @@ from proxy.core.routing import Route
 from proxy.core.targets import without_credentials
 from proxy.services.callers.clients import Exchange
 from proxy.services.callers.owners import Caller, Owners, query_key
-from proxy.services.deferral.admission import ParsedBody
 from proxy.services.deferral.obstacles import place_at
 from proxy.services.deferral.terms import Terms, fingerprint_of, kept_headers
 from proxy.web.answering.answers import AnsweredCall

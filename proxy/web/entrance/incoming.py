@@ -8,9 +8,9 @@ from aiohttp import web
 
 from policies.headers import Asked
 from policies.model import CallFacts, Identity, Once
+from proxy.core.body import ParsedBody, estimate_tokens, parse_body
 from proxy.core.errors import CallerError
 from proxy.services.callers.owners import Caller
-from proxy.services.deferral.admission import ParsedBody, estimate_tokens, parse_body
 from proxy.services.deferral.obstacles import Head, obstacle
 from proxy.services.traffic.facts import Seen
 from proxy.web.bodies import read_body

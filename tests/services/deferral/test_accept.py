@@ -10,6 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from policies.fields import Run
+from proxy.core.body import parse_body
 from proxy.core.dialects import DIALECTS, Place, presented_credential
 from proxy.core.errors import CallerError, OverloadedError
 from proxy.core.ids import is_job_id, shard_of
@@ -23,7 +24,6 @@ from proxy.services.deferral.accept import (
     Acceptor,
     DeferralSettings,
 )
-from proxy.services.deferral.admission import parse_body
 from proxy.services.deferral.terms import DeferredCall, Terms, call_fingerprint
 from proxy.services.outlook import Outlook
 from tests.helpers.factories import T0, IdFactory

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from proxy.core.affinity import DIGITS
+from proxy.core.body import parse_body
 from proxy.core.dialects import DIALECTS, place_for
 from proxy.core.errors import CallerError
-from proxy.services.deferral.admission import Admitted, admit, parse_body
+from proxy.services.deferral.admission import Admitted, admit
 
 DIALECT = DIALECTS["anthropic"]
 

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from proxy.assembly import House, Outside, assemble
+from proxy.core.body import parse_body
 from proxy.core.dialects import DIALECTS, place_for
 from proxy.core.ids import JobId
 from proxy.core.job import AnswerMode, Job, JobState
@@ -18,7 +19,6 @@ from proxy.ports.jobs import Credential
 from proxy.ports.stores import Stores
 from proxy.services.callers.owners import Caller
 from proxy.services.deferral.accept import Acceptor
-from proxy.services.deferral.admission import parse_body
 from proxy.services.deferral.terms import DeferredCall, Terms
 from proxy.settings import Settings
 from proxy.telemetry import Metrics
