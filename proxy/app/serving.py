@@ -4,7 +4,7 @@ import asyncio
 import secrets
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -29,6 +29,7 @@ from proxy.assembly import House, Outside, assemble
 from proxy.core.errors import StoreError
 from proxy.core.fields import RawHeaders
 from proxy.operators import OperatorFacts, listen, listen_to_operators
+from proxy.ports.tasks import TaskOwner
 from proxy.services.callers.clients import HeldKey
 from proxy.services.policies import Policies, open_policies
 from proxy.settings import Configuration, Settings, Tls
@@ -155,41 +156,16 @@ async def serving(
         ProxyError: if it cannot start.
     """
     runtime.check_parsers()
-    clock, metrics = SystemClock(), Metrics()
-    upstreams = settings.parsed_upstreams()
-    policies = _policies(settings, metrics)
     own, operators = _certificate(settings.tls), _certificate(settings.admin.tls)
     async with AsyncExitStack() as stack:
-        vault = open_vault(settings)
-        stores, durability = await open_stores(stack, settings, vault)
-        tasks = await stack.enter_async_context(task_group())
-        client = open_client(stack, settings, tasks)
-        house = assemble(
-            settings,
-            Outside(
-                stores=stores,
-                keyed_hash=vault,
-                clock=clock,
-                upstreams=upstreams,
-                providers=providers(stack, settings, upstreams, client, clock),
-                client=client,
-                tasks=tasks,
-                metrics=metrics,
-                read_prices=price_reader(settings),
-                policies=policies,
-                facts=facts_file(settings, worker),
-                held=_held_keys(settings),
-                certificates=[one for one in (own, operators) if one is not None],
-                session=_session(settings, worker),
-                usual=usual,
-                counts=Workers(worker.sockets).counts if worker is not None else None,
-            ),
-        )
+        certificates = [one for one in (own, operators) if one is not None]
+        outside, durability = await _outside(stack, settings, worker, usual, certificates)
+        house = assemble(settings, outside)
         await house.warm_up()
-        facts = OperatorFacts(settings, house, policies, on_stop, durability, worker)
-        secured = partial(_handshakes, settings, tasks)
-        admin_url = await listen_to_operators(stack, facts, metrics, secured(operators))
-        refused = partial(metrics.count, "connections_refused")
+        facts = OperatorFacts(settings, house, outside.policies, on_stop, durability, worker)
+        secured = partial(_handshakes, settings, outside.tasks)
+        admin_url = await listen_to_operators(stack, facts, outside.metrics, secured(operators))
+        refused = partial(outside.metrics.count, "connections_refused")
         front = _front_server(settings, house, refused)
         base_url = await listen(
             stack,
@@ -199,8 +175,10 @@ async def serving(
             handshakes=secured(own),
             on_refused=refused,
         )
-        passes = tasks.create_task(house.scheduler.run(), name="passes")
-        running = Running(base_url, admin_url, metrics, house, facts.leave, facts.reload)
+        passes = outside.tasks.create_task(house.scheduler.run(), name="passes")
+        running = Running(
+            base_url, admin_url, outside.metrics, house, stop=facts.leave, reload=facts.reload
+        )
         on_start(running)
         log.info(
             "instance.started",
@@ -215,6 +193,46 @@ async def serving(
         finally:
             facts.leave()
             await _end(house, front, passes)
+
+
+async def _outside(
+    stack: AsyncExitStack,
+    settings: Settings,
+    worker: Worker | None,
+    usual: RawHeaders,
+    certificates: Sequence[Certificate],
+) -> tuple[Outside, str]:
+    """Open what the house needs of the world; return it, and how durable its store is.
+
+    Raises:
+        ProxyError: if some of it cannot be had.
+    """
+    clock, metrics = SystemClock(), Metrics()
+    upstreams = settings.parsed_upstreams()
+    policies = _policies(settings, metrics)
+    vault = open_vault(settings)
+    stores, durability = await open_stores(stack, settings, vault)
+    tasks = await stack.enter_async_context(task_group())
+    client = open_client(stack, settings, tasks)
+    outside = Outside(
+        stores=stores,
+        keyed_hash=vault,
+        clock=clock,
+        upstreams=upstreams,
+        providers=providers(stack, settings, upstreams, client, clock),
+        client=client,
+        tasks=tasks,
+        metrics=metrics,
+        read_prices=price_reader(settings),
+        policies=policies,
+        facts=facts_file(settings, worker),
+        held=_held_keys(settings),
+        certificates=certificates,
+        session=_session(settings, worker),
+        usual=usual,
+        counts=Workers(worker.sockets).counts if worker is not None else None,
+    )
+    return outside, durability
 
 
 async def _end(house: House, front: web.ServerRunner, passes: asyncio.Task[None]) -> None:
@@ -246,7 +264,7 @@ def _certificate(tls: Tls | None) -> Certificate | None:
 
 
 def _handshakes(
-    settings: Settings, tasks: asyncio.TaskGroup, certificate: Certificate | None
+    settings: Settings, tasks: TaskOwner, certificate: Certificate | None
 ) -> Handshakes | None:
     if certificate is None:
         return None

@@ -17,6 +17,8 @@ from typing import cast
 import structlog
 from aiohttp import web
 
+from proxy.ports.tasks import TaskOwner
+
 log = structlog.get_logger()
 
 
@@ -25,7 +27,7 @@ class Handshakes:
     """What a listener needs to speak TLS, and what it grants."""
 
     context: ssl.SSLContext
-    tasks: asyncio.TaskGroup
+    tasks: TaskOwner
     """Owns the handshakes. They end with their listener, which is to end first."""
 
     max_connections: int = 10_000
