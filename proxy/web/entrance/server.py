@@ -53,6 +53,9 @@ SERVER_OPTIONS: Final[dict[str, Any]] = {
 
 _SWEEP_AT_MOST_S: Final = 1.0
 
+_CUT_WITHIN_S: Final = 1.0
+"""How long a call may take to end once it is cut off: what is noted of it is written meanwhile."""
+
 _AWAITED_BYTES: Final = 1 << 16
 """The longest body that is awaited before its call is sent; longer ones go as they come."""
 
@@ -186,12 +189,7 @@ class _Connection(web.RequestHandler):
 
     def is_overdue(self, now: float, limit_s: float) -> bool:
         """Tell whether no head has come for so long; to be asked now and then."""
-        if (
-            self._request_in_progress
-            or self._messages
-            or self._call is not None
-            or self._request_count != self._served
-        ):
+        if self._is_serving or self._request_count != self._served:
             self._served = self._request_count
             self._idle_since = now
         return now - self._idle_since > limit_s
@@ -231,7 +229,11 @@ class _Connection(web.RequestHandler):
         """Give aiohttp what is not known to be a call for the shortcut."""
         if self._find is not None:
             self._boundary.follow(data)
+        # Once it is told to close, aiohttp drops what comes, be it the body of the call that
+        # is still served. What else comes then waits for nobody: no call is begun any more.
+        closing, self._close = self._close, self._close and not self._request_in_progress
         super().data_received(data)
+        self._close = self._close or closing
 
     def _take_early(self) -> None:
         data, self._early = self._early, b""
@@ -312,6 +314,26 @@ class _Connection(web.RequestHandler):
         response = web.Response(status=answer.status, headers=answer.headers, body=answer.body)
         response.force_close()
         return response
+
+    async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109 - aiohttp's
+        """Give the call that is on its way `timeout` to end, then cut it off.
+
+        aiohttp alone would hold it for as long again, by when a supervisor has killed the
+        process, and then take its connection away before its handler hears of that.
+        """
+        serving = self._task_handler
+        if serving is not None and self._is_serving:
+            await asyncio.wait([serving], timeout=timeout)
+            if not serving.done():
+                # Whoever is held is noted as cut off while the connection still stands.
+                serving.cancel()
+                await asyncio.wait([serving], timeout=_CUT_WITHIN_S)
+        await super().shutdown(_CUT_WITHIN_S)
+
+    @property
+    def _is_serving(self) -> bool:
+        """Whether a call is here whose answer is not."""
+        return bool(self._request_in_progress or self._messages or self._call is not None)
 
 
 def _error(status: int) -> ProxyError:

@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -155,6 +155,47 @@ async def test_a_call_may_take_longer_than_its_head_might():
         done.set()
 
         assert (await caller.response()).body == b"late"
+
+
+async def test_what_outlasts_the_end_of_the_server_is_cut_while_its_connection_stands():
+    begun, standing = asyncio.Event(), []
+
+    async def endless(request: web.BaseRequest) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(b"\n")
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            standing.append(request.transport is not None)
+        return response
+
+    async with AsyncExitStack() as stack:
+        async with serving(endless) as port:
+            caller = await stack.enter_async_context(RawCaller(port))
+            await caller.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            await begun.wait()
+
+        # Whatever is noted of a call is noted before its connection breaks.
+        assert standing == [True]
+        assert not (await caller.response()).complete
+
+
+async def test_a_body_that_comes_while_the_server_ends_is_still_read():
+    begun = asyncio.Event()
+
+    async def reading(request: web.BaseRequest) -> web.Response:
+        begun.set()
+        return web.Response(body=await request.read())
+
+    async with listening(reading) as (port, server), RawCaller(port) as caller:
+        await caller.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nab")
+        await begun.wait()
+        server.pre_shutdown()
+        await caller.send(b"cd")
+
+        assert (await caller.response()).body == b"abcd"
 
 
 async def only_connection(server: DataServer) -> Any:
