@@ -136,6 +136,34 @@ async def _cut(proxy: Proxy, begun: asyncio.Event) -> bool:
     return False
 
 
+async def test_a_kill_never_ends_the_answer_of_a_held_caller_of_http_1_0(tmp_path):
+    """Goal: an answer that only the end of its connection ends is broken by whatever ends it.
+
+    Method: the process is killed, and its open connections are closed by the system.
+    """
+    body = json.dumps(body_of("endless")).encode()
+    settings = SandboxSettings(turnaround_s=600)
+    changes = {"deferral": {"heartbeat_after": "1s"}}
+    async with proxy_and_provider(tmp_path, provider_settings=settings, changes=changes) as (
+        proxy,
+        _,
+    ):
+        reader, writer = await asyncio.open_connection(*proxy.base_url[len("http://") :].split(":"))
+        writer.write(
+            b"POST /v1/chat/completions HTTP/1.0\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"Authorization: Bearer %b\r\nX-Deferrable: wait\r\nContent-Length: %d\r\n\r\n%b"
+            % (KEY.encode(), len(body), body)
+        )
+        head = await reader.readuntil(b"\r\n\r\n")
+        await proxy.kill()
+
+        with pytest.raises(ConnectionResetError):
+            await reader.read()
+    writer.close()
+    assert b" 200 OK\r\n" in head
+    assert b"content-length" not in head.lower()
+
+
 async def test_a_second_signal_and_one_before_any_call_end_it_too(tmp_path: Path) -> None:
     async with proxy_and_provider(tmp_path) as (proxy, _):
         assert proxy.process is not None

@@ -5,11 +5,14 @@ error is ours, in the envelope of the caller's dialect.
 """
 
 import asyncio
+import socket
+import struct
 from dataclasses import dataclass
 from typing import Final
 
 from aiohttp import web
 from aiohttp.base_protocol import BaseProtocol
+from aiohttp.http import HttpVersion11
 from aiohttp.http_writer import StreamWriter
 
 from proxy.core.dialects import ErrorAnswer, Family, error_answer
@@ -84,11 +87,23 @@ def response_of(answer: FinalAnswer) -> web.Response:
     return web.Response(status=answer.status, headers=answer.headers, body=answer.body)
 
 
+async def begin(request: web.BaseRequest, response: web.StreamResponse) -> None:
+    """Send the head of an answer that comes in pieces, and that `flush` ends.
+
+    Raises:
+        ConnectionError: if the caller left.
+    """
+    if request.version < HttpVersion11 and request.transport is not None:
+        # It knows no chunks: until all is told, no end may look like that of the body.
+        reset_on_close(request.transport)
+    await response.prepare(request)
+
+
 async def flush(request: web.BaseRequest, response: web.StreamResponse) -> bool:
     """End the response and return whether the operating system has taken all of it.
 
     A connection that breaks before is no error here: the caller is told by the
-    return value. `response` may be prepared already.
+    return value. `response` may have begun already.
     """
     if request.transport is None:
         return False
@@ -97,7 +112,17 @@ async def flush(request: web.BaseRequest, response: web.StreamResponse) -> bool:
         await response.write_eof()
     except ConnectionError:
         return False
-    return await flush_bytes(request.protocol, b"")
+    flushed = await flush_bytes(request.protocol, b"")
+    if flushed and request.transport is not None:
+        _finish_on_close(request.transport)
+    return flushed
+
+
+def _finish_on_close(transport: asyncio.BaseTransport) -> None:
+    """Take back `reset_on_close`: all that the caller should get is written."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 0, 0))
 
 
 async def flush_bytes(connection: BaseProtocol, data: bytes) -> bool:

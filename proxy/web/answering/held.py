@@ -25,6 +25,7 @@ from proxy.web.answering.final import (
     JOB_HEADER,
     FinalAnswer,
     abort,
+    begin,
     final_answer,
     flush,
     flush_bytes,
@@ -219,14 +220,15 @@ class Holder:
         headers = (*framing.headers, (JOB_HEADER, job.id))
         response = web.StreamResponse(headers=headers)
         try:
-            await response.prepare(request)
+            await begin(request, response)
             body = await self._beat(response, job, framing, family, every_s=every_s, for_s=for_s)
             if body is None:
                 return Sent(response, Ending.BROKEN)
             await response.write(body)
         except ConnectionError:
             return Sent(response, Ending.BROKEN)
-        return await _ended(request, response)
+        flushed = await flush(request, response)
+        return Sent(response, Ending.DELIVERED if flushed else Ending.BROKEN)
 
     async def _beat(
         self,
@@ -304,9 +306,4 @@ async def send(request: web.BaseRequest, answer: FinalAnswer) -> Sent:
     """Send a whole answer at once."""
     data, response = page_for(request, answer)
     flushed = await flush_bytes(request.protocol, data)
-    return Sent(response, Ending.DELIVERED if flushed else Ending.BROKEN)
-
-
-async def _ended(request: web.BaseRequest, response: web.StreamResponse) -> Sent:
-    flushed = await flush(request, response)
     return Sent(response, Ending.DELIVERED if flushed else Ending.BROKEN)

@@ -12,7 +12,7 @@ from proxy.core.ids import JobId, OwnerId, is_job_id
 from proxy.core.job import Job
 from proxy.ports.jobs import JobStore, Result
 from proxy.services.callers.owners import owns
-from proxy.web.answering.final import abort
+from proxy.web.answering.final import abort, begin, flush
 from proxy.web.answering.job_object import job_error
 from proxy.web.bodies import read_body
 from proxy.web.jobs_api.queries import STATUS_WORDS, BulkQuery, read_bulk
@@ -42,7 +42,7 @@ class Bulk:
         chunks = self._chunks(owner, query)
         first = await anext(chunks, b"")
         response = web.StreamResponse(headers={"Content-Type": "application/jsonl"})
-        await response.prepare(request)
+        await begin(request, response)
         try:
             await response.write(first)
             async for chunk in chunks:
@@ -50,7 +50,7 @@ class Bulk:
         except ProxyError:
             abort(request)
             return response
-        await response.write_eof()
+        await flush(request, response)
         return response
 
     async def _chunks(self, owner: OwnerId, query: BulkQuery) -> AsyncIterator[bytes]:

@@ -152,6 +152,18 @@ async def test_a_client_of_http_1_0_does_not_take_the_break_for_the_end():
         assert not await wire.to_the_end()
 
 
+async def test_a_client_of_http_1_0_is_told_the_end_by_an_orderly_close():
+    async with open_desk(AnswerMode.WAIT) as desk, raw_post(desk, version="1.0") as wire:
+        job_id = await desk.held()
+        await desk.beat(20)
+        await wire.until(1, b"\r\n\r\n\n")
+        await desk.succeed(job_id, b'{"a": 1}')
+        assert await wire.to_the_end()
+
+    assert wire.body == b'\n{"a": 1}'
+    assert desk.delivery(job_id).state is Answered.FLUSHED
+
+
 async def test_the_sdks_own_retry_after_a_break_is_told_the_true_status():
     async with (
         open_desk(AnswerMode.WAIT) as desk,
