@@ -300,9 +300,9 @@ class House:
         self.waiters.wake([job.id])
         return after
 
-    async def abandoned(self) -> Job:
+    async def abandoned(self, **options: Any) -> Job:
         """Send a call whose caller leaves while it is held; return its job."""
-        sending = self.tasks.create_task(self.defer("wait"))
+        sending = self.tasks.create_task(self.defer("wait", **options))
         await self.held()
         sending.cancel()
         await wait_until(lambda: self.holding.count == 0, "the handler to end")

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
 from policies.fields import Run
+from policies.headers import NOTHING_ASKED, Asked
 from proxy.core.choice import LaneFacts
 from proxy.core.dialects import Dialect, Endpoint, pick_headers
 from proxy.core.fields import RawHeaders
@@ -96,7 +97,14 @@ def kept_headers(dialect: Dialect, headers: RawHeaders) -> RawHeaders:
     return tuple([field for field in headers if field[0].lower() in names])
 
 
-def fingerprint_of(caller: Caller, dialect: Dialect, *, target: str, headers: RawHeaders) -> Digest:
+def fingerprint_of(
+    caller: Caller,
+    dialect: Dialect,
+    *,
+    target: str,
+    headers: RawHeaders,
+    asked: Asked = NOTHING_ASKED,
+) -> Digest:
     """Return what a call and its repeats share, but for the body, which is to be added.
 
     `target` comes without credentials.
@@ -105,7 +113,7 @@ def fingerprint_of(caller: Caller, dialect: Dialect, *, target: str, headers: Ra
         owner=caller.owner,
         upstream=caller.credential.upstream,
         target=target,
-        headers=pick_headers(_kept_names(dialect), headers),
+        headers=(*pick_headers(_kept_names(dialect), headers), *_named(asked)),
     )
 
 
@@ -116,6 +124,18 @@ def call_fingerprint(
     digest = fingerprint_of(caller, dialect, target=target, headers=headers)
     digest.update(body)
     return digest.hexdigest()
+
+
+def _named(asked: Asked) -> tuple[tuple[str, str], ...]:
+    """Return the name that the caller itself gave its call, if it did.
+
+    Equal calls of two names are no repeats of each other: one that claimed the other's job
+    would leave nothing to the name that the job was made under. A key goes before a run, as
+    when the job is made.
+    """
+    if asked.idempotency_key is not None:
+        return (("idempotency-key", asked.idempotency_key),)
+    return () if asked.run is None else (("x-deferrable-run", asked.run.id),)
 
 
 def _kept_names(dialect: Dialect) -> tuple[str, ...]:

@@ -127,5 +127,7 @@ def read_head(
         kept=kept,
         caller=caller,
         exchange=exchange,
-        _fingerprint=Once(lambda: fingerprint_of(caller(), dialect, target=target, headers=kept)),
+        _fingerprint=Once(
+            lambda: fingerprint_of(caller(), dialect, target=target, headers=kept, asked=asked)
+        ),
     )

@@ -14,7 +14,6 @@ from proxy.core.job import AnswerMode
 from proxy.core.lanes import Lane
 from proxy.services.callers.accounts import Limits
 from proxy.services.deferral.accept import DeferralSettings
-from tests.helpers.factories import IdFactory
 from tests.web.house import CHAT, CHAT_BODY, COMPLETION, KEY, MAX_BODY, open_house
 
 
@@ -353,101 +352,6 @@ async def test_a_run_that_makes_calls_at_once_again_is_batched_again(house):
 async def test_calls_that_nobody_waits_for_say_nothing_about_the_pace(house):
     for number in range(4):
         assert await answered(house, f"{number}", mode="job") == [Lane.BATCH]
-
-
-# Repeats.
-
-
-async def test_a_repeat_claims_the_job_of_a_caller_that_left(house):
-    job = await house.abandoned()
-    await house.finish(job)
-
-    repeat = await house.defer("wait")
-
-    assert (repeat.status, repeat.body) == (200, COMPLETION)
-    assert repeat.headers["X-Deferrable-Job"] == job.id
-
-
-async def test_a_second_equal_call_after_the_repeat_is_a_new_job(house):
-    job = await house.abandoned()
-
-    first, second = await house.defer("job"), await house.defer("job")
-
-    assert first.json["id"] == job.id
-    assert second.json["id"] != job.id
-
-
-async def test_a_repeat_is_answered_in_its_own_mode(house):
-    job = await house.abandoned()
-
-    reply = await house.defer("raise")
-
-    assert reply.status == 400
-    assert job.id in reply.json["error"]["message"]
-
-
-async def test_a_repeat_that_cannot_be_held_finds_its_job_when_it_comes_again():
-    async with open_house(max_held=1) as house:
-        job = await house.abandoned()
-        with house.holding.enter(IdFactory().job(), is_waiter=False):
-            refused = await house.defer("wait")
-        await house.finish(job)
-        again = await house.defer("wait")
-
-    assert (refused.status, refused.json["error"]["code"]) == (429, "too_many_held")
-    assert refused.headers["Retry-After"] == "30"
-    assert (again.status, again.headers["X-Deferrable-Job"]) == (200, job.id)
-
-
-async def test_a_repeat_without_a_tag_is_answered_as_the_call_that_it_repeats(house):
-    job = await house.abandoned()
-    await house.finish(job)
-
-    reply = await house.send("POST", CHAT, json=CHAT_BODY)
-
-    assert (reply.status, reply.body) == (200, COMPLETION)
-    assert house.seen == []
-
-
-async def test_a_call_that_must_not_be_deferred_claims_nothing(house):
-    await house.abandoned()
-
-    reply = await house.send("POST", CHAT, json=CHAT_BODY, headers={"X-Deferrable": "false"})
-
-    assert reply.json == {"up": True}
-
-
-async def test_another_owners_equal_call_claims_nothing(house):
-    await house.abandoned()
-
-    reply = await house.send("POST", CHAT, json=CHAT_BODY, key="sk-other")
-
-    assert reply.json == {"up": True}
-
-
-async def test_an_offer_that_finds_nothing_forwards_the_call_unchanged(house):
-    raw = b' {"model":"m","messages":[{"role":"user","content":"x"}]} '
-    headers = {"x-stainless-retry-count": "2", "Content-Type": "application/json"}
-
-    reply = await house.send("POST", CHAT, data=raw, headers=headers)
-
-    assert reply.json == {"up": True}
-    assert house.seen[0].body == raw
-
-
-async def test_a_retried_upload_is_no_repeat_of_a_job_and_passes_unread(house):
-    reply = await house.send(
-        "POST", "/v1/files", data=b"x" * 100_000, headers={"x-stainless-retry-count": "1"}
-    )
-
-    assert reply.json == {"up": True}
-    assert len(house.seen[0].body) == 100_000
-
-
-async def test_equal_samples_stay_as_many_as_they_are(house):
-    replies = await asyncio.gather(*(house.defer() for _ in range(8)))
-
-    assert len({reply.json["id"] for reply in replies}) == 8
 
 
 # Rules.

@@ -1,0 +1,141 @@
+"""Which call takes over the job of which, as callers see it."""
+
+import asyncio
+
+import pytest
+
+from tests.helpers.factories import IdFactory
+from tests.web.house import CHAT, CHAT_BODY, COMPLETION, open_house
+
+
+@pytest.fixture
+async def house():
+    async with open_house() as opened:
+        yield opened
+
+
+async def test_a_repeat_claims_the_job_of_a_caller_that_left(house):
+    job = await house.abandoned()
+    await house.finish(job)
+
+    repeat = await house.defer("wait")
+
+    assert (repeat.status, repeat.body) == (200, COMPLETION)
+    assert repeat.headers["X-Deferrable-Job"] == job.id
+
+
+async def test_a_second_equal_call_after_the_repeat_is_a_new_job(house):
+    job = await house.abandoned()
+
+    first, second = await house.defer("job"), await house.defer("job")
+
+    assert first.json["id"] == job.id
+    assert second.json["id"] != job.id
+
+
+async def test_a_repeat_is_answered_in_its_own_mode(house):
+    job = await house.abandoned()
+
+    reply = await house.defer("raise")
+
+    assert reply.status == 400
+    assert job.id in reply.json["error"]["message"]
+
+
+async def test_a_repeat_that_cannot_be_held_finds_its_job_when_it_comes_again():
+    async with open_house(max_held=1) as house:
+        job = await house.abandoned()
+        with house.holding.enter(IdFactory().job(), is_waiter=False):
+            refused = await house.defer("wait")
+        await house.finish(job)
+        again = await house.defer("wait")
+
+    assert (refused.status, refused.json["error"]["code"]) == (429, "too_many_held")
+    assert refused.headers["Retry-After"] == "30"
+    assert (again.status, again.headers["X-Deferrable-Job"]) == (200, job.id)
+
+
+async def test_a_repeat_without_a_tag_is_answered_as_the_call_that_it_repeats(house):
+    job = await house.abandoned()
+    await house.finish(job)
+
+    reply = await house.send("POST", CHAT, json=CHAT_BODY)
+
+    assert (reply.status, reply.body) == (200, COMPLETION)
+    assert house.seen == []
+
+
+async def test_a_call_that_must_not_be_deferred_claims_nothing(house):
+    await house.abandoned()
+
+    reply = await house.send("POST", CHAT, json=CHAT_BODY, headers={"X-Deferrable": "false"})
+
+    assert reply.json == {"up": True}
+
+
+async def test_another_owners_equal_call_claims_nothing(house):
+    await house.abandoned()
+
+    reply = await house.send("POST", CHAT, json=CHAT_BODY, key="sk-other")
+
+    assert reply.json == {"up": True}
+
+
+async def test_an_offer_that_finds_nothing_forwards_the_call_unchanged(house):
+    raw = b' {"model":"m","messages":[{"role":"user","content":"x"}]} '
+    headers = {"x-stainless-retry-count": "2", "Content-Type": "application/json"}
+
+    reply = await house.send("POST", CHAT, data=raw, headers=headers)
+
+    assert reply.json == {"up": True}
+    assert house.seen[0].body == raw
+
+
+async def test_a_retried_upload_is_no_repeat_of_a_job_and_passes_unread(house):
+    reply = await house.send(
+        "POST", "/v1/files", data=b"x" * 100_000, headers={"x-stainless-retry-count": "1"}
+    )
+
+    assert reply.json == {"up": True}
+    assert len(house.seen[0].body) == 100_000
+
+
+async def test_equal_samples_stay_as_many_as_they_are(house):
+    replies = await asyncio.gather(*(house.defer() for _ in range(8)))
+
+    assert len({reply.json["id"] for reply in replies}) == 8
+
+
+@pytest.mark.parametrize(
+    ("named", "otherwise"),
+    [
+        ({"Idempotency-Key": "one"}, {"Idempotency-Key": "two"}),
+        ({"Idempotency-Key": "one"}, {}),
+        ({"X-Deferrable-Run": "one"}, {"X-Deferrable-Run": "two"}),
+        ({}, {"X-Deferrable-Run": "two"}),
+    ],
+)
+async def test_an_equal_call_of_another_name_claims_nothing(house, named, otherwise):
+    abandoned = await house.abandoned(headers=named)
+
+    other = await house.job(headers=otherwise)
+    again = await house.job(headers=named)
+
+    assert other.id != abandoned.id
+    assert again.id == abandoned.id
+
+
+async def test_a_call_goes_by_its_key_whatever_run_it_belongs_to(house):
+    abandoned = await house.abandoned(headers={"Idempotency-Key": "k", "X-Deferrable-Run": "one"})
+
+    again = await house.job(headers={"Idempotency-Key": "k", "X-Deferrable-Run": "two"})
+
+    assert again.id == abandoned.id
+
+
+async def test_a_run_that_starts_again_claims_what_its_last_session_left(house):
+    abandoned = await house.abandoned(headers={"X-Deferrable-Run": "nightly; session=1"})
+
+    again = await house.job(headers={"X-Deferrable-Run": "nightly; session=2"})
+
+    assert again.id == abandoned.id
