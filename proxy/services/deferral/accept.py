@@ -13,7 +13,7 @@ from proxy.core.body import ParsedBody
 from proxy.core.choice import LaneFacts, choose_lane
 from proxy.core.dialects import Place, pick_headers
 from proxy.core.errors import AcceptUnclearError, CallerError, StoreUnavailableError
-from proxy.core.ids import RANDOM_BYTES, mint_job_id, shard_for
+from proxy.core.ids import ANONYMOUS, RANDOM_BYTES, mint_job_id, shard_for
 from proxy.core.job import AnswerMode, Job
 from proxy.core.lanes import BatchKey, Lane, LaneChoice, format_duration
 from proxy.core.repeats import WAITER_LEASE, run_key
@@ -317,8 +317,11 @@ class Acceptor:
 def _check_same(acceptance: Acceptance, job: Job) -> None:
     if acceptance.created or acceptance.job.fingerprint == job.fingerprint:
         return
+    # Of a caller without a credential its ID is all that a job asks for, and one key may
+    # be taken by two of them.
+    whose = "" if job.owner == ANONYMOUS else f", that of job {acceptance.job.id}"
     raise CallerError(
-        f"the idempotency key stands for another call, that of job {acceptance.job.id}",
+        f"the idempotency key stands for another call{whose}",
         param="Idempotency-Key",
         code="idempotency_key_reused",
         http_status=422,

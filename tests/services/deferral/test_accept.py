@@ -277,6 +277,18 @@ async def test_the_same_key_for_another_call_is_refused(world):
     assert refusal.value.code == "idempotency_key_reused"
 
 
+async def test_the_id_of_a_job_without_a_credential_is_told_to_its_caller_alone():
+    world = World(settings=DeferralSettings(anonymous=frozenset({"vllm"})))
+    nobody = {"upstream": "vllm", "token": None, "idempotency_key": "k"}
+    job = (await world.accept(**nobody)).job
+
+    with pytest.raises(CallerError) as refusal:
+        await world.accept(BODY.replace(b"canary", b"other"), **nobody)
+
+    assert refusal.value.http_status == 422
+    assert job.id not in refusal.value.message
+
+
 async def test_a_key_is_its_owners_alone_and_is_not_stored_in_clear(world):
     first = await world.accept(idempotency_key="k")
     other = await world.accept(idempotency_key="k", token="sk-other")
