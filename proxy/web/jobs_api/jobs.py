@@ -9,7 +9,7 @@ every verb, the answer for a job that never existed.
 """
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import Final
 
 import structlog
@@ -48,7 +48,7 @@ from proxy.web.answering.job_object import (
 )
 from proxy.web.jobs_api.bulk import Bulk
 from proxy.web.jobs_api.openapi import openapi
-from proxy.web.jobs_api.queries import read_listing, read_wait
+from proxy.web.jobs_api.queries import check_whole, read_listing, read_wait
 
 log = structlog.get_logger()
 
@@ -56,6 +56,9 @@ ROOT: Final = "/v1/jobs"
 
 DESCRIPTION: Final = f"{ROOT}/openapi.json"
 """Open to everybody: it tells nothing of anybody."""
+
+_RESULTS: Final = f"{ROOT}/results"
+_READ: Final = ("GET", "HEAD")
 
 _CANCEL_TRIES: Final = 5
 """A refusal is a lost race; nothing changes one job so often in so short a time."""
@@ -129,6 +132,8 @@ class JobsApi:
             headers = list(answer.headers)
             if isinstance(error, StoreError):
                 headers.append(("Retry-After", "1"))
+            if isinstance(error, _WrongMethodError):
+                headers.append(("Allow", error.allowed))
             return web.Response(status=answer.status, headers=headers, body=answer.body)
 
     def _verb(self, method: str, before: str, after: str, job_id: JobId) -> Verb:
@@ -136,16 +141,13 @@ class JobsApi:
         if not before.endswith("/") or place is None:
             # Also what looks like a job of ours below a provider's own path.
             raise JobNotFoundError(job_id)
-        if before == f"{ROOT}/" and (method, after) == ("GET", ""):
+        own = before == f"{ROOT}/"
+        read = _of_head(method) if own else method
+        if own and (read, after) == ("GET", ""):
             return self._show
-        name = place.get(method)
+        name = place.get(read)
         if name is None:
-            allowed = ", ".join(sorted(place))
-            raise CallerError(
-                f"{method} is not possible here, only {allowed}",
-                code="method_not_allowed",
-                http_status=405,
-            )
+            raise _WrongMethodError(method, _with_head(place) if own else place)
         verbs: Mapping[str, Verb] = {
             "result": self._result,
             "cancel": self._cancel,
@@ -157,16 +159,17 @@ class JobsApi:
         return verbs[name]
 
     async def _root(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
-        if path == DESCRIPTION and request.method in {"GET", "HEAD"}:
+        does = _of_head(request.method), path
+        if does == ("GET", DESCRIPTION):
             return web.Response(body=openapi(), content_type="application/json")
         owner = self._listing_owner(request)
-        if path == ROOT and request.method == "GET":
+        if does == ("GET", ROOT):
             return await self._list(request, owner)
-        if path == f"{ROOT}/results" and request.method == "POST":
+        if does == ("POST", _RESULTS):
             return await self._bulk.answer(request, owner)
-        status = 405 if path in {ROOT, f"{ROOT}/results"} else 404
-        code = "method_not_allowed" if status == 405 else "not_found"
-        raise CallerError(f"no {request.method} {path[:100]}", code=code, http_status=status)
+        if path in {ROOT, DESCRIPTION, _RESULTS}:
+            raise _WrongMethodError(request.method, ["POST"] if path == _RESULTS else _READ)
+        raise CallerError(f"no {request.method} {path[:100]}", code="not_found", http_status=404)
 
     def _listing_owner(self, request: web.BaseRequest) -> OwnerId:
         owner = self._owners.of_request(request.raw_headers, request.raw_path)[0]
@@ -269,6 +272,7 @@ class JobsApi:
         job = await self._owned(request, job_id)
         if not self._is_response(job):
             return await self._typed(request, job_id)
+        check_whole(request.raw_path)
         if not job.state.is_terminal:
             return self._pending_response(job)
         result = await self._jobs.result(job.id)
@@ -346,6 +350,26 @@ _PLACES: Final[Mapping[tuple[str, str], Mapping[str, str]]] = {
     ("responses", ""): {"GET": "response"},
     ("responses", "/cancel"): {"POST": "cancel_response"},
 }
+
+
+class _WrongMethodError(CallerError):
+    """A place knows other methods than this one; RFC 9110, section 15.5.6, has it name them."""
+
+    code = "method_not_allowed"
+    http_status = 405
+
+    def __init__(self, method: str, allowed: Iterable[str]) -> None:
+        self.allowed = ", ".join(sorted(allowed))
+        super().__init__(f"{method} is not possible here, only {self.allowed}")
+
+
+def _of_head(method: str) -> str:
+    """Return as what a request is served: a HEAD as a GET, whose body nobody writes."""
+    return "GET" if method == "HEAD" else method
+
+
+def _with_head(methods: Collection[str]) -> set[str]:
+    return {*methods, *(_READ if "GET" in methods else ())}
 
 
 def _json(

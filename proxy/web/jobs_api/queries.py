@@ -89,6 +89,24 @@ def read_wait(target: str) -> float:
     return min(float(wait), MAX_WAIT_S)
 
 
+def check_whole(target: str) -> None:
+    """Check that a Response is not asked for as a stream of events.
+
+    An SDK that asks for one finds no event in a whole Response, and says nothing.
+
+    Raises:
+        CallerError: if it is.
+    """
+    _, _, query = target.partition("?")
+    if dict(parse_qsl(query)).get("stream", "false").lower() != "false":
+        raise CallerError(
+            "the Response of a job is told whole: retrieve it without `stream`,"
+            " or make the call with `X-Deferrable: wait` and `stream: true`",
+            param="stream",
+            code="invalid_parameter",
+        )
+
+
 def read_bulk(body: bytes) -> BulkQuery:
     """Read the body of a request for many results.
 

@@ -1,13 +1,10 @@
 """The jobs API: exact results, long polls, listings, cancellation, and nobody else's jobs."""
 
-import json
-
-import openai
 import pytest
 
 from proxy.core.dialects import Family
 from proxy.core.errors import StoreUnavailableError
-from proxy.core.ids import InstanceId, JobId
+from proxy.core.ids import InstanceId
 from proxy.core.job import DeadlinePassed, Escalated, JobState, Outcome, Succeeded, advance
 from proxy.core.ledger import total
 from proxy.core.upstream import Upstream
@@ -16,22 +13,7 @@ from proxy.ports.jobs import JobWrite
 from proxy.services.ledger.bookkeeping import UselessAnswer, line_receipt
 from proxy.web.jobs_api.jobs import caller_family, is_job_path
 from tests.helpers.factories import IDS, T0, make_batch
-from tests.web.house import CHAT, COMPLETION, KEY, open_house
-
-RESPONSE_BODY = {"model": "gpt-4o-mini", "input": "hello"}
-RESPONSE = json.dumps(
-    {
-        "id": "resp_1",
-        "object": "response",
-        "created_at": 1,
-        "status": "completed",
-        "model": "gpt-4o-mini",
-        "output": [],
-        "parallel_tool_calls": True,
-        "tool_choice": "auto",
-        "tools": [],
-    }
-).encode()
+from tests.web.house import COMPLETION, KEY, open_house
 
 
 @pytest.fixture
@@ -248,12 +230,39 @@ async def test_without_a_credential_nothing_is_listed(house):
     assert (await house.send("POST", "/v1/jobs/results", key=None, json={})).status == 401
 
 
-async def test_a_method_that_does_not_exist_is_refused(house):
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("PUT", "/v1/jobs/JOB", "DELETE, GET, HEAD"),
+        ("POST", "/v1/jobs/JOB/result", "GET, HEAD"),
+        ("GET", "/v1/jobs/JOB/cancel", "POST"),
+        ("POST", "/v1/jobs", "GET, HEAD"),
+        ("HEAD", "/v1/jobs/results", "POST"),
+        ("POST", "/v1/jobs/openapi.json", "GET, HEAD"),
+        ("HEAD", "/v1/chat/completions/JOB", "GET"),
+        ("DELETE", "/v1/responses/JOB", "GET"),
+    ],
+)
+async def test_a_method_that_does_not_exist_is_refused_with_those_that_do(
+    house, method, path, allowed
+):
     job = await house.job()
 
-    assert (await house.send("PUT", f"/v1/jobs/{job.id}")).status == 405
-    assert (await house.send("POST", "/v1/jobs")).status == 405
-    assert (await house.send("GET", f"/v1/jobs/{job.id}/cancel")).status == 405
+    reply = await house.send(method, path.replace("JOB", job.id))
+
+    assert (reply.status, reply.headers["Allow"]) == (405, allowed)
+
+
+@pytest.mark.parametrize("path", ["", "/JOB", "/JOB/result", "/openapi.json"])
+async def test_what_can_be_read_can_be_asked_after_without_its_body(house, path):
+    job = await house.job()
+    await house.finish(job)
+    path = "/v1/jobs" + path.replace("JOB", job.id)
+
+    read, asked = await house.send("GET", path), await house.send("HEAD", path)
+
+    assert (asked.status, asked.body) == (200, b"")
+    assert asked.headers["Content-Length"] == str(len(read.body))
 
 
 async def test_a_cancelled_job_ends_once_and_stays_cancelled(house):
@@ -337,103 +346,6 @@ async def test_what_a_deleted_job_was_answered_is_never_taken_for_bought_in_vain
     await house.books.book_useless([again])
     rows = await house.books.rows(since=T0.date(), until=T0.date())
     assert total(rows).useless == 0
-
-
-# Typed retrieval by stock SDKs.
-
-
-async def test_the_stock_sdk_retrieves_a_completion_by_its_job(house):
-    job = await house.job()
-    async with house.sdk() as client:
-        asking = house.tasks.create_task(client.chat.completions.retrieve(job.id))
-        await house.held()
-        await house.finish(job)
-        completion = await asking
-
-    assert completion.id == "chatcmpl-1"
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        *("/v1/chat/completions/{}", "/openai/v1/chat/completions/{}"),
-        *("/v1/messages/{}", "/v1/embeddings/{}", "/jobs/{}", "/a/b/jobs/{}"),
-    ],
-)
-async def test_a_typed_path_brings_the_providers_body_itself(house, path):
-    job = await house.finish(await house.job())
-
-    reply = await house.send("GET", path.format(job.id))
-
-    assert (reply.status, reply.body) == (200, COMPLETION)
-
-
-async def test_a_failed_job_answers_its_own_status_on_a_typed_path(house):
-    body = b'{"error":{"message":"too long","code":"context_length_exceeded"}}'
-    job = await house.finish(await house.job(), body, 400)
-
-    async with house.sdk() as client:
-        with pytest.raises(openai.BadRequestError) as raised:
-            await client.chat.completions.retrieve(job.id)
-
-    assert raised.value.code == "context_length_exceeded"
-
-
-async def test_how_long_a_typed_retrieval_is_held_is_the_callers_choice(house):
-    job = await house.job()
-
-    reply = await house.send("GET", f"{CHAT}/{job.id}", headers={"Prefer": "wait=0"})
-
-    assert (reply.status, reply.json["error"]["code"]) == (409, "job_pending")
-
-
-async def test_a_typed_retrieval_of_nothing_speaks_the_providers_dialect(house):
-    job = IDS.job()
-
-    openai_like = await house.send("GET", f"{CHAT}/{job}")
-    anthropic = await house.send("GET", f"/anthropic/v1/jobs/{job}")
-    ours = await house.send("GET", f"/v1/jobs/{job}")
-
-    assert set(openai_like.json) == {"error"}
-    assert anthropic.json["type"] == "error"
-    assert ours.json["title"] == "Not Found"
-
-
-async def test_the_stock_sdk_follows_a_background_response_to_its_end(house):
-    async with house.sdk(default_headers={"X-Deferrable": "background"}) as client:
-        created = await client.responses.create(**RESPONSE_BODY)
-        queued = await client.responses.retrieve(created.id)
-        await house.finish(await house.stores.jobs.get(JobId(created.id)), RESPONSE)
-        done = await client.responses.retrieve(created.id)
-
-    assert created.status == queued.status == "queued"
-    assert (done.id, done.status) == ("resp_1", "completed")
-
-
-async def test_the_stock_sdk_cancels_a_background_response(house):
-    async with house.sdk(default_headers={"X-Deferrable": "background"}) as client:
-        created = await client.responses.create(**RESPONSE_BODY)
-        cancelled = await client.responses.cancel(created.id)
-        again = await client.responses.retrieve(created.id)
-
-    assert cancelled.status == again.status == "cancelled"
-
-
-async def test_a_response_that_has_ended_is_what_its_cancellation_answers(house):
-    job = await house.finish(await house.job(path="/v1/responses", body=RESPONSE_BODY), RESPONSE)
-
-    reply = await house.send("POST", f"/v1/responses/{job.id}/cancel")
-
-    assert (reply.status, reply.body) == (200, RESPONSE)
-
-
-async def test_a_completion_is_not_cancelled_as_a_response(house):
-    job = await house.job()
-
-    reply = await house.send("POST", f"/v1/responses/{job.id}/cancel")
-
-    assert reply.status == 404
-    assert (await house.stores.jobs.get(job.id)).state is JobState.QUEUED
 
 
 async def test_a_store_that_is_away_is_said_to_be_away(house):
