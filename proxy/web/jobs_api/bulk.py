@@ -1,13 +1,13 @@
 """Many results at once, as a stream of JSON lines in which each body stands as it came."""
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Final
 
 from aiohttp import web
 
 from proxy.core.dialects import openai_error
-from proxy.core.errors import JobNotFoundError, ProxyError
+from proxy.core.errors import JobNotFoundError, ProxyError, StoreCorruptError
 from proxy.core.ids import JobId, OwnerId, is_job_id
 from proxy.core.job import Job
 from proxy.ports.jobs import JobStore, Result
@@ -19,7 +19,10 @@ from proxy.web.jobs_api.queries import STATUS_WORDS, BulkQuery, read_bulk
 
 MAX_REQUEST_BYTES: Final = 1_000_000
 _CHUNK: Final = 100
-"""Jobs that are read together, and so held in memory with their results."""
+"""Jobs that are read together."""
+
+_PIECE_BYTES: Final = 1 << 18
+"""Lines are sent together up to here: a hundred results may be gigabytes."""
 
 
 class Bulk:
@@ -39,51 +42,68 @@ class Bulk:
             StoreError: if the store failed before anything was sent.
         """
         query = read_bulk(await read_body(request, max_bytes=MAX_REQUEST_BYTES))
-        chunks = self._chunks(owner, query)
-        first = await anext(chunks, b"")
+        pieces = self._pieces(owner, query)
+        first = await anext(pieces, b"")
         response = web.StreamResponse(headers={"Content-Type": "application/jsonl"})
         await begin(request, response)
         try:
             await response.write(first)
-            async for chunk in chunks:
-                await response.write(chunk)
+            async for piece in pieces:
+                await response.write(piece)
         except ProxyError:
             abort(request)
             return response
         await flush(request, response)
         return response
 
-    async def _chunks(self, owner: OwnerId, query: BulkQuery) -> AsyncIterator[bytes]:
+    async def _pieces(self, owner: OwnerId, query: BulkQuery) -> AsyncIterator[bytes]:
+        lines, size = [], 0
+        async for line in self._lines(owner, query):
+            lines.append(line)
+            size += len(line)
+            if size >= _PIECE_BYTES:
+                yield b"".join(lines)
+                lines, size = [], 0
+        if lines:
+            yield b"".join(lines)
+
+    async def _lines(self, owner: OwnerId, query: BulkQuery) -> AsyncIterator[bytes]:
         if query.ids is not None:
             for start in range(0, len(query.ids), _CHUNK):
-                yield await self._named(owner, query.ids[start : start + _CHUNK])
+                ids = query.ids[start : start + _CHUNK]
+                mine = await self._named(owner, ids)
+                for each in ids:
+                    job = mine.get(JobId(each))
+                    yield _missing_line(each) if job is None else await self._line(job)
             return
         after: JobId | None = None
         while True:
             jobs = await self._jobs.list_jobs(owner, query.where, after=after, limit=_CHUNK)
-            if jobs:
-                yield b"".join([await self._line(job) for job in jobs])
+            for job in jobs:
+                yield await self._line(job)
             if len(jobs) < _CHUNK:
                 return
             after = jobs[-1].id
 
-    async def _named(self, owner: OwnerId, ids: Sequence[str]) -> bytes:
+    async def _named(self, owner: OwnerId, ids: Sequence[str]) -> Mapping[JobId, Job]:
         found = await self._jobs.get_many([JobId(each) for each in ids if is_job_id(each)])
-        mine = {job.id: job for job in found if owns(job.owner, (owner,))}
-        lines = []
-        for each in ids:
-            job = mine.get(JobId(each))
-            lines.append(_missing_line(each) if job is None else await self._line(job))
-        return b"".join(lines)
+        return {job.id: job for job in found if owns(job.owner, (owner,))}
 
     async def _line(self, job: Job) -> bytes:
-        result = await self._jobs.result(job.id) if job.state.is_terminal else None
+        try:
+            result = await self._jobs.result(job.id) if job.state.is_terminal else None
+        except StoreCorruptError as error:
+            # It never will be readable, and would end each list that its job is in.
+            return result_line(job, None, error)
         return result_line(job, result)
 
 
-def result_line(job: Job, result: Result | None) -> bytes:
-    """Return the line of a job, shaped like a line of OpenAI's batch output."""
-    error = job_error(job) if result is None else None
+def result_line(job: Job, result: Result | None, error: ProxyError | None = None) -> bytes:
+    """Return the line of a job, shaped like a line of OpenAI's batch output.
+
+    `error` is why it has no result, if that is not how the job ended.
+    """
+    error = error or (job_error(job) if result is None else None)
     head = {"id": job.id, "status": STATUS_WORDS[job.state], "tags": dict(job.tags)}
     parts = [json.dumps(head)[1:-1].encode()]
     if result is None:
@@ -99,11 +119,16 @@ def result_line(job: Job, result: Result | None) -> bytes:
 def _embedded(result: Result) -> bytes:
     """Return the body as a JSON value: its own bytes if they are one, else a string."""
     try:
-        json.loads(result.body)
+        # Of UTF-8 and nothing else (RFC 8259, section 8.1), and without `NaN` and its like.
+        json.loads(result.body.decode("utf-8-sig"), parse_constant=_refuse)
     except (ValueError, RecursionError):
         return json.dumps(result.body.decode("utf-8", "replace")).encode()
     # Between values line ends are white space; within strings there are none.
     return result.body.removeprefix(b"\xef\xbb\xbf").translate(None, b"\r\n")
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
 
 
 def _missing_line(job_id: str) -> bytes:

@@ -4,10 +4,11 @@ import json
 
 import pytest
 
-from proxy.core.errors import StoreUnavailableError
+from proxy.core.errors import StoreCorruptError, StoreUnavailableError
 from proxy.core.job import Job
 from proxy.ports.jobs import Result
-from proxy.web.jobs_api.bulk import result_line
+from proxy.web.jobs_api.bulk import Bulk, result_line
+from proxy.web.jobs_api.queries import read_bulk
 from tests.helpers.factories import make_job
 from tests.web.house import COMPLETION, open_house
 
@@ -53,8 +54,11 @@ async def test_results_of_a_tag_come_whole_however_many_they_are(house):
 
 
 async def test_a_stream_of_results_that_breaks_off_does_not_look_whole(house):
-    for _ in range(101):
+    for _ in range(100):
         await house.job(headers={"X-Deferrable-Tags": "run=42"})
+    last = await house.job(headers={"X-Deferrable-Tags": "run=42"})
+    # So large that it is sent before the next page is read.
+    await house.finish(last, b'"%b"' % (b"x" * 300_000))
     list_jobs = house.stores.jobs.list_jobs
 
     async def once(owner, where, *, after, limit):
@@ -66,6 +70,35 @@ async def test_a_stream_of_results_that_breaks_off_does_not_look_whole(house):
 
     with pytest.raises(Exception, match=r"payload|reset|disconnected|closed"):
         await house.send("POST", "/v1/jobs/results", json={"tag": "run=42"})
+
+
+async def test_a_result_that_cannot_be_read_keeps_none_of_the_others_back(house):
+    jobs = [await house.finish(await house.job()) for _ in range(3)]
+    result = house.stores.jobs.result
+
+    async def altered(job_id):
+        if job_id == jobs[1].id:
+            raise StoreCorruptError("a sealed value was altered or moved")
+        return await result(job_id)
+
+    house.stores.jobs.result = altered
+    reply = await house.send("POST", "/v1/jobs/results", json={"ids": [job.id for job in jobs]})
+
+    first, second, third = map(json.loads, reply.body.splitlines())
+    assert first["response"]["body"] == third["response"]["body"] == json.loads(COMPLETION)
+    assert (second["status"], second["response"]) == ("completed", None)
+    assert second["error"]["code"] == "store_corrupt"
+
+
+async def test_large_results_are_not_held_in_memory_together(house):
+    size = 300_000
+    jobs = [await house.finish(await house.job(), b'"%b"' % (b"x" * size)) for _ in range(5)]
+    query = read_bulk(json.dumps({"ids": [job.id for job in jobs]}).encode())
+
+    pieces = [piece async for piece in Bulk(jobs=house.stores.jobs)._pieces(jobs[0].owner, query)]
+
+    assert len(pieces) == 5
+    assert sum(map(len, pieces)) > 5 * size
 
 
 @pytest.mark.parametrize(
@@ -99,6 +132,8 @@ async def test_a_request_for_results_that_cannot_be_read_is_refused(house, conte
         (b'"\\ud83d"', b'"\\ud83d"'),
         (b"", b'""'),
         (b"caf\xe9", b'"caf\\ufffd"'),
+        (b"[NaN]", b'"[NaN]"'),
+        (b"[\0]\0", b'"[\\u0000]\\u0000"'),
         (b"[" * 100_000, b'"' + b"[" * 100_000 + b'"'),
     ],
 )
