@@ -497,6 +497,12 @@ def test_a_webhook_with_a_weak_secret_is_refused_and_it_is_not_repeated(complain
     assert secret not in found
 
 
+def test_a_webhook_whose_query_no_server_could_read_is_refused(complaints):
+    (found,) = complaints(f"webhooks: {{a: {{url: 'https://x.example/?a=b c', secret: {SECRET}}}}}")
+    assert "webhooks.a.url: " in found
+    assert "spaces" in found
+
+
 def test_a_webhook_needs_exactly_one_secret(complaints, tmp_path):
     (neither,) = complaints("webhooks: {a: {url: 'https://x.example'}}")
     (both,) = complaints(

@@ -6,14 +6,18 @@ The rules are those of Standard Webhooks 1.0 (spec/standard-webhooks.md): sectio
 
 import hashlib
 import hmac
+import re
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
+from urllib.parse import urlsplit
 
+from proxy.core.errors import ConfigError
 from proxy.core.ids import JobId
+from proxy.core.upstream import Upstream
 
 RETRIES: Final = (
     timedelta(seconds=5),
@@ -32,6 +36,8 @@ RETRY_AFTER_MAX: Final = timedelta(hours=24)
 """The longest pause that an endpoint may ask for: as long as our own longest."""
 
 GONE: Final = 410
+
+_IN_QUERY: Final = re.compile(r'[!"$-~]*')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +71,22 @@ class Reached(StrEnum):
 
     TIMED_OUT = "timed_out"
     UNREACHABLE = "unreachable"
+
+
+def endpoint_at(url: str) -> tuple[Upstream, str]:
+    """Return the host of a webhook, and what a notice is posted to there.
+
+    Raises:
+        ConfigError: if it is no plain http(s) URL.
+    """
+    address, mark, query = url.partition("?")
+    # The parser of upstreams; its dialect and its base path, which has no slash at its
+    # end, are not asked for here: `/hook` and `/hook/` are two places.
+    upstream = Upstream.parse("webhook", "openai", address)
+    if not _IN_QUERY.fullmatch(query):
+        # Sent as it stands, it would make a request line that every server refuses.
+        raise ConfigError("a webhook's query must be printable ASCII without spaces and '#'")
+    return upstream, (urlsplit(address).path or "/") + mark + query
 
 
 def reached(status: int) -> Reached:

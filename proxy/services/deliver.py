@@ -11,7 +11,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final, Self
-from urllib.parse import urlsplit
 
 import structlog
 
@@ -20,6 +19,7 @@ from proxy.core.job import Job
 from proxy.core.notices import (
     Notice,
     Reached,
+    endpoint_at,
     message_id,
     next_attempt,
     reached,
@@ -76,14 +76,11 @@ class Endpoint:
         """
         if not secrets:
             raise ConfigError(f"webhook {name}: without a secret anyone could sign as us")
-        address, mark, query = url.partition("?")
-        # The parser of upstreams; its dialect and its base path, which has no slash at its
-        # end, are not asked for here: `/hook` and `/hook/` are two places.
-        upstream = Upstream.parse("webhook", "openai", address)
+        upstream, target = endpoint_at(url)
         return cls(
             name=name,
             upstream=upstream,
-            target=(urlsplit(address).path or "/") + mark + query,
+            target=target,
             secrets=tuple(secrets),
             timeout=timeout,
         )

@@ -13,6 +13,7 @@ from policies.conditions import SECRET_HEADERS
 from proxy.core.dialects import DIALECTS
 from proxy.core.errors import ConfigError
 from proxy.core.ids import ANONYMOUS
+from proxy.core.notices import endpoint_at
 from proxy.core.upstream import Upstream, check_upstream_name
 from proxy.settings.layers import Path
 from proxy.settings.tree import Settings
@@ -122,10 +123,12 @@ def _webhooks(settings: Settings) -> Iterator[Finding]:
         if not name or not _NAME_CHARACTERS.issuperset(name):
             yield ("webhooks", name), "a name is made of letters, digits, '-', '_' and '.'"
         try:
-            # The same parser that reads upstreams; the name there is not ours.
-            Upstream.parse("webhook", "openai", webhook.url.partition("?")[0])
+            endpoint_at(webhook.url)
         except ConfigError:
-            yield ("webhooks", name, "url"), "must be http(s)://host[:port]/path, no credentials"
+            problem = (
+                "must be http(s)://host[:port]/path in ASCII, without credentials, '#' or spaces"
+            )
+            yield ("webhooks", name, "url"), problem
         if webhook.secret is not None:
             try:
                 webhook.keys()

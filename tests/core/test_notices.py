@@ -8,11 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from standardwebhooks import Webhook, WebhookVerificationError
 
+from proxy.core.errors import ConfigError
 from proxy.core.notices import (
     RETRIES,
     RETRY_AFTER_MAX,
     Notice,
     Reached,
+    endpoint_at,
     message_id,
     next_attempt,
     reached,
@@ -124,3 +126,9 @@ def test_while_a_secret_is_changed_both_sign():
 
     for secret in (b"new" * 10, SECRET):
         assert Webhook(secret).verify(BODY, headers)
+
+
+@pytest.mark.parametrize("rest", ["?a b", "?a#b", "?\u00fc", "?a\r\nX: y", "#b", "/a b"])
+def test_an_address_that_no_server_could_read_is_refused(rest):
+    with pytest.raises(ConfigError):
+        endpoint_at(f"https://hooks.example{rest}")
