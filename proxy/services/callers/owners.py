@@ -103,12 +103,17 @@ class Owners:
 
         A request about a job need not look like one to the job's upstream. Without
         any token it is the anonymous owner's.
+
+        Whom new jobs would belong to comes first. A token that the configuration names
+        also proves the owner that it was before.
         """
         tokens = presented_tokens(headers, target)
-        return tuple(self._owner(token)[0] for token in tokens) or (ANONYMOUS,)
+        named = [self._owner(token)[0] for token in tokens]
+        own = [self._hashed(token) for token in tokens]
+        return tuple(dict.fromkeys(named + own)) or (ANONYMOUS,)
 
     def _owner(self, token: str) -> tuple[OwnerId, frozenset[str]]:
-        hashed = self._hash.digest("owner", token)
+        hashed = self._hashed(token)
         # Every configured hash is compared, so that the time tells nothing of them.
         presented = credential_hash(token)
         matches = [
@@ -116,6 +121,10 @@ class Owners:
         ]
         owner = matches[0] if matches else hashed
         return OwnerId(owner), frozenset({owner, hashed, presented})
+
+    def _hashed(self, token: str) -> OwnerId:
+        """Return whose token it is where the configuration does not say."""
+        return OwnerId(self._hash.digest("owner", token))
 
 
 _FAMILIES: Final[tuple[Dialect, ...]] = tuple(

@@ -31,8 +31,12 @@ class Bulk:
     def __init__(self, *, jobs: JobStore) -> None:
         self._jobs = jobs
 
-    async def answer(self, request: web.BaseRequest, owner: OwnerId) -> web.StreamResponse:
+    async def answer(
+        self, request: web.BaseRequest, owners: Sequence[OwnerId]
+    ) -> web.StreamResponse:
         """Stream one line for each job that is asked for.
+
+        By their IDs those of all `owners` are found, by a tag or a state the first one's.
 
         A store that fails within the stream breaks the connection: a list that
         ends early must not be taken for whole.
@@ -42,7 +46,7 @@ class Bulk:
             StoreError: if the store failed before anything was sent.
         """
         query = read_bulk(await read_body(request, max_bytes=MAX_REQUEST_BYTES))
-        pieces = self._pieces(owner, query)
+        pieces = self._pieces(owners, query)
         first = await anext(pieces, b"")
         response = web.StreamResponse(headers={"Content-Type": "application/jsonl"})
         await begin(request, response)
@@ -56,9 +60,9 @@ class Bulk:
         await flush(request, response)
         return response
 
-    async def _pieces(self, owner: OwnerId, query: BulkQuery) -> AsyncIterator[bytes]:
+    async def _pieces(self, owners: Sequence[OwnerId], query: BulkQuery) -> AsyncIterator[bytes]:
         lines, size = [], 0
-        async for line in self._lines(owner, query):
+        async for line in self._lines(owners, query):
             lines.append(line)
             size += len(line)
             if size >= _PIECE_BYTES:
@@ -67,27 +71,27 @@ class Bulk:
         if lines:
             yield b"".join(lines)
 
-    async def _lines(self, owner: OwnerId, query: BulkQuery) -> AsyncIterator[bytes]:
+    async def _lines(self, owners: Sequence[OwnerId], query: BulkQuery) -> AsyncIterator[bytes]:
         if query.ids is not None:
             for start in range(0, len(query.ids), _CHUNK):
                 ids = query.ids[start : start + _CHUNK]
-                mine = await self._named(owner, ids)
+                mine = await self._named(owners, ids)
                 for each in ids:
                     job = mine.get(JobId(each))
                     yield _missing_line(each) if job is None else await self._line(job)
             return
         after: JobId | None = None
         while True:
-            jobs = await self._jobs.list_jobs(owner, query.where, after=after, limit=_CHUNK)
+            jobs = await self._jobs.list_jobs(owners[0], query.where, after=after, limit=_CHUNK)
             for job in jobs:
                 yield await self._line(job)
             if len(jobs) < _CHUNK:
                 return
             after = jobs[-1].id
 
-    async def _named(self, owner: OwnerId, ids: Sequence[str]) -> Mapping[JobId, Job]:
+    async def _named(self, owners: Sequence[OwnerId], ids: Sequence[str]) -> Mapping[JobId, Job]:
         found = await self._jobs.get_many([JobId(each) for each in ids if is_job_id(each)])
-        return {job.id: job for job in found if owns(job.owner, (owner,))}
+        return {job.id: job for job in found if owns(job.owner, owners)}
 
     async def _line(self, job: Job) -> bytes:
         try:

@@ -9,7 +9,7 @@ every verb, the answer for a job that never existed.
 """
 
 import json
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 import structlog
@@ -162,24 +162,24 @@ class JobsApi:
         does = _of_head(request.method), path
         if does == ("GET", DESCRIPTION):
             return web.Response(body=openapi(), content_type="application/json")
-        owner = self._listing_owner(request)
+        owners = self._listing_owners(request)
         if does == ("GET", ROOT):
-            return await self._list(request, owner)
+            return await self._list(request, owners[0])
         if does == ("POST", _RESULTS):
-            return await self._bulk.answer(request, owner)
+            return await self._bulk.answer(request, owners)
         if path in {ROOT, DESCRIPTION, _RESULTS}:
             raise _WrongMethodError(request.method, ["POST"] if path == _RESULTS else _READ)
         raise CallerError(f"no {request.method} {path[:100]}", code="not_found", http_status=404)
 
-    def _listing_owner(self, request: web.BaseRequest) -> OwnerId:
-        owner = self._owners.of_request(request.raw_headers, request.raw_path)[0]
-        if owner == ANONYMOUS:
+    def _listing_owners(self, request: web.BaseRequest) -> Sequence[OwnerId]:
+        owners = self._owners.of_request(request.raw_headers, request.raw_path)
+        if owners[0] == ANONYMOUS:
             raise CallerError(
                 "listing jobs needs a credential; without one they are found by their ID alone",
                 code="credential_required",
                 http_status=401,
             )
-        return owner
+        return owners
 
     async def _owned(self, request: web.BaseRequest, job_id: JobId) -> Job:
         owners = self._owners.of_request(request.raw_headers, request.raw_path)

@@ -79,6 +79,15 @@ def test_configured_hashes_join_tokens_under_one_name():
     assert owners.identify(presented("sk-other"), "openai").owner != "etl"
 
 
+def test_a_token_that_was_given_a_name_still_proves_whose_it_was_before():
+    before = make_owners().identify(presented("sk-1"), "openai").owner
+    owners = Owners(keyed_hash=FakeHash(), names={credential_hash("sk-1"): "etl"})
+
+    proved = owners.of_request(((b"authorization", b"Bearer sk-1"),), "/v1/jobs")
+
+    assert proved == ("etl", before)
+
+
 def test_a_configured_hash_is_plain_sha_256():
     # `printf sk-1 | sha256sum`
     expected = "0f2c10bf3d128c719c6bfa4ecbae94b7fceebaea6e4438fef38a90e5acc326f3"

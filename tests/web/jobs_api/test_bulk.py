@@ -95,7 +95,7 @@ async def test_large_results_are_not_held_in_memory_together(house):
     jobs = [await house.finish(await house.job(), b'"%b"' % (b"x" * size)) for _ in range(5)]
     query = read_bulk(json.dumps({"ids": [job.id for job in jobs]}).encode())
 
-    pieces = [piece async for piece in Bulk(jobs=house.stores.jobs)._pieces(jobs[0].owner, query)]
+    pieces = [piece async for piece in Bulk(jobs=house.stores.jobs)._pieces([jobs[0].owner], query)]
 
     assert len(pieces) == 5
     assert sum(map(len, pieces)) > 5 * size
