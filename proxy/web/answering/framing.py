@@ -185,7 +185,7 @@ def _told_error(answer: FinalAnswer) -> dict[str, object]:
     """Return the `error` member of a provider's failure, or one that says its status."""
     try:
         content = json.loads(answer.body)
-    except ValueError:
+    except (ValueError, RecursionError):
         content = None
     error = content.get("error") if isinstance(content, dict) else None
     if isinstance(error, dict) and error:

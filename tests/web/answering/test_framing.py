@@ -76,3 +76,11 @@ def test_a_message_that_cannot_be_streamed_is_an_error_of_anthropics_own_type(is
     envelope = json.loads(body.partition(b"data: ")[2] if is_late else body)
     assert (envelope["type"], envelope["error"]["type"]) == ("error", "api_error")
     assert envelope["error"]["code"] == "unreadable_result"
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"\xff", b"[" * 100_000, b'"x"', b'{"error": []}'])
+def test_a_late_failure_that_cannot_be_read_is_told_by_its_status(body):
+    told = EVENTS.late(FinalAnswer(502, (), body))
+
+    assert told is not None
+    assert b"the provider answered 502" in told
