@@ -82,6 +82,7 @@ def shared_parts(settings: Settings, outside: Outside, wake: Wake) -> Shared:
             clock=clock,
             tally=metrics,
             on_claimed=withdrawer.keep,
+            ends_sessions=bool(outside.session),
         ),
         outlook=outlook,
         acceptor=_acceptor(settings, outside, accounts, outlook, wake),

@@ -307,8 +307,7 @@ class House:
         sending.cancel()
         await wait_until(lambda: self.holding.count == 0, "the handler to end")
         await wait_until(lambda: self.repeats.expects_any, "the note")
-        (job,) = await self.jobs()
-        return job
+        return (await self.jobs())[0]
 
     async def held(self, count: int = 1) -> None:
         await wait_until(lambda: self.waiters.count >= count, "a held connection")

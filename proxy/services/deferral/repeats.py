@@ -5,14 +5,18 @@ asking never harms a call: it is bounded in time and never raises.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
 
+from policies.fields import Run
 from proxy.core.errors import ProxyError
 from proxy.core.ids import JobId, OwnerId
 from proxy.core.job import Job
+from proxy.core.repeats import CLAIM_WINDOW
 from proxy.ports.clock import Clock
 from proxy.ports.jobs import DeliveryStore, JobStore
 from proxy.ports.tally import Tally
@@ -30,6 +34,18 @@ deferred would be bought a second time, and one that is refused now would lose i
 BROKEN_HERE_S: Final = 60.0
 """How long an owner is kept in mind whom the store may not name yet, or any more."""
 
+BROKEN_IN_RUN_S: Final = CLAIM_WINDOW.total_seconds()
+"""The same for a session of a run, which no store names."""
+
+
+@dataclass(slots=True)
+class _Breaks:
+    """The calls of a session whose connections broke here, and that were not repeated since."""
+
+    until: float = 0.0
+    calls: Counter[str] = field(default_factory=Counter)
+    """How many of each fingerprint."""
+
 
 class Repeats:
     """Claims jobs for repeats. `run_once` is a pass of about a second."""
@@ -43,32 +59,73 @@ class Repeats:
         tally: Tally,
         timeout_s: float = CLAIM_TIMEOUT_S,
         on_claimed: Callable[[JobId], None] = lambda _: None,
+        ends_sessions: bool = False,
     ) -> None:
-        """`on_claimed` is told of each job that a repeat takes over."""
+        """`on_claimed` is told of each job that a repeat takes over.
+
+        `ends_sessions` says that runs which name no session begin one with this process.
+        """
         self._deliveries = deliveries
         self._jobs = jobs
         self._clock = clock
         self._tally = tally
         self._timeout_s = timeout_s
         self._on_claimed = on_claimed
+        self._ends_sessions = ends_sessions
         self._claimable: frozenset[OwnerId] = frozenset()
         self._broken_here: dict[OwnerId, float] = {}
+        self._broken_in_runs: dict[tuple[OwnerId, Run], _Breaks] = {}
 
     @property
     def expects_any(self) -> bool:
         """Whether a call that does not name itself a retry could be one, of whomever."""
-        return bool(self._claimable or self._broken_here)
+        return bool(self._claimable or self._broken_here or self._broken_in_runs)
 
-    def expects(self, owner: OwnerId, *, retry_count: int) -> bool:
+    def expects(self, owner: OwnerId, *, retry_count: int, run: Run | None = None) -> bool:
         """Return whether a call of `owner` is to be offered a job. Never blocks."""
-        return retry_count >= 1 or owner in self._claimable or owner in self._broken_here
+        if retry_count >= 1:
+            return True
+        if run is not None and self._is_session(run):
+            return (owner, run) in self._broken_in_runs
+        return owner in self._claimable or owner in self._broken_here
 
-    def note_broken(self, owner: OwnerId) -> None:
+    def note_broken(self, owner: OwnerId, fingerprint: str, run: Run | None = None) -> None:
         """Note that a connection broke here before its answer was out."""
-        self._broken_here[owner] = self._clock.monotonic() + BROKEN_HERE_S
+        now = self._clock.monotonic()
+        if run is None or not self._is_session(run):
+            self._broken_here[owner] = now + BROKEN_HERE_S
+            return
+        breaks = self._broken_in_runs.setdefault((owner, run), _Breaks())
+        breaks.until = now + BROKEN_IN_RUN_S
+        breaks.calls[fingerprint] += 1
+
+    def _is_session(self, run: Run) -> bool:
+        """Return whether calls of the run are counted anew when its script starts again.
+
+        The n-th occurrence of a call in a session is the n-th job of its run, delivered or
+        not: what broke in an earlier session is found by counting. Claimed besides, one job
+        would answer two occurrences. So in a session its own breaks alone are repeated.
+        """
+        return run.session is not None or self._ends_sessions
+
+    def _broke(self, owner: OwnerId, fingerprint: str, run: Run) -> bool:
+        """Return whether such a call broke in this session, and is repeated now."""
+        breaks = self._broken_in_runs.get((owner, run))
+        if breaks is None or not breaks.calls[fingerprint]:
+            return False
+        breaks.calls[fingerprint] -= 1
+        if not breaks.calls.total():
+            del self._broken_in_runs[owner, run]
+        return True
 
     async def claim(
-        self, owner: OwnerId, fingerprint: str, *, retry_count: int, is_forwarded: bool = True
+        self,
+        owner: OwnerId,
+        fingerprint: str,
+        *,
+        retry_count: int,
+        run: Run | None = None,
+        is_forwarded: bool = True,
     ) -> Job | None:
         """Return the job that this repeat takes over, or nothing if it is a new call.
 
@@ -76,6 +133,10 @@ class Repeats:
         that fails or is silent means nothing, and is counted: the call goes its
         way. A claim whose answer came too late ends with its lease.
         """
+        if run is not None and self._is_session(run):
+            broke = self._broke(owner, fingerprint, run)
+            if not broke and retry_count == 0:
+                return None
         self._tally.count("claims")
         timeout_s = self._timeout_s if is_forwarded else PATIENT_CLAIM_TIMEOUT_S
         try:
@@ -113,4 +174,7 @@ class Repeats:
         self._claimable = await self._deliveries.claimable_owners(now=self._clock.now())
         now = self._clock.monotonic()
         self._broken_here = {each: end for each, end in self._broken_here.items() if end > now}
+        self._broken_in_runs = {
+            each: breaks for each, breaks in self._broken_in_runs.items() if breaks.until > now
+        }
         return len(self._claimable)

@@ -174,7 +174,8 @@ class Deferrer:
 
     def _leave_to_repeat(self, call: Call, job_id: JobId) -> None:
         """Let a repeat of the call find its job, if it was made: nobody was told of it."""
-        self._repeats.note_broken(call.head.caller().owner)
+        owner = call.head.caller().owner
+        self._repeats.note_broken(owner, call.fingerprint(), call.asked.run)
         self._answers.unheard(job_id, retry_count=call.asked.retry_count)
 
     async def _answer(
@@ -209,7 +210,7 @@ class Deferrer:
         def tell(ending: Ending, status: int | None) -> None:
             on_end()
             if ending is not Ending.DELIVERED:
-                self._repeats.note_broken(job.owner)
+                self._repeats.note_broken(job.owner, job.fingerprint, call.asked.run)
             told = None if ending is Ending.BROKEN else status
             self._calls.deferred(call.record, job, mode=mode, how=how, status=told)
 

@@ -131,7 +131,7 @@ class Front:
         if asked.retry_count >= 1:
             return True
         repeats = self._repeats
-        return repeats.expects_any and repeats.expects(caller().owner, retry_count=0)
+        return repeats.expects_any and repeats.expects(caller().owner, retry_count=0, run=asked.run)
 
     def _wants_news(self, request: web.BaseRequest, caller: Identify) -> bool:
         """Return whether it matters that the call's upstream serves it (`_forward`)."""
@@ -173,6 +173,7 @@ class Front:
             call.caller().owner,
             call.fingerprint(),
             retry_count=call.asked.retry_count,
+            run=call.asked.run,
             is_forwarded=isinstance(decision, Forward),
         )
 

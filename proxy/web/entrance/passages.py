@@ -113,6 +113,10 @@ class _Deferred:
     def identify(self) -> Identify:
         return self.head.caller
 
+    @property
+    def asked(self) -> Asked:
+        return self.head.asked
+
 
 class _Read(NamedTuple):
     """The head of a call that may take a shortcut, and where in it values vary."""
@@ -235,7 +239,7 @@ class Passages:
         """Tell whether such a call may be the repeat that its caller is to be offered a job for."""
         # Heads that count retries are not kept.
         return self._repeats.expects_any and self._repeats.expects(
-            known.identify().owner, retry_count=0
+            known.identify().owner, retry_count=0, run=known.asked.run
         )
 
     def _wants_news(self, known: _Forwarded) -> bool:

@@ -4,9 +4,15 @@ import asyncio
 
 import pytest
 
+from policies.fields import Run
 from proxy.core.errors import StoreUnavailableError
 from proxy.ports.jobs import DeliveryNote
-from proxy.services.deferral.repeats import BROKEN_HERE_S, CLAIM_TIMEOUT_S, Repeats
+from proxy.services.deferral.repeats import (
+    BROKEN_HERE_S,
+    BROKEN_IN_RUN_S,
+    CLAIM_TIMEOUT_S,
+    Repeats,
+)
 from tests.helpers.factories import OWNER, T0, make_job, new_job
 from tests.helpers.fakes import FakeClock, MemoryStores
 
@@ -28,9 +34,13 @@ class Fixture:
         self.tally = CountingTally()
         self.repeats = self.over(self.stores.deliveries)
 
-    def over(self, deliveries):
+    def over(self, deliveries, **options):
         return Repeats(
-            deliveries=deliveries, jobs=self.stores.jobs, clock=self.clock, tally=self.tally
+            deliveries=deliveries,
+            jobs=self.stores.jobs,
+            clock=self.clock,
+            tally=self.tally,
+            **options,
         )
 
     async def broken_job(self, **changes):
@@ -64,7 +74,7 @@ async def test_after_a_pass_the_owner_of_a_broken_connection_asks(world):
 
 
 async def test_a_connection_that_broke_here_is_known_at_once_and_over_some_passes(world):
-    world.repeats.note_broken(OWNER)
+    world.repeats.note_broken(OWNER, "call")
     assert world.repeats.expects(OWNER, retry_count=0)
 
     await world.repeats.run_once()
@@ -73,6 +83,41 @@ async def test_a_connection_that_broke_here_is_known_at_once_and_over_some_passe
     world.clock.advance(seconds=BROKEN_HERE_S)
     await world.repeats.run_once()
     assert not world.repeats.expects(OWNER, retry_count=0)
+
+
+@pytest.mark.parametrize(("run", "ends"), [(Run("r", "s"), False), (Run("r"), True)])
+async def test_in_a_session_of_a_run_its_own_breaks_alone_are_repeated(world, run, ends):
+    repeats = world.over(world.stores.deliveries, ends_sessions=ends)
+    earlier, own = [await world.broken_job(fingerprint=name) for name in ("earlier", "own")]
+    await repeats.run_once()
+    assert not repeats.expects(OWNER, retry_count=0, run=run)
+
+    repeats.note_broken(OWNER, "own", run)
+
+    assert repeats.expects(OWNER, retry_count=0, run=run)
+    assert await repeats.claim(OWNER, "earlier", retry_count=0, run=run) is None
+    assert await repeats.claim(OWNER, "own", retry_count=0, run=run) == own
+    # As often as it broke: what comes now is one more of the same.
+    assert not repeats.expects(OWNER, retry_count=0, run=run)
+    assert await repeats.claim(OWNER, "earlier", retry_count=1, run=run) == earlier
+
+
+async def test_where_no_session_ends_a_run_repeats_what_any_call_of_it_lost(world):
+    job = await world.broken_job()
+    await world.repeats.run_once()
+
+    assert world.repeats.expects(OWNER, retry_count=0, run=Run("r"))
+    claimed = await world.repeats.claim(OWNER, job.fingerprint, retry_count=0, run=Run("r"))
+    assert claimed == job
+
+
+async def test_a_break_in_a_session_is_forgotten_in_time(world):
+    world.repeats.note_broken(OWNER, "call", Run("r", "s"))
+    world.clock.advance(seconds=BROKEN_IN_RUN_S)
+
+    await world.repeats.run_once()
+
+    assert not world.repeats.expects_any
 
 
 async def test_two_repeats_claim_two_jobs_and_a_third_none(world):
@@ -158,7 +203,7 @@ async def test_a_failed_pass_keeps_what_was_known(world):
             raise StoreUnavailableError("away")
 
     repeats = world.over(Failing())
-    repeats.note_broken(OWNER)
+    repeats.note_broken(OWNER, "call")
 
     with pytest.raises(StoreUnavailableError):
         await repeats.run_once()

@@ -133,9 +133,24 @@ async def test_a_call_goes_by_its_key_whatever_run_it_belongs_to(house):
     assert again.id == abandoned.id
 
 
-async def test_a_run_that_starts_again_claims_what_its_last_session_left(house):
-    abandoned = await house.abandoned(headers={"X-Deferrable-Run": "nightly; session=1"})
+async def test_a_run_that_starts_again_finds_by_counting_what_its_last_session_left(house):
+    """Goal: n equal calls of a resumed run get n jobs, though some of them had broken off."""
+    first = {"X-Deferrable-Run": "nightly; session=1"}
+    second = {"X-Deferrable-Run": "nightly; session=2"}
+    delivered = await house.job(headers=first)
+    abandoned = await house.abandoned(headers=first)
 
-    again = await house.job(headers={"X-Deferrable-Run": "nightly; session=2"})
+    again = [await house.job(headers=second) for _ in range(4)]
+
+    assert [job.id for job in again[:2]] == [delivered.id, abandoned.id]
+    assert len({job.id for job in again}) == 4
+
+
+async def test_within_a_session_a_repeat_claims_and_is_no_further_occurrence(house):
+    session = {"X-Deferrable-Run": "nightly; session=1"}
+    abandoned = await house.abandoned(headers=session)
+
+    again, next_one = [await house.job(headers=session) for _ in range(2)]
 
     assert again.id == abandoned.id
+    assert next_one.id != abandoned.id
