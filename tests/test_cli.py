@@ -11,6 +11,7 @@ import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import PathDistribution
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -187,16 +188,45 @@ def test_an_interrupt_ends_as_shells_expect(run, failure):
     assert (code, errors) == (130, "interrupted\n")
 
 
-@pytest.mark.parametrize("words", [[], ["--json"]])
+@pytest.mark.parametrize(
+    "words", [["check"], ["check", "--json"], ["--help"], ["--version"], ["run", "--help"]]
+)
 def test_a_reader_that_has_seen_enough_is_told_nothing(words):
     reader, writer = os.pipe()
     os.close(reader)
-    command = [sys.executable, "-m", "proxy", "check", *words]
+    command = [sys.executable, "-m", "proxy", *words]
     with os.fdopen(writer, "wb") as output:
         done = subprocess.run(command, check=False, stdout=output, stderr=subprocess.PIPE)
 
     assert done.returncode == 1
     assert done.stderr == b""
+
+
+@pytest.mark.parametrize("words", [["check"], ["--help"], ["policy", "schema"]])
+def test_a_disk_that_is_full_is_no_bug(words):
+    command = [sys.executable, "-m", "proxy", *words]
+    with Path("/dev/full").open("wb") as output:
+        done = subprocess.run(command, check=False, stdout=output, stderr=subprocess.PIPE)
+
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"offramp: No space left on device\nhint: ")
+
+
+def test_what_the_machine_refuses_is_named_and_its_traceback_is_for_whoever_asked(run):
+    with a_failing_command("demo", PermissionError(13, "Permission denied", "/some/place")):
+        code, _, errors = run("demo")
+        debug_code, _, debug_errors = run("--debug", "demo")
+
+    assert (code, debug_code) == (1, 1)
+    assert errors.startswith("offramp: /some/place: Permission denied\nhint: ")
+    assert "Traceback" in debug_errors
+
+
+def test_an_output_that_is_closed_from_the_start_is_no_bug():
+    command = ["sh", "-c", 'exec "$0" -m proxy check >&-', sys.executable]
+    done = subprocess.run(command, check=False, stderr=subprocess.PIPE)
+
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 # A package that is called like ours.

@@ -12,6 +12,7 @@ import os
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 import click
@@ -56,6 +57,8 @@ COMPLETION_VARIABLE: Final = "_OFFRAMP_COMPLETE"
 
 _HIDDEN: Final = frozenset({"worker"})
 """Not for people."""
+
+_WHERE: Final = "`offramp --debug …` shows where"
 
 
 class _LazyGroup(click.Group):
@@ -102,10 +105,12 @@ def cli(*, debug: bool) -> None:
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     words = list(sys.argv[1:] if args is None else args)
+    _replace_closed_streams()
     asked = os.environ.get(COMPLETION_VARIABLE)
     if asked:
         return shell_complete(cli, {}, "offramp", COMPLETION_VARIABLE, asked)
     try:
+        # Help and version are printed while the words are read.
         with cli.make_context("offramp", words) as context:
             return _invoke(context)
     except click.exceptions.Exit as exc:
@@ -113,33 +118,49 @@ def main(args: Sequence[str] | None = None) -> int:
     except click.ClickException as exc:
         exc.show()
         return USAGE
-
-
-def _invoke(context: click.Context) -> int:
-    try:
-        cli.invoke(context)
-    except (click.ClickException, click.exceptions.Exit):
-        raise
-    except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
-        return _INTERRUPTED
     except BrokenPipeError:
         # The reader, such as `head`, has seen enough. Without this the
         # interpreter complains once more when it flushes at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
+    except OSError as exc:
+        _explain(_failure_of_machine(exc))
+        return FAILED
+
+
+def _replace_closed_streams() -> None:
+    """Open what whoever started us closed, or the next file would stand in its place."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 - stays to the end
+
+
+def _invoke(context: click.Context) -> int:
+    try:
+        cli.invoke(context)
+    except (click.ClickException, click.exceptions.Exit, BrokenPipeError):
+        raise
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        return _INTERRUPTED
     except ProxyError as exc:
         _explain(exc)
         return BAD_CONFIGURATION if isinstance(exc, ConfigError) else FAILED
     except Exception as exc:  # noqa: BLE001 - the outermost place: nobody else can tell the user
         if context.params["debug"]:
             traceback.print_exc()
+        elif isinstance(exc, OSError):
+            _explain(_failure_of_machine(exc))
         else:
-            click.echo(
-                f"offramp: a bug: {type(exc).__name__}; `offramp --debug …` shows where", err=True
-            )
+            click.echo(f"offramp: a bug: {type(exc).__name__}; {_WHERE}", err=True)
         return FAILED
     return OK
+
+
+def _failure_of_machine(error: OSError) -> ProxyError:
+    """Return what a full disk, for one, or a folder that others own has come to: no bug."""
+    place = "" if error.filename is None else f"{error.filename}: "
+    return ProxyError(f"{place}{error.strerror or type(error).__name__}", hint=_WHERE)
 
 
 def _explain(error: ProxyError) -> None:
