@@ -26,7 +26,7 @@ _LOCK: Final = "lock"
 
 
 class FolderError(ProxyError):
-    """The folder of a run is not there, or in use."""
+    """The folder of a run is not there, in use, or cannot be made."""
 
     code = "folder_error"
 
@@ -67,6 +67,10 @@ class Folder:
             yield
             os.utime(self.path / _LOCK)
 
+    def set_aside(self) -> None:
+        """Be no run to go on with: never the last one, and removed when the next one starts."""
+        os.utime(self.path / _LOCK, (0, 0))
+
 
 class Folders:
     """All folders of one kind, e.g. of runs."""
@@ -77,10 +81,20 @@ class Folders:
         self._root = store.parent / kind
 
     def new(self, name: str) -> Folder:
-        """Make a folder."""
+        """Make a folder.
+
+        Raises:
+            FolderError: if it cannot be made.
+        """
         path = self._root / name
-        path.mkdir(parents=True, exist_ok=False, mode=0o700)
-        (path / _LOCK).touch()
+        try:
+            path.mkdir(parents=True, exist_ok=False, mode=0o700)
+            (path / _LOCK).touch()
+        except OSError as exc:
+            raise FolderError(
+                f"cannot make {path}: {exc.strerror}",
+                hint="XDG_STATE_HOME names another folder to keep jobs in",
+            ) from exc
         return Folder(path)
 
     def get_or_new(self, name: str) -> Folder:

@@ -22,7 +22,7 @@ from proxy.embedded.standing import Standing, standing
 from proxy.ports.jobs import JobFilter
 from proxy.run.child import Child
 from proxy.settings import Settings
-from proxy.telemetry import set_up_logging
+from proxy.telemetry import Metrics, set_up_logging
 
 _RANDOM_BYTES: Final = 2
 _PAGE: Final = 100
@@ -52,31 +52,51 @@ def run_command(command: Sequence[str], options: RunOptions) -> int:
     Raises:
         ProxyError: if it could not be started.
     """
-    now = SystemClock().now()
     folders = Folders("runs", os.environ)
-    if options.resume is None:
-        folder = folders.new(f"{now:%m%d-%H%M%S}-{os.urandom(_RANDOM_BYTES).hex()}")
-    else:
-        folder = folders.find(options.resume)
+    if options.resume is not None:
+        session = _Session(command, options, folders.find(options.resume))
+        return _run(session, options, folders)
+    name = f"{SystemClock().now():%m%d-%H%M%S}-{os.urandom(_RANDOM_BYTES).hex()}"
+    session = _Session(command, options, folders.new(name))
+    try:
+        return _run(session, options, folders)
+    finally:
+        # A mistyped command must not become the run that `--resume last` goes on with:
+        # what the one before it has answers of would be bought again.
+        if not session.has_jobs:
+            session.folder.set_aside()
+
+
+def _run(session: "_Session", options: RunOptions, folders: Folders) -> int:
+    folder = session.folder
     urls = upstream_urls(os.environ) | dict(options.base_urls)
     settings = embedded_settings(options.config, folder, urls, os.environ)
     with folder.locked(), folder.log.open("ab") as log:
-        folders.prune(now=now, keep=settings.retention.results)
+        folders.prune(now=SystemClock().now(), keep=settings.retention.results)
         writer = set_up_logging(level=settings.log.level, form="json", stream=log)
         try:
-            return asyncio.run(_Session(command, options, folder).run(settings))
+            return asyncio.run(session.run(settings))
         finally:
             writer.flush()
 
 
 class _Session:
     def __init__(self, command: Sequence[str], options: RunOptions, folder: Folder) -> None:
+        self.folder = folder
         self._command = command
         self._options = options
-        self._folder = folder
+        self._metrics: Metrics | None = None
+
+    @property
+    def has_jobs(self) -> bool:
+        """Whether this start may have left jobs: a call was deferred, or meant to be."""
+        known = {} if self._metrics is None else self._metrics.snapshot().values
+        deferred = any(labels[0] == "defer" for labels in known.get("calls", {}))
+        return deferred or bool(known.get("job_accepted"))
 
     async def run(self, settings: Settings) -> int:
         async with serving(settings, usual=self._headers()) as proxy:
+            self._metrics = proxy.metrics
             if self._options.resume is not None:
                 await _forget_failures(proxy)
             environment = child_environment(os.environ, proxy.base_url)
@@ -101,7 +121,7 @@ class _Session:
     def _headers(self) -> RawHeaders:
         headers = {
             "X-Deferrable": self._options.answer,
-            "X-Deferrable-Run": self._folder.name,
+            "X-Deferrable-Run": self.folder.name,
             "X-Deferrable-Deadline": self._options.deadline,
         }
         return tuple((name.encode(), value.encode()) for name, value in headers.items() if value)
@@ -110,7 +130,7 @@ class _Session:
         what = "interrupted" if interrupted else "the command has ended"
         kept = f"{left.answered:,} answers are kept"
         going = f", {left.pending:,} calls are still without one" if left.pending else ""
-        again = f"offramp run --resume {self._folder.name} -- {shlex.join(self._command)}"
+        again = f"offramp run --resume {self.folder.name} -- {shlex.join(self._command)}"
         _say(
             f"{what}; {kept}{going}.",
             "It goes on where it was, and buys nothing twice, with",

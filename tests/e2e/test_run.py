@@ -83,6 +83,20 @@ async def test_what_was_interrupted_goes_on_and_buys_nothing_twice(slow_desk, nu
     assert len({entry.body_hash for entry in batched}) == 40
 
 
+async def test_the_last_run_is_the_last_that_made_calls(desk):
+    script = desk.script(MANY)
+    await desk.run("run", "--", sys.executable, script, "12")
+    mistyped = await desk.run("run", "--", "pyhton", script, "12")
+    quick = await desk.run("run", "--", "false")
+    refused = await desk.run("run", "--", "true", OFFRAMP_BATCHING__LINGER="soon")
+
+    again = await desk.run("run", "--resume", "last", "--", sys.executable, script, "12")
+
+    assert (mistyped.code, quick.code, refused.code) == (127, 1, 3)
+    assert again.code == 0
+    assert desk.bought() == {1}
+
+
 async def test_what_had_failed_is_tried_again_when_it_goes_on(desk):
     script = desk.script(MANY)
     desk.provider.faults.add(LineFault(outcome="status", status=400, code="bad_day"))

@@ -35,6 +35,25 @@ def test_a_run_is_found_by_its_name_and_the_last_used_by_that_word(folders):
     assert folders.get_or_new("second").path == second.path
 
 
+def test_a_run_that_is_set_aside_is_never_the_last_and_the_first_to_go(folders):
+    first, second = folders.new("first"), folders.new("second")
+
+    second.set_aside()
+
+    assert folders.find("last").path == first.path
+    assert folders.prune(now=CLOCK.now(), keep=WEEK) == 1
+    assert not second.path.exists()
+
+
+def test_a_folder_that_cannot_be_made_is_named_with_what_to_do(tmp_path):
+    (tmp_path / "offramp").write_text("a file")
+
+    with pytest.raises(FolderError, match=r"offramp/runs/a: Not a directory") as raised:
+        Folders("runs", {"XDG_STATE_HOME": str(tmp_path)}).new("a")
+
+    assert "XDG_STATE_HOME" in str(raised.value.hint)
+
+
 @pytest.mark.parametrize("name", ["nope", "last", "../first", ""])
 def test_a_run_that_is_not_there_is_told_with_those_that_are(folders, name):
     with pytest.raises(FolderError) as raised:
