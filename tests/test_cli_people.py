@@ -59,6 +59,23 @@ def test_a_bad_upstream_is_wrong_usage(text):
     assert "NAME=URL" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("openai=ftp://x", "must be http(s)"),
+        ("mine=http://me:canary@x", "carries credentials"),
+        ("v1=http://x", "is reserved"),
+    ],
+)
+def test_an_upstream_that_cannot_be_called_is_wrong_usage(text, problem):
+    done = run("run", "--upstream", text, "--", "true")
+
+    assert done.returncode == 2
+    assert "--upstream" in done.stderr
+    assert problem in done.stderr
+    assert "canary" not in done.stderr
+
+
 # Completion.
 
 

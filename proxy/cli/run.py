@@ -7,7 +7,11 @@ import click
 from policies.fields import read_deadline
 from proxy.app import SystemClock
 from proxy.cli.namesake import refuse_namesake
+from proxy.core.dialects import DIALECTS
+from proxy.core.errors import ConfigError
+from proxy.core.upstream import Upstream
 from proxy.run.session import RunOptions, run_command
+from proxy.settings.values import hide_secrets
 
 
 def _named(ctx: click.Context, param: click.Parameter, texts: tuple[str, ...]) -> dict[str, str]:
@@ -16,6 +20,11 @@ def _named(ctx: click.Context, param: click.Parameter, texts: tuple[str, ...]) -
         name, equals, url = text.partition("=")
         if not (name and equals and url):
             raise click.BadParameter(f"{text!r} is not NAME=URL", ctx=ctx, param=param)
+        try:
+            # What an unknown name speaks stands in the configuration; a URL is the same to all.
+            Upstream.parse(name, name if name in DIALECTS else "openai", url)
+        except ConfigError as exc:
+            raise click.BadParameter(f"{hide_secrets(text)!r}: {exc.message}", ctx, param) from None
         urls[name] = url
     return urls
 

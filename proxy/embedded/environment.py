@@ -11,6 +11,8 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from proxy.core.errors import ConfigError
+from proxy.core.upstream import Upstream
+from proxy.settings.values import hide_secrets
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,12 @@ def upstream_urls(environ: Mapping[str, str]) -> dict[str, str]:
     for sdk in SDKS:
         name = next((name for name in sdk.variables if environ.get(name, "").strip()), None)
         if name is not None:
-            urls[sdk.upstream] = _without_path(name, environ[name].strip(), sdk.path)
+            url = _without_path(name, environ[name].strip(), sdk.path)
+            try:
+                Upstream.parse(sdk.upstream, sdk.upstream, url)
+            except ConfigError as exc:
+                raise ConfigError(f"{name} is {hide_secrets(url)}: {exc.message}") from exc
+            urls[sdk.upstream] = url
     return urls
 
 
@@ -70,7 +77,7 @@ def _without_path(name: str, url: str, path: str) -> str:
         has_path = False
     if has_path:
         raise ConfigError(
-            f"{name} is {url}, which does not end in {path}",
+            f"{name} is {hide_secrets(url)}, which does not end in {path}",
             hint="name it as an upstream in a configuration, and call it by its prefix",
         )
     return url

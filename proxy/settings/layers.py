@@ -43,11 +43,16 @@ class Layer:
     complaints: list[Complaint] = field(default_factory=list)
 
     def place_of(self, path: Path) -> str:
-        """Return the place of a value, or of the nearest thing around it."""
+        """Return the place of a value, of the nearest thing around it, or of one beside it."""
         for end in range(len(path), 0, -1):
             for places in (self.places, self.key_places):
                 if path[:end] in places:
                     return places[path[:end]]
+        # A mapping that variables or flags made up one by one has no place of its own.
+        for end in range(len(path) - 1, 0, -1):
+            for other, place in self.places.items():
+                if other[:end] == path[:end]:
+                    return place
         return "default"
 
     def value_at(self, path: Path) -> Value:

@@ -157,14 +157,15 @@ def _from_environment(environ: Mapping[str, str]) -> Layer:
 
 
 _OPTIONS: Final = {"instance.workers": "--workers"}
-"""Flags that are not called as their keys."""
+"""Flags that are not called as their keys; those of an upstream come of `--upstream`."""
 
 
 def _from_flags(flags: Mapping[str, str]) -> Layer:
     layer = Layer()
     for key, text in flags.items():
+        path = tuple(key.split("."))
         option = _OPTIONS.get(key, "--" + key.replace(".", "-").replace("_", "-"))
-        _put_text(layer, tuple(key.split(".")), text, option)
+        _put_text(layer, path, text, "--upstream" if path[0] == "upstreams" else option)
     return layer
 
 

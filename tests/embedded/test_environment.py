@@ -47,3 +47,21 @@ def test_base_urls_of_the_user_are_where_calls_go():
 def test_a_base_url_that_cannot_be_stood_in_for_is_named():
     with pytest.raises(ConfigError, match="OPENAI_BASE_URL is https://x/deployments/y"):
         upstream_urls({"OPENAI_BASE_URL": "https://x/deployments/y"})
+
+
+@pytest.mark.parametrize(
+    ("name", "url", "shown"),
+    [
+        ("OPENAI_BASE_URL", "localhost:8000/v1", "localhost:8000"),
+        ("OPENAI_API_BASE", "http://me:canary@x/v1", "http://***@x"),
+        ("OPENAI_BASE_URL", "http://me:canary@x/y", "http://***@x/y"),
+        ("ANTHROPIC_BASE_URL", "https://x:99999", "https://x:99999"),
+        ("GOOGLE_GEMINI_BASE_URL", "https://x?key=canary", "https://x?***"),
+    ],
+)
+def test_a_base_url_that_is_none_is_named_by_its_variable_and_without_secrets(name, url, shown):
+    with pytest.raises(ConfigError) as raised:
+        upstream_urls({name: url})
+
+    assert raised.value.message.startswith(f"{name} is {shown}")
+    assert "canary" not in raised.value.message

@@ -55,7 +55,7 @@ def test_upstreams_named_elsewhere_are_added_to_the_usual_ones(folder, environ):
 
 
 def test_an_upstream_of_an_unknown_name_is_refused(folder, environ):
-    with pytest.raises(BadConfigurationError, match=r"upstreams\.mine\.dialect"):
+    with pytest.raises(BadConfigurationError, match=r"--upstream: upstreams\.mine\.dialect"):
         embedded_settings(None, folder, {"mine": "http://localhost:2"}, environ)
 
 
