@@ -197,7 +197,7 @@ async def listen(
     except OSError as exc:
         raise ConfigError(
             f"cannot listen on {at}: {exc.strerror or exc}",
-            hint="another process may have the port; choose one with --listen",
+            hint="another process may have the port; choose one with --listen or --admin-listen",
         ) from exc
     host, port = runner.addresses[0][:2]
     return f"{'http' if handshakes is None else 'https'}://{Address(host, port)}"

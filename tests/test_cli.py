@@ -367,6 +367,24 @@ def test_without_a_key_it_says_which_variable_is_empty(run, monkeypatch):
     assert "OPENAI_API_KEY is not set" in errors
 
 
+@pytest.mark.parametrize("key", ["sk-canary\nsk-other", "sk-cänary"])
+def test_a_key_that_no_header_can_carry_is_told_and_never_shown(run, proxy, monkeypatch, key):
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+
+    code, _, errors = run("jobs", "list", "--url", proxy.url)
+
+    assert (code, proxy.requests) == (1, [])
+    assert errors == "offramp: the key holds characters that no header can carry\n"
+
+
+@pytest.mark.parametrize("url", ["http://a..b", "http://127.0.0.1:1/é"])
+def test_a_url_that_cannot_be_asked_is_no_bug(run, url):
+    code, _, errors = run("jobs", "list", "--url", url)
+
+    assert code == 1
+    assert errors.startswith(f"offramp: cannot reach {url}: ")
+
+
 def test_jobs_are_listed_as_a_table_and_as_json(run, proxy):
     target = "/v1/jobs?status=queued&tag=team%3Detl&limit=5"
     page = {"object": "list", "data": [make_object()], "has_more": True, "last_id": JOB}
@@ -656,6 +674,14 @@ def test_the_audit_reads_other_files_and_other_nights(run, facts):
 
     assert code == 0
     assert b"at night" not in out
+
+
+@pytest.mark.parametrize("zone", ["Europe", "Mars/Olympus", "../UTC", ""])
+def test_an_audit_without_such_a_time_zone_is_wrong_usage(run, zone):
+    code, _, err = run("audit", "--zone", zone)
+
+    assert code == 2
+    assert "time zone of the IANA database" in err
 
 
 @pytest.mark.parametrize(

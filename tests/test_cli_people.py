@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -199,3 +200,19 @@ def test_the_sandbox_prints_its_url_and_answers_there():
 
     assert "Hello!" in json.dumps(answer.model_dump(), ensure_ascii=False)
     assert sandbox.returncode == 0
+
+
+def test_a_port_that_the_sandbox_cannot_have_is_named():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        done = run("sandbox", "--port", port)
+
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"Error: cannot listen on 127.0.0.1:{port}: ")
+
+
+@pytest.mark.parametrize("words", [["--port", "65536"], ["--time-scale", "-1"]])
+def test_what_no_sandbox_can_be_is_wrong_usage(words):
+    assert run("sandbox", *words).returncode == 2

@@ -22,7 +22,6 @@ from proxy.core.errors import ConfigError, ProxyError
 
 OK: Final = 0
 FAILED: Final = 1
-USAGE: Final = 2
 BAD_CONFIGURATION: Final = 3
 _INTERRUPTED: Final = 130
 """128 + SIGINT, as shells report it."""
@@ -117,7 +116,7 @@ def main(args: Sequence[str] | None = None) -> int:
         return exc.exit_code
     except click.ClickException as exc:
         exc.show()
-        return USAGE
+        return exc.exit_code
     except BrokenPipeError:
         # The reader, such as `head`, has seen enough. Without this the
         # interpreter complains once more when it flushes at its end.

@@ -2,10 +2,11 @@
 
 import glob
 from pathlib import Path
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo
 
 import click
 
+from policies.windows import parse_zone
 from proxy.app import price_book
 from proxy.cli.output import print_json, print_table
 from proxy.core.errors import ConfigError
@@ -60,9 +61,9 @@ def command(
 
 def _zone(name: str) -> ZoneInfo:
     try:
-        return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError) as exc:
-        raise click.UsageError(f"there is no time zone {name!r}") from exc
+        return parse_zone(name)
+    except ValueError as exc:
+        raise click.BadParameter(f"{name!r} is not {exc}", param_hint="--zone") from exc
 
 
 def _recorded(settings: Settings) -> list[Path]:

@@ -74,6 +74,9 @@ class Remote:
 
     def _send(self, method: str, target: str) -> Answer:
         connection, base_path = self._connection()
+        if self.token is not None and not (self.token.isascii() and self.token.isprintable()):
+            # The library would say so too, and quote the token.
+            raise RemoteError("the key holds characters that no header can carry")
         headers = {"Accept": "application/json", "User-Agent": "offramp-cli"}
         if self.token is not None:
             headers["Authorization"] = f"Bearer {self.token}"
@@ -81,7 +84,7 @@ class Remote:
             connection.request(method, base_path + target, headers=headers)
             response = connection.getresponse()
             body = response.read()
-        except (OSError, http.client.HTTPException) as exc:
+        except (OSError, http.client.HTTPException, UnicodeError) as exc:
             reason = getattr(exc, "strerror", None) or str(exc) or type(exc).__name__
             raise RemoteError(f"cannot reach {self.url}: {reason}", hint=self.hint) from exc
         finally:

@@ -35,7 +35,13 @@ _DURATION = _Duration()
 
 @click.command()
 @click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", default=0, help="0 takes a free one.", show_default=True)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65_535),
+    default=0,
+    help="0 takes a free one.",
+    show_default=True,
+)
 @click.option("--latency", type=_DURATION, default="0s", help="Of interactive answers.")
 @click.option("--stream-pause", type=_DURATION, default="0s", help="Between stream events.")
 @click.option("--background", type=_DURATION, default="0s", help="Of background responses.")
@@ -55,14 +61,27 @@ _DURATION = _Duration()
     default=None,
     help="Where file contents live; a temporary one by default.",
 )
-@click.option("--time-scale", type=float, default=1.0, help="Speed of its clock; 0 stops it.")
+@click.option(
+    "--time-scale",
+    type=click.FloatRange(min=0),
+    default=1.0,
+    help="Speed of its clock; 0 stops it.",
+)
 def main(host: str, port: int, **options: Any) -> None:
     """Serve a local provider until interrupted; its URL is the first line printed."""
     plain = {"enqueued_tokens_max", "shuffle_seed", "time_scale", "directory"}
     settings = SandboxSettings(
         **{name if name in plain else f"{name}_s": value for name, value in options.items()}
     )
-    asyncio.run(_serve(settings, host, port))
+    try:
+        asyncio.run(_serve(settings, host, port))
+    except ExceptionGroup as group:
+        # What keeps it from listening comes out of the group that owns its tasks.
+        (first, *others) = group.exceptions
+        if others or not isinstance(first, OSError):
+            raise
+        message = f"cannot listen on {host}:{port}: {first.strerror or first}"
+        raise click.ClickException(message) from first
 
 
 async def _serve(settings: SandboxSettings, host: str, port: int) -> None:
