@@ -23,6 +23,7 @@ from proxy.settings import (
     parse_address,
     parse_duration,
 )
+from proxy.settings.tree import default_store
 from proxy.settings.values import hide_secrets, parse_size, parse_store
 
 HASH = "sha256:" + "0a" * 32
@@ -71,6 +72,23 @@ def test_the_state_directory_follows_the_specification(tmp_path):
 
     assert chosen.store.path == tmp_path / "elsewhere/offramp/offramp.db"
     assert relative.store.path == tmp_path / ".local/state/offramp/offramp.db"
+
+
+@pytest.mark.parametrize("home", [{"HOME": "relative"}, {"HOME": "~nobody-of-this-name"}])
+def test_without_a_home_it_is_that_of_the_root(home):
+    store = default_store(home)
+
+    assert store.path == Path("/.local/state/offramp/offramp.db")
+    assert parse_store(store.url) == store
+
+
+def test_a_user_without_a_name_or_a_home_can_use_a_store_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 5)
+    monkeypatch.delenv("HOME")
+
+    settings = load(environ={"OFFRAMP_STORE": f"sqlite:{tmp_path}/x.db"}).settings
+
+    assert settings.store.path == tmp_path / "x.db"
 
 
 def test_loading_makes_and_changes_nothing(tmp_path):
@@ -239,6 +257,13 @@ def test_every_key_that_stands_twice_is_named_with_its_first_place(complaints):
         ("a: *nothing", "1:4: cannot be read as YAML"),
         ("log: &a {level: *a}", "nested too deeply"),
         ("a: 1\n---\nb: 2", "2:1: cannot be read as YAML"),
+        pytest.param(f"a: {'[' * 3000}", "offramp.yaml: is nested too deeply", id="deep"),
+        ('policies: "\\UFFFFFFFF"', "an escape of no character"),
+        ('policies: "a\\0b"', "1:11: policies: holds an escape of no character"),
+        ('policies: "\\ud800"', "1:11: policies: holds an escape of no character"),
+        ("policies: !ENV rules", "1:11: policies: the tag '!ENV' is not supported"),
+        ("policies: !!binary aGk=", "the tag 'binary' is not supported"),
+        ("log: {<<: {level: debug}}", "1:7: log.<<: merging is not supported"),
     ],
 )
 def test_what_is_no_yaml_of_ours_is_refused_with_its_place(complaints, text, complaint):
@@ -249,7 +274,9 @@ def test_a_file_that_expands_without_end_is_refused(complaints):
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 7)]
 
-    assert any("too large by aliases" in line for line in complaints("\n".join(lines)))
+    found = complaints("\n".join(lines))
+
+    assert sum("too large by aliases" in line for line in found) == 1
 
 
 def test_an_empty_file_is_no_configuration(configure):
@@ -630,6 +657,8 @@ def test_an_admin_token_file_must_hold_a_token(complaints, configure, tmp_path):
         ("store: 'redis://'", "must name a host"),
         ("batching: 5", "batching: 5: must be a mapping"),
         ("admin: {allowed_hosts: localhost}", "must be a list"),
+        ("lanes: {trickle: {hours: 20-6}}", "'20-6': must be two different times of day"),
+        ("lanes: {trickle: {zone: Europe}}", "'Europe': must be a time zone"),
     ],
 )
 def test_values_that_cannot_stand_are_refused(complaints, text, complaint):
@@ -653,6 +682,12 @@ def test_a_duration_is_a_number_and_a_unit(text, seconds):
 )
 def test_anything_else_is_no_duration(text):
     with pytest.raises(ValueError, match="must be a duration"):
+        parse_duration(text)
+
+
+@pytest.mark.parametrize("text", ["36501d", "9" * 400 + "d"])
+def test_more_than_a_century_is_no_duration(text):
+    with pytest.raises(ValueError, match="at most 36500d"):
         parse_duration(text)
 
 
@@ -723,6 +758,11 @@ def test_a_redis_url_is_kept_as_it_is(url):
 
 def test_a_password_with_an_at_sign_is_hidden_whole():
     assert hide_secrets("redis://u:p@ss@h:1/0?password=x") == "redis://***@h:1/0?***"
+
+
+@pytest.mark.parametrize("store", ["redis//:canary@h", "rediss:/:canary@h", "u:canary@h/0"])
+def test_a_password_in_a_store_without_its_colon_or_slash_is_not_repeated(complaints, store):
+    assert "canary" not in "".join(complaints(f"store: '{store}'"))
 
 
 def test_the_planners_get_what_is_configured(configure):

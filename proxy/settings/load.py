@@ -257,8 +257,14 @@ def _complaint(merged: Layer, path: Path, problem: str) -> Complaint:
     shown = None
     if value is not None:
         text = repr(hide_secrets(value)) if isinstance(value, str) else str(value)
-        shown = "***" if spot.is_secret else _clipped(text)
+        shown = "***" if spot.is_secret or _hides_a_password(path, value) else _clipped(text)
     return Complaint(merged.place_of(path), key_text(path), problem, shown)
+
+
+def _hides_a_password(path: Path, value: Value) -> bool:
+    """Tell whether a store's URL lacks what it takes to find the password in it."""
+    text = str(value)
+    return path == ("store",) and "@" in text and "://" not in text and text[:7] != "sqlite:"
 
 
 def _clipped(text: str) -> str:

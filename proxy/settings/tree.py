@@ -33,7 +33,6 @@ from proxy.settings.values import (
     Store,
     StoreUrl,
     TokenHash,
-    parse_store,
     webhook_key,
 )
 
@@ -135,9 +134,18 @@ def default_store(environ: Mapping[str, str] = os.environ) -> StoreUrl:
     """Return a SQLite file in the user's state directory (XDG Base Directory, 0.8)."""
     state = environ.get("XDG_STATE_HOME", "")
     # A relative path there is invalid and must be ignored, says the specification.
-    if not Path(state).is_absolute():
-        state = str(Path(environ.get("HOME") or "~").expanduser() / ".local" / "state")
-    return parse_store(f"sqlite://{state}/offramp/offramp.db")
+    folder = Path(state) if Path(state).is_absolute() else _home(environ) / ".local" / "state"
+    path = folder / "offramp" / "offramp.db"
+    return StoreUrl("sqlite", f"sqlite://{path}", path)
+
+
+def _home(environ: Mapping[str, str]) -> Path:
+    try:
+        home = Path(environ.get("HOME") or "~").expanduser()
+    except RuntimeError:
+        home = Path()
+    # A number without a name and a home, as containers run under: theirs is the root.
+    return home if home.is_absolute() else Path("/")
 
 
 class Settings(Section):

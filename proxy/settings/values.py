@@ -22,6 +22,8 @@ from policies.windows import parse_span, parse_zone
 _DURATION_UNITS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _DURATION_PART: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
 _DURATION: Final = re.compile(rf"(?:{_DURATION_PART.pattern})+")
+_LONGEST: Final = timedelta(days=36_500)
+"""A century. What is kept for longer than there are dates would stop the pass that prunes."""
 
 _SIZE_UNITS: Final = {
     "": 1,
@@ -54,10 +56,9 @@ def parse_duration(value: object) -> timedelta:
     seconds = sum(
         float(number) * _DURATION_UNITS[unit] for number, unit in _DURATION_PART.findall(value)
     )
-    try:
-        return timedelta(seconds=seconds)
-    except OverflowError:
-        raise ValueError("must be a duration of less than a million days") from None
+    if seconds > _LONGEST.total_seconds():
+        raise ValueError(f"must be a duration of at most {duration_text(_LONGEST)}")
+    return timedelta(seconds=seconds)
 
 
 def duration_text(value: timedelta) -> str:
@@ -247,12 +248,18 @@ def _positive(value: timedelta) -> timedelta:
 
 
 def _hours(text: str) -> str:
-    parse_span(text)
+    try:
+        parse_span(text)
+    except ValueError as exc:
+        raise ValueError(f"must be {exc}") from None
     return text
 
 
 def _zone(text: str) -> str:
-    parse_zone(text)
+    try:
+        parse_zone(text)
+    except ValueError as exc:
+        raise ValueError(f"must be {exc}") from None
     return text
 
 

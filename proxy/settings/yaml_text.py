@@ -15,6 +15,10 @@ from proxy.settings.layers import Complaint, Layer, Path, Value, key_text
 # and one that holds itself endless.
 _DEPTH_MAX: Final = 20
 _NODES_MAX: Final = 20_000
+_TOO_LARGE: Final = "is nested too deeply, or made too large by aliases"
+
+_KINDS: Final = frozenset({"null", "bool", "int", "float", "str", "timestamp", "seq", "map"})
+"""What values are to YAML itself; a time stays the text that it is."""
 
 
 def read_yaml(text: str, name: str) -> Layer:
@@ -32,6 +36,14 @@ def read_yaml(text: str, name: str) -> Layer:
         # Only the problem: the library's own message quotes the lines around it.
         problem = getattr(exc, "problem", None) or "holds characters that YAML does not allow"
         layer.complaints.append(Complaint(place, "", f"cannot be read as YAML: {problem}"))
+        return layer
+    except RecursionError:
+        layer.complaints.append(Complaint(name, "", _TOO_LARGE))
+        return layer
+    except (ValueError, ArithmeticError):
+        # Escapes beyond Unicode, for one, come out of the library as they are.
+        problem = "cannot be read as YAML: holds an escape of no character"
+        layer.complaints.append(Complaint(name, "", problem))
         return layer
     if root is None:
         return layer
@@ -64,15 +76,24 @@ class _Reader:
         self._layer = layer
         self._name = name
         self._nodes = 0
+        self._is_full = False
 
     def place(self, node: Node) -> str:
         return f"{self._name}:{node.start_mark.line + 1}:{node.start_mark.column + 1}"
 
     def value(self, node: Node, path: Path, depth: int) -> Value:
         self._nodes += 1
-        self._layer.places[path] = self.place(node)
         if depth > _DEPTH_MAX or self._nodes > _NODES_MAX:
-            self._complain(node, path, "is nested too deeply, or made too large by aliases")
+            # Said once: it is true of all that follows.
+            if not self._is_full:
+                self._complain(node, path, _TOO_LARGE)
+            self._is_full = True
+            return None
+        self._layer.places[path] = self.place(node)
+        # `!ENV`, for one, means something to others; in silence it would be a plain text.
+        kind = str(node.tag).removeprefix("tag:yaml.org,2002:")
+        if kind not in _KINDS:
+            self._complain(node, path, f"the tag {kind!r} is not supported")
             return None
         match node:
             case MappingNode():
@@ -81,7 +102,13 @@ class _Reader:
                 items = enumerate(node.value)
                 return [self.value(item, (*path, at), depth + 1) for at, item in items]
             case _:
-                return _scalar(str(node.tag), str(node.value))
+                return self._scalar(kind, str(node.value), node, path)
+
+    def _scalar(self, kind: str, text: str, node: Node, path: Path) -> Value:
+        if "\0" in text or any("\ud800" <= char <= "\udfff" for char in text):
+            self._complain(node, path, "holds an escape of no character")
+            return None
+        return _plain(kind, text)
 
     def _mapping(self, node: MappingNode, path: Path, depth: int) -> Value:
         values: dict[str, Value] = {}
@@ -91,6 +118,10 @@ class _Reader:
                 self._complain(key_node, path, "a key must be plain text")
                 continue
             below = (*path, key)
+            if key == "<<":
+                problem = "merging is not supported: write the keys, or one alias for them all"
+                self._complain(key_node, below, problem)
+                continue
             if key in values:
                 first = self._layer.key_places[below]
                 self._complain(key_node, below, f"stands twice; the first is at {first}")
@@ -103,8 +134,7 @@ class _Reader:
         self._layer.complaints.append(Complaint(self.place(node), key_text(path), problem))
 
 
-def _scalar(tag: str, text: str) -> Value:
-    kind = tag.rpartition(":")[2]
+def _plain(kind: str, text: str) -> Value:
     try:
         match kind:
             case "null":
