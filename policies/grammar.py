@@ -42,6 +42,12 @@ def _checked_pattern(pattern: str) -> str:
     return pattern
 
 
+def _path_pattern(pattern: str) -> str:
+    if pattern.removeprefix("!")[0] not in "/*?\\":
+        raise ValueError("a path begins with '/': nothing would match")
+    return pattern
+
+
 def read_header_name(name: str) -> str:
     if _HEADER.fullmatch(name) is None:
         raise ValueError("a header's name has letters, digits and '-'")
@@ -85,9 +91,11 @@ def _range(values: Mapping[str, Any], node: Node) -> Range:
 
 
 PATTERN: Final = text(
-    "a pattern (a text; quote what begins with '*' or '!')", longest=MAX_PATTERN + 1
+    "a pattern (a text; quote numbers, true, false, and what begins with '*' or '!')",
+    longest=MAX_PATTERN + 1,
 ).then(_checked_pattern)
 PATTERNS: Final = one_or_many(PATTERN).then(Patterns)
+PATHS: Final = one_or_many(PATTERN.then(_path_pattern)).then(Patterns)
 NAMED_PATTERNS: Final = dict_of(
     read_tag_name, PATTERNS, allowed="a mapping of tags to patterns"
 ).then(lambda tags: tuple(tags.items()))
@@ -159,7 +167,7 @@ WHEN: Final = Record(
     {
         "upstream": PATTERNS.noted("Name of the upstream."),
         "method": one_or_many(PATTERN.then(str.upper)).then(Patterns),
-        "path": PATTERNS.noted("Raw path at the upstream, without the query."),
+        "path": PATHS.noted("Raw path at the upstream, without the query."),
         "headers": HEADERS.noted("By name; '*' asks whether there is one."),
         "tags": NAMED_PATTERNS.noted("From X-Deferrable-Tags."),
         "owner": PATTERNS.noted("Configured name or hash of the owner."),
@@ -191,7 +199,7 @@ ANSWER: Final = word(*Answer).then(Answer)
 LANE: Final = word(*Lane).then(Lane)
 TAGS: Final = dict_of(
     read_tag_name,
-    text("the value of a tag").then(read_tag_value),
+    text("the value of a tag (a text; quote numbers, true and false)").then(read_tag_value),
     allowed="a mapping of tags to values",
 )
 
@@ -277,7 +285,9 @@ def _rule_name(name: str) -> str:
     return name
 
 
-RULE_NAME: Final = text("the name of a rule", pattern=_RULE_NAME.pattern).then(_rule_name)
+RULE_NAME: Final = text("the name of a rule (quote a number)", pattern=_RULE_NAME.pattern).then(
+    _rule_name
+)
 
 
 def _rule(values: Mapping[str, Any], node: Node) -> Rule:

@@ -140,6 +140,7 @@ def parse_yaml(text: str) -> Node:
 
 
 _START: Final = Mark(1, 1)
+_NO_MERGING: Final = "merging (<<) is not supported: write the keys, or one alias for them all"
 _QUOTE: Final = "texts with special characters such as a leading '*' or '!' must be quoted"
 
 
@@ -230,8 +231,11 @@ class _Reader:
             value = self._node(self._events.next(), depth=depth + 1)
             if not isinstance(key, Scalar):
                 self._complain(place, "a key must be a single text")
+            elif key.text == "<<" and isinstance(event, ScalarEvent) and event.implicit[0]:
+                self._complain(place, _NO_MERGING)
             elif key.text in lines:
-                self._complain(place, f"the key {key.text[:60]!r} stands in line {lines[key.text]}")
+                first = f"the first is in line {lines[key.text]}"
+                self._complain(place, f"the key {key.text[:60]!r} stands twice; {first}")
             else:
                 lines[key.text] = place.line
                 entries.append((key, value))

@@ -94,6 +94,11 @@ def test_a_rule_is_live_unless_it_says_shadow():
         (rule(when={"model": ""}), "characters"),
         (rule(when={"model": "!"}), "must not be empty"),
         (rule(when={"model": 5}), "is not a pattern"),
+        (rule(when={"tags": {"run": 42}}), "quote numbers, true, false"),
+        (rule(then={"defer": {"tags": {"run": 42}}}), "quote numbers, true and false"),
+        (rule(name=7), "quote a number"),
+        (rule(when={"path": "v1/responses"}), "a path begins with '/'"),
+        (rule(when={"path": ["/v1/*", "!v1/files"]}), "a path begins with '/'"),
         (rule(when={"modle": "x"}), "did you mean 'model'?"),
         (rule(when={"headers": {"x y": "*"}}), "a header's name"),
         (rule(when={"headers": {"X-A": "1", "x-a": "2"}}), "mean the same"),
@@ -127,7 +132,7 @@ def test_presence_of_a_credential_may_be_asked_for():
 
 def test_every_key_of_when_is_read():
     written = {
-        "upstream": "a", "method": "post", "path": "a", "headers": {"a": "a"}, "tags": {"a": "a"},
+        "upstream": "a", "method": "post", "path": "/a", "headers": {"a": "a"}, "tags": {"a": "a"},
         "owner": "a", "credential": "a", "time": {"days": ["mon-tue", "sun"]},
         "body_bytes": {"max": 1}, "model": "a", "stream": True, "has_tools": [True, False],
         "tokens": {"min": 1}, "body": {"a.b": [1, "a", True, {"min": 0}]},

@@ -45,6 +45,8 @@ rules:
 """
 
 
+PATTERN_WORDS = "a pattern (a text; quote numbers, true, false, and what begins with '*' or '!')"
+
 WHEN_KEYS = (
     "upstream", "method", "path", "headers", "tags", "owner", "credential", "time", "body_bytes",
     "model", "stream", "has_tools", "tokens", "body",
@@ -84,7 +86,7 @@ def test_every_complaint_comes_at_once_with_its_place():
         + ", ".join(WHEN_KEYS),
         "p.yaml:3:36: 'many' is not a whole number",
         "p.yaml:4:11: 'later' is refused: allowed: interactive, defer",
-        "p.yaml:7:19: '7' is not a pattern (a text; quote what begins with '*' or '!')",
+        f"p.yaml:7:19: '7' is not {PATTERN_WORDS}",
         f"p.yaml:8:30: '6 h' is refused: '6 h' is not a duration: write {ALLOWED}",
         "p.yaml:9:1: unknown key 'test' (did you mean 'tests'?); allowed: rules, tests",
     ]
@@ -98,13 +100,14 @@ def test_every_complaint_comes_at_once_with_its_place():
         ("{}", "p.yaml:1:1: at least one is needed here of rules, tests"),
         ("[]", "p.yaml:1:1: a list is not a mapping with any of rules, tests"),
         ("rules: []\n---\nrules: []", "p.yaml:2:1: a second document"),
-        ("rules: []\nrules: []", "p.yaml:2:1: the key 'rules' stands in line 1"),
+        ("rules: []\nrules: []", "p.yaml:2:1: the key 'rules' stands twice"),
         ("? [a]\n: 1", "p.yaml:1:3: a key must be a single text"),
         ("rules: *etl*", "p.yaml:1:8: the alias '*etl*' names nothing before it"),
         ("rules: !exclude", "p.yaml:1:8: the tag '!exclude' is not allowed"),
         ("rules: !!python/object:os.system x", "is not allowed"),
         ("rules: &a [*a]", "p.yaml:1:12: the alias '*a' names nothing before it"),
         ("rules: {<<: *x}", "the alias '*x' names nothing"),
+        ("rules: [&a {name: a}, {<<: *a}]", "p.yaml:1:24: merging (<<) is not supported"),
         ("rules: [", "p.yaml:1:"),
         ("rules:\n\t- a", "p.yaml:2:1: not YAML: found character '\\t'"),
         ("a: 1\n b: 2", "p.yaml:2:3: not YAML: mapping values"),

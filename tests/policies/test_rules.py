@@ -16,6 +16,8 @@ from tests.policies.facts import make_facts, matches, rule_set, unread
 TEXT = st.sampled_from(["a", "b", "ab", "abc"])
 PATTERN = st.sampled_from(["a", "b", "a*", "*b*", "?b", "*", "!a", "!*c", "!*"])
 PATTERNS = st.one_of(PATTERN, st.lists(PATTERN, min_size=1, max_size=3))
+PATH = st.sampled_from(["/a", "/b", "/a*", "*b*", "/?b", "?a", "*", "!/a", "!*c", "!*"])
+PATHS = st.one_of(PATH, st.lists(PATH, min_size=1, max_size=3))
 BOUNDS = st.fixed_dictionaries({}, optional={"min": st.just(1), "max": st.just(2)}).filter(bool)
 BOOLEANS = st.one_of(st.booleans(), st.lists(st.booleans(), min_size=1, max_size=2))
 VALUE = st.one_of(PATTERN, st.booleans(), st.integers(0, 3), BOUNDS)
@@ -31,7 +33,7 @@ WHEN = st.fixed_dictionaries(
     optional={
         "upstream": PATTERNS,
         "method": st.sampled_from(["POST", ["GET", "POST"], "!POST"]),
-        "path": PATTERNS,
+        "path": PATHS,
         "headers": some(st.sampled_from(["x-a", "X-B", "user-agent"]), PATTERNS),
         "tags": some(st.sampled_from(["t", "u"]), PATTERNS),
         "owner": PATTERNS,
@@ -73,7 +75,7 @@ CALL = st.fixed_dictionaries(
         "body": BODY,
         "method": st.sampled_from(["POST", "GET"]),
         "upstream": TEXT,
-        "path": TEXT,
+        "path": TEXT.map(lambda text: f"/{text}"),
         "headers": st.lists(
             st.tuples(
                 st.sampled_from([b"X-A", b"x-b", b"x-B", b"User-Agent"]), TEXT.map(str.encode)
