@@ -23,6 +23,8 @@ from proxy.cli import COMMANDS, batches, jobs, main
 from proxy.cli.namesake import refuse_namesake
 from proxy.cli.output import plain
 from proxy.core.errors import ConfigError, ProxyError
+from proxy.stores.vault import Vault
+from tests.helpers.certificates import write_certificate
 from tests.helpers.factories import IDS
 from tests.helpers.traffic_week import Week
 
@@ -286,6 +288,40 @@ def test_check_prints_every_value_and_its_origin(run, tmp_path, monkeypatch):
     assert ["batching.linger", "5s", f"{file}:1:20"] in lines
     assert ["log.level", "debug", "OFFRAMP_LOG__LEVEL"] in lines
     assert ["listen", "127.0.0.1:8080", "default"] in lines
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("secret_key_file: words", "words is open to others"),
+        ("secret_key_file: private", "line 1: expected 'key' or 'hash'"),
+        ("tls: {cert_file: words, key_file: words}", "words: certificate and key cannot be used"),
+        ("admin: {tls: {cert_file: words, key_file: words}}", "certificate and key cannot be used"),
+    ],
+)
+def test_check_refuses_what_a_start_would(run, tmp_path, text, problem):
+    (tmp_path / "words").write_text("some words\n")
+    (tmp_path / "words").chmod(0o644)
+    (tmp_path / "private").write_text("some words\n")
+    (tmp_path / "private").chmod(0o600)
+    (tmp_path / "offramp.yaml").write_text(text)
+
+    code, _, errors = run("check", "--config", tmp_path / "offramp.yaml")
+    json_code, output, _ = run("check", "--json", "--config", tmp_path / "offramp.yaml")
+
+    assert (code, json_code) == (3, 3)
+    assert problem in errors
+    assert problem in "".join(one["problem"] for one in json.loads(output)["complaints"])
+
+
+def test_check_takes_files_that_a_start_can_use(run, tmp_path):
+    certificate = write_certificate(tmp_path / "tls.pem")
+    Vault.load_or_create(tmp_path / "keys")
+    (tmp_path / "offramp.yaml").write_text(
+        f"{{tls: {{cert_file: {certificate}, key_file: {certificate}}}, secret_key_file: keys}}"
+    )
+
+    assert run("check", "--config", tmp_path / "offramp.yaml")[0] == 0
 
 
 def test_check_speaks_json(run, tmp_path):

@@ -29,6 +29,7 @@ def command(config: Path | None, *, as_json: bool) -> None:
     try:
         configuration = load(config)
         _check_policies(configuration.settings.policies)
+        _check_keys(configuration)
     except BadConfigurationError as exc:
         if not as_json:
             raise
@@ -50,6 +51,21 @@ def _check_policies(file: Path | None) -> None:
         raise BadConfigurationError(
             Complaint(place, "policies", problem) for place, _, problem in complaints
         ) from exc
+
+
+def _check_keys(configuration: Configuration) -> None:
+    """Read keys and certificates as a start would, if any are named."""
+    settings = configuration.settings
+    if (settings.secret_key_file, settings.tls, settings.admin.tls) == (None, None, None):
+        return
+    from proxy.app.inspection import unusable_keys  # noqa: PLC0415 - the whole proxy
+
+    complaints = [
+        Complaint(configuration.origin(*path), ".".join(path), exc.message)
+        for path, exc in unusable_keys(settings)
+    ]
+    if complaints:
+        raise BadConfigurationError(complaints)
 
 
 def _show(configuration: Configuration, *, as_json: bool) -> None:
