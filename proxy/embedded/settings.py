@@ -16,6 +16,11 @@ its calls as fast as it can."""
 _FIXED: Final[Mapping[str, str]] = {
     "listen": "127.0.0.1:0",
     "admin.listen": "127.0.0.1:0",
+    # Certificates are made out to the service's name, and the command comes to an address.
+    "tls": "",
+    "admin.tls": "",
+    # Of the service: two that write one file would mix their lines.
+    "recording.path": "",
     # Made beside the store: nobody else is to open what this run sealed.
     "secret_key_file": "",
     "durability": "durable",

@@ -47,6 +47,19 @@ def test_a_configuration_holds_except_for_what_must_be_its_own(folder, environ, 
     assert "openai" not in settings.upstreams
 
 
+def test_what_only_a_service_can_use_is_left_to_it(folder, environ, tmp_path):
+    config = tmp_path / "offramp.yaml"
+    config.write_text(
+        f"tls: &tls {{cert_file: {config}, key_file: {config}}}\n"
+        "admin: {tls: *tls}\n"
+        "recording: {path: facts.jsonl, sample: 0.5}\n"
+    )
+
+    settings = embedded_settings(config, folder, {}, environ)
+
+    assert (settings.tls, settings.admin.tls, settings.recording.path) == (None, None, None)
+
+
 def test_upstreams_named_elsewhere_are_added_to_the_usual_ones(folder, environ):
     settings = embedded_settings(None, folder, {"openai": "http://localhost:9"}, environ)
 
