@@ -37,6 +37,14 @@ def test_help_groups_the_commands_and_leaves_none_out(capsys):
     assert [title for title in SECTIONS if f"{title}:" not in shown] == []
 
 
+@pytest.mark.parametrize("name", ["jobs", "batches", "credential", "policy"])
+def test_no_line_of_help_breaks_off_on_a_usual_terminal(capsys, monkeypatch, name):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main([name, "--help"]) == 0
+
+    assert "..." not in capsys.readouterr().out.replace("[ARGS]...", "")
+
+
 @pytest.mark.parametrize("name", ["run", "send", "sandbox", "completion"])
 def test_help_of_a_command_shows_how_it_is_used(capsys, name):
     assert main([name, "--help"]) == 0

@@ -27,6 +27,8 @@ def hash_token(*, as_json: bool) -> None:
         token = sys.stdin.read()
     if not token.strip():
         raise click.UsageError("no token on standard input")
+    if any("\ud800" <= char <= "\udfff" for char in token):
+        raise click.UsageError("what stands on standard input is no text")
     if len(token.split()) > 2:
         raise click.UsageError("more than one token on standard input")
     hashed = credential_hash(token)

@@ -91,7 +91,7 @@ def show(*, job: str, url: str, api_key_env: str, as_json: bool) -> None:
     _print_job(_remote(url, api_key_env).get(f"/v1/jobs/{job}").json(), as_json=as_json)
 
 
-@command.command("wait")
+@command.command("wait", short_help="Wait until a job has ended.")
 @click.argument("job", type=JobIdType())
 @click.option("--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Default: none.")
 @remote_options
@@ -103,7 +103,7 @@ def wait(*, job: str, timeout: float | None, url: str, api_key_env: str, as_json
         raise click.exceptions.Exit(FAILED)
 
 
-@command.command("result")
+@command.command("result", short_help="Write the provider's answer to standard output.")
 @click.argument("job", type=JobIdType())
 @click.option("--wait/--no-wait", "patient", default=False, help="Wait until the job has ended.")
 @remote_options
@@ -131,7 +131,7 @@ def result(*, job: str, patient: bool, url: str, api_key_env: str, as_json: bool
         raise click.exceptions.Exit(FAILED)
 
 
-@command.command("cancel")
+@command.command("cancel", short_help="Cancel jobs.")
 @click.argument("jobs", type=JobIdType(), nargs=-1, required=True, metavar="JOB...")
 @remote_options
 def cancel(*, jobs: tuple[str, ...], url: str, api_key_env: str, as_json: bool) -> None:

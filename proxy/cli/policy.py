@@ -70,7 +70,7 @@ def run_tests(file: Path, policies: Path | None, config: Path | None, *, as_json
         raise click.exceptions.Exit(FAILED)
 
 
-@command.command("explain")
+@command.command("explain", short_help="Say which rule decides a call, and why.")
 @click.argument("request", type=click.File("rb"))
 @click.option("--policies", type=_FILE, help="The rules; default: those of --config.")
 @click.option("--at", metavar="TIME", help="When the call arrives, RFC 3339; default: as it says.")
