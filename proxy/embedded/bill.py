@@ -11,6 +11,7 @@ from rich.table import Table
 
 from proxy.app import Running
 from proxy.core.ledger import Sums, broken_down
+from proxy.embedded.line import write_if_heard
 
 _LANES: Final[Mapping[str, str]] = {
     "batch": "in batches",
@@ -58,7 +59,7 @@ async def bill_of(proxy: Running) -> Bill:
 def print_bill(bill: Bill, stream: TextIO, *, as_json: bool) -> None:
     """Print it for people, or as one line of JSON."""
     if as_json:
-        print(json.dumps(_content(bill)), file=stream)
+        write_if_heard(stream, f"{json.dumps(_content(bill))}\n")
         return
     total = bill.total
     if not total.jobs and not bill.forwarded:
@@ -73,9 +74,12 @@ def print_bill(bill: Bill, stream: TextIO, *, as_json: bool) -> None:
     if len(bill.lanes) > 1:
         _add(table, "in all", total, style="bold")
     console = Console(file=stream, highlight=False)
-    console.print(table)
-    for remark in _remarks(bill, total):
-        console.print(remark, style="dim")
+    # Written by us, since the library ends the process where nobody reads.
+    with console.capture() as shown:
+        console.print(table)
+        for remark in _remarks(bill, total):
+            console.print(remark, style="dim")
+    write_if_heard(stream, shown.get())
 
 
 def _add(table: Table, words: str, sums: Sums, *, style: str | None = None) -> None:

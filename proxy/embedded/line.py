@@ -9,6 +9,8 @@ Margins"), drawn to with the cursor saved and restored.
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Final, TextIO
 
 _ROWS_MIN: Final = 5
@@ -63,9 +65,19 @@ class StatusLine:
             self._write(f"{_SAVE}\x1b[r\x1b[{rows};1H\x1b[2K{_RESTORE}")
 
     def _write(self, text: str) -> None:
-        try:
-            self._stream.write(text)
-            self._stream.flush()
-        except (OSError, ValueError):
-            # The terminal is gone; the command goes on without it.
-            return
+        write_if_heard(self._stream, text)
+
+
+def write_if_heard(stream: TextIO, text: str) -> None:
+    """Write, unless nobody reads any more: the command goes on without that, and so do we."""
+    try:
+        stream.write(text)
+        stream.flush()
+    except BlockingIOError:
+        # Somebody reads, but slowly; the command made the pipe one that does not wait.
+        return
+    except (OSError, ValueError):
+        # What could not be written would be tried again at the end of the process, and its
+        # failure take the place of the command's exit code.
+        with suppress(OSError, ValueError), Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), stream.fileno())

@@ -10,7 +10,7 @@ from typing import Final, TextIO
 
 from proxy.app import Running
 from proxy.core.errors import StoreError
-from proxy.embedded.line import StatusLine
+from proxy.embedded.line import StatusLine, write_if_heard
 from proxy.embedded.standing import Standing, in_words, standing
 
 _EVERY_S: Final = 1.0
@@ -91,6 +91,4 @@ class Progress:
             self._tell(ALONE)
 
     def _tell(self, text: str) -> None:
-        with suppress(OSError, ValueError):
-            self._stream.write(f"{text}\n")
-            self._stream.flush()
+        write_if_heard(self._stream, f"{text}\n")

@@ -16,6 +16,7 @@ from proxy.core.job import JobState
 from proxy.embedded.bill import bill_of, print_bill
 from proxy.embedded.environment import child_environment, upstream_urls
 from proxy.embedded.folder import Folder, Folders
+from proxy.embedded.line import write_if_heard
 from proxy.embedded.progress import Progress
 from proxy.embedded.settings import embedded_settings
 from proxy.embedded.standing import Standing, standing
@@ -154,6 +155,5 @@ def _now() -> datetime:
 
 
 def _say(*lines: str) -> None:
-    sys.stderr.write(f"offramp: {lines[0]}\n")
-    sys.stderr.writelines(f"         {line}\n" for line in lines[1:])
-    sys.stderr.flush()
+    text = "\n         ".join(lines)
+    write_if_heard(sys.stderr, f"offramp: {text}\n")

@@ -116,7 +116,7 @@ class Desk:
         async with asyncio.timeout(60):
             stdout, stderr = await process.communicate(text)
         assert process.returncode is not None
-        return Ended(process.returncode, stdout.decode(), stderr.decode())
+        return Ended(process.returncode, stdout.decode(), (stderr or b"").decode())
 
     async def run(self, *words: str, **more: str) -> Ended:
         """Run `offramp` to its end."""

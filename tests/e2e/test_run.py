@@ -149,6 +149,25 @@ async def test_input_and_outputs_are_the_commands_own(desk):
     assert ended.stderr.startswith("oops\n")
 
 
+@pytest.mark.parametrize("code", [0, 5])
+async def test_the_exit_code_is_the_commands_also_where_nobody_reads_what_is_said(desk, code):
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = f"{sys.executable} {desk.script(ONE_BY_ONE)} 1; exit {code}"
+
+    process = await asyncio.create_subprocess_exec(
+        *(*COMMAND, "run", "--", "sh", "-c", command),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=writer,
+        env={**desk.variables, **QUICK},
+    )
+    os.close(writer)
+    ended = await desk.ended(process)
+
+    assert ended.code == code
+    assert len(ended.stdout.splitlines()) == 1
+
+
 async def test_signals_reach_the_command(desk):
     trap = "trap 'echo caught; exit 5' TERM; echo ready; while :; do sleep 0.1; done"
     process = await desk.offramp("run", "--", "sh", "-c", trap)

@@ -6,7 +6,7 @@ import os
 import pyte
 import pytest
 
-from proxy.embedded.line import StatusLine
+from proxy.embedded.line import StatusLine, write_if_heard
 
 
 class Seen(io.StringIO):
@@ -109,3 +109,20 @@ def test_a_terminal_that_is_gone_harms_nobody(seen, line):
 
     line.show("status")
     line.hide()
+
+
+@pytest.mark.parametrize("failure", [BlockingIOError, BrokenPipeError, ValueError])
+def test_a_stream_that_takes_nothing_stops_nobody(failure):
+    class Deaf(io.StringIO):
+        def flush(self):
+            raise failure
+
+    write_if_heard(Deaf(), "words\n")
+
+
+def test_a_pipe_without_a_reader_is_tried_only_once():
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as stream:
+        write_if_heard(stream, "words\n")
+        stream.flush()
