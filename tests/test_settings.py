@@ -641,6 +641,34 @@ def test_an_admin_token_file_must_hold_a_token(complaints, configure, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"\xffcanary", "its content must be text"),
+        (b"can\nary", "must be one token"),
+        ("canäry".encode(), "must be one token"),
+    ],
+)
+def test_a_token_that_no_header_can_carry_is_refused_and_not_repeated(
+    complaints, tmp_path, content, problem
+):
+    (tmp_path / "token").write_bytes(content)
+
+    (found,) = complaints("admin: {token_file: token}")
+
+    _, _, said = found.partition("token_file: ")
+    assert problem in said
+    assert "can" not in said.replace(str(tmp_path), "")
+
+
+def test_a_held_key_that_is_no_text_is_refused_in_words(complaints, tmp_path):
+    (tmp_path / "key").write_bytes(b"\xff\xfe")
+
+    (found,) = complaints(f"upstreams: {{openai: {{key_file: key, clients: {{a: ['{HASH}']}}}}}}")
+
+    assert found.endswith("its content must be text, and is not UTF-8")
+
+
+@pytest.mark.parametrize(
     ("text", "complaint"),
     [
         ("admin: {listen: 127.0.0.1:8080}", "admin.listen: '127.0.0.1:8080': must differ"),

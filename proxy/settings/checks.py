@@ -161,17 +161,17 @@ def surroundings(settings: Settings) -> Iterator[Finding]:
             yield ("recording", "path"), problem
     yield from _secret_key(settings)
     for path, file in (
-        (("admin", "token_file"), settings.admin.token_file),
         (("policies",), settings.policies),
         (("prices", "file"), settings.prices.file),
     ):
         problem = _unreadable(file) if file is not None else None
         if problem:
             yield path, problem
-        elif (
-            file is not None and file == settings.admin.token_file and not file.read_text().strip()
-        ):
-            yield path, "must not be empty"
+    admin = settings.admin
+    if admin.token_file is not None:
+        problem = _unusable(admin.token_file, admin.read_token)
+        if problem:
+            yield ("admin", "token_file"), problem
     yield from _webhook_files(settings)
     yield from _key_files(settings)
 
@@ -217,6 +217,8 @@ def _unusable(file: pathlib.Path, read: Callable[[], object]) -> str | None:
     if problem is None:
         try:
             read()
+        except UnicodeDecodeError:
+            problem = "its content must be text, and is not UTF-8"
         except ValueError as exc:
             problem = f"its content {exc}"
     return problem

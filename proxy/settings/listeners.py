@@ -43,8 +43,20 @@ class Admin(Section):
     that a connection came in on is always allowed: an address cannot be rebound."""
 
     def read_token(self) -> str | None:
-        """Return the token, if one is configured."""
-        return self.token_file.read_text().strip() if self.token_file else None
+        """Return the token, if one is configured.
+
+        Raises:
+            ValueError: if it is empty, or nothing that a header could carry.
+            OSError: if the file cannot be read.
+        """
+        if self.token_file is None:
+            return None
+        token = self.token_file.read_text().strip()
+        if not token:
+            raise ValueError("must not be empty")
+        if not token.isascii() or not token.isprintable():
+            raise ValueError("must be one token: printable ASCII")
+        return token
 
 
 class Callers(Section):
