@@ -163,9 +163,12 @@ _OPTIONS: Final = {"instance.workers": "--workers"}
 def _from_flags(flags: Mapping[str, str]) -> Layer:
     layer = Layer()
     for key, text in flags.items():
-        path = tuple(key.split("."))
         option = _OPTIONS.get(key, "--" + key.replace(".", "-").replace("_", "-"))
-        _put_text(layer, path, text, "--upstream" if path[0] == "upstreams" else option)
+        path = tuple(key.split("."))
+        if path[0] == "upstreams":
+            # The name of one may hold dots.
+            path, option = ("upstreams", ".".join(path[1:-1]), path[-1]), "--upstream"
+        _put_text(layer, path, text, option)
     return layer
 
 

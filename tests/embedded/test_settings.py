@@ -34,16 +34,16 @@ def test_a_configuration_holds_except_for_what_must_be_its_own(folder, environ, 
         "store: redis://elsewhere\n"
         f"secret_key_file: {config}\n"
         "batching: {linger: 3s}\n"
-        "upstreams: {mine: {dialect: openai, base_url: 'http://localhost:1'}}\n"
+        "upstreams: {my.own: {dialect: openai, base_url: 'http://localhost:1'}}\n"
     )
 
-    settings = embedded_settings(config, folder, {"mine": "http://localhost:2"}, environ)
+    settings = embedded_settings(config, folder, {"my.own": "http://localhost:2"}, environ)
 
     assert settings.batching.linger.total_seconds() == 3
     assert settings.store.path == folder.store
     assert settings.secret_key_file is None
     assert str(settings.listen) == "127.0.0.1:0"
-    assert settings.upstreams["mine"].base_url == "http://localhost:2"
+    assert settings.upstreams["my.own"].base_url == "http://localhost:2"
     assert "openai" not in settings.upstreams
 
 
