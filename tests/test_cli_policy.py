@@ -74,6 +74,25 @@ def test_a_test_that_fails_ends_with_1_and_says_where_and_what(capsys, rules):
     ]
 
 
+def test_rules_that_no_call_gets_to_are_noted_and_fail_nothing(capsys, tmp_path):
+    file = tmp_path / "policies.yaml"
+    file.write_text(
+        "rules:\n"
+        "  - {name: typo, when: {upstream: opneai}, then: defer}\n"
+        "  - {name: 'off', then: interactive}\n"
+        "  - {name: behind, when: {model: m}, then: defer}\n"
+    )
+
+    code, out, notes = run(capsys, "test", file)
+    json_code, report, _ = run(capsys, "test", "--json", file)
+
+    assert (code, json_code, out) == (0, 0, "0 passed, 0 failed\n")
+    first, second = notes.splitlines()
+    assert first.startswith(f"note: {file}:2: 'typo' never decides: no upstream is called opneai;")
+    assert second.startswith(f"note: {file}:4: 'behind' never decides: 'off' in line 3 asks nothin")
+    assert [one["rule"] for one in json.loads(report)["idle"]] == ["typo", "behind"]
+
+
 def test_a_machine_gets_every_test(capsys, rules):
     code, out, _ = run(capsys, "test", "--json", with_tests(rules, PASSING, FAILING))
 

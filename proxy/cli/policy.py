@@ -15,6 +15,7 @@ from policies.explain import Step
 from policies.fields import read_time
 from policies.load import PolicyError, PolicyFile, policy_schema
 from policies.model import Answer, Reject
+from policies.reach import Idle, idle_rules
 from policies.rules import RuleSet
 from proxy.cli import BAD_CONFIGURATION, FAILED
 from proxy.cli.output import plain, print_json
@@ -50,7 +51,8 @@ def command() -> None:
 def run_tests(file: Path, policies: Path | None, config: Path | None, *, as_json: bool) -> None:
     """Run the tests that stand in FILE, beside its rules.
 
-    Ends with 0 if all passed, 1 if one failed, 3 if a file cannot be used.
+    Ends with 0 if all passed, 1 if one failed, 3 if a file cannot be used. Rules that
+    no call can get to are noted.
     """
     scene, _ = _scene(config)
     cases = _read(file, as_json=as_json)
@@ -59,9 +61,14 @@ def run_tests(file: Path, policies: Path | None, config: Path | None, *, as_json
         raise click.UsageError(f"{file} holds no rules; name the file that does by --policies")
     results = run_cases(rules, cases.cases, obstacle_of=scene.obstacle_of)
     failed = [result for result in results if not result.passed]
+    idle = list(idle_rules(rules.listed(), upstreams=scene.upstreams))
     if as_json:
-        print_json(_report(results))
+        print_json({**_report(results), "idle": [_idle(one) for one in idle]})
     else:
+        source = policies or file
+        for one in idle:
+            told = f"{source}:{one.rule.line}: {one.rule.name!r} never decides: {one.reason}"
+            click.echo(plain(f"note: {told}"), err=True)
         for result in failed:
             for failure in result.failures:
                 click.echo(plain(f"{file}:{result.case.line}: {result.case.name}: {failure}"))
@@ -188,6 +195,10 @@ def _report(results: list[CaseResult]) -> dict[str, object]:
             for result in results
         ],
     }
+
+
+def _idle(one: Idle) -> dict[str, object]:
+    return {"rule": one.rule.name, "line": one.rule.line, "reason": one.reason}
 
 
 def _worded(value: object) -> object:
