@@ -62,8 +62,11 @@ def child_environment(environ: Mapping[str, str], proxy_url: str) -> dict[str, s
     }
     if any(environ.get(name) for name in _PROXIES):
         # Or the SDKs would ask a proxy elsewhere for this machine's own address.
-        for name in ("NO_PROXY", "no_proxy"):
-            changed[name] = ",".join(filter(None, (environ.get(name), "127.0.0.1")))
+        # Programs read the one or the other. Where one is set, our address alone in the
+        # other would hide what it excludes.
+        for name, other in (("NO_PROXY", "no_proxy"), ("no_proxy", "NO_PROXY")):
+            known = environ.get(name) or environ.get(other)
+            changed[name] = ",".join(filter(None, (known, "127.0.0.1")))
     return {**environ, **changed}
 
 

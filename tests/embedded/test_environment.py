@@ -21,12 +21,19 @@ def test_every_sdk_is_told_the_proxy_in_its_own_form():
     }
 
 
-def test_a_proxy_for_the_web_is_not_asked_for_this_machine():
-    environment = child_environment(
-        {"HTTP_PROXY": "http://proxy.corp:3128", "NO_PROXY": "corp"}, PROXY
-    )
+@pytest.mark.parametrize(
+    ("own", "both"),
+    [
+        ({}, ("127.0.0.1", "127.0.0.1")),
+        ({"NO_PROXY": "corp"}, ("corp,127.0.0.1", "corp,127.0.0.1")),
+        ({"no_proxy": "corp"}, ("corp,127.0.0.1", "corp,127.0.0.1")),
+        ({"NO_PROXY": "a", "no_proxy": "b"}, ("a,127.0.0.1", "b,127.0.0.1")),
+    ],
+)
+def test_a_proxy_for_the_web_is_not_asked_for_this_machine_nor_for_the_others(own, both):
+    environment = child_environment({"HTTP_PROXY": "http://proxy.corp:3128", **own}, PROXY)
 
-    assert (environment["NO_PROXY"], environment["no_proxy"]) == ("corp,127.0.0.1", "127.0.0.1")
+    assert (environment["NO_PROXY"], environment["no_proxy"]) == both
 
 
 def test_base_urls_of_the_user_are_where_calls_go():
