@@ -190,7 +190,9 @@ class Relay:
                 self._said_here = False
                 return
             self._continued = True
-        self._write_informational(status, reason, headers)
+        if not self.request.protocol.writing_paused:
+            # Nothing bounds how many come: a caller who takes no more does without.
+            self._write_informational(status, reason, headers)
 
     def _write_informational(self, status: int, reason: str, headers: RawHeaders) -> None:
         transport = self.request.transport

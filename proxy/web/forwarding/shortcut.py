@@ -130,12 +130,10 @@ class ShortCall:
         if response is None or transport is None or transport.is_closing():
             # The caller left; its connection tells that in a moment.
             return
-        if self._status is None:
-            if not response.headed:
-                self._refuse(response, transport)
-                return
+        if response.headed and self._status is None:
             self._write_first(response, transport)
-        elif data := response.take_ready():
+        elif not caller.writing_paused and (data := response.take_ready()):
+            # What comes while the caller takes no more stays where it is, and is bounded there.
             transport.write(data)
         if caller.writing_paused:
             # Also at the end: or a caller who sends calls and reads no answer would fill
@@ -143,11 +141,15 @@ class ShortCall:
             return
         if response.at_end:
             self._end(Outcome.COMPLETED, keep_alive=not self._until_close)
-        elif response.failure is not None:
+        elif response.failure is None:
+            # The caller may have taken more before the head is here.
+            if response.headed:
+                response.flow(self._write)
+        elif response.headed:
             cut(transport, until_close=self._until_close)
             self._end(Outcome.BROKEN, keep_alive=False)
         else:
-            response.flow(self._write)
+            self._refuse(response, transport)
 
     def caller_left(self) -> None:
         """Cut the call: nobody is there to be answered."""
@@ -179,8 +181,10 @@ class ShortCall:
         self._end(Outcome.REFUSED, keep_alive=True)
 
     def _relay_informational(self, status: int, reason: str, headers: RawHeaders) -> None:
-        transport = self._caller.transport
-        if transport is not None:
+        """Pass it on, but for a caller who takes no more: nothing bounds how many come."""
+        caller = self._caller
+        transport = caller.transport
+        if transport is not None and not caller.writing_paused:
             transport.write(response_head(status, reason, response_fields(headers)))
 
     def _end(self, outcome: Outcome, *, keep_alive: bool) -> None:

@@ -48,6 +48,63 @@ async def test_a_slow_reader_holds_the_upstream_back_and_loses_nothing(factory):
         assert len((await caller.response()).body) == total
 
 
+async def test_a_slow_reader_of_small_pieces_holds_the_upstream_back(factory):
+    """Each piece is read before the next one comes, so that none alone is too much to hold."""
+    sent = 0
+    total = 40 * MIB
+
+    async def script(connection):
+        nonlocal sent
+        await connection.request()
+        await connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % total)
+        while sent < total:
+            await connection.send(b"x" * 65536)
+            sent += 65536
+            for _ in range(3):
+                await asyncio.sleep(0)
+
+    async with stage(script, factory) as (_, _, caller):
+        caller.pause_reading()
+        await caller.send(POST)
+
+        await stalled(lambda: sent)
+        assert sent < HELD_AT_MOST
+
+        caller.resume_reading()
+        assert len((await caller.response()).body) == total
+
+
+async def test_hints_to_one_who_takes_no_more_fill_no_memory_and_cost_no_answer(factory, caplog):
+    hint = b"HTTP/1.1 103 Early Hints\r\nLink: %b\r\n\r\n" % (b"x" * 30000)
+    sent, go = asyncio.Event(), asyncio.Event()
+
+    async def script(connection):
+        await connection.request()
+        for _ in range(40 * MIB // len(hint)):
+            await connection.send(hint)
+        sent.set()
+        await go.wait()
+        await connection.send(OK)
+
+    async with stage(script, factory) as (_, proxy, caller):
+        caller.pause_reading()
+        await caller.send(POST)
+        await sent.wait()
+        [served] = proxy.server.connections
+        await wait_until(lambda: served.writing_paused, "the caller to be full")
+        assert served.transport is not None
+        assert served.transport.get_write_buffer_size() < MIB
+
+        caller.resume_reading()
+        while served.writing_paused:
+            assert b" 103 " in (await caller.response()).start_line
+        go.set()
+        while b" 103 " in (answer := await caller.response()).start_line:
+            pass
+        assert answer.body == b"ok"
+        assert caplog.records == []
+
+
 async def test_a_slow_upstream_holds_an_upload_back_and_gets_all_of_it(factory):
     sent = 0
     total = 40 * MIB
