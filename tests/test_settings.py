@@ -54,6 +54,13 @@ def complaints(configure, tmp_path):
     return complained
 
 
+@pytest.mark.parametrize(("together", "to_one"), [(1, 1), (4, 3), (4096, 3072), (20_000, 15_000)])
+def test_one_upstream_leaves_a_quarter_of_all_connections_to_others(configure, together, to_one):
+    text = f"forwarding: {{max_connections: {together}}}\n"
+
+    assert configure(text).settings.forwarding.max_per_upstream == to_one
+
+
 def test_without_any_configuration_everything_has_a_value(tmp_path):
     settings = load(environ={"HOME": str(tmp_path)}).settings
 

@@ -90,6 +90,7 @@ def _client_limits(settings: Settings) -> ClientLimits:
         first_byte_s=forwarding.first_byte_timeout.total_seconds(),
         idle_s=forwarding.idle_timeout.total_seconds(),
         max_connections=forwarding.max_connections,
+        max_per_upstream=forwarding.max_per_upstream,
     )
 
 

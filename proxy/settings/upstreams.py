@@ -99,7 +99,12 @@ class Forwarding(Section):
     """Between two pieces of an answer."""
 
     max_connections: Count = 4_096
-    """To all upstreams together; more calls wait for a free one."""
+    """To all upstreams together, three quarters of them to one; more calls wait for a free one."""
+
+    @property
+    def max_per_upstream(self) -> int:
+        """How many of them one upstream has, so that one that answers nobody leaves room."""
+        return max(1, self.max_connections * 3 // 4)
 
 
 def with_public_upstreams(value: object) -> object:
