@@ -9,6 +9,7 @@ from typing import Any, Final, cast
 from aiohappyeyeballs import start_connection
 
 from proxy.core.upstream import Upstream
+from proxy.ports.upstream import Cause, Phase, UpstreamUnavailableError
 from proxy.upstreams.addresses import Addresses
 from proxy.upstreams.connection import Connection
 from proxy.upstreams.tls import resume_sessions, verifying_context
@@ -69,6 +70,20 @@ class Dialer:
             self._ssl = await asyncio.to_thread(verifying_context)
         resume_sessions(self._ssl)
         return self._ssl
+
+
+def connect_error(upstream: Upstream, exc: Exception) -> UpstreamUnavailableError:
+    """Return how a caller is told that there is no connection to its upstream."""
+    timed_out = isinstance(exc, TimeoutError)
+    # Neither a timeout nor a handshake that was hung up on has words of its own.
+    words = str(exc) or ("timed out" if timed_out else "it hung up")
+    cause: Cause = "timeout" if timed_out else "refused"
+    return UpstreamUnavailableError(
+        f"cannot connect to upstream {upstream.name!r}: {words}",
+        phase=Phase.CONNECT,
+        cause=cause,
+        sent=False,
+    )
 
 
 def _keep_alive(sock: socket.socket) -> None:

@@ -10,9 +10,9 @@ from collections import deque
 from typing import Final, cast
 
 from proxy.core.upstream import Upstream
-from proxy.ports.upstream import Cause, ClientLimits, Phase, UpstreamUnavailableError
+from proxy.ports.upstream import ClientLimits
 from proxy.upstreams.connection import Connection
-from proxy.upstreams.dial import Dialer
+from proxy.upstreams.dial import Dialer, connect_error
 
 _SWEEP_AT_MOST_S: Final = 0.5
 _SWEEP_AT_LEAST_S: Final = 0.005
@@ -83,7 +83,7 @@ class Pool:
                 if connection is None:
                     connection = await self._connect(site)
         except (OSError, UnicodeError) as exc:
-            raise _connect_error(upstream, exc) from exc
+            raise connect_error(upstream, exc) from exc
         if self._closed:
             connection.abort()
         connection.calls += 1
@@ -243,13 +243,3 @@ def _first_waiter(site: Site) -> "asyncio.Future[Connection | None]":
 
 def _shortest(limits: ClientLimits) -> float:
     return min(limits.first_byte_s, limits.idle_s, limits.keepalive_s)
-
-
-def _connect_error(upstream: Upstream, exc: Exception) -> UpstreamUnavailableError:
-    cause: Cause = "timeout" if isinstance(exc, TimeoutError) else "refused"
-    return UpstreamUnavailableError(
-        f"cannot connect to upstream {upstream.name!r}: {exc or 'timed out'}",
-        phase=Phase.CONNECT,
-        cause=cause,
-        sent=False,
-    )

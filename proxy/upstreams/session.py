@@ -12,11 +12,12 @@ import select
 import ssl
 from collections.abc import Callable
 from typing import Final
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 from aiohttp import (
     ClientError,
     ClientOSError,
+    ClientPayloadError,
     ClientRequest,
     ClientTimeout,
     ServerTimeoutError,
@@ -43,6 +44,7 @@ from proxy.ports.upstream import (
     UpstreamUnavailableError,
     Write,
 )
+from proxy.upstreams.dial import connect_error
 
 __all__ = ["AiohttpClient", "ClientLimits"]
 
@@ -69,12 +71,13 @@ class AiohttpClient:
         self._limits = limits or ClientLimits()
         self._connector = TCPConnector(
             limit=self._limits.max_connections,
+            limit_per_host=self._limits.max_per_upstream,
             keepalive_timeout=self._limits.keepalive_s,
             ssl=ssl_context or True,
         )
         self._timeout = ClientTimeout(total=None, connect=self._limits.connect_s)
         self._recipes: dict[Upstream, ClientRequest] = {}
-        self._used: WeakSet[ResponseHandler] = WeakSet()
+        self._lines: WeakKeyDictionary[ResponseHandler, _Line] = WeakKeyDictionary()
 
     def begin(
         self,
@@ -101,6 +104,8 @@ class AiohttpClient:
 
     async def _exchange(self, connection: Connection, request: UpstreamRequest) -> "_Response":
         response = _Response(connection, request, self._limits)
+        assert connection.protocol is not None
+        self._lines[connection.protocol].carry(response)
         try:
             if isinstance(request.body, bytes | None) and not request.expect_continue:
                 response.send_whole(request.body)
@@ -119,15 +124,19 @@ class AiohttpClient:
                     self._recipe(upstream), [], self._timeout
                 )
             except (ClientError, OSError, TimeoutError) as exc:
-                raise _connect_error(upstream, exc) from exc
+                raise connect_error(upstream, exc) from exc
             protocol = connection.protocol
             assert protocol is not None
-            if protocol not in self._used:
-                self._used.add(protocol)
+            line = self._lines.get(protocol)
+            if line is None:
+                self._lines[protocol] = _Line(protocol)
                 return connection, False
-            if not protocol.should_close and not _has_news(protocol):
+            if not protocol.should_close and not _has_news(protocol) and self._is_young(line):
                 return connection, True
             connection.close()
+
+    def _is_young(self, line: "_Line") -> bool:
+        return asyncio.get_running_loop().time() - line.born < self._limits.max_age_s
 
     def _recipe(self, upstream: Upstream) -> ClientRequest:
         """Return what the connector wants to know of a host, made once for each."""
@@ -137,6 +146,33 @@ class AiohttpClient:
             recipe = ClientRequest("GET", url, loop=asyncio.get_running_loop())
             self._recipes[upstream] = recipe
         return recipe
+
+
+class _Line:
+    """What is to be known of a connection beside what aiohttp knows."""
+
+    def __init__(self, protocol: ResponseHandler) -> None:
+        self.born = asyncio.get_running_loop().time()
+        self._carried: _Response | None = None
+        closed = protocol.closed
+        self._is_open = closed is not None
+        if closed is not None:
+            closed.add_done_callback(self._note_closed)
+
+    def carry(self, response: "_Response") -> None:
+        """Tell it when the connection is gone."""
+        if self._is_open:
+            self._carried = response
+
+    def _note_closed(self, closed: asyncio.Future[None]) -> None:
+        if not closed.cancelled():
+            # Asked for, or asyncio would complain that nobody did.
+            closed.exception()
+        self._is_open = False
+        # It holds the connection, which would never be forgotten otherwise.
+        carried, self._carried = self._carried, None
+        if carried is not None:
+            carried.note_closed()
 
 
 class _Response:
@@ -323,6 +359,15 @@ class _Response:
             if data and not write(data):
                 return
 
+    def note_closed(self) -> None:
+        """End the wait for a body that does not go on.
+
+        aiohttp closes the connection when a chunk is malformed, stops its timer, and tells
+        whoever waits for a head; whoever waits for the body would wait forever.
+        """
+        if not self._payload.is_eof() and self._payload.exception() is None:
+            self._payload.set_exception(ClientPayloadError())
+
     def _take_before_break(self) -> bytes:
         """Return what had arrived before the body broke off; the break itself comes next."""
         self._failure = self._failure or self._body_error()
@@ -411,13 +456,3 @@ def _has_news(protocol: ResponseHandler) -> bool:
     poll = select.poll()
     poll.register(sock.fileno(), select.POLLIN)
     return bool(poll.poll(0))
-
-
-def _connect_error(upstream: Upstream, exc: Exception) -> UpstreamUnavailableError:
-    cause: Cause = "timeout" if isinstance(exc, TimeoutError) else "refused"
-    return UpstreamUnavailableError(
-        f"cannot connect to upstream {upstream.name!r}: {exc or 'timed out'}",
-        phase=Phase.CONNECT,
-        cause=cause,
-        sent=False,
-    )

@@ -167,15 +167,6 @@ async def test_a_failed_connection_gives_its_place_back():
         assert await read_all(await client.send(request(upstream.port))) == b"ok"
 
 
-async def test_a_connection_that_is_too_old_is_not_used_again():
-    limits = ClientLimits(max_age_s=0)
-    async with RawUpstream(replying(OK)) as upstream, opened(LeanClient, limits) as client:
-        for _ in range(3):
-            await read_all(await client.send(request(upstream.port)))
-
-        assert len(upstream.connections) == 3
-
-
 async def test_a_name_that_points_elsewhere_is_followed(monkeypatch):
     answers = {"up.test": "127.0.0.1"}
     real = socket.getaddrinfo

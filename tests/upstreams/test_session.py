@@ -1,13 +1,15 @@
 """What both clients do alike, seen without the relay around them."""
 
 import asyncio
+import gc
 import ssl
 from collections.abc import AsyncIterator
 
 import pytest
 
 from proxy.ports.upstream import ClientLimits, Phase, UpstreamUnavailableError
-from tests.helpers.raw_upstream import RawUpstream, replying, wait_until
+from proxy.upstreams.session import AiohttpClient
+from tests.helpers.raw_upstream import TIMEOUT_S, RawUpstream, replying, wait_until
 from tests.upstreams.clients import CLIENTS, OK, opened, read_all, request, tls_upstream
 
 
@@ -26,7 +28,7 @@ async def test_a_call_waits_for_a_free_connection_and_no_longer_than_allowed(kin
             await go.wait()
             await connection.send(OK[-1:])
 
-    limits = ClientLimits(max_connections=1, connect_s=0.05)
+    limits = ClientLimits(max_connections=1, connect_s=0.25)
     async with RawUpstream(script) as upstream, opened(kind, limits) as sender:
         first = await sender.send(request(upstream.port))
         # An answer that came whole is done with; this one holds its connection.
@@ -35,11 +37,57 @@ async def test_a_call_waits_for_a_free_connection_and_no_longer_than_allowed(kin
         with pytest.raises(UpstreamUnavailableError) as caught:
             await sender.send(request(upstream.port))
         assert (caught.value.phase, caught.value.sent) == (Phase.CONNECT, False)
+        assert str(caught.value) == "cannot connect to upstream 'up': timed out"
 
         go.set()
         assert await read_all(first) == b"ok"
         assert await read_all(await sender.send(request(upstream.port))) == b"ok"
         assert len(upstream.connections) == 1
+
+
+async def test_one_upstream_at_its_bound_leaves_room_for_another(kind):
+    async def script(connection):
+        await connection.request()
+        await connection.wait_closed_by_peer()
+
+    limits = ClientLimits(max_per_upstream=1, max_connections=2)
+    async with (
+        RawUpstream(script) as silent,
+        RawUpstream(replying(OK)) as other,
+        opened(kind, limits) as sender,
+        asyncio.TaskGroup() as tasks,
+    ):
+        calls = [tasks.create_task(sender.send(request(silent.port))) for _ in range(2)]
+        await wait_until(lambda: silent.requests, "one of the calls")
+
+        assert await read_all(await sender.send(request(other.port))) == b"ok"
+        assert len(silent.connections) == 1
+        for call in calls:
+            call.cancel()
+
+
+async def test_a_connection_that_is_too_old_is_not_used_again(kind):
+    limits = ClientLimits(max_age_s=0)
+    async with RawUpstream(replying(OK)) as upstream, opened(kind, limits) as sender:
+        for _ in range(3):
+            await read_all(await sender.send(request(upstream.port)))
+
+        assert len(upstream.connections) == 3
+
+
+async def test_aiohttps_connections_are_forgotten_once_they_are_gone():
+    limits = ClientLimits(max_age_s=0)
+    async with RawUpstream(replying(OK)) as upstream, opened(AiohttpClient, limits) as sender:
+        for _ in range(3):
+            await read_all(await sender.send(request(upstream.port)))
+        assert sender._lines
+        await sender.aclose()
+
+        def are_forgotten() -> bool:
+            gc.collect()
+            return not sender._lines
+
+        await wait_until(are_forgotten, "the connections to be forgotten")
 
 
 async def test_an_answer_that_was_not_read_to_its_end_costs_its_connection(kind):
@@ -153,6 +201,30 @@ async def test_what_arrived_before_the_break_is_handed_out_before_the_break(kind
         with pytest.raises(UpstreamUnavailableError, match="broke off"):
             await response.next_chunk()
         response.close()
+
+
+@pytest.mark.parametrize("then", [b"zz\r\n", b"2\r\nokay\r\n", b"0\r\nX: a\rb\r\n\r\n"])
+async def test_a_chunk_that_is_none_ends_the_wait_for_it(kind, then):
+    go = asyncio.Event()
+
+    async def script(connection):
+        await connection.request()
+        await connection.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n")
+        await go.wait()
+        await connection.send(then)
+        await connection.wait_closed_by_peer()
+
+    async with RawUpstream(script) as upstream, opened(kind) as sender, asyncio.timeout(TIMEOUT_S):
+        response = await sender.send(request(upstream.port))
+        data = response.take_ready()
+        while data != b"ok":
+            data += await response.next_chunk()
+        go.set()
+
+        with pytest.raises(UpstreamUnavailableError) as caught:
+            await read_all(response)
+        response.close()
+        assert caught.value.phase is Phase.IDLE
 
 
 async def test_an_upstream_that_waits_for_a_slow_reader_is_not_silent(kind):
