@@ -2,7 +2,7 @@
 
 from tests.helpers.loops import LOOPS
 
-_ON_THE_WIRE = ("test_forward", "test_handshakes", "test_server", "test_upgrade")
+_ON_THE_WIRE = ("test_endings", "test_forward", "test_handshakes", "test_server", "test_upgrade")
 
 
 def pytest_asyncio_loop_factories(config, item):

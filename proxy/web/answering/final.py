@@ -21,7 +21,7 @@ from proxy.core.job import Job
 from proxy.core.prices import usd
 from proxy.ports.jobs import Result
 from proxy.web.answering.job_object import job_error
-from proxy.web.forwarding.relay import reset_on_close
+from proxy.web.forwarding.endings import reset_on_close
 
 JOB_HEADER: Final = "X-Deferrable-Job"
 """Carries the job's ID on every answer to a deferred call."""

@@ -21,6 +21,7 @@ from proxy.web.answering.final import flush_bytes
 from proxy.web.entrance.passages import Passing
 from proxy.web.forwarding.boundary import Boundary
 from proxy.web.forwarding.caller import CallOnItsWay
+from proxy.web.forwarding.endings import cut, resets_on_close
 from proxy.web.forwarding.relay import written
 
 
@@ -299,6 +300,12 @@ class _Connection(web.RequestHandler):
         """Take no more calls; the one that is on its way is finished."""
         self.stop_awaiting()
         super().close()
+
+    def force_close(self) -> None:
+        """End the connection at once; the answer that it is amid does not look whole by that."""
+        if resets_on_close(self.transport):
+            cut(self.transport, until_close=True)
+        super().force_close()
 
     def handle_error(
         self,

@@ -9,8 +9,6 @@ byte cuts the caller's connection, as the upstream's own failure would have.
 
 import asyncio
 import re
-import socket
-import struct
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -34,12 +32,11 @@ from proxy.ports.upstream import (
     UpstreamResponse,
     UpstreamUnavailableError,
 )
+from proxy.web.forwarding.endings import cut, finish_on_close, reset_on_close
 
 _ENDS: Final = re.compile(r"[\r\n\0]")
 _LAST_CHUNK: Final = b"0\r\n\r\n"
 _BODILESS: Final = frozenset({204, 304})
-_RESET: Final = struct.pack("ii", 1, 0)
-"""`SO_LINGER` on, for zero seconds: closing sends RST instead of FIN."""
 
 
 class Outcome(StrEnum):
@@ -217,12 +214,16 @@ class Relay:
             head += b"%b: %b\r\n" % persistence(keep_alive=keep_alive, modern=modern)[0]
         self.status = response.status
         frame = chunked and not response.framed
+        if self._until_close:
+            reset_on_close(request.transport)
         self._write_first(head + lines + b"\r\n", response, frame=frame)
         if not response.at_end:
             await self._pump(response, frame=frame)
         if request.protocol.writing_paused:
             # Or a caller who sends calls and reads no answer would fill the memory.
             await self._caller_takes_more()
+        if self._until_close:
+            finish_on_close(request.transport)
         self.outcome = Outcome.COMPLETED
         return relayed(response.status, keep_alive=keep_alive)
 
@@ -351,23 +352,6 @@ def page_for(request: web.BaseRequest, page: Page) -> tuple[bytes, RelayedRespon
     modern = request.version >= HttpVersion11
     data = written(page, method=request.method, keep_alive=keep_alive, modern=modern)
     return data, relayed(page.status, keep_alive=keep_alive)
-
-
-def cut(transport: asyncio.Transport | None, *, until_close: bool) -> None:
-    """End a caller's connection so that the answer cannot be taken for whole."""
-    if transport is None:
-        return
-    if until_close:
-        # Closing is how this body would end well: only a reset tells that it did not.
-        reset_on_close(transport)
-    transport.close()
-
-
-def reset_on_close(transport: asyncio.BaseTransport) -> None:
-    """Let the peer be reset, and not orderly hung up on, once `transport` is closed."""
-    sock = transport.get_extra_info("socket")
-    if sock is not None:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
 
 
 def _chunk(data: bytes) -> bytes:

@@ -26,7 +26,8 @@ from proxy.ports.upstream import (
     UpstreamUnavailableError,
 )
 from proxy.web.forwarding.caller import METHOD, Caller
-from proxy.web.forwarding.relay import Forwarded, Outcome, answer_head, cut, written
+from proxy.web.forwarding.endings import cut, finish_on_close, reset_on_close
+from proxy.web.forwarding.relay import Forwarded, Outcome, answer_head, written
 
 OnDone = Callable[[Forwarded], None]
 """Told of each call at its end."""
@@ -140,6 +141,8 @@ class ShortCall:
             # the memory.
             return
         if response.at_end:
+            if self._until_close:
+                finish_on_close(transport)
             self._end(Outcome.COMPLETED, keep_alive=not self._until_close)
         elif response.failure is None:
             # The caller may have taken more before the head is here.
@@ -159,6 +162,7 @@ class ShortCall:
         """Write the head together with what came with it, mostly all."""
         head, _, self._until_close = answer_head(self._heads, response, method=METHOD, modern=True)
         if self._until_close:
+            reset_on_close(transport)
             head += b"Connection: close\r\n"
         self._first_byte_s = time.perf_counter() - self._started
         self._status = response.status

@@ -1,6 +1,7 @@
 """A real server in front of a real upstream client, for tests on the wire."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -165,6 +166,8 @@ async def running_proxy(
     without: frozenset[bytes] = frozenset(),
     upload_idle_s: float = 300.0,
     tapped: bool = False,
+    tls: ssl.SSLContext | None = None,
+    drain_s: float = 5.0,
 ) -> AsyncIterator[RunningProxy]:
     """Serve `/up/…` from the upstream on the given port, and `/up/v1` to SDKs.
 
@@ -198,9 +201,9 @@ async def running_proxy(
             return await forwarder.forward(request, route, without=without)
 
         running.server = DataServer(handle, find=find)
-        runner = web.ServerRunner(running.server, shutdown_timeout=5)
+        runner = web.ServerRunner(running.server, shutdown_timeout=drain_s)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
+        site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
         await site.start()
         running.port = runner.addresses[0][1]
         try:

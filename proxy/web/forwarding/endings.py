@@ -1,0 +1,55 @@
+"""How a caller's connection ends: in order after a whole answer, and visibly otherwise.
+
+A body with a length or in chunks tells by itself that it broke off. One that ends with its
+connection does not: it looks whole by any end that is in order.
+"""
+
+import asyncio
+import socket
+import struct
+from typing import Final
+
+_LINGER: Final = struct.Struct("ii")
+_RESET: Final = _LINGER.pack(1, 0)
+"""`SO_LINGER` on, for zero seconds: closing sends RST instead of FIN."""
+_FINISH: Final = _LINGER.pack(0, 0)
+
+
+def cut(transport: asyncio.Transport | None, *, until_close: bool) -> None:
+    """End a caller's connection so that the answer cannot be taken for whole."""
+    if transport is None:
+        return
+    if until_close:
+        # Closing is how this body would end well: only a reset tells that it did not.
+        reset_on_close(transport)
+        if transport.get_extra_info("sslcontext") is not None:
+            # Over TLS, closing says goodbye before: that alone is a good end.
+            transport.abort()
+    transport.close()
+
+
+def reset_on_close(transport: asyncio.BaseTransport | None) -> None:
+    """Let the peer be reset, and not orderly hung up on, once `transport` is closed.
+
+    For as long as an answer goes on that ends with its connection: whatever ends that
+    then, be it the end of this process, does not look like the end of the answer.
+    """
+    sock = transport.get_extra_info("socket") if transport is not None else None
+    if sock is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+
+
+def finish_on_close(transport: asyncio.BaseTransport | None) -> None:
+    """Let the peer be hung up on as ever once `transport` is closed: all was written."""
+    if transport is not None and not transport.is_closing():
+        sock = transport.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _FINISH)
+
+
+def resets_on_close(transport: asyncio.BaseTransport | None) -> bool:
+    """Tell whether an answer goes on that ends with this connection."""
+    if transport is None or transport.is_closing():
+        return False
+    sock = transport.get_extra_info("socket")
+    found = sock.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER.size)
+    return bool(_LINGER.unpack(found)[0])

@@ -1,0 +1,62 @@
+"""What a caller sees of the end of an answer that ends with its connection."""
+
+import asyncio
+import ssl
+
+import pytest
+
+from tests.helpers.certificates import write_certificate
+from tests.helpers.raw_upstream import RawConnection, RawUpstream, wait_until
+from tests.web.stage import CLOSE_HEAD, POST
+from tests.web.transparency.harness import CLIENTS, running_proxy
+
+
+@pytest.fixture(params=list(CLIENTS))
+def factory(request):
+    return CLIENTS[request.param]
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    return write_certificate(tmp_path_factory.mktemp("tls") / "proxy.pem")
+
+
+@pytest.fixture(params=["plain", "tls"])
+def secured(request, certificate) -> tuple[ssl.SSLContext | None, ssl.SSLContext | None]:
+    """What the proxy and its caller secure their connection with, if they do."""
+    if request.param == "plain":
+        return None, None
+    serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    serving.load_cert_chain(certificate)
+    return serving, ssl.create_default_context(cafile=str(certificate))
+
+
+@pytest.mark.parametrize("end", ["whole", "broken", "drained"])
+async def test_only_a_whole_answer_ends_in_order(factory, secured, end):
+    go = asyncio.Event()
+
+    async def script(connection: RawConnection) -> None:
+        await connection.request()
+        await connection.send(CLOSE_HEAD + b"part")
+        if end == "drained":
+            await connection.wait_closed_by_peer()
+        await go.wait()
+        if end == "broken":
+            connection.reset()
+
+    serving, trusting = secured
+    async with RawUpstream(script) as upstream:
+        async with running_proxy(upstream.port, factory, tls=serving, drain_s=0.05) as proxy:
+            reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port, ssl=trusting)
+            writer.write(POST)
+            await reader.readuntil(b"part")
+            if end != "drained":
+                go.set()
+                await wait_until(lambda: proxy.done, "the end of the call")
+
+        if end == "whole":
+            assert await reader.read() == b""
+        else:
+            with pytest.raises(ConnectionResetError):
+                await reader.read()
+        writer.transport.abort()
