@@ -11,7 +11,7 @@ from typing import Final, Protocol, cast
 
 from proxy.ports.upstream import ClientLimits
 from proxy.upstreams.head import HeadParser
-from proxy.upstreams.tls import keep_session
+from proxy.upstreams.tls import ended_in_order, keep_session
 
 _READ_AT_MOST: Final = 1 << 16
 
@@ -127,7 +127,7 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> None:
         if self.exchange is not None:
-            self.exchange.ended(reset=False)
+            self.exchange.ended(reset=not self._ended_in_order())
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost = True
@@ -135,7 +135,7 @@ class Connection(asyncio.Protocol):
         if exchange is not None:
             if exc is not None:
                 self._rescue_answer(exchange)
-            exchange.ended(reset=exc is not None)
+            exchange.ended(reset=exc is not None or not self._ended_in_order())
             # They know each other: without this they would wait for the collector.
             self.exchange = None
         if self._drained is not None and not self._drained.done():
@@ -149,6 +149,9 @@ class Connection(asyncio.Protocol):
         self.writing_paused = False
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
+
+    def _ended_in_order(self) -> bool:
+        return ended_in_order(self.transport.get_extra_info("ssl_object"))
 
     def _rescue_answer(self, exchange: Exchange) -> None:
         """Read what came before the reset.

@@ -6,7 +6,7 @@ session until the handshake begins: all of it documented API of `ssl`.
 """
 
 import ssl
-from typing import Final
+from typing import Any, Final
 
 _SESSIONS: Final = "_offramp_sessions"
 
@@ -19,6 +19,15 @@ class ResumingObject(ssl.SSLObject):
     """
 
     _begun = False
+    said_goodbye = False
+    """Whether the peer said that nothing more comes. Else anybody on the way may have cut it."""
+
+    def read(self, *args: Any, **options: Any) -> Any:
+        # That nothing has come yet is an exception; nothing at all is the goodbye.
+        data = super().read(*args, **options)
+        if not data:
+            self.said_goodbye = True
+        return data
 
     def do_handshake(self) -> None:
         # Called again and again until the handshake is through; a session may
@@ -55,6 +64,11 @@ def keep_session(connection: object) -> None:
         session = connection.session
         if session is not None and session.has_ticket:
             _sessions(connection.context)[connection.server_hostname] = session
+
+
+def ended_in_order(connection: object) -> bool:
+    """Tell whether the end of a connection is its peer's word (RFC 9112, section 9.8)."""
+    return not isinstance(connection, ResumingObject) or connection.said_goodbye
 
 
 def _sessions(context: ssl.SSLContext) -> dict[str, ssl.SSLSession]:

@@ -1,5 +1,11 @@
+import asyncio
+import os
+import socket
 import ssl
 
+import pytest
+
+from proxy.ports.upstream import Phase, UpstreamUnavailableError
 from proxy.upstreams.lean import LeanClient
 from proxy.upstreams.tls import ResumingObject, keep_session, resume_sessions, verifying_context
 from tests.upstreams.clients import opened, read_all, request, tls_upstream
@@ -50,3 +56,44 @@ async def test_a_server_that_lost_its_keys_costs_a_handshake_and_no_call(certifi
         ):
             port = server.sockets[0].getsockname()[1]
             assert await read_all(await client.send(request(port, scheme="https"))) == b"ok"
+
+
+@pytest.mark.parametrize("size", [3, 1 << 20])
+@pytest.mark.parametrize("says_goodbye", [True, False])
+async def test_an_answer_that_ends_with_its_connection_is_whole_only_by_a_goodbye(
+    certificate, says_goodbye, size
+):
+    serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    serving.load_cert_chain(certificate)
+    done = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.transport.set_write_buffer_limits(high=0)
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * size)
+        await writer.drain()
+        if not says_goodbye:
+            # What anybody on the way could do, and what a crash looks like.
+            descriptor = os.dup(writer.get_extra_info("socket").fileno())
+            with socket.socket(fileno=descriptor) as cut:
+                cut.shutdown(socket.SHUT_WR)
+            await done.wait()
+        writer.close()
+
+    trusting = ssl.create_default_context(cafile=str(certificate))
+    async with (
+        await asyncio.start_server(serve, "127.0.0.1", 0, ssl=serving) as server,
+        opened(LeanClient, ssl_context=trusting) as client,
+    ):
+        port = server.sockets[0].getsockname()[1]
+        answer = await client.send(request(port, scheme="https"))
+        try:
+            if says_goodbye:
+                assert await read_all(answer) == b"x" * size
+            else:
+                with pytest.raises(UpstreamUnavailableError) as caught:
+                    await read_all(answer)
+                assert caught.value.phase is Phase.IDLE
+        finally:
+            answer.close()
+            done.set()
