@@ -75,7 +75,11 @@ class Connection(asyncio.Protocol):
         A free connection is owed nothing, so anything to read, unseen by the loop
         as yet, is its goodbye (or worse), and a call sent after it would be lost.
         """
-        return not self.transport.is_closing() and not self._news.poll(0)
+        return not self.transport.is_closing() and not self.has_news()
+
+    def has_news(self) -> bool:
+        """Tell, while it is open, whether something came that the loop has not read yet."""
+        return bool(self._news.poll(0))
 
     def unsent_bytes(self) -> int:
         return self.transport.get_write_buffer_size()

@@ -162,6 +162,11 @@ class _Upload:
     async def _send_piece(self, piece: bytes) -> None:
         if not piece:
             return
+        if not self._connection.closing and self._connection.has_news():
+            # A refusal, perhaps, from an upstream that has hung up since: writing would
+            # fail then, and the loop give up on what it has not read. One turn reads it.
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
         self._connection.transport.write(_chunk(piece) if self._request.chunked else piece)
         await self._connection.drain()
 

@@ -265,6 +265,11 @@ class _Response:
     async def _send_piece(self, writer: StreamWriter, piece: bytes) -> None:
         if not piece:
             return
+        if _has_news(self._protocol):
+            # Perhaps a refusal, and the upstream has hung up since. One turn of the loop
+            # reads it; writing would fail first, and lose it.
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
         try:
             async with asyncio.timeout(self._limits.idle_s):
                 await writer.write(_chunk(piece) if self._request.chunked else piece)
@@ -444,9 +449,9 @@ def _chunk(data: bytes) -> bytes:
 
 
 def _has_news(protocol: ResponseHandler) -> bool:
-    """Tell whether a free connection has something to read, unseen by the loop as yet.
+    """Tell whether a connection has something to read, unseen by the loop as yet.
 
-    A free connection is owed nothing, so it is the upstream's goodbye (or worse),
+    If it is free it is owed nothing, so that is the upstream's goodbye (or worse),
     and a call sent after it would be lost.
     """
     transport = protocol.transport

@@ -2,7 +2,10 @@
 
 import asyncio
 import gc
+import select
+import socket
 import ssl
+import threading
 from collections.abc import AsyncIterator
 
 import pytest
@@ -182,6 +185,58 @@ async def test_a_body_that_is_not_wanted_is_not_sent_while_the_answer_still_come
         given_up.set()
         assert await read_all(answer) == b"no"
         await wait_until(upstream.connections[0].closed.is_set, "the upstream to be hung up on")
+
+
+def refuse_and_hang_up(
+    listener: socket.socket, secured, read: threading.Event, go: threading.Event
+):
+    """Serve one call: answer before its body is here, and close with a part of it unread."""
+    with listener, listener.accept()[0] as raw:
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with secured.wrap_socket(raw, server_side=True) if secured else raw as connection:
+            received = b""
+            while not received.endswith(b"x"):
+                received += connection.recv(1024)
+            select.select([connection], [], [])
+            read.set()
+            go.wait()
+            connection.sendall(b"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\n\r\nbig")
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a_refusal_is_read_before_more_is_sent_to_who_hung_up_after_it(
+    kind, certificate, scheme
+):
+    serving, trusting = None, ssl.create_default_context(cafile=str(certificate))
+    if scheme == "https":
+        serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        serving.load_cert_chain(certificate)
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    read, go = threading.Event(), threading.Event()
+    upstream = threading.Thread(target=refuse_and_hang_up, args=(listener, serving, read, go))
+    upstream.start()
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"x" * 60_000
+        await asyncio.to_thread(read.wait)
+        go.set()
+        # The loop is not to see what comes meanwhile.
+        upstream.join()
+        for _ in range(3):
+            yield b"x" * 60_000
+
+    async with opened(kind, ssl_context=trusting) as sender, asyncio.timeout(TIMEOUT_S):
+        call = request(
+            port,
+            scheme=scheme,
+            method="POST",
+            headers=((b"Content-Length", b"240000"),),
+            body=body(),
+        )
+        response = await sender.send(call)
+
+        assert (response.status, await read_all(response)) == (413, b"big")
 
 
 async def test_what_arrived_before_the_break_is_handed_out_before_the_break(kind):
