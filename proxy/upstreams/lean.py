@@ -145,10 +145,9 @@ class _Upload:
 
     async def _send(self) -> None:
         request = self._request
-        write = self._connection.transport.write
         if request.expect_continue:
             self._response.continued = asyncio.get_running_loop().create_future()
-        write(request.written_head())
+        self._write(request.written_head())
         await self._await_continue()
         if isinstance(request.body, bytes):
             await self._send_piece(request.body)
@@ -156,7 +155,7 @@ class _Upload:
             async for piece in request.body:
                 await self._send_piece(piece)
         if request.chunked:
-            write(b"0\r\n\r\n")
+            self._write(b"0\r\n\r\n")
         self._response.note_sent()
 
     async def _send_piece(self, piece: bytes) -> None:
@@ -167,8 +166,15 @@ class _Upload:
             # fail then, and the loop give up on what it has not read. One turn reads it.
             await asyncio.sleep(0)
             await asyncio.sleep(0)
-        self._connection.transport.write(_chunk(piece) if self._request.chunked else piece)
+        self._write(_chunk(piece) if self._request.chunked else piece)
         await self._connection.drain()
+
+    def _write(self, data: bytes) -> None:
+        # This task may go on in the very turn of the loop in which the connection was
+        # lost, before its call is cancelled; uvloop takes it for a bug to write then.
+        if self._connection.closing:
+            raise ConnectionResetError("the upstream is gone")
+        self._connection.transport.write(data)
 
     async def _await_continue(self) -> None:
         continued = self._response.continued

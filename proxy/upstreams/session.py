@@ -249,7 +249,8 @@ class _Response:
         if request.expect_continue:
             self._continue = asyncio.get_running_loop().create_future()
         writer = StreamWriter(self._protocol, asyncio.get_running_loop())
-        self._transport.write(request.written_head())
+        # Unlike the transport, it says in any loop that the upstream is gone already.
+        await writer.write(request.written_head(), drain=False)
         await self._await_continue()
         if isinstance(request.body, bytes):
             await self._send_piece(writer, request.body)

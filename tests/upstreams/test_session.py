@@ -187,10 +187,15 @@ async def test_a_body_that_is_not_wanted_is_not_sent_while_the_answer_still_come
         await wait_until(upstream.connections[0].closed.is_set, "the upstream to be hung up on")
 
 
-def refuse_and_hang_up(
-    listener: socket.socket, secured, read: threading.Event, go: threading.Event
+def hang_up(
+    listener: socket.socket,
+    read: threading.Event,
+    go: threading.Event,
+    *,
+    answer: bytes = b"",
+    secured: ssl.SSLContext | None = None,
 ):
-    """Serve one call: answer before its body is here, and close with a part of it unread."""
+    """Serve one call: answer before its body is here, and hang up with a part of it unread."""
     with listener, listener.accept()[0] as raw:
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with secured.wrap_socket(raw, server_side=True) if secured else raw as connection:
@@ -200,7 +205,7 @@ def refuse_and_hang_up(
             select.select([connection], [], [])
             read.set()
             go.wait()
-            connection.sendall(b"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\n\r\nbig")
+            connection.sendall(answer)
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
@@ -214,7 +219,9 @@ async def test_a_refusal_is_read_before_more_is_sent_to_who_hung_up_after_it(
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
     read, go = threading.Event(), threading.Event()
-    upstream = threading.Thread(target=refuse_and_hang_up, args=(listener, serving, read, go))
+    refusal = b"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\n\r\nbig"
+    options = {"answer": refusal, "secured": serving}
+    upstream = threading.Thread(target=hang_up, args=(listener, read, go), kwargs=options)
     upstream.start()
 
     async def body() -> AsyncIterator[bytes]:
@@ -237,6 +244,39 @@ async def test_a_refusal_is_read_before_more_is_sent_to_who_hung_up_after_it(
         response = await sender.send(call)
 
         assert (response.status, await read_all(response)) == (413, b"big")
+
+
+async def test_a_reset_that_comes_together_with_more_of_the_body_ends_that_call_alone(kind):
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    read, go = threading.Event(), threading.Event()
+    upstream = threading.Thread(target=hang_up, args=(listener, read, go))
+    upstream.start()
+    loop = asyncio.get_running_loop()
+    near, far = socket.socketpair()
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"x" * 60_000
+        await asyncio.to_thread(read.wait)
+        more = loop.create_future()
+        loop.add_reader(near, more.set_result, None)
+        # The loop is to see both in one turn, the reset first.
+        go.set()
+        upstream.join()
+        far.send(b"x")
+        try:
+            await more
+        finally:
+            loop.remove_reader(near)
+        yield b"x"
+
+    with near, far:
+        async with opened(kind) as sender, asyncio.timeout(TIMEOUT_S):
+            length = (b"Content-Length", b"90000")
+            call = request(port, method="POST", headers=(length,), body=body())
+            with pytest.raises(UpstreamUnavailableError) as caught:
+                await sender.send(call)
+            assert caught.value.phase is Phase.FIRST_BYTE
 
 
 async def test_what_arrived_before_the_break_is_handed_out_before_the_break(kind):
