@@ -4,6 +4,7 @@ import asyncio
 from typing import Final
 
 from aiohttp import web
+from aiohttp.http import HttpVersion11
 
 from proxy.core.errors import CallerError
 
@@ -17,7 +18,8 @@ async def read_body(request: web.BaseRequest, *, max_bytes: int) -> bytes:
     Raises:
         CallerError: if it has more than `max_bytes`, or does not arrive whole.
     """
-    if request.headers.get("Expect", "").lower() == "100-continue" and request.transport:
+    asks = request.headers.get("Expect", "").lower() == "100-continue"
+    if asks and request.version >= HttpVersion11 and request.transport:
         # The low-level server of aiohttp leaves that to the handler (RFC 9110, section 10.1.1).
         request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     if request.content.is_eof() and request.content.exception() is None:

@@ -38,6 +38,21 @@ async def test_a_caller_that_asks_first_is_told_to_send_its_body(house):
     assert reply.status == 202
 
 
+async def test_an_old_caller_that_asks_first_gets_the_answer_alone(house):
+    """RFC 9110, section 15.2: it would take the word to go on for the answer."""
+    body = json.dumps(CHAT_BODY).encode()
+    head = (
+        f"POST {CHAT} HTTP/1.0\r\nAuthorization: Bearer {KEY}\r\nExpect: 100-continue\r\n"
+        f"X-Deferrable: job\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    )
+    reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
+    writer.write(f"{head}\r\n".encode() + body)
+    answer = await reader.read()
+    writer.close()
+
+    assert b" 202 " in answer.split(b"\r\n")[0]
+
+
 async def test_a_body_that_breaks_off_is_no_job(house):
     reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
     head = (
