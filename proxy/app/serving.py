@@ -318,6 +318,7 @@ def _front_server(
         CallerBounds(
             max_connections=callers.max_connections,
             head_s=callers.head_timeout.total_seconds(),
+            take_s=settings.forwarding.idle_timeout.total_seconds(),
             max_field_bytes=callers.max_field_bytes,
             max_fields=callers.max_fields,
         ),

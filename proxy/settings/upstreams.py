@@ -96,7 +96,7 @@ class Forwarding(Section):
     """Reasoning models think for minutes before an answer that is not streamed."""
 
     idle_timeout: PositiveDuration = timedelta(minutes=10)
-    """Between two pieces of an answer."""
+    """Between two pieces of an answer, and until its caller takes any more of it."""
 
     max_connections: Count = 4_096
     """To all upstreams together, three quarters of them to one; more calls wait for a free one."""

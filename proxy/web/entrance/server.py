@@ -70,6 +70,9 @@ class CallerBounds:
     """Until the head of a call is there, from its connection on or from the call before:
     it covers those who send nothing, those who send a letter a minute, and those who
     keep a connection. As long as nginx's `keepalive_timeout`."""
+    take_s: float = 600.0
+    """For one to take some of what waits for it. One that takes nothing holds a connection
+    to the upstream besides its own, and nothing else ends that."""
     max_field_bytes: int = 32_768
     """Of the request line, and of a field. Keys, cookies and baggage make long ones."""
     max_fields: int = 512
@@ -110,7 +113,8 @@ class DataServer(web.Server):
         )
         self._find = find
         self._on_refused = on_refused
-        self._sweep_s = min(self._bounds.head_s / 4, _SWEEP_AT_MOST_S)
+        shortest = min(self._bounds.head_s, self._bounds.take_s)
+        self._sweep_s = min(shortest / 4, _SWEEP_AT_MOST_S)
         self._timer: asyncio.TimerHandle | None = None
 
     def __call__(self) -> web.RequestHandler:
@@ -137,6 +141,8 @@ class DataServer(web.Server):
             connection.stop_awaiting()
             if connection.is_overdue(now, self._bounds.head_s):
                 connection.force_close()
+            elif connection.takes_nothing(now, self._bounds.take_s):
+                connection.abort()
         self._timer = None
         if self._connections:
             self._arm()
@@ -166,7 +172,10 @@ class _Connection(web.RequestHandler):
         "_find",
         "_idle_since",
         "_served",
+        "_taken_since",
         "_unsent",
+        "_untaken",
+        "_wire",
     )
 
     def __init__(self, manager: DataServer, find: Find | None, *args: Any, **options: Any) -> None:
@@ -181,6 +190,10 @@ class _Connection(web.RequestHandler):
         self._aside: asyncio.Future[None] | None = None
         self._idle_since = self._loop.time()
         self._served = 0
+        self._wire: asyncio.Transport | None = None
+        """The transport, also while it is closing, when aiohttp knows it no more."""
+        self._untaken = 0
+        self._taken_since = self._idle_since
 
     def stop_awaiting(self) -> None:
         """Relay a body that is still not all here as it comes."""
@@ -195,7 +208,24 @@ class _Connection(web.RequestHandler):
             self._idle_since = now
         return now - self._idle_since > limit_s
 
+    def takes_nothing(self, now: float, limit_s: float) -> bool:
+        """Tell whether what waits for the caller has not moved for so long; asked now and then."""
+        untaken = self._wire.get_write_buffer_size() if self._wire is not None else 0
+        if not untaken or untaken != self._untaken:
+            self._untaken = untaken
+            self._taken_since = now
+        return now - self._taken_since > limit_s
+
+    def abort(self) -> None:
+        """Cut the connection, whatever waits to be taken: closing would wait for that."""
+        if self._wire is not None:
+            self._wire.abort()
+
     # What the event loop calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._wire = cast("asyncio.Transport", transport)
+        super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
         if self._early:
@@ -222,6 +252,7 @@ class _Connection(web.RequestHandler):
             self._call.news()
 
     def connection_lost(self, exc: BaseException | None) -> None:
+        self._wire = None
         if self._call is not None:
             self._call.caller_left()
         super().connection_lost(exc)

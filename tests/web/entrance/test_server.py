@@ -12,6 +12,7 @@ from aiohttp import web
 
 from proxy.web.entrance.server import CallerBounds, DataServer
 from tests.helpers.raw_upstream import RawCaller, wait_until
+from tests.web.stage import stalled
 
 SECRET = b"sk-canary-of-the-caller"
 
@@ -196,6 +197,57 @@ async def test_a_body_that_comes_while_the_server_ends_is_still_read():
         await caller.send(b"cd")
 
         assert (await caller.response()).body == b"abcd"
+
+
+async def flood(request: web.BaseRequest) -> web.StreamResponse:
+    """Answer more than any caller's kernel holds."""
+    response = web.StreamResponse()
+    await response.prepare(request)
+    while True:
+        await response.write(b"x" * 65536)
+
+
+async def test_a_caller_has_the_whole_time_again_by_all_that_it_takes():
+    async with listening(flood) as (port, server), RawCaller(port) as caller:
+        connection = await only_connection(server)
+        begun = asyncio.get_running_loop().time()
+        caller.pause_reading()
+        await caller.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await stalled(connection.transport.get_write_buffer_size)
+        assert not connection.takes_nothing(begun + 59, 60)
+        assert not connection.takes_nothing(begun + 118, 60)
+        assert connection.takes_nothing(begun + 120, 60)
+
+        waiting = connection.transport.get_write_buffer_size()
+        caller.resume_reading()
+        await wait_until(
+            lambda: connection.transport.get_write_buffer_size() != waiting, "it to take some"
+        )
+        assert not connection.takes_nothing(begun + 121, 60)
+
+
+@pytest.mark.parametrize("closes", [False, True])
+async def test_a_caller_who_takes_nothing_is_let_go_in_the_end(closes):
+    ended = asyncio.Event()
+
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            if closes:
+                # What is closed would first send what nobody takes.
+                assert request.transport is not None
+                request.transport.write(b"x" * 40_000_000)
+                request.protocol.force_close()
+            return await flood(request)
+        finally:
+            ended.set()
+
+    bounds = CallerBounds(take_s=0.2)
+    async with listening(handle, bounds) as (port, server), RawCaller(port) as caller:
+        caller.pause_reading()
+        await caller.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+
+        await ended.wait()
+        await wait_until(lambda: not server.connections, "the connection to be gone")
 
 
 async def only_connection(server: DataServer) -> Any:
