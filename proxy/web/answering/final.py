@@ -5,8 +5,6 @@ error is ours, in the envelope of the caller's dialect.
 """
 
 import asyncio
-import socket
-import struct
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,7 +19,7 @@ from proxy.core.job import Job
 from proxy.core.prices import usd
 from proxy.ports.jobs import Result
 from proxy.web.answering.job_object import job_error
-from proxy.web.forwarding.endings import reset_on_close
+from proxy.web.forwarding.endings import finish_on_close, reset_on_close
 
 JOB_HEADER: Final = "X-Deferrable-Job"
 """Carries the job's ID on every answer to a deferred call."""
@@ -93,7 +91,7 @@ async def begin(request: web.BaseRequest, response: web.StreamResponse) -> None:
     Raises:
         ConnectionError: if the caller left.
     """
-    if request.version < HttpVersion11 and request.transport is not None:
+    if request.version < HttpVersion11:
         # It knows no chunks: until all is told, no end may look like that of the body.
         reset_on_close(request.transport)
     await response.prepare(request)
@@ -113,16 +111,9 @@ async def flush(request: web.BaseRequest, response: web.StreamResponse) -> bool:
     except ConnectionError:
         return False
     flushed = await flush_bytes(request.protocol, b"")
-    if flushed and request.transport is not None:
-        _finish_on_close(request.transport)
+    if flushed:
+        finish_on_close(request.transport)
     return flushed
-
-
-def _finish_on_close(transport: asyncio.BaseTransport) -> None:
-    """Take back `reset_on_close`: all that the caller should get is written."""
-    sock = transport.get_extra_info("socket")
-    if sock is not None:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 0, 0))
 
 
 async def flush_bytes(connection: BaseProtocol, data: bytes) -> bool:
