@@ -143,7 +143,8 @@ def _wait_until_up(admin: Redis, process: "subprocess.Popen[bytes]") -> None:
     def is_up() -> bool:
         assert process.poll() is None, "the server ended at once"
         try:
-            return bool(admin.ping())
+            # Another one may have taken the port since it was found free.
+            return admin.ping() and admin.info("server")["process_id"] == process.pid
         except Exception:  # noqa: BLE001 - not up yet, in whatever way
             return False
 

@@ -86,3 +86,13 @@ async def test_a_start_ends_in_bounded_time_wherever_the_store_goes_away(
                 pass
     assert not broke
     assert failed > 20 // stride
+
+
+def test_a_server_that_was_faster_to_take_the_port_is_not_ours(
+    server: RedisServer, tmp_path: Path
+) -> None:
+    with (
+        pytest.raises(AssertionError, match="ended at once"),
+        redis_server(tmp_path, port=server.port),
+    ):
+        pass
