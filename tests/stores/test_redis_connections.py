@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -228,13 +228,57 @@ async def test_a_slot_that_moved_to_another_node_is_found_there(cluster):
         assert found == [before, during, after]
 
 
+async def test_a_slot_is_found_where_its_old_node_says_though_another_has_not_heard(cluster):
+    """The one that is asked first for all slots hears of a move last."""
+    cluster.flush()
+    moves = (_Move(cluster, slot_of(keys.heads(shard))) for shard in keys.ALL_SHARDS)
+    move = next(one for one in moves if one.source is not cluster.servers[0])
+    async with opened(cluster.url) as stores:
+        move.end(told=())
+
+        job = await accepted(stores, id=_in_slot(move.slot))
+        assert await stores.jobs.get(job.id) == job
+    move.end()
+
+
+async def test_a_slot_that_nobody_had_is_found_once_somebody_has_it(cluster):
+    cluster.flush()
+    job = new_job()
+    slot = slot_of(keys.record(job.job.id))
+    async with opened(cluster.url) as stores:
+        _everywhere(cluster, "CONFIG", "SET", "cluster-require-full-coverage", "no")
+        _everywhere(cluster, "CLUSTER", "DELSLOTS", slot)
+        for _ in range(2):
+            with pytest.raises(StoreUnavailableError):
+                await stores.jobs.accept(job)
+
+        first = cluster.servers[0].admin
+        first.execute_command("CLUSTER", "ADDSLOTS", slot)
+        assert (await stores.jobs.accept(job)).created
+
+        name = first.execute_command("CLUSTER", "MYID").decode()
+        for other in cluster.servers[1:]:
+            other.admin.execute_command("CLUSTER", "SETSLOT", slot, "NODE", name)
+        _everywhere(cluster, "CONFIG", "SET", "cluster-require-full-coverage", "yes")
+
+
+def _everywhere(cluster: RedisClusterServers, *command: str | int) -> None:
+    for server in cluster.servers:
+        server.admin.execute_command(*command)
+
+
+def _in_slot(slot: int) -> JobId:
+    shard = next(one for one in keys.ALL_SHARDS if slot_of(keys.heads(one)) == slot)
+    return IDS.job(shard=shard)
+
+
 class _Move:
     """One slot on its way from its node to another (Redis Cluster specification)."""
 
     def __init__(self, cluster: RedisClusterServers, slot: int) -> None:
         self.slot = slot
         self.source = next(one for one in cluster.servers if self._has(one.admin))
-        self.target = next(one for one in cluster.servers if one is not self.source)
+        self.target = next(one for one in cluster.servers[::-1] if one is not self.source)
         self.everyone = cluster.servers
 
     def _has(self, node: Redis) -> bool:
@@ -255,9 +299,9 @@ class _Move:
                 *("MIGRATE", "127.0.0.1", self.target.port, "", 0, 5_000, "KEYS", *found)
             )
 
-    def end(self) -> None:
+    def end(self, told: Sequence[RedisServer] | None = None) -> None:
         name = self.target.admin.execute_command("CLUSTER", "MYID").decode()
-        for one in (self.target, self.source, *self.everyone):
+        for one in (self.target, self.source, *(self.everyone if told is None else told)):
             one.admin.execute_command("CLUSTER", "SETSLOT", self.slot, "NODE", name)
 
 

@@ -13,6 +13,7 @@ from typing import Final
 from redis.asyncio import Connection
 from redis.exceptions import (
     AskError,
+    ClusterDownError,
     MovedError,
     NoScriptError,
     ReadOnlyError,
@@ -20,7 +21,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-from proxy.core.errors import StoreError
+from proxy.core.errors import StoreError, StoreUnavailableError
 from proxy.ports.tasks import TaskOwner
 from proxy.stores.redis.address import RedisAddress
 from proxy.stores.redis.commands import Command
@@ -32,7 +33,8 @@ ROUNDS: Final = 40
 """How often a command is sent on.
 
 While a slot moves, its two nodes refuse scripts whose keys are partly here and partly
-there (`TRYAGAIN`); with the pause, that is waited for for two seconds.
+there (`TRYAGAIN`); with the pause, that is waited for for two seconds. So is a master that
+is chosen anew.
 """
 
 CHUNK: Final = 500
@@ -46,7 +48,7 @@ class Client:
 
     def __init__(self, address: RedisAddress, tasks: TaskOwner) -> None:
         self._topology = topology_of(address, tasks)
-        self._doubtful = address.is_cluster
+        self._is_cluster = self._doubtful = address.is_cluster
 
     @property
     def nodes(self) -> Sequence[Node]:
@@ -61,7 +63,7 @@ class Client:
         """
         if not self._doubtful:
             # What nearly every call is: one command, answered where it was sent.
-            node = self._topology.node_of(command.slot)
+            node = self._owner(command.slot)
             part = command.part
             ask = Ask(() if part else (command.packed,), writes=command.writes, part=part)
             (node.back if background else node.front).submit(ask)
@@ -123,12 +125,12 @@ class Client:
         sent = list(commands)
         answers: list[Answer] = [None] * len(sent)
         todo = list(range(len(sent)))
-        for _ in range(ROUNDS):
+        for number in range(ROUNDS):
             await self._round(sent, todo, answers, background)
             todo = [place for place in todo if isinstance(answers[place], ResponseError)]
             if not todo:
                 break
-            await self._prepare(sent, todo, answers)
+            await self._prepare(sent, todo, answers, again=number > 0)
         replies: list[Reply] = []
         for answer in answers:
             if isinstance(answer, ResponseError):
@@ -164,13 +166,22 @@ class Client:
                 answers[place] = commands[place].own(answer)
 
     def _node(self, command: Command, before: Answer) -> Node:
-        # `AskError` is a kind of `MovedError` for the library, for one command only.
-        if isinstance(before, AskError) and not isinstance(before, MovedError):
+        # Where a refusal points to: for the library `MovedError` is a kind of `AskError`. Of
+        # a slot that has just moved, whoever is asked for all slots may not have heard yet.
+        if isinstance(before, AskError) and before.host:
             return self._topology.node_at((before.host, before.port))
-        return self._topology.node_of(command.slot)
+        return self._owner(command.slot)
+
+    def _owner(self, slot: int) -> Node:
+        try:
+            return self._topology.node_of(slot)
+        except StoreError:
+            # Nobody had the slot when we asked; somebody may have it by now.
+            self._doubtful = True
+            raise
 
     async def _prepare(
-        self, commands: list[Command], todo: Sequence[int], answers: list[Answer]
+        self, commands: list[Command], todo: Sequence[int], answers: list[Answer], *, again: bool
     ) -> None:
         """Do what it takes for each refused command to be accepted the next time.
 
@@ -182,13 +193,22 @@ class Client:
             match answers[place]:
                 case NoScriptError():
                     commands[place] = commands[place].in_full()
+                case MovedError() if not self._is_cluster:
+                    raise StoreUnavailableError(
+                        "Redis is one node of a cluster, and others have a part of our slots",
+                        hint="begin the store's URL with redis+cluster://",
+                    )
                 case MovedError() | ReadOnlyError():
-                    refresh = True
+                    # The first time it is only we who did not know. After that it is not
+                    # decided yet, or not heard of everywhere.
+                    refresh, pause = True, pause or again
                 case AskError():
                     pass
                 case TryAgainError():
                     pause = True
                 case ResponseError() as exc:
+                    # A node that others have shut out says the same for ever.
+                    self._doubtful |= isinstance(exc, ClusterDownError)
                     raise translate(exc) from exc
         if pause:
             await asyncio.sleep(PAUSE_S)

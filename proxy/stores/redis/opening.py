@@ -34,6 +34,8 @@ async def prepare(client: Client, vault: Vault) -> None:
     mark = vault.digest("offramp", "store")
     for field, value in (("schema", SCHEMA), ("hash_key", mark)):
         await client.call(write("HSETNX", keys.META, field, value))
+    # One node of a cluster may have our marks, and no place for most of the jobs.
+    await client.call_many([read("EXISTS", keys.heads(shard)) for shard in keys.ALL_SHARDS])
     found, known = as_list(await client.call(read("HMGET", keys.META, "schema", "hash_key")))
     schema = as_int(found)
     if schema > SCHEMA:
