@@ -41,6 +41,15 @@ def test_sentinels_are_listed_with_the_service_and_the_database():
     assert (address.sentinel_username, address.sentinel_password) == ("s", "t&u")
 
 
+def test_a_plus_is_a_plus_in_a_password_and_in_a_path():
+    address = RedisAddress.parse(
+        "redis+sentinel://:a+b@s/main?sentinel_password=c+d&tls=true&ca=/etc/e+f.pem"
+    )
+
+    assert (address.password, address.sentinel_password) == ("a+b", "c+d")
+    assert address.ca == "/etc/e+f.pem"
+
+
 def test_a_cluster_is_known_by_any_of_its_nodes():
     address = RedisAddress.parse("redis+cluster://a:1,b:2?tls=true")
 
@@ -65,9 +74,12 @@ def test_tls_and_its_authorities_are_options_of_the_url():
         ("redis://h/0/1", "the database must be a number"),
         ("redis://h:port", "hosts must be host:port"),
         ("redis://h,,i", "hosts must be host:port"),
+        ("redis://h:70000", "hosts must be host:port"),
+        ("redis://h,i", "several hosts are redis\\+sentinel"),
         ("redis+sentinel://h:1", "must name the service"),
         ("redis+cluster://h:1/1", "database 0 only"),
         ("redis://h?tls=yes", "option tls must be true or false"),
+        ("redis://h?ca=/etc/ca.pem", "option ca is for TLS"),
         ("redis://h?acks=many", "option acks must be a number from 0"),
         ("redis://h?timeout=0", "option timeout must be a number from 0.1"),
     ],

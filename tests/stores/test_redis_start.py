@@ -1,8 +1,7 @@
-"""What becomes of a start when the way to the store breaks in the midst of it."""
+"""What a start says of a store that it cannot use, or that goes away in the midst of it."""
 
 import asyncio
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,21 +9,23 @@ import pytest
 from proxy.app import serving
 from proxy.core.errors import StoreUnavailableError
 from proxy.settings import Settings, load
+from proxy.stores.redis import RedisStores
 from proxy.stores.vault import Vault
 from tests.chaos.cable import Cable
 from tests.e2e.processes import settings_for
-from tests.helpers.redis_server import RedisServer, redis_server
+from tests.helpers.redis_server import (
+    STORE_KEYS,
+    RedisClusterServers,
+    RedisServer,
+    opened,
+    redis_sentinel,
+    redis_server,
+)
 
 pytestmark = pytest.mark.redis
 
 BOUND_S = 20
 """A start has some ten steps, none of which may take longer than the store's time limit."""
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    with redis_server(tmp_path_factory.mktemp("redis")) as running:
-        yield running
 
 
 class Breaking:
@@ -86,6 +87,77 @@ async def test_a_start_ends_in_bounded_time_wherever_the_store_goes_away(
                 pass
     assert not broke
     assert failed > 20 // stride
+
+
+PLACE = "127.0.0.1:{port}"
+
+
+@pytest.mark.parametrize(
+    ("url", "problem", "advice"),
+    [
+        (f"redis://{PLACE}/99", "no such database", "number"),
+        (f"redis+cluster://{PLACE}", "is no cluster", "redis://"),
+    ],
+    ids=["database", "cluster"],
+)
+async def test_a_url_that_does_not_fit_the_server_is_told_what_is_wrong(
+    server: RedisServer, url: str, problem: str, advice: str
+) -> None:
+    refused = await refusal(url.format(port=server.port))
+
+    assert problem in str(refused)
+    assert advice in (refused.hint or "")
+
+
+async def test_a_replica_is_told_from_a_master(server: RedisServer, tmp_path: Path) -> None:
+    with redis_server(tmp_path, "--replicaof", f"127.0.0.1 {server.port}") as replica:
+        refused = await refusal(replica.url)
+
+    assert "is a replica" in str(refused)
+    assert "sentinels" in (refused.hint or "")
+
+
+async def test_one_node_of_a_cluster_is_refused_whichever_it_is(
+    cluster: RedisClusterServers,
+) -> None:
+    cluster.flush()
+    async with opened(cluster.url):
+        # One of them has the marks of our store from here on.
+        pass
+
+    for node in cluster.servers:
+        refused = await refusal(node.url)
+
+        assert "one node of a cluster" in str(refused)
+        assert "redis+cluster://" in (refused.hint or "")
+
+
+async def test_sentinels_that_refuse_the_password_are_told_from_those_that_know_no_master(
+    tmp_path: Path,
+) -> None:
+    for name in ("master", "sentinel"):
+        (tmp_path / name).mkdir()
+    with (
+        redis_server(tmp_path / "master") as master,
+        redis_sentinel(tmp_path / "sentinel", master, "unused") as sentinel,
+    ):
+        sentinel.admin.execute_command("ACL", "SETUSER", "default", "resetpass", ">secret")
+        url = f"redis+sentinel://127.0.0.1:{sentinel.port}"
+
+        wrong = await refusal(f"{url}/main?sentinel_password=canary")
+        unknown = await refusal(f"{url}/other?sentinel_password=secret")
+
+    assert "refused the credentials" in str(wrong)
+    assert "canary" not in f"{wrong} {wrong.hint}"
+    assert "no sentinel knows a master of 'other'" in str(unknown)
+
+
+async def refusal(url: str) -> StoreUnavailableError:
+    """Return why a store cannot be opened."""
+    async with asyncio.TaskGroup() as tasks:
+        with pytest.raises(StoreUnavailableError) as refused:
+            await RedisStores.open(url, STORE_KEYS, tasks)
+    return refused.value
 
 
 def test_a_server_that_was_faster_to_take_the_port_is_not_ours(

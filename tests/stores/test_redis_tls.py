@@ -10,7 +10,7 @@ import pytest
 from redis import Redis
 from redis.exceptions import NoPermissionError
 
-from proxy.core.errors import StoreError
+from proxy.core.errors import ConfigError, StoreError
 from proxy.ports.batches import ClaimLimits
 from proxy.stores.redis import RedisStores
 from tests.helpers.certificates import write_certificate
@@ -103,6 +103,17 @@ async def test_a_server_with_a_certificate_of_somebody_else_is_not_talked_to(gua
     refused = await refusal(guarded.url(ca=write_certificate(tmp_path / "other.pem")))
 
     assert "certificate of Redis is not trusted" in str(refused)
+
+
+@pytest.mark.parametrize("content", [None, ""], ids=["absent", "empty"])
+async def test_authorities_that_cannot_be_used_are_named(guarded, tmp_path, content):
+    path = tmp_path / "ca.pem"
+    if content is not None:
+        path.write_text(content)
+
+    async with asyncio.TaskGroup() as tasks:
+        with pytest.raises(ConfigError, match="cannot be used: "):
+            await RedisStores.open(guarded.url(ca=path), STORE_KEYS, tasks)
 
 
 @pytest.mark.parametrize("user", ["offramp:wrong", "nobody:p"])

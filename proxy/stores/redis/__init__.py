@@ -19,7 +19,7 @@ from proxy.stores.redis.leases import RedisLeaseStore, RedisUnbatchableStore
 from proxy.stores.redis.ledger import RedisLedgerStore
 from proxy.stores.redis.notes import RedisNoteStore
 from proxy.stores.redis.notices import RedisNoticeStore
-from proxy.stores.redis.opening import describe, prepare
+from proxy.stores.redis.opening import check_authorities, describe, prepare
 from proxy.stores.redis.queue import RedisQueueStore
 from proxy.stores.redis.runs import RedisRunStore
 from proxy.stores.redis.wakeups import RedisWakeups
@@ -75,6 +75,7 @@ class RedisStores:
                 another key file.
         """
         address = RedisAddress.parse(url)
+        check_authorities(address)
         client = Client(address, tasks)
         try:
             await prepare(client, vault)

@@ -74,16 +74,23 @@ class RedisAddress:
         username, colon, password = credentials.partition(":")
         options = _options(query)
         service, database = _path(scheme, path)
+        places = _places(hosts, _PORTS[scheme])
+        if len(places) > 1 and scheme in {"redis", "rediss"}:
+            raise ConfigError("store: several hosts are redis+sentinel:// or redis+cluster://")
+        tls = scheme == "rediss" or _flag(options, "tls")
+        if "ca" in options and not tls:
+            # Whoever names authorities believes that nothing goes in clear.
+            raise ConfigError("store: option ca is for TLS: rediss://, or tls=true")
         return cls(
             scheme=scheme,
-            places=_places(hosts, _PORTS[scheme]),
+            places=places,
             username=unquote(username) or None,
             password=unquote(password) if at and colon else None,
             database=database,
             service=service,
             sentinel_username=options.get("sentinel_username"),
             sentinel_password=options.get("sentinel_password"),
-            tls=scheme == "rediss" or _flag(options, "tls"),
+            tls=tls,
             ca=options.get("ca"),
             timeout_s=_number(options, "timeout", default=5.0, least=0.1),
             acks=int(_number(options, "acks", default=0, least=0)),
@@ -92,7 +99,8 @@ class RedisAddress:
 
 
 def _options(query: str) -> dict[str, str]:
-    options = dict(parse_qsl(query, keep_blank_values=True))
+    # A plus is no space, as it would be in a form: passwords have them.
+    options = dict(parse_qsl(query.replace("+", "%2B"), keep_blank_values=True))
     for name in options:
         if name not in _OPTIONS:
             allowed = ", ".join(sorted(_OPTIONS))
@@ -109,10 +117,14 @@ def _places(hosts: str, usual: int) -> tuple[Place, ...]:
             host, port = host.removeprefix("["), port.removeprefix(":")
         else:
             host, _, port = one.partition(":")
-        if not host or (port and not (port.isascii() and port.isdecimal())):
+        if not host or (port and not _is_port(port)):
             raise ConfigError("store: hosts must be host:port, separated by commas")
         places.append((host, int(port) if port else usual))
     return tuple(places)
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and 0 < int(text) < 65_536
 
 
 def _path(scheme: str, path: str) -> tuple[str | None, int]:

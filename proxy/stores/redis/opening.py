@@ -1,5 +1,6 @@
 """What must hold of a Redis before jobs are trusted to it, and what can be said of it."""
 
+import ssl
 from collections.abc import Mapping
 from typing import Final
 
@@ -18,6 +19,20 @@ SCHEMA: Final = 4
 
 OLDEST: Final = (7, 0)
 """Sorted sets are read by `ZRANGE … BYSCORE`, and numbers in scripts are exact."""
+
+
+def check_authorities(address: RedisAddress) -> None:
+    """See to it that the certificates which the URL names can be used.
+
+    Raises:
+        ConfigError: if they cannot; a connection would only fail.
+    """
+    if address.ca is None:
+        return
+    try:
+        ssl.create_default_context(cafile=address.ca)
+    except OSError as exc:
+        raise ConfigError(f"store: option ca: {address.ca} cannot be used: {exc.strerror}") from exc
 
 
 async def prepare(client: Client, vault: Vault) -> None:

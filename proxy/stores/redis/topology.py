@@ -9,14 +9,23 @@ from operator import attrgetter
 from typing import Any, Final, Protocol
 
 from redis.asyncio import Connection, SSLConnection
-from redis.exceptions import RedisError
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
 
 from proxy.core.errors import StoreError, StoreUnavailableError
 from proxy.ports.tasks import TaskOwner
 from proxy.stores.redis.address import Place, RedisAddress
 from proxy.stores.redis.commands import SLOTS
 from proxy.stores.redis.packing import pack
-from proxy.stores.redis.wire import Answer, Ask, Lane, Reply, as_int, as_list, as_text
+from proxy.stores.redis.wire import (
+    Answer,
+    Ask,
+    Lane,
+    Reply,
+    as_int,
+    as_list,
+    as_text,
+    translate,
+)
 
 CONNECT_S: Final = 2.0
 
@@ -171,6 +180,8 @@ class Cluster:
             if isinstance(answer, list) and answer:
                 self._learn(answer, place)
                 return
+            if isinstance(answer, ResponseError):
+                problem = _no_cluster(answer)
         raise problem
 
     def close(self) -> None:
@@ -193,6 +204,14 @@ class Cluster:
             self._nodes.pop(place).close()
 
 
+def _no_cluster(refusal: ResponseError) -> StoreError:
+    if "cluster support disabled" not in str(refusal):
+        return translate(refusal)
+    return StoreUnavailableError(
+        "Redis is no cluster", hint="begin the store's URL with redis:// or rediss://"
+    )
+
+
 def topology_of(address: RedisAddress, tasks: TaskOwner) -> Topology:
     """Return what fits the address."""
     return Cluster(address, tasks) if address.is_cluster else OneNode(address, tasks)
@@ -207,6 +226,7 @@ async def _find_master(address: RedisAddress) -> Place:
     # Whoever waits has one time limit for all of it: where the master's machine died with
     # its sentinel, the others must get their turn, and the new master its own.
     each_s = min(CONNECT_S, address.timeout_s / (len(address.places) + 1))
+    problem = StoreUnavailableError(f"no sentinel knows a master of {address.service!r}")
     for place in address.places:
         sentinel = _connection(
             place,
@@ -224,6 +244,12 @@ async def _find_master(address: RedisAddress) -> Place:
                     "SENTINEL", "GET-MASTER-ADDR-BY-NAME", address.service or ""
                 )
                 found = await sentinel.read_response()
+        except (AuthenticationError, NoPermissionError):
+            problem = StoreUnavailableError(
+                "a sentinel refused the credentials or their rights",
+                hint="sentinels have their own: sentinel_username and sentinel_password in the URL",
+            )
+            continue
         except (RedisError, OSError, TimeoutError):
             continue
         finally:
@@ -231,7 +257,7 @@ async def _find_master(address: RedisAddress) -> Place:
         if isinstance(found, list):
             host, port = found
             return as_text(host), as_int(port)
-    raise StoreUnavailableError(f"no sentinel knows a master of {address.service!r}")
+    raise problem
 
 
 async def _connect(find: Callable[[], Awaitable[Place]], address: RedisAddress) -> Connection:

@@ -18,6 +18,7 @@ from redis.exceptions import (
     ClusterCrossSlotError,
     NoPermissionError,
     OutOfMemoryError,
+    ReadOnlyError,
     RedisError,
     ResponseError,
 )
@@ -57,6 +58,15 @@ def translate(exc: BaseException) -> StoreError:
         return StoreUnavailableError(
             "Redis refused the credentials or their rights",
             hint="the user needs all commands on keys and channels that begin with offramp:",
+        )
+    if isinstance(exc, ReadOnlyError):
+        return StoreUnavailableError(
+            "Redis is a replica and takes no writes",
+            hint="name the master in the store's URL, or the sentinels that know it",
+        )
+    if isinstance(exc, ResponseError) and str(exc).startswith(("DB index", "SELECT is not")):
+        return StoreUnavailableError(
+            "Redis has no such database", hint="its number ends the path of the store's URL"
         )
     # The library says only that it could not connect, and what it met before that.
     if isinstance(exc.__context__, SSLCertVerificationError):
