@@ -38,7 +38,7 @@ async def sqlite_stores(folder: Path) -> AsyncIterator[Stores]:
 async def redis_stores(url: str, *, shards: int) -> AsyncIterator[Stores]:
     vault = Vault(keys=[b"k" * 32], hash_key=b"h" * 32)
     async with asyncio.TaskGroup() as tasks:
-        opened = await RedisStores.open(url, vault, tasks)
+        opened = await RedisStores.open(url, vault, tasks, by_callers_clock=True)
         IDS.shards = shards
         try:
             yield opened

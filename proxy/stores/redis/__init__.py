@@ -40,6 +40,7 @@ class RedisStores:
         *,
         tasks: TaskOwner,
         keep: timedelta,
+        by_callers_clock: bool,
     ) -> None:
         self._client = client
         self._address = address
@@ -55,7 +56,7 @@ class RedisStores:
             keep=keep,
         )
         self.unbatchable = RedisUnbatchableStore(client)
-        self.leases = RedisLeaseStore(client)
+        self.leases = RedisLeaseStore(client, by_callers_clock=by_callers_clock)
         self.runs = RedisRunStore(client)
         self.notes = RedisNoteStore(client)
         self.ledger = RedisLedgerStore(client)
@@ -64,9 +65,17 @@ class RedisStores:
 
     @classmethod
     async def open(
-        cls, url: str, vault: Vault, tasks: TaskOwner, *, keep: timedelta = KEEP
+        cls,
+        url: str,
+        vault: Vault,
+        tasks: TaskOwner,
+        *,
+        keep: timedelta = KEEP,
+        by_callers_clock: bool = False,
     ) -> Self:
         """Connect. `tasks` owns the connections and must outlive the stores.
+
+        Leases end by the clock of Redis, unless all callers share one that is moved by hand.
 
         Raises:
             ConfigError: if the URL or the server's configuration cannot be used.
@@ -82,7 +91,9 @@ class RedisStores:
         except BaseException:
             client.close()
             raise
-        return cls(client, address, vault, tasks=tasks, keep=keep)
+        return cls(
+            client, address, vault, tasks=tasks, keep=keep, by_callers_clock=by_callers_clock
+        )
 
     async def durability(self) -> str:
         """Return in a few words what outlives a crash of Redis, as it is set now.

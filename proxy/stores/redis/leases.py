@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from datetime import datetime
+from typing import Final
 
 from proxy.core.ids import CredentialId, InstanceId
 from proxy.stores.codec import from_micros, to_micros
@@ -13,42 +14,31 @@ from proxy.stores.redis.wire import as_list, as_map, as_text
 
 Place = tuple[CredentialId, str, str]
 
+_LEASES: Final = (keys.LEASES, keys.LEASES_UNTIL)
+
 
 class RedisLeaseStore:
     """Exclusive rights for a time, among all instances of the fleet."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, *, by_callers_clock: bool) -> None:
+        """By the callers' clock, where those tell the same time, or by that of Redis."""
         self._client = client
+        self._by_callers_clock = int(by_callers_clock)
 
     async def acquire(
         self, name: str, holder: InstanceId, *, now: datetime, until: datetime
     ) -> bool:
-        reply = await self._client.call(
-            lease_scripts.ACQUIRE.call(
-                [keys.LEASES, keys.LEASES_UNTIL], name, holder, to_micros(now), to_micros(until)
-            )
-        )
+        times = (to_micros(now), to_micros(until), self._by_callers_clock)
+        reply = await self._client.call(lease_scripts.ACQUIRE.call(_LEASES, name, holder, *times))
         return reply == 1
 
     async def release(self, name: str, holder: InstanceId) -> None:
-        await self._client.call(
-            lease_scripts.RELEASE.call([keys.LEASES, keys.LEASES_UNTIL], name, holder)
-        )
+        await self._client.call(lease_scripts.RELEASE.call(_LEASES, name, holder))
 
     async def holders(self, prefix: str, *, now: datetime) -> frozenset[InstanceId]:
-        holders, names = await self._client.call_many(
-            [
-                read("HGETALL", keys.LEASES),
-                read("ZRANGE", keys.LEASES_UNTIL, f"({to_micros(now)}", "+inf", "BYSCORE"),
-            ]
-        )
-        by_name = as_map(holders)
-        live = {as_text(name) for name in as_list(names)}
-        return frozenset(
-            InstanceId(by_name[name].decode())
-            for name in live & by_name.keys()
-            if name.startswith(prefix)
-        )
+        times = (to_micros(now), self._by_callers_clock)
+        reply = await self._client.call(lease_scripts.HOLDERS.call(_LEASES, prefix, *times))
+        return frozenset(InstanceId(as_text(one)) for one in as_list(reply))
 
 
 class RedisUnbatchableStore:

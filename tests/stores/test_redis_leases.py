@@ -1,0 +1,57 @@
+"""Leases between instances whose clocks do not tell the same time."""
+
+from datetime import timedelta
+
+import pytest
+
+from proxy.core.ids import InstanceId
+from tests.helpers.factories import T0
+from tests.helpers.redis_server import RedisServer, eventually, opened
+
+pytestmark = pytest.mark.redis
+
+A, B = InstanceId("a"), InstanceId("b")
+
+
+@pytest.fixture(autouse=True)
+def _empty(server: RedisServer) -> None:
+    server.admin.flushall()
+
+
+@pytest.mark.parametrize(
+    "wrong", [timedelta(hours=-1), timedelta(hours=1)], ids=["behind", "ahead"]
+)
+async def test_an_instance_whose_clock_is_wrong_takes_no_lease_and_declares_nobody_dead(
+    server: RedisServer, wrong: timedelta
+) -> None:
+    lasts, theirs = timedelta(minutes=1), T0 + wrong
+    async with opened(server.url) as one, opened(server.url) as other:
+        assert await one.leases.acquire("work", A, now=T0, until=T0 + lasts)
+
+        assert not await other.leases.acquire("work", B, now=theirs, until=theirs + lasts)
+        assert await other.leases.holders("work", now=theirs) == {A}
+        assert await one.leases.acquire("work", A, now=T0, until=T0 + lasts)
+
+
+async def test_a_lease_ends_by_the_clock_of_the_server(server: RedisServer) -> None:
+    soon = timedelta(milliseconds=50)
+    async with opened(server.url) as stores:
+        assert await stores.leases.acquire("work", A, now=T0, until=T0 + soon)
+
+        async def is_free() -> bool:
+            return await stores.leases.acquire("work", B, now=T0, until=T0 + soon)
+
+        await eventually(is_free)
+
+
+async def test_a_lease_that_is_over_by_the_clock_of_the_server_has_no_holder(
+    server: RedisServer,
+) -> None:
+    soon = timedelta(milliseconds=50)
+    async with opened(server.url) as stores:
+        assert await stores.leases.acquire("work", A, now=T0, until=T0 + soon)
+
+        async def has_none() -> bool:
+            return not await stores.leases.holders("work", now=T0)
+
+        await eventually(has_none)
