@@ -11,7 +11,7 @@ from proxy.stores.redis import keys
 from proxy.stores.redis.address import RedisAddress
 from proxy.stores.redis.client import Client
 from proxy.stores.redis.commands import read, write
-from proxy.stores.redis.topology import Node
+from proxy.stores.redis.node import Node
 from proxy.stores.redis.wire import as_int, as_list, as_text, translate
 from proxy.stores.vault import Vault
 

@@ -1,90 +1,21 @@
 """Which node to talk to: the one there is, the master of a service, or a slot's owner."""
 
-import asyncio
-import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from operator import attrgetter
-from typing import Any, Final, Protocol
+from typing import Protocol, TypeAlias
 
-from redis.asyncio import Connection, SSLConnection
-from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
+from redis.exceptions import ResponseError
 
 from proxy.core.errors import StoreError, StoreUnavailableError
 from proxy.ports.tasks import TaskOwner
 from proxy.stores.redis.address import Place, RedisAddress
 from proxy.stores.redis.commands import SLOTS
-from proxy.stores.redis.packing import pack
-from proxy.stores.redis.wire import (
-    Answer,
-    Ask,
-    Lane,
-    Reply,
-    as_int,
-    as_list,
-    as_text,
-    translate,
-)
+from proxy.stores.redis.node import Node, find_master, the_place
+from proxy.stores.redis.wire import Reply, as_int, as_list, as_text, translate
 
-CONNECT_S: Final = 2.0
-
-FRONTS: Final = 2
-"""Connections for what somebody waits for: while Redis works on the group of one, we make
-that of the other. More would only make smaller groups."""
-
-_load: Final = attrgetter("load")
-
-
-class Node:
-    """One server, with connections for what somebody waits for and one for the rest."""
-
-    def __init__(
-        self, find: Callable[[], Awaitable[Place]], address: RedisAddress, tasks: TaskOwner
-    ) -> None:
-        self.connect = partial(_connect, find, address)
-        """Return a new connection, which the caller owns."""
-
-        self.back, *self._fronts = self._lanes = [
-            Lane(
-                self.connect,
-                timeout_s=address.timeout_s,
-                acks=address.acks,
-                acks_timeout_s=address.acks_timeout_s,
-                spans_slots=not address.is_cluster,
-            )
-            for _ in range(1 + FRONTS)
-        ]
-        for lane in self._lanes:
-            tasks.create_task(lane.run(), name="redis")
-
-    @property
-    def front(self) -> Lane:
-        """The connection on which a caller waits for the fewest others."""
-        return min(self._fronts, key=_load)
-
-    async def ask(self, *arguments: str) -> Answer:
-        """Send one command that needs no key, and return what it got.
-
-        Raises:
-            StoreError: if there is no answer.
-        """
-        ask = Ask([pack(arguments)], writes=False)
-        self.front.submit(ask)
-        outcome = await ask.future
-        if isinstance(outcome, StoreError):
-            raise outcome
-        return outcome[0]
-
-    def reset(self) -> None:
-        """Connect anew, to whoever is found then."""
-        for lane in self._lanes:
-            lane.reset()
-
-    def close(self) -> None:
-        """Take no more commands."""
-        for lane in self._lanes:
-            lane.close()
+Range: TypeAlias = tuple[int, int, Place]
+"""The first and the last of some slots, and who has them."""
 
 
 class Topology(Protocol):
@@ -117,7 +48,7 @@ class OneNode:
 
     def __init__(self, address: RedisAddress, tasks: TaskOwner) -> None:
         sentinels = address.service is not None
-        find = partial(_find_master, address) if sentinels else partial(_the_place, address)
+        find = partial(find_master, address) if sentinels else partial(the_place, address)
         self._node = Node(find, address, tasks)
 
     @property
@@ -160,48 +91,67 @@ class Cluster:
 
     def node_at(self, place: Place) -> Node:
         if place not in self._nodes:
-            find = partial(_the_place, replace(self._address, places=(place,)))
+            find = partial(the_place, replace(self._address, places=(place,)))
             self._nodes[place] = Node(find, self._address, self._tasks)
         return self._nodes[place]
 
     async def refresh(self) -> None:
-        """Ask one node after the other who has what; the first that knows decides.
+        """Ask one node after the other who has what, until one knows of every slot.
+
+        If none does, the one that knows of the most decides: a node that only just joined,
+        or that the others have shut out, knows of few.
 
         Raises:
             StoreUnavailableError: if none answers.
         """
         problem: StoreError = StoreUnavailableError("no node of the cluster answers")
+        best: list[Range] = []
         for place in dict.fromkeys((*self._nodes, *self._address.places)):
+            node = self.node_at(place)
+            # The last to be asked the next time: it may hang.
+            self._nodes[place] = self._nodes.pop(place)
             try:
-                answer = await self.node_at(place).ask("CLUSTER", "SLOTS")
+                answer = await node.ask("CLUSTER", "SLOTS")
             except StoreError as exc:
                 problem = exc
                 continue
-            if isinstance(answer, list) and answer:
-                self._learn(answer, place)
-                return
             if isinstance(answer, ResponseError):
                 problem = _no_cluster(answer)
-        raise problem
+                continue
+            best = max(best, _ranges(answer, place), key=_covered)
+            if _covered(best) == SLOTS:
+                break
+        if not best:
+            raise problem
+        self._learn(best)
 
     def close(self) -> None:
         for node in self._nodes.values():
             node.close()
 
-    def _learn(self, ranges: list[Reply], asked: Place) -> None:
+    def _learn(self, ranges: Sequence[Range]) -> None:
         owners: list[Node | None] = [None] * SLOTS
-        used = set()
-        for one in ranges:
-            first, last, master = as_list(one)[:3]
-            name, port = as_list(master)[:2]
-            # A node that does not know its own name is where we asked.
-            place = ((as_text(name) if name else "") or asked[0], as_int(port))
-            used.add(place)
-            count = as_int(last) - as_int(first) + 1
-            owners[as_int(first) : as_int(last) + 1] = [self.node_at(place)] * count
+        for first, last, place in ranges:
+            owners[first : last + 1] = [self.node_at(place)] * (last + 1 - first)
         self._owners = owners
-        for place in set(self._nodes) - used:
+        for place in set(self._nodes) - {place for *_, place in ranges}:
             self._nodes.pop(place).close()
+
+
+def _ranges(answer: Reply, asked: Place) -> list[Range]:
+    """Return what `CLUSTER SLOTS` answered where we asked."""
+    ranges = []
+    for one in as_list(answer):
+        first, last, master = as_list(one)[:3]
+        name, port = as_list(master)[:2]
+        # A node that does not know its own name is where we asked.
+        place = ((as_text(name) if name else "") or asked[0], as_int(port))
+        ranges.append((as_int(first), as_int(last), place))
+    return ranges
+
+
+def _covered(ranges: Sequence[Range]) -> int:
+    return sum(last + 1 - first for first, last, _ in ranges)
 
 
 def _no_cluster(refusal: ResponseError) -> StoreError:
@@ -215,80 +165,3 @@ def _no_cluster(refusal: ResponseError) -> StoreError:
 def topology_of(address: RedisAddress, tasks: TaskOwner) -> Topology:
     """Return what fits the address."""
     return Cluster(address, tasks) if address.is_cluster else OneNode(address, tasks)
-
-
-async def _the_place(address: RedisAddress) -> Place:
-    return address.places[0]
-
-
-async def _find_master(address: RedisAddress) -> Place:
-    """Ask one sentinel after the other (Redis Sentinel client spec, steps 1 and 2)."""
-    # Whoever waits has one time limit for all of it: where the master's machine died with
-    # its sentinel, the others must get their turn, and the new master its own.
-    each_s = min(CONNECT_S, address.timeout_s / (len(address.places) + 1))
-    problem = StoreUnavailableError(f"no sentinel knows a master of {address.service!r}")
-    for place in address.places:
-        sentinel = _connection(
-            place,
-            replace(
-                address,
-                username=address.sentinel_username,
-                password=address.sentinel_password,
-                database=0,
-            ),
-        )
-        try:
-            async with asyncio.timeout(each_s):
-                await sentinel.connect()  # type: ignore[no-untyped-call]
-                await sentinel.send_command(
-                    "SENTINEL", "GET-MASTER-ADDR-BY-NAME", address.service or ""
-                )
-                found = await sentinel.read_response()
-        except (AuthenticationError, NoPermissionError):
-            problem = StoreUnavailableError(
-                "a sentinel refused the credentials or their rights",
-                hint="sentinels have their own: sentinel_username and sentinel_password in the URL",
-            )
-            continue
-        except (RedisError, OSError, TimeoutError):
-            continue
-        finally:
-            await sentinel.disconnect(nowait=True)
-        if isinstance(found, list):
-            host, port = found
-            return as_text(host), as_int(port)
-    raise problem
-
-
-async def _connect(find: Callable[[], Awaitable[Place]], address: RedisAddress) -> Connection:
-    connection = _connection(await find(), address)
-    try:
-        await connection.connect()  # type: ignore[no-untyped-call]
-    except BaseException:
-        await connection.disconnect(nowait=True)
-        raise
-    return connection
-
-
-def _connection(place: Place, address: RedisAddress) -> Connection:
-    host, port = place
-    options: dict[str, Any] = {
-        "host": host,
-        "port": port,
-        "db": address.database,
-        "username": address.username,
-        "password": address.password,
-        # A whole group has one time limit; a timer at each reply costs more than the reply.
-        "socket_timeout": None,
-        "socket_connect_timeout": CONNECT_S,
-        "protocol": 2,
-        "driver_info": None,
-    }
-    if not address.tls:
-        return Connection(**options)
-    return SSLConnection(
-        ssl_ca_certs=address.ca,
-        ssl_min_version=ssl.TLSVersion.TLSv1_2,
-        ssl_check_hostname=True,
-        **options,
-    )

@@ -1,0 +1,154 @@
+"""One server: how it is found, and the connections to it."""
+
+import asyncio
+import ssl
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from functools import partial
+from operator import attrgetter
+from typing import Any, Final
+
+from redis.asyncio import Connection, SSLConnection
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
+
+from proxy.core.errors import StoreError, StoreUnavailableError
+from proxy.ports.tasks import TaskOwner
+from proxy.stores.redis.address import Place, RedisAddress
+from proxy.stores.redis.packing import pack
+from proxy.stores.redis.wire import Answer, Ask, Lane, as_int, as_text
+
+CONNECT_S: Final = 2.0
+
+FRONTS: Final = 2
+"""Connections for what somebody waits for: while Redis works on the group of one, we make
+that of the other. More would only make smaller groups."""
+
+_load: Final = attrgetter("load")
+
+
+class Node:
+    """One server, with connections for what somebody waits for and one for the rest."""
+
+    def __init__(
+        self, find: Callable[[], Awaitable[Place]], address: RedisAddress, tasks: TaskOwner
+    ) -> None:
+        self.connect = partial(_connect, find, address)
+        """Return a new connection, which the caller owns."""
+
+        self.back, *self._fronts = self._lanes = [
+            Lane(
+                self.connect,
+                timeout_s=address.timeout_s,
+                acks=address.acks,
+                acks_timeout_s=address.acks_timeout_s,
+                spans_slots=not address.is_cluster,
+            )
+            for _ in range(1 + FRONTS)
+        ]
+        for lane in self._lanes:
+            tasks.create_task(lane.run(), name="redis")
+
+    @property
+    def front(self) -> Lane:
+        """The connection on which a caller waits for the fewest others."""
+        return min(self._fronts, key=_load)
+
+    async def ask(self, *arguments: str) -> Answer:
+        """Send one command that needs no key, and return what it got.
+
+        Raises:
+            StoreError: if there is no answer.
+        """
+        ask = Ask([pack(arguments)], writes=False)
+        self.front.submit(ask)
+        outcome = await ask.future
+        if isinstance(outcome, StoreError):
+            raise outcome
+        return outcome[0]
+
+    def reset(self) -> None:
+        """Connect anew, to whoever is found then."""
+        for lane in self._lanes:
+            lane.reset()
+
+    def close(self) -> None:
+        """Take no more commands."""
+        for lane in self._lanes:
+            lane.close()
+
+
+async def the_place(address: RedisAddress) -> Place:
+    return address.places[0]
+
+
+async def find_master(address: RedisAddress) -> Place:
+    """Ask one sentinel after the other (Redis Sentinel client spec, steps 1 and 2)."""
+    # Whoever waits has one time limit for all of it: where the master's machine died with
+    # its sentinel, the others must get their turn, and the new master its own.
+    each_s = min(CONNECT_S, address.timeout_s / (len(address.places) + 1))
+    problem = StoreUnavailableError(f"no sentinel knows a master of {address.service!r}")
+    for place in address.places:
+        sentinel = _connection(
+            place,
+            replace(
+                address,
+                username=address.sentinel_username,
+                password=address.sentinel_password,
+                database=0,
+            ),
+        )
+        try:
+            async with asyncio.timeout(each_s):
+                await sentinel.connect()  # type: ignore[no-untyped-call]
+                await sentinel.send_command(
+                    "SENTINEL", "GET-MASTER-ADDR-BY-NAME", address.service or ""
+                )
+                found = await sentinel.read_response()
+        except (AuthenticationError, NoPermissionError):
+            problem = StoreUnavailableError(
+                "a sentinel refused the credentials or their rights",
+                hint="sentinels have their own: sentinel_username and sentinel_password in the URL",
+            )
+            continue
+        except (RedisError, OSError, TimeoutError):
+            continue
+        finally:
+            await sentinel.disconnect(nowait=True)
+        if isinstance(found, list):
+            host, port = found
+            return as_text(host), as_int(port)
+    raise problem
+
+
+async def _connect(find: Callable[[], Awaitable[Place]], address: RedisAddress) -> Connection:
+    connection = _connection(await find(), address)
+    try:
+        await connection.connect()  # type: ignore[no-untyped-call]
+    except BaseException:
+        await connection.disconnect(nowait=True)
+        raise
+    return connection
+
+
+def _connection(place: Place, address: RedisAddress) -> Connection:
+    host, port = place
+    options: dict[str, Any] = {
+        "host": host,
+        "port": port,
+        "db": address.database,
+        "username": address.username,
+        "password": address.password,
+        # A whole group has one time limit; a timer at each reply costs more than the reply.
+        "socket_timeout": None,
+        "socket_connect_timeout": CONNECT_S,
+        "protocol": 2,
+        "driver_info": None,
+    }
+    if not address.tls:
+        return Connection(**options)
+    return SSLConnection(
+        ssl_ca_certs=address.ca,
+        ssl_min_version=ssl.TLSVersion.TLSv1_2,
+        ssl_check_hostname=True,
+        **options,
+    )
