@@ -43,7 +43,8 @@ return table.concat(lines, '\\n')
 TAKE: Final = Script(
     QUEUE
     + """
--- Move the front of the queue into the batch: what is not behind a place, and fits.
+-- Move the front of the queue into the batch: what is not behind a place, and fits. The
+-- place is a moment, and a job of that moment or all of them.
 local k = {queue = KEYS[1], due = KEYS[2], heads = KEYS[3], keys = KEYS[4]}
 local items, claims, sums = KEYS[5], KEYS[6], KEYS[7]
 local kid, batch = ARGV[1], ARGV[2]
@@ -58,7 +59,7 @@ for i = 1, #rows do
   local job, attempt, b, t, deadline, h, ready =
     match(rows[i], '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)')
   local at = tonumber(ready)
-  if at > last_ready or (at == last_ready and job > last_job)
+  if at > last_ready or (at == last_ready and last_job ~= '' and job > last_job)
     or bytes + b > most_bytes or tokens + t > most_tokens then break end
   n, bytes, tokens, held = n + 1, bytes + b, tokens + t, held + h
   deadline = tonumber(deadline)

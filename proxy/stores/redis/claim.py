@@ -40,8 +40,9 @@ STEP: Final = 300
 FEW: Final = 8
 """Rows of each shard; for fewer it is not worth finding out how far a step may go."""
 
-_BEHIND_ALL: Final = "~"
-"""Behind every job of the same moment."""
+_ALL_OF_IT: Final = ""
+"""In the place of a job: all of the same moment. No text would do that stands behind all
+of them: Lua compares by the locale that Redis was started with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +103,7 @@ class Claim:
         room = Room.of(self.limits, held).part(len(waiting))
         replies = await self.client.call_many(
             [
-                self._take_call(shard, upto, _BEHIND_ALL, replace(room, count=rank))
+                self._take_call(shard, upto, _ALL_OF_IT, replace(room, count=rank))
                 for shard in waiting
             ],
             background=True,
