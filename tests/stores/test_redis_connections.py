@@ -160,6 +160,26 @@ async def test_what_was_accepted_outlives_a_kill_of_a_server_that_syncs(tmp_path
                 assert await stores.jobs.get_many([job.id for job in jobs]) == jobs
 
 
+async def test_a_server_that_comes_back_to_throw_keys_away_is_trusted_with_nothing(tmp_path: Path):
+    port = free_port()
+    with redis_server(tmp_path, port=port) as first:
+        async with opened(first.url) as stores:
+            await accepted(stores)
+            first.process.kill()
+            first.process.wait()
+            with redis_server(tmp_path, "--maxmemory-policy", "allkeys-lru", port=port) as second:
+                await eventually(lambda: _is_refused(stores, "allkeys-lru"))
+
+                second.admin.config_set("maxmemory-policy", "noeviction")
+                assert await works_again(stores)
+
+
+async def _is_refused(stores: RedisStores, reason: str) -> bool:
+    with pytest.raises(StoreUnavailableError) as refused:
+        await accepted(stores)
+    return reason in str(refused.value)
+
+
 async def test_a_write_counts_only_when_enough_replicas_have_it(tmp_path: Path):
     (tmp_path / "master").mkdir()
     (tmp_path / "replica").mkdir()

@@ -23,7 +23,19 @@ FRONTS: Final = 2
 """Connections for what somebody waits for: while Redis works on the group of one, we make
 that of the other. More would only make smaller groups."""
 
+NO_EVICTION: Final = "noeviction"
+
 _load: Final = attrgetter("load")
+
+
+class StoreEvictsError(StoreUnavailableError):
+    """Redis may throw away what was accepted, so nothing is entrusted to it."""
+
+    def __init__(self, policy: str) -> None:
+        super().__init__(
+            f"Redis throws keys away when its memory is full (maxmemory-policy {policy})",
+            hint="CONFIG SET maxmemory-policy noeviction: accepted jobs must not vanish",
+        )
 
 
 class Node:
@@ -124,10 +136,22 @@ async def _connect(find: Callable[[], Awaitable[Place]], address: RedisAddress) 
     connection = _connection(await find(), address)
     try:
         await connection.connect()  # type: ignore[no-untyped-call]
+        await _check_that_it_keeps_all(connection)
     except BaseException:
         await connection.disconnect(nowait=True)
         raise
     return connection
+
+
+async def _check_that_it_keeps_all(connection: Connection) -> None:
+    # At each connection: after a failover it is another server, after a restart it may be
+    # set otherwise, and what was accepted would vanish without a word.
+    await connection.send_command("INFO", "memory")
+    info = as_text(await connection.read_response())
+    _, found, rest = info.partition("maxmemory_policy:")
+    policy = rest.partition("\r\n")[0] if found else NO_EVICTION
+    if policy != NO_EVICTION:
+        raise StoreEvictsError(policy)
 
 
 def _connection(place: Place, address: RedisAddress) -> Connection:

@@ -11,7 +11,7 @@ from proxy.stores.redis import keys
 from proxy.stores.redis.address import RedisAddress
 from proxy.stores.redis.client import Client
 from proxy.stores.redis.commands import read, write
-from proxy.stores.redis.node import Node
+from proxy.stores.redis.node import Node, StoreEvictsError
 from proxy.stores.redis.wire import as_int, as_list, as_text, translate
 from proxy.stores.vault import Vault
 
@@ -43,9 +43,12 @@ async def prepare(client: Client, vault: Vault) -> None:
         StoreCorruptError: if another version or another key file made the store.
         StoreUnavailableError: if it does not answer.
     """
-    await client.refresh()
-    for node in client.nodes:
-        _check_server(await _info(node))
+    try:
+        await client.refresh()
+        for node in client.nodes:
+            _check_server(await _info(node))
+    except StoreEvictsError as exc:
+        raise ConfigError(f"store: {exc.message}", hint=exc.hint) from exc
     mark = vault.digest("offramp", "store")
     for field, value in (("schema", SCHEMA), ("hash_key", mark)):
         await client.call(write("HSETNX", keys.META, field, value))
@@ -119,9 +122,3 @@ def _check_server(info: Mapping[str, str]) -> None:
     version = info.get("redis_version", "0.0")
     if tuple(int(part) for part in version.split(".")[:2]) < OLDEST:
         raise ConfigError(f"store: Redis {version} is too old", hint="7.0 or later is needed")
-    policy = info.get("maxmemory_policy", "noeviction")
-    if policy != "noeviction":
-        raise ConfigError(
-            f"store: Redis throws keys away when its memory is full (maxmemory-policy {policy})",
-            hint="CONFIG SET maxmemory-policy noeviction: accepted jobs must not vanish",
-        )
