@@ -5,7 +5,9 @@ from datetime import timedelta
 import pytest
 
 from proxy.core.ids import InstanceId
-from tests.helpers.factories import T0
+from proxy.core.job import CancelRequested, advance
+from proxy.ports.jobs import JobWrite
+from tests.helpers.factories import T0, new_job
 from tests.helpers.redis_server import RedisServer, eventually, opened
 
 pytestmark = pytest.mark.redis
@@ -55,3 +57,17 @@ async def test_a_lease_that_is_over_by_the_clock_of_the_server_has_no_holder(
             return not await stores.leases.holders("work", now=T0)
 
         await eventually(has_none)
+
+
+async def test_a_full_memory_keeps_nobody_from_what_makes_room(server: RedisServer) -> None:
+    async with opened(server.url) as stores:
+        job = (await stores.jobs.accept(new_job())).job
+        ended = advance(job, CancelRequested(T0))
+        server.admin.config_set("maxmemory", 1)
+        try:
+            assert await stores.leases.acquire("pass", A, now=T0, until=T0 + timedelta(minutes=1))
+            assert not await stores.jobs.replace_many([JobWrite(ended)])
+            assert await stores.jobs.prune(finalized_before=T0 + timedelta(days=1), limit=9) == 1
+            await stores.leases.release("pass", A)
+        finally:
+            server.admin.config_set("maxmemory", 0)

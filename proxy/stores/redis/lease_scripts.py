@@ -34,6 +34,9 @@ local ends = redis.call('ZSCORE', KEYS[2], name)
 if ends and tonumber(ends) > now and redis.call('HGET', KEYS[1], name) ~= holder then
   return 0
 end
+-- What prunes needs a lease, too, and most of all where the memory is full. Then a script may
+-- write only if what it writes first takes something away.
+redis.call('HDEL', KEYS[1], name)
 redis.call('HSET', KEYS[1], name, holder)
 redis.call('ZADD', KEYS[2], num(now + until_ - theirs), name)
 return 1
