@@ -7,6 +7,7 @@ is booked as a possible double: known, shown, never silent.
 
 import asyncio
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
@@ -205,21 +206,23 @@ class Escalator:
 
     async def _run(self, job: Job, credential: Credential) -> None:
         try:
-            await self._record(job, *await self._call(job, credential))
+            event, result = await self._call(job, credential)
+            await self._record(job, partial(self._finish, job, event, result))
         finally:
             self._own.discard((job.id, job.attempt))
             self._running[job.lane, credential.id] -= 1
             # There is room for the next one.
             self._on.wake("escalate")
 
-    async def _record(self, job: Job, event: JobEvent, result: Result | None) -> None:
-        """Make the answer durable, however long the store does not take it: it is paid for.
+    async def _record(self, job: Job, write: Callable[[], Awaitable[None]]) -> None:
+        """Make durable what an answer says, however long the store does not take it.
 
-        Nobody else will: the record says that this instance, which lives, is calling.
+        It is paid for, and nobody else will: the record says that this instance, which
+        lives, is calling.
         """
         while True:
             try:
-                return await self._finish(job, event, result)
+                return await write()
             except StoreError as exc:
                 log.warning("call.unrecorded", job_id=job.id, code=exc.code)
             await self._on.clock.sleep(STORE_PAUSE_S)
@@ -250,7 +253,8 @@ class Escalator:
             lane=job.lane.value,
             duration_s=round(took, 3),
         )
-        await self._note_credential(credential, answer)
+        # Before the answer: no pass may find the job in a lane that is not paused yet.
+        await self._record(job, partial(self._note_credential, credential, answer))
         self._note_tier(job, answer.answer, timedelta(seconds=took))
         event = after_answer(
             job,

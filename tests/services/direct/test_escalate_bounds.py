@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Collection, Sequence
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from proxy.core.job import JobState
 from proxy.ports.jobs import JobWrite
 from proxy.services.direct.budget import HourlyLimits
 from proxy.services.direct.escalate import STORE_PAUSE_S
+from tests.helpers.factories import CREDENTIAL
 from tests.helpers.fleet import TIMES, Fleet
 from tests.services.direct.test_escalate import Line, abandoned, settled
 
@@ -70,6 +72,43 @@ async def test_an_answer_waits_for_a_store_that_does_not_take_it(
 
     assert (await fleet.job(job_id)).state is JobState.COMPLETED
     assert fleet.provider.requests["call"] == 1
+
+
+@pytest.mark.parametrize(
+    ("revoked", "note", "state"),
+    [(set(), "accepted", JobState.COMPLETED), ({"Bearer credential-1"}, "pause", JobState.QUEUED)],
+    ids=["accepted", "refused"],
+)
+async def test_an_answer_waits_for_a_store_that_takes_no_note_of_its_credential(
+    monkeypatch: pytest.MonkeyPatch, revoked: set[str], note: str, state: JobState
+):
+    fleet = Fleet()
+    job_id = await fleet.accept(deadline=timedelta(minutes=20))
+    fleet.provider.revoked |= revoked
+    take, away = getattr(fleet.stores.credentials, note), [True]
+
+    async def flaky(*arguments: Any, **more: Any) -> None:
+        if away:
+            away.clear()
+            raise StoreUnavailableError("it does not answer")
+        await take(*arguments, **more)
+
+    monkeypatch.setattr(fleet.stores.credentials, note, flaky)
+
+    async def time_passes() -> None:
+        while (await fleet.job(job_id)).attempt == 0 or away:
+            await settled()
+        fleet.clock.advance(seconds=STORE_PAUSE_S)
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(time_passes())
+        await fleet.instances[0].run("escalate")
+
+    assert (await fleet.job(job_id)).state is state
+    assert fleet.provider.requests["call"] == 1
+    credential = await fleet.stores.credentials.get(CREDENTIAL)
+    assert credential is not None
+    assert (credential.paused_at is not None) == bool(revoked)
 
 
 async def test_a_call_whose_intent_was_written_unheard_is_made_after_all(
