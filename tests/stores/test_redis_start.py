@@ -1,4 +1,4 @@
-"""What a start says of a store that it cannot use, or that goes away in the midst of it."""
+"""What a start says of a store that it cannot use, and what becomes of one that goes away."""
 
 import asyncio
 import json
@@ -87,6 +87,17 @@ async def test_a_start_ends_in_bounded_time_wherever_the_store_goes_away(
                 pass
     assert not broke
     assert failed > 20 // stride
+
+
+async def test_an_instance_ends_in_order_though_the_store_has_gone(
+    server: RedisServer, tmp_path: Path
+) -> None:
+    server.admin.flushall()
+    async with (
+        Cable(server.port).laid() as cable,
+        serving(settings_over(tmp_path, cable.port, timeout_s=0.5)),
+    ):
+        cable.cut(abruptly=True)
 
 
 PLACE = "127.0.0.1:{port}"
