@@ -216,6 +216,18 @@ async def test_a_wrong_password_is_refused_without_being_shown(server):
     assert "canary" not in f"{refused.value} {refused.value.hint}"
 
 
+@pytest.mark.parametrize("missing", ["zadd", "hset"])
+async def test_a_right_that_a_script_lacks_is_told_as_one(server, missing):
+    may = ("~offramp:*", "&offramp:*", "+@all", f"-{missing}")
+    server.admin.execute_command("ACL", "SETUSER", "bob", "reset", "on", ">secret", *may)
+
+    async with opened(server.url.replace("//", "//bob:secret@")) as stores:
+        with pytest.raises(StoreUnavailableError, match="rights") as refused:
+            await accepted(stores)
+
+    assert "all commands" in (refused.value.hint or "")
+
+
 async def test_calls_of_a_closed_store_are_refused(server):
     async with opened(server.url) as stores:
         pass

@@ -13,6 +13,7 @@ from typing import Final
 from redis.asyncio import Connection
 from redis.exceptions import (
     AskError,
+    ClusterCrossSlotError,
     ClusterDownError,
     MovedError,
     NoScriptError,
@@ -43,6 +44,16 @@ CHUNK: Final = 500
 
 PAUSE_S: Final = 0.05
 
+_BEFORE_IT_BEGAN: Final = (
+    NoScriptError,
+    AskError,
+    TryAgainError,
+    ReadOnlyError,
+    ClusterCrossSlotError,
+)
+"""How a command is refused as a whole. Whatever else a script is refused may come from the
+midst of it."""
+
 
 class Client:
     """All of Redis behind one address. Used from one event loop."""
@@ -72,9 +83,12 @@ class Client:
             if isinstance(outcome, StoreError):
                 self._doubtful = True
                 raise outcome
-            if not isinstance(outcome[0], ResponseError):
-                return outcome[0]
-            # Refused, so it had no effect; the long way finds out what to do about it.
+            answer = outcome[0]
+            if not isinstance(answer, ResponseError):
+                return answer
+            if not isinstance(answer, _BEFORE_IT_BEGAN):
+                raise self._refused(answer) from answer
+            # It had no effect; the long way finds out what to do about it.
         return (await self.call_many([command], background=background))[0]
 
     async def call_many(
@@ -119,6 +133,11 @@ class Client:
             RedisError: in the library's terms, as all that happens on it.
         """
         return await self.nodes[0].connect()
+
+    def _refused(self, exc: ResponseError) -> StoreError:
+        # A node that others have shut out says the same for ever.
+        self._doubtful |= isinstance(exc, ClusterDownError)
+        return translate(exc)
 
     async def _settled(self, commands: Sequence[Command], background: bool) -> list[Reply]:
         if self._doubtful:
@@ -208,9 +227,7 @@ class Client:
                 case TryAgainError():
                     pause = True
                 case ResponseError() as exc:
-                    # A node that others have shut out says the same for ever.
-                    self._doubtful |= isinstance(exc, ClusterDownError)
-                    raise translate(exc) from exc
+                    raise self._refused(exc) from exc
         if pause:
             await asyncio.sleep(PAUSE_S)
         if refresh:

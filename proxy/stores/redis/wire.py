@@ -54,7 +54,7 @@ def translate(exc: BaseException) -> StoreError:
         return StoreUnavailableError(
             "Redis is out of memory", hint="raise maxmemory, or shorten retention.results"
         )
-    if isinstance(exc, AuthenticationError | NoPermissionError):
+    if isinstance(exc, AuthenticationError | NoPermissionError) or _lacks_rights(exc):
         return StoreUnavailableError(
             "Redis refused the credentials or their rights",
             hint="the user needs all commands on keys and channels that begin with offramp:",
@@ -83,6 +83,13 @@ def translate(exc: BaseException) -> StoreError:
     if isinstance(exc, ResponseError):
         return StoreUnavailableError(f"Redis refused a command: {word}")
     return StoreUnavailableError(f"Redis does not answer: {type(exc).__name__}")
+
+
+def _lacks_rights(exc: BaseException) -> bool:
+    # So it is told of what a script calls, before Redis 7.2 and since then.
+    return isinstance(exc, ResponseError) and any(
+        words in str(exc) for words in ("executing the script can't", "ACL failure in script")
+    )
 
 
 class Ask:
