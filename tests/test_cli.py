@@ -348,6 +348,21 @@ def test_a_bad_configuration_ends_with_3_and_every_complaint(run, tmp_path):
     assert [one["key"] for one in content["complaints"]] == ["listen", "log.level"]
 
 
+def test_check_reads_the_url_of_a_redis_as_a_start_would(run, tmp_path, monkeypatch):
+    key = tmp_path / "offramp.key"
+    Vault.load_or_create(key)
+    monkeypatch.setenv("OFFRAMP_SECRET_KEY_FILE", str(key))
+    codes = {}
+    for url in ("redis://:canary@h/0", "redis://:canary@h/x", "rediss://:canary@h?ca=/no/ca.pem"):
+        monkeypatch.setenv("OFFRAMP_STORE", url)
+        codes[url], _, errors = run("check")
+
+        assert "canary" not in errors
+        assert codes[url] == 0 or "OFFRAMP_STORE: store: " in errors
+
+    assert list(codes.values()) == [0, 3, 3]
+
+
 @pytest.mark.parametrize("text", ["abc", "abc\n", "Bearer abc\n"])
 def test_a_token_is_read_from_standard_input_and_hashed(run, monkeypatch, text):
     monkeypatch.setattr(sys, "stdin", io.StringIO(text))

@@ -791,8 +791,26 @@ def test_a_redis_url_is_kept_as_it_is(url):
     assert (store.url, store.path, store.is_redis) == (url, None, True)
 
 
-def test_a_password_with_an_at_sign_is_hidden_whole():
-    assert hide_secrets("redis://u:p@ss@h:1/0?password=x") == "redis://***@h:1/0?***"
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://u:p@ss@h:1/0?password=x", "redis://***@h:1/0?***"),
+        ("redis://:pa/ss@h:1/0", "redis://***@h:1/0"),
+        ("redis://:pa?ss@h:1/0", "redis://***"),
+        ("redis://:p@a?ss@h:1/0", "redis://***"),
+        ("https://h/path?key=x", "https://h/path?***"),
+    ],
+)
+def test_a_password_is_hidden_whole_whatever_is_in_it(url, shown):
+    assert hide_secrets(url) == shown
+
+
+def test_a_password_that_is_not_encoded_is_refused_without_being_shown(complaints):
+    (found,) = complaints("store: redis://:secret/canary@h:1/0")
+
+    assert "must be percent-encoded: / is %2F" in found
+    assert "secret" not in found
+    assert "canary" not in found
 
 
 @pytest.mark.parametrize("store", ["redis//:canary@h", "rediss:/:canary@h", "u:canary@h/0"])

@@ -1,4 +1,4 @@
-"""What a start would refuse of the files that the settings name, found without starting."""
+"""What a start would refuse of what the settings name, found without starting."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -9,10 +9,11 @@ from proxy.stores.vault import Vault
 from proxy.web.certificates import Certificate
 
 
-def unusable_keys(settings: Settings) -> Iterator[tuple[tuple[str, ...], ConfigError]]:
-    """Find the files of keys and certificates that are wrong inside, by their place in the tree.
+def unusable(settings: Settings) -> Iterator[tuple[tuple[str, ...], ConfigError]]:
+    """Find files of keys and certificates that are wrong inside, and a store's URL that cannot
+    be used, by their place in the tree.
 
-    Only reads: nothing is made.
+    Only reads: nothing is made, and nobody is asked.
     """
     for path, read in _readings(settings):
         try:
@@ -29,3 +30,13 @@ def _readings(settings: Settings) -> Iterator[tuple[tuple[str, ...], Callable[[]
     for path, tls in ((("tls",), settings.tls), (("admin", "tls"), settings.admin.tls)):
         if tls is not None:
             yield (*path, "cert_file"), partial(Certificate, tls.cert_file, tls.key_file)
+    if settings.store.is_redis:
+        yield ("store",), partial(_read_address, settings.store.url)
+
+
+def _read_address(url: str) -> None:
+    # The library takes 9 MB and a fifth of a second: only for who uses it.
+    from proxy.stores.redis.address import RedisAddress  # noqa: PLC0415
+    from proxy.stores.redis.opening import check_authorities  # noqa: PLC0415
+
+    check_authorities(RedisAddress.parse(url))

@@ -29,7 +29,7 @@ def command(config: Path | None, *, as_json: bool) -> None:
     try:
         configuration = load(config)
         _check_policies(configuration.settings.policies)
-        _check_keys(configuration)
+        _check_inside(configuration)
     except BadConfigurationError as exc:
         if not as_json:
             raise
@@ -53,16 +53,19 @@ def _check_policies(file: Path | None) -> None:
         ) from exc
 
 
-def _check_keys(configuration: Configuration) -> None:
-    """Read keys and certificates as a start would, if any are named."""
+def _check_inside(configuration: Configuration) -> None:
+    """Read keys, certificates and the URL of a Redis as a start would, if any are named.
+
+    A Redis goes with a key file, which must be named then.
+    """
     settings = configuration.settings
     if (settings.secret_key_file, settings.tls, settings.admin.tls) == (None, None, None):
         return
-    from proxy.app.inspection import unusable_keys  # noqa: PLC0415 - the whole proxy
+    from proxy.app.inspection import unusable  # noqa: PLC0415 - the whole proxy
 
     complaints = [
-        Complaint(configuration.origin(*path), ".".join(path), exc.message)
-        for path, exc in unusable_keys(settings)
+        Complaint(configuration.origin(*path), ".".join(path), exc.message.removeprefix("store: "))
+        for path, exc in unusable(settings)
     ]
     if complaints:
         raise BadConfigurationError(complaints)

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Final
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -153,11 +152,11 @@ def parse_store(value: object) -> StoreUrl:
     url = f"{scheme}:{rest}"
     if scheme == "sqlite":
         return StoreUrl(scheme, url, _sqlite_path(rest))
-    try:
-        has_host = rest.startswith("//") and bool(urlsplit(url).netloc.rpartition("@")[2])
-    except ValueError:
-        has_host = False
-    if not has_host:
+    _, _, place = rest.partition("//")
+    authority, _, path = place.partition("?")[0].partition("/")
+    if "@" in path:
+        raise ValueError("a user or password in it must be percent-encoded: / is %2F, ? is %3F")
+    if not rest.startswith("//") or not authority.rpartition("@")[2]:
         raise ValueError(f"must name a host: {scheme}://host:port/database")
     return StoreUrl(scheme, url)
 
@@ -229,16 +228,20 @@ def provider_key(text: str) -> str:
 
 
 def hide_secrets(url: str) -> str:
-    """Return `url` with user information and query values replaced by `***`."""
+    """Return `url` with user information and query values replaced by `***`.
+
+    A password may stand there as nobody should write it. Where it could be anywhere, all
+    is hidden but the scheme.
+    """
     head, mark, rest = url.partition("://")
     if not mark:
         return url
-    authority, slash, path = rest.partition("/")
-    # Up to the last @: a password may hold one.
-    _, at, hosts = authority.rpartition("@")
-    shown = f"***@{hosts}" if at else authority
-    tail, question, _ = f"{shown}{slash}{path}".partition("?")
-    return f"{head}://{tail}{'?***' if question else ''}"
+    shown, question, values = rest.partition("?")
+    if "@" in values:
+        return f"{head}://***"
+    # Up to the last @: a password may hold one, or a slash.
+    _, at, place = shown.rpartition("@")
+    return f"{head}://{'***@' if at else ''}{place}{'?***' if question else ''}"
 
 
 def _positive(value: timedelta) -> timedelta:

@@ -91,8 +91,9 @@ def test_a_url_that_cannot_be_used_is_refused_with_its_reason(url, problem):
 
 def test_neither_complaints_nor_the_address_show_a_password():
     address = RedisAddress.parse("redis://user:canary@h?sentinel_password=canary")
-    with pytest.raises(ConfigError) as refused:
-        RedisAddress.parse("redis://user:canary@h/0?x=canary")
+    for wrong in ("redis://user:canary@h/0?x=canary", "redis://:pass?canary@h/0"):
+        with pytest.raises(ConfigError) as refused:
+            RedisAddress.parse(wrong)
+        assert "canary" not in refused.value.message
 
     assert "canary" not in repr(address)
-    assert "canary" not in refused.value.message

@@ -104,7 +104,9 @@ def _options(query: str) -> dict[str, str]:
     for name in options:
         if name not in _OPTIONS:
             allowed = ", ".join(sorted(_OPTIONS))
-            raise ConfigError(f"store: unknown option {name!r} in the URL; known are {allowed}")
+            # Behind a bare question mark of a password there is no name.
+            named = f" {name!r}" if name.isidentifier() else ""
+            raise ConfigError(f"store: unknown option{named} in the URL; known are {allowed}")
     return options
 
 
