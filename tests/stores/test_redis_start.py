@@ -108,8 +108,10 @@ PLACE = "127.0.0.1:{port}"
     [
         (f"redis://{PLACE}/99", "no such database", "number"),
         (f"redis+cluster://{PLACE}", "is no cluster", "redis://"),
+        ("redis://127.0.0.1:1", "does not answer", "connecting to 127.0.0.1:1"),
+        ("redis://no.such.host.invalid", "does not answer", "no.such.host.invalid"),
     ],
-    ids=["database", "cluster"],
+    ids=["database", "cluster", "port", "host"],
 )
 async def test_a_url_that_does_not_fit_the_server_is_told_what_is_wrong(
     server: RedisServer, url: str, problem: str, advice: str

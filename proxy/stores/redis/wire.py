@@ -16,6 +16,7 @@ from redis.asyncio import Connection
 from redis.exceptions import (
     AuthenticationError,
     ClusterCrossSlotError,
+    ConnectionError,  # noqa: A004 - any that breaks, as the library has it
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
@@ -82,7 +83,10 @@ def translate(exc: BaseException) -> StoreError:
         return StoreCorruptError(f"Redis holds something else under our keys ({word})")
     if isinstance(exc, ResponseError):
         return StoreUnavailableError(f"Redis refused a command: {word}")
-    return StoreUnavailableError(f"Redis does not answer: {type(exc).__name__}")
+    # What the library says of a connection is of hosts and reasons, and never of contents:
+    # for the operator, since the message goes to callers.
+    hint = str(exc) if isinstance(exc, ConnectionError) else None
+    return StoreUnavailableError(f"Redis does not answer: {type(exc).__name__}", hint=hint)
 
 
 def _lacks_rights(exc: BaseException) -> bool:
