@@ -278,6 +278,24 @@ def watched(folder: Path, secret: str) -> Iterator[tuple[RedisServer, RedisServe
         yield master, sentinel
 
 
+async def test_the_master_is_the_one_that_most_sentinels_name(tmp_path: Path):
+    """One sentinel was cut off together with a master that the others have replaced."""
+    secret = secrets.token_hex(8)
+    for name in ("old", "new", "third"):
+        (tmp_path / name).mkdir()
+    with (
+        watched(tmp_path / "old", secret) as (old, alone),
+        watched(tmp_path / "new", secret) as (new, second),
+        redis_sentinel(tmp_path / "third", new, secret) as third,
+    ):
+        places = ",".join(f"127.0.0.1:{one.port}" for one in (alone, second, third))
+        async with opened(f"redis+sentinel://:{secret}@{places}/main/0") as stores:
+            job = await accepted(stores)
+
+        assert new.admin.exists(keys.record(job.id))
+        assert not old.admin.exists(keys.record(job.id))
+
+
 async def test_sentinels_that_are_all_away_fail_calls_and_end_nothing(tmp_path: Path):
     secret = secrets.token_hex(8)
     with watched(tmp_path, secret) as (master, sentinel):

@@ -1,21 +1,18 @@
 """One server: how it is found, and the connections to it."""
 
-import asyncio
 import ssl
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from functools import partial
 from operator import attrgetter
 from typing import Any, Final
 
 from redis.asyncio import Connection, SSLConnection
-from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
 from proxy.core.errors import StoreError, StoreUnavailableError
 from proxy.ports.tasks import TaskOwner
 from proxy.stores.redis.address import Place, RedisAddress
 from proxy.stores.redis.packing import pack
-from proxy.stores.redis.wire import Answer, Ask, Lane, as_int, as_text
+from proxy.stores.redis.wire import Answer, Ask, Lane, as_text
 
 CONNECT_S: Final = 2.0
 
@@ -93,47 +90,8 @@ async def the_place(address: RedisAddress) -> Place:
     return address.places[0]
 
 
-async def find_master(address: RedisAddress) -> Place:
-    """Ask one sentinel after the other (Redis Sentinel client spec, steps 1 and 2)."""
-    # Whoever waits has one time limit for all of it: where the master's machine died with
-    # its sentinel, the others must get their turn, and the new master its own.
-    each_s = min(CONNECT_S, address.timeout_s / (len(address.places) + 1))
-    problem = StoreUnavailableError(f"no sentinel knows a master of {address.service!r}")
-    for place in address.places:
-        sentinel = _connection(
-            place,
-            replace(
-                address,
-                username=address.sentinel_username,
-                password=address.sentinel_password,
-                database=0,
-            ),
-        )
-        try:
-            async with asyncio.timeout(each_s):
-                await sentinel.connect()  # type: ignore[no-untyped-call]
-                await sentinel.send_command(
-                    "SENTINEL", "GET-MASTER-ADDR-BY-NAME", address.service or ""
-                )
-                found = await sentinel.read_response()
-        except (AuthenticationError, NoPermissionError):
-            problem = StoreUnavailableError(
-                "a sentinel refused the credentials or their rights",
-                hint="sentinels have their own: sentinel_username and sentinel_password in the URL",
-            )
-            continue
-        except (RedisError, OSError, TimeoutError):
-            continue
-        finally:
-            await sentinel.disconnect(nowait=True)
-        if isinstance(found, list):
-            host, port = found
-            return as_text(host), as_int(port)
-    raise problem
-
-
 async def _connect(find: Callable[[], Awaitable[Place]], address: RedisAddress) -> Connection:
-    connection = _connection(await find(), address)
+    connection = connection_to(await find(), address)
     try:
         await connection.connect()  # type: ignore[no-untyped-call]
         await _check_that_it_keeps_all(connection)
@@ -154,7 +112,8 @@ async def _check_that_it_keeps_all(connection: Connection) -> None:
         raise StoreEvictsError(policy)
 
 
-def _connection(place: Place, address: RedisAddress) -> Connection:
+def connection_to(place: Place, address: RedisAddress) -> Connection:
+    """Return a connection that is not open yet."""
     host, port = place
     options: dict[str, Any] = {
         "host": host,

@@ -11,7 +11,8 @@ from proxy.core.errors import StoreError, StoreUnavailableError
 from proxy.ports.tasks import TaskOwner
 from proxy.stores.redis.address import Place, RedisAddress
 from proxy.stores.redis.commands import SLOTS
-from proxy.stores.redis.node import Node, find_master, the_place
+from proxy.stores.redis.node import Node, the_place
+from proxy.stores.redis.sentinels import find_master
 from proxy.stores.redis.wire import Reply, as_int, as_list, as_text, translate
 
 Range: TypeAlias = tuple[int, int, Place]
