@@ -122,9 +122,12 @@ async def test_a_url_that_does_not_fit_the_server_is_told_what_is_wrong(
     assert advice in (refused.hint or "")
 
 
-async def test_a_replica_is_told_from_a_master(server: RedisServer, tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", ["", "?acks=1"])
+async def test_a_replica_is_told_from_a_master(
+    server: RedisServer, tmp_path: Path, options: str
+) -> None:
     with redis_server(tmp_path, "--replicaof", f"127.0.0.1 {server.port}") as replica:
-        refused = await refusal(replica.url)
+        refused = await refusal(f"{replica.url}{options}")
 
     assert "is a replica" in str(refused)
     assert "sentinels" in (refused.hint or "")

@@ -274,7 +274,9 @@ class Lane:
             # It may be a master that was replaced and does not know it yet.
             self.reset()
         for ask, replies in answered:
-            if missing and ask.writes:
+            # What was refused wrote nothing that a replica could have.
+            is_refused = all(isinstance(reply, ResponseError) for reply in replies)
+            if missing and ask.writes and not is_refused:
                 ask.settle(
                     StoreUnavailableError(
                         f"a write reached fewer than {self._acks} replicas in time",
