@@ -12,10 +12,11 @@ from redis.exceptions import ResponseError
 
 from proxy.core.errors import StoreError, StoreUnavailableError
 from proxy.core.ids import JobId
-from proxy.core.job import Job
+from proxy.core.job import CancelRequested, Job, advance
+from proxy.ports.jobs import JobWrite
 from proxy.stores.redis import RedisStores, keys
 from tests.chaos.cable import Cable
-from tests.helpers.factories import new_job
+from tests.helpers.factories import T0, make_batch, new_job
 from tests.helpers.redis_server import (
     STORE_KEYS,
     RedisServer,
@@ -197,6 +198,23 @@ async def test_a_write_counts_only_when_enough_replicas_have_it(tmp_path: Path):
                 job = await accepted(stores)
                 assert "each write waits for 1 replicas" in await stores.durability()
                 assert replica.admin.exists(keys.record(job.id), keys.record(alone.id)) == 2
+
+
+async def test_a_server_that_takes_no_writes_is_away_and_not_damaged(stores, server):
+    job = await accepted(stores)
+    server.admin.config_set("min-replicas-to-write", 1)
+    try:
+        for write in (accepted(stores), _cancel(stores, job), stores.batches.add(make_batch())):
+            with pytest.raises(StoreUnavailableError, match="refused a command: NOREPLICAS"):
+                await write
+    finally:
+        server.admin.config_set("min-replicas-to-write", 0)
+
+    await _cancel(stores, job)
+
+
+async def _cancel(stores: RedisStores, job: Job) -> None:
+    assert not await stores.jobs.replace_many([JobWrite(advance(job, CancelRequested(T0)))])
 
 
 async def _is_linked(replica: RedisServer) -> bool:

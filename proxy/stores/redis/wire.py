@@ -79,7 +79,10 @@ def translate(exc: BaseException) -> StoreError:
     # that the library knows it has cut the word off.
     known = isinstance(exc, ResponseError) and type(exc) is not ResponseError
     word = type(exc).__name__ if known else str(exc).partition(" ")[0]
-    if isinstance(exc, ResponseError) and (word == "WRONGTYPE" or "user_script" in str(exc)):
+    # Where it happened is added to whatever a script is refused. What has a name of its own
+    # in capitals (`MISCONF`, `NOREPLICAS`) says how the server is, and not what it holds.
+    is_ours = "user_script" in str(exc) and not word.isupper()
+    if isinstance(exc, ResponseError) and (word == "WRONGTYPE" or is_ours):
         return StoreCorruptError(f"Redis holds something else under our keys ({word})")
     if isinstance(exc, ResponseError):
         return StoreUnavailableError(f"Redis refused a command: {word}")
