@@ -49,6 +49,25 @@ async def test_a_slot_that_moved_to_another_node_is_found_there(cluster):
         assert found == [before, during, after]
 
 
+async def test_a_slot_that_takes_long_to_move_refuses_its_own_jobs_alone(cluster):
+    cluster.flush()
+    async with opened(cluster.url) as stores:
+        job = await accepted(stores)
+        move = _Move(cluster, slot_of(keys.record(job.id)))
+        move.begin()
+        try:
+            with pytest.raises(StoreUnavailableError, match="moves what belongs to the job"):
+                await accepted(stores, id=_in_slot(move.slot))
+            others = [one for one in _everyones() if shard_of(one) != shard_of(job.id)]
+            for job_id in others:
+                await accepted(stores, id=job_id)
+        finally:
+            move.end()
+
+        late = await accepted(stores, id=_in_slot(move.slot))
+        assert await stores.jobs.get_many([job.id, late.id]) == [job, late]
+
+
 async def test_a_slot_is_found_where_its_old_node_says_though_another_has_not_heard(cluster):
     """The one that is asked first for all slots hears of a move last."""
     cluster.flush()

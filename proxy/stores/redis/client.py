@@ -35,8 +35,8 @@ ROUNDS: Final = 40
 """How often a command is sent on.
 
 While a slot moves, its two nodes refuse scripts whose keys are partly here and partly
-there (`TRYAGAIN`); with the pause, that is waited for for two seconds. So is a master that
-is chosen anew.
+there (`TRYAGAIN`); with the pause, that is waited for for a second, since every other round
+only asks the wrong one of the two. A master that is chosen anew is waited for for two.
 """
 
 CHUNK: Final = 500

@@ -22,6 +22,7 @@ from redis.exceptions import (
     ReadOnlyError,
     RedisError,
     ResponseError,
+    TryAgainError,
 )
 
 from proxy.core.errors import StoreCorruptError, StoreError, StoreUnavailableError
@@ -69,6 +70,8 @@ def translate(exc: BaseException) -> StoreError:
         return StoreUnavailableError(
             "Redis has no such database", hint="its number ends the path of the store's URL"
         )
+    if isinstance(exc, TryAgainError):
+        return StoreUnavailableError("Redis moves what belongs to the job to another node")
     # The library says only that it could not connect, and what it met before that.
     if isinstance(exc.__context__, SSLCertVerificationError):
         return StoreUnavailableError(
