@@ -799,6 +799,10 @@ def test_a_redis_url_is_kept_as_it_is(url):
         ("redis://:pa?ss@h:1/0", "redis://***"),
         ("redis://:p@a?ss@h:1/0", "redis://***"),
         ("https://h/path?key=x", "https://h/path?***"),
+        ("redis:/u:pass@h:1/0", "***@h:1/0"),
+        ("u:pass@h:1", "***@h:1"),
+        ("name@h", "name@h"),
+        ("gpt-?:free", "gpt-?:free"),
     ],
 )
 def test_a_password_is_hidden_whole_whatever_is_in_it(url, shown):

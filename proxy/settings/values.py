@@ -235,7 +235,9 @@ def hide_secrets(url: str) -> str:
     """
     head, mark, rest = url.partition("://")
     if not mark:
-        return url
+        # Mistyped, perhaps, by one slash: `redis:/user:password@host`.
+        before, at, place = url.rpartition("@")
+        return f"***@{place}" if at and ":" in before else url
     shown, question, values = rest.partition("?")
     if "@" in values:
         return f"{head}://***"
