@@ -26,10 +26,11 @@ from proxy.core.errors import StoreError, StoreUnavailableError
 from proxy.ports.tasks import TaskOwner
 from proxy.stores.redis.address import RedisAddress
 from proxy.stores.redis.commands import Command
+from proxy.stores.redis.failures import translate
 from proxy.stores.redis.node import Node
 from proxy.stores.redis.packing import pack
 from proxy.stores.redis.topology import topology_of
-from proxy.stores.redis.wire import Answer, Ask, Reply, translate
+from proxy.stores.redis.wire import Answer, Ask, Reply
 
 ROUNDS: Final = 40
 """How often a command is sent on.

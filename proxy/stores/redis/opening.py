@@ -11,8 +11,9 @@ from proxy.stores.redis import keys
 from proxy.stores.redis.address import RedisAddress
 from proxy.stores.redis.client import Client
 from proxy.stores.redis.commands import read, write
+from proxy.stores.redis.failures import translate
 from proxy.stores.redis.node import Node, StoreEvictsError
-from proxy.stores.redis.wire import as_int, as_list, as_text, translate
+from proxy.stores.redis.wire import as_int, as_list, as_text
 from proxy.stores.vault import Vault
 
 SCHEMA: Final = 4

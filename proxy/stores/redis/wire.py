@@ -9,23 +9,13 @@ that the next one could take for an answer (as in CVE-2023-28858).
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from ssl import SSLCertVerificationError
 from typing import Final, TypeAlias
 
 from redis.asyncio import Connection
-from redis.exceptions import (
-    AuthenticationError,
-    ClusterCrossSlotError,
-    ConnectionError,  # noqa: A004 - any that breaks, as the library has it
-    NoPermissionError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisError,
-    ResponseError,
-    TryAgainError,
-)
+from redis.exceptions import ClusterCrossSlotError, RedisError, ResponseError
 
 from proxy.core.errors import StoreCorruptError, StoreError, StoreUnavailableError
+from proxy.stores.redis.failures import translate
 from proxy.stores.redis.packing import Part, join, pack
 
 Reply: TypeAlias = "bytes | int | list[Reply] | None"
@@ -46,60 +36,6 @@ WAITING_BYTES: Final = 256_000_000
 
 IDLE_S: Final = 1.0
 """A connection that was not used for so long is checked: the other end may have gone."""
-
-
-def translate(exc: BaseException) -> StoreError:
-    """Return what went wrong, in our terms and without contents."""
-    if isinstance(exc, StoreError):
-        return exc
-    if isinstance(exc, OutOfMemoryError):
-        return StoreUnavailableError(
-            "Redis is out of memory", hint="raise maxmemory, or shorten retention.results"
-        )
-    if isinstance(exc, AuthenticationError | NoPermissionError) or _lacks_rights(exc):
-        return StoreUnavailableError(
-            "Redis refused the credentials or their rights",
-            hint="the user needs all commands on keys and channels that begin with offramp:",
-        )
-    if isinstance(exc, ReadOnlyError):
-        return StoreUnavailableError(
-            "Redis is a replica and takes no writes",
-            hint="name the master in the store's URL, or the sentinels that know it",
-        )
-    if isinstance(exc, ResponseError) and str(exc).startswith(("DB index", "SELECT is not")):
-        return StoreUnavailableError(
-            "Redis has no such database", hint="its number ends the path of the store's URL"
-        )
-    if isinstance(exc, TryAgainError):
-        return StoreUnavailableError("Redis moves what belongs to the job to another node")
-    # The library says only that it could not connect, and what it met before that.
-    if isinstance(exc.__context__, SSLCertVerificationError):
-        return StoreUnavailableError(
-            "the certificate of Redis is not trusted",
-            hint="name the file of its authority by ?ca= in the store's URL",
-        )
-    # The first word of a refusal names it; what follows may quote arguments. Of those
-    # that the library knows it has cut the word off.
-    known = isinstance(exc, ResponseError) and type(exc) is not ResponseError
-    word = type(exc).__name__ if known else str(exc).partition(" ")[0]
-    # Where it happened is added to whatever a script is refused. What has a name of its own
-    # in capitals (`MISCONF`, `NOREPLICAS`) says how the server is, and not what it holds.
-    is_ours = "user_script" in str(exc) and not word.isupper()
-    if isinstance(exc, ResponseError) and (word == "WRONGTYPE" or is_ours):
-        return StoreCorruptError(f"Redis holds something else under our keys ({word})")
-    if isinstance(exc, ResponseError):
-        return StoreUnavailableError(f"Redis refused a command: {word}")
-    # What the library says of a connection is of hosts and reasons, and never of contents:
-    # for the operator, since the message goes to callers.
-    hint = str(exc) if isinstance(exc, ConnectionError) else None
-    return StoreUnavailableError(f"Redis does not answer: {type(exc).__name__}", hint=hint)
-
-
-def _lacks_rights(exc: BaseException) -> bool:
-    # So it is told of what a script calls, before Redis 7.2 and since then.
-    return isinstance(exc, ResponseError) and any(
-        words in str(exc) for words in ("executing the script can't", "ACL failure in script")
-    )
 
 
 class Ask:
