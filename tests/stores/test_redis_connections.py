@@ -246,6 +246,14 @@ async def test_a_right_that_a_script_lacks_is_told_as_one(server, missing):
     assert "all commands" in (refused.value.hint or "")
 
 
+async def test_a_server_that_tells_no_settings_is_not_said_to_keep_nothing(server):
+    may = ("~offramp:*", "&offramp:*", "+@all", "-config")
+    server.admin.execute_command("ACL", "SETUSER", "eve", "reset", "on", ">secret", *may)
+
+    async with opened(server.url.replace("//", "//eve:secret@")) as stores:
+        assert "no word of snapshots" in await stores.durability()
+
+
 async def test_calls_of_a_closed_store_are_refused(server):
     async with opened(server.url) as stores:
         pass

@@ -92,7 +92,9 @@ async def _describe_node(node: Node) -> str:
     replicas = int(info.get("connected_slaves", "0"))
     if info.get("aof_enabled") == "1":
         kept = f"append-only file, fsync {await _fsync(node)}"
-    elif int(info.get("rdb_last_save_time", "0")) and await _config(node, "save"):
+    elif (snapshots := await _config(node, "save")) is None:
+        kept = "no append-only file, and no word of snapshots: what is new can be lost"
+    elif int(info.get("rdb_last_save_time", "0")) and snapshots:
         kept = "snapshots only: the last minutes can be lost"
     else:
         kept = "memory only: everything can be lost"
@@ -103,12 +105,12 @@ async def _fsync(node: Node) -> str:
     return await _config(node, "appendfsync") or "unknown"
 
 
-async def _config(node: Node, name: str) -> str:
+async def _config(node: Node, name: str) -> str | None:
     """Return a setting, or nothing where the server tells nobody (managed services)."""
     answer = await node.ask("CONFIG", "GET", name)
     if isinstance(answer, list) and len(answer) == 2:
         return as_text(answer[1])
-    return ""
+    return None
 
 
 async def _info(node: Node) -> Mapping[str, str]:
