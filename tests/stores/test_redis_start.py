@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from proxy.app import serving
-from proxy.core.errors import StoreUnavailableError
+from proxy.core.errors import StoreCorruptError, StoreUnavailableError
 from proxy.settings import Settings, load
-from proxy.stores.redis import RedisStores
+from proxy.stores.redis import RedisStores, keys
 from proxy.stores.vault import Vault
 from tests.chaos.cable import Cable
 from tests.e2e.processes import settings_for
@@ -166,6 +166,18 @@ async def test_sentinels_that_refuse_the_password_are_told_from_those_that_know_
     assert "refused the credentials" in str(wrong)
     assert "canary" not in f"{wrong} {wrong.hint}"
     assert "no sentinel knows a master of 'other'" in str(unknown)
+
+
+async def test_what_somebody_else_put_under_our_names_is_no_store_of_ours(
+    server: RedisServer,
+) -> None:
+    server.admin.flushall()
+    server.admin.hset(keys.META, mapping={"schema": "theirs", "hash_key": "theirs"})
+
+    async with asyncio.TaskGroup() as tasks:
+        with pytest.raises(StoreCorruptError, match="something else than a number"):
+            await RedisStores.open(server.url, STORE_KEYS, tasks)
+    server.admin.flushall()
 
 
 async def refusal(url: str) -> StoreUnavailableError:

@@ -9,6 +9,7 @@ that the next one could take for an answer (as in CVE-2023-28858).
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Final, TypeAlias
 
 from redis.asyncio import Connection
@@ -280,8 +281,9 @@ def as_text(reply: Reply) -> str:
 
 def as_int(reply: Reply) -> int:
     """Return a number that must be one."""
-    if isinstance(reply, bytes):
-        return int(reply)
+    with suppress(ValueError):
+        if isinstance(reply, bytes):
+            return int(reply)
     if not isinstance(reply, int):
         raise StoreCorruptError("Redis answered with something else than a number")
     return reply
