@@ -234,12 +234,22 @@ async def test_a_wrong_password_is_refused_without_being_shown(server):
     assert "canary" not in f"{refused.value} {refused.value.hint}"
 
 
+async def test_a_user_who_lacks_a_right_is_told_which_at_the_start(server):
+    may = ("~offramp:*", "&offramp:*", "+@all", "-zadd", "-expire")
+    server.admin.execute_command("ACL", "SETUSER", "bob", "reset", "on", ">secret", *may)
+
+    async with asyncio.TaskGroup() as tasks:
+        with pytest.raises(StoreUnavailableError, match="right to call expire, zadd"):
+            await RedisStores.open(server.url.replace("//", "//bob:secret@"), STORE_KEYS, tasks)
+
+
 @pytest.mark.parametrize("missing", ["zadd", "hset"])
 async def test_a_right_that_a_script_lacks_is_told_as_one(server, missing):
-    may = ("~offramp:*", "&offramp:*", "+@all", f"-{missing}")
+    may = ("~offramp:*", "&offramp:*", "+@all")
     server.admin.execute_command("ACL", "SETUSER", "bob", "reset", "on", ">secret", *may)
 
     async with opened(server.url.replace("//", "//bob:secret@")) as stores:
+        server.admin.execute_command("ACL", "SETUSER", "bob", f"-{missing}")
         with pytest.raises(StoreUnavailableError, match="rights") as refused:
             await accepted(stores)
 

@@ -1,9 +1,10 @@
 """What can be asked of Redis: plain commands, and scripts known by their hash."""
 
 import hashlib
+import re
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import ClassVar, Final, NamedTuple
 
 from redis.crc import key_slot
 
@@ -46,6 +47,9 @@ class Command(NamedTuple):
         return self._replace(content=self.content._replace(script=script))
 
 
+_CALLS: Final = re.compile(r"redis\.call\('([A-Z]+)'")
+
+
 class Script:
     """A Lua script. All its keys are declared and share a slot.
 
@@ -54,8 +58,12 @@ class Script:
     list, with an error for each that failed: none may fail for what another one did.
     """
 
+    called: ClassVar[set[str]] = set()
+    """The commands that any script calls, for which the user of Redis needs the right."""
+
     def __init__(self, source: str, *, writes: bool = True, serves_many: bool = False) -> None:
         self.source = source
+        self.called.update(_CALLS.findall(source))
         self.serves_many = serves_many
         sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
         self._by_hash = pack_some(("EVALSHA", sha))

@@ -6,11 +6,11 @@ from typing import Final
 
 from redis.exceptions import ResponseError
 
-from proxy.core.errors import ConfigError, StoreCorruptError
+from proxy.core.errors import ConfigError, StoreCorruptError, StoreUnavailableError
 from proxy.stores.redis import keys
 from proxy.stores.redis.address import RedisAddress
 from proxy.stores.redis.client import Client
-from proxy.stores.redis.commands import read, write
+from proxy.stores.redis.commands import Script, read, write
 from proxy.stores.redis.failures import translate
 from proxy.stores.redis.node import Node, StoreEvictsError
 from proxy.stores.redis.wire import as_int, as_list, as_text
@@ -20,6 +20,21 @@ SCHEMA: Final = 4
 
 OLDEST: Final = (7, 0)
 """Sorted sets are read by `ZRANGE … BYSCORE`, and numbers in scripts are exact."""
+
+
+_MISSED: Final = Script(
+    """
+-- Which of the commands the user may not call. Builds that cannot say it are believed.
+local missed = {}
+for i = 1, redis.acl_check_cmd and #ARGV or 0 do
+  if not redis.acl_check_cmd(ARGV[i], KEYS[1], KEYS[1], KEYS[1]) then
+    missed[#missed + 1] = ARGV[i]
+  end
+end
+return missed
+""",
+    writes=False,
+)
 
 
 def check_authorities(address: RedisAddress) -> None:
@@ -53,6 +68,7 @@ async def prepare(client: Client, vault: Vault) -> None:
     mark = vault.digest("offramp", "store")
     for field, value in (("schema", SCHEMA), ("hash_key", mark)):
         await client.call(write("HSETNX", keys.META, field, value))
+    await _check_rights(client)
     # One node of a cluster may have our marks, and no place for most of the jobs.
     await client.call_many([read("EXISTS", keys.heads(shard)) for shard in keys.ALL_SHARDS])
     found, known = as_list(await client.call(read("HMGET", keys.META, "schema", "hash_key")))
@@ -73,6 +89,17 @@ async def prepare(client: Client, vault: Vault) -> None:
         raise StoreCorruptError(
             "the store was made with another key file",
             hint="set secret_key_file to the one that was there first",
+        )
+
+
+async def _check_rights(client: Client) -> None:
+    # One that is missed in the midst of a script would leave half of what it does.
+    reply = await client.call(_MISSED.call([keys.META], *sorted(Script.called)))
+    missed = ", ".join(as_text(name).lower() for name in as_list(reply))
+    if missed:
+        raise StoreUnavailableError(
+            f"the user of Redis lacks the right to call {missed}",
+            hint="it needs all commands on keys and channels that begin with offramp:",
         )
 
 
