@@ -212,3 +212,7 @@ CREDENTIAL_CODES: Final = frozenset(
     }
 )
 """Error codes that mean the account, not the call, is at fault."""
+
+CREDENTIAL_STATUSES: Final = frozenset({401, 402, 403})
+"""Statuses that mean the same whatever the code says; 402, which is OpenRouter's for want of
+credit, has none."""

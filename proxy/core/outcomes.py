@@ -13,10 +13,10 @@ from typing import Final
 
 from proxy.core.batch import Batch
 from proxy.core.choice import LaneFacts, choose_lane
-from proxy.core.errors import CREDENTIAL_CODES
+from proxy.core.errors import CREDENTIAL_CODES, CREDENTIAL_STATUSES
 from proxy.core.job import Failed, Job, Outcome, Released, Succeeded
 from proxy.core.lanes import CALL_LANES, Lane, LaneChoice, cancel_at
-from proxy.core.refusals import FILE_REFUSED, error_code
+from proxy.core.refusals import MODEL_UNKNOWN, OF_THE_CALL, error_code
 from proxy.core.usage import tier_of, usage_of
 
 
@@ -50,9 +50,9 @@ def verdict(status: int, error_code: str | None) -> Verdict:
     """Return what an answer with this status and error code means."""
     if 200 <= status < 300:
         return Verdict.SUCCESS
-    if error_code == FILE_REFUSED:
+    if error_code in OF_THE_CALL and status < 500:
         return Verdict.PERMANENT
-    if status in (401, 403) or error_code in CREDENTIAL_CODES:
+    if status in CREDENTIAL_STATUSES or error_code in CREDENTIAL_CODES:
         return Verdict.CREDENTIAL
     if status in _BUSY:
         return Verdict.BUSY
@@ -189,7 +189,7 @@ def _not_in_flex(
     return Released(attempt, reason, not_before=now + wait, uncharged=True)
 
 
-UNBATCHABLE_CODES: Final = frozenset({"model_not_found", "unsupported_model"})
+UNBATCHABLE_CODES: Final = frozenset({MODEL_UNKNOWN, "unsupported_model"})
 """Why a whole batch is refused of which every job must be called directly."""
 
 TOO_MANY_TOKENS: Final = "token_limit_exceeded"

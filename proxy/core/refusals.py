@@ -13,7 +13,16 @@ INSUFFICIENT_QUOTA: Final = "insufficient_quota"
 """The account's money is used up, as OpenAI words it."""
 
 FILE_REFUSED: Final = "FILE_PERMISSION_DENIED"
-"""A file that a call names is gone, or another's: the call's fault, and no credential's."""
+"""A file that a call names is gone, or another's."""
+
+INPUT_FLAGGED: Final = "input_flagged"
+"""A moderation took offence at what a call says."""
+
+MODEL_UNKNOWN: Final = "model_not_found"
+"""A model does not exist, or is not open to the account: OpenAI says the latter with 403."""
+
+OF_THE_CALL: Final = frozenset({FILE_REFUSED, INPUT_FLAGGED, MODEL_UNKNOWN})
+"""What is the call's fault and no credential's, though its status may be that of a refused one."""
 
 # Gemini API: with the status of a rate limit, and in no other field than the message.
 _NO_CREDIT: Final = ("credits are depleted", "spending cap")
@@ -38,8 +47,14 @@ def error_code(error: object) -> str | None:
     if isinstance(code, str) and code:
         return code
     if isinstance(code, int):
-        return str(code)
+        return INPUT_FLAGGED if _is_flagged(error) else str(code)
     return kind if isinstance(kind, str) and kind else None
+
+
+def _is_flagged(error: Mapping[str, object]) -> bool:
+    """Return whether a moderation refused the input (OpenRouter, "Errors": with 403)."""
+    metadata = error.get("metadata")
+    return isinstance(metadata, dict) and "flagged_input" in metadata
 
 
 def _google_code(error: Mapping[str, object]) -> str:

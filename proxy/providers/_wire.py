@@ -12,6 +12,7 @@ from typing import Final
 
 from proxy.core.errors import (
     CREDENTIAL_CODES,
+    CREDENTIAL_STATUSES,
     CredentialRefusedError,
     ProviderBusyError,
     ProviderError,
@@ -19,7 +20,7 @@ from proxy.core.errors import (
     ProviderUnavailableError,
 )
 from proxy.core.loose_json import loose_json
-from proxy.core.refusals import FILE_REFUSED, error_code
+from proxy.core.refusals import OF_THE_CALL, error_code
 from proxy.ports.provider import Submission
 
 __all__ = [
@@ -34,8 +35,6 @@ __all__ = [
     "status",
     "unavailable",
 ]
-
-_CREDENTIAL_STATUSES: Final = frozenset({401, 402, 403})
 
 _BUSY_STATUSES: Final = frozenset({409, 423, 425, 429, 498, 529})
 """Explicit refusals that can pass. 409 is a batch in the wrong state for a cancel, or
@@ -157,9 +156,9 @@ def _cut_out(body: bytes, secrets: tuple[str, ...]) -> bytes:
 
 
 def _error_class(status: int, code: str | None) -> type[ProviderError]:
-    if code == FILE_REFUSED:
+    if code in OF_THE_CALL and 400 <= status < 500:
         return ProviderRejectedError
-    if status in _CREDENTIAL_STATUSES or is_credential_code(code):
+    if status in CREDENTIAL_STATUSES or is_credential_code(code):
         return CredentialRefusedError
     if status in _BUSY_STATUSES:
         return ProviderBusyError

@@ -22,6 +22,8 @@ def google(status: str, message: str = "", *reasons: object) -> dict[str, Any]:
         ({"code": None, "type": "b"}, "b"),
         ({"code": "", "type": "b"}, "b"),
         ({"code": 429}, "429"),
+        ({"code": 403, "message": "no", "metadata": {"provider_name": "x"}}, "403"),
+        ({"code": 403, "metadata": {"reasons": ["a"], "flagged_input": "b"}}, "input_flagged"),
         ({"code": [], "type": ""}, None),
         ({}, None),
         ("text", None),

@@ -58,6 +58,15 @@ def test_a_code_that_blames_the_account_counts_in_whatever_status(code, status):
         assert isinstance(_wire.refusal("x", status=status, body=body), CredentialRefusedError)
 
 
+def test_a_model_that_is_not_open_to_an_account_blames_no_credential():
+    error = _wire.refusal("create", status=403, body=envelope("model_not_found"))
+
+    assert type(error) is ProviderRejectedError
+    assert type(_wire.refusal("create", status=500, body=envelope("model_not_found"))) is (
+        ProviderUnavailableError
+    )
+
+
 def test_what_the_provider_echoes_of_a_credential_is_cut_out():
     body = b'{"error":{"message":"Incorrect API key: sk-secret.","code":"invalid_api_key"}}'
 

@@ -291,6 +291,32 @@ async def test_a_permanent_error_is_final() -> None:
     assert fleet.provider.requests["call"] == 1
 
 
+async def test_a_model_that_is_not_open_to_the_account_pauses_nobody() -> None:
+    fleet = Fleet()
+    job_id = await fleet.accept(deadline=SOON)
+    refusal = b'{"error":{"code":"model_not_found","message":"no access to model `m`"}}'
+    fleet.provider.answer_call = lambda _: (403, refusal)
+
+    await fleet.run("escalate")
+
+    result = await fleet.stores.jobs.result(job_id)
+    assert await fleet.states() == {JobState.FAILED: 1}
+    assert result is not None
+    assert (result.status_code, result.body) == (403, refusal)
+    assert fleet.tally.counts["credential_paused"] == 0
+
+
+async def test_a_call_without_credit_pauses_the_credential_and_burns_no_job() -> None:
+    fleet = Fleet()
+    await fleet.accept(deadline=SOON)
+    fleet.provider.answer_call = lambda _: (402, b'{"error":{"code":402,"message":"credits"}}')
+
+    await fleet.run("escalate")
+
+    assert await fleet.states() == {JobState.QUEUED: 1}
+    assert fleet.tally.counts["credential_paused"] == 1
+
+
 async def test_a_refused_call_pauses_the_credential_and_burns_no_job() -> None:
     fleet = Fleet()
     job_id = await fleet.accept(deadline=SOON)
