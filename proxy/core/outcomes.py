@@ -198,6 +198,12 @@ TOO_MANY_TOKENS: Final = "token_limit_exceeded"
 INVALID_INPUT: Final = "invalid_input"
 """Why a whole batch is refused for the sake of some line, which may not be named."""
 
+TOO_LARGE: Final = "input_too_large"
+"""Why a whole batch is refused whose jobs make smaller ones."""
+
+OF_SOME_LINE: Final = frozenset({INVALID_INPUT, TOO_LARGE})
+"""Codes by which a batch of a single job was refused for its sake."""
+
 NEVER_RUN_CODES: Final = frozenset({"batch_expired", "batch_cancelled", "expired", "cancelled"})
 """Why a line, or a whole batch, was not executed through no fault of its own."""
 
@@ -243,16 +249,28 @@ def after_batch(
         return Released(attempt, reason, onto=_BY_TIME, uncharged=True)
     silent = batch.provider_batch_id is not None and batch.error_code is None
     # A refusal that is not understood must not send the same jobs round forever.
-    strange = batch.error_code is not None and batch.error_code not in (
-        CREDENTIAL_CODES | NEVER_RUN_CODES | {TOO_MANY_TOKENS}
-    )
-    fault = silent or (strange and batch.error_line is None)
+    fault = silent or is_unexplained(batch)
     return Released(
         attempt,
         reason,
         onto=next_lane(job, facts, now=now, failed=fault),
         possible_double=silent or batch.end_reason == UNCONFIRMED,
         uncharged=not fault,
+    )
+
+
+_EXPLAINED: Final = CREDENTIAL_CODES | NEVER_RUN_CODES | UNBATCHABLE_CODES | {TOO_MANY_TOKENS}
+
+
+def is_unexplained(batch: Batch) -> bool:
+    """Return whether a batch was refused as a whole, and neither cure nor line is known.
+
+    Most often it is some line: validation stops at the first, and not every provider names it.
+    """
+    return (
+        batch.error_code is not None
+        and batch.error_line is None
+        and batch.error_code not in _EXPLAINED
     )
 
 

@@ -13,15 +13,19 @@ from proxy.core.batch import Batch, BatchState
 from proxy.core.choice import LaneFacts, choose_lane
 from proxy.core.ids import CredentialId
 from proxy.core.lanes import BatchKey, Lane, LaneChoice, cancel_at
-from proxy.core.outcomes import INVALID_INPUT
+from proxy.core.outcomes import OF_SOME_LINE, is_unexplained
 from proxy.core.turnaround import Spread
 
 PARTS: Final = 16
-"""Into how many a batch is cut that was refused for a line that is not named.
+"""Into how many a batch is cut that was refused, and nobody knows for which line.
 
 A job leaves the batch lane after three refusals: the bad line of 50,000 takes along some
 two hundred others, all the rest is bought in batches, and 16 is below `max_open`.
 """
+
+LEAST_PART: Final = 10
+"""The smallest of these parts, where the refusal may as well be for no line at all: then
+each costs a create, and a batch below the worth of one is not bought for less."""
 
 CUT_FOR: Final = timedelta(minutes=10)
 """How long after such a refusal: its jobs have to be in batches again by then."""
@@ -331,8 +335,9 @@ def cut_sizes(batches: Iterable[Batch], *, now: datetime) -> Mapping[BatchKey, i
     """
     sizes: dict[BatchKey, int] = {}
     for batch in batches:
-        unnamed = batch.error_code == INVALID_INPUT and batch.error_line is None
-        if unnamed and batch.ended_at is not None and now - batch.ended_at <= CUT_FOR:
-            size = max(batch.count // PARTS, 1)
+        is_recent = batch.ended_at is not None and now - batch.ended_at <= CUT_FOR
+        if is_recent and is_unexplained(batch):
+            least = 1 if batch.error_code in OF_SOME_LINE else LEAST_PART
+            size = max(batch.count // PARTS, least)
             sizes[batch.key] = min(size, sizes.get(batch.key, size))
     return sizes

@@ -8,6 +8,7 @@ import math
 import re
 from datetime import datetime
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from typing import Final
 
 from proxy.core.errors import (
@@ -20,6 +21,7 @@ from proxy.core.errors import (
     ProviderUnavailableError,
 )
 from proxy.core.loose_json import loose_json
+from proxy.core.outcomes import TOO_LARGE, TOO_MANY_TOKENS, UNBATCHABLE_CODES
 from proxy.core.refusals import OF_THE_CALL, error_code
 from proxy.ports.provider import Submission
 
@@ -39,6 +41,9 @@ __all__ = [
 _BUSY_STATUSES: Final = frozenset({409, 423, 425, 429, 498, 529})
 """Explicit refusals that can pass. 409 is a batch in the wrong state for a cancel, or
 a lock; 498 is Groq's `capacity_exceeded`, 529 Anthropic's `overloaded_error`."""
+
+_OF_THE_BATCH: Final = OF_THE_CALL | {TOO_MANY_TOKENS}
+"""Codes of what no waiting and no other key would cure, whatever their status."""
 
 _UNCLEAR_STATUSES: Final = frozenset({408})
 """A server that gave up waiting may have acted on what it had received."""
@@ -66,10 +71,12 @@ def refusal(
     body: providers echo credentials in their refusals.
     """
     error = error_member(body)
-    code = error_code(error)
+    code = TOO_MANY_TOKENS if _is_token_limit(error) else error_code(error)
     reason = " ".join(part for part in (f"HTTP {status}", code, _message(error)) if part)
-    return _error_class(status, code)(
+    kind = _error_class(status, code)
+    return kind(
         redacted(f"{what}: {reason}", secrets),
+        code=_cure(status, code) if kind is ProviderRejectedError else None,
         status_code=status,
         body=_cut_out(body, secrets),
         retry_after_s=retry_after_s,
@@ -155,8 +162,28 @@ def _cut_out(body: bytes, secrets: tuple[str, ...]) -> bytes:
     return body
 
 
+def _is_token_limit(error: object) -> bool:
+    """Return whether a create is refused for what is enqueued: mostly that shows later.
+
+    OpenAI's words at the batch are "Enqueued token limit reached for MODEL in organization …".
+    """
+    if not isinstance(error, dict):
+        return False
+    message = error.get("message")
+    return error.get("code") == TOO_MANY_TOKENS or (
+        isinstance(message, str) and "enqueued token" in message.lower()
+    )
+
+
+def _cure(status: int, code: str | None) -> str | None:
+    """Return what must be done about a refusal, in the word that it has at a failed batch."""
+    if code in UNBATCHABLE_CODES or code == TOO_MANY_TOKENS:
+        return code
+    return TOO_LARGE if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE else None
+
+
 def _error_class(status: int, code: str | None) -> type[ProviderError]:
-    if code in OF_THE_CALL and 400 <= status < 500:
+    if code in _OF_THE_BATCH and 400 <= status < 500:
         return ProviderRejectedError
     if status in CREDENTIAL_STATUSES or is_credential_code(code):
         return CredentialRefusedError

@@ -113,6 +113,8 @@ class FakeProvider:
         """How long a cancelled batch goes on."""
         self.poison: bytes | None = None
         """A body for which it refuses whole batches, without saying so."""
+        self.poison_fails_as: str | None = None
+        """With which code a batch with it fails, if it is created at all."""
 
         self.listing_lag = timedelta(0)
         """How long a new batch is missing from the lists."""
@@ -177,7 +179,9 @@ class FakeProvider:
         )
         assert len({name for name, _ in batch.lines}) == len(batch.lines), "a duplicate custom_id"
         if any(body == self.poison for _, body in batch.lines):
-            raise ProviderRejectedError("some line", code=INVALID_INPUT, status_code=400)
+            if self.poison_fails_as is None:
+                raise ProviderRejectedError("some line", code=INVALID_INPUT, status_code=400)
+            self.fail_next.append((self.poison_fails_as, None))
         if self.fail_next:
             batch.error = self.fail_next.popleft()
             batch.status = "failed"

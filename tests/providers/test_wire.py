@@ -67,6 +67,35 @@ def test_a_model_that_is_not_open_to_an_account_blames_no_credential():
     )
 
 
+@pytest.mark.parametrize(
+    ("status", "body", "code"),
+    [
+        (400, envelope("token_limit_exceeded"), "token_limit_exceeded"),
+        (429, envelope("token_limit_exceeded"), "token_limit_exceeded"),
+        (
+            429,
+            b'{"error":{"code":null,"message":"Enqueued token limit reached for m in org."}}',
+            "token_limit_exceeded",
+        ),
+        (404, envelope("model_not_found"), "model_not_found"),
+        (400, envelope("unsupported_model"), "unsupported_model"),
+        (413, b"<html>413 Request Entity Too Large", "input_too_large"),
+        (413, envelope(kind="request_too_large"), "input_too_large"),
+        (400, envelope("bad_metadata"), "provider_rejected"),
+    ],
+)
+def test_a_refused_create_is_told_in_the_words_of_a_failed_batch(status, body, code):
+    error = _wire.refusal("create of b1", status=status, body=body)
+
+    assert (type(error), error.code) == (ProviderRejectedError, code)
+
+
+def test_a_rate_limit_is_no_limit_of_what_is_enqueued():
+    error = _wire.refusal("create", status=429, body=envelope("rate_limit_exceeded"))
+
+    assert (type(error), error.code) == (ProviderBusyError, "provider_busy")
+
+
 def test_what_the_provider_echoes_of_a_credential_is_cut_out():
     body = b'{"error":{"message":"Incorrect API key: sk-secret.","code":"invalid_api_key"}}'
 

@@ -6,7 +6,7 @@ import structlog
 
 from proxy.core.batch import Batch
 from proxy.core.job import advance
-from proxy.core.outcomes import INVALID_INPUT, UNBATCHABLE_CODES, after_batch
+from proxy.core.outcomes import OF_SOME_LINE, UNBATCHABLE_CODES, after_batch
 from proxy.ports.batches import Item
 from proxy.ports.jobs import JobWrite
 from proxy.services.batches.ingest import CHUNK
@@ -65,7 +65,7 @@ class Releaser:
     async def _bad_line(self, batch: Batch) -> Item | None:
         """Return the one item whose line failed the whole batch, if that is why."""
         line = batch.error_line
-        if line is None and batch.error_code == INVALID_INPUT and batch.count == 1:
+        if line is None and batch.error_code in OF_SOME_LINE and batch.count == 1:
             line = 1
         if line is None or batch.error_code in UNBATCHABLE_CODES:
             return None

@@ -202,14 +202,15 @@ async def test_a_rejected_create_gives_every_job_back_to_be_batched_anew() -> No
 
 async def test_a_provider_that_always_rejects_leads_to_direct_calls() -> None:
     fleet = Fleet()
-    will(fleet, "create", "rejected", "rejected", "rejected")
+    always: list[Fault] = ["rejected"] * 100
+    will(fleet, "create", *always)
 
-    await fleet.submit(12)
+    await fleet.submit(9)
     await everything_ends(fleet)
 
-    assert await fleet.states() == {JobState.COMPLETED: 12}
+    assert await fleet.states() == {JobState.COMPLETED: 9}
     assert fleet.provider.requests["create"] == 3
-    assert fleet.provider.requests["call"] == 12
+    assert fleet.provider.requests["call"] == 9
 
 
 async def test_a_line_that_is_refused_without_being_named_takes_few_along() -> None:
@@ -223,6 +224,22 @@ async def test_a_line_that_is_refused_without_being_named_takes_few_along() -> N
     assert fleet.provider.requests["call"] == 1
     # All of it, then sixteen parts, and the jobs of the one bad part by themselves.
     assert fleet.provider.requests["create"] == 1 + 16 + 20
+    assert fleet.doubles() == (0, 0)
+
+
+@pytest.mark.parametrize("code", ["batch_failed", "too_many_tasks"])
+async def test_a_batch_that_fails_for_no_known_reason_takes_few_along(code: str) -> None:
+    fleet = Fleet()
+    job_ids = await fleet.accept_many(320)
+    fleet.provider.poison = fleet.bodies[job_ids[200]]
+    fleet.provider.poison_fails_as = code
+
+    await everything_ends(fleet)
+
+    assert await fleet.states() == {JobState.COMPLETED: 320}
+    assert fleet.provider.requests["call"] == 10
+    # All of it, then sixteen parts, and two halves of the bad part.
+    assert fleet.provider.requests["create"] == 1 + 16 + 2
     assert fleet.doubles() == (0, 0)
 
 
