@@ -129,7 +129,7 @@ def retry_after_s(value: str | None, *, now: datetime) -> float | None:
         try:
             until = parsedate_to_datetime(value)
             seconds = (until - now).total_seconds()
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError):
             return None
     return min(max(0.0, seconds), _PAUSE_S_MAX) if math.isfinite(seconds) else None
 

@@ -119,6 +119,8 @@ def test_what_the_provider_echoes_of_a_credential_is_cut_out():
         ("9" * 40, 86_400.0),
         ("Fri, 31 Dec 9999 23:59:59 GMT", 86_400.0),
         ("soon", None),
+        ("Mon, 01 Jan 99999999999999999999 00:00:00 GMT", None),
+        ("Mon, 23 Nov 2026 12:00:30 +99999999999999", None),
         (format_datetime(T0 + timedelta(seconds=90), usegmt=True), 90.0),
         (format_datetime(T0 - timedelta(seconds=90), usegmt=True), 0.0),
         ("Mon, 23 Nov 2026 12:00:30 -0000", None),
