@@ -201,6 +201,9 @@ INVALID_INPUT: Final = "invalid_input"
 TOO_LARGE: Final = "input_too_large"
 """Why a whole batch is refused whose jobs make smaller ones."""
 
+INPUT_MISSING: Final = "input_missing"
+"""Why a create is refused whose input is uploaded: not everywhere at the provider yet, or gone."""
+
 OF_SOME_LINE: Final = frozenset({INVALID_INPUT, TOO_LARGE})
 """Codes by which a batch of a single job was refused for its sake."""
 

@@ -21,7 +21,7 @@ from proxy.core.errors import (
     ProviderUnavailableError,
 )
 from proxy.core.loose_json import loose_json
-from proxy.core.outcomes import TOO_LARGE, TOO_MANY_TOKENS, UNBATCHABLE_CODES
+from proxy.core.outcomes import INPUT_MISSING, TOO_LARGE, TOO_MANY_TOKENS, UNBATCHABLE_CODES
 from proxy.core.refusals import OF_THE_CALL, error_code
 from proxy.ports.provider import Submission
 
@@ -47,6 +47,9 @@ _OF_THE_BATCH: Final = OF_THE_CALL | {TOO_MANY_TOKENS}
 
 _UNCLEAR_STATUSES: Final = frozenset({408})
 """A server that gave up waiting may have acted on what it had received."""
+
+_FILE_FIELDS: Final = frozenset({"file_id", "input_file_id", "input_files"})
+_NO_CURE: Final = ProviderRejectedError.code
 
 _MESSAGE_CHARS: Final = 300
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{1,256}")
@@ -80,6 +83,22 @@ def refusal(
         status_code=status,
         body=_cut_out(body, secrets),
         retry_after_s=retry_after_s,
+    )
+
+
+def create_refused(exc: ProviderRejectedError) -> ProviderRejectedError:
+    """Return what a refused create means whose input was uploaded before.
+
+    OpenAI's words for one that it does not find are "Cannot find file …", with 400 and the
+    field at fault; seen right after uploads (bespokelabsai/curator #116).
+    """
+    error = error_member(exc.body or b"")
+    param = error.get("param") if isinstance(error, dict) else None
+    is_missing = param in _FILE_FIELDS or (exc.status_code, exc.code) == (404, _NO_CURE)
+    if not is_missing:
+        return exc
+    return ProviderRejectedError(
+        exc.message, code=INPUT_MISSING, status_code=exc.status_code, body=exc.body
     )
 
 

@@ -18,7 +18,7 @@ from urllib.parse import urlencode
 import pydantic_core
 
 from proxy.core.dialects import BatchApi, window_for
-from proxy.core.errors import ProviderUnavailableError
+from proxy.core.errors import ProviderRejectedError, ProviderUnavailableError
 from proxy.core.ids import BatchId
 from proxy.core.upstream import Upstream
 from proxy.ports.clock import Clock
@@ -105,7 +105,10 @@ class MistralBatches:
     ) -> ProviderBatch:
         what = f"create of {submission.batch_id}"
         body = self._create_body(submission, file_id)
-        raw = await self._calls.create(what, credential, _JOBS, submission, body)
+        try:
+            raw = await self._calls.create(what, credential, _JOBS, submission, body)
+        except ProviderRejectedError as exc:
+            raise (_wire.create_refused(exc) if file_id is not None else exc) from None
         batch = self._batch(what, raw)
         # A job does not say when it gives up.
         ends_at = batch.created_at + window_for(self._api, submission.slack)

@@ -151,7 +151,10 @@ class OpenAIBatches:
             _wire.check_may_send(what, submission)
             return session.create(asked, dict(submission.headers))
 
-        raw = await self._calls.run(what, credential, send)
+        try:
+            raw = await self._calls.run(what, credential, send)
+        except ProviderRejectedError as exc:
+            raise _wire.create_refused(exc) from None
         # Whatever is no batch promises nothing: the lists will tell whether there is one.
         return self._batch(_wire.json_value(raw)) or _raise(_no_object(what, raw))
 

@@ -21,7 +21,7 @@ from proxy.core.errors import (
 )
 from proxy.core.fields import RawHeaders
 from proxy.core.ids import BatchId
-from proxy.core.outcomes import INVALID_INPUT
+from proxy.core.outcomes import INPUT_MISSING, INVALID_INPUT
 from proxy.ports.clock import Clock
 from proxy.ports.jobs import Credential
 from proxy.ports.provider import (
@@ -40,7 +40,9 @@ from proxy.ports.upstream import (
     Write,
 )
 
-Fault = Literal["lost_before", "lost_after", "busy", "unavailable", "refused", "rejected"]
+Fault = Literal[
+    "lost_before", "lost_after", "busy", "unavailable", "refused", "rejected", "no_input"
+]
 """`lost_before` surely did nothing; `lost_after` did it and lost the answer."""
 
 LineAnswer = Callable[[str, bytes], tuple[int, bytes] | None]
@@ -342,7 +344,8 @@ class FakeProvider:
             )
         if fault == "refused":
             raise CredentialRefusedError(f"{operation}: 401", status_code=401, body=b"{}")
-        raise ProviderRejectedError(f"{operation}: 400", status_code=400)
+        code = INPUT_MISSING if fault == "no_input" else None
+        raise ProviderRejectedError(f"{operation}: 400", code=code, status_code=400)
 
     def _after(self, operation: str) -> None:
         waiting = self.faults.get(operation)

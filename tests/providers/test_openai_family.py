@@ -21,6 +21,7 @@ from proxy.core.errors import (
     ProviderRejectedError,
     ProviderUnavailableError,
 )
+from proxy.core.outcomes import INPUT_MISSING
 from proxy.core.upstream import Upstream
 from proxy.ports.provider import ProviderBatch, ProviderBatchState
 from proxy.providers.openai_family import METADATA_KEY, OpenAIBatches
@@ -217,6 +218,16 @@ async def test_a_create_that_is_answered_with_no_batch_is_unclear(wire, provider
         await provider.create(make_credential(), make_submission(provider), "file-A1")
 
     assert raised.value.sent
+
+
+async def test_a_create_may_come_before_its_file_is_visible(wire, provider):
+    error = {"message": "Cannot find file file-A1", "param": "file_id", "code": None}
+    wire.answer({"error": error}, status=400)
+
+    with pytest.raises(ProviderRejectedError) as raised:
+        await provider.create(make_credential(), make_submission(provider), "file-A1")
+
+    assert raised.value.code == INPUT_MISSING
 
 
 @pytest.mark.parametrize("answer", ["", "<html>", "[]", "{}"])

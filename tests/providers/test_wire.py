@@ -90,6 +90,30 @@ def test_a_refused_create_is_told_in_the_words_of_a_failed_batch(status, body, c
     assert (type(error), error.code) == (ProviderRejectedError, code)
 
 
+@pytest.mark.parametrize(
+    ("status", "body", "code"),
+    [
+        (
+            400,
+            b'{"error":{"message":"Cannot find file file-A1","param":"file_id","code":null}}',
+            "input_missing",
+        ),
+        (404, b'{"error":{"message":"No such File object: file-A1"}}', "input_missing"),
+        (404, b"", "input_missing"),
+        (404, envelope("model_not_found"), "model_not_found"),
+        (400, envelope("token_limit_exceeded"), "token_limit_exceeded"),
+        (400, envelope(), "provider_rejected"),
+    ],
+)
+def test_a_create_whose_input_is_not_found_says_so(status, body, code):
+    refused = _wire.refusal("create of b1", status=status, body=body)
+    assert isinstance(refused, ProviderRejectedError)
+
+    error = _wire.create_refused(refused)
+
+    assert (error.code, error.status_code, error.body) == (code, status, body)
+
+
 def test_a_rate_limit_is_no_limit_of_what_is_enqueued():
     error = _wire.refusal("create", status=429, body=envelope("rate_limit_exceeded"))
 

@@ -48,7 +48,7 @@ from proxy.core.errors import (
     ProviderUnavailableError,
 )
 from proxy.core.ids import BatchId
-from proxy.core.outcomes import TOO_LATE
+from proxy.core.outcomes import INPUT_MISSING, TOO_LATE
 from proxy.core.plan import PollPace
 from proxy.ports.jobs import Credential
 from proxy.ports.provider import Provider, ProviderBatch, Submission
@@ -72,6 +72,10 @@ SEARCHES: Final = 2
 
 How long a new batch can be missing from a provider's list is not documented.
 """
+
+INPUT_TRIES: Final = 5
+"""How often a create is sent, half a minute apart, for an input that its provider does not
+find: it may lag behind its upload. One that is gone is uploaded again, with the next batch."""
 
 TURN_PAUSE: Final = timedelta(seconds=2)
 """How soon a batch that waits for another's create looks again."""
@@ -264,6 +268,8 @@ class Submitter:
 
     async def _create_failed(self, batch: Batch, exc: ProviderError) -> Batch:
         now = self._now()
+        if exc.code == INPUT_MISSING and batch.submissions < INPUT_TRIES:
+            return await self._put_back(batch, exc)
         if isinstance(exc, ProviderRejectedError):
             log.warning("batch.rejected", batch_id=batch.id, code=exc.code, error=str(exc))
             return await self._step(batch, Rejected(now, exc.code, exc.message, exc.line)) or batch

@@ -12,6 +12,7 @@ from proxy.core.batch import Batch, BatchState
 from proxy.core.ids import BatchId, CredentialId
 from proxy.core.job import JobState
 from proxy.core.lanes import Lane
+from proxy.services.batches.submit import INPUT_TRIES
 from tests.helpers.fake_provider import Fault
 from tests.helpers.fleet import LEASE, Fleet
 
@@ -225,6 +226,32 @@ async def test_a_line_that_is_refused_without_being_named_takes_few_along() -> N
     # All of it, then sixteen parts, and the jobs of the one bad part by themselves.
     assert fleet.provider.requests["create"] == 1 + 16 + 20
     assert fleet.doubles() == (0, 0)
+
+
+async def test_a_file_that_is_not_visible_yet_costs_no_job_a_try() -> None:
+    fleet = Fleet()
+    will(fleet, "create", "no_input", "no_input")
+    await fleet.submit(12)
+
+    for _ in range(2):
+        await wait(fleet, timedelta(seconds=30), "submit")
+
+    assert (await fleet.batch()).state is BatchState.IN_PROGRESS
+    assert {job.failures for job in await fleet.jobs()} == {0}
+    assert (fleet.provider.requests["upload"], fleet.provider.requests["create"]) == (1, 3)
+
+
+async def test_a_file_that_is_gone_is_uploaded_again() -> None:
+    fleet = Fleet()
+    always: list[Fault] = ["no_input"] * INPUT_TRIES
+    will(fleet, "create", *always)
+
+    await fleet.submit(12)
+    await everything_ends(fleet)
+
+    assert await fleet.states() == {JobState.COMPLETED: 12}
+    assert fleet.provider.requests["call"] == 0
+    assert fleet.provider.requests["upload"] > 1
 
 
 @pytest.mark.parametrize("code", ["batch_failed", "too_many_tasks"])
