@@ -15,6 +15,7 @@ only slow must have given up.
 Where batches have no names the search is less sure: see `proxy.services.batches.unnamed`.
 """
 
+import contextlib
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -190,7 +191,9 @@ class Submitter:
             )
         file_id = None
         if batch.submissions > 1:
-            file_id = await provider.find_upload(credential, submission)
+            # Where no list is to be had, a second upload costs nothing but its way.
+            with contextlib.suppress(ProviderRejectedError):
+                file_id = await provider.find_upload(credential, submission)
         if file_id is None:
             file_id = await lease.during(provider.upload(credential, submission))
         if file_id is None:

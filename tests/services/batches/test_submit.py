@@ -375,6 +375,18 @@ async def test_an_upload_is_repeated_only_after_looking_for_the_earlier_one() ->
     assert fleet.provider.requests["create"] == 1
 
 
+async def test_an_upload_that_no_list_tells_of_is_done_again() -> None:
+    fleet = Fleet()
+    will(fleet, "upload", "lost_after")
+    will(fleet, "find_upload", "rejected")
+    await fleet.submit(12)
+
+    await wait(fleet, timedelta(seconds=30), "submit")
+
+    assert (await fleet.batch()).state is BatchState.IN_PROGRESS
+    assert fleet.provider.requests["upload"] == 2
+
+
 async def test_an_upload_that_did_not_happen_is_done_again() -> None:
     fleet = Fleet()
     will(fleet, "upload", "unavailable")
