@@ -78,6 +78,10 @@ INPUT_TRIES: Final = 5
 """How often a create is sent, half a minute apart, for an input that its provider does not
 find: it may lag behind its upload. One that is gone is uploaded again, with the next batch."""
 
+GIVE_UP_SEARCHING_AFTER: Final = timedelta(hours=25)
+"""How long a create is searched for in lists that cannot be read: a window and an hour. Its
+jobs wait meanwhile, and what it may have bought has ended by then."""
+
 TURN_PAUSE: Final = timedelta(seconds=2)
 """How soon a batch that waits for another's create looks again."""
 
@@ -362,12 +366,16 @@ class Submitter:
     async def _unsearched(self, batch: Batch, exc: ProviderError) -> Batch:
         """Search again later; until then nothing is known and nothing is sent."""
         log.warning("batch.unreached", batch_id=batch.id, code=exc.code, error=str(exc))
-        now = self._now()
-        if not isinstance(exc, CredentialRefusedError):
-            return await self._step(batch, Delayed(now + self._times.search_pause)) or batch
-        if await is_forsaken(self._on, batch):
-            return await self._dissolve(batch, "its credential is refused")
-        return await self._step(batch, Delayed(now + self._pace.slowest, refused_at=now)) or batch
+        assert batch.create_started_at is not None
+        now, pause, refused_at = self._now(), self._times.search_pause, None
+        is_given_up = now >= batch.create_started_at + GIVE_UP_SEARCHING_AFTER
+        if isinstance(exc, CredentialRefusedError):
+            pause, refused_at = self._pace.slowest, now
+            is_given_up = await is_forsaken(self._on, batch)
+        if is_given_up:
+            await self._on.books.book_possible(batch, batch.create_count, why="unsearched")
+            return await self._dissolve(batch, "its create is unclear")
+        return await self._step(batch, Delayed(now + pause, refused_at)) or batch
 
     async def _search(self, batch: Batch, provider: Provider) -> list[ProviderBatch]:
         assert batch.create_started_at is not None

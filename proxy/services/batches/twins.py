@@ -8,7 +8,7 @@ import structlog
 
 from proxy.core.batch import Batch
 from proxy.core.batch_events import TwinFound, TwinRead
-from proxy.core.errors import ProviderRejectedError, ProviderUnavailableError
+from proxy.core.errors import CredentialRefusedError, ProviderError, ProviderRejectedError
 from proxy.ports.jobs import Credential
 from proxy.ports.provider import Provider, ProviderBatch, ProviderBatchState
 from proxy.services.access import Access
@@ -49,7 +49,9 @@ class Twins:
         if batch.ambiguous_since is not None:
             try:
                 batch = await self._sweep(batch, provider)
-            except ProviderUnavailableError as exc:
+            except CredentialRefusedError:
+                raise
+            except ProviderError as exc:
                 log.warning("batch.unreached", batch_id=batch.id, code=exc.code, error=str(exc))
                 was_searched = False
         batch = await self._read_all(batch, provider)

@@ -12,7 +12,7 @@ from proxy.core.batch import Batch, BatchState
 from proxy.core.ids import BatchId, CredentialId
 from proxy.core.job import JobState
 from proxy.core.lanes import Lane
-from proxy.services.batches.submit import INPUT_TRIES
+from proxy.services.batches.submit import GIVE_UP_SEARCHING_AFTER, INPUT_TRIES
 from tests.helpers.fake_provider import Fault
 from tests.helpers.fleet import LEASE, Fleet
 
@@ -598,6 +598,23 @@ async def test_a_batch_with_an_unknown_upstream_is_left_alone() -> None:
     await fleet.run("submit")
 
     assert (await fleet.batch()).state is BatchState.SEALED
+
+
+@pytest.mark.parametrize("fault", ["unavailable", "rejected", "busy"])
+async def test_a_search_that_never_succeeds_keeps_no_job_for_ever(fault: Fault) -> None:
+    fleet = Fleet()
+    will(fleet, "create", "unavailable")
+    will(fleet, "find_batches", *[fault] * 1_000)
+    await fleet.submit(12)
+
+    await fleet.run_for(GIVE_UP_SEARCHING_AFTER - timedelta(hours=1), step=timedelta(minutes=20))
+    assert await fleet.states() == {JobState.BATCHED: 12}
+    await fleet.run_for(timedelta(hours=3), step=timedelta(minutes=20))
+
+    assert await fleet.states() == {JobState.COMPLETED: 12}
+    # Nobody knows whether the create was done.
+    assert fleet.tally.counts["possible_double"] == 12
+    assert (await fleet.batch()).state is BatchState.SETTLED
 
 
 async def test_a_search_that_is_refused_for_ever_ends_once_nobody_waits() -> None:
