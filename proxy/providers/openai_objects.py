@@ -149,6 +149,10 @@ def read_page(value: object, *, may_be_bare: bool = False) -> Page | None:
     if may_be_bare and isinstance(value, list):
         value = {"data": value}
     data = value.get("data") if isinstance(value, dict) else None
+    if data is None and isinstance(value, dict) and value.get("object") == "list":
+        # An empty one: the member may be absent then (Mistral API, `BatchJobsOut`). Taken for
+        # no list, a search would never come to an end.
+        data = []
     if not isinstance(value, dict) or not isinstance(data, list):
         return None
     entries = [entry for entry in data if isinstance(entry, dict)]

@@ -61,8 +61,22 @@ def test_what_is_no_object_is_none(value):
 def test_a_page_is_read_whatever_its_entries_are(value, may_be_bare):
     page = read_page(value, may_be_bare=may_be_bare)
 
-    has_envelope = isinstance(value, dict) and isinstance(value.get("data"), list)
+    has_envelope = isinstance(value, dict) and (
+        isinstance(value.get("data"), list) or (value.get("object"), value.get("data")) == _NO_DATA
+    )
     assert (page is not None) == (has_envelope or (may_be_bare and isinstance(value, list)))
+
+
+_NO_DATA = ("list", None)
+
+
+def test_a_list_without_entries_is_an_empty_one_and_anything_else_is_none():
+    for empty in ({"object": "list", "total": 0}, {"object": "list", "data": None}):
+        page = read_page(empty)
+        assert page is not None
+        assert (page.entries, page.has_more, page.last_id) == ([], False, None)
+    for other in ({}, {"object": "error"}, {"data": None}, {"object": "list", "data": {}}):
+        assert read_page(other) is None
 
 
 def test_the_cursor_of_a_page_is_its_last_entry_that_has_an_id():
