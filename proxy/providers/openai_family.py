@@ -63,6 +63,10 @@ _FILE_LIST_PAGES_MAX: Final = 10
 """A file that is not among the newest 10,000 is uploaded again, which costs nothing."""
 
 
+Following = tuple[str, str] | None
+"""The parameter that asks for the page behind another; none asks for the first."""
+
+
 class OpenAIBatches:
     """The batch API of one upstream of the OpenAI family.
 
@@ -121,9 +125,9 @@ class OpenAIBatches:
         return file.id
 
     async def find_upload(self, credential: Credential, submission: Submission) -> str | None:
-        name, after = _file_name(submission.batch_id), None
+        name, following = _file_name(submission.batch_id), None
         for _ in range(_FILE_LIST_PAGES_MAX):
-            page = await self._files_page(credential, after)
+            page = await self._files_page(credential, following)
             for entry in page.entries:
                 file = read_file(entry)
                 if (
@@ -133,9 +137,9 @@ class OpenAIBatches:
                     and file.status != "error"
                 ):
                     return file.id
-            if not page.has_more or page.last_id in (None, after):
+            if page.next_query in (None, following):
                 break
-            after = page.last_id
+            following = page.next_query
         return None
 
     async def create(
@@ -189,36 +193,39 @@ class OpenAIBatches:
             ProviderUnavailableError: also if the list could not be read to that time:
                 a search that was not complete proves nothing.
         """
-        found, after = [], None
+        found: list[ProviderBatch] = []
+        following = None
         for _ in range(_LIST_PAGES_MAX):
             # No page is kept while the next one is awaited: searches come in dozens.
-            more, is_behind, last_id = await self._search_page(
+            more, is_behind, next_query = await self._search_page(
                 credential,
-                after,
+                following,
                 created_after,
                 lambda b: self._is_meant(b, batch_id, input_file_id),
             )
             found += more
             if is_behind:
                 return sorted(found, key=lambda batch: batch.created_at)
-            if last_id in (None, after):
+            if next_query in (None, following):
                 break
-            after = last_id
+            following = next_query
         raise ProviderUnavailableError(f"search for {batch_id}: the list does not end")
 
     async def _search_page(
         self,
         credential: Credential,
-        after: str | None,
+        following: Following,
         created_after: datetime,
         is_meant: Callable[[BatchObject], bool],
-    ) -> tuple[list[ProviderBatch], bool, str | None]:
-        """Return what is meant on a page, whether all behind it is older, and its last ID."""
-        page = await self._batches_page(credential, after)
+    ) -> tuple[list[ProviderBatch], bool, Following]:
+        """Return what is meant on a page, whether all behind it is older, and what asks on."""
+        page = await self._batches_page(credential, following)
         batches = [batch for entry in page.entries if (batch := read_batch(entry))]
         times = [batch.created_at for batch in batches if batch.created_at]
-        is_behind = not page.has_more or bool(times and times[-1] < created_after)
-        return [self._ours(batch) for batch in batches if is_meant(batch)], is_behind, page.last_id
+        # Of a list that goes on by a cursor it is not documented what comes first.
+        is_older = page.cursor is None and bool(times and times[-1] < created_after)
+        meant = [self._ours(batch) for batch in batches if is_meant(batch)]
+        return meant, is_older or not page.has_more, page.next_query
 
     async def retrieve(self, credential: Credential, provider_batch_id: str) -> ProviderBatch:
         what = f"retrieve of {provider_batch_id}"
@@ -274,13 +281,13 @@ class OpenAIBatches:
             return batch.metadata.get(METADATA_KEY) == batch_id
         return input_file_id is not None and batch.input_file_id == input_file_id
 
-    async def _files_page(self, credential: Credential, after: str | None) -> Page:
+    async def _files_page(self, credential: Credential, following: Following) -> Page:
         query = {"purpose": self._api.files.purpose, "order": "desc", "limit": _FILE_LIST_LIMIT}
-        return await self._page("list of files", credential, "/files", query, after)
+        return await self._page("list of files", credential, "/files", query, following)
 
-    async def _batches_page(self, credential: Credential, after: str | None) -> Page:
+    async def _batches_page(self, credential: Credential, following: Following) -> Page:
         return await self._page(
-            "list of batches", credential, "/batches", {"limit": _LIST_LIMIT}, after
+            "list of batches", credential, "/batches", {"limit": _LIST_LIMIT}, following
         )
 
     async def _page(
@@ -289,11 +296,11 @@ class OpenAIBatches:
         credential: Credential,
         path: str,
         query: Mapping[str, object],
-        after: str | None,
+        following: Following,
     ) -> Page:
         asked = dict(query) if self._api.files.pages else {}
-        if after is not None:
-            asked["after"] = after
+        if following is not None:
+            asked |= [following]
         raw = await self._calls.run(what, credential, lambda session: session.list(path, asked))
         page = read_page(_wire.json_value(raw), may_be_bare=self._api.files.bare_lists)
         return page or _raise(_no_object(what, raw))

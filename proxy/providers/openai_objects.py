@@ -138,6 +138,15 @@ class Page:
     entries: list[dict[str, Any]]
     has_more: bool
     last_id: str | None
+    cursor: str | None = None
+    """What the next page is asked for by, where that is no ID (Groq, "Batch": `paging`)."""
+
+    @property
+    def next_query(self) -> tuple[str, str] | None:
+        """The parameter that asks for the next page; nothing if there is none, or no way to it."""
+        if self.cursor is not None:
+            return "cursor", self.cursor
+        return ("after", self.last_id) if self.has_more and self.last_id is not None else None
 
 
 def read_page(value: object, *, may_be_bare: bool = False) -> Page | None:
@@ -157,7 +166,9 @@ def read_page(value: object, *, may_be_bare: bool = False) -> Page | None:
         return None
     entries = [entry for entry in data if isinstance(entry, dict)]
     ids = [entry["id"] for entry in entries if _word(entry.get("id"))]
-    return Page(entries, value.get("has_more") is True, ids[-1] if ids else None)
+    cursor = _word(_mapping(value.get("paging")).get("next_cursor"))
+    has_more = value.get("has_more") is True or cursor is not None
+    return Page(entries, has_more, ids[-1] if ids else None, cursor)
 
 
 def read_batch(value: object) -> BatchObject | None:

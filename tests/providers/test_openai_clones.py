@@ -280,6 +280,24 @@ async def test_after_an_ambiguous_create_a_batch_is_found_by_what_marks_it(desk)
     assert desk.provider.limits("x").names_batches
 
 
+async def test_a_list_that_goes_on_by_a_cursor_is_read_to_its_end():
+    async with opened("groq") as desk:
+        submission = make_submission(desk.provider)
+        others = [desk.shows("completed") | {"id": f"batch_{n}", "created_at": 1} for n in (7, 8)]
+        ours = desk.shows("in_progress", **desk.mine(submission))
+        page = {"object": "list", "data": others, "paging": {"next_cursor": "cursor_eyJ/=1"}}
+        desk.wire.answer(page)
+        desk.wire.answer({"object": "list", "data": [ours], "paging": {"next_cursor": None}})
+
+        found = await desk.provider.find_batches(
+            desk.credential, submission.batch_id, created_after=CREATED
+        )
+
+    assert [batch.id for batch in found] == ["batch_1"]
+    targets = [asked.target for asked in desk.wire.asked]
+    assert targets == ["/openai/v1/batches", "/openai/v1/batches?cursor=cursor_eyJ%2F%3D1"]
+
+
 async def test_without_our_file_nothing_is_taken_for_ours():
     async with opened("together") as desk:
         desk.wire.answer([desk.shows("in_progress")])

@@ -68,7 +68,8 @@ class FilesWay:
     """Whether an upload says its name in a field beside the file."""
 
     pages: bool = True
-    """Whether its lists take a limit and a cursor; if not, they come whole."""
+    """Whether its lists take a limit, and an ID to go on behind; if not, they come whole, or
+    each page names a cursor for the next one."""
 
     bare_lists: bool = False
     """Whether a list may come without an envelope."""
