@@ -74,11 +74,18 @@ class Access:
             hint="deferred jobs of this credential wait; replace the key or restore its account",
         )
 
-    async def read(self, batch: Batch, operation: Callable[[Credential], Awaitable[T]]) -> T:
+    async def read(
+        self,
+        batch: Batch,
+        operation: Callable[[Credential], Awaitable[T]],
+        *,
+        may_pause: bool = True,
+    ) -> T:
         """Do something free of charge with `batch`, with any credential that may.
 
         A key may be revoked while its batches run. Others of the same owner at
-        the same upstream often belong to the same project and still see them.
+        the same upstream often belong to the same project and still see them. Unless
+        `may_pause` says that it tells nothing, a refusal of the batch's own key pauses it.
 
         Raises:
             CredentialRefusedError: if none is let in.
@@ -96,8 +103,9 @@ class Access:
                 return await operation(credential)
             except CredentialRefusedError as exc:
                 if position == 0:
-                    await self.pause(credential.id, exc)
                     refusal = exc
+                    if may_pause:
+                        await self.pause(credential.id, exc)
             except ProviderRejectedError as exc:
                 # Another project's key does not see the batch. Only what the
                 # batch's own key says about it counts.

@@ -5,7 +5,6 @@ batch may hold finished and paid answers. Only what is left open then is bought
 again. Every step can be repeated after a crash.
 """
 
-from collections.abc import Awaitable
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -27,9 +26,9 @@ from proxy.core.errors import (
 )
 from proxy.core.outcomes import ANOTHERS, TOO_MANY_TOKENS, UNBATCHABLE_CODES, UNCONFIRMED
 from proxy.core.plan import enqueued
-from proxy.ports.jobs import Credential
 from proxy.ports.provider import Provider
 from proxy.services.access import Access
+from proxy.services.batches.clean_up import Cleaner
 from proxy.services.batches.governor import TokenGovernor
 from proxy.services.batches.ingest import Ingestor
 from proxy.services.batches.release import Releaser
@@ -64,6 +63,7 @@ class Settler:
         self._files = ResultFiles(ground, access=access, ingestor=ingestor, outlook=outlook)
         self._releaser = Releaser(ground, outlook=outlook)
         self._twins = Twins(ground, access=access, files=self._files)
+        self._cleaner = Cleaner(ground, access=access)
 
     async def settle(self, batch: Batch, provider: Provider) -> Batch:
         """Read what there is, release the rest, and clean up; or say when to go on."""
@@ -75,7 +75,7 @@ class Settler:
         batch, pause = await self._twins.care(batch, provider)
         if pause is not None:
             return await self._later(batch, pause)
-        await self._clean_up(batch, provider)
+        await self._cleaner.clean_up(batch, provider)
         log.info("batch.settled", batch_id=batch.id, reason=batch.end_reason)
         return await self._write(batch, BatchSettled(self._now()))
 
@@ -132,24 +132,6 @@ class Settler:
                 f"batch {batch.id}: {batch.error_code}", code=batch.error_code
             )
             await self._access.pause(batch.key.credential, refusal)
-
-    async def _clean_up(self, batch: Batch, provider: Provider) -> None:
-        """Delete our files at the provider, then what we needed to read them."""
-        names = [batch.input_file_id, *batch.output_file_ids]
-        for file_id in names:
-            if file_id is None:
-                continue
-
-            def delete(credential: Credential, file_id: str = file_id) -> Awaitable[None]:
-                return provider.delete_file(credential, file_id)
-
-            try:
-                await self._access.read(batch, delete)
-            except (CredentialRefusedError, ProviderRejectedError) as exc:
-                # Files expire at the provider anyway; a key that is gone must not
-                # keep a batch from being settled.
-                log.warning("file.kept", batch_id=batch.id, code=exc.code)
-        await self._on.batches.drop_items(batch.id)
 
     async def _later(self, batch: Batch, pause: timedelta) -> Batch:
         return await self._write(batch, Delayed(self._now() + pause))
