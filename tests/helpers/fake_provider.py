@@ -86,6 +86,7 @@ class FakeProvider:
     def __init__(self, clock: Clock, *, max_requests: int = 1_000) -> None:
         self._clock = clock
         self._max_requests = max_requests
+        self.max_bytes = 10_000_000
         self.turnaround = timedelta(minutes=7)
         self.window = timedelta(hours=24)
         self.poll_floor = timedelta(0)
@@ -133,7 +134,7 @@ class FakeProvider:
     def limits(self, endpoint: str) -> BatchLimits:
         return BatchLimits(
             max_requests=self._max_requests,
-            max_bytes=10_000_000,
+            max_bytes=self.max_bytes,
             max_line_bytes=1_000_000,
             batch_models=self.batch_models,
             keeps_partial_results=self.keeps_partial_results,

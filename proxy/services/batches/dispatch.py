@@ -29,6 +29,7 @@ from proxy.core.plan import (
 )
 from proxy.ports.batches import ClaimLimits
 from proxy.ports.jobs import JobWrite
+from proxy.ports.provider import Provider
 from proxy.services.access import Access
 from proxy.services.batches.governor import TokenGovernor
 from proxy.services.ground import Ground
@@ -36,6 +37,9 @@ from proxy.services.leases import HeldLease
 from proxy.services.outlook import Outlook
 
 log = structlog.get_logger()
+
+CUSTOM_ID_CHARS_MAX: Final = 64
+"""Longer than any of ours; what the providers take that have a limit."""
 
 CHUNK: Final = 100
 """Jobs per write: the store is held for some milliseconds."""
@@ -45,6 +49,15 @@ REMEMBERED: Final = 100
 
 REROUTES_PER_PASS: Final = 500
 """Bounds a pass: jobs come near their deadline by the thousand after an outage."""
+
+
+def max_body_bytes(provider: Provider, key: BatchKey, most: int) -> int:
+    """Return how many bytes the bodies of so many lines may have: they are framed later.
+
+    Of 50,000 bodies of 2 KB the frames are 7 MB, more than any headroom of a limit.
+    """
+    framing = sum(map(len, provider.frame("x" * CUSTOM_ID_CHARS_MAX, key.endpoint)))
+    return max(provider.limits(key.endpoint).max_bytes - most * framing, 1)
 
 
 class Flusher:
@@ -144,24 +157,22 @@ class Flusher:
             return None
         theirs = provider.limits(head.key.endpoint)
         most = min(self._limits.max_requests, theirs.max_requests)
+        most = min(most, self._cut_sizes.get(head.key, most))
         limits = replace(
             self._limits,
-            max_requests=min(most, self._cut_sizes.get(head.key, most)),
-            max_bytes=min(self._limits.max_bytes, theirs.max_bytes),
+            max_requests=most,
+            max_bytes=min(self._limits.max_bytes, max_body_bytes(provider, head.key, most)),
             max_tokens=self._governor.max_tokens(head.key.credential, head.key.model, now=now),
         )
         return due_flush(head, seen, now=now, limits=limits, facts=facts)
 
     def _flush_of(self, batch: Batch) -> Flush:
-        provider = self._access.provider(batch.key.upstream)
-        theirs = provider.limits(batch.key.endpoint) if provider else None
-        return Flush(
-            key=batch.key,
-            reason=batch.flush_reason,
-            max_requests=theirs.max_requests if theirs else self._limits.max_requests,
-            max_bytes=theirs.max_bytes if theirs else self._limits.max_bytes,
-            max_tokens=None,
-        )
+        key, provider = batch.key, self._access.provider(batch.key.upstream)
+        most, size = self._limits.max_requests, self._limits.max_bytes
+        if provider is not None:
+            most = provider.limits(key.endpoint).max_requests
+            size = max_body_bytes(provider, key, most)
+        return Flush(key, batch.flush_reason, most, size, None)
 
     async def _fill(self, batch: Batch, flush: Flush, lease: HeldLease) -> int:
         """Claim until the batch is complete, and seal it; return its size.

@@ -57,6 +57,19 @@ async def test_many_jobs_make_several_batches_in_one_pass() -> None:
     assert sorted(batch.count for batch in await batches(fleet)) == [5, 10, 10, 10]
 
 
+async def test_with_its_frames_no_input_is_larger_than_the_provider_takes() -> None:
+    fleet = Fleet()
+    fleet.provider._max_requests = 20
+    # Twenty bodies have 650 bytes, and as lines 1,850.
+    fleet.provider.max_bytes = 1_830
+
+    await fleet.submit(60)
+
+    inputs = [content for _, content, _ in fleet.provider.files.values()]
+    assert sum(content.count(b"\n") for content in inputs) >= 20
+    assert max(map(len, inputs)) <= fleet.provider.max_bytes
+
+
 async def test_a_flood_of_one_credential_holds_up_nobody_elses_ten() -> None:
     fleet = Fleet()
     fleet.provider._max_requests = 10
