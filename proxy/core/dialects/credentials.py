@@ -53,14 +53,17 @@ def presented_credential(
 
 
 def pick_headers(names: Iterable[str], headers: RawHeaders) -> tuple[tuple[str, str], ...]:
-    """Return the named header fields in lower case and sorted, e.g. for a batch key."""
+    """Return the named header fields in lower case and sorted, e.g. for a batch key.
+
+    Several fields of one name are one list (RFC 9110, section 5.3): `anthropic-beta` may
+    come twice, and a call is made again of one field for each name.
+    """
     wanted = frozenset(names)
     if not wanted:
         return ()
-    return tuple(
-        sorted(
-            (name, raw_value.decode("latin-1").strip())
-            for raw_name, raw_value in headers
-            if (name := raw_name.decode("latin-1").lower()) in wanted
-        )
-    )
+    found: dict[str, set[str]] = {}
+    for raw_name, raw_value in headers:
+        name = raw_name.decode("latin-1").lower()
+        if name in wanted:
+            found.setdefault(name, set()).add(raw_value.decode("latin-1").strip())
+    return tuple(sorted((name, ", ".join(sorted(values))) for name, values in found.items()))

@@ -88,17 +88,17 @@ def test_a_presented_credential_does_not_show_itself() -> None:
     assert "canary" not in f"{found!r} {found}"
 
 
-def test_headers_are_picked_in_lower_case_and_sorted() -> None:
+def test_headers_are_picked_in_lower_case_sorted_and_once_each() -> None:
     headers = (
         (b"Anthropic-Version", b" 2023-06-01 "),
         (b"x-other", b"1"),
         (b"anthropic-beta", b"b"),
-        (b"anthropic-beta", b"a"),
+        (b"Anthropic-Beta", b"a"),
+        (b"anthropic-version", b"2023-06-01"),
     )
 
     assert pick_headers(ANTHROPIC.batch_headers, headers) == (
-        ("anthropic-beta", "a"),
-        ("anthropic-beta", "b"),
+        ("anthropic-beta", "a, b"),
         ("anthropic-version", "2023-06-01"),
     )
     assert pick_headers((), headers) == ()
