@@ -20,6 +20,8 @@ ANTHROPIC: Final = Dialect(
             shape=Shape.MESSAGES,
             required=("model", "messages", "max_tokens"),
             unbatched_fields=("speed", "fallbacks"),
+            # A call that only fills a cache.
+            unbatched_at_zero=("max_tokens",),
         )
     },
     credential_headers=("x-api-key", "authorization"),

@@ -48,6 +48,9 @@ class Endpoint:
     unbatched_fields: tuple[str, ...] = ()
     """Top-level body fields with which another lane must run a call."""
 
+    unbatched_at_zero: tuple[str, ...] = ()
+    """Top-level body fields with which another lane must run a call if they are 0."""
+
     flex_field: str | None = None
     """Top-level body field that asks for the discount tier by the value `flex`, if there is one."""
 

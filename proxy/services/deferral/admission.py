@@ -58,7 +58,10 @@ def admit(parsed: ParsedBody, place: Place, *, max_line_bytes: int) -> Admitted:
         streams=(place.streaming or parsed.streaming) is not None,
         include_usage=parsed.include_usage,
         already_background=fields.get("background") is True,
-        fits_a_batch=not any(fields.get(name) for name in endpoint.unbatched_fields),
+        fits_a_batch=not (
+            any(fields.get(name) for name in endpoint.unbatched_fields)
+            or any(fields.get(name) == 0 for name in endpoint.unbatched_at_zero)
+        ),
     )
 
 

@@ -50,7 +50,9 @@ def test_tokens_are_a_number():
     assert raised.value.param == "max_tokens"
 
 
-@pytest.mark.parametrize("change", [{"speed": "fast"}, {"fallbacks": [{"model": "x"}]}])
+@pytest.mark.parametrize(
+    "change", [{"speed": "fast"}, {"fallbacks": [{"model": "x"}]}, {"max_tokens": 0}]
+)
 def test_what_a_batch_refuses_is_known_beforehand(change):
     assert not admitted(**change).fits_a_batch
 
