@@ -192,6 +192,9 @@ class Calls:
         }
         if body is not None:
             fields |= {"content-type": body.content_type, "content-length": str(body.length)}
+        elif method == "POST":
+            # RFC 9110, section 8.6: without it some servers answer 411.
+            fields["content-length"] = "0"
         return UpstreamRequest(
             upstream=self._upstream,
             method=method,

@@ -9,6 +9,7 @@ import pytest
 
 from proxy.core.errors import ProviderRejectedError, ProviderUnavailableError
 from proxy.core.upstream import Upstream
+from proxy.ports.provider import ProviderBatchState
 from proxy.providers import mistral_jobs
 from proxy.providers.mistral_jobs import METADATA_KEY, MistralBatches
 from proxy.sandbox import Running, Sandbox, SandboxSettings
@@ -139,6 +140,16 @@ async def test_a_list_that_does_not_end_proves_nothing(wire, provider, monkeypat
 
     with pytest.raises(ProviderUnavailableError):
         await provider.find_batches(CREDENTIAL, make_batch_id(), created_after=MachineClock().now())
+
+
+async def test_a_cancel_says_that_it_has_no_body(wire, provider):
+    wire.answer({**JOB, "status": "CANCELLATION_REQUESTED"})
+
+    batch = await provider.cancel(CREDENTIAL, JOB["id"])
+
+    assert batch.state is ProviderBatchState.CANCELLING
+    (asked,) = wire.asked
+    assert (asked.method, asked.headers["content-length"], asked.body) == ("POST", "0", b"")
 
 
 async def test_results_without_a_file_are_read_from_the_job_itself(wire, provider):
