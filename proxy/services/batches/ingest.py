@@ -145,19 +145,25 @@ class Ingestor:
         # The second look sees that; nobody changes a job so often in turn.
         for _ in range(3):
             writes: dict[JobId, JobWrite] = {}
+            sent: dict[JobId, _Named] = {}
+            later: list[_Named] = []
             useless: list[UselessAnswer] = []
             for number, entry in enumerate(named, start=1):
                 if number % SLICE == 0:
                     await asyncio.sleep(0)
+                if entry.job_id in writes:
+                    # A second line of one job meets what the first one makes of it.
+                    later.append(entry)
+                    continue
                 job, write = jobs.get(entry.job_id), None
-                if job is not None and job.id not in writes:
+                if job is not None:
                     write = self._write_for(reading, job, entry)
                 if write is not None:
                     if not write.after.state.is_terminal and not reading.has_paused:
                         # Before the write: no flush may find the job in a lane that is
                         # not paused.
                         reading.has_paused = await self._note_credential(batch, entry.line)
-                    writes[entry.job_id] = write
+                    writes[entry.job_id], sent[entry.job_id] = write, entry
                     continue
                 sums.ignored += 1
                 if _is_useless(reading, job, entry):
@@ -165,9 +171,9 @@ class Ingestor:
             await self._on.books.book_useless(useless)
             refused = await self._on.jobs.replace_many(list(writes.values()))
             self._count([w for w in writes.values() if w.after.id not in refused], sums)
-            if not refused:
+            named = [sent[job_id] for job_id in refused] + later
+            if not named:
                 return
-            named = [entry for entry in named if entry.job_id in refused]
             jobs = await self._jobs(named)
 
     async def _jobs(self, named: Sequence[_Named]) -> dict[JobId, Job]:

@@ -266,6 +266,23 @@ async def test_of_two_lines_for_one_job_the_first_counts() -> None:
     assert (sums.ended, sums.ignored) == (1, 1)
 
 
+async def test_an_answer_behind_a_refusal_of_the_same_job_is_not_lost() -> None:
+    fleet = Fleet()
+    (job_id, *_) = await fleet.submit(5)
+
+    sums = await ingest(
+        fleet,
+        line(job_id, status=503, body=error("overloaded")),
+        line(job_id, body=b'{"paid": 1}'),
+        line(job_id, body=b'{"paid": 2}'),
+    )
+
+    result = await fleet.stores.jobs.result(job_id)
+    assert result is not None
+    assert (result.status_code, result.body) == (200, b'{"paid": 1}')
+    assert (sums.released, sums.ended, sums.ignored) == (1, 1, 1)
+
+
 async def test_reading_a_file_again_changes_nothing_and_counts_nothing() -> None:
     fleet = Fleet()
     job_ids = await fleet.submit(5)
