@@ -11,6 +11,8 @@ from typing import Any, Final, NamedTuple
 _MEMBERS: Final = ("usage", "usageMetadata")
 """Where bodies have it: all providers but one, and Gemini."""
 
+_EMBEDDED: Final = "tokenCount"
+
 _MOST: Final = 10**9
 """A thousand times the longest context: a larger number is no count of one answer, and would
 spoil every sum that it came into."""
@@ -25,7 +27,18 @@ def usage_of(body: Mapping[str, object]) -> Mapping[str, int] | None:
     for member in _MEMBERS:
         if isinstance(usage := body.get(member), dict):
             return _counts(usage)
-    return None
+    return _of_embedding(body)
+
+
+def _of_embedding(body: Mapping[str, object]) -> Mapping[str, int] | None:
+    """Return the count that stands beside an embedding in Gemini's batches.
+
+    Source: google-genai SDK 3.6, `SingleEmbedContentResponse`. An int64 is text in JSON.
+    """
+    count = body.get(_EMBEDDED) if "embedding" in body else None
+    if isinstance(count, str) and count.isdecimal() and len(count) <= len(str(_MOST)):
+        count = int(count)
+    return {_EMBEDDED: count} if isinstance(count, int) and _is_count(count) else None
 
 
 def _counts(usage: Mapping[str, Any]) -> Mapping[str, int]:
@@ -89,6 +102,8 @@ def tokens_of(counts: Mapping[str, int] | None) -> Tokens | None:
         return _of_messages(counts) if _is_messages(counts) else _of_responses(counts)
     if "prompt_tokens" in counts:
         return _of_chat(counts)
+    if _EMBEDDED in counts:
+        return Tokens(input=counts[_EMBEDDED], output=0)
     return None
 
 

@@ -91,6 +91,20 @@ def test_an_embedding_has_no_output() -> None:
     assert priced(prompt_tokens=9, total_tokens=9) == Tokens(input=9, output=0)
 
 
+@pytest.mark.parametrize("count", [7, "7"])
+def test_an_embedding_of_a_batch_of_gemini_says_its_count_itself(count: object) -> None:
+    usage = usage_of({"embedding": {"values": [0.5]}, "tokenCount": count})
+
+    assert usage == {"tokenCount": 7}
+    assert tokens_of(usage) == Tokens(input=7, output=0)
+
+
+@pytest.mark.parametrize("count", [None, True, -1, "", "-1", "x", 0.5, "9" * 5_000, 10**30])
+def test_what_is_no_count_of_an_embedding_is_none(count: object) -> None:
+    assert usage_of({"embedding": {}, "tokenCount": count}) is None
+    assert usage_of({"tokenCount": 7}) is None
+
+
 @pytest.mark.parametrize(("total", "output"), [(60, 50), (30, 20), (None, 20)])
 def test_thinking_is_added_only_where_the_total_says_that_it_stands_beside(
     total: int | None, output: int
