@@ -28,6 +28,9 @@ from proxy.providers.statuses import read_status
 
 _MOMENT: Final = TypeAdapter(datetime)
 
+_YEARS: Final = range(1970, 9_000)
+"""A time in one of these can be added to, and moved to another zone; any other says nothing."""
+
 
 _RUNNING, _CANCELLING, _ENDED = (
     ProviderBatchState.RUNNING,
@@ -55,9 +58,11 @@ def _moment(value: Any) -> datetime | None:
         return None
     try:
         moment = _MOMENT.validate_python(value)
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except (ValidationError, OverflowError):
         return None
+    if moment.year not in _YEARS:
+        return None
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 def _word(value: Any) -> str | None:
@@ -179,7 +184,7 @@ def read_batch(value: object) -> BatchObject | None:
         batch = BatchObject.model_validate(value)
     except ValidationError:
         return None
-    return batch if batch.id else None
+    return batch if _is_name(batch.id) else None
 
 
 def read_file(value: object) -> FileObject | None:
@@ -188,7 +193,12 @@ def read_file(value: object) -> FileObject | None:
         file = FileObject.model_validate(value)
     except ValidationError:
         return None
-    return file if file.id else None
+    return file if _is_name(file.id) else None
+
+
+def _is_name(name: str) -> bool:
+    """Return whether something can be asked for by an ID: dots alone lead to another path."""
+    return name.strip(".") != ""
 
 
 def provider_batch(
@@ -208,7 +218,7 @@ def provider_batch(
         status=status,
         created_at=batch.created_at or now,
         window_ends_at=batch.expires_at,
-        output_file_ids=tuple(dict.fromkeys(file for file in files if file)),
+        output_file_ids=tuple(dict.fromkeys(file for file in files if file and _is_name(file))),
         # A batch that failed ran nothing, which without a code would not show.
         error_code=failure.code or ("batch_failed" if status == "failed" else None),
         error_message=_wire.shown(failure.message),

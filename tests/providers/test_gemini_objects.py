@@ -79,6 +79,14 @@ def test_times_are_the_providers_and_the_window_is_two_days():
     assert read.window_ends_at == read.created_at + WINDOW
 
 
+def test_a_time_beyond_all_others_is_none():
+    value = {"name": "batches/1", "metadata": {"createTime": "9999-12-31T23:59:59Z"}}
+    operation = read_operation(value)
+    assert operation is not None
+
+    assert provider_batch(operation, now=NOW).created_at == NOW
+
+
 @pytest.mark.parametrize(
     ("state", "stats", "code"),
     [

@@ -118,7 +118,10 @@ async def test_times_are_read_as_seconds_or_as_text(wire, provider, created):
     assert batch.window_ends_at is None
 
 
-@pytest.mark.parametrize("junk", ["yesterday", None, True, {}, "0001-01-01T00:00:00+14:00"])
+@pytest.mark.parametrize(
+    "junk",
+    ["yesterday", None, True, {}, "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59Z", 1e18],
+)
 async def test_a_time_that_cannot_be_read_is_now(wire, provider, junk):
     before = MachineClock().now()
 

@@ -1,3 +1,4 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -51,10 +52,20 @@ def test_whatever_a_field_holds_a_file_with_an_id_is_a_file(fields):
 
 @given(JSON)
 def test_what_is_no_object_is_none(value):
-    is_object = isinstance(value, dict) and isinstance(value.get("id"), str) and value["id"] != ""
+    named = value.get("id") if isinstance(value, dict) else None
+    is_object = isinstance(named, str) and named.strip(".") != ""
 
     assert (read_batch(value) is not None) == is_object
     assert (read_file(value) is not None) == is_object
+
+
+@pytest.mark.parametrize("name", [".", "..", "..."])
+def test_an_id_that_leads_to_another_path_is_none(name):
+    assert read_batch({"id": name}) is None
+    assert read_file({"id": name}) is None
+    batch = read_batch({"id": "batch_1", "output_file_id": name})
+    assert batch is not None
+    assert provider_batch(batch, {}, provider="test", now=T0).output_file_ids == ()
 
 
 @given(JSON, st.booleans())
