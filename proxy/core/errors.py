@@ -186,7 +186,8 @@ class CredentialRefusedError(ProviderError):
 
 
 # OpenAI API errors, section "Error codes"; where they surface (create, batch
-# object or line) is not documented, so they are recognised in all three. The
+# object or line) is not documented, so they are recognised in all three;
+# `organization_restricted` is Groq's, with a 400 (songquanpeng/one-api #1764). The
 # types among them are Anthropic's (Anthropic API, "Errors"), those in capitals Google's
 # (`google.rpc.Code` and `google.api.ErrorReason`), which come with a 400 too.
 CREDENTIAL_CODES: Final = frozenset(
@@ -200,6 +201,7 @@ CREDENTIAL_CODES: Final = frozenset(
         "insufficient_quota",
         "invalid_api_key",
         "invalid_organization",
+        "organization_restricted",
         "ACCESS_TOKEN_EXPIRED",
         "API_KEY_INVALID",
         "API_KEY_SERVICE_BLOCKED",

@@ -37,9 +37,10 @@ class Verdict(Enum):
     """The call itself is at fault; its caller gets the answer as it is."""
 
 
-# 409 and 425 are the provider's own races; 0 is a line without a status, which
+# 409 and 425 are the provider's own races; 499 is Google's for an operation that its
+# backend cancelled (google-gemini/gemini-cli #20309); 0 is a line without a status, which
 # has been reported for lines that were never run.
-_TRANSIENT: Final = frozenset({0, 408, 409, 425})
+_TRANSIENT: Final = frozenset({0, 408, 409, 425, 499})
 
 
 _BUSY: Final = frozenset({429, 498})

@@ -27,6 +27,12 @@ OF_THE_CALL: Final = frozenset({FILE_REFUSED, INPUT_FLAGGED, MODEL_UNKNOWN})
 # Gemini API: with the status of a rate limit, and in no other field than the message.
 _NO_CREDIT: Final = ("credits are depleted", "spending cap")
 
+# Anthropic: with the status and the type of a call that is wrong, and no word elsewhere.
+_OF_THE_ACCOUNT: Final = {
+    "your credit balance is too low": "billing_error",
+    "this organization has been disabled": "permission_error",
+}
+
 # Gemini API: with the status and the name of a refused key.
 _NO_FILE: Final = "access the file"
 
@@ -42,6 +48,8 @@ def error_code(error: object) -> str | None:
     code, kind = error.get("code"), error.get("type")
     if isinstance(kind, str) and kind in CREDENTIAL_CODES:
         return kind
+    if kind == "invalid_request_error" and code is None and (blamed := _blamed(error)):
+        return blamed
     if isinstance(error.get("status"), str) and not isinstance(code, str):
         return _google_code(error)
     if isinstance(code, str) and code:
@@ -49,6 +57,13 @@ def error_code(error: object) -> str | None:
     if isinstance(code, int):
         return INPUT_FLAGGED if _is_flagged(error) else str(code)
     return kind if isinstance(kind, str) and kind else None
+
+
+def _blamed(error: Mapping[str, object]) -> str | None:
+    """Return the type that an error would have which blames the account by its words alone."""
+    message = str(error.get("message") or "").lower()
+    found = (kind for words, kind in _OF_THE_ACCOUNT.items() if message.startswith(words))
+    return next(found, None)
 
 
 def _is_flagged(error: Mapping[str, object]) -> bool:

@@ -45,8 +45,8 @@ a lock; 498 is Groq's `capacity_exceeded`, 529 Anthropic's `overloaded_error`.""
 _OF_THE_BATCH: Final = OF_THE_CALL | {TOO_MANY_TOKENS}
 """Codes of what no waiting and no other key would cure, whatever their status."""
 
-_UNCLEAR_STATUSES: Final = frozenset({408})
-"""A server that gave up waiting may have acted on what it had received."""
+_UNCLEAR_STATUSES: Final = frozenset({408, 499})
+"""A server that gave up waiting, or whose backend did, may have acted on what it had received."""
 
 _FILE_FIELDS: Final = frozenset({"file_id", "input_file_id", "input_files"})
 _NO_CURE: Final = ProviderRejectedError.code

@@ -51,6 +51,7 @@ FACTS = LaneFacts(has_batch=True)
         (425, None, Verdict.TRANSIENT),
         (429, "rate_limit_exceeded", Verdict.BUSY),
         (498, "capacity_exceeded", Verdict.BUSY),
+        (499, "CANCELLED", Verdict.TRANSIENT),
         (429, "insufficient_quota", Verdict.CREDENTIAL),
         (500, None, Verdict.TRANSIENT),
         (503, "overloaded_error", Verdict.TRANSIENT),

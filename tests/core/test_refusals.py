@@ -35,6 +35,25 @@ def test_codes_and_types_are_read(error, code) -> None:
 
 
 @pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        ("Your credit balance is too low to access the Anthropic API. Go to …", "billing_error"),
+        ("This organization has been disabled.", "permission_error"),
+        ("messages.0: your credit balance is too low", "invalid_request_error"),
+        ("messages: Field required", "invalid_request_error"),
+        (None, "invalid_request_error"),
+    ],
+)
+def test_an_account_is_blamed_that_only_the_words_blame(message, code) -> None:
+    error = {"type": "invalid_request_error", "message": message}
+
+    assert error_code(error) == code
+    blames = code != "invalid_request_error"
+    assert verdict(400, error_code(error)) is (Verdict.CREDENTIAL if blames else Verdict.PERMANENT)
+    assert error_code({**error, "code": "x"}) == "x"
+
+
+@pytest.mark.parametrize(
     ("error", "code"),
     [
         (google("INVALID_ARGUMENT", "x"), "INVALID_ARGUMENT"),

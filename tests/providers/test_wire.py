@@ -35,6 +35,7 @@ def envelope(code: str | None = None, kind: str = "invalid_request_error") -> by
         (429, ProviderBusyError),
         (498, ProviderBusyError),
         (408, ProviderUnavailableError),
+        (499, ProviderUnavailableError),
         (500, ProviderUnavailableError),
         (503, ProviderUnavailableError),
         (307, ProviderUnavailableError),
