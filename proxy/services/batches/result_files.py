@@ -24,6 +24,11 @@ GIVE_UP_READING_AFTER: Final = timedelta(hours=1)
 """How long a result file that the provider says is gone is asked for."""
 
 
+EMPTY_FOR: Final = timedelta(minutes=2)
+"""How long results without any line are asked for again, where there should be some. Taken at
+their word, they give every job back to be bought once more; no deadline waits for longer."""
+
+
 class ResultFiles:
     """Reads the files of one batch after the other; each may be read again."""
 
@@ -39,6 +44,7 @@ class ResultFiles:
         self, batch: Batch, provider: Provider, file_ids: Sequence[str], *, is_twin: bool = False
     ) -> bool:
         """Ingest the files; false if one cannot be read yet."""
+        lines = 0
         for file_id in file_ids:
 
             async def read(credential: Credential, file_id: str = file_id) -> Ingested:
@@ -62,6 +68,7 @@ class ResultFiles:
                     released=sums.released,
                     ignored=sums.ignored,
                 )
+                lines += sums.lines
                 if not sums.is_another_thing:
                     continue
                 # Given up at once, every answer that the file has would be bought again.
@@ -70,23 +77,43 @@ class ResultFiles:
                 log.warning("batch.unreadable", batch_id=batch.id, error=problem)
                 return False
             log.warning("batch.unread", batch_id=batch.id, error=problem)
+        if file_ids and not lines and not is_twin and await self._lacks_lines(batch, provider):
+            log.warning("batch.unreadable", batch_id=batch.id, error="its results are empty")
+            return False
         return True
 
-    async def name_us(self, batch: Batch, provider: Provider, file_ids: Sequence[str]) -> bool:
-        """Return whether results carry a name that we issued in this batch.
+    async def _lacks_lines(self, batch: Batch, provider: Provider) -> bool:
+        """Return whether results that are empty must be so by mistake, and not for long."""
+        if batch.error_code is not None or batch.cancelled_at is not None:
+            return False
+        if not provider.limits(batch.key.endpoint).keeps_partial_results:
+            return False
+        if batch.ended_at is None or self._on.clock.now() >= batch.ended_at + EMPTY_FOR:
+            return False
+        async for _ in self._on.batches.open_items(batch.id):
+            return True
+        return False
+
+    async def name_us(
+        self, batch: Batch, provider: Provider, file_ids: Sequence[str]
+    ) -> bool | None:
+        """Return whether results carry a name that we issued in this batch, or none at all.
 
         Raises:
             ProviderRejectedError: if a file cannot be read, or not yet.
         """
+        found = None
         for file_id in file_ids:
 
-            async def look(credential: Credential, file_id: str = file_id) -> bool:
+            async def look(credential: Credential, file_id: str = file_id) -> bool | None:
                 lines = provider.results(credential, file_id)
                 return await has_our_names(self._on, batch, lines)
 
-            if await self._access.read(batch, look):
+            told = await self._access.read(batch, look)
+            if told:
                 return True
-        return False
+            found = found if told is None else told
+        return found
 
     def _facts(self, job: Job) -> LaneFacts:
         return self._outlook.facts(job.key)

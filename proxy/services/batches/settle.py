@@ -32,7 +32,7 @@ from proxy.services.batches.clean_up import Cleaner
 from proxy.services.batches.governor import TokenGovernor
 from proxy.services.batches.ingest import Ingestor
 from proxy.services.batches.release import Releaser
-from proxy.services.batches.result_files import ResultFiles, is_given_up
+from proxy.services.batches.result_files import EMPTY_FOR, ResultFiles, is_given_up
 from proxy.services.batches.twins import READ_AGAIN_AFTER, Twins
 from proxy.services.batches.unnamed import count_unnamed, disown
 from proxy.services.ground import Ground, write_batch
@@ -109,6 +109,10 @@ class Settler:
             if not is_given_up(batch, self._now()):
                 return batch
             return await disown(self._on, batch, UNCONFIRMED)
+        if ours is None and batch.error_code is None:
+            # Taken at its word, an empty answer would give up what may be ours and paid for.
+            is_over = batch.ended_at is None or self._now() >= batch.ended_at + EMPTY_FOR
+            return await disown(self._on, batch, UNCONFIRMED) if is_over else batch
         if not ours:
             return await disown(self._on, batch, ANOTHERS)
         log.info("batch.confirmed", batch_id=batch.id)

@@ -76,13 +76,17 @@ async def is_one_in_doubt(ground: Ground, batch: Batch) -> bool:
 
 async def has_our_names(
     ground: Ground, batch: Batch, chunks: AsyncIterator[Sequence[ResultLine]]
-) -> bool:
+) -> bool | None:
     """Return whether any of these lines is named as this very batch issued it.
 
-    Reads no further than to the first one, and changes nothing.
+    Nothing if none of them has a name, ours or another's: an answer that is empty or an
+    error in the place of results tells nothing. Reads no further than to the first one
+    that is ours, and changes nothing.
     """
+    are_named = False
     try:
         async for lines in chunks:
+            are_named = are_named or any(line.custom_id for line in lines)
             names = [
                 name
                 for line in lines
@@ -90,7 +94,7 @@ async def has_our_names(
             ]
             if await ground.batches.issued(batch.id, names):
                 return True
-        return False
+        return False if are_named else None
     finally:
         close = getattr(chunks, "aclose", None)
         if close is not None:

@@ -1,10 +1,12 @@
 """Result files that are late, are something else, or never come."""
 
 from collections import deque
+from datetime import timedelta
 
 from proxy.core.batch import BatchState
 from proxy.core.job import JobState
 from proxy.ports.provider import LineKind, ResultLine
+from proxy.services.batches.result_files import EMPTY_FOR
 from tests.helpers.fleet import Fleet
 
 
@@ -37,6 +39,49 @@ async def test_an_error_in_the_place_of_a_result_file_costs_no_answer() -> None:
     assert await fleet.states() == {JobState.COMPLETED: 12}
     assert set(fleet.provider.bought.values()) == {1}
     assert fleet.doubles() == (0, 0)
+
+
+async def test_empty_results_are_read_again_for_a_while() -> None:
+    fleet = Fleet()
+    await fleet.submit(12)
+    fleet.provider.mangle = lambda _: []
+
+    await fleet.answer()
+    assert await fleet.states() == {JobState.BATCHED: 12}
+    await fleet.poll(seconds=30)
+    assert await fleet.states() == {JobState.BATCHED: 12}
+    fleet.provider.mangle = lambda lines: lines
+    await fleet.poll(seconds=30)
+
+    assert await fleet.states() == {JobState.COMPLETED: 12}
+    assert set(fleet.provider.bought.values()) == {1}
+    assert fleet.doubles() == (0, 0)
+
+
+async def test_results_that_stay_empty_are_taken_at_their_word() -> None:
+    fleet = Fleet()
+    await fleet.submit(12)
+    fleet.provider.mangle = lambda _: []
+    await fleet.answer()
+
+    await fleet.poll(seconds=EMPTY_FOR.total_seconds())
+
+    assert await fleet.states() == {JobState.QUEUED: 12}
+    assert fleet.tally.counts["possible_double"] == 12
+
+
+async def test_a_stopped_batch_with_empty_results_is_not_waited_for() -> None:
+    fleet = Fleet()
+    fleet.provider.stalled = True
+    fleet.provider.cancel_time = timedelta(seconds=5)
+    await fleet.submit(12, deadline=timedelta(hours=2))
+    fleet.provider.mangle = lambda _: []
+    await fleet.poll(minutes=100)
+    assert fleet.provider.requests["cancel"] == 1
+
+    await fleet.poll(seconds=10)
+
+    assert JobState.BATCHED not in await fleet.states()
 
 
 async def test_a_file_that_never_holds_a_result_is_given_up_and_counted() -> None:

@@ -9,6 +9,7 @@ import pytest
 from proxy.core.batch import Batch, BatchState
 from proxy.core.ids import InstanceId
 from proxy.core.job import JobState
+from proxy.ports.provider import LineKind, ResultLine
 from tests.helpers.fake_provider import Fault, right_answer
 from tests.helpers.nameless import NamelessFleet
 from tests.helpers.raw_upstream import wait_until
@@ -107,6 +108,23 @@ async def test_somebody_elses_batch_is_let_go_when_its_names_show() -> None:
     assert (stranger.status, stranger.deleted) == ("completed", False)
     first, *_ = await batches(fleet)
     assert (first.provider_batch_id, first.end_reason) == (None, "another's batch")
+
+
+@pytest.mark.parametrize(
+    "junk", [[], [ResultLine(kind=LineKind.UNREADABLE, custom_id=None)]], ids=["empty", "an error"]
+)
+async def test_an_adopted_batch_is_not_let_go_for_results_that_name_nobody(junk) -> None:
+    fleet = await unclear()
+    fleet.provider.mangle = lambda _: junk
+    await fleet.run_for(8 * MINUTE, step=timedelta(seconds=30))
+    (adopted,) = await batches(fleet)
+    assert (adopted.state, adopted.is_provisional) == (BatchState.ENDED, True)
+    fleet.provider.mangle = lambda lines: lines
+
+    await fleet.run_for(HOUR, step=MINUTE)
+
+    await assert_all_answered(fleet)
+    assert bought(fleet) == {1}
 
 
 async def test_of_two_that_may_be_ours_none_is_adopted_and_the_doubt_is_booked() -> None:
