@@ -32,6 +32,7 @@ _BYTES_PER_TOKEN: Final = 4
 _ATTACHMENT: Final = re.compile(rb'"(?:data:[^",]{1,128},)?[A-Za-z0-9+/=_\\-]{1024,}"')
 """Base64: counted by piece, since its tokens have nothing to do with its length."""
 _ATTACHMENT_TOKENS: Final = 1000
+_CARRIED: Final = re.compile(rb'"data:[^",\s]{1,127};base64,|"type"[ ]*:[ ]*"input_audio"')
 
 
 class _Member(NamedTuple):
@@ -131,6 +132,11 @@ def estimate_tokens(body: bytes) -> int:
     attachments = _ATTACHMENT.findall(body) if len(body) > 1024 else []
     text_bytes = len(body) - sum(map(len, attachments))
     return -(-text_bytes // _BYTES_PER_TOKEN) + _ATTACHMENT_TOKENS * len(attachments)
+
+
+def carries_data(body: bytes) -> bool:
+    """Return whether a body holds an image, a sound or a file, in place of its URL."""
+    return _CARRIED.search(body) is not None
 
 
 def _plain_fields(body: bytes) -> dict[str, object] | None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from proxy.core.body import (
     DROPPED_FIELDS,
     MAX_DEPTH,
+    carries_data,
     estimate_tokens,
     line_body,
     parse_body,
@@ -210,3 +211,19 @@ def test_tokens_are_a_quarter_of_the_bytes_and_an_attachment_counts_by_piece():
     assert estimate_tokens(b"abcde") == 2
     assert estimate_tokens(b'"data:image/png;base64,%b"' % (b"A" * 400_000)) == 1_000
     assert estimate_tokens(b'"%b" "%b"' % (b"A" * 2_000, b"B" * 2_000)) == 2_001
+
+
+@pytest.mark.parametrize(
+    ("part", "carries"),
+    [
+        ({"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0"}}, True),
+        ({"type": "input_image", "image_url": "data:image/png;base64,iVBORw0"}, True),
+        ({"type": "file", "file": {"file_data": "data:application/pdf;base64,JVBE"}}, True),
+        ({"type": "input_audio", "input_audio": {"data": "UklGR", "format": "wav"}}, True),
+        ({"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}, False),
+        ({"type": "text", "text": "a data:image/png;base64, within a text"}, False),
+        ({"type": "text", "text": "data: none; really"}, False),
+    ],
+)
+def test_it_tells_what_a_call_carries_from_what_it_names(part, carries):
+    assert carries_data(json.dumps({"messages": [{"content": [part]}]}).encode()) is carries

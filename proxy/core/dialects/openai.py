@@ -166,7 +166,17 @@ OPENROUTER: Final = Dialect(
     root="/api",
     # Its models are listed to anybody; this is about the key that asks.
     models_path="/v1/key",
-    endpoints=_endpoints(_CHAT, _RESPONSES, _EMBEDDINGS, others=(_COMPLETIONS,)),
+    endpoints=_endpoints(
+        # "Batch API Quickstart", "Limitations": one such call fails its whole batch.
+        replace(
+            _CHAT,
+            batches_attachments=False,
+            unbatched_fields=("modalities", "audio", "image_config"),
+        ),
+        replace(_RESPONSES, batches_attachments=False),
+        _EMBEDDINGS,
+        others=(_COMPLETIONS,),
+    ),
     batch=BatchApi(
         wire=BatchWire.INLINE,
         max_requests=5_000,

@@ -51,6 +51,9 @@ class Endpoint:
     unbatched_at_zero: tuple[str, ...] = ()
     """Top-level body fields with which another lane must run a call if they are 0."""
 
+    batches_attachments: bool = True
+    """Whether batches take images and files that a call carries itself; if not, URLs alone."""
+
     flex_field: str | None = None
     """Top-level body field that asks for the discount tier by the value `flex`, if there is one."""
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from proxy.core.affinity import affinity
-from proxy.core.body import ParsedBody, check_size, estimate_tokens, line_body
+from proxy.core.body import ParsedBody, carries_data, check_size, estimate_tokens, line_body
 from proxy.core.dialects import Endpoint, Place
 from proxy.core.errors import CallerError
 from proxy.core.ids import find_job_id
@@ -58,10 +58,15 @@ def admit(parsed: ParsedBody, place: Place, *, max_line_bytes: int) -> Admitted:
         streams=(place.streaming or parsed.streaming) is not None,
         include_usage=parsed.include_usage,
         already_background=fields.get("background") is True,
-        fits_a_batch=not (
-            any(fields.get(name) for name in endpoint.unbatched_fields)
-            or any(fields.get(name) == 0 for name in endpoint.unbatched_at_zero)
-        ),
+        fits_a_batch=_fits_a_batch(fields, line, endpoint),
+    )
+
+
+def _fits_a_batch(fields: Mapping[str, object], line: bytes, endpoint: Endpoint) -> bool:
+    return not (
+        any(fields.get(name) for name in endpoint.unbatched_fields)
+        or any(fields.get(name) == 0 for name in endpoint.unbatched_at_zero)
+        or (not endpoint.batches_attachments and carries_data(line))
     )
 
 

@@ -30,6 +30,17 @@ def said(text, role="user"):
     return {"role": role, "content": text}
 
 
+def test_where_batches_take_urls_alone_a_picture_keeps_a_call_out():
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0"}}
+    named = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
+    endpoint = DIALECTS["openrouter"].endpoints["/v1/chat/completions"]
+
+    assert admitted(chat(said([named])), endpoint).fits_a_batch
+    assert not admitted(chat(said([picture])), endpoint).fits_a_batch
+    assert not admitted(chat(said("draw"), modalities=["image"]), endpoint).fits_a_batch
+    assert admitted(chat(said([picture])), CHAT).fits_a_batch
+
+
 def test_a_line_above_the_providers_bound_is_refused_with_both_lengths():
     body = MINIMAL + b"}"
 
