@@ -123,7 +123,7 @@ def result_line(line: bytes) -> ResultLine:
     """Read one line; a broken one says so, with its `custom_id` if that can be read.
 
     An answer counts wherever there is one: it was paid for, whatever else the line
-    says.
+    says. A success of which the body is missing, or null, is none.
     """
     usual = _usual_body(line)
     # Of most lines what is left without the body is short, and the body is read once.
@@ -137,7 +137,9 @@ def result_line(line: bytes) -> ResultLine:
     told = response.get("status_code") if isinstance(response, dict) else None
     status = _wire.status(told)
     if isinstance(response, dict) and status is not None:
-        return _answered(line, custom_id, response, status, usual)
+        body = usual[1] if usual is not None else response.get("body")
+        if body is not None or status >= 400:
+            return _answered(line, custom_id, response, status, usual)
     if error:
         return _not_executed(custom_id, _wire.error_code(error))
     if told == 0:
@@ -189,10 +191,9 @@ def _answered(
     if usual is not None:
         span, body = usual
     else:
-        found = member_span(line, (b"response", b"body"))
-        if found is None and status < 400:
-            return ResultLine(kind=LineKind.UNREADABLE, custom_id=custom_id)
-        span, body = found or (0, 0), response.get("body")
+        # An error may come without a body.
+        span = member_span(line, (b"response", b"body")) or (0, 0)
+        body = response.get("body")
     error = body.get("error") if isinstance(body, dict) and status >= 400 else None
     return ResultLine(
         kind=LineKind.ANSWERED,

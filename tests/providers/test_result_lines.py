@@ -22,6 +22,7 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS | TEXT, inner, max_size=4),
     max_leaves=12,
 )
+ANSWERS = VALUES.filter(lambda value: value is not None)
 SPACES = st.sampled_from(["", " ", "\t", "  \r", " \n"])
 
 
@@ -50,7 +51,7 @@ LINES = st.fixed_dictionaries(
     {
         "custom_id": st.just("job-1"),
         "response": st.fixed_dictionaries(
-            {"status_code": st.just(200), "body": VALUES},
+            {"status_code": st.just(200), "body": ANSWERS},
             optional={"request_id": TEXT, "b\\ody": VALUES, "headers": VALUES},
         ),
     },
@@ -72,7 +73,7 @@ def test_the_body_is_the_exact_span_of_what_a_json_parser_reads_there(data, valu
     assert read.body == read.body.strip()
 
 
-@given(VALUES, VALUES, st.sampled_from(['"body"', '"b\\u006fdy"', '"\\u0062ody"']))
+@given(VALUES, ANSWERS, st.sampled_from(['"body"', '"b\\u006fdy"', '"\\u0062ody"']))
 def test_of_equal_keys_the_last_counts_as_it_does_for_parsers(first, last, key):
     response = f'{{"body":{json.dumps(first)},{key}: {json.dumps(last)},"status_code":200}}'
     line = f'{{"response":{{"body":1}},"response":{response},"custom_id":"a"}}'.encode()
@@ -217,6 +218,18 @@ SHAPES = {
     "a success without a body": (
         b'{"custom_id":"g","response":{"status_code":200},"error":null}',
         (LineKind.UNREADABLE, "g", 0, b"", None, None),
+    ),
+    "a success whose body is nothing": (
+        b'{"custom_id":"g","response":{"status_code":200,"body":null},"error":null}',
+        (LineKind.UNREADABLE, "g", 0, b"", None, None),
+    ),
+    "a success whose body is nothing, beside an error": (
+        b'{"custom_id":"g","response":{"status_code":200,"body":null},"error":{"code":"late"}}',
+        (LineKind.NOT_EXECUTED, "g", 0, b"", None, "late"),
+    ),
+    "a failure whose body is nothing": (
+        b'{"custom_id":"g","response":{"status_code":502,"body":null},"error":null}',
+        (LineKind.ANSWERED, "g", 502, b"null", None, None),
     ),
     "a status that no server sends": (
         b'{"custom_id":"w","response":{"status_code":99999999999999999999,"body":{}},"error":null}',
