@@ -50,6 +50,10 @@ _UNCLEAR_STATUSES: Final = frozenset({408, 499})
 
 _FILE_FIELDS: Final = frozenset({"file_id", "input_file_id", "input_files"})
 _NO_CURE: Final = ProviderRejectedError.code
+_IN_PREPARATION: Final = re.compile(
+    r"is in '(?:pending|running|processing|uploaded|not ?started)' state|completed file import",
+    re.IGNORECASE,
+)
 
 _MESSAGE_CHARS: Final = 300
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{1,256}")
@@ -86,13 +90,16 @@ def refusal(
     )
 
 
-def create_refused(exc: ProviderRejectedError) -> ProviderRejectedError:
+def create_refused(exc: ProviderRejectedError) -> ProviderError:
     """Return what a refused create means whose input was uploaded before.
 
     OpenAI's words for one that it does not find are "Cannot find file …", with 400 and the
-    field at fault; seen right after uploads (bespokelabsai/curator #116).
+    field at fault; seen right after uploads (bespokelabsai/curator #116). Azure looks through
+    a file first, and says so until it has (openai/openai-dotnet #312).
     """
     error = error_member(exc.body or b"")
+    if _IN_PREPARATION.search(str(error.get("message")) if isinstance(error, dict) else ""):
+        return ProviderBusyError(exc.message, status_code=exc.status_code, body=exc.body)
     param = error.get("param") if isinstance(error, dict) else None
     is_missing = param in _FILE_FIELDS or (exc.status_code, exc.code) == (404, _NO_CURE)
     if not is_missing:

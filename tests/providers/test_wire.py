@@ -1,3 +1,4 @@
+import json
 from datetime import timedelta
 from email.utils import format_datetime
 
@@ -113,6 +114,28 @@ def test_a_create_whose_input_is_not_found_says_so(status, body, code):
     error = _wire.create_refused(refused)
 
     assert (error.code, error.status_code, error.body) == (code, status, body)
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        (
+            "The input file 'file-28' is in 'pending' state. Only files with status 'Processed' …",
+            ProviderBusyError,
+        ),
+        (
+            "The specified file reference must point to a completed file import.",
+            ProviderBusyError,
+        ),
+        ("The input file 'file-28' is in 'error' state.", ProviderRejectedError),
+    ],
+)
+def test_a_file_that_is_still_looked_through_is_waited_for(message, expected):
+    body = json.dumps({"error": {"code": "invalidPayload", "message": message}}).encode()
+    refused = _wire.refusal("create of b1", status=400, body=body)
+    assert isinstance(refused, ProviderRejectedError)
+
+    assert type(_wire.create_refused(refused)) is expected
 
 
 def test_a_rate_limit_is_no_limit_of_what_is_enqueued():
