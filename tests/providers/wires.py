@@ -253,6 +253,17 @@ AZURE = replace(
     input_limits=lambda settings: (100_000, settings.bytes_max),
 )
 
+GROQ = replace(
+    OPENAI,
+    opened=opener_of("groq", "/groq/openai"),
+    batches="/groq/openai/v1/batches",
+    results="GET /groq/openai/v1/files/{id}/content",
+    delete="DELETE /groq/openai/v1/files/{id}",
+    upload="/groq/openai/v1/files",
+    files="/groq/openai/v1/files",
+    pages=False,
+)
+
 TOGETHER = replace(
     OPENAI,
     opened=opener_of("together", "/together"),
@@ -343,6 +354,7 @@ WIRES = {
     "openai": OPENAI,
     "anthropic": ANTHROPIC,
     "azure": AZURE,
+    "groq": GROQ,
     "together": TOGETHER,
     "mistral": MISTRAL,
     "gemini": GEMINI,

@@ -114,6 +114,19 @@ async def test_azure_shouts_little_writes_times_out_and_names_an_empty_error_fil
     assert errors in ("", b"")
 
 
+async def test_groq_lists_its_batches_in_pages_that_name_a_cursor(server):
+    async with aiohttp.ClientSession() as http:
+        groq = Client(server, next(one for one in CLONES if one.prefix == "/groq"), http)
+        made = [(await groq.create())[1]["id"] for _ in range(3)]
+        _, first = await groq.ask("GET", "/v1/batches?limit=2")
+        cursor = first["paging"]["next_cursor"]
+        _, second = await groq.ask("GET", f"/v1/batches?limit=2&cursor={cursor}")
+
+    assert [batch["id"] for batch in first["data"] + second["data"]] == made[::-1]
+    assert second["paging"]["next_cursor"] is None
+    assert "has_more" not in first
+
+
 async def test_together_refuses_agents_that_it_does_not_know(server):
     async with aiohttp.ClientSession() as http:
         together = Client(server, next(one for one in CLONES if one.prefix == "/together"), http)

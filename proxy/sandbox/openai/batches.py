@@ -90,7 +90,8 @@ class Batches:
         check_scope(call)
         shown = [self._show(batch) for batch in reversed(self._batches.listed(call))]
         limit = page_limit(call, default=20, highest=100)
-        return json_reply(self._habits.listed(paginate(shown, call.argument("after"), limit)))
+        after = call.argument(self._habits.cursor)
+        return json_reply(self._habits.listed(paginate(shown, after, limit)))
 
     async def _retrieve(self, call: Call) -> Reply:
         check_scope(call)

@@ -1,8 +1,9 @@
 """What members of the OpenAI family do their own way, as their callers see it.
 
 A member is a row here: where its paths are on the sandbox's port, what it takes, and how
-it shows what the others show as OpenAI does. Sources: Azure OpenAI batch guide; types of
-the SDKs of Groq 1.7 and Together 3.1; DeepInfra and Doubleword document OpenAI's shapes.
+it shows what the others show as OpenAI does. Sources: Azure OpenAI batch guide; Groq's
+batch guide; types of the SDKs of Groq 1.7 and Together 3.1; DeepInfra and Doubleword
+document OpenAI's shapes.
 """
 
 from collections.abc import Callable, Mapping
@@ -46,6 +47,9 @@ class Habits:
 
     names_empty_error_file: bool = False
     """Whether a batch without errors has an error file all the same, without lines."""
+
+    cursor: str = "after"
+    """By which parameter the next page of batches is asked for."""
 
     batch: Callable[[Json], Json] = _same
     created: Callable[[Json], Any] = _same
@@ -94,6 +98,11 @@ def _together_refusal(line: Json) -> Json:
     return {"id": line["id"], "custom_id": line["custom_id"], "error": error}
 
 
+def _groq_page(page: Json) -> Json:
+    following = page["last_id"] if page["has_more"] else None
+    return {"object": "list", "data": page["data"], "paging": {"next_cursor": following}}
+
+
 OPENAI: Final = Habits()
 OPENROUTER: Final = Habits(prefix="/openrouter", root="/api/v1", takes_expiry=False)
 """Calls are OpenAI's; batches hold their requests and their results."""
@@ -117,6 +126,8 @@ CLONES: Final = (
         takes_expiry=False,
         windows={"24h": 1.0, "7d": 7.0},
         endpoints=frozenset({"/v1/chat/completions"}),
+        cursor="cursor",
+        listed=_groq_page,
     ),
     Habits(
         prefix="/together",
