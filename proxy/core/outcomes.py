@@ -202,6 +202,9 @@ INVALID_INPUT: Final = "invalid_input"
 TOO_LARGE: Final = "input_too_large"
 """Why a whole batch is refused whose jobs make smaller ones."""
 
+EMPTY: Final = "empty"
+"""Why a batch is not sent of which every job was cancelled."""
+
 INPUT_MISSING: Final = "input_missing"
 """Why a create is refused whose input is uploaded: not everywhere at the provider yet, or gone."""
 
@@ -263,7 +266,9 @@ def after_batch(
     )
 
 
-_EXPLAINED: Final = CREDENTIAL_CODES | NEVER_RUN_CODES | UNBATCHABLE_CODES | {TOO_MANY_TOKENS}
+_EXPLAINED: Final = (
+    CREDENTIAL_CODES | NEVER_RUN_CODES | UNBATCHABLE_CODES | {EMPTY, TOO_MANY_TOKENS}
+)
 
 
 def is_unexplained(batch: Batch) -> bool:

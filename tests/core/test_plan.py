@@ -478,6 +478,7 @@ def refused(count: int, *, minutes_ago: float = 0, **changes: Any) -> Batch:
         ([refused(320, error_code="batch_failed")], 20),
         ([refused(20, error_code="batch_failed")], 10),
         ([refused(320, error_code="model_not_found")], None),
+        ([refused(320, error_code="empty")], None),
         ([refused(320, error_code="batch_expired")], None),
         ([refused(320, error_code="insufficient_quota")], None),
         ([refused(320, error_code="token_limit_exceeded")], None),

@@ -49,7 +49,7 @@ from proxy.core.errors import (
     ProviderUnavailableError,
 )
 from proxy.core.ids import BatchId
-from proxy.core.outcomes import INPUT_MISSING, TOO_LATE
+from proxy.core.outcomes import EMPTY, INPUT_MISSING, TOO_LATE
 from proxy.core.plan import PollPace
 from proxy.ports.jobs import Credential
 from proxy.ports.provider import Provider, ProviderBatch, Submission
@@ -190,9 +190,7 @@ class Submitter:
             return batch
         submission = await self._submission(batch, provider)
         if submission.count == 0:
-            return await self._step(
-                batch, Rejected(self._now(), "empty", "every job was cancelled")
-            )
+            return await self._step(batch, Rejected(self._now(), EMPTY, "every job was cancelled"))
         file_id = None
         if batch.submissions > 1:
             # Where no list is to be had, a second upload costs nothing but its way.
