@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from proxy.core.errors import CREDENTIAL_CODES
+from proxy.core.loose_json import loose_json
 
 INSUFFICIENT_QUOTA: Final = "insufficient_quota"
 """The account's money is used up, as OpenAI words it."""
@@ -23,6 +24,16 @@ MODEL_UNKNOWN: Final = "model_not_found"
 
 OF_THE_CALL: Final = frozenset({FILE_REFUSED, INPUT_FLAGGED, MODEL_UNKNOWN})
 """What is the call's fault and no credential's, though its status may be that of a refused one."""
+
+_OF_MONEY: Final = frozenset(
+    {
+        INSUFFICIENT_QUOTA,
+        "billing_error",
+        "billing_hard_limit_reached",
+        "billing_not_active",
+        "BILLING_DISABLED",
+    }
+)
 
 # Gemini API: with the status of a rate limit, and in no other field than the message.
 _NO_CREDIT: Final = ("credits are depleted", "spending cap")
@@ -57,6 +68,15 @@ def error_code(error: object) -> str | None:
     if isinstance(code, int):
         return INPUT_FLAGGED if _is_flagged(error) else str(code)
     return kind if isinstance(kind, str) and kind else None
+
+
+def blames_money(body: bytes | None) -> bool:
+    """Return whether the body of a refusal says that the account has no means left."""
+    try:
+        answer = loose_json(body or b"")
+    except ValueError:
+        return False
+    return isinstance(answer, dict) and error_code(answer.get("error")) in _OF_MONEY
 
 
 def _blamed(error: Mapping[str, object]) -> str | None:

@@ -7,7 +7,7 @@ here, and nothing here asks the store: `run_once` does, and keeps what it read.
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import structlog
@@ -39,6 +39,9 @@ that is kept for them before a deadline."""
 
 USUAL_SHARE: Final = 0.5
 """Of the full price, for batches and the discount tier alike."""
+
+UNBATCHABLE_FOR: Final = timedelta(hours=24)
+"""How long a model that a provider refused in batches is not tried again."""
 
 MAX_UNWRITTEN: Final = 1_000
 """Observations kept while the store is away; some batches then go unlearned."""

@@ -6,7 +6,7 @@ import pytest
 
 from proxy.core.errors import CREDENTIAL_CODES
 from proxy.core.outcomes import Verdict, verdict
-from proxy.core.refusals import FILE_REFUSED, INSUFFICIENT_QUOTA, error_code
+from proxy.core.refusals import FILE_REFUSED, INSUFFICIENT_QUOTA, blames_money, error_code
 
 
 def google(status: str, message: str = "", *reasons: object) -> dict[str, Any]:
@@ -89,3 +89,20 @@ def test_a_wrong_key_is_the_credentials_fault_though_it_is_a_400() -> None:
 def test_a_file_that_is_gone_is_the_calls_own_fault_though_it_is_a_403() -> None:
     assert verdict(403, FILE_REFUSED) is Verdict.PERMANENT
     assert verdict(403, "PERMISSION_DENIED") is Verdict.CREDENTIAL
+
+
+@pytest.mark.parametrize(
+    ("body", "blames"),
+    [
+        (b'{"error":{"code":"billing_not_active"}}', True),
+        (b'{"error":{"type":"insufficient_quota","code":null}}', True),
+        (b'{"error":{"code":"invalid_api_key"}}', False),
+        (b'{"error":"text"}', False),
+        (b"<html>", False),
+        (b"[]", False),
+        (b"", False),
+        (None, False),
+    ],
+)
+def test_a_refusal_blames_the_means_of_an_account_or_not(body, blames) -> None:
+    assert blames_money(body) is blames

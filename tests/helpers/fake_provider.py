@@ -41,7 +41,14 @@ from proxy.ports.upstream import (
 )
 
 Fault = Literal[
-    "lost_before", "lost_after", "busy", "unavailable", "refused", "rejected", "no_input"
+    "lost_before",
+    "lost_after",
+    "busy",
+    "unavailable",
+    "refused",
+    "forbidden",
+    "rejected",
+    "no_input",
 ]
 """`lost_before` surely did nothing; `lost_after` did it and lost the answer."""
 
@@ -107,6 +114,8 @@ class FakeProvider:
         self.retry_after_s = 5.0
         """When to come back to it if it is busy."""
         self.revoked: set[str] = set()
+        self.forbids = b"{}"
+        """What it answers to a key that may do all but this."""
         self.answer_line: LineAnswer = lambda _, body: (200, right_answer(body))
         self.fail_next: deque[tuple[str, int | None]] = deque()
         """Validation errors, code and line, of the batches created next."""
@@ -345,6 +354,8 @@ class FakeProvider:
             )
         if fault == "refused":
             raise CredentialRefusedError(f"{operation}: 401", status_code=401, body=b"{}")
+        if fault == "forbidden":
+            raise CredentialRefusedError(f"{operation}: 403", status_code=403, body=self.forbids)
         code = INPUT_MISSING if fault == "no_input" else None
         raise ProviderRejectedError(f"{operation}: 400", code=code, status_code=400)
 

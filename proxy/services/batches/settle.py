@@ -6,7 +6,6 @@ again. Every step can be repeated after a crash.
 """
 
 from datetime import datetime, timedelta
-from typing import Final
 
 import structlog
 
@@ -36,12 +35,9 @@ from proxy.services.batches.result_files import EMPTY_FOR, ResultFiles, is_given
 from proxy.services.batches.twins import READ_AGAIN_AFTER, Twins
 from proxy.services.batches.unnamed import count_unnamed, disown
 from proxy.services.ground import Ground, write_batch
-from proxy.services.outlook import Outlook
+from proxy.services.outlook import UNBATCHABLE_FOR, Outlook
 
 log = structlog.get_logger()
-
-UNBATCHABLE_FOR: Final = timedelta(hours=24)
-"""How long a model that a provider refused in batches is not tried again."""
 
 
 class Settler:

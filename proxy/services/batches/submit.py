@@ -16,8 +16,10 @@ Where batches have no names the search is less sure: see `proxy.services.batches
 """
 
 import contextlib
+from collections import Counter
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from http import HTTPStatus
 from typing import Final
 
 import structlog
@@ -48,9 +50,10 @@ from proxy.core.errors import (
     ProviderRejectedError,
     ProviderUnavailableError,
 )
-from proxy.core.ids import BatchId
+from proxy.core.ids import BatchId, CredentialId
 from proxy.core.outcomes import EMPTY, INPUT_MISSING, TOO_LATE
 from proxy.core.plan import PollPace
+from proxy.core.refusals import blames_money
 from proxy.ports.jobs import Credential
 from proxy.ports.provider import Provider, ProviderBatch, Submission
 from proxy.services.access import Access
@@ -64,7 +67,7 @@ from proxy.services.batches.unnamed import (
 )
 from proxy.services.ground import Ground, is_forsaken, write_batch
 from proxy.services.leases import HeldLease, LeaseLostError
-from proxy.services.outlook import Outlook
+from proxy.services.outlook import UNBATCHABLE_FOR, Outlook
 
 log = structlog.get_logger()
 
@@ -77,6 +80,10 @@ How long a new batch can be missing from a provider's list is not documented.
 INPUT_TRIES: Final = 5
 """How often a create is sent, half a minute apart, for an input that its provider does not
 find: it may lag behind its upload. One that is gone is uploaded again, with the next batch."""
+
+FORBIDDEN_TIMES: Final = 3
+"""How often a batch is refused with 403 before its lane is switched off for its credential
+and model: in between, the provider let the credential in to list its models."""
 
 GIVE_UP_SEARCHING_AFTER: Final = timedelta(hours=25)
 """How long a create is searched for in lists that cannot be read: a window and an hour. Its
@@ -120,6 +127,8 @@ class Submitter:
         self._outlook = outlook
         self._pace = pace
         self._fanout: Fanout[BatchId] = Fanout(limit=times.concurrency)
+        self._forbidden: Counter[tuple[CredentialId, str, str]] = Counter()
+        """How often a credential was refused a batch of an endpoint and a model."""
 
     async def run_once(self) -> int:
         """Bring every due submission one step further; return how many moved.
@@ -279,8 +288,7 @@ class Submitter:
             log.warning("batch.rejected", batch_id=batch.id, code=exc.code, error=str(exc))
             return await self._step(batch, Rejected(now, exc.code, exc.message, exc.line)) or batch
         if isinstance(exc, CredentialRefusedError):
-            await self._access.pause(batch.key.credential, exc)
-            return await self._put_back(batch, exc)
+            return await self._refused(batch, exc)
         if isinstance(exc, ProviderBusyError) or not exc.sent:
             return await self._put_back(batch, exc)
         log.warning("batch.unclear", batch_id=batch.id, error=str(exc))
@@ -291,11 +299,23 @@ class Submitter:
     async def _upload_failed(self, batch: Batch, exc: ProviderError) -> Batch:
         """Care for a failed upload: it cost nothing and may be done again."""
         if isinstance(exc, CredentialRefusedError):
-            await self._access.pause(batch.key.credential, exc)
-        elif isinstance(exc, ProviderRejectedError):
+            return await self._refused(batch, exc)
+        if isinstance(exc, ProviderRejectedError):
             log.warning("batch.rejected", batch_id=batch.id, code=exc.code, error=str(exc))
             rejected = Rejected(self._now(), exc.code, exc.message, exc.line)
             return await self._step(batch, rejected) or batch
+        return await self._put_back(batch, exc)
+
+    async def _refused(self, batch: Batch, exc: CredentialRefusedError) -> Batch:
+        """Pause the credential; one that is let in again and again may do all but batches."""
+        key = batch.key
+        await self._access.pause(key.credential, exc)
+        if exc.status_code == HTTPStatus.FORBIDDEN and not blames_money(exc.body):
+            place = (key.credential, key.endpoint, key.model)
+            self._forbidden[place] += 1
+            if self._forbidden[place] >= FORBIDDEN_TIMES:
+                del self._forbidden[place]
+                await self._outlook.note_unbatchable(key, until=self._now() + UNBATCHABLE_FOR)
         return await self._put_back(batch, exc)
 
     async def _put_back(self, batch: Batch, exc: ProviderError) -> Batch:

@@ -12,7 +12,7 @@ from proxy.core.batch import Batch, BatchState
 from proxy.core.ids import BatchId, CredentialId
 from proxy.core.job import JobState
 from proxy.core.lanes import Lane
-from proxy.services.batches.submit import GIVE_UP_SEARCHING_AFTER, INPUT_TRIES
+from proxy.services.batches.submit import FORBIDDEN_TIMES, GIVE_UP_SEARCHING_AFTER, INPUT_TRIES
 from tests.helpers.fake_provider import Fault
 from tests.helpers.fleet import LEASE, Fleet
 
@@ -286,6 +286,33 @@ async def test_a_refused_credential_pauses_its_lane_and_burns_no_job(operation: 
     assert {(job.state, job.failures) for job in jobs} == {(JobState.QUEUED, 0)}
     await everything_ends(fleet)
     assert await fleet.states() == {JobState.COMPLETED: 12}
+
+
+@pytest.mark.parametrize("operation", ["upload", "create"])
+async def test_a_key_without_the_scope_of_batches_loses_that_lane_alone(operation: str) -> None:
+    fleet = Fleet()
+    always: list[Fault] = ["forbidden"] * 1_000
+    will(fleet, operation, *always)
+    await fleet.accept_many(12)
+
+    await fleet.run_for(timedelta(minutes=30), step=timedelta(seconds=30))
+
+    assert await fleet.states() == {JobState.COMPLETED: 12}
+    assert fleet.provider.requests[operation] == FORBIDDEN_TIMES
+    assert fleet.tally.counts["credential_paused"] == FORBIDDEN_TIMES
+
+
+async def test_a_key_without_means_keeps_the_lane_of_batches() -> None:
+    fleet = Fleet()
+    fleet.provider.forbids = b'{"error":{"code":"billing_not_active"}}'
+    always: list[Fault] = ["forbidden"] * (2 * FORBIDDEN_TIMES)
+    will(fleet, "create", *always)
+    await fleet.accept_many(12)
+
+    await fleet.run_for(timedelta(hours=2), step=timedelta(seconds=30))
+
+    assert await fleet.states() == {JobState.COMPLETED: 12}
+    assert fleet.provider.requests["call"] == 0
 
 
 async def test_a_batch_whose_credential_was_paused_meanwhile_is_not_even_uploaded() -> None:
