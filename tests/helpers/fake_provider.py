@@ -49,6 +49,7 @@ Fault = Literal[
     "forbidden",
     "rejected",
     "no_input",
+    "redirected",
 ]
 """`lost_before` surely did nothing; `lost_after` did it and lost the answer."""
 
@@ -348,6 +349,8 @@ class FakeProvider:
             raise ProviderUnavailableError(f"{operation}: refused", sent=False)
         if fault == "unavailable":
             raise ProviderUnavailableError(f"{operation}: 503", status_code=503)
+        if fault == "redirected":
+            raise ProviderUnavailableError(f"{operation}: 302", status_code=302)
         if fault == "busy":
             raise ProviderBusyError(
                 f"{operation}: 429", status_code=429, retry_after_s=self.retry_after_s

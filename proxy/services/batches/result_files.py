@@ -8,7 +8,7 @@ import structlog
 
 from proxy.core.batch import Batch
 from proxy.core.choice import LaneFacts
-from proxy.core.errors import ProviderRejectedError
+from proxy.core.errors import ProviderRejectedError, ProviderUnavailableError
 from proxy.core.job import Job
 from proxy.ports.jobs import Credential
 from proxy.ports.provider import Provider
@@ -21,7 +21,7 @@ from proxy.services.outlook import Outlook
 log = structlog.get_logger()
 
 GIVE_UP_READING_AFTER: Final = timedelta(hours=1)
-"""How long a result file that the provider says is gone is asked for."""
+"""How long a result file is asked for that the provider says is gone, or elsewhere."""
 
 
 EMPTY_FOR: Final = timedelta(minutes=2)
@@ -59,6 +59,11 @@ class ResultFiles:
             try:
                 sums = await self._access.read(batch, read)
             except ProviderRejectedError as exc:
+                problem = str(exc)
+            except ProviderUnavailableError as exc:
+                # None is followed: a credential goes to its upstream alone.
+                if exc.status_code is None or not 300 <= exc.status_code < 400:
+                    raise
                 problem = str(exc)
             else:
                 log.info(

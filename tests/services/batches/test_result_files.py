@@ -41,6 +41,19 @@ async def test_an_error_in_the_place_of_a_result_file_costs_no_answer() -> None:
     assert fleet.doubles() == (0, 0)
 
 
+async def test_a_result_file_that_is_elsewhere_keeps_no_job_for_ever() -> None:
+    fleet = Fleet()
+    await fleet.submit(12)
+    fleet.provider.faults["results"] = deque(["redirected"] * 1_000)
+    await fleet.answer()
+    assert await fleet.states() == {JobState.BATCHED: 12}
+
+    await fleet.poll(minutes=61)
+
+    assert await fleet.states() == {JobState.QUEUED: 12}
+    assert fleet.tally.counts["possible_double"] == 12
+
+
 async def test_empty_results_are_read_again_for_a_while() -> None:
     fleet = Fleet()
     await fleet.submit(12)
