@@ -13,7 +13,8 @@ from proxy.services.batches.dispatch import Flusher
 from proxy.services.batches.governor import TokenGovernor
 from proxy.services.batches.ingest import Ingestor
 from proxy.services.batches.settle import Settler
-from proxy.services.batches.submit import Submitter, SubmitTimes
+from proxy.services.batches.steps import SubmitTimes
+from proxy.services.batches.submit import Submitter
 from proxy.services.deliver import Deliverer
 from proxy.services.direct.escalate import Escalator
 from proxy.services.prune import Pruner

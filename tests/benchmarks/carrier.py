@@ -32,7 +32,8 @@ from proxy.providers.openai_family import OpenAIBatches
 from proxy.runtime import share_fairly, spare_garbage
 from proxy.services.access import Access
 from proxy.services.batches.ingest import Ingestor
-from proxy.services.batches.submit import Submitter, SubmitTimes
+from proxy.services.batches.steps import SubmitTimes
+from proxy.services.batches.submit import Submitter
 from proxy.services.ground import Ground
 from proxy.services.leases import Leases
 from proxy.services.outlook import Outlook

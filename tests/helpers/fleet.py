@@ -7,7 +7,7 @@ an instance can be killed at any step: before any call to a store or a provider.
 import asyncio
 import inspect
 import json
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from datetime import date, timedelta
 from typing import Any, cast
@@ -27,7 +27,8 @@ from proxy.services.batches.dispatch import Flusher
 from proxy.services.batches.governor import TokenGovernor
 from proxy.services.batches.ingest import Ingestor
 from proxy.services.batches.settle import Settler
-from proxy.services.batches.submit import Submitter, SubmitTimes
+from proxy.services.batches.steps import SubmitTimes
+from proxy.services.batches.submit import Submitter
 from proxy.services.callers.accounts import Verdict
 from proxy.services.direct.budget import Budget, HourlyLimits
 from proxy.services.direct.call import DirectCaller
@@ -43,7 +44,7 @@ from proxy.services.trickle import TrickleHours
 from proxy.services.waiters import Waiters
 from tests.helpers.books import make_books
 from tests.helpers.factories import IDS, T0, make_credential, make_job, make_key, new_job
-from tests.helpers.fake_provider import FakeProvider
+from tests.helpers.fake_provider import FakeProvider, Fault
 from tests.helpers.fakes import FakeClock, MemoryStores
 
 TIMES = LaneTimes()
@@ -362,6 +363,24 @@ class Fleet:
         job_ids = await self.flush(count, **changes)
         await self.run("submit")
         return job_ids
+
+    def will(self, operation: str, *faults: Fault, times: int = 1) -> None:
+        """Have the next calls of an operation of the provider go wrong, in these ways in turn."""
+        self.provider.faults[operation] = deque(faults * times)
+
+    async def wait(self, duration: timedelta, *names: str, position: int = 0) -> None:
+        """Let some time pass, and run passes of an instance."""
+        self.clock.advance(seconds=duration.total_seconds())
+        await self.run("live", *names, position=position)
+
+    async def recovered(self, position: int = 0) -> None:
+        """Let both searches for an unclear create happen, and what follows from them."""
+        for _ in range(3):
+            await self.wait(timedelta(seconds=30), "submit", position=position)
+
+    async def everything_ends(self) -> None:
+        """Let more than a day pass."""
+        await self.run_for(timedelta(hours=27), step=timedelta(minutes=5))
 
     async def poll(self, **delta: float) -> None:
         """Let some time pass, ten seconds if not told, and ask after batches once."""

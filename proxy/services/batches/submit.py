@@ -17,30 +17,20 @@ Where batches have no names the search is less sure: see `proxy.services.batches
 
 import contextlib
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import Final
 
 import structlog
 
-from proxy.core.batch import (
-    Batch,
-    BatchState,
-    advance,
-)
+from proxy.core.batch import Batch, BatchState
 from proxy.core.batch_events import (
-    BatchEvent,
-    Confirmed,
-    Created,
     CreateStarted,
     CreateUnclear,
-    Delayed,
-    Dissolved,
     PutBack,
     Rejected,
     SubmissionStarted,
-    TwinFound,
     Uploaded,
 )
 from proxy.core.errors import (
@@ -55,27 +45,18 @@ from proxy.core.outcomes import EMPTY, INPUT_MISSING, TOO_LATE
 from proxy.core.plan import PollPace
 from proxy.core.refusals import blames_money
 from proxy.ports.jobs import Credential
-from proxy.ports.provider import Provider, ProviderBatch, Submission
+from proxy.ports.provider import Provider, Submission
 from proxy.services.access import Access
 from proxy.services.batches.fanout import Fanout
+from proxy.services.batches.recover import Recoverer
+from proxy.services.batches.steps import SubmissionSteps, SubmitTimes
 from proxy.services.batches.submission import describe
-from proxy.services.batches.unnamed import (
-    LONGEST_CREATE,
-    candidates,
-    count_unnamed,
-    is_one_in_doubt,
-)
-from proxy.services.ground import Ground, is_forsaken, write_batch
+from proxy.services.batches.unnamed import is_one_in_doubt
+from proxy.services.ground import Ground
 from proxy.services.leases import HeldLease, LeaseLostError
 from proxy.services.outlook import UNBATCHABLE_FOR, Outlook
 
 log = structlog.get_logger()
-
-SEARCHES: Final = 2
-"""How many searches in vain prove that a create did not happen.
-
-How long a new batch can be missing from a provider's list is not documented.
-"""
 
 INPUT_TRIES: Final = 5
 """How often a create is sent, half a minute apart, for an input that its provider does not
@@ -85,28 +66,8 @@ FORBIDDEN_TIMES: Final = 3
 """How often a batch is refused with 403 before its lane is switched off for its credential
 and model: in between, the provider let the credential in to list its models."""
 
-GIVE_UP_SEARCHING_AFTER: Final = timedelta(hours=25)
-"""How long a create is searched for in lists that cannot be read: a window and an hour. Its
-jobs wait meanwhile, and what it may have bought has ended by then."""
-
 TURN_PAUSE: Final = timedelta(seconds=2)
 """How soon a batch that waits for another's create looks again."""
-
-LIST_SKEW: Final = timedelta(minutes=10)
-"""How far the provider's clock may be from ours when its lists are searched."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SubmitTimes:
-    """Pauses and bounds of submissions."""
-
-    create_timeout: timedelta = timedelta(seconds=120)
-    """After this long no create of a live instance is still on its way."""
-
-    search_pause: timedelta = timedelta(seconds=30)
-    retry_pause: timedelta = timedelta(seconds=30)
-    concurrency: int = 4
-    """Uploads to one upstream at once; more would only share the line."""
 
 
 class Submitter:
@@ -125,7 +86,10 @@ class Submitter:
         self._access = access
         self._times = times
         self._outlook = outlook
-        self._pace = pace
+        self._steps = SubmissionSteps(ground, access=access, pace=pace)
+        self._recoverer = Recoverer(
+            ground, access=access, times=times, pace=pace, steps=self._steps
+        )
         self._fanout: Fanout[BatchId] = Fanout(limit=times.concurrency)
         self._forbidden: Counter[tuple[CredentialId, str, str]] = Counter()
         """How often a credential was refused a batch of an endpoint and a model."""
@@ -160,16 +124,16 @@ class Submitter:
             ):
                 batch = await self._submit(batch, provider, lease)
             elif batch.state is BatchState.SUBMITTING:
-                batch = await self._recover(batch, provider)
+                batch = await self._recoverer.recover(batch, provider)
             return batch.version != before
 
     async def _submit(self, batch: Batch, provider: Provider, lease: HeldLease) -> Batch:
         credential = await self._access.own(batch.key.credential)
         if credential is None:
-            return await self._dissolve(batch, "its credential is paused")
+            return await self._steps.dissolve(batch, "its credential is paused")
         if self._is_too_late(batch):
-            return await self._dissolve(batch, TOO_LATE)
-        started = await self._step(batch, SubmissionStarted(self._on.leases.instance))
+            return await self._steps.dissolve(batch, TOO_LATE)
+        started = await self._steps.take(batch, SubmissionStarted(self._on.leases.instance))
         if started is None:
             return batch
         try:
@@ -186,11 +150,6 @@ class Submitter:
         end = self._outlook.cancel_at(batch)
         return end is not None and self._now() >= end
 
-    async def _dissolve(self, batch: Batch, reason: str) -> Batch:
-        """Give the jobs back to their queue: nothing was bought."""
-        log.info("batch.dissolved", batch_id=batch.id, jobs=batch.count, reason=reason)
-        return await self._step(batch, Dissolved(self._now(), reason)) or batch
-
     async def _upload(
         self, batch: Batch, provider: Provider, credential: Credential, lease: HeldLease
     ) -> Batch | None:
@@ -199,7 +158,8 @@ class Submitter:
             return batch
         submission = await self._submission(batch, provider)
         if submission.count == 0:
-            return await self._step(batch, Rejected(self._now(), EMPTY, "every job was cancelled"))
+            nothing = Rejected(self._now(), EMPTY, "every job was cancelled")
+            return await self._steps.take(batch, nothing)
         file_id = None
         if batch.submissions > 1:
             # Where no list is to be had, a second upload costs nothing but its way.
@@ -211,7 +171,7 @@ class Submitter:
             return batch
         log.debug("batch.uploaded", batch_id=batch.id, body_bytes=submission.input_bytes)
         uploaded = Uploaded(file_id, submission.count)
-        return await self._step(batch, uploaded) if await lease.renew() else None
+        return await self._steps.take(batch, uploaded) if await lease.renew() else None
 
     async def _create(
         self, batch: Batch, provider: Provider, credential: Credential, lease: HeldLease
@@ -239,72 +199,47 @@ class Submitter:
             return await self._create_failed(intent, exc)
         except LeaseLostError as exc:
             return await self._create_failed(intent, ProviderUnavailableError(exc.message))
-        return await self._created(intent, answer)
+        return await self._steps.created(intent, answer)
 
     async def _intend(self, batch: Batch, provider: Provider, count: int) -> Batch | None:
         """Make durable that the create begins, or put the batch back to wait for its turn."""
         started = CreateStarted(self._now(), count)
         if provider.limits(batch.key.endpoint).names_batches:
-            return await self._step(batch, started)
+            return await self._steps.take(batch, started)
         # Two creates in doubt could not be told apart.
         async with self._on.leases.held(f"create:{batch.key.credential}") as turn:
             if turn is None or await is_one_in_doubt(self._on, batch):
                 waiting = PutBack(self._now() + TURN_PAUSE, "another create is in doubt")
-                return await self._step(batch, waiting)
-            return await self._step(batch, started)
-
-    async def _created(
-        self, batch: Batch, answer: ProviderBatch, *, provisional: bool = False
-    ) -> Batch:
-        now = self._now()
-        log.info(
-            "batch.submitted", batch_id=batch.id, provider_batch_id=answer.id, jobs=batch.count
-        )
-        self._on.tally.count("batch_submitted", upstream=batch.key.upstream)
-        event = Created(
-            answer.id,
-            now,
-            answer.window_ends_at,
-            now + self._access.pace(batch.key, self._pace).first,
-            provisional=provisional,
-        )
-        # Whatever another instance made of the batch meanwhile: this one exists.
-        after = await write_batch(self._on.batches, batch, event)
-        self._on.wake("collect", within=self._pace.first)
-        if after.provider_batch_id != answer.id:
-            # Someone else's create was noted first: both exist, ours is the twin.
-            self._on.tally.count("batch_twin", upstream=batch.key.upstream)
-            return await write_batch(self._on.batches, after, TwinFound(answer.id))
-        if after.is_provisional and not provisional:
-            # Adopted by another instance while we stood still: the answer is the proof.
-            return await write_batch(self._on.batches, after, Confirmed())
-        return after
+                return await self._steps.take(batch, waiting)
+            return await self._steps.take(batch, started)
 
     async def _create_failed(self, batch: Batch, exc: ProviderError) -> Batch:
-        now = self._now()
         if exc.code == INPUT_MISSING and batch.submissions < INPUT_TRIES:
             return await self._put_back(batch, exc)
         if isinstance(exc, ProviderRejectedError):
-            log.warning("batch.rejected", batch_id=batch.id, code=exc.code, error=str(exc))
-            return await self._step(batch, Rejected(now, exc.code, exc.message, exc.line)) or batch
+            return await self._rejected(batch, exc)
         if isinstance(exc, CredentialRefusedError):
             return await self._refused(batch, exc)
         if isinstance(exc, ProviderBusyError) or not exc.sent:
             return await self._put_back(batch, exc)
         log.warning("batch.unclear", batch_id=batch.id, error=str(exc))
         self._on.tally.count("create_unclear", upstream=batch.key.upstream)
+        now = self._now()
         unclear = CreateUnclear(now, now + self._times.search_pause, searched=False)
-        return await self._step(batch, unclear) or batch
+        return await self._steps.take(batch, unclear) or batch
 
     async def _upload_failed(self, batch: Batch, exc: ProviderError) -> Batch:
         """Care for a failed upload: it cost nothing and may be done again."""
         if isinstance(exc, CredentialRefusedError):
             return await self._refused(batch, exc)
         if isinstance(exc, ProviderRejectedError):
-            log.warning("batch.rejected", batch_id=batch.id, code=exc.code, error=str(exc))
-            rejected = Rejected(self._now(), exc.code, exc.message, exc.line)
-            return await self._step(batch, rejected) or batch
+            return await self._rejected(batch, exc)
         return await self._put_back(batch, exc)
+
+    async def _rejected(self, batch: Batch, exc: ProviderRejectedError) -> Batch:
+        log.warning("batch.rejected", batch_id=batch.id, code=exc.code, error=str(exc))
+        rejected = Rejected(self._now(), exc.code, exc.message, exc.line)
+        return await self._steps.take(batch, rejected) or batch
 
     async def _refused(self, batch: Batch, exc: CredentialRefusedError) -> Batch:
         """Pause the credential; one that is let in again and again may do all but batches."""
@@ -326,106 +261,10 @@ class Submitter:
         if end is not None and end < next_at:
             # Then it is given up, without asking. Its jobs must not wait any longer than that.
             next_at = max(end, self._now())
-        return await self._step(batch, PutBack(next_at, exc.code)) or batch
-
-    async def _recover(self, batch: Batch, provider: Provider) -> Batch:
-        """Find out whether a begun create happened. Sends nothing that costs."""
-        assert batch.create_started_at is not None
-        now = self._now()
-        patience = self._on.leases.ttl + self._times.create_timeout
-        # Without a holder, the sender itself noted that this create failed: it is not
-        # on its way any more. (`ambiguous_since` may be that of an earlier one.)
-        if batch.holder is not None and now < batch.create_started_at + patience:
-            return batch
-        try:
-            found = await self._search(batch, provider)
-        except ProviderError as exc:
-            return await self._unsearched(batch, exc)
-        if not provider.limits(batch.key.endpoint).names_batches:
-            return await self._recover_unnamed(batch, found)
-        if found:
-            log.info("batch.adopted", batch_id=batch.id, provider_batch_id=found[0].id)
-            self._on.tally.count("batch_adopted", upstream=batch.key.upstream)
-            adopted = await self._created(batch, found[0])
-            for twin in found[1:]:
-                adopted = await write_batch(self._on.batches, adopted, TwinFound(twin.id))
-            return adopted
-        return await self._not_found(batch)
-
-    async def _recover_unnamed(self, batch: Batch, found: list[ProviderBatch]) -> Batch:
-        """Adopt the one batch that may be ours; of several none."""
-        begun = batch.create_started_at
-        assert begun is not None
-        likely = await candidates(self._on, batch, found, since=begun, to=begun + LONGEST_CREATE)
-        if len(likely) == 1:
-            log.info("batch.adopted", batch_id=batch.id, provider_batch_id=likely[0].id)
-            self._on.tally.count("batch_adopted", upstream=batch.key.upstream)
-            count_unnamed(self._on, batch, "adopted")
-            return await self._created(batch, likely[0], provisional=True)
-        after = await self._not_found(batch)
-        if after.state is BatchState.SEALED:
-            count_unnamed(self._on, batch, "several" if likely else "absent")
-            if likely:
-                # One of them may be ours, and be paid for.
-                why = f"create:{batch.create_started_at}"
-                await self._on.books.book_possible(batch, batch.create_count, why=why)
-        return after
-
-    async def _not_found(self, batch: Batch) -> Batch:
-        """Note a search in vain; after the last of them the batch is free to be sent again."""
-        now = self._now()
-        in_vain = CreateUnclear(now, now + self._times.search_pause, searched=True)
-        searched = await self._step(batch, in_vain)
-        if searched is None or searched.searches < SEARCHES:
-            return searched or batch
-        log.info("batch.absent", batch_id=batch.id, searches=searched.searches)
-        return await self._step(searched, PutBack(now, "proved absent")) or searched
-
-    async def _unsearched(self, batch: Batch, exc: ProviderError) -> Batch:
-        """Search again later; until then nothing is known and nothing is sent."""
-        log.warning("batch.unreached", batch_id=batch.id, code=exc.code, error=str(exc))
-        assert batch.create_started_at is not None
-        now, pause, refused_at = self._now(), self._times.search_pause, None
-        is_given_up = now >= batch.create_started_at + GIVE_UP_SEARCHING_AFTER
-        if isinstance(exc, CredentialRefusedError):
-            pause, refused_at = self._pace.slowest, now
-            is_given_up = await is_forsaken(self._on, batch)
-        if is_given_up:
-            await self._on.books.book_possible(batch, batch.create_count, why="unsearched")
-            return await self._dissolve(batch, "its create is unclear")
-        return await self._step(batch, Delayed(now + pause, refused_at)) or batch
-
-    async def _search(self, batch: Batch, provider: Provider) -> list[ProviderBatch]:
-        assert batch.create_started_at is not None
-        begun = min(batch.create_started_at, batch.ambiguous_since or batch.create_started_at)
-        named = provider.limits(batch.key.endpoint).names_batches
-
-        async def find(credential: Credential) -> list[ProviderBatch]:
-            found = await provider.find_batches(
-                credential,
-                batch.id,
-                created_after=begun - LIST_SKEW,
-                input_file_id=batch.input_file_id,
-            )
-            if credential.id != batch.key.credential and (not found or not named):
-                # The lists of another key's project prove nothing by their silence, and
-                # without names nothing at all.
-                raise ProviderRejectedError("not to be seen with this credential")
-            return list(found)
-
-        return await self._access.read(batch, find)
+        return await self._steps.take(batch, PutBack(next_at, exc.code)) or batch
 
     async def _submission(self, batch: Batch, provider: Provider) -> Submission:
         return await describe(self._on.batches, batch, provider, now=self._now())
-
-    async def _step(self, batch: Batch, event: BatchEvent) -> Batch | None:
-        """Make our own next step durable; nothing if another instance moved the batch.
-
-        Applied on top of what the other one did, a step of ours would send what is
-        sent already, or end what is being bought.
-        """
-        after = advance(batch, event)
-        return after if await self._on.batches.replace(after) else None
 
     def _now(self) -> datetime:
         return self._on.clock.now()

@@ -13,8 +13,8 @@ from proxy.ports.jobs import Credential
 from proxy.ports.provider import Provider, ProviderBatch, ProviderBatchState
 from proxy.services.access import Access
 from proxy.services.batches.at_provider import cancel, retrieve
+from proxy.services.batches.recover import LIST_SKEW
 from proxy.services.batches.result_files import ResultFiles, is_given_up
-from proxy.services.batches.submit import LIST_SKEW
 from proxy.services.batches.unnamed import LONGEST_CREATE, candidates, count_unnamed
 from proxy.services.ground import Ground, write_batch
 

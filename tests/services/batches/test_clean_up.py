@@ -1,6 +1,5 @@
 """What a batch left at its provider is deleted, whoever may and whatever fails on the way."""
 
-from collections import deque
 from dataclasses import replace
 from datetime import timedelta
 
@@ -28,7 +27,7 @@ async def test_the_input_and_the_results_of_a_batch_are_deleted() -> None:
 
 async def test_the_results_of_a_twin_are_deleted_too() -> None:
     fleet = Fleet()
-    fleet.provider.faults["create"] = deque(["lost_after"])
+    fleet.will("create", "lost_after")
     await fleet.submit(12)
     original = fleet.provider.batches["batch_1"]
     fleet.provider.batches["batch_2"] = replace(original, id="batch_2", results=[])
@@ -41,7 +40,7 @@ async def test_the_results_of_a_twin_are_deleted_too() -> None:
 
 async def test_a_twin_that_is_gone_keeps_no_batch_from_being_settled() -> None:
     fleet = Fleet()
-    fleet.provider.faults["create"] = deque(["lost_after"])
+    fleet.will("create", "lost_after")
     await fleet.submit(12)
     original = fleet.provider.batches["batch_1"]
     fleet.provider.batches["batch_2"] = replace(original, id="batch_2", results=[])
@@ -56,7 +55,7 @@ async def test_a_twin_that_is_gone_keeps_no_batch_from_being_settled() -> None:
 async def test_a_key_that_may_not_delete_is_not_paused() -> None:
     fleet = Fleet()
     await fleet.submit(12)
-    fleet.provider.faults["delete_file"] = deque(["refused", "refused"])
+    fleet.will("delete_file", "refused", "refused")
 
     await fleet.answer()
 
@@ -70,7 +69,7 @@ async def test_a_key_that_may_not_delete_is_not_paused() -> None:
 async def test_a_deletion_that_never_succeeds_keeps_no_batch_for_ever(fault: Fault) -> None:
     fleet = Fleet()
     await fleet.submit(12)
-    fleet.provider.faults["delete_file"] = deque([fault] * 1_000)
+    fleet.will("delete_file", fault, times=1_000)
 
     await fleet.run_for(GIVE_UP_DELETING_AFTER, step=timedelta(minutes=10))
     assert (await fleet.batch()).state is BatchState.ENDED
@@ -81,10 +80,10 @@ async def test_a_deletion_that_never_succeeds_keeps_no_batch_for_ever(fault: Fau
 
 async def test_after_a_search_for_twins_deletions_have_their_day_as_well() -> None:
     fleet = Fleet()
-    fleet.provider.faults["create"] = deque(["lost_after"])
+    fleet.will("create", "lost_after")
     await fleet.submit(12)
     await fleet.run_for(SWEEP_FOR - HOUR, step=timedelta(minutes=10))
-    fleet.provider.faults["delete_file"] = deque(["unavailable"] * 3)
+    fleet.will("delete_file", "unavailable", times=3)
 
     await fleet.run_for(6 * HOUR, step=timedelta(minutes=10))
 

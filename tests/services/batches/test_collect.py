@@ -1,6 +1,5 @@
 """Asking after provider batches, and stopping those that would come too late."""
 
-from collections import deque
 from dataclasses import replace
 from datetime import timedelta
 
@@ -46,7 +45,7 @@ async def test_a_batch_is_asked_for_when_it_is_due_and_not_before() -> None:
 
 async def test_a_provider_that_does_not_answer_is_asked_again_after_a_pause() -> None:
     fleet = await stalled()
-    fleet.provider.faults["retrieve"] = deque(["unavailable"])
+    fleet.will("retrieve", "unavailable")
 
     await polled(fleet)
     assert (await fleet.batch()).next_at == fleet.clock.now() + timedelta(seconds=30)
@@ -105,7 +104,7 @@ async def test_nothing_is_called_directly_while_the_batch_may_still_answer() -> 
 
 async def test_a_cancel_that_fails_is_tried_again_soon() -> None:
     fleet = await stalled(deadline=SOON)
-    fleet.provider.faults["cancel"] = deque(["unavailable", "lost_before"])
+    fleet.will("cancel", "unavailable", "lost_before")
 
     await fleet.run_for(timedelta(minutes=55), step=timedelta(minutes=1))
 
@@ -115,7 +114,7 @@ async def test_a_cancel_that_fails_is_tried_again_soon() -> None:
 
 async def test_a_provider_in_trouble_near_the_deadline_is_not_asked_at_every_pass() -> None:
     fleet = await stalled(deadline=timedelta(hours=3))
-    fleet.provider.faults["retrieve"] = deque(["unavailable"] * 99)
+    fleet.will("retrieve", "unavailable", times=99)
     await polled(fleet, hours=2, minutes=28)
     asked = fleet.provider.requests["retrieve"]
 
@@ -129,7 +128,7 @@ async def test_a_silent_provider_does_not_delay_a_poll_beyond_the_time_to_cancel
     fleet = await stalled(deadline=timedelta(hours=3))
     due = T0 + timedelta(hours=3) - TIMES.batch_slack - timedelta(seconds=1.2)
     fleet.clock.advance(seconds=(due - fleet.clock.now()).total_seconds() - 5)
-    fleet.provider.faults["retrieve"] = deque(["unavailable"])
+    fleet.will("retrieve", "unavailable")
 
     await fleet.run("live", "collect")
 

@@ -1,6 +1,5 @@
 """Result files that are late, are something else, or never come."""
 
-from collections import deque
 from datetime import timedelta
 
 from proxy.core.batch import BatchState
@@ -13,7 +12,7 @@ from tests.helpers.fleet import Fleet
 async def test_a_result_file_that_is_late_is_asked_for_again() -> None:
     fleet = Fleet()
     await fleet.submit(12)
-    fleet.provider.faults["results"] = deque(["rejected", "rejected"])
+    fleet.will("results", "rejected", "rejected")
 
     await fleet.answer()
     assert (await fleet.batch()).state is BatchState.ENDED
@@ -44,7 +43,7 @@ async def test_an_error_in_the_place_of_a_result_file_costs_no_answer() -> None:
 async def test_a_result_file_that_is_elsewhere_keeps_no_job_for_ever() -> None:
     fleet = Fleet()
     await fleet.submit(12)
-    fleet.provider.faults["results"] = deque(["redirected"] * 1_000)
+    fleet.will("results", "redirected", times=1_000)
     await fleet.answer()
     assert await fleet.states() == {JobState.BATCHED: 12}
 
@@ -127,6 +126,6 @@ async def test_a_result_file_that_is_gone_for_an_hour_is_given_up_and_counted() 
 
 async def _ended_without_its_file(fleet: Fleet) -> None:
     fleet.clock.advance(minutes=7)
-    fleet.provider.faults["results"] = deque(["rejected"] * 10)
+    fleet.will("results", "rejected", times=10)
     await fleet.run("live", "collect")
     assert (await fleet.batch()).state is BatchState.ENDED

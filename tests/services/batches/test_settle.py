@@ -1,6 +1,5 @@
 """The end of batches: every finished answer is kept, only the rest is bought again."""
 
-from collections import deque
 from datetime import timedelta
 
 import pytest
@@ -144,7 +143,7 @@ async def test_reading_again_after_a_crash_changes_nothing_and_counts_nothing_tw
 async def test_a_file_that_cannot_be_deleted_keeps_no_batch_from_being_settled() -> None:
     fleet = Fleet()
     await fleet.submit(12)
-    fleet.provider.faults["delete_file"] = deque(["rejected", "refused"])
+    fleet.will("delete_file", "rejected", "refused")
 
     await fleet.answer()
 

@@ -1,18 +1,16 @@
 """Handing batches over: whatever breaks on the way, none is bought twice."""
 
 import asyncio
-from collections import deque
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from proxy.core.batch import Batch, BatchState
-from proxy.core.ids import BatchId, CredentialId
+from proxy.core.ids import CredentialId
 from proxy.core.job import JobState
 from proxy.core.lanes import Lane
-from proxy.services.batches.submit import FORBIDDEN_TIMES, GIVE_UP_SEARCHING_AFTER, INPUT_TRIES
+from proxy.services.batches.submit import FORBIDDEN_TIMES, INPUT_TRIES
 from tests.helpers.fake_provider import Fault
 from tests.helpers.fleet import LEASE, Fleet
 
@@ -20,25 +18,6 @@ CREDENTIAL = CredentialId("credential-1")
 TOKEN = "Bearer credential-1"
 PATIENCE = LEASE + timedelta(seconds=120)
 """How long another instance leaves a create to a sender that may be alive."""
-
-
-def will(fleet: Fleet, operation: str, *faults: Fault) -> None:
-    fleet.provider.faults[operation] = deque(faults)
-
-
-async def wait(fleet: Fleet, duration: timedelta, *names: str, position: int = 0) -> None:
-    fleet.clock.advance(seconds=duration.total_seconds())
-    await fleet.run("live", *names, position=position)
-
-
-async def recovered(fleet: Fleet, position: int = 0) -> None:
-    """Let both searches happen, and what follows from them."""
-    for _ in range(3):
-        await wait(fleet, timedelta(seconds=30), "submit", position=position)
-
-
-async def everything_ends(fleet: Fleet) -> None:
-    await fleet.run_for(timedelta(hours=27), step=timedelta(minutes=5))
 
 
 async def test_a_sealed_batch_is_uploaded_and_created_once() -> None:
@@ -57,99 +36,13 @@ async def test_a_sealed_batch_is_uploaded_and_created_once() -> None:
     )
 
 
-async def test_an_ambiguous_create_is_adopted_by_search_and_never_repeated() -> None:
-    fleet = Fleet()
-    will(fleet, "create", "lost_after")
-
-    await fleet.submit(12)
-    assert (await fleet.batch()).state is BatchState.SUBMITTING
-    await wait(fleet, timedelta(seconds=29), "submit")
-    assert fleet.provider.requests["find_batches"] == 0
-    await wait(fleet, timedelta(seconds=1), "submit")
-
-    batch = await fleet.batch()
-    assert (batch.state, batch.provider_batch_id) == (BatchState.IN_PROGRESS, "batch_1")
-    await everything_ends(fleet)
-    assert fleet.provider.requests["create"] == 1
-    assert set(fleet.provider.bought.values()) == {1}
-    assert fleet.tally.counts["batch_adopted"] == 1
-    assert fleet.doubles() == (0, 0)
-
-
-async def test_only_after_two_searches_in_vain_is_an_ambiguous_create_sent_again() -> None:
-    fleet = Fleet()
-    will(fleet, "create", "unavailable")
-
-    await fleet.submit(12)
-    await wait(fleet, timedelta(seconds=30), "submit")
-    assert (await fleet.batch()).searches == 1
-    await fleet.run("submit")
-    assert fleet.provider.requests["find_batches"] == 1
-    assert fleet.provider.requests["create"] == 1
-
-    await wait(fleet, timedelta(seconds=30), "submit")
-    assert (await fleet.batch()).state is BatchState.SEALED
-    await fleet.run("submit")
-
-    assert (await fleet.batch()).state is BatchState.IN_PROGRESS
-    assert fleet.provider.requests["find_batches"] == 2
-    assert fleet.provider.requests["create"] == 2
-    assert fleet.provider.requests["upload"] == 1
-
-
-async def test_a_search_that_fails_proves_nothing_and_comes_again_later() -> None:
-    fleet = Fleet()
-    will(fleet, "create", "lost_after")
-    will(fleet, "find_batches", "unavailable", "busy")
-
-    await fleet.submit(12)
-    await wait(fleet, timedelta(seconds=30), "submit", "submit", "submit")
-    assert fleet.provider.requests["find_batches"] == 1
-    await recovered(fleet)
-
-    assert (await fleet.batch()).provider_batch_id == "batch_1"
-    assert fleet.provider.requests["create"] == 1
-
-
-async def test_the_silence_of_another_keys_lists_proves_nothing() -> None:
-    fleet = Fleet()
-    await fleet.add_credential("credential-9")
-    will(fleet, "create", "lost_after")
-    await fleet.submit(12)
-    fleet.provider.revoked.add(TOKEN)
-
-    await wait(fleet, timedelta(seconds=30), "submit")
-    for _ in range(5):
-        await wait(fleet, timedelta(minutes=5), "submit")
-    assert (await fleet.batch()).state is BatchState.SUBMITTING
-    assert (await fleet.batch()).searches == 0
-    fleet.provider.revoked.clear()
-    await wait(fleet, timedelta(minutes=5), "submit")
-
-    assert (await fleet.batch()).provider_batch_id == "batch_1"
-    assert fleet.provider.requests["create"] == 1
-
-
-async def test_another_key_of_the_same_project_may_find_what_was_created() -> None:
-    fleet = Fleet()
-    await fleet.add_credential("credential-9")
-    fleet.provider.projects = {TOKEN: "p", "Bearer credential-9": "p"}
-    will(fleet, "create", "lost_after")
-    await fleet.submit(12)
-    fleet.provider.revoked.add(TOKEN)
-
-    await wait(fleet, timedelta(seconds=30), "submit")
-
-    assert (await fleet.batch()).provider_batch_id == "batch_1"
-
-
 async def test_a_create_that_surely_did_not_leave_is_sent_again_without_a_search() -> None:
     fleet = Fleet()
-    will(fleet, "create", "lost_before")
+    fleet.will("create", "lost_before")
 
     await fleet.submit(12)
     assert (await fleet.batch()).state is BatchState.SEALED
-    await wait(fleet, timedelta(seconds=30), "submit")
+    await fleet.wait(timedelta(seconds=30), "submit")
 
     assert (await fleet.batch()).state is BatchState.IN_PROGRESS
     assert fleet.provider.requests["find_batches"] == 0
@@ -158,12 +51,12 @@ async def test_a_create_that_surely_did_not_leave_is_sent_again_without_a_search
 
 async def test_a_busy_provider_is_left_in_peace_as_long_as_it_asks() -> None:
     fleet = Fleet()
-    will(fleet, "create", "busy")
+    fleet.will("create", "busy")
 
     await fleet.submit(12)
-    await wait(fleet, timedelta(seconds=29), "submit")
+    await fleet.wait(timedelta(seconds=29), "submit")
     assert fleet.provider.requests["create"] == 1
-    await wait(fleet, timedelta(seconds=1), "submit")
+    await fleet.wait(timedelta(seconds=1), "submit")
 
     assert (await fleet.batch()).state is BatchState.IN_PROGRESS
     assert fleet.provider.requests["find_batches"] == 0
@@ -173,7 +66,7 @@ async def test_a_busy_provider_is_left_in_peace_as_long_as_it_asks() -> None:
 async def test_a_provider_that_asks_for_a_day_makes_nobody_miss_a_deadline(operation: str) -> None:
     fleet = Fleet()
     fleet.provider.retry_after_s = 86_400
-    will(fleet, operation, "busy")
+    fleet.will(operation, "busy")
 
     await fleet.submit(12, deadline=timedelta(hours=2))
     await fleet.run_for(timedelta(hours=2, minutes=30), step=timedelta(minutes=1))
@@ -186,7 +79,7 @@ async def test_a_provider_that_asks_for_a_day_makes_nobody_miss_a_deadline(opera
 
 async def test_a_rejected_create_gives_every_job_back_to_be_batched_anew() -> None:
     fleet = Fleet()
-    will(fleet, "create", "rejected")
+    fleet.will("create", "rejected")
     await fleet.submit(12)
 
     batch = await fleet.batch()
@@ -196,7 +89,7 @@ async def test_a_rejected_create_gives_every_job_back_to_be_batched_anew() -> No
     jobs = await fleet.jobs()
     assert {job.state for job in jobs} == {JobState.QUEUED}
     assert {job.failures for job in jobs} == {1}
-    await everything_ends(fleet)
+    await fleet.everything_ends()
     assert await fleet.states() == {JobState.COMPLETED: 12}
     assert fleet.doubles() == (0, 0)
 
@@ -204,10 +97,10 @@ async def test_a_rejected_create_gives_every_job_back_to_be_batched_anew() -> No
 async def test_a_provider_that_always_rejects_leads_to_direct_calls() -> None:
     fleet = Fleet()
     always: list[Fault] = ["rejected"] * 100
-    will(fleet, "create", *always)
+    fleet.will("create", *always)
 
     await fleet.submit(9)
-    await everything_ends(fleet)
+    await fleet.everything_ends()
 
     assert await fleet.states() == {JobState.COMPLETED: 9}
     assert fleet.provider.requests["create"] == 3
@@ -219,7 +112,7 @@ async def test_a_line_that_is_refused_without_being_named_takes_few_along() -> N
     job_ids = await fleet.accept_many(320)
     fleet.provider.poison = fleet.bodies[job_ids[200]]
 
-    await everything_ends(fleet)
+    await fleet.everything_ends()
 
     assert await fleet.states() == {JobState.COMPLETED: 320}
     assert fleet.provider.requests["call"] == 1
@@ -230,11 +123,11 @@ async def test_a_line_that_is_refused_without_being_named_takes_few_along() -> N
 
 async def test_a_file_that_is_not_visible_yet_costs_no_job_a_try() -> None:
     fleet = Fleet()
-    will(fleet, "create", "no_input", "no_input")
+    fleet.will("create", "no_input", "no_input")
     await fleet.submit(12)
 
     for _ in range(2):
-        await wait(fleet, timedelta(seconds=30), "submit")
+        await fleet.wait(timedelta(seconds=30), "submit")
 
     assert (await fleet.batch()).state is BatchState.IN_PROGRESS
     assert {job.failures for job in await fleet.jobs()} == {0}
@@ -244,10 +137,10 @@ async def test_a_file_that_is_not_visible_yet_costs_no_job_a_try() -> None:
 async def test_a_file_that_is_gone_is_uploaded_again() -> None:
     fleet = Fleet()
     always: list[Fault] = ["no_input"] * INPUT_TRIES
-    will(fleet, "create", *always)
+    fleet.will("create", *always)
 
     await fleet.submit(12)
-    await everything_ends(fleet)
+    await fleet.everything_ends()
 
     assert await fleet.states() == {JobState.COMPLETED: 12}
     assert fleet.provider.requests["call"] == 0
@@ -261,7 +154,7 @@ async def test_a_batch_that_fails_for_no_known_reason_takes_few_along(code: str)
     fleet.provider.poison = fleet.bodies[job_ids[200]]
     fleet.provider.poison_fails_as = code
 
-    await everything_ends(fleet)
+    await fleet.everything_ends()
 
     assert await fleet.states() == {JobState.COMPLETED: 320}
     assert fleet.provider.requests["call"] == 10
@@ -273,18 +166,18 @@ async def test_a_batch_that_fails_for_no_known_reason_takes_few_along(code: str)
 @pytest.mark.parametrize("operation", ["upload", "create"])
 async def test_a_refused_credential_pauses_its_lane_and_burns_no_job(operation: str) -> None:
     fleet = Fleet()
-    will(fleet, operation, "refused")
+    fleet.will(operation, "refused")
 
     await fleet.submit(12)
     credential = await fleet.stores.credentials.get(CREDENTIAL)
     assert credential is not None
     assert credential.paused_at is not None
-    await wait(fleet, timedelta(seconds=30), "submit", "collect")
+    await fleet.wait(timedelta(seconds=30), "submit", "collect")
 
     assert (await fleet.batch()).end_reason == "its credential is paused"
     jobs = await fleet.jobs()
     assert {(job.state, job.failures) for job in jobs} == {(JobState.QUEUED, 0)}
-    await everything_ends(fleet)
+    await fleet.everything_ends()
     assert await fleet.states() == {JobState.COMPLETED: 12}
 
 
@@ -292,7 +185,7 @@ async def test_a_refused_credential_pauses_its_lane_and_burns_no_job(operation: 
 async def test_a_key_without_the_scope_of_batches_loses_that_lane_alone(operation: str) -> None:
     fleet = Fleet()
     always: list[Fault] = ["forbidden"] * 1_000
-    will(fleet, operation, *always)
+    fleet.will(operation, *always)
     await fleet.accept_many(12)
 
     await fleet.run_for(timedelta(minutes=30), step=timedelta(seconds=30))
@@ -306,7 +199,7 @@ async def test_a_key_without_means_keeps_the_lane_of_batches() -> None:
     fleet = Fleet()
     fleet.provider.forbids = b'{"error":{"code":"billing_not_active"}}'
     always: list[Fault] = ["forbidden"] * (2 * FORBIDDEN_TIMES)
-    will(fleet, "create", *always)
+    fleet.will("create", *always)
     await fleet.accept_many(12)
 
     await fleet.run_for(timedelta(hours=2), step=timedelta(seconds=30))
@@ -342,12 +235,12 @@ async def test_a_batch_that_became_too_late_is_given_up_before_it_is_bought() ->
     fleet = Fleet()
     job_ids = await fleet.flush(12, deadline=timedelta(hours=2))
 
-    await wait(fleet, timedelta(hours=1, minutes=26), "submit", "collect")
+    await fleet.wait(timedelta(hours=1, minutes=26), "submit", "collect")
 
     assert (await fleet.batch()).end_reason == "too late for a batch"
     assert fleet.provider.requests == {}
     assert {(await fleet.job(one)).lane for one in job_ids} == {Lane.INTERACTIVE}
-    await everything_ends(fleet)
+    await fleet.everything_ends()
     assert not any(job.deadline_missed for job in await fleet.jobs())
 
 
@@ -383,7 +276,7 @@ async def test_a_job_cancelled_during_the_upload_makes_the_upload_anew() -> None
 
     await fleet.run("submit")
     assert (await fleet.batch()).state is BatchState.SEALED
-    await wait(fleet, timedelta(seconds=30), "submit")
+    await fleet.wait(timedelta(seconds=30), "submit")
 
     assert (await fleet.batch()).state is BatchState.IN_PROGRESS
     assert len(fleet.provider.batches["batch_1"].lines) == 11
@@ -391,10 +284,10 @@ async def test_a_job_cancelled_during_the_upload_makes_the_upload_anew() -> None
 
 async def test_an_upload_is_repeated_only_after_looking_for_the_earlier_one() -> None:
     fleet = Fleet()
-    will(fleet, "upload", "lost_after")
+    fleet.will("upload", "lost_after")
 
     await fleet.submit(12)
-    await wait(fleet, timedelta(seconds=30), "submit")
+    await fleet.wait(timedelta(seconds=30), "submit")
 
     assert (await fleet.batch()).input_file_id == "file-1"
     assert fleet.provider.requests["find_upload"] == 1
@@ -404,11 +297,11 @@ async def test_an_upload_is_repeated_only_after_looking_for_the_earlier_one() ->
 
 async def test_an_upload_that_no_list_tells_of_is_done_again() -> None:
     fleet = Fleet()
-    will(fleet, "upload", "lost_after")
-    will(fleet, "find_upload", "rejected")
+    fleet.will("upload", "lost_after")
+    fleet.will("find_upload", "rejected")
     await fleet.submit(12)
 
-    await wait(fleet, timedelta(seconds=30), "submit")
+    await fleet.wait(timedelta(seconds=30), "submit")
 
     assert (await fleet.batch()).state is BatchState.IN_PROGRESS
     assert fleet.provider.requests["upload"] == 2
@@ -416,10 +309,10 @@ async def test_an_upload_that_no_list_tells_of_is_done_again() -> None:
 
 async def test_an_upload_that_did_not_happen_is_done_again() -> None:
     fleet = Fleet()
-    will(fleet, "upload", "unavailable")
+    fleet.will("upload", "unavailable")
 
     await fleet.submit(12)
-    await wait(fleet, timedelta(seconds=30), "submit")
+    await fleet.wait(timedelta(seconds=30), "submit")
 
     assert fleet.provider.requests["find_upload"] == 1
     assert fleet.provider.requests["upload"] == 2
@@ -462,8 +355,8 @@ async def test_a_sender_stopped_longer_than_its_lease_sends_nothing() -> None:
     assert (await fleet.batch()).create_started_at is not None
     assert fleet.provider.requests["create"] == 0
     store.replace = write
-    await wait(fleet, PATIENCE, "submit")
-    await recovered(fleet)
+    await fleet.wait(PATIENCE, "submit")
+    await fleet.recovered()
     assert fleet.provider.requests["create"] == 1
 
 
@@ -516,105 +409,15 @@ async def test_who_wakes_up_with_its_create_still_to_be_sent_sends_nothing() -> 
 async def test_who_wakes_up_while_anothers_create_is_in_doubt_sends_nothing() -> None:
     fleet = Fleet(instances=2)
     await fleet.flush(12)
-    will(fleet, "create", "lost_after")
+    fleet.will("create", "lost_after")
 
     fleet.provider.in_the_middle["upload"] = lambda: _another_takes_over(fleet)
     await fleet.run("submit")
     assert fleet.provider.requests["create"] == 1
-    await recovered(fleet)
+    await fleet.recovered()
 
     assert fleet.provider.requests["create"] == 1
     assert (await fleet.batch()).provider_batch_id == "batch_1"
-
-
-async def test_a_crash_before_the_answer_is_noted_ends_in_an_adoption() -> None:
-    fleet = Fleet(instances=2)
-    await fleet.flush(12)
-    await _dies_after_its_create(fleet)
-
-    await wait(fleet, PATIENCE - timedelta(seconds=1), "submit", position=1)
-    assert fleet.provider.requests["find_batches"] == 0
-    await wait(fleet, timedelta(seconds=1), "submit", position=1)
-
-    batch = await fleet.batch()
-    assert (batch.state, batch.provider_batch_id) == (BatchState.IN_PROGRESS, "batch_1")
-    assert fleet.provider.requests["create"] == 1
-
-
-async def test_the_doubt_of_an_earlier_create_does_not_hurry_the_search_for_the_next() -> None:
-    """A create may take longer than a lease: its sender lives, and must not be overtaken."""
-    fleet = Fleet(instances=2)
-    will(fleet, "create", "unavailable")
-    await fleet.submit(12)
-    await wait(fleet, timedelta(seconds=30), "submit")
-    await wait(fleet, timedelta(seconds=30), "submit")
-    assert (await fleet.batch()).state is BatchState.SEALED
-
-    async def it_takes_long() -> None:
-        for _ in range(9):
-            fleet.clock.advance(seconds=10)
-            await fleet.run("live", "submit", position=1)
-
-    fleet.provider.in_the_middle["create"] = it_takes_long
-    await fleet.run("submit")
-
-    assert (await fleet.batch()).state is BatchState.IN_PROGRESS
-    assert fleet.provider.requests["create"] == 2
-    assert len(fleet.provider.batches) == 1
-
-
-async def test_of_two_batches_found_the_older_is_adopted_and_the_younger_stopped() -> None:
-    fleet = Fleet()
-    fleet.provider.stalled = True
-    await fleet.flush(12)
-    await _dies_after_its_create(fleet)
-    await _a_twin_appears(fleet, (await fleet.batch()).id)
-
-    await wait(fleet, PATIENCE, "submit")
-
-    batch = await fleet.batch()
-    assert (batch.provider_batch_id, batch.twins) == ("batch_1", ("batch_2",))
-    assert fleet.provider.requests["create"] == 1
-    fleet.provider.finish("batch_1", "completed", executed=12)
-    await wait(fleet, timedelta(seconds=30), "collect")
-    assert fleet.provider.batches["batch_2"].status == "cancelled"
-    assert fleet.tally.counts["late_result"] == 6
-
-
-async def test_a_twin_found_later_is_cancelled_read_and_counted_once() -> None:
-    fleet = Fleet()
-    fleet.provider.listing_lag = timedelta(minutes=5)
-    will(fleet, "create", "lost_after")
-    await fleet.submit(12)
-    await recovered(fleet)
-    batch = await fleet.batch()
-    assert (batch.state, batch.provider_batch_id) == (BatchState.IN_PROGRESS, "batch_2")
-
-    await fleet.run_for(timedelta(hours=3), step=timedelta(minutes=5))
-
-    assert (await fleet.batch()).twins == ("batch_1",)
-    assert await fleet.states() == {JobState.COMPLETED: 12}
-    assert fleet.provider.batches["batch_1"].status in ("completed", "cancelled")
-    extra, _ = fleet.doubles()
-    assert fleet.tally.counts["late_result"] == extra > 0
-    assert fleet.tally.counts["batch_twin"] == 1
-    await everything_ends(fleet)
-    assert fleet.tally.counts["late_result"] == extra
-    assert (await fleet.batch()).state is BatchState.SETTLED
-
-
-async def test_after_an_unclear_create_twins_are_looked_for_for_25_hours() -> None:
-    fleet = Fleet()
-    will(fleet, "create", "lost_after")
-    await fleet.submit(12)
-
-    await fleet.run_for(timedelta(hours=24, minutes=55), step=timedelta(minutes=5))
-    assert (await fleet.batch()).state is BatchState.ENDED
-    # Each time twice as late: at once, after 15 minutes, and so on.
-    assert fleet.provider.requests["find_batches"] == 8
-    await fleet.run_for(timedelta(minutes=30), step=timedelta(minutes=5))
-
-    assert (await fleet.batch()).state is BatchState.SETTLED
 
 
 async def test_a_batch_with_an_unknown_upstream_is_left_alone() -> None:
@@ -627,37 +430,6 @@ async def test_a_batch_with_an_unknown_upstream_is_left_alone() -> None:
     assert (await fleet.batch()).state is BatchState.SEALED
 
 
-@pytest.mark.parametrize("fault", ["unavailable", "rejected", "busy"])
-async def test_a_search_that_never_succeeds_keeps_no_job_for_ever(fault: Fault) -> None:
-    fleet = Fleet()
-    will(fleet, "create", "unavailable")
-    will(fleet, "find_batches", *[fault] * 1_000)
-    await fleet.submit(12)
-
-    await fleet.run_for(GIVE_UP_SEARCHING_AFTER - timedelta(hours=1), step=timedelta(minutes=20))
-    assert await fleet.states() == {JobState.BATCHED: 12}
-    await fleet.run_for(timedelta(hours=3), step=timedelta(minutes=20))
-
-    assert await fleet.states() == {JobState.COMPLETED: 12}
-    # Nobody knows whether the create was done.
-    assert fleet.tally.counts["possible_double"] == 12
-    assert (await fleet.batch()).state is BatchState.SETTLED
-
-
-async def test_a_search_that_is_refused_for_ever_ends_once_nobody_waits() -> None:
-    fleet = Fleet()
-    will(fleet, "create", "lost_after")
-    await fleet.submit(12)
-    fleet.provider.revoked.add(TOKEN)
-
-    await fleet.run_for(timedelta(days=1, hours=4), step=timedelta(minutes=20))
-    assert await fleet.states() == {JobState.FAILED: 12}
-    assert (await fleet.batch()).state is BatchState.SUBMITTING
-    await fleet.run_for(timedelta(days=15), step=timedelta(hours=6))
-
-    assert (await fleet.batch()).state is BatchState.SETTLED
-
-
 async def _another_takes_over(fleet: Fleet) -> None:
     """Let the first instance stand still until the second one has done all that it can."""
     first = fleet.instances[0]
@@ -666,23 +438,6 @@ async def _another_takes_over(fleet: Fleet) -> None:
     await fleet.run("submit", position=1)
     assert fleet.provider.requests["create"] == 1
     first.thaw()
-
-
-async def _dies_after_its_create(fleet: Fleet) -> None:
-    async def count_down() -> None:
-        # One more call of a port comes before the answer would be noted.
-        fleet.instances[0].steps_left = 0
-
-    fleet.provider.in_the_middle["create"] = count_down
-    assert not await fleet.instances[0].run("submit")
-    fleet.kill(0)
-    await fleet.run("live")
-
-
-async def _a_twin_appears(fleet: Fleet, batch_id: BatchId) -> None:
-    original = fleet.provider.batches["batch_1"]
-    assert original.ours == batch_id
-    fleet.provider.batches["batch_2"] = replace(original, id="batch_2", results=[])
 
 
 async def _settle() -> None:

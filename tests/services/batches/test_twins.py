@@ -1,10 +1,10 @@
 """Twins of a batch whose create was unclear, and lists that cannot be searched for them."""
 
-from collections import deque
 from datetime import timedelta
 
 from proxy.core.batch import BatchState
-from proxy.services.batches.submit import LIST_SKEW
+from proxy.core.job import JobState
+from proxy.services.batches.recover import LIST_SKEW
 from proxy.services.batches.twins import SWEEP_FOR
 from tests.helpers.fleet import Fleet
 
@@ -12,11 +12,11 @@ from tests.helpers.fleet import Fleet
 async def unlisted(fleet: Fleet) -> None:
     """Have a batch of 12 whose create was unclear read, and its provider's list away since."""
     fleet.provider.listing_lag = LIST_SKEW
-    fleet.provider.faults["create"] = deque(["lost_after"])
+    fleet.will("create", "lost_after")
     await fleet.submit(12)
     await fleet.run_for(timedelta(minutes=10), step=timedelta(seconds=30))
     assert (await fleet.batch()).harvested_at is not None
-    fleet.provider.faults["find_batches"] = deque(["unavailable"] * 200)
+    fleet.will("find_batches", "unavailable", times=200)
     fleet.provider.requests["find_batches"] = 0
 
 
@@ -50,7 +50,7 @@ async def test_a_list_that_cannot_be_read_does_not_keep_a_batch_for_ever() -> No
 async def test_a_twin_that_vanished_does_not_keep_its_batch_for_ever() -> None:
     fleet = Fleet()
     fleet.provider.listing_lag = LIST_SKEW
-    fleet.provider.faults["create"] = deque(["lost_after"])
+    fleet.will("create", "lost_after")
     await fleet.submit(12)
     await fleet.run_for(timedelta(minutes=10), step=timedelta(seconds=30))
     fleet.provider.hidden.add("batch_1")
@@ -66,7 +66,7 @@ async def test_a_twin_that_cannot_be_stopped_is_read_when_it_has_ended() -> None
     fleet = Fleet()
     fleet.provider.can_cancel = False
     fleet.provider.listing_lag = LIST_SKEW
-    fleet.provider.faults["create"] = deque(["lost_after"])
+    fleet.will("create", "lost_after")
     fleet.provider.turnaround = timedelta(hours=2)
     await fleet.submit(12)
 
@@ -79,3 +79,39 @@ async def test_a_twin_that_cannot_be_stopped_is_read_when_it_has_ended() -> None
     assert fleet.provider.requests["cancel"] == 0
     assert set(fleet.provider.bought.values()) == {2}
     assert fleet.tally.counts["late_result"] == 12
+
+
+async def test_a_twin_found_later_is_cancelled_read_and_counted_once() -> None:
+    fleet = Fleet()
+    fleet.provider.listing_lag = timedelta(minutes=5)
+    fleet.will("create", "lost_after")
+    await fleet.submit(12)
+    await fleet.recovered()
+    batch = await fleet.batch()
+    assert (batch.state, batch.provider_batch_id) == (BatchState.IN_PROGRESS, "batch_2")
+
+    await fleet.run_for(timedelta(hours=3), step=timedelta(minutes=5))
+
+    assert (await fleet.batch()).twins == ("batch_1",)
+    assert await fleet.states() == {JobState.COMPLETED: 12}
+    assert fleet.provider.batches["batch_1"].status in ("completed", "cancelled")
+    extra, _ = fleet.doubles()
+    assert fleet.tally.counts["late_result"] == extra > 0
+    assert fleet.tally.counts["batch_twin"] == 1
+    await fleet.everything_ends()
+    assert fleet.tally.counts["late_result"] == extra
+    assert (await fleet.batch()).state is BatchState.SETTLED
+
+
+async def test_after_an_unclear_create_twins_are_looked_for_for_25_hours() -> None:
+    fleet = Fleet()
+    fleet.will("create", "lost_after")
+    await fleet.submit(12)
+
+    await fleet.run_for(timedelta(hours=24, minutes=55), step=timedelta(minutes=5))
+    assert (await fleet.batch()).state is BatchState.ENDED
+    # Each time twice as late: at once, after 15 minutes, and so on.
+    assert fleet.provider.requests["find_batches"] == 8
+    await fleet.run_for(timedelta(minutes=30), step=timedelta(minutes=5))
+
+    assert (await fleet.batch()).state is BatchState.SETTLED

@@ -1,7 +1,6 @@
 """Direct calls: at full price, under caps, and every doubtful one is booked."""
 
 import asyncio
-from collections import deque
 from datetime import timedelta
 from typing import Any
 
@@ -116,7 +115,7 @@ async def test_a_job_past_its_deadline_is_not_bought_any_more() -> None:
 async def test_a_job_that_pauses_is_not_called_before_its_time() -> None:
     fleet = Fleet()
     await fleet.accept(deadline=SOON)
-    fleet.provider.faults["call"] = deque(["unavailable"])
+    fleet.will("call", "unavailable")
 
     await fleet.run("escalate", "escalate")
     assert fleet.provider.requests["call"] == 1
@@ -208,7 +207,7 @@ async def test_an_abandoned_call_is_taken_over_as_a_possible_double() -> None:
 async def test_a_lost_answer_is_a_possible_double_and_called_again() -> None:
     fleet = Fleet()
     job_id = await fleet.accept(deadline=SOON)
-    fleet.provider.faults["call"] = deque(["lost_after"])
+    fleet.will("call", "lost_after")
 
     await fleet.run("escalate")
     job = await fleet.job(job_id)
@@ -223,7 +222,7 @@ async def test_a_lost_answer_is_a_possible_double_and_called_again() -> None:
 async def test_a_call_that_did_not_leave_is_no_double_and_no_fault_of_the_job() -> None:
     fleet = Fleet()
     job_id = await fleet.accept(deadline=timedelta(minutes=30))
-    fleet.provider.faults["call"] = deque(["lost_before"] * 20)
+    fleet.will("call", "lost_before", times=20)
 
     for _ in range(20):
         await fleet.run("live", "escalate")
@@ -240,7 +239,7 @@ async def test_a_call_that_did_not_leave_is_no_double_and_no_fault_of_the_job() 
 async def test_a_provider_that_never_answers_is_not_paid_for_ever() -> None:
     fleet = Fleet()
     job_id = await fleet.accept(deadline=timedelta(hours=20), lane=Lane.INTERACTIVE)
-    fleet.provider.faults["call"] = deque(["lost_after"] * 50)
+    fleet.will("call", "lost_after", times=50)
 
     await called(fleet, 50)
 
@@ -269,7 +268,7 @@ async def test_the_last_transient_answer_becomes_the_jobs_own() -> None:
 async def test_a_busy_provider_costs_a_job_nothing_but_time() -> None:
     fleet = Fleet()
     job_id = await fleet.accept(deadline=timedelta(hours=20), lane=Lane.INTERACTIVE)
-    fleet.provider.faults["call"] = deque(["busy"] * 15)
+    fleet.will("call", "busy", times=15)
 
     await called(fleet, 16)
 
