@@ -617,7 +617,7 @@ BILL: dict[str, Any] = {
         "useless": {"answers": 1, "usd": 0.25},
         "escalated": {"answers": 2, "usd": 0.5},
         "cache_lost_usd": 0.01,
-        "possible_doubles": {"attempts": 7, "usd": 1.0},
+        "possible_doubles": {"attempts": 7, "usd": 1.0, "unpriced": 2},
     },
 }
 
@@ -636,7 +636,7 @@ def test_the_bill_says_what_was_saved_and_what_was_not(run, proxy, monkeypatch):
         "batch  3     300        20   $4.0000  $2.0000  $1.7500  1",
         "bought in vain                       $0.2500 (1 answers)",
         "not saved: called at full price      $0.5000 (2 answers)",
-        "possibly bought twice, at most       $1.0000 (7 attempts)",
+        "possibly bought twice, at most       $1.0000 (7 attempts, 2 of them in no amount)",
         "without a known price                1 answers, in no amount above",
         "prices as of                         2026-11-26, genai-prices",
     ):

@@ -72,13 +72,19 @@ def _summary(bill: Mapping[str, object]) -> list[tuple[str, object]]:
         ("not saved: cached tokens in batches", _dollars(total.get("cache_lost_usd"))),
         (
             "possibly bought twice, at most",
-            f"{_dollars(doubles.get('usd'))} ({doubles.get('attempts')} attempts)",
+            f"{_dollars(doubles.get('usd'))} ({_doubtful(doubles)})",
         ),
     ]
     if total.get("unpriced"):
         lines.append(("without a known price", f"{total['unpriced']} answers, in no amount above"))
     lines.append(("prices as of", f"{prices.get('as_of')}, {prices.get('source')}"))
     return lines
+
+
+def _doubtful(doubles: Mapping[str, object]) -> str:
+    unknown = doubles.get("unpriced")
+    text = f"{doubles.get('attempts')} attempts"
+    return f"{text}, {unknown} of them in no amount" if unknown else text
 
 
 def _dollars(amount: object) -> str:

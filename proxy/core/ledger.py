@@ -107,8 +107,11 @@ class Sums(NamedTuple):
     """Attempts of which nobody can tell whether they were bought."""
 
     possible_nano: int = 0
-    """What these cost at most, as far as the price is known: an answer like the one that
-    came in the end, at full price."""
+    """What these cost at most, as far as that is known: an answer like the one that came
+    in the end, at full price."""
+
+    possible_unpriced: int = 0
+    """Of these, the ones of which it is not: none came, or none with a price."""
 
     @property
     def saved_nano(self) -> int:
@@ -147,10 +150,10 @@ def ending(job: Job, tokens: Tokens | None, *, batch: Cost | None) -> Sums:
     """
     cost = job.outcome.cost if job.outcome is not None else None
     doubles = possible_doubles(job)
-    most = doubles * cost.list_nano if cost is not None else 0
     if job.state is not JobState.COMPLETED:
         expired = int(job.state is JobState.EXPIRED)
-        return Sums(jobs=1, expired=expired, possible_doubles=doubles, possible_nano=most)
+        return Sums(jobs=1, expired=expired, possible_doubles=doubles, possible_unpriced=doubles)
+    most = doubles * cost.list_nano if cost is not None else 0
     if cost is None:
         cost = _NO_COST
         unpriced = 1
@@ -172,6 +175,7 @@ def ending(job: Job, tokens: Tokens | None, *, batch: Cost | None) -> Sums:
         unpriced=unpriced,
         possible_doubles=doubles,
         possible_nano=most,
+        possible_unpriced=doubles if unpriced else 0,
     )
 
 

@@ -83,7 +83,7 @@ def print_bill(bill: Bill, stream: TextIO, *, as_json: bool) -> None:
 
 
 def _add(table: Table, words: str, sums: Sums, *, style: str | None = None) -> None:
-    if sums.unpriced and sums.unpriced >= sums.answers:
+    if sums.unpriced and not (sums.list_nano or sums.useless_nano):
         money = ["unknown"] * 3
     else:
         money = [_dollars(n) for n in (sums.list_nano, sums.paid_nano, sums.saved_nano)]
@@ -101,11 +101,20 @@ def _remarks(bill: Bill, total: Sums) -> list[str]:
         f"{total.useless:,} answers for {_dollars(total.useless_nano)} were bought in vain": (
             total.useless
         ),
-        f"{total.possible_doubles:,} calls were possibly bought twice, for at most "
-        f"{_dollars(total.possible_nano)}": total.possible_doubles,
+        f"{total.possible_doubles:,} calls were possibly bought twice, {_at_most(total)}": (
+            total.possible_doubles
+        ),
         f"estimated by list prices of {bill.prices_as_of}": total.list_nano,
     }
     return [remark for remark, counts in remarks.items() if counts]
+
+
+def _at_most(total: Sums) -> str:
+    unknown = total.possible_unpriced
+    if unknown == total.possible_doubles:
+        return "for what is not known"
+    most = f"for at most {_dollars(total.possible_nano)}"
+    return f"{most} ({unknown:,} of them: unknown)" if unknown else most
 
 
 def _content(bill: Bill) -> dict[str, object]:

@@ -89,8 +89,19 @@ def test_a_job_without_an_answer_cost_nothing() -> None:
 def test_possible_doubles_cost_at_most_the_standard_price_each() -> None:
     sums = ending(ended(cost=HALF, possible_doubles=2), TOKENS, batch=None)
 
-    assert (sums.possible_doubles, sums.possible_nano) == (2, 2_000)
+    assert (sums.possible_doubles, sums.possible_nano, sums.possible_unpriced) == (2, 2_000, 0)
     assert sums.saved_nano == 500
+
+
+def test_what_a_possible_double_costs_that_no_priced_answer_follows_is_not_known() -> None:
+    unpriced = ending(ended(cost=None, possible_doubles=2), TOKENS, batch=None)
+    gone = [
+        ending(ended(state, possible_doubles=2), None, batch=None)
+        for state in (JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED)
+    ]
+
+    for sums in (unpriced, *gone):
+        assert (sums.possible_doubles, sums.possible_nano, sums.possible_unpriced) == (2, 0, 2)
 
 
 def test_a_job_that_never_got_an_answer_may_have_been_bought_once_more() -> None:

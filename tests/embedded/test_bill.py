@@ -40,12 +40,30 @@ def test_a_price_that_is_not_known_is_no_zero():
 
 def test_what_failed_was_in_vain_or_maybe_twice_is_told():
     sums = Sums(jobs=3, answers=2, useless=1, useless_nano=5_000_000, possible_doubles=4)
+    sums = sums._replace(possible_nano=7_000_000)
     text = printed(Bill(lanes={"batch": sums}, forwarded=7))
 
     assert "1 calls failed" in text
     assert "1 answers for $0.0050 were bought in vain" in text
-    assert "4 calls were possibly bought twice" in text
+    assert "4 calls were possibly bought twice, for at most $0.0070" in text
     assert "7 calls could not be deferred" in text
+
+
+def test_possible_doubles_without_a_price_are_not_shown_as_free():
+    some = Sums(jobs=1, possible_doubles=3, possible_nano=5_000_000, possible_unpriced=2)
+    all_of_them = Sums(jobs=1, possible_doubles=3, possible_unpriced=3)
+
+    assert "for at most $0.0050 (2 of them: unknown)" in printed(Bill(lanes={"batch": some}))
+    text = printed(Bill(lanes={"batch": all_of_them}))
+    assert "3 calls were possibly bought twice, for what is not known" in text
+
+
+def test_known_money_is_shown_beside_as_many_answers_without_a_price():
+    sums = Sums(
+        jobs=2, answers=1, list_nano=20_000_000, paid_nano=10_000_000, useless=1, unpriced=1
+    )
+
+    assert "$0.0200" in printed(Bill(lanes={"batch": sums}))
 
 
 def test_without_calls_there_is_no_bill():

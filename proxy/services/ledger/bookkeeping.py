@@ -187,7 +187,7 @@ class Bookkeeper:
         receipt = Receipt(
             id=f"{batch.id}:{why}",
             job_id=None,
-            bookings=(Booking(row, Sums(possible_doubles=count)),),
+            bookings=(Booking(row, Sums(possible_doubles=count, possible_unpriced=count)),),
         )
         if await self._ledger.book([receipt]):
             self._tally.count("possible_double", count, lane=batch.key.lane.value)

@@ -6,9 +6,10 @@ from datetime import datetime, timedelta
 from typing import Final, Literal
 
 from proxy.core.batch import BatchState
+from proxy.core.ledger import Sums
 from proxy.services.insight import Overview
 from proxy.web.dashboard.about import About
-from proxy.web.dashboard.words import ago, money, plural
+from proxy.web.dashboard.words import ago, count, money, plural
 
 Level = Literal["bad", "odd"]
 
@@ -113,8 +114,8 @@ def _money(seen: Overview) -> Iterator[Concern]:
     if sums.possible_doubles:
         yield Concern(
             "odd",
-            f"{plural(sums.possible_doubles, 'call')} may have been paid for twice, "
-            f"at most {money(sums.possible_nano)} in all.",
+            f"{plural(sums.possible_doubles, 'call')} may have been paid for twice or in vain, "
+            f"{_at_most(sums)}.",
             "A crash or a silent provider cut them off; compare with the provider's bill.",
         )
     if sums.useless:
@@ -123,6 +124,14 @@ def _money(seen: Overview) -> Iterator[Concern]:
             f"{plural(sums.useless, 'answer')} bought in vain, for {money(sums.useless_nano)}.",
             "Their jobs had been cancelled or answered already. It is counted against the savings.",
         )
+
+
+def _at_most(sums: Sums) -> str:
+    unknown = sums.possible_unpriced
+    if unknown == sums.possible_doubles:
+        return "for what is not known"
+    most = f"at most {money(sums.possible_nano)} in all"
+    return f"{most} and {count(unknown)} of them for what is not known" if unknown else most
 
 
 def _webhooks(seen: Overview, now: datetime) -> Iterator[Concern]:

@@ -65,7 +65,7 @@ def sums_object(sums: Sums) -> dict[str, object]:
     """Return sums as they are shown, money in dollars.
 
     `saved_usd` is what all came to less than ordinary calls, after what was bought in
-    vain. What is `unpriced` is in none of the amounts.
+    vain. What is `unpriced` is in none of the amounts, possible doubles likewise.
     """
     return {
         "jobs": sums.jobs,
@@ -83,7 +83,11 @@ def sums_object(sums: Sums) -> dict[str, object]:
         "useless": {"answers": sums.useless, "usd": sums.useless_nano / NANO},
         "escalated": {"answers": sums.escalated, "usd": sums.escalated_nano / NANO},
         "cache_lost_usd": sums.cache_lost_nano / NANO,
-        "possible_doubles": {"attempts": sums.possible_doubles, "usd": sums.possible_nano / NANO},
+        "possible_doubles": {
+            "attempts": sums.possible_doubles,
+            "usd": sums.possible_nano / NANO,
+            "unpriced": sums.possible_unpriced,
+        },
     }
 
 

@@ -234,5 +234,7 @@ async def test_what_may_have_been_bought_unseen_is_booked_once_for_each_reason()
     for why in ("create:1", "create:1", "create:2"):
         await desk.books.book_possible(batch, 12, why=why)
 
-    assert [row.sums for row in await desk.rows()] == [Sums(possible_doubles=24)]
+    assert [row.sums for row in await desk.rows()] == [
+        Sums(possible_doubles=24, possible_unpriced=24)
+    ]
     assert desk.tally.counts["possible_double"] == 24

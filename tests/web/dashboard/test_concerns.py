@@ -112,9 +112,24 @@ def test_possible_doubles_and_answers_bought_in_vain_are_never_silent():
     ]
 
     assert said == [
-        "2 calls may have been paid for twice, at most $1.00 in all.",
+        "2 calls may have been paid for twice or in vain, at most $1.00 in all.",
         "1 answer bought in vain, for $0.010.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("nano", "unpriced", "said"),
+    [
+        (10**9, 1, "at most $1.00 in all and 1 of them for what is not known."),
+        (0, 2, "for what is not known."),
+    ],
+)
+def test_possible_doubles_without_a_price_are_not_shown_as_free(nano, unpriced, said):
+    sums = Sums(jobs=5, possible_doubles=2, possible_nano=nano, possible_unpriced=unpriced)
+
+    (one,) = concerns(replace(WELL, money=replace(WELL.money, total=sums)), T0, HERE)
+
+    assert one.said == f"2 calls may have been paid for twice or in vain, {said}"
 
 
 def test_the_gravest_stand_first_and_no_credential_is_named():

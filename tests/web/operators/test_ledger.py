@@ -26,6 +26,7 @@ SOME = Sums(
     useless_nano=250_000_000,
     possible_doubles=2,
     possible_nano=1_000_000_000,
+    possible_unpriced=1,
 )
 
 
@@ -63,7 +64,7 @@ async def test_the_total_says_what_was_saved_and_what_was_lost():
         "useless": {"answers": 1, "usd": 0.25},
         "escalated": {"answers": 1, "usd": 0.5},
         "cache_lost_usd": 0.01,
-        "possible_doubles": {"attempts": 2, "usd": 1.0},
+        "possible_doubles": {"attempts": 2, "usd": 1.0, "unpriced": 1},
     }
 
 
