@@ -321,7 +321,8 @@ ENDED: Final = frozenset(
         "version",
     }
 )
-"""What the end of a job changes, or the claim before it: a store may write these alone."""
+"""What an answer that ends a job changes, or the claim before it: a store may write these
+alone. A cancellation changes more, and brings nothing else to write."""
 
 changed: Final = Maker(Job).changed
 """Copies a job with other values in some fields; only what decides a job's life may."""
@@ -382,7 +383,12 @@ def _moved(job: Job, event: JobEvent, move: Callable[..., Job]) -> Job:
             # Not `answered_by`: a job that was given up may be answered after all,
             # by this very attempt, and that was bought for nothing.
             return move(finalized_at=event.at, outcome=event.outcome, holder=None)
-        case DeadlinePassed() | CancelRequested():
+        case DeadlinePassed():
             return move(finalized_at=event.at, holder=None)
+        case CancelRequested():
+            # A call under way goes on, and may be paid for although nobody waits for it.
+            # Noted now: its instance may die before it knows.
+            doubles = job.possible_doubles + (job.state is JobState.ESCALATING)
+            return move(finalized_at=event.at, holder=None, possible_doubles=doubles)
         case _:  # pragma: no cover
             assert_never(event)

@@ -239,8 +239,11 @@ def test_a_job_that_ends_without_an_answer_has_only_a_time(event: JobEvent) -> N
     assert (after.outcome, after.answered_by, after.holder) == (None, None, None)
 
 
-def test_a_cancelled_call_is_nobodys_any_more() -> None:
-    assert advance(escalating(), CancelRequested(T0)).holder is None
+def test_a_cancelled_call_is_nobodys_any_more_and_may_be_paid() -> None:
+    after = advance(escalating(), CancelRequested(T0))
+
+    assert (after.holder, after.possible_doubles) == (None, 1)
+    assert advance(make_job(), CancelRequested(T0)).possible_doubles == 0
 
 
 def test_a_deadline_is_missed_only_by_an_end_after_it() -> None:
@@ -295,12 +298,12 @@ def test_invariants_hold_after_any_history(history: list[JobEvent]) -> None:
 
 @pytest.mark.parametrize("state", [one for one in JobState if one not in TERMINAL])
 @pytest.mark.parametrize("event", EVENTS.values(), ids=lambda event: type(event).__name__)
-def test_an_end_changes_no_field_that_is_not_named(state, event):
+def test_an_end_by_an_answer_changes_no_field_that_is_not_named(state, event):
     before = make_job(state=state, attempt=1, holder=InstanceId("i1"), batch_id=BatchId("b1"))
 
     after = advance(before, event) if type(event) in TRANSITIONS[state] else before
 
-    if after.state.is_terminal:
+    if after.outcome is not None:
         differing = {
             field.name
             for field in fields(Job)

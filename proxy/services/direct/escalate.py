@@ -22,7 +22,17 @@ from proxy.core.errors import (
     StoreError,
 )
 from proxy.core.ids import JobId
-from proxy.core.job import Escalated, Failed, Job, JobEvent, Outcome, Released, Succeeded, advance
+from proxy.core.job import (
+    Escalated,
+    Failed,
+    Job,
+    JobEvent,
+    JobState,
+    Outcome,
+    Released,
+    Succeeded,
+    advance,
+)
 from proxy.core.lanes import CALL_LANES, Lane
 from proxy.core.outcomes import (
     FULL,
@@ -318,36 +328,58 @@ class Escalator:
         while (after := advance(job, event)) is not job:
             write = self._on.books.write(after, result)
             if not await self._on.jobs.replace_many([write]):
-                self._count(job, after)
+                if after.state.is_terminal:
+                    count_ends(self._on, [after])
+                if _is_doubtful(event):
+                    count_doubles(self._on, [job])
                 self._waiters.wake([job.id])
                 return
             # Changed meanwhile. If this instance was taken for dead and the job given
             # back, its answer is as good as ever.
             current = await self._on.jobs.get_many([job.id])
             if not current:
-                break
+                await self._book_late(called, None, event)
+                return
             job = current[0]
         if job.answered_by == called.attempt:
             # It was this very answer: the store had written it before its own was lost.
-            self._count(called, job)
+            count_ends(self._on, [job])
             self._waiters.wake([job.id])
-        elif isinstance(event, Succeeded):
-            # Bought, and of no use: the job ended in another way meanwhile.
+        else:
+            await self._book_late(called, job, event)
+
+    async def _book_late(self, called: Job, job: Job | None, event: JobEvent) -> None:
+        """Book what a call came to whose job ended meanwhile; nothing stands for an erased one."""
+        # Who erases a job cancels it before.
+        is_cancelled = job is None or (
+            job.state is JobState.CANCELLED and job.attempt == called.attempt
+        )
+        if is_cancelled and _is_doubtful(event):
+            # The cancellation has booked it.
+            count_doubles(self._on, [called])
+        elif is_cancelled:
+            await self._on.books.take_back(job or called, called.attempt)
+        if isinstance(event, Succeeded):
+            # Bought, and of no use.
             answer = UselessAnswer(
                 receipt=f"{called.id}:{called.attempt}",
                 job_id=called.id,
-                job=job,
+                job=job or called,
                 key=called.key,
                 attempt=called.attempt,
                 outcome=event.outcome,
             )
             await self._on.books.book_useless([answer])
 
-    def _count(self, before: Job, after: Job) -> None:
-        if after.state.is_terminal:
-            count_ends(self._on, [after])
-        elif after.possible_doubles > before.possible_doubles:
-            count_doubles(self._on, [after])
-
     def _now(self) -> datetime:
         return self._on.clock.now()
+
+
+def _is_doubtful(event: JobEvent) -> bool:
+    """Return whether nobody can tell if the call that ended so was bought."""
+    match event:
+        case Released():
+            return event.possible_double
+        case Failed(outcome=outcome):
+            return outcome.status_code is None
+    return False

@@ -163,6 +163,20 @@ class Bookkeeper:
             booked = bookings(answer.job, sums, day=day, lane=answer.key.lane)
         return Receipt(id=answer.receipt, job_id=answer.job_id, bookings=booked)
 
+    async def take_back(self, job: Job, attempt: int) -> None:
+        """Take back the possible double that a job's cancellation booked for a call under way.
+
+        Once, when what the call came to is known after all.
+        """
+        doubt = Sums(possible_doubles=-1, possible_unpriced=-1)
+        day = (job.finalized_at or self._clock.now()).date()
+        receipt = Receipt(
+            id=f"{job.id}:{attempt}:known",
+            job_id=job.id,
+            bookings=bookings(job, doubt, day=day, lane=job.lane),
+        )
+        await self._ledger.book([receipt])
+
     async def note_answered(self, job: Job) -> None:
         """Note that what a batch answered a job is booked; to be called before it is erased.
 

@@ -248,7 +248,7 @@ async def test_a_provider_that_never_answers_is_not_paid_for_ever() -> None:
     assert job.outcome is not None
     assert (job.outcome.status_code, job.outcome.error_code) == (None, "provider_unavailable")
     assert fleet.provider.requests["call"] == MAX_FAILURES
-    assert fleet.doubles() == (MAX_FAILURES - 1, MAX_FAILURES - 1)
+    assert fleet.doubles() == (MAX_FAILURES - 1, MAX_FAILURES)
 
 
 async def test_the_last_transient_answer_becomes_the_jobs_own() -> None:
