@@ -254,16 +254,24 @@ def after_batch(
         # Only the jobs because of which it was too late: with them, the next batch
         # would be too late again; without them, the others make one.
         return Released(attempt, reason, onto=_BY_TIME, uncharged=True)
-    silent = batch.provider_batch_id is not None and batch.error_code is None
     # A refusal that is not understood must not send the same jobs round forever.
-    fault = silent or is_unexplained(batch)
+    fault = _is_silent(batch) or is_unexplained(batch)
     return Released(
         attempt,
         reason,
         onto=next_lane(job, facts, now=now, failed=fault),
-        possible_double=silent or batch.end_reason == UNCONFIRMED,
+        possible_double=may_have_run(batch),
         uncharged=not fault,
     )
+
+
+def may_have_run(batch: Batch) -> bool:
+    """Return whether an ended batch may have computed what it has no results of."""
+    return _is_silent(batch) or batch.end_reason == UNCONFIRMED
+
+
+def _is_silent(batch: Batch) -> bool:
+    return batch.provider_batch_id is not None and batch.error_code is None
 
 
 _EXPLAINED: Final = (

@@ -6,7 +6,7 @@ import structlog
 
 from proxy.core.batch import Batch
 from proxy.core.job import advance
-from proxy.core.outcomes import OF_SOME_LINE, UNBATCHABLE_CODES, after_batch
+from proxy.core.outcomes import OF_SOME_LINE, UNBATCHABLE_CODES, after_batch, may_have_run
 from proxy.ports.batches import Item
 from proxy.ports.jobs import JobWrite
 from proxy.services.batches.ingest import CHUNK
@@ -22,6 +22,20 @@ class Releaser:
     def __init__(self, ground: Ground, *, outlook: Outlook) -> None:
         self._on = ground
         self._outlook = outlook
+
+    async def book_unseen(self, batch: Batch, lines: int) -> None:
+        """Book what may have been computed, unseen, for jobs that were cancelled meanwhile.
+
+        `lines` is how many of those that its provider got are answered. Jobs that still wait
+        are released as possible doubles, each by itself.
+        """
+        unseen = _sent(batch) - lines
+        if unseen <= 0 or not may_have_run(batch):
+            return
+        async for items in self._on.batches.open_items(batch.id):
+            unseen -= len(items)
+        if unseen > 0:
+            await self._on.books.book_possible(batch, unseen, why="unseen")
 
     async def release_rest(self, batch: Batch) -> None:
         """Release, call directly or end each job that still waits for this batch.
@@ -76,5 +90,9 @@ class Releaser:
             seen += len(items)
         # Where jobs ended since, nobody can tell whose line it is. The next batch will be
         # without theirs, and its own error says it right.
-        sent = batch.create_count if batch.input_count is None else batch.input_count
-        return found if seen == sent else None
+        return found if seen == _sent(batch) else None
+
+
+def _sent(batch: Batch) -> int:
+    """Return how many lines its provider has of a batch."""
+    return batch.create_count if batch.input_count is None else batch.input_count

@@ -42,9 +42,9 @@ class ResultFiles:
 
     async def ingest(
         self, batch: Batch, provider: Provider, file_ids: Sequence[str], *, is_twin: bool = False
-    ) -> bool:
-        """Ingest the files; false if one cannot be read yet."""
-        lines = 0
+    ) -> int | None:
+        """Ingest the files; return how many lines were ours, nothing if one cannot be read yet."""
+        lines = own = 0
         for file_id in file_ids:
 
             async def read(credential: Credential, file_id: str = file_id) -> Ingested:
@@ -74,18 +74,19 @@ class ResultFiles:
                     ignored=sums.ignored,
                 )
                 lines += sums.lines
+                own += sums.own
                 if not sums.is_another_thing:
                     continue
                 # Given up at once, every answer that the file has would be bought again.
                 problem = f"{file_id} holds no result"
             if not is_given_up(batch, self._on.clock.now()):
                 log.warning("batch.unreadable", batch_id=batch.id, error=problem)
-                return False
+                return None
             log.warning("batch.unread", batch_id=batch.id, error=problem)
         if file_ids and not lines and not is_twin and await self._lacks_lines(batch, provider):
             log.warning("batch.unreadable", batch_id=batch.id, error="its results are empty")
-            return False
-        return True
+            return None
+        return own
 
     async def _lacks_lines(self, batch: Batch, provider: Provider) -> bool:
         """Return whether results that are empty must be so by mistake, and not for long."""

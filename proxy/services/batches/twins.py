@@ -130,4 +130,5 @@ class Twins:
             twin = await cancel(self._access, batch, provider, twin_id)
         if twin.state is not ProviderBatchState.ENDED:
             return False
-        return await self._files.ingest(batch, provider, twin.output_file_ids, is_twin=True)
+        files = twin.output_file_ids
+        return await self._files.ingest(batch, provider, files, is_twin=True) is not None

@@ -1,0 +1,82 @@
+"""What a batch may have computed for jobs that were cancelled, and nobody will ever see."""
+
+import pytest
+
+from proxy.core.batch import BatchState
+from proxy.core.ids import JobId
+from proxy.core.ledger import Sums
+from tests.helpers.fake_provider import BATCH_NANO, right_answer
+from tests.helpers.fleet import Fleet
+
+
+def without_lines_of(fleet: Fleet, job_ids: list[JobId]) -> None:
+    """Have the provider compute these, and leave their lines out of its results."""
+    lost = {fleet.bodies[job_id] for job_id in job_ids}
+    fleet.provider.answer_line = lambda _, body: None if body in lost else (200, right_answer(body))
+
+
+async def test_a_line_that_is_missing_may_be_paid_though_its_job_was_cancelled() -> None:
+    fleet = Fleet()
+    job_ids = await fleet.submit(12)
+    without_lines_of(fleet, job_ids[:3])
+    for job_id in job_ids[1:5]:
+        await fleet.cancel(job_id)
+    await fleet.stores.jobs.erase(job_ids[2])
+
+    await fleet.answer()
+
+    # One job goes on; of four that were cancelled, two lines are there and two are not.
+    booked = await fleet.booked()
+    assert (booked.answers, booked.useless, booked.useless_nano) == (7, 2, 2 * BATCH_NANO)
+    assert (booked.possible_doubles, booked.possible_unpriced) == (2, 2)
+    assert (await fleet.job(job_ids[0])).possible_doubles == 1
+    assert fleet.tally.counts["possible_double"] == 3
+
+
+async def test_a_batch_that_is_lost_may_be_paid_though_all_its_jobs_were_cancelled() -> None:
+    fleet = Fleet()
+    job_ids = await fleet.submit(12)
+    fleet.provider.hidden.update(fleet.provider.batches)
+    for job_id in job_ids:
+        await fleet.cancel(job_id)
+
+    for _ in range(60):
+        fleet.clock.advance(hours=1)
+        await fleet.run("live", "collect")
+
+    assert (await fleet.batch()).state is BatchState.SETTLED
+    assert await fleet.booked() == Sums(jobs=12, possible_doubles=12, possible_unpriced=12)
+
+
+async def test_a_batch_that_ran_in_no_part_bought_nothing_for_those_that_were_cancelled() -> None:
+    fleet = Fleet()
+    job_ids = await fleet.submit(12)
+    fleet.provider.finish("batch_1", "expired", executed=0)
+    for job_id in job_ids[:4]:
+        await fleet.cancel(job_id)
+
+    await fleet.answer()
+
+    assert await fleet.booked() == Sums(jobs=4)
+
+
+async def test_what_is_unseen_is_booked_once_through_a_crash_at_any_step() -> None:
+    for steps in range(60):
+        fleet = Fleet()
+        job_ids = await fleet.submit(12)
+        without_lines_of(fleet, job_ids[:4])
+        for job_id in job_ids[:2]:
+            await fleet.cancel(job_id)
+        fleet.clock.advance(minutes=7)
+        await fleet.run("live")
+        fleet.instances[0].steps_left = steps
+        survived = await fleet.instances[0].run("collect")
+
+        fleet.kill(0)
+        fleet.clock.advance(minutes=5)
+        await fleet.run("live", "collect")
+
+        assert (await fleet.booked()).possible_doubles == 2, steps
+        if survived:
+            return
+    pytest.fail("the pass never came to its end")
