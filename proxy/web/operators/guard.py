@@ -158,7 +158,12 @@ def _own_address(request: web.Request) -> str | None:
 def _same_origin(request: web.Request) -> bool:
     # Fetch standard, "Origin header": browsers send it with every POST.
     origin = request.headers.get("Origin")
-    return origin is None or urlsplit(origin).netloc.lower() == request.headers["Host"].lower()
+    if origin is None:
+        return True
+    try:
+        return urlsplit(origin).netloc.lower() == request.headers["Host"].lower()
+    except ValueError:
+        return False
 
 
 def _equal(given: str, expected: str) -> bool:

@@ -101,7 +101,9 @@ def _read(query: Mapping[str, str], today: Callable[[], date]) -> tuple[Sequence
     if "tag" in by and not set(by) <= {"tag", "day"}:
         raise _bad("tags have sums of their own: by=tag goes together with day alone")
     until = _day(query, "until") or today()
-    since = _day(query, "since") or until - timedelta(days=DAYS - 1)
+    # No day is before the first one that there is.
+    first = date.fromordinal(max(1, until.toordinal() - DAYS + 1))
+    since = _day(query, "since") or first
     if not timedelta(0) <= until - since <= timedelta(days=_DAYS_MAX):
         raise _bad(f"since must be before until, by at most {_DAYS_MAX} days")
     return by, since, until

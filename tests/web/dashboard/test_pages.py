@@ -351,9 +351,20 @@ async def test_a_browser_logs_in_with_the_token_looks_and_logs_out():
             assert answer.url.path == "/login"
 
 
-async def test_a_login_that_is_no_form_is_refused():
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("application/json", b'{"token": "an-admin-token"}'),
+        ("multipart/form-data", b"token=x"),
+        ("multipart/form-data; boundary=x", b"--x\r\nbroken"),
+        ("application/x-www-form-urlencoded", b"token=\xff"),
+        ("application/x-www-form-urlencoded; charset=none", b"token=x"),
+        ("application/x-www-form-urlencoded", b"%&=;=&token"),
+    ],
+)
+async def test_a_login_that_is_no_form_is_refused(kind, body):
     async with (
         desk(token=TOKEN) as here,
-        here.client.post("/login", json={"token": TOKEN}) as answer,
+        here.client.post("/login", data=body, headers={"Content-Type": kind}) as answer,
     ):
         assert answer.status == 401

@@ -264,7 +264,9 @@ async def test_a_route_that_is_added_later_is_guarded_alike():
         assert await status_of(client, "GET", "/dashboard", headers=bearer(TOKEN)) == 200
 
 
-@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://localhost:1"])
+@pytest.mark.parametrize(
+    "origin", ["https://evil.example", "null", "http://localhost:1", "http://["]
+)
 async def test_a_page_of_another_origin_cannot_drain(origin):
     facts = Facts()
     async with listener(facts) as client:

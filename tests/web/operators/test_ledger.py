@@ -109,6 +109,10 @@ async def test_tags_are_shown_by_themselves():
     assert page["total"]["jobs"] == 3
 
 
+async def test_the_first_days_that_there_are_can_be_asked_for():
+    assert (await asked(facts(), until="0001-01-05"))[1]["since"] == "0001-01-01"
+
+
 @pytest.mark.parametrize(
     ("query", "said"),
     [
