@@ -132,6 +132,7 @@ def _jobs_api(outside: Outside, shared: Shared, holder: Holder, owners: Owners) 
         upstreams=outside.upstreams,
         outlook=shared.outlook,
         clock=outside.clock,
+        tally=outside.metrics,
     )
 
 

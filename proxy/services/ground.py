@@ -58,14 +58,14 @@ async def write_batch(batches: BatchStore, batch: Batch, event: BatchEvent) -> B
         batch = current
 
 
-def count_ends(ground: Ground, ended: Sequence[Job]) -> None:
+def count_ends(tally: Tally, ended: Sequence[Job]) -> None:
     """Count the ends of jobs, and by what cause those came too late that did."""
     ends = Counter((job.state, job.lane) for job in ended)
     for (state, lane), number in ends.items():
-        ground.tally.count("job_ended", number, state=state.value, lane=lane.value)
+        tally.count("job_ended", number, state=state.value, lane=lane.value)
     for cause, number in Counter(map(_missed_by, ended)).items():
         if cause is not None:
-            ground.tally.count("deadline_missed", number, cause=cause)
+            tally.count("deadline_missed", number, cause=cause)
 
 
 def _missed_by(job: Job) -> str | None:

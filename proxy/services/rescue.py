@@ -74,7 +74,7 @@ class Rescuer:
         if refused is not None:
             return await self._fail(jobs, refused)
         ended = await self._write([advance(job, DeadlinePassed(now)) for job in jobs])
-        count_ends(self._on, ended)
+        count_ends(self._on.tally, ended)
         if ended:
             log.warning("job.expired", jobs=len(ended), lane=head.key.lane)
         return len(ended)
@@ -104,7 +104,7 @@ class Rescuer:
         now = self._now()
         after = [advance(job, Failed(job.attempt, now, outcome)) for job in jobs]
         ended = await self._write(after, result)
-        count_ends(self._on, ended)
+        count_ends(self._on.tally, ended)
         if ended:
             log.warning("job.failed", jobs=len(ended), reason="credential_paused")
         return len(ended)

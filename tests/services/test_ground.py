@@ -1,6 +1,5 @@
 """What every pass stands on: merged news, and counts with their causes."""
 
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -74,7 +73,7 @@ def ended(**changes):
 def test_every_end_is_counted_and_those_that_came_too_late_twice(job, missed) -> None:
     fleet = Fleet()
 
-    count_ends(fleet.instances[0].ground, [job])
+    count_ends(fleet.tally, [job])
 
     assert fleet.tally.counts["job_ended"] == 1
     assert fleet.tally.counts["deadline_missed"] == missed
@@ -95,7 +94,7 @@ def test_a_missed_deadline_has_a_cause(changes, cause: str) -> None:
         def count(self, name: str, amount: float = 1, /, **given: str) -> None:
             labels[name] = given
 
-    count_ends(replace(Fleet().instances[0].ground, tally=Labels()), [ended(**changes)])
+    count_ends(Labels(), [ended(**changes)])
 
     assert labels["deadline_missed"] == {"cause": cause}
 
@@ -108,7 +107,7 @@ def test_ends_of_a_group_are_counted_by_what_they_have_in_common() -> None:
             counted.append((name, amount, labels))
 
     group = [ended(), ended(finalized_at=T0), ended(state=JobState.FAILED, failures=1), ended()]
-    count_ends(replace(Fleet().instances[0].ground, tally=Counts()), group)
+    count_ends(Counts(), group)
 
     assert counted == [
         ("job_ended", 3, {"state": "completed", "lane": "batch"}),

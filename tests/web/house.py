@@ -212,6 +212,7 @@ class House:
                 upstreams=upstreams,
                 outlook=outlook,
                 clock=clock,
+                tally=self.metrics,
             ),
             calls=calls,
             clock=clock,

@@ -247,7 +247,7 @@ class Ingestor:
         ended = [write.after for write in written if write.after.state.is_terminal]
         sums.ended += len(ended)
         sums.released += len(written) - len(ended)
-        count_ends(self._on, ended)
+        count_ends(self._on.tally, ended)
         self._waiters.wake(write.after.id for write in written)
 
 

@@ -16,7 +16,7 @@ import structlog
 
 from proxy.core.ids import JobId
 from proxy.core.job import CancelRequested, Job, advance
-from proxy.services.ground import Ground
+from proxy.services.ground import Ground, count_ends
 
 log = structlog.get_logger()
 
@@ -82,7 +82,8 @@ class Withdrawer:
             else:
                 writes.append(self._on.books.write(after))
         refused = await self._on.jobs.replace_many(writes)
-        for write in writes:
-            if write.after.id not in refused:
-                log.warning("job.withdrawn", job_id=write.after.id)
+        ended = [write.after for write in writes if write.after.id not in refused]
+        count_ends(self._on.tally, ended)
+        for job in ended:
+            log.warning("job.withdrawn", job_id=job.id)
         return refused

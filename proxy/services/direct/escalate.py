@@ -329,7 +329,7 @@ class Escalator:
             write = self._on.books.write(after, result)
             if not await self._on.jobs.replace_many([write]):
                 if after.state.is_terminal:
-                    count_ends(self._on, [after])
+                    count_ends(self._on.tally, [after])
                 if _is_doubtful(event):
                     count_doubles(self._on, [job])
                 self._waiters.wake([job.id])
@@ -343,7 +343,7 @@ class Escalator:
             job = current[0]
         if job.answered_by == called.attempt:
             # It was this very answer: the store had written it before its own was lost.
-            count_ends(self._on, [job])
+            count_ends(self._on.tally, [job])
             self._waiters.wake([job.id])
         else:
             await self._book_late(called, job, event)

@@ -32,7 +32,9 @@ from proxy.core.upstream import Upstream
 from proxy.ports.batches import BatchStore
 from proxy.ports.clock import Clock
 from proxy.ports.jobs import JobStore
+from proxy.ports.tally import Tally
 from proxy.services.callers.owners import Owners, owns, query_key
+from proxy.services.ground import count_ends
 from proxy.services.ledger.bookkeeping import Bookkeeper
 from proxy.services.outlook import Outlook
 from proxy.services.waiters import Waiters
@@ -101,6 +103,7 @@ class JobsApi:
         upstreams: Mapping[str, Upstream],
         outlook: Outlook,
         clock: Clock,
+        tally: Tally,
     ) -> None:
         self._jobs = jobs
         self._batches = batches
@@ -112,6 +115,7 @@ class JobsApi:
         self._upstreams = upstreams
         self._outlook = outlook
         self._clock = clock
+        self._tally = tally
         self._bulk = Bulk(jobs=jobs)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -318,6 +322,7 @@ class JobsApi:
                 return job
             if not await self._jobs.replace_many([self._books.write(after)]):
                 log.info("job.cancelled", job_id=job.id, was=job.state.value)
+                count_ends(self._tally, [after])
                 self._waiters.wake([job.id])
                 return after
             job = await self._jobs.get(job.id)

@@ -59,6 +59,7 @@ async def test_a_job_that_comes_into_being_later_is_looked_for_a_while() -> None
     assert await made.run_once() == 1
 
     assert (await fleet.job(job_id)).state is JobState.CANCELLED
+    assert fleet.tally.counts["job_ended"] == 1
 
 
 async def test_one_that_never_came_is_forgotten() -> None:

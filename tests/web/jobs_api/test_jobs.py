@@ -274,6 +274,7 @@ async def test_a_cancelled_job_ends_once_and_stays_cancelled(house):
 
     assert (first.status, first.json["status"]) == (200, "cancelled")
     assert second.json["finalized_at"] == first.json["finalized_at"]
+    assert house.metrics.value("job_ended", state="cancelled", lane="batch") == 1
 
 
 async def test_cancelling_wakes_who_waits(house):
