@@ -36,7 +36,7 @@ def command(
         return
     names = [name for name in by.split(",") if name]
     print_table(
-        (*names, "jobs", "tokens in", "out", "list", "paid", "saved", "unpriced"),
+        (*names, "jobs", "tokens in", "out", "list", "paid", "in vain", "saved", "unpriced"),
         [_row(row, names) for row in _list(bill.get("rows"))],
     )
     click.echo()
@@ -50,7 +50,10 @@ def _row(row: Mapping[str, object], names: list[str]) -> list[object]:
         row.get("jobs"),
         tokens.get("input"),
         tokens.get("output"),
-        *(_dollars(row.get(name)) for name in ("list_usd", "paid_usd", "saved_usd")),
+        _dollars(row.get("list_usd")),
+        _dollars(row.get("paid_usd")),
+        _dollars(_member(row, "useless").get("usd")),
+        _dollars(row.get("saved_usd")),
         row.get("unpriced") or "-",
     ]
 
@@ -88,7 +91,9 @@ def _doubtful(doubles: Mapping[str, object]) -> str:
 
 
 def _dollars(amount: object) -> str:
-    return f"${amount:,.4f}" if isinstance(amount, int | float) else "-"
+    if not isinstance(amount, int | float):
+        return "-"
+    return f"{'-' if amount < 0 else ''}${abs(amount):,.4f}"
 
 
 def _member(content: Mapping[str, object], name: str) -> Mapping[str, object]:

@@ -134,4 +134,4 @@ def _content(bill: Bill) -> dict[str, object]:
 
 
 def _dollars(nano: int) -> str:
-    return f"${nano / _NANO:,.4f}"
+    return f"{'-' if nano < 0 else ''}${abs(nano) / _NANO:,.4f}"

@@ -81,3 +81,9 @@ def test_machines_get_one_line():
     content = json.loads(text)
     assert content["lanes"] == {"batch": 500}
     assert content["saved_usd"] == 0.01
+
+
+def test_a_loss_is_told_as_people_write_it():
+    loss = Sums(jobs=1, useless=1, useless_nano=2_000_000)
+
+    assert "-$0.0020" in printed(Bill(lanes={"batch": loss}))

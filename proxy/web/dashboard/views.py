@@ -83,20 +83,20 @@ def _overview(*, seen: Overview, now: datetime, about: About, **_: Any) -> Mappi
 
 
 def savings_chart(money: Money) -> Markup:
-    """Return what was paid and what was saved, day by day."""
+    """Return what was spent and what was saved, day by day."""
     top = max((max(0, sums.list_nano) for sums in money.days.values()), default=0)
     made_of = []
     for place, (day, sums) in enumerate(money.days.items()):
         shown = date.fromisoformat(day).strftime("%-d %b")
-        paid = sums.paid_nano + sums.useless_nano
-        parts = [Part(paid, "paid"), Part(max(0, sums.saved_nano), "saved")]
+        spent = sums.paid_nano + sums.useless_nano
+        parts = [Part(spent, "paid"), Part(max(0, sums.saved_nano), "saved")]
         said = (
-            f"{shown}: {words.plural(sums.jobs, 'job')}, paid {words.money(paid)}"
+            f"{shown}: {words.plural(sums.jobs, 'job')}, spent {words.money(spent)}"
             f" instead of {words.money(sums.list_nano)}, saved {words.money(sums.saved_nano)}"
         )
         is_labelled = place in {0, len(money.days) // 2, len(money.days) - 1}
         made_of.append(Bar(shown if is_labelled else "", said, parts))
-    title = f"Paid and saved a day, {words.money(money.total.saved_nano)} saved in all"
+    title = f"Spent and saved a day, {words.money(money.total.saved_nano)} saved in all"
     return charts.bars(title, made_of, scale=charts.scale_to(top, lambda n: words.money(round(n))))
 
 

@@ -138,7 +138,7 @@ async def test_the_overview_shows_what_was_saved_what_waits_and_what_is_wrong():
     assert "1 answer of models without a known price" in text
     assert "openai refuses a credential with 401" in text
     assert "canary" not in text
-    assert 'aria-label="Paid and saved a day, $5.00 saved in all"' in text
+    assert 'aria-label="Spent and saved a day, $5.00 saved in all"' in text
 
 
 async def test_what_callers_wrote_is_text_wherever_it_is_shown():

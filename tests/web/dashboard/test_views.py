@@ -75,7 +75,7 @@ def test_a_batchs_history_tells_what_went_wrong_on_the_way():
 def test_the_savings_chart_says_each_days_sums():
     svg = savings_chart(MONEY)
 
-    assert "23 Nov: 2 jobs, paid $1.00 instead of $4.00, saved $3.00" in svg
+    assert "23 Nov: 2 jobs, spent $1.00 instead of $4.00, saved $3.00" in svg
     assert "22 Nov: 0 jobs" in svg
 
 
