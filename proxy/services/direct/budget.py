@@ -79,7 +79,7 @@ class Budget:
         """
         if not jobs or self._limits == HourlyLimits():
             return len(jobs)
-        hour = self._clock.now().replace(minute=0, second=0, microsecond=0)
+        hour = _hour(self._clock.now())
         for _ in range(RACES):
             note = await self._notes.read(BUDGETS)
             spent = _of_hour(note, hour)
@@ -93,15 +93,20 @@ class Budget:
                 return after.calls - before.calls
         return 0
 
-    async def give_back(self, credential: CredentialId, jobs: Sequence[Job]) -> None:
+    async def give_back(
+        self, credential: CredentialId, jobs: Sequence[Job], *, reserved_at: datetime
+    ) -> None:
         """Take back what was booked for jobs that are not called after all.
+
+        Once the hour of `reserved_at` is over there is nothing to take back: the next one's
+        budget has not paid for them.
 
         Raises:
             StoreError: if the note cannot be written; it stays booked then.
         """
         if not jobs or self._limits == HourlyLimits():
             return
-        hour = self._clock.now().replace(minute=0, second=0, microsecond=0)
+        hour = _hour(reserved_at)
         for _ in range(RACES):
             note = await self._notes.read(BUDGETS)
             spent = _of_hour(note, hour)
@@ -120,6 +125,10 @@ class Budget:
                 hint="jobs wait for the next hour; raise lanes.max_calls_per_hour or"
                 " lanes.max_tokens_per_hour if they must not",
             )
+
+
+def _hour(at: datetime) -> datetime:
+    return at.replace(minute=0, second=0, microsecond=0)
 
 
 def _of_hour(note: Note | None, hour: datetime) -> dict[CredentialId, Spent]:

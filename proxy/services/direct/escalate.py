@@ -172,9 +172,8 @@ class Escalator:
                     started.add(job.id)
         finally:
             # Instances take the same jobs at the same moment, and each is called by one.
-            await self._budget.give_back(
-                head.key.credential, [job for job in reserved if job.id not in started]
-            )
+            left = [job for job in reserved if job.id not in started]
+            await self._budget.give_back(head.key.credential, left, reserved_at=now)
         return len(started)
 
     def _free(self, place: Place) -> int:

@@ -70,12 +70,12 @@ async def test_what_is_given_back_can_be_spent_again_within_its_hour(notes, cloc
     taken = jobs(4)
     assert await budget.reserve(CREDENTIAL, taken) == 4
 
-    await budget.give_back(CREDENTIAL, taken[:3])
-    await budget.give_back(OTHER, taken)
+    await budget.give_back(CREDENTIAL, taken[:3], reserved_at=clock.now())
+    await budget.give_back(OTHER, taken, reserved_at=clock.now())
 
     assert await budget.reserve(CREDENTIAL, jobs(9)) == 3
     clock.advance(hours=1)
-    await budget.give_back(CREDENTIAL, taken)
+    await budget.give_back(CREDENTIAL, taken, reserved_at=clock.now())
     assert await budget.reserve(CREDENTIAL, jobs(9)) == 4
 
 
@@ -106,3 +106,15 @@ async def test_an_hour_begins_with_the_clock_on_the_wall(notes, clock):
     clock.advance(seconds=timedelta(minutes=30).total_seconds())
 
     assert await budget.reserve(CREDENTIAL, jobs(1)) == 1
+
+
+async def test_what_an_hour_gives_back_the_next_one_does_not_have(notes, clock):
+    budget = Budget(notes, clock, HourlyLimits(calls=10))
+    late, reserved_at = jobs(10), clock.now()
+    assert await budget.reserve(CREDENTIAL, late) == 10
+    clock.advance(hours=1)
+    assert await budget.reserve(CREDENTIAL, jobs(10)) == 10
+
+    await budget.give_back(CREDENTIAL, late, reserved_at=reserved_at)
+
+    assert await budget.reserve(CREDENTIAL, jobs(10)) == 0
