@@ -14,6 +14,10 @@ import aiohttp
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from proxy.app import SystemClock
+from proxy.core.ledger import Booking, LedgerKey, Receipt, Sums
+from proxy.stores.sqlite import SqliteStores
+from proxy.stores.vault import Vault
 from tests.e2e.processes import Proxy, chat, proxy_and_provider, results
 from tests.helpers.browser import DESK, PHONE, Page, browser
 
@@ -64,6 +68,13 @@ FAINT_TEXTS = """
   }
   return faint;
 })()
+"""
+
+
+# Numbers that reach beyond the box that they stand in.
+CUT_TEXTS = """
+[...document.querySelectorAll('.number')]
+  .filter(node => node.scrollWidth > node.clientWidth).map(node => node.textContent)
 """
 
 
@@ -160,6 +171,30 @@ async def check(page: Page, url: str, *, size: tuple[int, int], dark: bool) -> s
     assert wider <= 0, f"{url} is {wider} px wider than a window of {size[0]}"
     assert await page.ask(FAINT_TEXTS) == [], f"{url} in {'dark' if dark else 'light'}"
     return await page.text()
+
+
+async def test_a_phone_shows_millions_of_jobs_and_dollars_and_the_longest_name(
+    tmp_path: Path,
+) -> None:
+    async with proxy_with_eyes(tmp_path) as proxy, browser() as page:
+        day = SystemClock().now().date()
+        sums = Sums(jobs=98_765_432, answers=10**7, list_nano=3 * 10**16, paid_nano=10**16)
+        key = LedgerKey(day=day, lane="interactive", upstream="openai", model="m" * 120)
+        stores = await SqliteStores.open(
+            tmp_path / "offramp.db", Vault.load_or_create(tmp_path / "offramp.key")
+        )
+        receipt = Receipt(id="r", job_id=None, bookings=(Booking(key, sums),))
+        await stores.ledger.book([receipt])
+        await stores.aclose()
+
+        url = f"{proxy.admin_url}/dashboard"
+        for size in (DESK, PHONE):
+            text = await check(page, url, size=size, dark=False)
+            cut = await page.ask(CUT_TEXTS)
+            assert cut == [], f"cut off at {size}"
+
+        assert "98,765,432" in text
+        assert "$20,000,000" in text
 
 
 async def test_all_pages_in_a_browser(tmp_path: Path) -> None:

@@ -84,11 +84,13 @@ def _overview(*, seen: Overview, now: datetime, about: About, **_: Any) -> Mappi
 
 def savings_chart(money: Money) -> Markup:
     """Return what was spent and what was saved, day by day."""
-    top = max((max(0, sums.list_nano) for sums in money.days.values()), default=0)
+    spent_of = {day: sums.paid_nano + sums.useless_nano for day, sums in money.days.items()}
+    # On a day of many answers in vain more was spent than ordinary calls cost.
+    top = max([*spent_of.values(), *(sums.list_nano for sums in money.days.values())], default=0)
     made_of = []
     for place, (day, sums) in enumerate(money.days.items()):
         shown = date.fromisoformat(day).strftime("%-d %b")
-        spent = sums.paid_nano + sums.useless_nano
+        spent = spent_of[day]
         parts = [Part(spent, "paid"), Part(max(0, sums.saved_nano), "saved")]
         said = (
             f"{shown}: {words.plural(sums.jobs, 'job')}, spent {words.money(spent)}"

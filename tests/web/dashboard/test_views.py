@@ -82,7 +82,11 @@ def test_the_savings_chart_says_each_days_sums():
 def test_a_day_of_losses_draws_no_negative_bar():
     lossy = {"2026-11-23": Sums(jobs=1, list_nano=10**9, paid_nano=3 * 10**9)}
 
-    assert 'height="-' not in savings_chart(replace(MONEY, days=lossy))
+    svg = savings_chart(replace(MONEY, days=lossy))
+
+    assert 'height="-' not in svg
+    # The scale is as long as the bar.
+    assert ">$3.00</text>" in svg
 
 
 def test_lanes_without_jobs_make_no_chart():
