@@ -87,7 +87,6 @@ METRICS: Final[Mapping[str, Metric]] = {
         "Repeats that asked for an earlier job.",
     ),
     "claims_failed": _counter("Repeats that were forwarded without an answer.", "reason"),
-    "store_silent": _counter("Times that the store gave no answer in time.", "operation"),
     # The queue and batches.
     "queued_jobs": _gauge("Jobs that wait.", "upstream", "lane"),
     "queued_bytes": _gauge("Body bytes of jobs that wait.", "upstream", "lane"),
