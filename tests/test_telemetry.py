@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import re
 import subprocess
 import sys
 import threading
@@ -161,6 +162,20 @@ def test_no_name_that_a_caller_chose_fills_the_log_or_breaks_it(for_people):
 
     assert b"mmm" in written()
     assert len(written()) < 64 * 1024
+
+
+def test_a_terminal_obeys_nothing_that_a_caller_chose():
+    log, written = logged(for_people=True)
+
+    try:
+        raise ValueError("no \x1b[2J")  # noqa: TRY301
+    except ValueError:
+        log.exception("step.failed", model="m\x1b]0;x\x07\x9b31m\u2028x", tags=["\x1b[2J"])
+
+    colours = re.compile(r"\x1b\[\d*m")
+    shown = colours.sub("", written().decode())
+    assert "ValueError" in shown
+    assert shown.replace("\n", "").isprintable()
 
 
 @pytest.mark.parametrize(

@@ -192,7 +192,7 @@ def processors(*, for_people: bool, strict: bool) -> list[Processor]:
     render = structlog.dev.ConsoleRenderer(
         exception_formatter=structlog.dev.plain_traceback, pad_event_to=24
     )
-    return [*first, _redact, stamp, render]
+    return [*first, _redact, _tame, stamp, render]
 
 
 def stamp(_logger: WrappedLogger, method: str, facts: EventDict) -> EventDict:
@@ -247,6 +247,21 @@ def check_listed(*, strict: bool) -> Callable[[WrappedLogger, str, EventDict], E
 
 def _redact(_logger: WrappedLogger, _method: str, facts: EventDict) -> EventDict:
     return redact_facts(facts)
+
+
+def _tame(_logger: WrappedLogger, _method: str, facts: EventDict) -> EventDict:
+    """Take out of an event what a terminal would obey: names of models are their caller's."""
+    return {name: _tamed(value) for name, value in facts.items()}
+
+
+def _tamed(value: object) -> object:
+    # What is no text is shown as `repr` has it, and a traceback has lines.
+    if not isinstance(value, str) or value.isprintable():
+        return value
+    return "".join(
+        char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}"
+        for char in value
+    )
 
 
 class _Bridge(logging.Handler):
