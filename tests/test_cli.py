@@ -332,6 +332,25 @@ def test_check_speaks_json(run, tmp_path):
     assert {"key": "listen", "value": "127.0.0.1:8080", "origin": "default"} in content["settings"]
 
 
+def test_check_reads_the_price_list_as_a_start_does(run, tmp_path):
+    provider = {
+        "address": "https://api",
+        "models": [{"match": [["m-1"]], "standard": {"input": 1}}],
+    }
+    prices = tmp_path / "prices.json"
+    prices.write_text(
+        json.dumps({"as_of": "2026", "source": "me", "providers": {"openai": provider}})
+    )
+    config = tmp_path / "offramp.yaml"
+    config.write_text(f"prices: {{file: {prices}}}\nstore: sqlite://{tmp_path}/x.db\n")
+
+    code, _, err = run("check", "--config", str(config))
+
+    assert code == 3
+    assert f"{config}:1:16: prices.file: {prices} is no price list" in err
+    assert "no pattern of a price list: 'm-1'" in err
+
+
 def test_a_bad_configuration_ends_with_3_and_every_complaint(run, tmp_path):
     file = tmp_path / "offramp.yaml"
     file.write_text("listen: x\nlog: {level: y}\n")

@@ -5,13 +5,14 @@ from functools import partial
 
 from proxy.core.errors import ConfigError
 from proxy.settings import Settings
+from proxy.stores.price_file import read_prices
 from proxy.stores.vault import Vault
 from proxy.web.certificates import Certificate
 
 
 def unusable(settings: Settings) -> Iterator[tuple[tuple[str, ...], ConfigError]]:
-    """Find files of keys and certificates that are wrong inside, and a store's URL that cannot
-    be used, by their place in the tree.
+    """Find files of keys, certificates and prices that are wrong inside, and a store's URL that
+    cannot be used, by their place in the tree.
 
     Only reads: nothing is made, and nobody is asked.
     """
@@ -30,6 +31,8 @@ def _readings(settings: Settings) -> Iterator[tuple[tuple[str, ...], Callable[[]
     for path, tls in ((("tls",), settings.tls), (("admin", "tls"), settings.admin.tls)):
         if tls is not None:
             yield (*path, "cert_file"), partial(Certificate, tls.cert_file, tls.key_file)
+    if settings.prices.file is not None:
+        yield ("prices", "file"), partial(read_prices, settings.prices.file)
     if settings.store.is_redis:
         yield ("store",), partial(_read_address, settings.store.url)
 

@@ -54,19 +54,22 @@ def _check_policies(file: Path | None) -> None:
 
 
 def _check_inside(configuration: Configuration) -> None:
-    """Read keys, certificates and the URL of a Redis as a start would, if any are named.
+    """Read keys, certificates, prices and the URL of a Redis as a start would, if any are named.
 
     A Redis goes with a key file, which must be named then.
     """
     settings = configuration.settings
-    if (settings.secret_key_file, settings.tls, settings.admin.tls) == (None, None, None):
+    named = (settings.secret_key_file, settings.tls, settings.admin.tls, settings.prices.file)
+    if not any(named):
         return
     from proxy.app.inspection import unusable  # noqa: PLC0415 - the whole proxy
 
-    complaints = [
-        Complaint(configuration.origin(*path), ".".join(path), exc.message.removeprefix("store: "))
-        for path, exc in unusable(settings)
-    ]
+    complaints = []
+    for path, exc in unusable(settings):
+        key = ".".join(path)
+        # Those that a start names by their key say so themselves.
+        problem = exc.message.removeprefix(f"{key}: ")
+        complaints.append(Complaint(configuration.origin(*path), key, problem))
     if complaints:
         raise BadConfigurationError(complaints)
 

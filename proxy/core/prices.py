@@ -9,6 +9,7 @@ neither zero nor that of something alike. That a provider gives half off as a ru
 does not make it true of a model.
 """
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -242,24 +243,53 @@ def parse_list(data: Mapping[str, Any]) -> PriceList:
     """Return the price list that a file holds.
 
     Raises:
-        ValueError, KeyError, TypeError: if it is none.
+        ValueError, KeyError, TypeError: if it is none. What is wrong with it would otherwise
+            show when the first answer is to be booked.
     """
-    return PriceList(
-        as_of=str(data["as_of"]),
-        source=str(data["source"]),
-        providers={
-            name: Provider(
-                address=provider["address"],
-                entries=tuple(
-                    Entry(tuple(map(tuple, model["match"])), parse_price(model))
-                    for model in provider["models"]
-                ),
-                also=tuple(provider.get("also", ())),
-                batch_share=provider.get("batch_share"),
-            )
-            for name, provider in data["providers"].items()
-        },
+    providers = {name: _provider(provider) for name, provider in data["providers"].items()}
+    for name, provider in providers.items():
+        for other in provider.also:
+            if other not in providers:
+                raise ValueError(
+                    f"{name} is said to sell the models of {other!r}, who is not in it"
+                )
+    return PriceList(as_of=str(data["as_of"]), source=str(data["source"]), providers=providers)
+
+
+def _provider(data: Mapping[str, Any]) -> Provider:
+    share = data.get("batch_share")
+    return Provider(
+        address=_regex(data["address"]),
+        entries=tuple(
+            Entry(_match(model["match"]), parse_price(model)) for model in data["models"]
+        ),
+        also=tuple(data.get("also") or ()),
+        batch_share=None if share is None else _number(share),
     )
+
+
+def _match(groups: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
+    match = tuple(tuple(map(_pattern, group)) for group in groups)
+    if not all(match):
+        raise ValueError("a group of no patterns, which every name would fit")
+    return match
+
+
+def _pattern(text: str) -> str:
+    if text.startswith("~"):
+        return f"~{_regex(text[1:])}"
+    # Names are compared in lower case.
+    pattern = text.lower()
+    _fits(pattern, "")
+    return pattern
+
+
+def _regex(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as exc:
+        raise ValueError(f"no regular expression: {text!r}: {exc}") from exc
+    return text
 
 
 def parse_price(data: Mapping[str, Any]) -> ModelPrice:
@@ -299,7 +329,10 @@ def _first(value: Any, otherwise: Any) -> Any:
 
 
 def _pico(dollars_per_million: float) -> int:
-    rate = round(dollars_per_million * _PICO_PER_MILLION)
-    if rate < 0:
-        raise ValueError("a price is below zero")
-    return rate
+    return round(_number(dollars_per_million) * _PICO_PER_MILLION)
+
+
+def _number(value: object) -> float:
+    if not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise ValueError(f"no price, and no share of one: {value!r}")
+    return value

@@ -184,9 +184,26 @@ def test_all_patterns_of_a_group_must_fit_and_one_group_is_enough() -> None:
     assert prices.find("acme", "m-1") is None
 
 
-def test_a_pattern_that_is_none_is_a_bug_of_the_list() -> None:
-    with pytest.raises(ValueError, match="no pattern"):
-        a_list({"models": [model("m-1")]}).find("acme", "m-1")
+@pytest.mark.parametrize(
+    ("provider", "said"),
+    [
+        ({"models": [model("m-1")]}, "no pattern"),
+        ({"models": [model("~(")]}, "no regular expression"),
+        ({"models": [{"match": [[]], **SIMPLE}]}, "no patterns"),
+        ({"models": [{"match": ["=m-1"], **SIMPLE}]}, "no pattern"),
+        ({"address": "("}, "no regular expression"),
+        ({"also": ["somebody"]}, "'somebody', who is not in it"),
+        ({"batch_share": -1}, "no share"),
+        ({"batch_share": "half"}, "no share"),
+    ],
+)
+def test_a_mistake_in_a_list_shows_when_it_is_read(provider: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        a_list(provider)
+
+
+def test_a_name_is_known_however_the_list_spells_it() -> None:
+    assert a_list({"models": [model("=Big-Model")]}).find("acme", "big-MODEL") is not None
 
 
 def test_a_seller_of_others_models_takes_their_price() -> None:
@@ -220,7 +237,15 @@ def test_only_a_providers_own_address_is_its_own() -> None:
     assert prices.provider_at("http://127.0.0.1:8000") is None
 
 
-@pytest.mark.parametrize("price", [{}, {"standard": {"input": -1}}, {"standard": {"output": 1}}])
+@pytest.mark.parametrize(
+    "price",
+    [
+        {},
+        {"standard": {"input": -1}},
+        {"standard": {"input": float("inf")}},
+        {"standard": {"output": 1}},
+    ],
+)
 def test_a_list_that_makes_no_sense_is_refused(price: dict[str, Any]) -> None:
     with pytest.raises((KeyError, ValueError)):
         a_list({"models": [model("=m", **price) if price else {"match": [["=m"]]}]})
