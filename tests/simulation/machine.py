@@ -192,6 +192,15 @@ class FleetMachine(RuleBasedStateMachine):
         if pending:
             self.go(self.fleet.cancel(pending[pick % len(pending)]))
 
+    @rule()
+    def a_caller_will_cancel_in_the_middle_of_a_call(self) -> None:
+        async def cancel() -> None:
+            for job in await self.fleet.jobs():
+                if job.state is JobState.ESCALATING:
+                    await self.fleet.cancel(job.id)
+
+        self.fleet.provider.in_the_middle["call"] = cancel
+
     @rule(
         pick=picks,
         failed=st.booleans(),
@@ -425,9 +434,12 @@ class WildFleetMachine(FleetMachine):
         extra, booked = self.fleet.doubles()
         assert extra <= booked, f"{extra} bought twice, {booked} booked"
         sums = self.go(self.fleet.booked())
-        known = sums.paid_nano + sums.useless_nano
+        known, spent = sums.paid_nano + sums.useless_nano, self.fleet.provider.spent_nano
+        assert known <= spent
         # A twin that nobody could read is counted, and has no known price.
-        assert known <= self.fleet.provider.spent_nano
+        assert spent <= known + sums.possible_nano or sums.possible_unpriced
+        bought = self.fleet.provider.bought.total()
+        assert bought <= sums.answers + sums.useless + sums.possible_doubles
 
     def _let_all_end(self) -> None:
         self.the_frozen_wake_up()
