@@ -15,7 +15,7 @@ from typing import Final
 import structlog
 
 from proxy.core.ids import JobId
-from proxy.core.job import CancelRequested, Job, advance
+from proxy.core.job import CancelRequested, Job, JobState, advance
 from proxy.services.ground import Ground, count_ends
 
 log = structlog.get_logger()
@@ -76,11 +76,11 @@ class Withdrawer:
         writes = []
         for job in jobs:
             after = advance(job, CancelRequested(now))
-            if after is job:
+            if after is not job:
+                writes.append(self._on.books.write(after))
+            elif job.state is JobState.COMPLETED:
                 # Bought before it was found: in the ledger it is an answer like any other.
                 self._on.tally.count("possible_double", lane=job.lane.value)
-            else:
-                writes.append(self._on.books.write(after))
         refused = await self._on.jobs.replace_many(writes)
         ended = [write.after for write in writes if write.after.id not in refused]
         count_ends(self._on.tally, ended)

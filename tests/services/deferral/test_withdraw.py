@@ -90,6 +90,20 @@ async def test_one_that_was_answered_before_it_was_found_is_a_double() -> None:
     assert await made.run_once() == 0
 
 
+async def test_one_that_failed_before_it_was_found_bought_nothing() -> None:
+    fleet = Fleet()
+    made = withdrawer(fleet)
+    fleet.provider.answer_line = lambda *_: (400, b"{}")
+    (job_id, *_) = await fleet.submit(12)
+    await fleet.answer()
+    made.note(job_id)
+
+    await made.run_once()
+
+    assert (await fleet.job(job_id)).state is JobState.FAILED
+    assert fleet.tally.counts["possible_double"] == 0
+
+
 async def test_a_job_that_the_calls_own_repeat_took_over_is_left_to_it() -> None:
     fleet = Fleet()
     made, stores = withdrawer(fleet), fleet.stores
