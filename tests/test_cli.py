@@ -670,6 +670,17 @@ def test_the_bill_for_machines_is_what_the_proxy_says(run, proxy):
     assert (code, json.loads(out)) == (0, BILL)
 
 
+def test_a_bill_for_machines_takes_any_name_of_a_model(run, proxy):
+    rows = [{"model": "\ud800"}, {"model": "\x9b2J"}, {"model": "\N{GREEK SMALL LETTER MU}"}]
+    proxy.answer("/ledger?by=model", BILL | {"rows": rows})
+
+    code, out, _ = run("bill", "--admin-url", proxy.url, "--json")
+
+    assert code == 0
+    assert json.loads(out)["rows"] == rows
+    assert out.replace(b"\n", b"").isascii()
+
+
 def test_a_breakdown_that_there_is_not_is_refused_by_the_proxy(run, proxy):
     error = {"error": {"code": "bad_query", "message": "by must be some of upstream"}}
     proxy.answer("/ledger?by=colour", error, status=400)

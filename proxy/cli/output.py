@@ -21,7 +21,11 @@ _TIME: Final = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?Z")
 
 def print_json(content: object) -> None:
     """Print one JSON document."""
-    click.echo(json.dumps(content, indent=2, ensure_ascii=False))
+    text = json.dumps(content, indent=2, ensure_ascii=False)
+    if not text.replace("\n", "").isprintable():
+        # Half a surrogate pair cannot be written, and what a terminal obeys must not be.
+        text = json.dumps(content, indent=2)
+    click.echo(text)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
