@@ -72,7 +72,8 @@ class LineWriter:
             lines = [line for line in made if line is not None]
             dropped, self._dropped = self._dropped + len(made) - len(lines), 0
             if dropped:
-                lines.append(b'{"event": "log.dropped", "level": "warning", "lines": %d}' % dropped)
+                facts: EventDict = {"event": "log.dropped", "lines": dropped}
+                lines.append(compact_json(_stamped(facts, "warning", _moment())))
             if not lines:
                 return
             try:
