@@ -901,3 +901,26 @@ def test_stated_prices_are_reckoned_with_in_dollars_per_million_tokens(configure
     assert price.price() == parse_price(
         {"standard": {"input": 2, "output": 8}, "batch": {"input": 1, "output": 4}}
     )
+
+
+def test_tokens_written_to_a_cache_are_as_much_dearer_in_a_batch_as_in_a_call(configure):
+    stated = (
+        "{models: {anthropic/claude-x: {input: 3, output: 15, cache_write: 3.75, cache_write_1h: 6,"
+        " batch_input: 1.5, batch_output: 7.5, batch_cached: 0.15}}}"
+    )
+    (price,) = configure(f"prices: {stated}").settings.prices.models.values()
+
+    assert (
+        price.price().batch
+        == parse_price(
+            {
+                "standard": {
+                    "input": 1.5,
+                    "output": 7.5,
+                    "cached": 0.15,
+                    "cache_write": 1.875,
+                    "cache_write_1h": 3,
+                }
+            }
+        ).standard
+    )

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Final, Self
 
 from pydantic import Field, model_validator
 
@@ -11,6 +11,9 @@ from proxy.settings.section import Section
 
 Dollars = Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
 """US dollars per million tokens."""
+
+
+_WRITES: Final = ("cache_write", "cache_write_1h")
 
 
 class StatedPrice(Section):
@@ -26,10 +29,11 @@ class StatedPrice(Section):
     """Of the prompt, read from a cache; nothing: as `input`."""
 
     cache_write: Dollars | None = None
-    """Of the prompt, written to a cache; nothing: as `input`."""
+    """Of the prompt, written to a cache; nothing: as `input`. In a batch or the flex tier it
+    costs as many times the input as here."""
 
     cache_write_1h: Dollars | None = None
-    """Written to a cache for an hour; nothing: as `cache_write`."""
+    """Written to a cache for an hour, likewise; nothing: as `cache_write`."""
 
     batch_input: Dollars | None = None
     """In a batch; nothing: by the provider's rule for all models, or else unknown."""
@@ -59,15 +63,20 @@ class StatedPrice(Section):
 
     def price(self) -> ModelPrice:
         """Return the same as it is reckoned with."""
-        standard = self.model_dump(
-            include={"input", "output", "cached", "cache_write", "cache_write_1h"}
-        )
+        standard = self.model_dump(include={"input", "output", "cached", *_WRITES})
         tiers = {
-            tier: {name: getattr(self, f"{tier}_{name}") for name in ("input", "output", "cached")}
+            tier: self._reduced(tier)
             for tier in ("batch", "flex")
             if getattr(self, f"{tier}_input") is not None
         }
         return parse_price({"standard": standard, **tiers})
+
+    def _reduced(self, tier: str) -> dict[str, float | None]:
+        stated = {name: getattr(self, f"{tier}_{name}") for name in ("input", "output", "cached")}
+        # Cheaper than other tokens of the tier they would never be.
+        share = stated["input"] / self.input if self.input else 1.0
+        writes = {name: getattr(self, name) for name in _WRITES}
+        return stated | {name: price * share for name, price in writes.items() if price is not None}
 
 
 class Prices(Section):
