@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import date
 from functools import lru_cache
-from operator import add
+from operator import add, attrgetter
 from typing import Final, NamedTuple
 
 from proxy.core.ids import JobId, OwnerId
@@ -252,7 +252,19 @@ def added(entries: Iterable[Booking]) -> dict[LedgerKey, Sums]:
     amounts: dict[LedgerKey, list[Sums]] = {}
     for entry in entries:
         amounts.setdefault(entry.key, []).append(entry.sums)
-    return {key: Sums(*map(sum, zip(*rows, strict=True))) for key, rows in amounts.items()}
+    return {key: _sum(rows) for key, rows in amounts.items()}
+
+
+_AT_ONCE: Final = 1_000
+
+
+def _sum(rows: Sequence[Sums]) -> Sums:
+    # Column by column: a third of what adding one after the other takes. Not all at once, since
+    # no other thread has its turn meanwhile.
+    if len(rows) > _AT_ONCE:
+        starts = range(0, len(rows), _AT_ONCE)
+        rows = [_sum(rows[start : start + _AT_ONCE]) for start in starts]
+    return Sums(*map(sum, zip(*rows, strict=True)))
 
 
 BY: Final = ("upstream", "model", "rule", "tag", "owner", "credential", "lane", "day")
@@ -265,18 +277,22 @@ def broken_down(rows: Iterable[Booking], by: Sequence[str]) -> Mapping[tuple[str
     Rows of tags count for breakdowns by tag, and only for these.
     """
     wants_tags = "tag" in by
-    sums: dict[tuple[str, ...], Sums] = {}
+    place_of = attrgetter(*by)
+    amounts: dict[object, list[Sums]] = {}
     for row in rows:
-        if bool(row.key.tag) is not wants_tags:
-            continue
-        place = tuple(str(getattr(row.key, name)) for name in by)
-        sums[place] = sums.get(place, Sums()) + row.sums
+        if bool(row.key.tag) is wants_tags:
+            amounts.setdefault(place_of(row.key), []).append(row.sums)
+    sums = {_texts(place): _sum(parts) for place, parts in amounts.items()}
     return dict(sorted(sums.items(), key=lambda one: (-one[1].list_nano, one[0])))
+
+
+def _texts(place: object) -> tuple[str, ...]:
+    return tuple(map(str, place)) if isinstance(place, tuple) else (str(place),)
 
 
 def total(rows: Iterable[Booking]) -> Sums:
     """Return the sum of all rows."""
-    return sum((row.sums for row in rows if not row.key.tag), Sums())
+    return _sum([row.sums for row in rows if not row.key.tag] or [Sums()])
 
 
 def encode_key(key: LedgerKey) -> Sequence[str]:

@@ -4,9 +4,10 @@ Only reads, each bounded. No prompt, no result and no credential passes through 
 records hold none, and nothing else is read.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Final
 
 from policies.conditions import Rule
@@ -16,7 +17,7 @@ from proxy.core.errors import JobNotFoundError
 from proxy.core.ids import BatchId, JobId, is_job_id
 from proxy.core.job import Job
 from proxy.core.lanes import BatchKey
-from proxy.core.ledger import Sums, broken_down, total
+from proxy.core.ledger import Booking, Sums, broken_down, total
 from proxy.core.plan import Head
 from proxy.core.turnaround import Spread
 from proxy.ports.jobs import Credential
@@ -148,17 +149,8 @@ class Insight:
         today = self.now().date()
         dates = [today - timedelta(days=back) for back in reversed(range(DAYS))]
         rows = await self._ledger.rows(since=dates[0], until=today)
-        by_day = {day: sums for (day,), sums in broken_down(rows, ("day",)).items()}
-        return Money(
-            total=total(rows),
-            days={str(day): by_day.get(str(day), Sums()) for day in dates},
-            lanes={lane: sums for (lane,), sums in broken_down(rows, ("lane",)).items()},
-            rules={rule: sums for (rule,), sums in broken_down(rows, ("rule",)).items()},
-            models={
-                (upstream, model): sums
-                for (upstream, model), sums in broken_down(rows, ("upstream", "model")).items()
-            },
-        )
+        # In a thread: tens of thousands of rows take a while, for which calls would wait.
+        return await asyncio.to_thread(_money, rows, dates)
 
     async def batches(self, *, limit: int = BATCHES_MAX) -> Sequence[Batch]:
         """Return up to `limit` batches in any state, newest first."""
@@ -225,6 +217,20 @@ class Insight:
             )
             for rule in self._policy().rules.listed()
         ]
+
+
+def _money(rows: Sequence[Booking], dates: Sequence[date]) -> Money:
+    by_day = {day: sums for (day,), sums in broken_down(rows, ("day",)).items()}
+    return Money(
+        total=total(rows),
+        days={str(day): by_day.get(str(day), Sums()) for day in dates},
+        lanes={lane: sums for (lane,), sums in broken_down(rows, ("lane",)).items()},
+        rules={rule: sums for (rule,), sums in broken_down(rows, ("rule",)).items()},
+        models={
+            (upstream, model): sums
+            for (upstream, model), sums in broken_down(rows, ("upstream", "model")).items()
+        },
+    )
 
 
 def counts_of(metrics: Metrics) -> Counts:

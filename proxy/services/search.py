@@ -12,7 +12,7 @@ from typing import Final
 from proxy.core.errors import JobNotFoundError
 from proxy.core.ids import JobId, OwnerId, is_job_id
 from proxy.core.job import Job, JobState
-from proxy.core.ledger import LedgerKey
+from proxy.core.ledger import OTHERS, LedgerKey
 from proxy.ports.clock import Clock
 from proxy.ports.jobs import JobFilter, JobStore
 from proxy.ports.ledger import LedgerStore
@@ -121,4 +121,4 @@ def _conditions(query: JobQuery) -> tuple[JobFilter, Callable[[Job], bool]]:
 
 
 def _is_rest(key: LedgerKey) -> bool:
-    return key == key.others()
+    return key.owner == OTHERS and key == key.others()

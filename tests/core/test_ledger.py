@@ -146,6 +146,13 @@ def test_what_callers_choose_is_bounded() -> None:
     assert max(len(text) for entry in entries for text in encode_key(entry.key)) <= 128
 
 
+def test_many_rows_add_up_to_what_they_would_one_after_the_other() -> None:
+    rows = [Booking(LedgerKey(day=DAY, model=str(n % 7)), Sums(jobs=n)) for n in range(2_345)]
+
+    assert total(rows) == Sums(jobs=sum(range(2_345)))
+    assert broken_down(rows, ["model"])[("3",)] == Sums(jobs=sum(range(3, 2_345, 7)))
+
+
 def test_totals_leave_out_tags_and_breakdowns_by_tag_leave_out_the_rest() -> None:
     job = ended(tags={"team": "etl", "run": "42"})
     rows = bookings(job, Sums(jobs=1, list_nano=7), day=DAY, lane=Lane.BATCH)

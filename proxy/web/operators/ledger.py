@@ -1,5 +1,6 @@
 """The ledger as JSON, for operators: `GET /ledger?by=model&since=2026-11-01`."""
 
+import asyncio
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -47,11 +48,22 @@ async def ledger_object(facts: LedgerFacts, query: Mapping[str, str]) -> dict[st
     """
     by, since, until = _read(query, facts.today)
     rows = await facts.ledger(since=since, until=until)
+    # In a thread: tens of thousands of rows take a while, for which calls would wait.
+    return await asyncio.to_thread(_object, facts.prices(), rows, by, since, until)
+
+
+def _object(
+    prices: Mapping[str, str],
+    rows: Sequence[Booking],
+    by: Sequence[str],
+    since: date,
+    until: date,
+) -> dict[str, object]:
     return {
         "object": "ledger",
         "since": since.isoformat(),
         "until": until.isoformat(),
-        "prices": dict(facts.prices()),
+        "prices": dict(prices),
         "total": sums_object(total(rows)),
         "by": list(by),
         "rows": [
