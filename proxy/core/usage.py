@@ -126,7 +126,8 @@ _OTHER_THAN_TEXT: Final = frozenset(
 
 def _of_chat(counts: Mapping[str, int]) -> Tokens:
     """Chat completions, legacy completions and embeddings, of OpenAI and its clones."""
-    prompt, completion = counts["prompt_tokens"], counts.get("completion_tokens", 0)
+    prompt = counts["prompt_tokens"]
+    completion = _generated(counts, "completion_tokens", prompt)
     thinking = counts.get("completion_tokens_details.reasoning_tokens", 0)
     # Most providers count thinking within the completion; xAI counts it beside it, and
     # then only the total tells.
@@ -150,10 +151,17 @@ def _of_responses(counts: Mapping[str, int]) -> Tokens:
     written = counts.get("input_tokens_details.cache_write_tokens", 0)
     return Tokens(
         input=prompt,
-        output=counts.get("output_tokens", 0),
+        output=_generated(counts, "output_tokens", prompt),
         cached=min(cached, prompt),
         cache_write=min(written, max(0, prompt - cached)),
     )
+
+
+def _generated(counts: Mapping[str, int], name: str, prompt: int) -> int:
+    # Embeddings have none, and their total is that of the prompt. An answer without this count
+    # may still say how many there are in all.
+    known = counts.get(name)
+    return max(0, counts.get("total_tokens", prompt) - prompt) if known is None else known
 
 
 def _is_messages(counts: Mapping[str, int]) -> bool:

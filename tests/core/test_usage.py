@@ -105,6 +105,18 @@ def test_what_is_no_count_of_an_embedding_is_none(count: object) -> None:
     assert usage_of({"tokenCount": 7}) is None
 
 
+@pytest.mark.parametrize(
+    ("prompt", "generated"),
+    [("prompt_tokens", "completion_tokens"), ("input_tokens", "output_tokens")],
+)
+def test_what_was_generated_follows_from_the_total_where_it_is_not_said(
+    prompt: str, generated: str
+) -> None:
+    counts = {prompt: 9, generated: None, "total_tokens": 50}
+
+    assert priced(**counts) == Tokens(input=9, output=41)
+
+
 @pytest.mark.parametrize(("total", "output"), [(60, 50), (30, 20), (None, 20)])
 def test_thinking_is_added_only_where_the_total_says_that_it_stands_beside(
     total: int | None, output: int
