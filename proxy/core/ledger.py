@@ -10,7 +10,7 @@ A ledger is sums per day, not a list of jobs: its size does not grow with the tr
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from datetime import date
+from datetime import date, timedelta
 from functools import lru_cache
 from operator import add, attrgetter
 from typing import Final, NamedTuple
@@ -31,6 +31,9 @@ OTHERS: Final = "(others)"
 
 TAGS_PER_JOB: Final = 8
 """How many of a job's tags are booked."""
+
+RECEIPTS_KEPT: Final = timedelta(days=60)
+"""Longer than a batch may stay unsettled, after which nothing of it is read again."""
 
 _TEXT_MAX: Final = 128
 

@@ -151,6 +151,15 @@ async def test_old_days_are_erased(stores):
     assert [key.day - DAY for key in left] == [timedelta(days=2)]
 
 
+async def test_a_receipt_outlives_the_day_that_it_was_booked_on(stores):
+    """A file is read again after a crash, however few days the ledger keeps."""
+    job = make_job()
+    await stores.ledger.book([receipt("a", job=job)])
+    await stores.ledger.prune(before=DAY + timedelta(days=30))
+
+    assert await stores.ledger.book([receipt("a", job=job)]) == frozenset()
+
+
 @pytest.mark.parametrize("where", ["job", "receipt"])
 async def test_what_is_booked_stays_when_its_job_is_erased(stores, where):
     job = await accepted(stores)

@@ -5,16 +5,13 @@ from datetime import date
 from typing import Final
 
 from proxy.core.ids import shard_of
-from proxy.core.ledger import Booking, Receipt, added
+from proxy.core.ledger import RECEIPTS_KEPT, Booking, Receipt, added
 from proxy.stores.redis import keys
 from proxy.stores.redis.client import Client
 from proxy.stores.redis.commands import Command, Script, read, write
 from proxy.stores.redis.ledger_rows import book_arguments, ledger_keys, parse_row
 from proxy.stores.redis.lua import LEDGER
 from proxy.stores.redis.wire import as_list, as_map, as_text
-
-RECEIPT_KEPT_S: Final = 60 * 86_400
-"""Longer than a batch may stay unsettled, after which nothing of it is read again."""
 
 _BOOK: Final = Script(
     LEDGER
@@ -80,8 +77,9 @@ class RedisLedgerStore:
 def _book_call(receipt: Receipt) -> Command:
     shard = 0 if receipt.job_id is None else shard_of(receipt.job_id)
     day, booked = book_arguments(receipt.bookings)
+    kept_s = int(RECEIPTS_KEPT.total_seconds())
     return _BOOK.call(
-        [keys.receipt(shard, receipt.id), *ledger_keys(shard, day)], RECEIPT_KEPT_S, day, *booked
+        [keys.receipt(shard, receipt.id), *ledger_keys(shard, day)], kept_s, day, *booked
     )
 
 

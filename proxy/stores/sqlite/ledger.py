@@ -8,6 +8,7 @@ from functools import partial
 from typing import Final
 
 from proxy.core.ledger import (
+    RECEIPTS_KEPT,
     ROWS_PER_DAY,
     Booking,
     LedgerKey,
@@ -117,9 +118,11 @@ def _rows(connection: sqlite3.Connection, since: date, until: date) -> list[Book
 
 
 def _prune(connection: sqlite3.Connection, before: date) -> int:
-    day = (before.isoformat(),)
-    connection.execute("DELETE FROM receipts WHERE day < ?", day)
-    return connection.execute("DELETE FROM ledger WHERE day < ?", day).rowcount
+    # Of a day that is pruned something may still be read.
+    unread = (before - RECEIPTS_KEPT).isoformat()
+    connection.execute("DELETE FROM receipts WHERE day < ?", (unread,))
+    day = before.isoformat()
+    return connection.execute("DELETE FROM ledger WHERE day < ?", (day,)).rowcount
 
 
 def _text(key: LedgerKey) -> str:
