@@ -79,7 +79,7 @@ class OperatorFacts:
             policies=self._policies.current().generation if self._policies else 0,
             instance=ground.leases.instance,
             store=self.settings.store.scheme,
-            leases={str(number): name for number, name in enumerate(sorted(alive))},
+            alive=sorted(alive),
         )
 
     async def batches(self, *, limit: int) -> Sequence[Batch]:

@@ -6,8 +6,8 @@ calls come in. Who may do what is `proxy.web.operators.guard`'s to say.
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Final, Protocol, TypeVar
 
@@ -48,8 +48,8 @@ class Readiness:
     store: str
     """Kind of store, e.g. `sqlite`."""
 
-    leases: Mapping[str, str] = field(default_factory=dict)
-    """Exclusive work and the instance that has it, as far as this one knows."""
+    alive: Sequence[str] = ()
+    """The instances that share the store and were heard of lately."""
 
 
 class AdminFacts(LedgerFacts, Protocol):

@@ -50,7 +50,7 @@ class Facts:
             policies=3,
             instance="i-1",
             store="sqlite",
-            leases={"pass:flush": "i-1"},
+            alive=["i-1", "i-2"],
         )
 
     async def revive(self, webhook: str) -> int | None:
@@ -118,7 +118,7 @@ async def test_readiness_says_what_an_operator_needs():
             "policies": 3,
             "instance": "i-1",
             "store": "sqlite",
-            "leases": {"pass:flush": "i-1"},
+            "alive": ["i-1", "i-2"],
         }
 
 
