@@ -118,6 +118,7 @@ METRICS: Final[Mapping[str, Metric]] = {
         "amount",
     ),
     "today_unpriced": _gauge("Answers of today whose price is not known."),
+    "today_possible_unpriced": _gauge("Possible doubles of today whose price is not known."),
     # Webhooks.
     "webhook_delivered": _counter("Ends of jobs that a webhook was told of.", "webhook"),
     "webhook_failed": _counter(
@@ -314,6 +315,8 @@ class Metrics:
             )
         }
         self.gauge("today_unpriced", sum(sums.unpriced for sums in lanes.values()))
+        doubtful = sum(sums.possible_unpriced for sums in lanes.values())
+        self.gauge("today_possible_unpriced", doubtful)
 
     def value(self, name: str, /, **labels: str) -> float:
         """Return a counter or gauge as it stands; 0 if it never moved."""

@@ -69,7 +69,13 @@ async def test_money_is_that_of_today_by_lane():
     fleet, metrics = Fleet(), Metrics(strict=True)
     for days_ago, lane in ((0, "batch"), (0, "flex"), (1, "batch")):
         key = LedgerKey(day=(T0 - timedelta(days=days_ago)).date(), lane=lane)
-        sums = Sums(list_nano=4 * NANO, paid_nano=2 * NANO, possible_nano=NANO, unpriced=3)
+        sums = Sums(
+            list_nano=4 * NANO,
+            paid_nano=2 * NANO,
+            possible_nano=NANO,
+            possible_unpriced=2,
+            unpriced=3,
+        )
         receipt = Receipt(
             id=f"{lane}-{days_ago}", job_id=JobId("job"), bookings=(Booking(key, sums),)
         )
@@ -82,6 +88,7 @@ async def test_money_is_that_of_today_by_lane():
     assert metrics.value("today_usd", lane="flex", amount="possible") == 1
     assert metrics.value("today_usd", lane="flex", amount="useless") == 0
     assert metrics.value("today_unpriced") == 6
+    assert metrics.value("today_possible_unpriced") == 4
 
 
 async def test_a_new_day_begins_at_zero():
