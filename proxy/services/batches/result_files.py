@@ -23,7 +23,6 @@ log = structlog.get_logger()
 GIVE_UP_READING_AFTER: Final = timedelta(hours=1)
 """How long a result file is asked for that the provider says is gone, or elsewhere."""
 
-
 EMPTY_FOR: Final = timedelta(minutes=2)
 """How long results without any line are asked for again, where there should be some. Taken at
 their word, they give every job back to be bought once more; no deadline waits for longer."""
@@ -46,47 +45,52 @@ class ResultFiles:
         """Ingest the files; return how many lines were ours, nothing if one cannot be read yet."""
         lines = own = 0
         for file_id in file_ids:
-
-            async def read(credential: Credential, file_id: str = file_id) -> Ingested:
-                return await self._ingestor.ingest(
-                    batch,
-                    provider.results(credential, file_id),
-                    source=file_id,
-                    facts=self._facts,
-                    is_twin=is_twin,
-                )
-
-            try:
-                sums = await self._access.read(batch, read)
-            except ProviderRejectedError as exc:
-                problem = str(exc)
-            except ProviderUnavailableError as exc:
-                # None is followed: a credential goes to its upstream alone.
-                if exc.status_code is None or not 300 <= exc.status_code < 400:
-                    raise
-                problem = str(exc)
+            read = await self._ingest(batch, provider, file_id, is_twin=is_twin)
+            if isinstance(read, Ingested):
+                lines += read.lines
+                own += read.own
+            elif is_given_up(batch, self._on.clock.now()):
+                log.warning("batch.unread", batch_id=batch.id, error=read)
             else:
-                log.info(
-                    "batch.ingested",
-                    batch_id=batch.id,
-                    ended=sums.ended,
-                    released=sums.released,
-                    ignored=sums.ignored,
-                )
-                lines += sums.lines
-                own += sums.own
-                if not sums.is_another_thing:
-                    continue
-                # Given up at once, every answer that the file has would be bought again.
-                problem = f"{file_id} holds no result"
-            if not is_given_up(batch, self._on.clock.now()):
-                log.warning("batch.unreadable", batch_id=batch.id, error=problem)
+                log.warning("batch.unreadable", batch_id=batch.id, error=read)
                 return None
-            log.warning("batch.unread", batch_id=batch.id, error=problem)
         if file_ids and not lines and not is_twin and await self._lacks_lines(batch, provider):
             log.warning("batch.unreadable", batch_id=batch.id, error="its results are empty")
             return None
         return own
+
+    async def _ingest(
+        self, batch: Batch, provider: Provider, file_id: str, *, is_twin: bool
+    ) -> Ingested | str:
+        """Ingest a file, or return why it is not what it should be."""
+
+        async def read(credential: Credential) -> Ingested:
+            return await self._ingestor.ingest(
+                batch,
+                provider.results(credential, file_id),
+                source=file_id,
+                facts=self._facts,
+                is_twin=is_twin,
+            )
+
+        try:
+            sums = await self._access.read(batch, read)
+        except ProviderRejectedError as exc:
+            return str(exc)
+        except ProviderUnavailableError as exc:
+            # None is followed: a credential goes to its upstream alone.
+            if exc.status_code is None or not 300 <= exc.status_code < 400:
+                raise
+            return str(exc)
+        log.info(
+            "batch.ingested",
+            batch_id=batch.id,
+            ended=sums.ended,
+            released=sums.released,
+            ignored=sums.ignored,
+        )
+        # Given up at once, every answer that the file has would be bought again.
+        return f"{file_id} holds no result" if sums.is_another_thing else sums
 
     async def _lacks_lines(self, batch: Batch, provider: Provider) -> bool:
         """Return whether results that are empty must be so by mistake, and not for long."""
