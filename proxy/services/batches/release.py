@@ -23,13 +23,13 @@ class Releaser:
         self._on = ground
         self._outlook = outlook
 
-    async def book_unseen(self, batch: Batch, lines: int) -> None:
+    async def book_unseen(self, batch: Batch, told: int) -> None:
         """Book what may have been computed, unseen, for jobs that were cancelled meanwhile.
 
-        `lines` is how many of those that its provider got are answered. Jobs that still wait
-        are released as possible doubles, each by itself.
+        `told` is of how many jobs the results have a line. Those that still wait are released
+        as possible doubles, each by itself.
         """
-        unseen = _sent(batch) - lines
+        unseen = _sent(batch) - told
         if unseen <= 0 or not may_have_run(batch):
             return
         async for items in self._on.batches.open_items(batch.id):

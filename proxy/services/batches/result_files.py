@@ -42,13 +42,13 @@ class ResultFiles:
     async def ingest(
         self, batch: Batch, provider: Provider, file_ids: Sequence[str], *, is_twin: bool = False
     ) -> int | None:
-        """Ingest the files; return how many lines were ours, nothing if one cannot be read yet."""
-        lines = own = 0
+        """Ingest the files; return how many jobs have a line, nothing if one cannot be read yet."""
+        lines, own = 0, set[int]()
         for file_id in file_ids:
             read = await self._ingest(batch, provider, file_id, is_twin=is_twin)
             if isinstance(read, Ingested):
                 lines += read.lines
-                own += read.own
+                own |= read.own
             elif is_given_up(batch, self._on.clock.now()):
                 log.warning("batch.unread", batch_id=batch.id, error=read)
             else:
@@ -57,7 +57,7 @@ class ResultFiles:
         if file_ids and not lines and not is_twin and await self._lacks_lines(batch, provider):
             log.warning("batch.unreadable", batch_id=batch.id, error="its results are empty")
             return None
-        return own
+        return len(own)
 
     async def _ingest(
         self, batch: Batch, provider: Provider, file_id: str, *, is_twin: bool

@@ -33,6 +33,19 @@ async def test_a_line_that_is_missing_may_be_paid_though_its_job_was_cancelled()
     assert fleet.tally.counts["possible_double"] == 3
 
 
+async def test_a_line_that_comes_twice_does_not_stand_for_one_that_is_missing() -> None:
+    fleet = Fleet()
+    job_ids = await fleet.submit(12)
+    without_lines_of(fleet, job_ids[:2])
+    fleet.provider.mangle = lambda lines: lines + lines[:4]
+    for job_id in job_ids[:2]:
+        await fleet.cancel(job_id)
+
+    await fleet.answer()
+
+    assert (await fleet.booked()).possible_doubles == 2
+
+
 async def test_a_batch_that_is_lost_may_be_paid_though_all_its_jobs_were_cancelled() -> None:
     fleet = Fleet()
     job_ids = await fleet.submit(12)
