@@ -353,11 +353,6 @@ class Escalator:
         is_cancelled = job is None or (
             job.state is JobState.CANCELLED and job.attempt == called.attempt
         )
-        if is_cancelled and _is_doubtful(event):
-            # The cancellation has booked it.
-            count_doubles(self._on, [called])
-        elif is_cancelled:
-            await self._on.books.take_back(job or called, called.attempt)
         if isinstance(event, Succeeded):
             # Bought, and of no use.
             answer = UselessAnswer(
@@ -369,6 +364,12 @@ class Escalator:
                 outcome=event.outcome,
             )
             await self._on.books.book_useless([answer])
+        if is_cancelled and _is_doubtful(event):
+            # The cancellation has booked it.
+            count_doubles(self._on, [called])
+        elif is_cancelled:
+            # Last: after a crash in between, the bill is too high rather than too low.
+            await self._on.books.take_back(job or called, called.attempt)
 
     def _now(self) -> datetime:
         return self._on.clock.now()

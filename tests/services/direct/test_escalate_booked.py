@@ -120,6 +120,22 @@ async def test_a_cancelled_call_whose_instance_dies_may_be_paid() -> None:
     assert await fleet.booked() == DOUBTFUL
 
 
+async def test_a_crash_while_a_cancelled_call_is_booked_leaves_no_bill_too_low() -> None:
+    for steps in range(30):
+        fleet = Fleet()
+        await fleet.accept(lane=Lane.INTERACTIVE)
+        fleet.provider.in_the_middle["call"] = cancelled(fleet)
+        await fleet.run("live")
+        fleet.instances[0].steps_left = steps
+        survived = await fleet.instances[0].run("escalate")
+
+        booked = await fleet.booked()
+        assert fleet.provider.spent_nano <= booked.useless_nano or booked.possible_doubles, steps
+        if survived:
+            return
+    pytest.fail("the pass never came to its end")
+
+
 async def test_a_call_that_was_cancelled_yesterday_is_known_of_that_day() -> None:
     fleet = Fleet()
 
