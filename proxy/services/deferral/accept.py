@@ -165,7 +165,7 @@ class Acceptor:
                 raise
         if acceptance.created:
             self._wake_for(job)
-        _check_same(acceptance, job)
+        _check_same(acceptance, job, call)
         _log_accepted(acceptance, terms)
         facts = chosen.facts if acceptance.created else None
         return Accepted(acceptance.job, acceptance.created, facts)
@@ -277,12 +277,12 @@ class Acceptor:
         if terms.run is None:
             return None
         count = await self._occurrence(call, terms.run)
-        return self._hashed("run", terms, run_key(terms.run.id, call.fingerprint, count))
+        return self._hashed("run", terms, run_key(terms.run.id, call.content, count))
 
     async def _occurrence(self, call: DeferredCall, run: Run) -> int:
         """Count one more call of the run's session."""
         session = self._session if run.session is None else f"={run.session}"
-        place = self._hashed("occurrence", call.terms, run.id, session, call.fingerprint)
+        place = self._hashed("occurrence", call.terms, run.id, session, call.content)
         now = self._clock.now()
         return await self._runs.count(place, now=now, until=now + RUN_KEPT)
 
@@ -314,8 +314,9 @@ class Acceptor:
         )
 
 
-def _check_same(acceptance: Acceptance, job: Job) -> None:
-    if acceptance.created or acceptance.job.fingerprint == job.fingerprint:
+def _check_same(acceptance: Acceptance, job: Job, call: DeferredCall) -> None:
+    # The name that a job was made under is no part of it if an earlier version made it.
+    if acceptance.created or acceptance.job.fingerprint in (job.fingerprint, call.content):
         return
     # Of a caller without a credential its ID is all that a job asks for, and one key may
     # be taken by two of them.

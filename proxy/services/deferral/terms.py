@@ -89,6 +89,16 @@ class DeferredCall(NamedTuple):
     terms: Terms
     admitted: Admitted
     fingerprint: str
+    unnamed: str | None = None
+    """The same without the name that its caller gave it, if it did."""
+
+    @property
+    def content(self) -> str:
+        """What it asks for, under whatever name: by it a run tells its calls apart.
+
+        Earlier versions knew no other fingerprint, and their jobs are to be found again.
+        """
+        return self.fingerprint if self.unnamed is None else self.unnamed
 
 
 def kept_headers(dialect: Dialect, headers: RawHeaders) -> RawHeaders:
@@ -124,6 +134,11 @@ def call_fingerprint(
     digest = fingerprint_of(caller, dialect, target=target, headers=headers)
     digest.update(body)
     return digest.hexdigest()
+
+
+def is_named(asked: Asked) -> bool:
+    """Return whether the caller itself gave its call a name."""
+    return bool(_named(asked))
 
 
 def _named(asked: Asked) -> tuple[tuple[str, str], ...]:

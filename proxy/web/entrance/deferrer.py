@@ -160,7 +160,7 @@ class Deferrer:
         admitted = self._acceptor.admit(
             call.parsed, call.head.place, upstream=call.head.route.upstream.name
         )
-        deferred = DeferredCall(terms, admitted, call.fingerprint())
+        deferred = DeferredCall(terms, admitted, call.fingerprint(), call.unnamed())
         return await self._acceptor.accept(deferred, partial(self._cut, call, terms))
 
     def _cut(self, call: Call, terms: Terms, job: Job) -> None:

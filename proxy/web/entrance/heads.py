@@ -7,11 +7,12 @@ read once serves all of them (`web/entrance/passages.py`).
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 from aiohttp import web
 
-from policies.headers import Asked
+from policies.headers import NOTHING_ASKED, Asked
 from policies.model import Decision, Once
 from policies.policy import Policy
 from proxy.core.body import ParsedBody
@@ -23,7 +24,7 @@ from proxy.core.targets import without_credentials
 from proxy.services.callers.clients import Exchange
 from proxy.services.callers.owners import Caller, Owners, query_key
 from proxy.services.deferral.obstacles import place_at
-from proxy.services.deferral.terms import Terms, fingerprint_of, kept_headers
+from proxy.services.deferral.terms import Terms, fingerprint_of, is_named, kept_headers
 from proxy.web.answering.answers import AnsweredCall
 
 Identify = Callable[[], Caller]
@@ -60,6 +61,7 @@ class CallHead:
     """What is changed on the way to an upstream whose key is held here."""
 
     _fingerprint: Callable[[], Digest]
+    _unnamed: Callable[[], Digest] | None
     agreed: Agreed | None = None
     """By the decision that was made last."""
 
@@ -73,9 +75,11 @@ class CallHead:
 
     def fingerprint(self, body: bytes) -> str:
         """Return what a call with this head and its repeats share."""
-        digest = self._fingerprint().copy()
-        digest.update(body)
-        return digest.hexdigest()
+        return _hashed(self._fingerprint, body)
+
+    def unnamed(self, body: bytes) -> str | None:
+        """Return the same without the name that the caller gave its call, if it did."""
+        return None if self._unnamed is None else _hashed(self._unnamed, body)
 
     def decision(self, policy: Policy, parsed: ParsedBody) -> Decision | None:
         """Return what was decided about a call with this head and such a body, if it was."""
@@ -92,6 +96,12 @@ class CallHead:
 def _telling(parsed: ParsedBody) -> object:
     """Return all of a body that a decision by headers alone depends on (`header_opinion`)."""
     return parsed.streaming, parsed.fields.get("background") is True
+
+
+def _hashed(begun: Callable[[], Digest], body: bytes) -> str:
+    digest = begun().copy()
+    digest.update(body)
+    return digest.hexdigest()
 
 
 def caller_of(headers: RawHeaders, route: Route, owners: Owners) -> Identify:
@@ -117,6 +127,10 @@ def read_head(
     dialect = DIALECTS[route.upstream.dialect]
     target = without_credentials(route.upstream_target)
     kept = kept_headers(dialect, request.raw_headers)
+
+    def begun(asked: Asked = NOTHING_ASKED) -> Digest:
+        return fingerprint_of(caller(), dialect, target=target, headers=kept, asked=asked)
+
     return CallHead(
         route=route,
         asked=asked,
@@ -127,7 +141,6 @@ def read_head(
         kept=kept,
         caller=caller,
         exchange=exchange,
-        _fingerprint=Once(
-            lambda: fingerprint_of(caller(), dialect, target=target, headers=kept, asked=asked)
-        ),
+        _fingerprint=Once(partial(begun, asked=asked)),
+        _unnamed=Once(begun) if is_named(asked) else None,
     )

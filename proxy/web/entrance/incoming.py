@@ -41,6 +41,11 @@ class Call:
         assert self.body is not None
         return self.head.fingerprint(self.body)
 
+    def unnamed(self) -> str | None:
+        """Return the same without the name that its caller gave the call, if it did."""
+        assert self.body is not None
+        return self.head.unnamed(self.body)
+
 
 @dataclass(slots=True, kw_only=True)
 class Incoming(Call):

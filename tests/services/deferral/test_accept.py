@@ -366,6 +366,28 @@ async def test_a_key_and_a_run_cannot_be_mistaken_for_each_other(world):
     assert key.job.id != run.job.id
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"idempotency_key": "k"}, {"idempotency_key": "k"}),
+        ({"run": Run("r", "one")}, {"run": Run("r", "two")}),
+    ],
+)
+async def test_what_a_version_without_names_in_fingerprints_made_is_found(world, before, after):
+    def named(body=BODY):
+        call = world.call(body, **after)
+        return call._replace(fingerprint=f"named {call.fingerprint}", unnamed=call.fingerprint)
+
+    made = await world.accept(**before)
+
+    again = await world.acceptor.accept(named())
+
+    assert (again.job.id, again.created) == (made.job.id, False)
+    if "idempotency_key" in after:
+        with pytest.raises(CallerError, match="stands for another call"):
+            await world.acceptor.accept(named(BODY.replace(b"canary", b"other")))
+
+
 async def test_without_a_credential_nothing_is_deferred_unless_configured(world):
     with pytest.raises(CallerError) as refusal:
         await world.accept(token=None, upstream="vllm")

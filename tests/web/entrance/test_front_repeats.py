@@ -1,9 +1,11 @@
 """Which call takes over the job of which, as callers see it."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
+from proxy.ports.jobs import JobWrite
 from tests.helpers.factories import IdFactory
 from tests.web.house import CHAT, CHAT_BODY, COMPLETION, open_house
 
@@ -131,6 +133,17 @@ async def test_a_call_goes_by_its_key_whatever_run_it_belongs_to(house):
     again = await house.job(headers={"Idempotency-Key": "k", "X-Deferrable-Run": "two"})
 
     assert again.id == abandoned.id
+
+
+async def test_a_key_finds_the_job_of_a_version_that_left_names_out_of_fingerprints(house):
+    key = {"Idempotency-Key": "k"}
+    unnamed, made = await house.job(), await house.job(headers=key)
+    as_before = replace(made, fingerprint=unnamed.fingerprint, version=made.version + 1)
+    await house.stores.jobs.replace_many([JobWrite(as_before)])
+
+    again = await house.job(headers=key)
+
+    assert again.id == made.id
 
 
 async def test_a_run_that_starts_again_finds_by_counting_what_its_last_session_left(house):
