@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 
@@ -28,6 +28,16 @@ EMPTY_FOR: Final = timedelta(minutes=2)
 their word, they give every job back to be bought once more; no deadline waits for longer."""
 
 
+class Read(NamedTuple):
+    """What is known of a provider batch whose files were read."""
+
+    told: int
+    """Of how many of its jobs they have a line."""
+
+    is_whole: bool
+    """Whether no file was given up."""
+
+
 class ResultFiles:
     """Reads the files of one batch after the other; each may be read again."""
 
@@ -41,9 +51,9 @@ class ResultFiles:
 
     async def ingest(
         self, batch: Batch, provider: Provider, file_ids: Sequence[str], *, is_twin: bool = False
-    ) -> int | None:
-        """Ingest the files; return how many jobs have a line, nothing if one cannot be read yet."""
-        lines, own = 0, set[int]()
+    ) -> Read | None:
+        """Ingest the files; nothing if one cannot be read yet."""
+        lines, own, is_whole = 0, set[int](), True
         for file_id in file_ids:
             read = await self._ingest(batch, provider, file_id, is_twin=is_twin)
             if isinstance(read, Ingested):
@@ -51,13 +61,14 @@ class ResultFiles:
                 own |= read.own
             elif is_given_up(batch, self._on.clock.now()):
                 log.warning("batch.unread", batch_id=batch.id, error=read)
+                is_whole = False
             else:
                 log.warning("batch.unreadable", batch_id=batch.id, error=read)
                 return None
         if file_ids and not lines and not is_twin and await self._lacks_lines(batch, provider):
             log.warning("batch.unreadable", batch_id=batch.id, error="its results are empty")
             return None
-        return len(own)
+        return Read(len(own), is_whole)
 
     async def _ingest(
         self, batch: Batch, provider: Provider, file_id: str, *, is_twin: bool

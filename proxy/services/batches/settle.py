@@ -90,12 +90,12 @@ class Settler:
             batch = await self._claim(batch, provider)
             if batch.is_provisional:
                 return await self._later(batch, READ_AGAIN_AFTER)
-        told = await self._files.ingest(batch, provider, batch.output_file_ids)
-        if told is None:
+        read = await self._files.ingest(batch, provider, batch.output_file_ids)
+        if read is None:
             return await self._later(batch, READ_AGAIN_AFTER)
         await self._learn(batch)
         # Before jobs are released: after a crash between, fewer of them are open.
-        await self._releaser.book_unseen(batch, told)
+        await self._releaser.book_unseen(batch, read.told)
         await self._releaser.release_rest(batch)
         return await self._write(batch, Harvested(self._now()))
 

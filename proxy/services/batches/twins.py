@@ -131,4 +131,9 @@ class Twins:
         if twin.state is not ProviderBatchState.ENDED:
             return False
         files = twin.output_file_ids
-        return await self._files.ingest(batch, provider, files, is_twin=True) is not None
+        read = await self._files.ingest(batch, provider, files, is_twin=True)
+        if read is None:
+            return False
+        if not read.is_whole and read.told < batch.count:
+            await self._on.books.book_possible(batch, batch.count - read.told, why=twin_id)
+        return True

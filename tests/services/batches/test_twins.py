@@ -2,10 +2,13 @@
 
 from datetime import timedelta
 
+import pytest
+
 from proxy.core.batch import BatchState
 from proxy.core.job import JobState
 from proxy.services.batches.recover import LIST_SKEW
 from proxy.services.batches.twins import SWEEP_FOR
+from tests.helpers.fake_provider import Fault
 from tests.helpers.fleet import Fleet
 
 
@@ -60,6 +63,22 @@ async def test_a_twin_that_vanished_does_not_keep_its_batch_for_ever() -> None:
     batch = await fleet.batch()
     assert batch.twins == ("batch_1",)
     assert batch.state is BatchState.SETTLED
+
+
+@pytest.mark.parametrize("fault", ["rejected", "redirected"])
+async def test_a_twin_whose_results_cannot_be_read_may_be_paid(fault: Fault) -> None:
+    fleet = Fleet()
+    fleet.provider.listing_lag = LIST_SKEW
+    fleet.will("create", "lost_after")
+    await fleet.submit(12)
+    await fleet.run_for(timedelta(minutes=10), step=timedelta(seconds=30))
+    fleet.will("results", fault, times=1_000)
+
+    await fleet.run_for(timedelta(hours=27), step=timedelta(minutes=5))
+
+    assert (await fleet.batch()).twins_read == ("batch_1",)
+    assert fleet.doubles() == (12, 12)
+    assert (await fleet.booked()).possible_doubles == 12
 
 
 async def test_a_twin_that_cannot_be_stopped_is_read_when_it_has_ended() -> None:
