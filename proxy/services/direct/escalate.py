@@ -349,9 +349,12 @@ class Escalator:
 
     async def _book_late(self, called: Job, job: Job | None, event: JobEvent) -> None:
         """Book what a call came to whose job ended meanwhile; nothing stands for an erased one."""
-        # Who erases a job cancels it before.
+        # Who erases a job cancels it before, or notes that it ended otherwise. An instance of
+        # an earlier version books nothing.
         is_cancelled = job is None or (
-            job.state is JobState.CANCELLED and job.attempt == called.attempt
+            job.state is JobState.CANCELLED
+            and job.attempt == called.attempt
+            and job.possible_doubles > called.possible_doubles
         )
         if isinstance(event, Succeeded):
             # Bought, and of no use.

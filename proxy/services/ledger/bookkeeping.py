@@ -14,7 +14,7 @@ import structlog
 
 from proxy.core.batch import Batch
 from proxy.core.ids import BatchId, JobId
-from proxy.core.job import Job, JobEvent, Outcome, Succeeded
+from proxy.core.job import Job, JobEvent, JobState, Outcome, Succeeded
 from proxy.core.lanes import BatchKey, Lane
 from proxy.core.ledger import (
     Booking,
@@ -170,12 +170,20 @@ class Bookkeeper:
         """
         doubt = Sums(possible_doubles=-1, possible_unpriced=-1)
         day = (job.finalized_at or self._clock.now()).date()
-        receipt = Receipt(
-            id=f"{job.id}:{attempt}:known",
-            job_id=job.id,
-            bookings=bookings(job, doubt, day=day, lane=job.lane),
+        await self._ledger.book(
+            [_known(job, attempt, bookings(job, doubt, day=day, lane=job.lane))]
         )
-        await self._ledger.book([receipt])
+
+    async def note_undoubted(self, job: Job) -> None:
+        """Note that no cancellation booked the last call; to be called before `job` is erased.
+
+        A call may be under way still whose job a late result ended. Of an erased job it looks
+        as if it were cancelled, and what was never booked would be taken back.
+        """
+        if job.state is JobState.CANCELLED or job.answered_by == job.attempt or not job.attempt:
+            return
+        row = batch_row(job.key, day=self._clock.now().date())
+        await self._ledger.book([_known(job, job.attempt, (Booking(row, Sums()),))])
 
     async def note_answered(self, job: Job) -> None:
         """Note that what a batch answered a job is booked; to be called before it is erased.
@@ -205,3 +213,8 @@ class Bookkeeper:
         )
         if await self._ledger.book([receipt]):
             self._tally.count("possible_double", count, lane=batch.key.lane.value)
+
+
+def _known(job: Job, attempt: int, booked: tuple[Booking, ...]) -> Receipt:
+    """Return what is booked once it is known what a call of a job that ended came to."""
+    return Receipt(id=f"{job.id}:{attempt}:known", job_id=job.id, bookings=booked)

@@ -309,6 +309,7 @@ class JobsApi:
         batch = await self._batches.get(job.batch_id) if job.batch_id is not None else None
         if batch is not None and batch.state is not BatchState.SETTLED:
             await self._books.note_answered(job)
+        await self._books.note_undoubted(job)
         await self._jobs.erase(job.id)
         log.info("job.deleted", job_id=job.id)
         self._waiters.wake([job.id])

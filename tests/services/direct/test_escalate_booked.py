@@ -3,10 +3,11 @@
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import pytest
 
-from proxy.core.job import JobState
+from proxy.core.job import CancelRequested, JobState, Outcome, Succeeded, advance
 from proxy.core.lanes import Lane
 from proxy.core.ledger import Sums
 from proxy.core.outcomes import MAX_FAILURES
@@ -81,6 +82,42 @@ async def test_a_call_that_is_answered_after_its_job_was_cancelled_is_known(
 
     assert await fleet.booked() == Sums(jobs=1, useless=1, useless_nano=CALL_NANO)
     assert fleet.tally.counts["possible_double"] == 0
+
+
+@pytest.mark.parametrize("is_erased", [False, True])
+async def test_a_call_whose_job_a_late_result_ended_takes_back_no_double(is_erased: bool) -> None:
+    fleet = Fleet()
+    books = fleet.instances[0].ground.books
+
+    async def end() -> None:
+        (job,) = await fleet.jobs()
+        # Of a batch that was given up: what it cost is not known here.
+        after = advance(job, Succeeded(0, fleet.clock.now(), Outcome(200)))
+        await fleet.stores.jobs.replace_many([books.write(after)])
+        if is_erased:
+            await books.note_undoubted(after)
+            await fleet.stores.jobs.erase(job.id)
+
+    await called(fleet, lambda _: end)
+
+    assert await fleet.booked() == Sums(
+        jobs=1, answers=1, unpriced=1, useless=1, useless_nano=CALL_NANO
+    )
+
+
+async def test_a_call_whose_cancellation_booked_nothing_takes_nothing_back() -> None:
+    fleet = Fleet()
+
+    async def cancel_as_before() -> None:
+        (job,) = await fleet.jobs()
+        after = advance(job, CancelRequested(fleet.clock.now()))
+        as_before = replace(after, possible_doubles=job.possible_doubles)
+        books = fleet.instances[0].ground.books
+        await fleet.stores.jobs.replace_many([books.write(as_before)])
+
+    await called(fleet, lambda _: cancel_as_before)
+
+    assert await fleet.booked() == Sums(jobs=1, useless=1, useless_nano=CALL_NANO)
 
 
 @pytest.mark.parametrize("status", [400, 401, 429, 503])

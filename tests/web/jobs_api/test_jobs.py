@@ -325,6 +325,20 @@ async def test_deleting_erases_prompt_result_and_job(house):
     assert (await house.send("GET", "/v1/jobs")).json["data"] == []
 
 
+async def test_of_a_deleted_job_that_was_not_cancelled_no_double_is_taken_back(house):
+    job = await house.job()
+    called = advance(job, Escalated(InstanceId("instance-1"), house.clock.now()))
+    late = advance(called, Succeeded(0, house.clock.now(), Outcome(200)))
+    for after in (called, late):
+        await house.stores.jobs.replace_many([house.books.write(after)])
+
+    await house.send("DELETE", f"/v1/jobs/{job.id}")
+
+    await house.books.take_back(called, called.attempt)
+    rows = await house.books.rows(since=T0.date(), until=T0.date())
+    assert total(rows).possible_doubles == 0
+
+
 async def test_what_a_deleted_job_was_answered_is_never_taken_for_bought_in_vain(house):
     waiting, batch = await house.job(), make_batch()
     await house.stores.batches.add(batch)
