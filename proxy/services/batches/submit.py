@@ -41,6 +41,7 @@ from proxy.core.errors import (
     ProviderUnavailableError,
 )
 from proxy.core.ids import BatchId, CredentialId
+from proxy.core.lanes import BatchKey
 from proxy.core.outcomes import EMPTY, INPUT_MISSING, TOO_LATE
 from proxy.core.plan import PollPace
 from proxy.core.refusals import blames_money
@@ -63,7 +64,7 @@ INPUT_TRIES: Final = 5
 find: it may lag behind its upload. One that is gone is uploaded again, with the next batch."""
 
 FORBIDDEN_TIMES: Final = 3
-"""How often a batch is refused with 403 before its lane is switched off for its credential
+"""How often in turn a batch is refused with 403 before its lane is switched off for its credential
 and model: in between, the provider let the credential in to list its models."""
 
 TURN_PAUSE: Final = timedelta(seconds=2)
@@ -92,7 +93,7 @@ class Submitter:
         )
         self._fanout: Fanout[BatchId] = Fanout(limit=times.concurrency)
         self._forbidden: Counter[tuple[CredentialId, str, str]] = Counter()
-        """How often a credential was refused a batch of an endpoint and a model."""
+        """How often in turn a credential was refused a batch of an endpoint and a model."""
 
     async def run_once(self) -> int:
         """Bring every due submission one step further; return how many moved.
@@ -199,6 +200,7 @@ class Submitter:
             return await self._create_failed(intent, exc)
         except LeaseLostError as exc:
             return await self._create_failed(intent, ProviderUnavailableError(exc.message))
+        self._forbidden.pop(_place(intent.key), None)
         return await self._steps.created(intent, answer)
 
     async def _intend(self, batch: Batch, provider: Provider, count: int) -> Batch | None:
@@ -246,7 +248,7 @@ class Submitter:
         key = batch.key
         await self._access.pause(key.credential, exc)
         if exc.status_code == HTTPStatus.FORBIDDEN and not blames_money(exc.body):
-            place = (key.credential, key.endpoint, key.model)
+            place = _place(key)
             self._forbidden[place] += 1
             if self._forbidden[place] >= FORBIDDEN_TIMES:
                 del self._forbidden[place]
@@ -268,6 +270,10 @@ class Submitter:
 
     def _now(self) -> datetime:
         return self._on.clock.now()
+
+
+def _place(key: BatchKey) -> tuple[CredentialId, str, str]:
+    return key.credential, key.endpoint, key.model
 
 
 def _group(batch: Batch) -> str:

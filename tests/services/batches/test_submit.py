@@ -195,6 +195,18 @@ async def test_a_key_without_the_scope_of_batches_loses_that_lane_alone(operatio
     assert fleet.tally.counts["credential_paused"] == FORBIDDEN_TIMES
 
 
+async def test_a_key_that_is_let_into_batches_in_between_keeps_that_lane() -> None:
+    fleet = Fleet()
+
+    for _ in range(2 * FORBIDDEN_TIMES):
+        fleet.will("create", "forbidden")
+        await fleet.accept_many(12)
+        await fleet.run_for(timedelta(minutes=20), step=timedelta(seconds=30))
+
+    assert await fleet.states() == {JobState.COMPLETED: 12 * 2 * FORBIDDEN_TIMES}
+    assert fleet.provider.requests["call"] == 0
+
+
 async def test_a_key_without_means_keeps_the_lane_of_batches() -> None:
     fleet = Fleet()
     fleet.provider.forbids = b'{"error":{"code":"billing_not_active"}}'
