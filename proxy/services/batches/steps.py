@@ -74,6 +74,6 @@ class SubmissionSteps:
         return after
 
     async def dissolve(self, batch: Batch, reason: str) -> Batch:
-        """Give the jobs back to their queue: nothing was bought."""
+        """Give the jobs back to their queue: nothing was bought, or what may be is booked."""
         log.info("batch.dissolved", batch_id=batch.id, jobs=batch.count, reason=reason)
         return await self.take(batch, Dissolved(self._on.clock.now(), reason)) or batch

@@ -95,6 +95,10 @@ class Submitter:
         self._forbidden: Counter[tuple[CredentialId, str, str]] = Counter()
         """How often in turn a credential was refused a batch of an endpoint and a model."""
 
+        self._unseen: Counter[BatchId] = Counter()
+        """How often the input of a batch was not found. A batch also comes back for
+        other reasons, most of all where creates take turns."""
+
     async def run_once(self) -> int:
         """Bring every due submission one step further; return how many moved.
 
@@ -201,6 +205,7 @@ class Submitter:
         except LeaseLostError as exc:
             return await self._create_failed(intent, ProviderUnavailableError(exc.message))
         self._forbidden.pop(_place(intent.key), None)
+        self._unseen.pop(intent.id, None)
         return await self._steps.created(intent, answer)
 
     async def _intend(self, batch: Batch, provider: Provider, count: int) -> Batch | None:
@@ -216,8 +221,11 @@ class Submitter:
             return await self._steps.take(batch, started)
 
     async def _create_failed(self, batch: Batch, exc: ProviderError) -> Batch:
-        if exc.code == INPUT_MISSING and batch.submissions < INPUT_TRIES:
-            return await self._put_back(batch, exc)
+        if exc.code == INPUT_MISSING:
+            self._unseen[batch.id] += 1
+            if self._unseen[batch.id] < INPUT_TRIES:
+                return await self._put_back(batch, exc)
+            del self._unseen[batch.id]
         if isinstance(exc, ProviderRejectedError):
             return await self._rejected(batch, exc)
         if isinstance(exc, CredentialRefusedError):

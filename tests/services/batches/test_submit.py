@@ -134,6 +134,20 @@ async def test_a_file_that_is_not_visible_yet_costs_no_job_a_try() -> None:
     assert (fleet.provider.requests["upload"], fleet.provider.requests["create"]) == (1, 3)
 
 
+async def test_a_file_that_is_not_visible_yet_has_its_tries_whatever_came_before() -> None:
+    fleet = Fleet()
+    busy: list[Fault] = ["busy"] * INPUT_TRIES
+    fleet.will("create", *busy, "no_input")
+    await fleet.submit(12)
+
+    for _ in range(INPUT_TRIES + 1):
+        await fleet.wait(timedelta(seconds=30), "submit")
+
+    assert (await fleet.batch()).state is BatchState.IN_PROGRESS
+    assert {job.failures for job in await fleet.jobs()} == {0}
+    assert fleet.provider.requests["create"] == INPUT_TRIES + 2
+
+
 async def test_a_file_that_is_gone_is_uploaded_again() -> None:
     fleet = Fleet()
     always: list[Fault] = ["no_input"] * INPUT_TRIES
