@@ -36,9 +36,11 @@ class Cleaner:
             ProviderError: if it is worth another try later.
         """
         try:
-            twins = await self._files_of_twins(batch, provider)
-            own = [name for name in (batch.input_file_id, *batch.output_file_ids) if name]
-            for file_id in dict.fromkeys((*own, *twins)):
+            # Its own first: a twin may never answer.
+            for file_id in (batch.input_file_id, *batch.output_file_ids):
+                if file_id:
+                    await self._delete(batch, provider, file_id)
+            for file_id in await self._files_of_twins(batch, provider):
                 await self._delete(batch, provider, file_id)
         except ProviderError as exc:
             if not self._is_given_up(batch):

@@ -52,6 +52,23 @@ async def test_a_twin_that_is_gone_keeps_no_batch_from_being_settled() -> None:
     assert (await fleet.batch()).state is BatchState.SETTLED
 
 
+async def test_a_twin_that_cannot_be_asked_for_keeps_no_file_of_its_batch() -> None:
+    fleet = Fleet()
+    fleet.will("create", "lost_after")
+    await fleet.submit(12)
+    original = fleet.provider.batches["batch_1"]
+    fleet.provider.batches["batch_2"] = replace(original, id="batch_2", results=[])
+    await fleet.run_for(SWEEP_FOR - HOUR, step=timedelta(minutes=10))
+    assert (await fleet.batch()).twins_read == ("batch_2",)
+    fleet.will("retrieve", "unavailable", times=1_000)
+
+    await fleet.run_for(GIVE_UP_DELETING_AFTER + 2 * HOUR, step=timedelta(minutes=10))
+
+    assert (await fleet.batch()).state is BatchState.SETTLED
+    assert fleet.provider.files == {}
+    assert original.deleted
+
+
 async def test_a_key_that_may_not_delete_is_not_paused() -> None:
     fleet = Fleet()
     await fleet.submit(12)
