@@ -317,5 +317,8 @@ def encode_sums(sums: Sums) -> str:
 
 
 def decode_sums(text: str) -> Sums:
-    """Return the sums that `encode_sums` was given; of an older one, what it had."""
-    return Sums(*map(int, text.split(" ")))
+    """Return the sums that `encode_sums` was given; of an older one, what it had.
+
+    Of a newer one, what is known here: in a fleet versions stand beside each other for a while.
+    """
+    return Sums(*map(int, text.split(" ")[: len(Sums._fields)]))

@@ -193,6 +193,12 @@ def test_sums_of_an_older_version_lack_what_it_did_not_know() -> None:
     assert decode_sums("3 1") == Sums(jobs=3, expired=1)
 
 
+def test_of_sums_of_a_newer_version_what_is_known_is_read() -> None:
+    assert decode_sums(encode_sums(Sums(jobs=3, possible_unpriced=2)) + " 7") == Sums(
+        jobs=3, possible_unpriced=2
+    )
+
+
 @given(st.lists(st.text(max_size=9), min_size=7, max_size=7))
 def test_keys_come_back_from_their_texts(texts: list[str]) -> None:
     key = decode_key(DAY, texts)
