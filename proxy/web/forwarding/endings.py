@@ -7,7 +7,7 @@ connection does not: it looks whole by any end that is in order.
 import asyncio
 import socket
 import struct
-from typing import Final
+from typing import Final, cast
 
 _LINGER: Final = struct.Struct("ii")
 _RESET: Final = _LINGER.pack(1, 0)
@@ -37,6 +37,20 @@ def reset_on_close(transport: asyncio.BaseTransport | None) -> None:
     sock = transport.get_extra_info("socket") if transport is not None else None
     if sock is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+
+
+def hold_open(transport: asyncio.BaseTransport | None) -> None:
+    """Begin an answer that ends with its connection; `finish_on_close` lets it end.
+
+    That is right as soon as writing is not paused, which it is from here on while
+    anything waits in this process: what the system has not taken yet may get lost.
+    """
+    reset_on_close(transport)
+    if transport is not None:
+        # A plain one pauses above its limit, one of TLS as soon as it is reached: at zero
+        # that would be with nothing to wait for.
+        least = 0 if transport.get_extra_info("sslcontext") is None else 1
+        cast("asyncio.WriteTransport", transport).set_write_buffer_limits(high=least)
 
 
 def finish_on_close(transport: asyncio.BaseTransport | None) -> None:

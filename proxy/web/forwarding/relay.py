@@ -32,7 +32,7 @@ from proxy.ports.upstream import (
     UpstreamResponse,
     UpstreamUnavailableError,
 )
-from proxy.web.forwarding.endings import cut, finish_on_close, reset_on_close
+from proxy.web.forwarding.endings import cut, finish_on_close, hold_open
 
 _ENDS: Final = re.compile(r"[\r\n\0]")
 _LAST_CHUNK: Final = b"0\r\n\r\n"
@@ -215,7 +215,7 @@ class Relay:
         self.status = response.status
         frame = chunked and not response.framed
         if self._until_close:
-            reset_on_close(request.transport)
+            hold_open(request.transport)
         self._write_first(head + lines + b"\r\n", response, frame=frame)
         if not response.at_end:
             await self._pump(response, frame=frame)

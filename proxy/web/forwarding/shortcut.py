@@ -26,7 +26,7 @@ from proxy.ports.upstream import (
     UpstreamUnavailableError,
 )
 from proxy.web.forwarding.caller import METHOD, Caller
-from proxy.web.forwarding.endings import cut, finish_on_close, reset_on_close
+from proxy.web.forwarding.endings import cut, finish_on_close, hold_open
 from proxy.web.forwarding.relay import Forwarded, Outcome, answer_head, written
 
 OnDone = Callable[[Forwarded], None]
@@ -162,7 +162,7 @@ class ShortCall:
         """Write the head together with what came with it, mostly all."""
         head, _, self._until_close = answer_head(self._heads, response, method=METHOD, modern=True)
         if self._until_close:
-            reset_on_close(transport)
+            hold_open(transport)
             head += b"Connection: close\r\n"
         self._first_byte_s = time.perf_counter() - self._started
         self._status = response.status

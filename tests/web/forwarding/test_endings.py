@@ -2,13 +2,14 @@
 
 import asyncio
 import ssl
+from typing import Any
 
 import pytest
 
 from tests.helpers.certificates import write_certificate
-from tests.helpers.raw_upstream import RawConnection, RawUpstream, wait_until
+from tests.helpers.raw_upstream import TIMEOUT_S, RawConnection, RawUpstream, wait_until
 from tests.web.stage import CLOSE_HEAD, POST
-from tests.web.transparency.harness import CLIENTS, running_proxy
+from tests.web.transparency.harness import CLIENTS, RunningProxy, running_proxy
 
 
 @pytest.fixture(params=list(CLIENTS))
@@ -60,3 +61,67 @@ async def test_only_a_whole_answer_ends_in_order(factory, secured, end):
             with pytest.raises(ConnectionResetError):
                 await reader.read()
         writer.transport.abort()
+
+
+async def test_an_answer_that_ends_with_its_connection_comes_piece_by_piece(factory, secured):
+    arrived = asyncio.Event()
+
+    async def script(connection: RawConnection) -> None:
+        await connection.request()
+        await connection.send(CLOSE_HEAD)
+        for _ in range(4):
+            await connection.send(b"piece")
+            await arrived.wait()
+            arrived.clear()
+
+    serving, trusting = secured
+    async with (
+        RawUpstream(script) as upstream,
+        running_proxy(upstream.port, factory, tls=serving) as proxy,
+    ):
+        reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port, ssl=trusting)
+        writer.write(POST)
+        await reader.readuntil(b"\r\n\r\n")
+        for _ in range(4):
+            assert await asyncio.wait_for(reader.readexactly(5), TIMEOUT_S) == b"piece"
+            arrived.set()
+
+        assert await reader.read() == b""
+        writer.transport.abort()
+
+
+async def test_an_answer_whose_end_was_not_taken_does_not_end_in_order(factory):
+    async def script(connection: RawConnection) -> None:
+        await connection.request()
+        await connection.send(CLOSE_HEAD)
+        standing = only(proxy)
+        while not standing.transport.get_write_buffer_size():
+            await connection.send(b"x" * 16384)
+            await turns()
+        ended.set()
+
+    ended = asyncio.Event()
+    async with (
+        RawUpstream(script) as upstream,
+        running_proxy(upstream.port, factory, drain_s=0.05) as proxy,
+    ):
+        reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
+        writer.write(POST)
+        await ended.wait()
+        await turns()
+        only(proxy).abort()
+
+        with pytest.raises(ConnectionResetError):
+            await reader.read()
+        writer.transport.abort()
+
+
+def only(proxy: RunningProxy) -> Any:
+    (connection,) = proxy.server.connections
+    return connection
+
+
+async def turns() -> None:
+    """Let the loop read what is here already."""
+    for _ in range(20):
+        await asyncio.sleep(0)
