@@ -11,7 +11,7 @@ import asyncio
 import ssl
 from collections.abc import Callable
 from typing import Final
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from aiohttp import ClientError, ClientRequest, ClientTimeout, TCPConnector
 from aiohttp.client_proto import ResponseHandler
@@ -131,23 +131,20 @@ class _Line:
 
     def __init__(self, protocol: ResponseHandler) -> None:
         self.born = asyncio.get_running_loop().time()
-        self._carried: SessionResponse | None = None
-        closed = protocol.closed
-        self._is_open = closed is not None
-        if closed is not None:
-            closed.add_done_callback(self._note_closed)
+        # Weakly: it holds the connection, which would never be forgotten otherwise, and its
+        # call, whose body a free connection would keep in memory.
+        self._carried: ref[SessionResponse] | None = None
+        if protocol.closed is not None:
+            protocol.closed.add_done_callback(self._note_closed)
 
     def carry(self, response: SessionResponse) -> None:
         """Tell it when the connection is gone."""
-        if self._is_open:
-            self._carried = response
+        self._carried = ref(response)
 
     def _note_closed(self, closed: asyncio.Future[None]) -> None:
         if not closed.cancelled():
             # Asked for, or asyncio would complain that nobody did.
             closed.exception()
-        self._is_open = False
-        # It holds the connection, which would never be forgotten otherwise.
-        carried, self._carried = self._carried, None
+        carried = self._carried() if self._carried is not None else None
         if carried is not None:
             carried.note_closed()

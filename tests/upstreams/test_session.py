@@ -93,6 +93,27 @@ async def test_aiohttps_connections_are_forgotten_once_they_are_gone():
         await wait_until(are_forgotten, "the connections to be forgotten")
 
 
+async def test_a_free_connection_keeps_nothing_of_the_call_before(kind):
+    freed = asyncio.Event()
+
+    class Body(bytes):
+        def __del__(self) -> None:
+            freed.set()
+
+    async def call(port: int) -> None:
+        length = ((b"Content-Length", b"2"),)
+        sent = request(port, method="POST", headers=length, body=Body(b"hi"))
+        await read_all(await sender.send(sent))
+
+    async with RawUpstream(replying(OK)) as upstream, opened(kind) as sender:
+        await call(upstream.port)
+        gc.collect()
+
+        assert freed.is_set()
+        await call(upstream.port)
+        assert len(upstream.connections) == 1
+
+
 async def test_an_answer_that_was_not_read_to_its_end_costs_its_connection(kind):
     async def script(connection):
         await connection.request()
