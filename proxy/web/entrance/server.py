@@ -262,8 +262,9 @@ class _Connection(web.RequestHandler):
         if self._find is not None:
             self._boundary.follow(data)
         # Once it is told to close, aiohttp drops what comes, be it the body of the call that
-        # is still served. What else comes then waits for nobody: no call is begun any more.
-        closing, self._close = self._close, self._close and not self._request_in_progress
+        # is still served, or is about to be. What else comes then waits for nobody: no call
+        # is begun any more.
+        closing, self._close = self._close, self._close and not self._is_serving
         super().data_received(data)
         self._close = self._close or closing
 

@@ -199,6 +199,22 @@ async def test_a_body_that_comes_while_the_server_ends_is_still_read():
         assert (await caller.response()).body == b"abcd"
 
 
+async def test_a_body_is_read_also_if_the_server_ends_before_its_call_is_begun():
+    async def reading(request: web.BaseRequest) -> web.Response:
+        return web.Response(body=await request.read())
+
+    async with listening(reading) as (port, server), RawCaller(port) as caller:
+        connection = await only_connection(server)
+        await caller.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await caller.response()
+        # All in one turn of the loop, in which no task goes on.
+        connection.data_received(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nab")
+        server.pre_shutdown()
+        connection.data_received(b"cd")
+
+        assert (await caller.response()).body == b"abcd"
+
+
 async def flood(request: web.BaseRequest) -> web.StreamResponse:
     """Answer more than any caller's kernel holds."""
     response = web.StreamResponse()
