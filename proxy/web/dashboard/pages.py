@@ -22,6 +22,10 @@ T = TypeVar("T")
 _ANSWER_TIMEOUT_S: Final = 10.0
 """How long the stores may take for a page: longer than for a probe, as it asks for more."""
 
+# A megabyte of fields would take a second to read, in which no call went on.
+_FORM_BYTES: Final = 1 << 15
+"""Of a login: as much as a field may have that carries the token."""
+
 _HEADERS: Final = {
     # Nothing but our own style sheet, and forms that lead to ourselves.
     "Content-Security-Policy": (
@@ -129,7 +133,8 @@ class _Pages:
     async def log_in(self, request: web.Request) -> web.Response:
         # Read here, and not as any form that there may be: only ours leads here, and anybody may
         # send anything before he is logged in.
-        form = parse_qs((await request.read()).decode("utf-8", "replace"))
+        body = (await request.read())[:_FORM_BYTES]
+        form = parse_qs(body.decode("utf-8", "replace"))
         if not self._access.is_token(form.get("token", [""])[0]):
             return await self._page("login", status=401, is_wrong=True)
         answer = web.Response(status=303, headers={"Location": "/dashboard"})
