@@ -8,8 +8,12 @@ connections wait for one. One timer looks after all of them; a call costs none.
 
 import asyncio
 import logging
+import struct
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from fcntl import ioctl
+from termios import TIOCOUTQ
 from typing import Any, Final, cast
 
 from aiohttp import hdrs, web
@@ -56,6 +60,8 @@ _SWEEP_AT_MOST_S: Final = 1.0
 
 _CUT_WITHIN_S: Final = 1.0
 """How long a call may take to end once it is cut off: what is noted of it is written meanwhile."""
+
+_COUNT: Final = struct.Struct("i")
 
 _AWAITED_BYTES: Final = 1 << 16
 """The longest body that is awaited before its call is sent; longer ones go as they come."""
@@ -192,7 +198,7 @@ class _Connection(web.RequestHandler):
         self._served = 0
         self._wire: asyncio.Transport | None = None
         """The transport, also while it is closing, when aiohttp knows it no more."""
-        self._untaken = 0
+        self._untaken: tuple[int, int] | None = None
         self._taken_since = self._idle_since
 
     def stop_awaiting(self) -> None:
@@ -210,8 +216,8 @@ class _Connection(web.RequestHandler):
 
     def takes_nothing(self, now: float, limit_s: float) -> bool:
         """Tell whether what waits for the caller has not moved for so long; asked now and then."""
-        untaken = self._wire.get_write_buffer_size() if self._wire is not None else 0
-        if not untaken or untaken != self._untaken:
+        untaken = _untaken(self._wire) if self._wire is not None else None
+        if untaken is None or untaken != self._untaken:
             self._untaken = untaken
             self._taken_since = now
         return now - self._taken_since > limit_s
@@ -373,6 +379,22 @@ class _Connection(web.RequestHandler):
     def _is_serving(self) -> bool:
         """Whether a call is here whose answer is not."""
         return bool(self._request_in_progress or self._messages or self._call is not None)
+
+
+def _untaken(transport: asyncio.Transport) -> tuple[int, int] | None:
+    """Return how many bytes wait here for a caller, and in the system; nothing if none do here."""
+    here = transport.get_write_buffer_size()
+    if not here:
+        return None
+    sock = transport.get_extra_info("socket")
+    beyond = 0
+    # It is not there for a moment after a connection over TLS broke.
+    if sock is not None and sock.fileno() >= 0:
+        # The system takes more from us only when a third of the megabytes that it may hold is
+        # free: by our own bytes alone, one who reads slowly reads nothing.
+        with suppress(OSError):  # Not every system tells it.
+            (beyond,) = _COUNT.unpack(ioctl(sock.fileno(), TIOCOUTQ, bytes(_COUNT.size)))
+    return here, beyond
 
 
 def _error(status: int) -> ProxyError:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -240,6 +241,26 @@ async def test_a_caller_has_the_whole_time_again_by_all_that_it_takes():
             lambda: connection.transport.get_write_buffer_size() != waiting, "it to take some"
         )
         assert not connection.takes_nothing(begun + 121, 60)
+
+
+async def test_a_caller_who_takes_little_is_not_one_who_takes_nothing():
+    loop = asyncio.get_running_loop()
+    with socket.socket() as slow:
+        slow.setblocking(False)
+        # What it takes is told at once, in small portions.
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        async with listening(flood) as (port, server):
+            await loop.sock_connect(slow, ("127.0.0.1", port))
+            connection = await only_connection(server)
+            begun = loop.time()
+            await loop.sock_sendall(slow, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            await stalled(connection.transport.get_write_buffer_size)
+            assert not connection.takes_nothing(begun, 60)
+            for _ in range(4):
+                await loop.sock_recv(slow, 1 << 16)
+
+            # The system holds megabytes yet, and asks us for no more meanwhile.
+            await wait_until(lambda: not connection.takes_nothing(begun + 61, 60), "its progress")
 
 
 @pytest.mark.parametrize("closes", [False, True])
