@@ -69,6 +69,10 @@ class Cable:
         except OSError:
             # Nobody is at the other end.
             return
+        except asyncio.CancelledError:
+            # The block ends. asyncio asks what it runs for a connection how it failed, and
+            # takes a cancellation for a bug of its own.
+            return
         finally:
             self._passing.discard(task)
             self._ends -= ends
