@@ -139,6 +139,10 @@ class UpstreamRequest:
         """Return the head as it goes out."""
         return self.head or request_head(self.method, self.target, self.headers)
 
+    def written_piece(self, piece: bytes) -> bytes:
+        """Return a piece of the body as it goes out; an empty one would end it."""
+        return b"%x\r\n%b\r\n" % (len(piece), piece) if self.chunked else piece
+
 
 class UpstreamResponse(Protocol):
     """The answer to one call. Whoever holds it reads it to the end or calls `close`."""

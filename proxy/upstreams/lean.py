@@ -106,7 +106,7 @@ def _send_whole(
     data = request.written_head()
     write = connection.transport.write
     if request.chunked:
-        data += (_chunk(body) if body else b"") + b"0\r\n\r\n"
+        data += (request.written_piece(body) if body else b"") + b"0\r\n\r\n"
     elif body:
         if len(body) > _JOINED_AT_MOST:
             write(data)
@@ -166,7 +166,7 @@ class _Upload:
             # fail then, and the loop give up on what it has not read. One turn reads it.
             await asyncio.sleep(0)
             await asyncio.sleep(0)
-        self._write(_chunk(piece) if self._request.chunked else piece)
+        self._write(self._request.written_piece(piece))
         await self._connection.drain()
 
     def _write(self, data: bytes) -> None:
@@ -185,7 +185,3 @@ class _Upload:
                 await continued
         except TimeoutError:
             self._response.continued = None
-
-
-def _chunk(data: bytes) -> bytes:
-    return b"%x\r\n%b\r\n" % (len(data), data)

@@ -74,7 +74,7 @@ class SessionResponse:
         """Send head and body in one write."""
         data = self._request.written_head()
         if self._request.chunked:
-            data += (_chunk(body) if body else b"") + b"0\r\n\r\n"
+            data += (self._request.written_piece(body) if body else b"") + b"0\r\n\r\n"
         elif body:
             data += body
         self._transport.write(data)
@@ -126,7 +126,7 @@ class SessionResponse:
             await asyncio.sleep(0)
         try:
             async with asyncio.timeout(self._limits.idle_s):
-                await writer.write(_chunk(piece) if self._request.chunked else piece)
+                await writer.write(self._request.written_piece(piece))
         except TimeoutError as exc:
             raise self._unavailable("takes no more of the body", Phase.UPLOAD, "timeout") from exc
 
@@ -296,10 +296,6 @@ class SessionResponse:
         return UpstreamUnavailableError(
             f"upstream {name!r} {what}", phase=phase, cause=cause, sent=True
         )
-
-
-def _chunk(data: bytes) -> bytes:
-    return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 def has_news(protocol: ResponseHandler) -> bool:

@@ -9,6 +9,7 @@ import inspect
 import json
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any, cast
 
@@ -381,6 +382,11 @@ class Fleet:
     async def everything_ends(self) -> None:
         """Let more than a day pass."""
         await self.run_for(timedelta(hours=27), step=timedelta(minutes=5))
+
+    def appear_twice(self) -> None:
+        """Have the provider know the first batch a second time, as after a create sent twice."""
+        first = self.provider.batches["batch_1"]
+        self.provider.batches["batch_2"] = replace(first, id="batch_2", results=[])
 
     async def poll(self, **delta: float) -> None:
         """Let some time pass, ten seconds if not told, and ask after batches once."""

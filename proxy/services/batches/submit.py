@@ -15,8 +15,8 @@ only slow must have given up.
 Where batches have no names the search is less sure: see `proxy.services.batches.unnamed`.
 """
 
-import contextlib
 from collections import Counter
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from http import HTTPStatus
@@ -168,7 +168,7 @@ class Submitter:
         file_id = None
         if batch.submissions > 1:
             # Where no list is to be had, a second upload costs nothing but its way.
-            with contextlib.suppress(ProviderRejectedError):
+            with suppress(ProviderRejectedError):
                 file_id = await provider.find_upload(credential, submission)
         if file_id is None:
             file_id = await lease.during(provider.upload(credential, submission))

@@ -127,11 +127,9 @@ def fingerprint_of(
     )
 
 
-def call_fingerprint(
-    caller: Caller, dialect: Dialect, *, target: str, headers: RawHeaders, body: bytes
-) -> str:
-    """Return what a call and its repeats share; `target` comes without credentials."""
-    digest = fingerprint_of(caller, dialect, target=target, headers=headers)
+def with_body(begun: Digest, body: bytes) -> str:
+    """Return a fingerprint that `fingerprint_of` began, of the call with this body."""
+    digest = begun.copy()
     digest.update(body)
     return digest.hexdigest()
 

@@ -24,7 +24,7 @@ from proxy.core.targets import without_credentials
 from proxy.services.callers.clients import Exchange
 from proxy.services.callers.owners import Caller, Owners, query_key
 from proxy.services.deferral.obstacles import place_at
-from proxy.services.deferral.terms import Terms, fingerprint_of, is_named, kept_headers
+from proxy.services.deferral.terms import Terms, fingerprint_of, is_named, kept_headers, with_body
 from proxy.web.answering.answers import AnsweredCall
 
 Identify = Callable[[], Caller]
@@ -75,11 +75,11 @@ class CallHead:
 
     def fingerprint(self, body: bytes) -> str:
         """Return what a call with this head and its repeats share."""
-        return _hashed(self._fingerprint, body)
+        return with_body(self._fingerprint(), body)
 
     def unnamed(self, body: bytes) -> str | None:
         """Return the same without the name that the caller gave its call, if it did."""
-        return None if self._unnamed is None else _hashed(self._unnamed, body)
+        return None if self._unnamed is None else with_body(self._unnamed(), body)
 
     def decision(self, policy: Policy, parsed: ParsedBody) -> Decision | None:
         """Return what was decided about a call with this head and such a body, if it was."""
@@ -96,12 +96,6 @@ class CallHead:
 def _telling(parsed: ParsedBody) -> object:
     """Return all of a body that a decision by headers alone depends on (`header_opinion`)."""
     return parsed.streaming, parsed.fields.get("background") is True
-
-
-def _hashed(begun: Callable[[], Digest], body: bytes) -> str:
-    digest = begun().copy()
-    digest.update(body)
-    return digest.hexdigest()
 
 
 def caller_of(headers: RawHeaders, route: Route, owners: Owners) -> Identify:

@@ -1,6 +1,5 @@
 """What a batch left at its provider is deleted, whoever may and whatever fails on the way."""
 
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -29,8 +28,7 @@ async def test_the_results_of_a_twin_are_deleted_too() -> None:
     fleet = Fleet()
     fleet.will("create", "lost_after")
     await fleet.submit(12)
-    original = fleet.provider.batches["batch_1"]
-    fleet.provider.batches["batch_2"] = replace(original, id="batch_2", results=[])
+    fleet.appear_twice()
 
     await fleet.run_for(SWEEP_FOR + HOUR, step=timedelta(minutes=5))
 
@@ -42,8 +40,7 @@ async def test_a_twin_that_is_gone_keeps_no_batch_from_being_settled() -> None:
     fleet = Fleet()
     fleet.will("create", "lost_after")
     await fleet.submit(12)
-    original = fleet.provider.batches["batch_1"]
-    fleet.provider.batches["batch_2"] = replace(original, id="batch_2", results=[])
+    fleet.appear_twice()
     await fleet.run_for(SWEEP_FOR - HOUR, step=timedelta(minutes=5))
     fleet.provider.hidden.add("batch_2")
 
@@ -56,8 +53,7 @@ async def test_a_twin_that_cannot_be_asked_for_keeps_no_file_of_its_batch() -> N
     fleet = Fleet()
     fleet.will("create", "lost_after")
     await fleet.submit(12)
-    original = fleet.provider.batches["batch_1"]
-    fleet.provider.batches["batch_2"] = replace(original, id="batch_2", results=[])
+    fleet.appear_twice()
     await fleet.run_for(SWEEP_FOR - HOUR, step=timedelta(minutes=10))
     assert (await fleet.batch()).twins_read == ("batch_2",)
     fleet.will("retrieve", "unavailable", times=1_000)
@@ -66,7 +62,7 @@ async def test_a_twin_that_cannot_be_asked_for_keeps_no_file_of_its_batch() -> N
 
     assert (await fleet.batch()).state is BatchState.SETTLED
     assert fleet.provider.files == {}
-    assert original.deleted
+    assert fleet.provider.batches["batch_1"].deleted
 
 
 async def test_a_key_that_may_not_delete_is_not_paused() -> None:

@@ -1,12 +1,11 @@
 """Begun creates of which nobody knows: searched for, adopted, or proved absent."""
 
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from proxy.core.batch import BatchState
-from proxy.core.ids import BatchId, CredentialId
+from proxy.core.ids import CredentialId
 from proxy.core.job import JobState
 from proxy.services.batches.recover import GIVE_UP_SEARCHING_AFTER
 from tests.helpers.fake_provider import Fault
@@ -145,7 +144,8 @@ async def test_of_two_batches_found_the_older_is_adopted_and_the_younger_stopped
     fleet.provider.stalled = True
     await fleet.flush(12)
     await _dies_after_its_create(fleet)
-    await _a_twin_appears(fleet, (await fleet.batch()).id)
+    assert fleet.provider.batches["batch_1"].ours == (await fleet.batch()).id
+    fleet.appear_twice()
 
     await fleet.wait(PATIENCE, "submit")
 
@@ -198,9 +198,3 @@ async def _dies_after_its_create(fleet: Fleet) -> None:
     assert not await fleet.instances[0].run("submit")
     fleet.kill(0)
     await fleet.run("live")
-
-
-async def _a_twin_appears(fleet: Fleet, batch_id: BatchId) -> None:
-    original = fleet.provider.batches["batch_1"]
-    assert original.ours == batch_id
-    fleet.provider.batches["batch_2"] = replace(original, id="batch_2", results=[])

@@ -24,7 +24,7 @@ from proxy.services.deferral.accept import (
     Acceptor,
     DeferralSettings,
 )
-from proxy.services.deferral.terms import DeferredCall, Terms, call_fingerprint
+from proxy.services.deferral.terms import DeferredCall, Terms, fingerprint_of, with_body
 from proxy.services.outlook import Outlook
 from tests.helpers.factories import T0, IdFactory
 from tests.helpers.fakes import FakeClock, FakeHash, MemoryStores
@@ -108,7 +108,9 @@ class World:
         return DeferredCall(
             terms=replace(terms, **changes),
             admitted=self.acceptor.admit(parsed, Place(endpoint), upstream=upstream),
-            fingerprint=call_fingerprint(caller, OPENAI, target=target, headers=headers, body=body),
+            fingerprint=with_body(
+                fingerprint_of(caller, OPENAI, target=target, headers=headers), body
+            ),
         )
 
     async def accept(self, *args, **kwargs):
