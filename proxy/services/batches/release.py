@@ -23,22 +23,35 @@ class Releaser:
         self._on = ground
         self._outlook = outlook
 
-    async def book_unseen(self, batch: Batch, told: int) -> None:
+    async def release(self, batch: Batch, told: int) -> None:
+        """Book what nobody will see of a batch, and release each job that still waits for it.
+
+        `told` is of how many jobs the results have a line.
+        """
+        # Before jobs are released: after a crash between, fewer of them are open.
+        waiting = await self._book_unseen(batch, told)
+        cancelled = waiting - await self._release_rest(batch)
+        if cancelled > 0:
+            # By their callers, in between.
+            await self._on.books.book_possible(batch, cancelled, why="cancelled meanwhile")
+
+    async def _book_unseen(self, batch: Batch, told: int) -> int:
         """Book what may have been computed, unseen, for jobs that were cancelled meanwhile.
 
-        `told` is of how many jobs the results have a line. Those that still wait are released
-        as possible doubles, each by itself.
+        Returns how many still wait: they are released as possible doubles, each by itself.
         """
         unseen = _sent(batch) - told
         if unseen <= 0 or not may_have_run(batch):
-            return
+            return 0
+        waiting = 0
         async for items in self._on.batches.open_items(batch.id):
-            unseen -= len(items)
-        if unseen > 0:
-            await self._on.books.book_possible(batch, unseen, why="unseen")
+            waiting += len(items)
+        if unseen > waiting:
+            await self._on.books.book_possible(batch, unseen - waiting, why="unseen")
+        return waiting
 
-    async def release_rest(self, batch: Batch) -> None:
-        """Release, call directly or end each job that still waits for this batch.
+    async def _release_rest(self, batch: Batch) -> int:
+        """Release, call directly or end each job that still waits; return how many those were.
 
         May be called again after a crash: what has been released is not its any more.
         """
@@ -51,6 +64,7 @@ class Releaser:
             log.info("batch.released", batch_id=batch.id, jobs=released, reason=batch.end_reason)
             self._on.wake("flush")
             self._on.wake("escalate")
+        return released
 
     async def _release(self, batch: Batch, items: Sequence[Item], bad_line: Item | None) -> int:
         attempts = {item.job_id: item.attempt for item in items}

@@ -94,9 +94,7 @@ class Settler:
         if read is None:
             return await self._later(batch, READ_AGAIN_AFTER)
         await self._learn(batch)
-        # Before jobs are released: after a crash between, fewer of them are open.
-        await self._releaser.book_unseen(batch, read.told)
-        await self._releaser.release_rest(batch)
+        await self._releaser.release(batch, read.told)
         return await self._write(batch, Harvested(self._now()))
 
     async def _claim(self, batch: Batch, provider: Provider) -> Batch:

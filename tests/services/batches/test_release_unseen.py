@@ -1,5 +1,7 @@
 """What a batch may have computed for jobs that were cancelled, and nobody will ever see."""
 
+import asyncio
+
 import pytest
 
 from proxy.core.batch import BatchState
@@ -91,5 +93,31 @@ async def test_what_is_unseen_is_booked_once_through_a_crash_at_any_step() -> No
 
         assert (await fleet.booked()).possible_doubles == 2, steps
         if survived:
+            return
+    pytest.fail("the pass never came to its end")
+
+
+async def test_a_caller_who_cancels_amid_the_release_is_booked_too() -> None:
+    """Stand still at every step of settling in turn, and have the caller cancel meanwhile."""
+    for steps in range(60):
+        fleet = Fleet()
+        job_ids = await fleet.submit(12)
+        without_lines_of(fleet, job_ids[:1])
+        fleet.clock.advance(minutes=7)
+        await fleet.run("live")
+        first = fleet.instances[0]
+        first.frozen_after = steps
+        async with asyncio.TaskGroup() as tasks:
+            collecting = tasks.create_task(first.run("collect"))
+            while not (first.is_frozen or collecting.done()):
+                await asyncio.sleep(0)
+            went_through = collecting.done()
+            await fleet.cancel(job_ids[0])
+            first.thaw()
+
+        job = await fleet.job(job_ids[0])
+        booked = await fleet.booked()
+        assert job.possible_doubles + booked.possible_doubles >= 1, steps
+        if went_through:
             return
     pytest.fail("the pass never came to its end")
