@@ -307,24 +307,19 @@ class PollPace:
         return replace(self, interval=max(self.interval, floor), slowest=max(self.slowest, floor))
 
 
-def next_poll(
-    batch: Batch, pace: PollPace, *, now: datetime, jitter: float, urgent: datetime | None = None
-) -> datetime:
+def next_poll(batch: Batch, pace: PollPace, *, now: datetime, jitter: float) -> datetime:
     """Return when to ask for the status of `batch` again.
 
     Soon at first, since most batches end within minutes; then ever more slowly
-    with its age, up to `pace.slowest`; at `urgent` at the latest. `jitter` is a
-    factor around 1.0 that the caller draws.
+    with its age, up to `pace.slowest`. `jitter` is a factor around 1.0 that the
+    caller draws.
     """
     age = now - (batch.submitted_at or now)
     if batch.polls == 0 and age < pace.interval:
         pause = min(pace.first, pace.interval)
     else:
         pause = min(max(pace.interval, age / 20), max(pace.slowest, pace.interval))
-    due = now + pause * jitter
-    if urgent is not None and now < urgent < due:
-        return urgent
-    return due
+    return now + pause * jitter
 
 
 def cut_sizes(batches: Iterable[Batch], *, now: datetime) -> Mapping[BatchKey, int]:

@@ -401,10 +401,10 @@ def test_what_is_enqueued_is_counted_per_credential_and_model() -> None:
 PACE = PollPace()
 
 
-def poll(age: timedelta, *, polls: int = 1, jitter: float = 1.0, pace=PACE, urgent=None):
+def poll(age: timedelta, *, polls: int = 1, jitter: float = 1.0, pace=PACE):
     batch = make_batch(state=BatchState.IN_PROGRESS, submitted_at=T0, polls=polls)
     now = T0 + age
-    return next_poll(batch, pace, now=now, jitter=jitter, urgent=urgent) - now
+    return next_poll(batch, pace, now=now, jitter=jitter) - now
 
 
 def test_the_first_poll_comes_soon() -> None:
@@ -448,15 +448,6 @@ def test_an_interval_above_the_slowest_pace_is_kept() -> None:
     pace = PollPace(interval=timedelta(minutes=10))
 
     assert poll(timedelta(hours=20), pace=pace) == timedelta(minutes=10)
-
-
-@pytest.mark.parametrize(
-    ("urgent_in_s", "pause_s"), [(-1, 30), (0, 30), (1, 1), (29, 29), (31, 30)]
-)
-def test_a_poll_is_never_later_than_what_is_urgent(urgent_in_s, pause_s) -> None:
-    urgent = T0 + timedelta(minutes=5, seconds=urgent_in_s)
-
-    assert poll(timedelta(minutes=5), urgent=urgent) == timedelta(seconds=pause_s)
 
 
 def refused(count: int, *, minutes_ago: float = 0, **changes: Any) -> Batch:
