@@ -16,17 +16,13 @@ from proxy.ports.upstream import (
     BodySourceError,
     ClientLimits,
     OnNews,
-    Phase,
     UpstreamRequest,
     UpstreamUnavailableError,
 )
 from proxy.upstreams.connection import Connection
 from proxy.upstreams.exchange import LeanResponse
 from proxy.upstreams.pool import Pool
-
-# Safe by definition and without a body, so that sending them twice buys nothing
-# (RFC 9110, section 9.2.2).
-_REPEATABLE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+from proxy.upstreams.sending import LAST_CHUNK, let_news_be_read, may_repeat
 
 # Above, copying a body behind its head costs more than a second write.
 _JOINED_AT_MOST: Final = 1 << 16
@@ -56,8 +52,7 @@ class LeanClient:
         try:
             return await self._exchange(connection, request)
         except UpstreamUnavailableError as exc:
-            died = connection.calls > 1 and exc.phase is Phase.FIRST_BYTE and exc.cause == "reset"
-            if not died or request.body or request.method not in _REPEATABLE:
+            if not may_repeat(request, exc, reused=connection.calls > 1):
                 raise
         return await self._exchange(await self._pool.open(request.upstream), request)
 
@@ -106,7 +101,7 @@ def _send_whole(
     data = request.written_head()
     write = connection.transport.write
     if request.chunked:
-        data += (request.written_piece(body) if body else b"") + b"0\r\n\r\n"
+        data += (request.written_piece(body) if body else b"") + LAST_CHUNK
     elif body:
         if len(body) > _JOINED_AT_MOST:
             write(data)
@@ -155,17 +150,14 @@ class _Upload:
             async for piece in request.body:
                 await self._send_piece(piece)
         if request.chunked:
-            self._write(b"0\r\n\r\n")
+            self._write(LAST_CHUNK)
         self._response.note_sent()
 
     async def _send_piece(self, piece: bytes) -> None:
         if not piece:
             return
         if not self._connection.closing and self._connection.has_news():
-            # A refusal, perhaps, from an upstream that has hung up since: writing would
-            # fail then, and the loop give up on what it has not read. One turn reads it.
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
+            await let_news_be_read()
         self._write(self._request.written_piece(piece))
         await self._connection.drain()
 

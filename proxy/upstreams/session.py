@@ -10,7 +10,6 @@ are written here.
 import asyncio
 import ssl
 from collections.abc import Callable
-from typing import Final
 from weakref import WeakKeyDictionary, ref
 
 from aiohttp import ClientError, ClientRequest, ClientTimeout, TCPConnector
@@ -22,17 +21,13 @@ from proxy.core.upstream import Upstream
 from proxy.ports.upstream import (
     ClientLimits,
     OnNews,
-    Phase,
     UpstreamRequest,
     UpstreamResponse,
     UpstreamUnavailableError,
 )
 from proxy.upstreams.dial import connect_error
+from proxy.upstreams.sending import may_repeat
 from proxy.upstreams.session_response import SessionResponse, has_news
-
-# Safe by definition and without a body, so that sending them twice buys nothing
-# (RFC 9110, section 9.2.2).
-_REPEATABLE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class AiohttpClient:
@@ -71,8 +66,7 @@ class AiohttpClient:
         try:
             return await self._exchange(connection, request)
         except UpstreamUnavailableError as exc:
-            died = reused and exc.phase is Phase.FIRST_BYTE and exc.cause == "reset"
-            if not died or request.body or request.method not in _REPEATABLE:
+            if not may_repeat(request, exc, reused=reused):
                 raise
         connection, _ = await self._connect(request.upstream)
         return await self._exchange(connection, request)

@@ -22,6 +22,7 @@ from proxy.ports.upstream import (
     UpstreamUnavailableError,
     Write,
 )
+from proxy.upstreams.sending import LAST_CHUNK, let_news_be_read
 
 _READ_LIMIT: Final = 1 << 16
 # aiohttp holds a peer back above twice the limit.
@@ -74,7 +75,7 @@ class SessionResponse:
         """Send head and body in one write."""
         data = self._request.written_head()
         if self._request.chunked:
-            data += (self._request.written_piece(body) if body else b"") + b"0\r\n\r\n"
+            data += (self._request.written_piece(body) if body else b"") + LAST_CHUNK
         elif body:
             data += body
         self._transport.write(data)
@@ -111,7 +112,7 @@ class SessionResponse:
             async for piece in request.body:
                 await self._send_piece(writer, piece)
         if request.chunked:
-            await writer.write(b"0\r\n\r\n")
+            await writer.write(LAST_CHUNK)
         self._sent_all = True
         if not self._headed:
             self._await_first_byte()
@@ -120,10 +121,7 @@ class SessionResponse:
         if not piece:
             return
         if has_news(self._protocol):
-            # Perhaps a refusal, and the upstream has hung up since. One turn of the loop
-            # reads it; writing would fail first, and lose it.
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
+            await let_news_be_read()
         try:
             async with asyncio.timeout(self._limits.idle_s):
                 await writer.write(self._request.written_piece(piece))
