@@ -8,7 +8,7 @@ and what is known together with the possible doubles.
 A ledger is sums per day, not a list of jobs: its size does not grow with the traffic.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import date, timedelta
 from functools import lru_cache
@@ -120,6 +120,17 @@ class Sums(NamedTuple):
     def saved_nano(self) -> int:
         """What all came to less than ordinary calls, after what was bought in vain."""
         return self.list_nano - self.paid_nano - self.useless_nano
+
+    def price_of_doubles(self, dollars: Callable[[int], str]) -> str:
+        """Return in words what the possible doubles cost at most, to go on a sentence with.
+
+        An unknown price is said to be unknown; it must not look like nothing.
+        """
+        unknown = self.possible_unpriced
+        if unknown == self.possible_doubles:
+            return "for what is not known"
+        most = f"for at most {dollars(self.possible_nano)}"
+        return f"{most} ({unknown:,} of them: unknown)" if unknown else most
 
     def __add__(self, other: "Sums") -> "Sums":  # type: ignore[override] # they add up
         return Sums(*map(add, self, other))

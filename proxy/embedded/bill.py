@@ -11,6 +11,7 @@ from rich.table import Table
 
 from proxy.app import Running
 from proxy.core.ledger import Sums, broken_down
+from proxy.core.prices import NANO
 from proxy.embedded.line import write_if_heard
 
 _LANES: Final[Mapping[str, str]] = {
@@ -21,7 +22,6 @@ _LANES: Final[Mapping[str, str]] = {
 }
 
 _LONGEST: Final = timedelta(days=366)
-_NANO: Final = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +92,7 @@ def _add(table: Table, words: str, sums: Sums, *, style: str | None = None) -> N
 
 def _remarks(bill: Bill, total: Sums) -> list[str]:
     failed = total.jobs - total.answers
+    doubled = total.price_of_doubles(_dollars)
     remarks = {
         f"{bill.forwarded:,} calls could not be deferred and went straight through": bill.forwarded,
         f"{failed:,} calls failed": failed,
@@ -101,20 +102,12 @@ def _remarks(bill: Bill, total: Sums) -> list[str]:
         f"{total.useless:,} answers for {_dollars(total.useless_nano)} were bought in vain": (
             total.useless
         ),
-        f"{total.possible_doubles:,} calls were possibly bought twice, {_at_most(total)}": (
+        f"{total.possible_doubles:,} calls were possibly bought twice, {doubled}": (
             total.possible_doubles
         ),
         f"estimated by list prices of {bill.prices_as_of}": total.list_nano,
     }
     return [remark for remark, counts in remarks.items() if counts]
-
-
-def _at_most(total: Sums) -> str:
-    unknown = total.possible_unpriced
-    if unknown == total.possible_doubles:
-        return "for what is not known"
-    most = f"for at most {_dollars(total.possible_nano)}"
-    return f"{most} ({unknown:,} of them: unknown)" if unknown else most
 
 
 def _content(bill: Bill) -> dict[str, object]:
@@ -123,9 +116,9 @@ def _content(bill: Bill) -> dict[str, object]:
         "lanes": {lane: sums.answers for lane, sums in bill.lanes.items()},
         "failed": total.jobs - total.answers,
         "forwarded": bill.forwarded,
-        "list_usd": total.list_nano / _NANO,
-        "paid_usd": total.paid_nano / _NANO,
-        "saved_usd": total.saved_nano / _NANO,
+        "list_usd": total.list_nano / NANO,
+        "paid_usd": total.paid_nano / NANO,
+        "saved_usd": total.saved_nano / NANO,
         "unpriced": total.unpriced,
         "useless": total.useless,
         "possible_doubles": total.possible_doubles,
@@ -134,4 +127,4 @@ def _content(bill: Bill) -> dict[str, object]:
 
 
 def _dollars(nano: int) -> str:
-    return f"{'-' if nano < 0 else ''}${abs(nano) / _NANO:,.4f}"
+    return f"{'-' if nano < 0 else ''}${abs(nano) / NANO:,.4f}"

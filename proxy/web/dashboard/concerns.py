@@ -6,10 +6,10 @@ from datetime import datetime, timedelta
 from typing import Final, Literal
 
 from proxy.core.batch import BatchState
-from proxy.core.ledger import Sums
+from proxy.core.lanes import Lane
 from proxy.services.insight import Overview
 from proxy.web.dashboard.about import About
-from proxy.web.dashboard.words import ago, count, money, plural
+from proxy.web.dashboard.words import ago, money, plural
 
 Level = Literal["bad", "odd"]
 
@@ -30,7 +30,15 @@ class Concern:
 
 def concerns(seen: Overview, now: datetime, about: About) -> Sequence[Concern]:
     """Return everything that is not as it should be."""
-    found = [*_instance(seen, about), *_queue(seen, now), *_money(seen), *_webhooks(seen, now)]
+    found = [
+        *_instance(seen, about),
+        *_paused(seen, now),
+        *_queue(seen, now),
+        *_lost(seen),
+        *_missed(seen),
+        *_money(seen),
+        *_webhooks(seen, now),
+    ]
     return sorted(found, key=lambda one: one.level)
 
 
@@ -56,7 +64,7 @@ def _instance(seen: Overview, about: About) -> Iterator[Concern]:
         )
 
 
-def _queue(seen: Overview, now: datetime) -> Iterator[Concern]:
+def _paused(seen: Overview, now: datetime) -> Iterator[Concern]:
     for one in seen.paused:
         waiting = sum(head.count for head in seen.heads if head.key.credential == one.id)
         status = f" with {one.pause_status}" if one.pause_status else ""
@@ -67,6 +75,9 @@ def _queue(seen: Overview, now: datetime) -> Iterator[Concern]:
             "Top up the account, or let the owner make a call with a new key.",
             "jobs?status=queued",
         )
+
+
+def _queue(seen: Overview, now: datetime) -> Iterator[Concern]:
     for head in seen.heads:
         place = f"lane {head.key.lane.value} of {head.key.upstream}"
         if head.nearest_deadline <= now:
@@ -77,7 +88,7 @@ def _queue(seen: Overview, now: datetime) -> Iterator[Concern]:
                 "Look for a paused credential, and for direct calls at their caps (lanes.*).",
                 "jobs?status=queued",
             )
-        elif head.key.lane.value == "batch" and now - head.oldest_at > STUCK_AFTER:
+        elif head.key.lane is Lane.BATCH and now - head.oldest_at > STUCK_AFTER:
             yield Concern(
                 "odd",
                 f"The oldest job in {place} was ready {ago(head.oldest_at, now)}, "
@@ -85,14 +96,20 @@ def _queue(seen: Overview, now: datetime) -> Iterator[Concern]:
                 "Look for the provider's limit of enqueued tokens (line batch.throttled).",
                 "jobs?status=queued",
             )
-    lost = [batch for batch in seen.live if batch.state is BatchState.LOST]
+
+
+def _lost(seen: Overview) -> Iterator[Concern]:
+    lost = sum(batch.state is BatchState.LOST for batch in seen.live)
     if lost:
         yield Concern(
             "bad",
-            f"{plural(len(lost), 'batch', 'batches')} cannot be found at the provider any more.",
+            f"{plural(lost, 'batch', 'batches')} cannot be found at the provider any more.",
             "Their jobs run again in another lane; ask the provider whether it billed them.",
             "batches",
         )
+
+
+def _missed(seen: Overview) -> Iterator[Concern]:
     for cause, missed in seen.missed.items():
         yield Concern(
             "odd",
@@ -115,7 +132,7 @@ def _money(seen: Overview) -> Iterator[Concern]:
         yield Concern(
             "odd",
             f"{plural(sums.possible_doubles, 'call')} may have been paid for twice or in vain, "
-            f"{_at_most(sums)}.",
+            f"{sums.price_of_doubles(money)}.",
             "A crash or a silent provider cut them off; compare with the provider's bill.",
         )
     if sums.useless:
@@ -124,14 +141,6 @@ def _money(seen: Overview) -> Iterator[Concern]:
             f"{plural(sums.useless, 'answer')} bought in vain, for {money(sums.useless_nano)}.",
             "Their jobs had been cancelled or answered already. It is counted against the savings.",
         )
-
-
-def _at_most(sums: Sums) -> str:
-    unknown = sums.possible_unpriced
-    if unknown == sums.possible_doubles:
-        return "for what is not known"
-    most = f"at most {money(sums.possible_nano)} in all"
-    return f"{most} and {count(unknown)} of them for what is not known" if unknown else most
 
 
 def _webhooks(seen: Overview, now: datetime) -> Iterator[Concern]:

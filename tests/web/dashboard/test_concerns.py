@@ -112,7 +112,7 @@ def test_possible_doubles_and_answers_bought_in_vain_are_never_silent():
     ]
 
     assert said == [
-        "2 calls may have been paid for twice or in vain, at most $1.00 in all.",
+        "2 calls may have been paid for twice or in vain, for at most $1.00.",
         "1 answer bought in vain, for $0.010.",
     ]
 
@@ -120,7 +120,7 @@ def test_possible_doubles_and_answers_bought_in_vain_are_never_silent():
 @pytest.mark.parametrize(
     ("nano", "unpriced", "said"),
     [
-        (10**9, 1, "at most $1.00 in all and 1 of them for what is not known."),
+        (10**9, 1, "for at most $1.00 (1 of them: unknown)."),
         (0, 2, "for what is not known."),
     ],
 )
