@@ -12,7 +12,7 @@ from pathlib import Path
 
 from proxy.telemetry import EVENTS, METRICS
 from proxy.telemetry.events import UNLISTED
-from proxy.telemetry.metrics import Kind
+from proxy.telemetry.metric_list import Kind
 
 ROOT = Path(__file__).resolve().parent.parent
 PYPROJECT = (ROOT / "pyproject.toml").read_text()

@@ -19,7 +19,7 @@ from proxy.core.lanes import Lane
 from proxy.core.plan import Head
 from proxy.telemetry import EVENTS, METRICS, Metrics, UnlistedEventError, render
 from proxy.telemetry.logs import Line, LineWriter, _Bridge, processors, set_up_logging
-from proxy.telemetry.metrics import Kind
+from proxy.telemetry.metric_list import Kind
 from tests.helpers.factories import T0, make_batch, make_key
 
 CANARIES = [

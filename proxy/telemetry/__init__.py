@@ -6,7 +6,9 @@ the events: `batch.submitted` is counted as `offramp_batch_submitted_total`.
 
 from proxy.telemetry.events import EVENTS, UnlistedEventError
 from proxy.telemetry.logs import Line, set_up_logging
-from proxy.telemetry.metrics import METRICS, Metrics, Snapshot, render
+from proxy.telemetry.metric_list import METRICS
+from proxy.telemetry.metrics import Metrics, Snapshot
+from proxy.telemetry.prometheus import render
 
 __all__ = [
     "EVENTS",

@@ -1,25 +1,19 @@
-"""Count and measure, in plain dictionaries; put into Prometheus' form when asked.
+"""Count and measure, in plain dictionaries; `prometheus` shows a snapshot of them.
 
 Counting costs well below a microsecond and takes no lock, so it may happen on
-the forward path; it belongs to the event loop's thread alone. The Prometheus
-library is imported at the first scrape: 75 ms and 8 MB that no start waits for.
+the forward path; it belongs to the event loop's thread alone.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from enum import Enum
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from proxy.core.batch import Batch
 from proxy.core.ledger import Sums
 from proxy.core.plan import Head
 from proxy.core.prices import NANO
-
-if TYPE_CHECKING:
-    from prometheus_client.core import Metric as Family
-
-PREFIX: Final = "offramp_"
+from proxy.telemetry.metric_list import METRICS, Kind
 
 _SERIES_MAX: Final = 500
 """Per metric. Names of upstreams, lanes and codes are few; whatever else gets into a
@@ -28,135 +22,7 @@ label by mistake must not fill the memory of this process and of Prometheus."""
 _OTHER: Final = "other"
 
 _FRESH_MAX: Final = 256
-
-_CALL_SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
-_PASS_SECONDS: Final = (0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10, 60)
-
-
-class Kind(Enum):
-    """How a metric moves."""
-
-    COUNTER = "counter"
-    GAUGE = "gauge"
-    HISTOGRAM = "histogram"
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """One metric: what it says and by what it is told apart."""
-
-    kind: Kind
-    help: str
-    labels: tuple[str, ...] = ()
-    buckets: tuple[float, ...] = ()
-
-
-def _counter(text: str, *labels: str) -> Metric:
-    return Metric(Kind.COUNTER, text, labels)
-
-
-def _gauge(text: str, *labels: str) -> Metric:
-    return Metric(Kind.GAUGE, text, labels)
-
-
-METRICS: Final[Mapping[str, Metric]] = {
-    # Calls.
-    "calls": _counter("Calls by what was decided and how they ended.", "decision", "outcome"),
-    "calls_alone": _counter("Held calls of runs that make one call at a time."),
-    "forwarded_bytes": _counter("Body bytes of forwarded calls.", "upstream", "direction"),
-    "forward_seconds": Metric(
-        Kind.HISTOGRAM,
-        "Duration of forwarded calls, their streams included.",
-        ("upstream",),
-        _CALL_SECONDS,
-    ),
-    "forward_first_byte_seconds": Metric(
-        Kind.HISTOGRAM, "Until the upstream's final head was there.", ("upstream",), _CALL_SECONDS
-    ),
-    "connections_refused": _counter("Connections of callers that were one too many."),
-    "held_connections": _gauge("Connections that are held for a result."),
-    # Jobs.
-    "job_accepted": _counter("Jobs accepted.", "lane", "mode"),
-    "job_ended": _counter("Jobs that reached a terminal state.", "state", "lane"),
-    "job_claimed": _counter("Repeats that were given the job of an earlier call."),
-    "deadline_missed": _counter("Jobs that ended after their deadline.", "cause"),
-    "possible_double": _counter("Calls of which nobody can tell whether they were paid.", "lane"),
-    "late_result": _counter("Results of jobs that had ended already.", "state"),
-    "line_ignored": _counter("Result lines that no job of ours asked for.", "upstream"),
-    "claims": _counter(
-        "Repeats that asked for an earlier job.",
-    ),
-    "claims_failed": _counter("Repeats that were forwarded without an answer.", "reason"),
-    # The queue and batches.
-    "queued_jobs": _gauge("Jobs that wait.", "upstream", "lane"),
-    "queued_bytes": _gauge("Body bytes of jobs that wait.", "upstream", "lane"),
-    "queue_oldest_timestamp_seconds": _gauge("Since when the oldest waits.", "upstream", "lane"),
-    "queue_nearest_deadline_timestamp_seconds": _gauge(
-        "The nearest deadline of a job that waits.", "upstream", "lane"
-    ),
-    "batches": _gauge("Batches that are not settled.", "upstream", "state"),
-    "batched_jobs": _gauge("Jobs in batches that are not settled.", "upstream", "state"),
-    "batch_submitted": _counter("Batches that a provider took.", "upstream"),
-    "batch_adopted": _counter("Batches found at a provider after an unclear create.", "upstream"),
-    "batch_twin": _counter("Second provider batches of one of ours.", "upstream"),
-    "batch_cancelled": _counter("Batches cancelled so that the rest is in time.", "upstream"),
-    "batch_lost": _counter("Batches that their provider does not know any more.", "upstream"),
-    "create_unclear": _counter("Creates without a clear answer.", "upstream"),
-    "create_unnamed": _counter(
-        "Unclear creates where batches have no names, by what the search came to.",
-        "upstream",
-        "outcome",
-    ),
-    "flex_full": _counter("Refusals of the discount tier for want of room.", "upstream"),
-    "credential_paused": _counter("Refusals that paused a credential's lane.", "code"),
-    "credentials_paused": _gauge("Credentials whose lane is paused."),
-    # Money, of this day in UTC: gauges out of the ledger, which counts once what a counter
-    # would forget or count twice over a crash.
-    "today_usd": _gauge(
-        "Dollars: `list` price of answers, `paid` for them, `useless` ones, `possible` doubles.",
-        "lane",
-        "amount",
-    ),
-    "today_unpriced": _gauge("Answers of today whose price is not known."),
-    "today_possible_unpriced": _gauge("Possible doubles of today whose price is not known."),
-    # Webhooks.
-    "webhook_delivered": _counter("Ends of jobs that a webhook was told of.", "webhook"),
-    "webhook_failed": _counter(
-        "Attempts to tell a webhook that failed, by what they came to.", "webhook", "outcome"
-    ),
-    "webhook_given_up": _counter(
-        "Ends of jobs that a webhook could not be told of in three days.", "webhook"
-    ),
-    "webhook_pending": _gauge("Ends of jobs that a webhook is still to be told of.", "webhook"),
-    "webhook_undelivered": _gauge(
-        "Ends of jobs, not pruned yet, that a webhook will not be told of.", "webhook"
-    ),
-    # Rules.
-    "policies_generation": _gauge("How often rules came into force; 0: there are none."),
-    "policies_refused": _gauge("1 while the rule file cannot be used and older rules hold."),
-    "policies_loaded": _counter("Changed rule files that came into force."),
-    "policies_kept": _counter("Changed rule files that could not be used."),
-    "rule_matched": _counter(
-        "Calls that a rule decided or, in shadow mode, would have decided.",
-        "rule",
-        "mode",
-        "decision",
-    ),
-    "rule_forwarded": _counter(
-        "Calls that a rule diverted, forwarded because no job could be made.", "rule", "reason"
-    ),
-    # Recorded facts.
-    "facts_recorded": _counter("Calls whose facts were recorded."),
-    "facts_dropped": _counter("Calls whose facts were to be recorded, and were not.", "reason"),
-    # The service itself.
-    "pass_seconds": Metric(
-        Kind.HISTOGRAM, "Duration of background passes.", ("name",), _PASS_SECONDS
-    ),
-    "tasks": _gauge("Tasks of the event loop: calls, passes, held connections."),
-    "pass_failed": _counter("Background passes that failed.", "name", "code"),
-    "unlisted": _counter("Counts under a name or label that this list does not know."),
-}
-"""Every metric, without the prefix. Names and labels are public: dashboards use them."""
+"""Calls that are noted before they are counted, many at a time."""
 
 Labels = tuple[str, ...]
 
@@ -345,67 +211,3 @@ class Metrics:
         if self.strict:
             raise AssertionError(f"no {kind.value} {name!r} with labels {sorted(labels)}")
         return None
-
-
-def render(snapshot: Snapshot) -> tuple[bytes, str]:
-    """Return the `/metrics` page and its content type.
-
-    Slow (milliseconds, and the import the first time): call it in a thread.
-    """
-    from prometheus_client import (  # noqa: PLC0415 - see the docstring above
-        CONTENT_TYPE_LATEST,
-        CollectorRegistry,
-        GCCollector,
-        PlatformCollector,
-        ProcessCollector,
-        generate_latest,
-    )
-
-    registry = CollectorRegistry(auto_describe=False)
-    ProcessCollector(registry=registry)
-    PlatformCollector(registry=registry)
-    GCCollector(registry=registry)
-    registry.register(_Collector(snapshot))
-    return generate_latest(registry), CONTENT_TYPE_LATEST
-
-
-class _Collector:
-    """Puts a snapshot into the library's families."""
-
-    def __init__(self, snapshot: Snapshot) -> None:
-        self._snapshot = snapshot
-
-    def collect(self) -> Iterator["Family"]:
-        for name, metric in METRICS.items():
-            if metric.kind is Kind.HISTOGRAM:
-                yield self._histogram(name, metric)
-            else:
-                yield self._plain(name, metric)
-
-    def _plain(self, name: str, metric: Metric) -> "Family":
-        from prometheus_client.core import (  # noqa: PLC0415
-            CounterMetricFamily,
-            GaugeMetricFamily,
-        )
-
-        make = CounterMetricFamily if metric.kind is Kind.COUNTER else GaugeMetricFamily
-        family = make(PREFIX + name, metric.help, labels=metric.labels)
-        series = self._snapshot.values.get(name, {})
-        if not metric.labels:
-            # A number that never moved is shown as 0: its rate is then known.
-            series = {(): 0.0} | dict(series)
-        for values, value in sorted(series.items()):
-            family.add_metric(values, value)
-        return family
-
-    def _histogram(self, name: str, metric: Metric) -> "Family":
-        from prometheus_client.core import HistogramMetricFamily  # noqa: PLC0415
-
-        family = HistogramMetricFamily(PREFIX + name, metric.help, labels=metric.labels)
-        for values, (counts, total) in sorted(self._snapshot.histograms.get(name, {}).items()):
-            buckets, seen = [], 0
-            for bound, count in zip((*metric.buckets, "+Inf"), counts, strict=True):
-                seen += count
-                buckets.append((str(bound), float(seen)))
-            family.add_metric(values, buckets, total)
-        return family

@@ -24,7 +24,7 @@ from proxy.core import lanes as job_lanes
 from proxy.settings import tree
 from proxy.settings.words import shown_value
 from proxy.telemetry import METRICS
-from proxy.telemetry.metrics import PREFIX, Kind
+from proxy.telemetry.metric_list import PREFIX, Kind
 from tests.callers.record import callers_table
 from tests.deploy.upstream_tables import batches_table, upstreams_table
 

@@ -16,7 +16,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from proxy.telemetry import METRICS, Metrics, render
-from proxy.telemetry.metrics import PREFIX, Kind
+from proxy.telemetry.metric_list import PREFIX, Kind
 
 FOLDER = Path(__file__).resolve().parents[2] / "deploy" / "monitoring"
 ALERTS: dict[str, Any] = YAML(typ="safe").load((FOLDER / "alerts.yaml").read_text())

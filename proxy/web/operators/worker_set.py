@@ -16,7 +16,8 @@ import aiohttp
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from proxy.telemetry.metrics import METRICS, PREFIX, Labels
+from proxy.telemetry.metric_list import METRICS, PREFIX
+from proxy.telemetry.metrics import Labels
 
 SILENT: Final = "silent"
 
