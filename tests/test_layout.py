@@ -44,6 +44,8 @@ TESTED_BY = {
     # What the front does with a call that it does not forward at once.
     "proxy/web/entrance/deferrer.py": "tests/web/entrance/test_front.py",
     "proxy/web/entrance/incoming.py": "tests/web/entrance/test_front.py",
+    # Seen by what becomes of a connection whose caller takes nothing.
+    "proxy/web/entrance/uptake.py": "tests/web/entrance/test_server.py",
     # What calls with one head share, and how their connection is asked for.
     "proxy/web/entrance/heads.py": "tests/web/entrance/test_deferred_shortcut.py",
     "proxy/web/forwarding/caller.py": "tests/web/forwarding/test_shortcut.py",

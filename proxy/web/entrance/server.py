@@ -1,28 +1,24 @@
-"""The server of the data port: aiohttp's, with bounds on its callers and our own words.
+"""The server of the data port: aiohttp's, with bounds on its callers and errors of our own.
 
-aiohttp answers bytes that are no HTTP by quoting the line at fault, which may be
-the one with the key; and a bug of ours by a page of text, which no SDK can read.
-It bounds what a head may hold, but neither how slowly one may come nor how many
-connections wait for one. One timer looks after all of them; a call costs none.
+aiohttp answers bytes that are not HTTP by quoting the offending line, which may be
+the one with the key; and it answers a bug of ours with a page of text, which no SDK
+can read. It bounds the size of a head, but neither how slowly one may arrive nor how
+many connections may be open. One timer watches all connections; no call has its own.
 """
 
 import asyncio
 import logging
-import struct
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from fcntl import ioctl
-from termios import TIOCOUTQ
+from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from aiohttp import hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from proxy.core.dialects import ErrorAnswer, Family, error_answer
-from proxy.core.errors import CallerError, ProxyError
 from proxy.web.answering.final import flush_bytes
 from proxy.web.entrance.passages import Passing
+from proxy.web.entrance.refused import TOO_MANY_CONNECTIONS, unreadable_or_bug
+from proxy.web.entrance.uptake import Uptake
 from proxy.web.forwarding.boundary import Boundary
 from proxy.web.forwarding.caller import CallOnItsWay
 from proxy.web.forwarding.endings import cut, resets_on_close
@@ -60,8 +56,6 @@ _SWEEP_AT_MOST_S: Final = 1.0
 
 _CUT_WITHIN_S: Final = 1.0
 """How long a call may take to end once it is cut off: what is noted of it is written meanwhile."""
-
-_COUNT: Final = struct.Struct("i")
 
 _AWAITED_BYTES: Final = 1 << 16
 """The longest body that is awaited before its call is sent; longer ones go as they come."""
@@ -131,7 +125,8 @@ class DataServer(web.Server):
         """Keep a new connection, unless there are too many."""
         if len(self._connections) >= self._bounds.max_connections:
             self._on_refused()
-            transport.write(written(_TOO_MANY, method="GET", keep_alive=False, modern=True))
+            page = TOO_MANY_CONNECTIONS
+            transport.write(written(page, method="GET", keep_alive=False, modern=True))
             transport.close()
             return
         super().connection_made(handler, transport)
@@ -178,9 +173,8 @@ class _Connection(web.RequestHandler):
         "_find",
         "_idle_since",
         "_served",
-        "_taken_since",
         "_unsent",
-        "_untaken",
+        "_uptake",
         "_wire",
     )
 
@@ -198,8 +192,7 @@ class _Connection(web.RequestHandler):
         self._served = 0
         self._wire: asyncio.Transport | None = None
         """The transport, also while it is closing, when aiohttp knows it no more."""
-        self._untaken: tuple[int, int] | None = None
-        self._taken_since = self._idle_since
+        self._uptake = Uptake(since=self._idle_since)
 
     def stop_awaiting(self) -> None:
         """Relay a body that is still not all here as it comes."""
@@ -216,11 +209,7 @@ class _Connection(web.RequestHandler):
 
     def takes_nothing(self, now: float, limit_s: float) -> bool:
         """Tell whether what waits for the caller has not moved for so long; asked now and then."""
-        untaken = _untaken(self._wire) if self._wire is not None else None
-        if untaken is None or untaken != self._untaken:
-            self._untaken = untaken
-            self._taken_since = now
-        return now - self._taken_since > limit_s
+        return self._uptake.is_overdue(self._wire, now, limit_s)
 
     def abort(self) -> None:
         """Cut the connection, whatever waits to be taken: closing would wait for that."""
@@ -313,7 +302,7 @@ class _Connection(web.RequestHandler):
         """Learn of a bug that left the call without an answer."""
         self.log_exception("Error handling request", exc_info=exc)
         if self.transport is not None:
-            page = _own(_error(500))
+            page = unreadable_or_bug(500)
             self.transport.write(written(page, method="POST", keep_alive=False, modern=True))
         self.call_ended(keep_alive=False)
 
@@ -355,7 +344,7 @@ class _Connection(web.RequestHandler):
         """Answer what could not be parsed, and what a bug left without an answer."""
         # Logs it, and has the connection closed afterwards.
         theirs = super().handle_error(request, status, exc, message)
-        answer = _own(_error(theirs.status))
+        answer = unreadable_or_bug(theirs.status)
         response = web.Response(status=answer.status, headers=answer.headers, body=answer.body)
         response.force_close()
         return response
@@ -379,40 +368,3 @@ class _Connection(web.RequestHandler):
     def _is_serving(self) -> bool:
         """Whether a call is here whose answer is not."""
         return bool(self._request_in_progress or self._messages or self._call is not None)
-
-
-def _untaken(transport: asyncio.Transport) -> tuple[int, int] | None:
-    """Return how many bytes wait here for a caller, and in the system; nothing if none do here."""
-    here = transport.get_write_buffer_size()
-    if not here:
-        return None
-    sock = transport.get_extra_info("socket")
-    beyond = 0
-    # It is not there for a moment after a connection over TLS broke.
-    if sock is not None and sock.fileno() >= 0:
-        # The system takes more from us only when a third of the megabytes that it may hold is
-        # free: by our own bytes alone, one who reads slowly reads nothing.
-        with suppress(OSError):  # Not every system tells it.
-            (beyond,) = _COUNT.unpack(ioctl(sock.fileno(), TIOCOUTQ, bytes(_COUNT.size)))
-    return here, beyond
-
-
-def _error(status: int) -> ProxyError:
-    if status < 500:
-        return CallerError(
-            "this cannot be read as an HTTP request", code="bad_request", http_status=status
-        )
-    return ProxyError("the proxy failed: a bug, of which its log tells", code="internal_error")
-
-
-def _own(error: ProxyError) -> ErrorAnswer:
-    # Whose call it was to be, and so whose errors its SDK reads, is not known.
-    return error_answer(Family.OPENAI, error)
-
-
-def _too_many() -> ErrorAnswer:
-    answer = _own(ProxyError("too many connections", code="too_many_connections", http_status=503))
-    return replace(answer, headers=(*answer.headers, ("Retry-After", "1")))
-
-
-_TOO_MANY: Final = _too_many()
