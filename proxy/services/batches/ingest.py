@@ -95,6 +95,20 @@ class _Reading:
     room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(SIDE_BY_SIDE))
 
 
+@dataclass(slots=True)
+class _Judged:
+    """What some lines make of their jobs."""
+
+    writes: dict[JobId, JobWrite] = field(default_factory=dict)
+    sent: dict[JobId, _Named] = field(default_factory=dict)
+    """The line that each write comes from."""
+
+    later: list[_Named] = field(default_factory=list)
+    """Second lines of a job: each meets what the first one made of it."""
+
+    useless: list[UselessAnswer] = field(default_factory=list)
+
+
 class Ingestor:
     """Turns result lines into the ends of jobs."""
 
@@ -136,50 +150,46 @@ class Ingestor:
             reading.room.release()
 
     async def _apply_part(self, reading: _Reading, lines: Sequence[ResultLine]) -> None:
-        batch, sums = reading.batch, reading.sums
         named = _named(lines)
         jobs = await self._jobs(named)
-        named = await self._own_lines(batch, named, jobs, count=len(lines))
-        sums.ignored += len(lines) - len(named)
-        sums.lines += len(lines)
-        sums.own.update(hash(entry.job_id) for entry in named)
-        sums.strange += sum(
-            line.kind is LineKind.UNREADABLE and line.custom_id is None for line in lines
-        )
+        named = await self._own_lines(reading.batch, named, jobs, count=len(lines))
+        _count_lines(lines, named, reading.sums)
         # A write is refused if the job's caller cancels it at the same moment.
         # The second look sees that; nobody changes a job so often in turn.
         for _ in range(3):
-            writes: dict[JobId, JobWrite] = {}
-            sent: dict[JobId, _Named] = {}
-            later: list[_Named] = []
-            useless: list[UselessAnswer] = []
-            for number, entry in enumerate(named, start=1):
-                if number % SLICE == 0:
-                    await asyncio.sleep(0)
-                if entry.job_id in writes:
-                    # A second line of one job meets what the first one makes of it.
-                    later.append(entry)
-                    continue
-                job, write = jobs.get(entry.job_id), None
-                if job is not None:
-                    write = self._write_for(reading, job, entry)
-                if write is not None:
-                    if not write.after.state.is_terminal and not reading.has_paused:
-                        # Before the write: no flush may find the job in a lane that is
-                        # not paused.
-                        reading.has_paused = await self._note_credential(batch, entry.line)
-                    writes[entry.job_id], sent[entry.job_id] = write, entry
-                    continue
-                sums.ignored += 1
-                if _is_useless(reading, job, entry):
-                    useless.append(_useless(reading, job, entry))
-            await self._on.books.book_useless(useless)
-            refused = await self._on.jobs.replace_many(list(writes.values()))
-            self._count([w for w in writes.values() if w.after.id not in refused], sums)
-            named = [sent[job_id] for job_id in refused] + later
+            part = await self._judge(reading, named, jobs)
+            await self._on.books.book_useless(part.useless)
+            writes = list(part.writes.values())
+            refused = await self._on.jobs.replace_many(writes)
+            self._count([w for w in writes if w.after.id not in refused], reading.sums)
+            named = [part.sent[job_id] for job_id in refused] + part.later
             if not named:
                 return
             jobs = await self._jobs(named)
+
+    async def _judge(
+        self, reading: _Reading, named: Sequence[_Named], jobs: Mapping[JobId, Job]
+    ) -> _Judged:
+        """Return what the lines make of `jobs`, as these were read; nothing is written yet."""
+        part = _Judged()
+        for number, entry in enumerate(named, start=1):
+            if number % SLICE == 0:
+                await asyncio.sleep(0)
+            if entry.job_id in part.writes:
+                part.later.append(entry)
+                continue
+            job = jobs.get(entry.job_id)
+            write = self._write_for(reading, job, entry) if job is not None else None
+            if write is not None:
+                if not write.after.state.is_terminal and not reading.has_paused:
+                    # Before the write: no flush may find the job in a lane that is not paused.
+                    reading.has_paused = await self._note_credential(reading.batch, entry.line)
+                part.writes[entry.job_id], part.sent[entry.job_id] = write, entry
+                continue
+            reading.sums.ignored += 1
+            if _is_useless(reading, job, entry):
+                part.useless.append(_useless(reading, job, entry))
+        return part
 
     async def _jobs(self, named: Sequence[_Named]) -> dict[JobId, Job]:
         return {job.id: job for job in await self._on.jobs.get_many([n.job_id for n in named])}
@@ -260,6 +270,15 @@ def _named(lines: Sequence[ResultLine]) -> list[_Named]:
         if name is not None and line.kind is not LineKind.UNREADABLE:
             named.append(_Named(name[0], name[1], line))
     return named
+
+
+def _count_lines(lines: Sequence[ResultLine], own: Sequence[_Named], sums: Ingested) -> None:
+    sums.lines += len(lines)
+    sums.ignored += len(lines) - len(own)
+    sums.own.update(hash(entry.job_id) for entry in own)
+    sums.strange += sum(
+        line.kind is LineKind.UNREADABLE and line.custom_id is None for line in lines
+    )
 
 
 def _is_in(batch: Batch, job: Job | None, attempt: int) -> bool:
