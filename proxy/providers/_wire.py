@@ -9,7 +9,7 @@ import re
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import Final
+from typing import Final, TypeVar
 
 from proxy.core.errors import (
     CREDENTIAL_CODES,
@@ -37,6 +37,8 @@ __all__ = [
     "status",
     "unavailable",
 ]
+
+_T = TypeVar("_T")
 
 _BUSY_STATUSES: Final = frozenset({409, 423, 425, 429, 498, 529})
 """Explicit refusals that can pass. 409 is a batch in the wrong state for a cancel, or
@@ -112,6 +114,17 @@ def create_refused(exc: ProviderRejectedError) -> ProviderError:
 def unavailable(what: str, reason: str, *, sent: bool = True) -> ProviderUnavailableError:
     """Return the error that stands for no answer."""
     return ProviderUnavailableError(f"{what}: {reason}", sent=sent)
+
+
+def expected(found: _T | None, what: str, noun: str) -> _T:
+    """Return what a successful answer has to hold, e.g. `a batch`.
+
+    Raises:
+        ProviderUnavailableError: if it does not: such an answer promises nothing.
+    """
+    if found is None:
+        raise unavailable(what, f"HTTP 200 without {noun}")
+    return found
 
 
 def check_may_send(what: str, submission: Submission) -> None:

@@ -12,8 +12,6 @@ from collections.abc import AsyncGenerator, Sequence
 from datetime import datetime
 from typing import Final
 
-import pydantic_core
-
 from proxy.core.dialects import ANTHROPIC_VERSION, BatchApi
 from proxy.core.ids import BatchId
 from proxy.core.upstream import Upstream
@@ -25,7 +23,7 @@ from proxy.providers import _wire
 from proxy.providers.anthropic_lines import result_line
 from proxy.providers.anthropic_objects import provider_batch, read_batch
 from proxy.providers.calls import Calls
-from proxy.providers.inputs import json_input
+from proxy.providers.inputs import json_input, list_item
 from proxy.providers.result_lines import LineCutter, cut
 from proxy.providers.searches import created_since
 
@@ -50,9 +48,7 @@ class AnthropicBatches:
         return self._limits
 
     def frame(self, custom_id: str, endpoint: str) -> tuple[bytes, bytes]:  # noqa: ARG002
-        # The comma comes first, so that a line is the same wherever it stands.
-        name = pydantic_core.to_json(custom_id)
-        return b',{"custom_id":' + name + b',"params":', b"}\n"
+        return list_item(custom_id, b"params")
 
     async def upload(self, credential: Credential, submission: Submission) -> str | None:  # noqa: ARG002
         return None
@@ -114,11 +110,7 @@ class AnthropicBatches:
         await self._calls.delete(f"delete of {file_id}", credential, _place(file_id))
 
     def _batch(self, what: str, raw: bytes) -> ProviderBatch:
-        batch = self._ours(_wire.json_value(raw))
-        if batch is None:
-            # Whatever is no batch promises nothing.
-            raise _wire.unavailable(what, "HTTP 200 without a batch")
-        return batch
+        return _wire.expected(self._ours(_wire.json_value(raw)), what, "a batch")
 
     def _ours(self, value: object) -> ProviderBatch | None:
         batch = read_batch(value)

@@ -132,9 +132,7 @@ class GeminiBatches:
         )
         answer = _wire.json_value(raw)
         file = read_file(answer.get("file") if isinstance(answer, dict) else None)
-        if file is None:
-            raise _wire.unavailable(what, "HTTP 200 without a file")
-        return file.name
+        return _wire.expected(file, what, "a file").name
 
     async def find_upload(self, credential: Credential, submission: Submission) -> str | None:
         if self._goes_inline(submission):
@@ -262,10 +260,7 @@ class GeminiBatches:
         answer = _wire.json_value(raw)
         # What was selected and is not there leaves nothing, not even a name.
         named = {**answer, "name": provider_batch_id} if isinstance(answer, dict) else None
-        operation = read_operation(named)
-        if operation is None:
-            raise _wire.unavailable(what, "HTTP 200 without a batch")
-        return operation.responses_file
+        return _wire.expected(read_operation(named), what, "a batch").responses_file
 
     async def _listed(
         self, what: str, credential: Credential, path: str, name: str, mask: str
@@ -277,12 +272,8 @@ class GeminiBatches:
         """
         query = f"?pageSize={_PAGE_SIZE}&fields={mask}"
         for _ in range(_PAGES_MAX):
-            page = read_page(
-                _wire.json_value(await self._calls.call(what, credential, "GET", path + query)),
-                name,
-            )
-            if page is None:
-                raise _wire.unavailable(what, "HTTP 200 without a list")
+            raw = await self._calls.call(what, credential, "GET", path + query)
+            page = _wire.expected(read_page(_wire.json_value(raw), name), what, "a list")
             for entry in page.entries:
                 yield entry
             if page.next_token is None:
@@ -301,9 +292,7 @@ class GeminiBatches:
         operation = read_operation(_wire.json_value(raw))
         if operation is None:
             _raise_if_gone(what, raw)
-            # Whatever is no batch promises nothing.
-            raise _wire.unavailable(what, "HTTP 200 without a batch")
-        return provider_batch(operation, now=self._clock.now())
+        return provider_batch(_wire.expected(operation, what, "a batch"), now=self._clock.now())
 
 
 def _inlined(submission: Submission) -> Submission:

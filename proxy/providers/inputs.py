@@ -2,6 +2,8 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator
 
+import pydantic_core
+
 from proxy.ports.provider import Submission
 from proxy.ports.upstream import BodySourceError
 
@@ -88,6 +90,11 @@ def json_file(submission: Submission, head: bytes, tail: bytes, content_type: st
         tail=tail,
         content_type=content_type,
     )
+
+
+def list_item(custom_id: str, member: bytes) -> tuple[bytes, bytes]:
+    """Return what stands around a body that is `member` of such an item, comma and all."""
+    return b',{"custom_id":%b,"%b":' % (pydantic_core.to_json(custom_id), member), b"}\n"
 
 
 async def _without_first(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:

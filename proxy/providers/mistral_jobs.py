@@ -15,8 +15,6 @@ from datetime import datetime, timedelta
 from typing import Final
 from urllib.parse import urlencode
 
-import pydantic_core
-
 from proxy.core.dialects import BatchApi, window_for
 from proxy.core.errors import ProviderRejectedError, ProviderUnavailableError
 from proxy.core.ids import BatchId
@@ -27,7 +25,7 @@ from proxy.ports.provider import BatchLimits, ProviderBatch, ResultLine, Submiss
 from proxy.ports.upstream import UpstreamClient
 from proxy.providers import _wire
 from proxy.providers.calls import Calls, input_s
-from proxy.providers.inputs import Input, json_file, json_input, small_input
+from proxy.providers.inputs import Input, json_file, json_input, list_item, small_input
 from proxy.providers.item_cutter import ItemCutter
 from proxy.providers.mistral_objects import INLINE, provider_batch, read_job
 from proxy.providers.openai_objects import read_file, read_page
@@ -68,7 +66,7 @@ class MistralBatches:
         return self._limits
 
     def frame(self, custom_id: str, endpoint: str) -> tuple[bytes, bytes]:  # noqa: ARG002
-        return b',{"custom_id":' + pydantic_core.to_json(custom_id) + b',"body":', b"}\n"
+        return list_item(custom_id, b"body")
 
     async def upload(self, credential: Credential, submission: Submission) -> str | None:
         if _goes_inline(submission):
@@ -82,10 +80,7 @@ class MistralBatches:
             body=_form(submission),
             within_s=input_s(submission.input_bytes),
         )
-        file = read_file(_wire.json_value(raw))
-        if file is None:
-            raise _wire.unavailable(what, "HTTP 200 without a file")
-        return file.id
+        return _wire.expected(read_file(_wire.json_value(raw)), what, "a file").id
 
     async def find_upload(self, credential: Credential, submission: Submission) -> str | None:
         if _goes_inline(submission):
@@ -93,9 +88,7 @@ class MistralBatches:
         what, name = "list of files", _file_name(submission.batch_id)
         query = {"purpose": "batch", "search": name, "page_size": _LIST_LIMIT}
         raw = await self._calls.call(what, credential, "GET", f"{_FILES}?{urlencode(query)}")
-        page = read_page(_wire.json_value(raw))
-        if page is None:
-            raise _wire.unavailable(what, "HTTP 200 without a list")
+        page = _wire.expected(read_page(_wire.json_value(raw)), what, "a list")
         size = submission.input_bytes - submission.count
         files = [file for entry in page.entries if (file := read_file(entry))]
         return next((f.id for f in files if (f.filename, f.bytes) == (name, size)), None)
@@ -163,9 +156,7 @@ class MistralBatches:
             "created_after": since,
         }
         raw = await self._calls.call(what, credential, "GET", f"{_JOBS}?{urlencode(query)}")
-        page = read_page(_wire.json_value(raw))
-        if page is None:
-            raise _wire.unavailable(what, "HTTP 200 without a list")
+        page = _wire.expected(read_page(_wire.json_value(raw)), what, "a list")
         return page.entries
 
     async def retrieve(self, credential: Credential, provider_batch_id: str) -> ProviderBatch:
@@ -193,10 +184,7 @@ class MistralBatches:
         await self._calls.delete(f"delete of {file_id}", credential, _results_place(file_id))
 
     def _batch(self, what: str, raw: bytes) -> ProviderBatch:
-        job = read_job(_wire.json_value(raw))
-        if job is None:
-            # Whatever is no job promises nothing.
-            raise _wire.unavailable(what, "HTTP 200 without a batch job")
+        job = _wire.expected(read_job(_wire.json_value(raw)), what, "a batch job")
         return provider_batch(job, now=self._clock.now())
 
 

@@ -13,8 +13,6 @@ from contextlib import aclosing
 from datetime import datetime
 from typing import Final
 
-import pydantic_core
-
 from proxy.core.dialects import BatchApi
 from proxy.core.errors import ProviderRejectedError
 from proxy.core.ids import BatchId
@@ -25,7 +23,7 @@ from proxy.ports.provider import BatchLimits, LineKind, ProviderBatch, ResultLin
 from proxy.ports.upstream import UpstreamClient
 from proxy.providers import _wire
 from proxy.providers.calls import Calls
-from proxy.providers.inputs import json_input
+from proxy.providers.inputs import json_input, list_item
 from proxy.providers.item_cutter import ItemCutter
 from proxy.providers.openrouter_objects import provider_batch, read_batch
 from proxy.providers.result_lines import cut
@@ -54,7 +52,7 @@ class OpenRouterBatches:
         return self._limits
 
     def frame(self, custom_id: str, endpoint: str) -> tuple[bytes, bytes]:  # noqa: ARG002
-        return b',{"custom_id":' + pydantic_core.to_json(custom_id) + b',"body":', b"}\n"
+        return list_item(custom_id, b"body")
 
     async def upload(self, credential: Credential, submission: Submission) -> str | None:  # noqa: ARG002
         return None
@@ -117,11 +115,7 @@ class OpenRouterBatches:
         await self._calls.delete(f"delete of {file_id}", credential, _place(file_id))
 
     def _batch(self, what: str, raw: bytes) -> ProviderBatch:
-        batch = self._ours(_wire.json_value(raw))
-        if batch is None:
-            # Whatever is no batch promises nothing.
-            raise _wire.unavailable(what, "a success without a batch")
-        return batch
+        return _wire.expected(self._ours(_wire.json_value(raw)), what, "a batch")
 
     def _ours(self, value: object) -> ProviderBatch | None:
         batch = read_batch(value)

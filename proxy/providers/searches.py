@@ -37,9 +37,7 @@ async def created_since(
     query = f"?limit={LIST_LIMIT}"
     for _ in range(LIST_PAGES_MAX):
         raw = await calls.call(what, credential, "GET", path + query)
-        page = read_page(_wire.json_value(raw))
-        if page is None:
-            raise _wire.unavailable(what, "HTTP 200 without a list")
+        page = _wire.expected(read_page(_wire.json_value(raw)), what, "a list")
         batches = [batch for entry in page.entries if (batch := read(entry))]
         found += [batch for batch in batches if batch.created_at >= since]
         is_behind = bool(batches) and batches[-1].created_at < since
