@@ -1,6 +1,9 @@
-"""What is on the wire of a forwarded call is tried on every event loop."""
+"""What is on the wire of a forwarded call is tried on every event loop and with every client."""
+
+import pytest
 
 from tests.helpers.loops import LOOPS
+from tests.web.transparency.harness import CLIENTS, ClientFactory
 
 _ON_THE_WIRE = ("test_endings", "test_forward", "test_handshakes", "test_server", "test_upgrade")
 
@@ -10,3 +13,9 @@ def pytest_asyncio_loop_factories(config, item):
     path = item.path
     wire = path.parent.name == "transparency" or path.name.startswith(_ON_THE_WIRE)
     return LOOPS if wire else {"asyncio": LOOPS["asyncio"]}
+
+
+@pytest.fixture(params=list(CLIENTS))
+def factory(request) -> ClientFactory:
+    """Makes the upstream client of a proxy: each adapter in turn, and the shortcut."""
+    return CLIENTS[request.param]

@@ -2,6 +2,8 @@
 
 from datetime import timedelta
 
+import pytest
+
 from proxy.core.batch import BatchState
 from proxy.core.job import JobState
 from proxy.ports.provider import LineKind, ResultLine
@@ -24,22 +26,6 @@ async def test_a_result_file_that_is_late_is_asked_for_again() -> None:
     assert fleet.doubles() == (0, 0)
 
 
-async def test_an_error_in_the_place_of_a_result_file_costs_no_answer() -> None:
-    fleet = Fleet()
-    await fleet.submit(12)
-    fleet.provider.mangle = lambda _: [ResultLine(kind=LineKind.UNREADABLE, custom_id=None)]
-
-    await fleet.answer()
-    assert (await fleet.batch()).state is BatchState.ENDED
-    assert await fleet.states() == {JobState.BATCHED: 12}
-    fleet.provider.mangle = lambda lines: lines
-    await fleet.poll(seconds=30)
-
-    assert await fleet.states() == {JobState.COMPLETED: 12}
-    assert set(fleet.provider.bought.values()) == {1}
-    assert fleet.doubles() == (0, 0)
-
-
 async def test_a_result_file_that_is_elsewhere_keeps_no_job_for_ever() -> None:
     fleet = Fleet()
     await fleet.submit(12)
@@ -53,12 +39,21 @@ async def test_a_result_file_that_is_elsewhere_keeps_no_job_for_ever() -> None:
     assert fleet.tally.counts["possible_double"] == 12
 
 
-async def test_empty_results_are_read_again_for_a_while() -> None:
+NO_RESULT = ResultLine(kind=LineKind.UNREADABLE, custom_id=None)
+
+
+@pytest.mark.parametrize(
+    "lines", [[], [NO_RESULT]], ids=["no line", "an error in the place of results"]
+)
+async def test_a_file_without_results_is_read_again_and_costs_no_answer(
+    lines: list[ResultLine],
+) -> None:
     fleet = Fleet()
     await fleet.submit(12)
-    fleet.provider.mangle = lambda _: []
+    fleet.provider.mangle = lambda _: lines
 
     await fleet.answer()
+    assert (await fleet.batch()).state is BatchState.ENDED
     assert await fleet.states() == {JobState.BATCHED: 12}
     await fleet.poll(seconds=30)
     assert await fleet.states() == {JobState.BATCHED: 12}
@@ -70,13 +65,20 @@ async def test_empty_results_are_read_again_for_a_while() -> None:
     assert fleet.doubles() == (0, 0)
 
 
-async def test_results_that_stay_empty_are_taken_at_their_word() -> None:
+@pytest.mark.parametrize(
+    ("lines", "after"),
+    [([], EMPTY_FOR), ([NO_RESULT], timedelta(minutes=61))],
+    ids=["no line", "an error in the place of results"],
+)
+async def test_a_file_that_never_holds_a_result_is_given_up_and_counted(
+    lines: list[ResultLine], after: timedelta
+) -> None:
     fleet = Fleet()
     await fleet.submit(12)
-    fleet.provider.mangle = lambda _: []
+    fleet.provider.mangle = lambda _: lines
     await fleet.answer()
 
-    await fleet.poll(seconds=EMPTY_FOR.total_seconds())
+    await fleet.poll(seconds=after.total_seconds())
 
     assert await fleet.states() == {JobState.QUEUED: 12}
     assert fleet.tally.counts["possible_double"] == 12
@@ -94,18 +96,6 @@ async def test_a_stopped_batch_with_empty_results_is_not_waited_for() -> None:
     await fleet.poll(seconds=10)
 
     assert JobState.BATCHED not in await fleet.states()
-
-
-async def test_a_file_that_never_holds_a_result_is_given_up_and_counted() -> None:
-    fleet = Fleet()
-    await fleet.submit(12)
-    fleet.provider.mangle = lambda _: [ResultLine(kind=LineKind.UNREADABLE, custom_id=None)]
-    await fleet.answer()
-
-    await fleet.poll(minutes=61)
-
-    assert fleet.tally.counts["possible_double"] == 12
-    assert await fleet.states() == {JobState.QUEUED: 12}
 
 
 async def test_a_result_file_that_is_gone_for_an_hour_is_given_up_and_counted() -> None:

@@ -9,12 +9,7 @@ import pytest
 from tests.helpers.certificates import write_certificate
 from tests.helpers.raw_upstream import TIMEOUT_S, RawConnection, RawUpstream, wait_until
 from tests.web.stage import CLOSE_HEAD, POST
-from tests.web.transparency.harness import CLIENTS, RunningProxy, running_proxy
-
-
-@pytest.fixture(params=list(CLIENTS))
-def factory(request):
-    return CLIENTS[request.param]
+from tests.web.transparency.harness import RunningProxy, running_proxy
 
 
 @pytest.fixture(scope="module")

@@ -23,13 +23,7 @@ from tests.web.stage import (
     silent,
     stage,
 )
-from tests.web.transparency.harness import CLIENTS, ClientFactory, running_proxy
-
-
-@pytest.fixture(params=list(CLIENTS))
-def factory(request) -> ClientFactory:
-    return CLIENTS[request.param]
-
+from tests.web.transparency.harness import running_proxy
 
 # The caller leaves.
 

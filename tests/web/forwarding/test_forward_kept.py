@@ -2,16 +2,8 @@
 
 import asyncio
 
-import pytest
-
 from tests.helpers.raw_upstream import RawConnection, replying, wait_until
 from tests.web.stage import CHUNKED_HEAD, GET, OK, POST, stage
-from tests.web.transparency.harness import CLIENTS, ClientFactory
-
-
-@pytest.fixture(params=list(CLIENTS))
-def factory(request) -> ClientFactory:
-    return CLIENTS[request.param]
 
 
 async def test_calls_share_a_connection_on_both_sides(factory):

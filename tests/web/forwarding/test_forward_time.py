@@ -4,18 +4,10 @@ import asyncio
 import json
 import socket
 
-import pytest
-
 from proxy.ports.upstream import ClientLimits, Phase
 from tests.helpers.raw_upstream import RawCaller, read_head, replying, wait_until
 from tests.web.stage import CHUNKED_HEAD, GET, MIB, OK, POST, failure, one_record, silent, stage
-from tests.web.transparency.harness import CLIENTS, ClientFactory, running_proxy
-
-
-@pytest.fixture(params=list(CLIENTS))
-def factory(request) -> ClientFactory:
-    return CLIENTS[request.param]
-
+from tests.web.transparency.harness import running_proxy
 
 # Timeouts. Each limit under test is tiny, the others are out of reach.
 

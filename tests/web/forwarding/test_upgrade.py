@@ -1,13 +1,12 @@
 """Upgraded connections carry whatever their two ends agree upon."""
 
 import aiohttp
-import pytest
 from aiohttp import web
 
 from proxy.web.forwarding.relay import Outcome
 from tests.helpers.raw_upstream import read_head, wait_until
 from tests.web.stage import HELD_AT_MOST, MIB, stage, stalled
-from tests.web.transparency.harness import CLIENTS, ClientFactory, running_proxy
+from tests.web.transparency.harness import running_proxy
 
 HANDSHAKE = (
     b"GET /up/v1/realtime?model=x HTTP/1.1\r\nHost: a\r\nupgrade: websocket\r\n"
@@ -18,11 +17,6 @@ SWITCH = (
     b"HTTP/1.1 101 Web Socket Protocol Handshake\r\nupgrade: WebSocket\r\n"
     b"Connection: upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
 )
-
-
-@pytest.fixture(params=list(CLIENTS))
-def factory(request) -> ClientFactory:
-    return CLIENTS[request.param]
 
 
 async def test_the_handshake_and_all_bytes_after_it_pass_unchanged(factory):

@@ -7,7 +7,7 @@ import openai
 import pytest
 
 from tests.helpers.raw_upstream import Message, RawUpstream, replying
-from tests.web.transparency.harness import CLIENTS, ClientFactory, running_proxy
+from tests.web.transparency.harness import running_proxy
 
 COMPLETION = json.dumps(
     {
@@ -40,11 +40,6 @@ ERROR_REPLY = (
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nx-request-id: req_2\r\n"
     b'Content-Length: 45\r\n\r\n{"error":{"message":"no","code":"bad_thing"}}'
 )
-
-
-@pytest.fixture(params=list(CLIENTS))
-def factory(request) -> ClientFactory:
-    return CLIENTS[request.param]
 
 
 async def chat(client):
