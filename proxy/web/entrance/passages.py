@@ -64,7 +64,7 @@ class Passing(NamedTuple):
     """Begins it with its body; returns nothing, and does nothing, if the usual path must."""
 
 
-class Forward(Protocol):
+class BeginForward(Protocol):
     """Begins to forward a call."""
 
     def __call__(
@@ -74,7 +74,7 @@ class Forward(Protocol):
         ...
 
 
-class DeferIt(Protocol):
+class BeginDeferral(Protocol):
     """Begins to defer a call."""
 
     def __call__(
@@ -137,8 +137,8 @@ class Passages:
         accounts: Accounts,
         calls: Calls,
         annotate: bool,
-        forward: Forward,
-        defer: DeferIt | None,
+        forward: BeginForward,
+        defer: BeginDeferral | None,
     ) -> None:
         """`policy` returns the one in force; `annotate` says on each answer what was decided.
 
