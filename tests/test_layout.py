@@ -67,6 +67,8 @@ TESTED_BY = {
     # Nothing goes through it that the contract of its adapters does not see.
     "proxy/providers/calls.py": "tests/contract/test_provider.py",
     "proxy/providers/_wire.py": "tests/providers/test_wire.py",
+    # Its bounds hold for callers whose credentials `accounts` knows, and are asked for there.
+    "proxy/services/callers/quota.py": "tests/services/callers/test_accounts.py",
     # Records without behaviour: what each does stands in the table of the batch.
     "proxy/core/batch_events.py": "tests/core/test_batch.py",
 }

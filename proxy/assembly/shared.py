@@ -10,8 +10,9 @@ from proxy.core.turnaround import usual_batch
 from proxy.ports.jobs import CredentialStore
 from proxy.ports.passes import Wake
 from proxy.services.access import Access
-from proxy.services.callers.accounts import Accounts, Limits
+from proxy.services.callers.accounts import Accounts
 from proxy.services.callers.clients import HeldCredentials
+from proxy.services.callers.quota import Limits
 from proxy.services.callers.verify import Verifier
 from proxy.services.deferral.accept import Acceptor, DeferralSettings
 from proxy.services.deferral.repeats import Repeats

@@ -12,7 +12,7 @@ from proxy.core.job import DeadlinePassed, Failed, Job, Outcome, Released, advan
 from proxy.core.plan import Head
 from proxy.ports.jobs import Credential, Result
 from proxy.services.batches.ingest import CHUNK
-from proxy.services.callers.accounts import Verdict, Verify
+from proxy.services.callers.accounts import CredentialVerdict, Verify
 from proxy.services.direct.escalate import CALLS_LOOKED_AT
 from proxy.services.ground import Ground, count_doubles, count_ends
 from proxy.services.waiters import Waiters
@@ -133,7 +133,7 @@ class Rescuer:
         for credential in await self._on.credentials.all():
             if credential.paused_at is None:
                 continue
-            if await self._verify(credential) is Verdict.ACCEPTED:
+            if await self._verify(credential) is CredentialVerdict.ACCEPTED:
                 await self._on.credentials.accepted(credential.id, at=self._now())
                 log.info("credential.resumed", credential=credential.id)
 

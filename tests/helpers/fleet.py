@@ -30,7 +30,7 @@ from proxy.services.batches.ingest import Ingestor
 from proxy.services.batches.settle import Settler
 from proxy.services.batches.steps import SubmitTimes
 from proxy.services.batches.submit import Submitter
-from proxy.services.callers.accounts import Verdict
+from proxy.services.callers.accounts import CredentialVerdict
 from proxy.services.direct.budget import Budget, HourlyLimits
 from proxy.services.direct.call import DirectCaller
 from proxy.services.direct.caps import EscalationLimits
@@ -278,9 +278,10 @@ class Fleet:
         """Replace an instance by a new one, which knows nothing of it."""
         self.instances[position] = self.born()
 
-    async def verify(self, credential: object) -> Verdict:
+    async def verify(self, credential: object) -> CredentialVerdict:
         token = dict(cast("Any", credential).headers)["authorization"]
-        return Verdict.REFUSED if token in self.provider.revoked else Verdict.ACCEPTED
+        is_revoked = token in self.provider.revoked
+        return CredentialVerdict.REFUSED if is_revoked else CredentialVerdict.ACCEPTED
 
     async def add_credential(
         self, name: str = "credential-1", owner: str = "owner-of-credential-1"

@@ -23,9 +23,10 @@ from proxy.core.job import Escalated, Failed, Job, JobEvent, Outcome, Succeeded,
 from proxy.core.upstream import Upstream
 from proxy.ports.jobs import JobFilter, JobWrite, Result
 from proxy.ports.upstream import UpstreamClient
-from proxy.services.callers.accounts import Accounts, Limits, Verdict
+from proxy.services.callers.accounts import Accounts, CredentialVerdict
 from proxy.services.callers.clients import Clients, HeldKey
 from proxy.services.callers.owners import Owners
+from proxy.services.callers.quota import Limits
 from proxy.services.deferral.accept import Acceptor, DeferralSettings
 from proxy.services.deferral.paces import Paces
 from proxy.services.deferral.repeats import Repeats
@@ -329,8 +330,8 @@ def _error_response(name: str, error: ProxyError) -> ErrorAnswer:
     return error_answer(DIALECTS[name].family, error)
 
 
-async def _unknown(credential: object) -> Verdict:
-    return Verdict.UNKNOWN
+async def _unknown(credential: object) -> CredentialVerdict:
+    return CredentialVerdict.UNKNOWN
 
 
 @asynccontextmanager

@@ -4,11 +4,10 @@ from collections.abc import Mapping
 
 from proxy.core.dialects import DIALECTS
 from proxy.core.errors import ProviderError
-from proxy.core.outcomes import Verdict as Meaning
-from proxy.core.outcomes import verdict
+from proxy.core.outcomes import Verdict, verdict
 from proxy.core.upstream import Upstream
 from proxy.ports.jobs import Credential
-from proxy.services.callers.accounts import Verdict
+from proxy.services.callers.accounts import CredentialVerdict
 from proxy.services.direct.call import DirectCaller
 
 
@@ -19,11 +18,11 @@ class Verifier:
         self._caller = caller
         self._upstreams = upstreams
 
-    async def __call__(self, credential: Credential) -> Verdict:
+    async def __call__(self, credential: Credential) -> CredentialVerdict:
         """Return what the upstream says. Raises nothing."""
         upstream = self._upstreams.get(credential.upstream)
         if upstream is None:
-            return Verdict.UNKNOWN
+            return CredentialVerdict.UNKNOWN
         dialect = DIALECTS[upstream.dialect]
         models_path = upstream.target_of(dialect.models_path)
         try:
@@ -31,11 +30,11 @@ class Verifier:
                 credential, models_path, dict(dialect.listing_headers)
             )
         except ProviderError:
-            return Verdict.UNKNOWN
+            return CredentialVerdict.UNKNOWN
         match verdict(answer.answer.status, answer.answer.error_code):
-            case Meaning.SUCCESS:
-                return Verdict.ACCEPTED
-            case Meaning.CREDENTIAL:
-                return Verdict.REFUSED
+            case Verdict.SUCCESS:
+                return CredentialVerdict.ACCEPTED
+            case Verdict.CREDENTIAL:
+                return CredentialVerdict.REFUSED
             case _:
-                return Verdict.UNKNOWN
+                return CredentialVerdict.UNKNOWN

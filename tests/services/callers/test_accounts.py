@@ -11,11 +11,10 @@ from proxy.services.callers.accounts import (
     CHECKS_PER_PASS,
     RECHECK_AFTER,
     Accounts,
-    Limits,
-    Quota,
-    Verdict,
+    CredentialVerdict,
 )
 from proxy.services.callers.owners import Owners
+from proxy.services.callers.quota import Limits, Quota
 from tests.helpers.factories import T0, make_job, new_job
 from tests.helpers.fakes import FakeClock, FakeHash, MemoryStores
 
@@ -41,7 +40,7 @@ class World:
 
     async def _verify(self, credential):
         self.asked.append(credential.id)
-        return self.verdicts.get(credential.id, Verdict.UNKNOWN)
+        return self.verdicts.get(credential.id, CredentialVerdict.UNKNOWN)
 
     def caller(self, token):
         return self.owners.identify(
@@ -207,7 +206,7 @@ async def test_a_pass_that_fails_leaves_the_counts(world):
 
 async def test_a_new_credential_is_asked_about_once_and_accepted(world):
     caller = world.caller("a")
-    world.verdicts[caller.credential.id] = Verdict.ACCEPTED
+    world.verdicts[caller.credential.id] = CredentialVerdict.ACCEPTED
     await world.accept(caller)
 
     assert await world.accounts.verify_once() == 1
@@ -224,13 +223,13 @@ async def test_the_accepted_owner_frees_the_pool_for_others(world):
     caller = world.caller("a")
     for _ in range(3):
         await world.accept(caller)
-    world.verdicts[caller.credential.id] = Verdict.ACCEPTED
+    world.verdicts[caller.credential.id] = CredentialVerdict.ACCEPTED
     await world.accounts.verify_once()
 
     await world.accept(world.caller("b"))
 
 
-@pytest.mark.parametrize("verdict", [Verdict.REFUSED, Verdict.UNKNOWN])
+@pytest.mark.parametrize("verdict", [CredentialVerdict.REFUSED, CredentialVerdict.UNKNOWN])
 async def test_a_credential_that_is_not_accepted_is_asked_about_again_later(world, verdict):
     caller = world.caller("a")
     world.verdicts[caller.credential.id] = verdict

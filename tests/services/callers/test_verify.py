@@ -10,7 +10,7 @@ from aiohttp.test_utils import TestServer
 
 from proxy.core.upstream import Upstream
 from proxy.ports.jobs import Credential
-from proxy.services.callers.accounts import Verdict
+from proxy.services.callers.accounts import CredentialVerdict
 from proxy.services.callers.verify import Verifier
 from proxy.services.direct.call import DirectCaller
 from proxy.upstreams.session import AiohttpClient
@@ -44,7 +44,7 @@ class Listing:
                 await client.aclose()
 
 
-async def verdict_of(listing: Listing, credential: Credential | None = None) -> Verdict:
+async def verdict_of(listing: Listing, credential: Credential | None = None) -> CredentialVerdict:
     async with listing.verifier() as verify:
         return await verify(credential or make_credential())
 
@@ -52,20 +52,20 @@ async def verdict_of(listing: Listing, credential: Credential | None = None) -> 
 @pytest.mark.parametrize(
     ("status", "body", "verdict"),
     [
-        (200, '{"data":[]}', Verdict.ACCEPTED),
-        (401, "{}", Verdict.REFUSED),
-        (403, "{}", Verdict.REFUSED),
-        (429, '{"error":{"code":"insufficient_quota"}}', Verdict.REFUSED),
-        (429, "{}", Verdict.UNKNOWN),
-        (404, "{}", Verdict.UNKNOWN),
-        (400, "{}", Verdict.UNKNOWN),
-        (500, "{}", Verdict.UNKNOWN),
-        (503, "<html>", Verdict.UNKNOWN),
-        (302, "", Verdict.UNKNOWN),
+        (200, '{"data":[]}', CredentialVerdict.ACCEPTED),
+        (401, "{}", CredentialVerdict.REFUSED),
+        (403, "{}", CredentialVerdict.REFUSED),
+        (429, '{"error":{"code":"insufficient_quota"}}', CredentialVerdict.REFUSED),
+        (429, "{}", CredentialVerdict.UNKNOWN),
+        (404, "{}", CredentialVerdict.UNKNOWN),
+        (400, "{}", CredentialVerdict.UNKNOWN),
+        (500, "{}", CredentialVerdict.UNKNOWN),
+        (503, "<html>", CredentialVerdict.UNKNOWN),
+        (302, "", CredentialVerdict.UNKNOWN),
     ],
 )
 async def test_only_a_clear_yes_accepts_and_only_a_clear_no_refuses(
-    status: int, body: str, verdict: Verdict
+    status: int, body: str, verdict: CredentialVerdict
 ) -> None:
     assert await verdict_of(Listing(status, body)) is verdict
 
@@ -94,20 +94,20 @@ async def test_every_dialect_has_its_listing(dialect: str, path: str, asked: str
     listing = Listing(200)
 
     async with listing.verifier(dialect=dialect, path=path) as verify:
-        assert await verify(make_credential(upstream=dialect)) is Verdict.ACCEPTED
+        assert await verify(make_credential(upstream=dialect)) is CredentialVerdict.ACCEPTED
 
     assert listing.asked[0][1] == asked
 
 
 async def test_an_upstream_that_is_down_or_gone_says_nothing() -> None:
     async with Listing(200).verifier() as verify:
-        assert await verify(make_credential(upstream="groq")) is Verdict.UNKNOWN
+        assert await verify(make_credential(upstream="groq")) is CredentialVerdict.UNKNOWN
 
     async with asyncio.TaskGroup() as tasks:
         upstreams = {"openai": Upstream.parse("openai", "openai", "http://127.0.0.1:1")}
         client = AiohttpClient(tasks)
         verify = Verifier(DirectCaller(client, upstreams), upstreams)
-        assert await verify(make_credential()) is Verdict.UNKNOWN
+        assert await verify(make_credential()) is CredentialVerdict.UNKNOWN
         await client.aclose()
 
 
@@ -127,5 +127,5 @@ async def test_a_clone_is_asked_where_its_api_is(dialect: str, asked: str) -> No
     async with listing.verifier(dialect=dialect) as verify:
         verdict = await verify(make_credential(upstream=dialect))
 
-    assert verdict is Verdict.ACCEPTED
+    assert verdict is CredentialVerdict.ACCEPTED
     assert [target for _, target, _ in listing.asked] == [asked]

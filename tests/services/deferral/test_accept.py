@@ -17,8 +17,9 @@ from proxy.core.ids import is_job_id, shard_of
 from proxy.core.job import AnswerMode
 from proxy.core.lanes import Lane
 from proxy.ports.provider import BatchLimits, Provider
-from proxy.services.callers.accounts import Accounts, Limits, Verdict
+from proxy.services.callers.accounts import Accounts, CredentialVerdict
 from proxy.services.callers.owners import Owners, credential_hash
+from proxy.services.callers.quota import Limits
 from proxy.services.deferral.accept import (
     CHOICE_HOLDS_S,
     Acceptor,
@@ -87,7 +88,7 @@ class World:
         )
 
     async def _verify(self, credential):
-        return Verdict.UNKNOWN
+        return CredentialVerdict.UNKNOWN
 
     def call(self, body=BODY, *, token="sk-canary-1", headers=(), target=CHAT, **changes):
         upstream = changes.pop("upstream", "openai")

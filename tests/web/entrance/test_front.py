@@ -12,7 +12,7 @@ from policies.policy import Policy
 from proxy.core.errors import StoreUnavailableError
 from proxy.core.job import AnswerMode
 from proxy.core.lanes import Lane
-from proxy.services.callers.accounts import Limits
+from proxy.services.callers.quota import Limits
 from proxy.services.deferral.accept import DeferralSettings
 from tests.web.house import CHAT, CHAT_BODY, COMPLETION, KEY, MAX_BODY, open_house
 
