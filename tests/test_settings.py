@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from proxy.core.lanes import LaneTimes
-from proxy.core.prices import parse_price
+from proxy.core.price_list import parse_price
 from proxy.settings import (
     Address,
     BadConfigurationError,

@@ -12,7 +12,7 @@ from typing import Final
 from proxy.app.machine import task_group
 from proxy.core.dialects import DIALECTS, BatchWire
 from proxy.core.errors import ConfigError
-from proxy.core.prices import PriceList
+from proxy.core.price_list import PriceList
 from proxy.core.upstream import Upstream
 from proxy.ports.clock import Clock
 from proxy.ports.provider import Provider

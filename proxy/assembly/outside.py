@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from proxy.core.fields import RawHeaders
-from proxy.core.prices import PriceList
+from proxy.core.price_list import PriceList
 from proxy.core.upstream import Upstream
 from proxy.ports.clock import Clock, KeyedHash
 from proxy.ports.provider import Provider

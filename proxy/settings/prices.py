@@ -6,7 +6,8 @@ from typing import Annotated, Final, Self
 
 from pydantic import Field, model_validator
 
-from proxy.core.prices import ModelPrice, parse_price
+from proxy.core.price_list import parse_price
+from proxy.core.prices import ModelPrice
 from proxy.settings.section import Section
 
 Dollars = Annotated[float, Field(ge=0, le=1_000_000, allow_inf_nan=False)]

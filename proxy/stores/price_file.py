@@ -5,7 +5,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from proxy.core.errors import ConfigError
-from proxy.core.prices import PriceList, parse_list
+from proxy.core.price_list import PriceList, parse_list
 
 
 def read_prices(path: Path | None = None) -> PriceList:

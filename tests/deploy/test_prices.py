@@ -8,7 +8,8 @@ from genai_prices import Usage
 from genai_prices.data import providers
 from genai_prices.types import ModelInfo
 
-from proxy.core.prices import Processing, cost_of, parse_list, parse_price
+from proxy.core.price_list import parse_list, parse_price
+from proxy.core.prices import Processing, cost_of
 from proxy.core.usage import Tokens
 from tests.deploy.prices import BATCH_SHARE, FILE, NO_CACHE_IN_BATCH, PROVIDERS, price_list, text_of
 

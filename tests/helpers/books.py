@@ -2,7 +2,8 @@
 
 from typing import Final
 
-from proxy.core.prices import ModelPrice, parse_price
+from proxy.core.price_list import parse_price
+from proxy.core.prices import ModelPrice
 from proxy.ports.clock import Clock
 from proxy.ports.ledger import LedgerStore
 from proxy.ports.tally import Tally

@@ -8,7 +8,7 @@ import pytest
 from policies.windows import Window, parse_span
 from proxy.core.lanes import Lane, LaneTimes
 from proxy.core.plan import Head
-from proxy.core.prices import parse_price
+from proxy.core.price_list import parse_price
 from proxy.core.turnaround import USUAL_BATCH, Answered, Ended, Stopped
 from proxy.core.upstream import Upstream
 from proxy.ports.notes import Note

@@ -7,7 +7,8 @@ needs none: it costs a tenth of a second of nobody's start and no idle memory.
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 
-from proxy.core.prices import ModelPrice, PriceList
+from proxy.core.price_list import PriceList
+from proxy.core.prices import ModelPrice
 from proxy.settings import Settings
 
 _REMEMBERED = 4_096

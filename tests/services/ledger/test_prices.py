@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from proxy.core.prices import ModelPrice, PriceList, parse_list, parse_price
+from proxy.core.price_list import PriceList, parse_list, parse_price
+from proxy.core.prices import ModelPrice
 from proxy.services.ledger.prices import PriceBook
 
 LISTED = {"standard": {"input": 2, "output": 8}, "batch": {"input": 1, "output": 4}}

@@ -13,7 +13,7 @@ from proxy.core.body import parse_body
 from proxy.core.dialects import DIALECTS, place_for
 from proxy.core.ids import JobId
 from proxy.core.job import AnswerMode, Job, JobState
-from proxy.core.prices import PriceList
+from proxy.core.price_list import PriceList
 from proxy.core.upstream import Upstream
 from proxy.ports.jobs import Credential
 from proxy.ports.stores import Stores
