@@ -89,7 +89,7 @@ class Remote:
             return job
         if status in _REFUSES_ALL:
             raise KeyRefusedError(f"{line.provider}: HTTP {status}: {message_of(body)}")
-        if status < 300:
+        if status < 400:
             raise SendError(f"HTTP {status} without a job: is this an offramp?", hint="check --url")
         return Refusal(status, body)
 
@@ -120,6 +120,7 @@ class Remote:
                 f"{self._url}/v1/jobs/{job}?wait={for_s}",
                 headers=self._credential(provider),
                 timeout=_TIMEOUT,
+                allow_redirects=False,
             ) as answer:
                 text = await answer.read()
             if answer.status == 200 and _status_of(text) not in _PENDING:
@@ -137,8 +138,13 @@ class Remote:
         trouble = ""
         for attempt in range(_TRIES):
             try:
+                # A redirect would carry key and call wherever it points.
                 async with self._session.post(
-                    self._url + path, data=body, headers=headers, timeout=_TIMEOUT
+                    self._url + path,
+                    data=body,
+                    headers=headers,
+                    timeout=_TIMEOUT,
+                    allow_redirects=False,
                 ) as answer:
                     text = await answer.read()
             except (aiohttp.ClientError, TimeoutError) as exc:

@@ -45,10 +45,10 @@ class Desk:
         runner = web.AppRunner(application)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
-        port = runner.addresses[0][1]
+        self.port = runner.addresses[0][1]
         try:
             async with aiohttp.ClientSession() as session:
-                url = f"http://127.0.0.1:{port}/"
+                url = f"http://127.0.0.1:{self.port}/"
                 yield Remote(
                     session,
                     url,
@@ -161,6 +161,20 @@ async def test_something_else_that_listens_there_is_no_proxy(desk):
     async with desk.open() as remote:
         with pytest.raises(SendError, match="is this an offramp"):
             await remote.defer(LINE, "k")
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_no_key_goes_where_a_redirect_points(desk, status):
+    async with desk.open() as remote:
+        elsewhere = {"Location": f"http://localhost:{desk.port}/elsewhere"}
+        desk.answers = [(status, elsewhere, b"")] * 3
+        for send in (remote.defer(LETTER, "k"), remote.results("anthropic", ["job_1"])):
+            with pytest.raises(SendError, match=f"HTTP {status}"):
+                await send
+        await remote.wait("anthropic", "job_1", for_s=30)
+
+    paths = [path for path, _, _ in desk.requests]
+    assert paths == ["/v1/messages", "/v1/jobs/results", "/v1/jobs/job_1"]
 
 
 async def test_results_tell_pending_failed_and_forgotten_jobs_apart(desk):
