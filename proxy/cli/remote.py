@@ -12,6 +12,7 @@ from typing import Final
 from urllib.parse import urlencode, urlsplit
 
 from proxy.core.errors import ProxyError
+from proxy.send.address import proxy_url
 
 LONG_POLL_S: Final = 60
 _TIMEOUT_S: Final = LONG_POLL_S + 30.0
@@ -93,14 +94,13 @@ class Remote:
 
     def _connection(self) -> tuple[http.client.HTTPConnection, str]:
         try:
-            parts = urlsplit(self.url)
-            host, port = parts.hostname, parts.port
-        except ValueError:
-            parts, host, port = urlsplit(""), None, None
+            parts = urlsplit(proxy_url(self.url))
+        except ValueError as exc:
+            raise RemoteError(str(exc)) from None
         kinds = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
-        if parts.scheme not in kinds or not host or parts.query or "@" in parts.netloc:
-            raise RemoteError("the URL of the proxy must be http(s)://host[:port][/path]")
-        return kinds[parts.scheme](host, port, timeout=_TIMEOUT_S), parts.path.rstrip("/")
+        assert parts.hostname is not None
+        connection = kinds[parts.scheme](parts.hostname, parts.port, timeout=_TIMEOUT_S)
+        return connection, parts.path
 
 
 def _message(content: object) -> str:

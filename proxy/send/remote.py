@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 
@@ -19,6 +19,13 @@ _PAUSE_MAX_S: Final = 30.0
 
 _REFUSES_ALL: Final = frozenset({401, 403, 421})
 """Statuses that would meet every other line as well."""
+
+_RESULTS: Final = "/v1/jobs/results"
+_NOBODY: Final = "job_of_nobody"
+"""No job is called so, and a proxy says that it has none."""
+
+_NO_PROXY: Final = ": is this an offramp?"
+_CHECK: Final = "check --url; it is where the proxy listens, without a provider's prefix"
 
 _PENDING: Final = frozenset({"queued", "in_progress"})
 
@@ -72,6 +79,19 @@ class Remote:
         self._keys = keys
         self._headers = {"Content-Type": "application/json", "X-Deferrable": "job", **headers}
 
+    async def meet(self, provider: str) -> None:
+        """Make sure that answers can be collected there, before any is bought.
+
+        Raises:
+            SendError: if they cannot, as from a provider or with a prefix in the URL.
+        """
+        body = json.dumps({"ids": [_NOBODY]}).encode()
+        status, _, text = await self._post(_RESULTS, body, self._credential(provider))
+        if status in _REFUSES_ALL:
+            raise KeyRefusedError(f"{provider}: HTTP {status}: {message_of(text)}")
+        if status != 200 or _object(text).get("id") != _NOBODY:
+            raise SendError(f"HTTP {status} for {self._url}{_RESULTS}{_NO_PROXY}", hint=_CHECK)
+
     async def defer(self, line: Line, key: str) -> str | Refusal:
         """Make the line a job, or find the one that `key` stands for; return its ID.
 
@@ -89,8 +109,8 @@ class Remote:
             return job
         if status in _REFUSES_ALL:
             raise KeyRefusedError(f"{line.provider}: HTTP {status}: {message_of(body)}")
-        if status < 400:
-            raise SendError(f"HTTP {status} without a job: is this an offramp?", hint="check --url")
+        if status < 400 or (status == 404 and not _object(body)):
+            raise SendError(f"HTTP {status} without a job{_NO_PROXY}", hint=_CHECK)
         return Refusal(status, body)
 
     async def results(self, provider: str, jobs: Sequence[str]) -> list[Answered]:
@@ -100,7 +120,7 @@ class Remote:
             SendError: if the proxy does not say.
         """
         body = json.dumps({"ids": list(jobs)}).encode()
-        status, _, text = await self._post("/v1/jobs/results", body, self._credential(provider))
+        status, _, text = await self._post(_RESULTS, body, self._credential(provider))
         if status != 200:
             raise SendError(f"HTTP {status}: {message_of(text)}")
         found = [_answered(raw) for raw in text.split(b"\n") if raw]
@@ -170,33 +190,36 @@ class Remote:
 
 def message_of(body: bytes) -> str:
     """Return the message of an error in any provider's shape, on one line."""
-    try:
-        content = json.loads(body)
-    except ValueError:
-        content = None
-    error = content.get("error") if isinstance(content, dict) else None
+    error = _object(body).get("error")
     message = error.get("message") if isinstance(error, dict) else None
     text = message if isinstance(message, str) else body[:200].decode("utf-8", "replace")
     return "".join(char if char.isprintable() else " " for char in text)
 
 
 def _answered(raw: bytes) -> Answered:
-    content = json.loads(raw)
+    content = _object(raw)
+    if "status" not in content:
+        raise SendError(f"an answer that is none to be collected{_NO_PROXY}", hint=_CHECK)
     response, error = content.get("response"), content.get("error")
     status_code = response.get("status_code") if isinstance(response, dict) else None
     message = error.get("message") if isinstance(error, dict) else None
-    if message is None and isinstance(status_code, int) and status_code >= 400:
+    if message is None and response and isinstance(status_code, int) and status_code >= 400:
         message = message_of(json.dumps(response.get("body")).encode())
     return Answered(raw, content.get("status"), status_code, message)
 
 
 def _status_of(job: bytes) -> object:
     """Return how a job stands; what cannot be read is taken for pending."""
+    return _object(job).get("status", "queued")
+
+
+def _object(text: bytes) -> dict[str, Any]:
+    """Return the object that it is; an empty one if it is none."""
     try:
-        content = json.loads(job)
-    except ValueError:
-        return "queued"
-    return content.get("status", "queued") if isinstance(content, dict) else "queued"
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _seconds(text: str | None) -> float:

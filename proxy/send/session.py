@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +24,7 @@ from proxy.embedded.environment import upstream_urls
 from proxy.embedded.folder import Folder, Folders
 from proxy.embedded.settings import embedded_settings
 from proxy.embedded.standing import standing
+from proxy.send.address import normal_url
 from proxy.send.credentials import Credentials
 from proxy.send.errors import KeyRefusedError, SendError
 from proxy.send.files import not_written
@@ -46,8 +48,6 @@ _DISK_TROUBLES: Final = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO}
 )
 
-_USUAL_PORTS: Final[Mapping[str, str]] = {"http": ":80", "https": ":443"}
-
 _KEY_VARIABLES: Final[Mapping[str, tuple[str, ...]]] = {
     "gemini": ("GEMINI_API_KEY", "GOOGLE_API_KEY")
 }
@@ -61,7 +61,7 @@ class SendOptions:
     output: Path
     endpoint: str = CHAT
     url: str | None = None
-    """A running proxy; without one a proxy runs as long as the command."""
+    """A running proxy, as `proxy_url` returns it; without one a proxy runs along."""
 
     api_key_env: str | None = None
     deadline: str | None = None
@@ -187,12 +187,13 @@ async def _send(
         _proxy(options, folder) as (url, proxy, dialects),
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
     ):
+        remote = Remote(session, url, keys=checked.keys, headers=headers, dialects=dialects)
         work = Work(
             file=file,
             count=checked.count,
             endpoint=options.endpoint,
             identity=folder.name,
-            remote=Remote(session, url, keys=checked.keys, headers=headers, dialects=dialects),
+            remote=remote,
             journal=journal,
             output=output,
             concurrency=options.concurrency,
@@ -209,6 +210,8 @@ async def _send(
 
             show()
             if proxy is None:
+                for provider in islice(checked.keys, 1):
+                    await remote.meet(provider)
                 await work.run(show)
             else:
                 await _beside(work.run(show), _tell_troubles(proxy, bars.console))
@@ -274,18 +277,10 @@ def _bars(*, quiet: bool) -> Progress:
 
 def _identity(file: Path, options: SendOptions) -> str:
     """Return the same name for the same file, output and proxy, wherever it is started."""
-    url = options.url and _normal(options.url)
+    url = options.url and normal_url(options.url)
     parts = (str(file.resolve()), str(options.output.resolve()), url or "")
     digest = hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape"))
     return digest.hexdigest()[:_IDENTITY_CHARS]
-
-
-def _normal(url: str) -> str:
-    """Return what differs only if another proxy may be meant."""
-    scheme, separator, rest = url.strip().partition("://")
-    host, slash, path = rest.partition("/")
-    port = _USUAL_PORTS.get(scheme.lower(), "")
-    return f"{scheme.lower()}{separator}{host.lower().removesuffix(port)}{slash}{path}".rstrip("/")
 
 
 def _refuse_exchanged(credentials: Credentials, checked: Checked, options: SendOptions) -> None:

@@ -108,6 +108,31 @@ async def test_a_running_proxy_does_the_same_and_only_what_is_new_in_the_file_is
         assert desk.bought() == {1}
 
 
+async def test_a_url_by_which_no_answer_could_be_collected_buys_nothing(tmp_path):
+    async with proxy_and_provider(tmp_path) as (proxy, provider):
+        desk = Desk(tmp_path, provider)
+        write_calls(desk, 12)
+        words = ("send", "calls.jsonl", "-o", "answers.jsonl", "--url")
+
+        prefixed = await desk.run(*words, f"{proxy.base_url}/openai")
+        elsewhere = await desk.run(*words, provider.base_url)
+        of_an_sdk = await desk.run(*words, f"{proxy.base_url}/v1")
+        again = await desk.run(*words, proxy.base_url)
+        mistyped = await desk.run(*words, "user:canary@localhost")
+
+        for refused in (prefixed, elsewhere):
+            assert refused.code == 1
+            assert "is this an offramp?" in refused.stderr
+        assert of_an_sdk.code == 0
+        # One proxy, so one send: nothing is left to do.
+        assert "0 new answers" in again.stderr
+        assert mistyped.code == 2
+        assert "must be http(s)://host[:port][/path]" in mistyped.stderr
+        assert "canary" not in mistyped.stderr
+        assert_one_to_one(read_answers(desk), 12)
+        assert desk.bought() == {1}
+
+
 async def test_what_failed_is_in_its_place_and_told_by_file_and_line(desk):
     write_calls(desk, 12)
     with (desk.folder / "calls.jsonl").open("a") as lines:

@@ -156,11 +156,47 @@ async def test_a_refusal_that_would_meet_every_line_ends_it(desk, status):
     assert len(desk.requests) == 1
 
 
-async def test_something_else_that_listens_there_is_no_proxy(desk):
-    desk.answers = [(200, {}, b"<html>")]
+@pytest.mark.parametrize(("status", "body"), [(200, b"<html>"), (404, b"default backend")])
+async def test_something_else_that_listens_there_is_no_proxy(desk, status, body):
+    desk.answers = [(status, {}, body)]
     async with desk.open() as remote:
         with pytest.raises(SendError, match="is this an offramp"):
             await remote.defer(LINE, "k")
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[]", b"{}"])
+async def test_what_are_no_results_come_from_no_proxy(desk, body):
+    desk.answers = [(200, {}, body)]
+    async with desk.open() as remote:
+        with pytest.raises(SendError, match="is this an offramp"):
+            await remote.results("openai", ["job_1"])
+
+
+async def test_a_proxy_shows_that_it_collects_answers_before_it_is_given_calls(desk):
+    nobody = {"id": "job_of_nobody", "status": None}
+    desk.answers = [(200, {}, json.dumps(nobody).encode() + b"\n")]
+    async with desk.open() as remote:
+        await remote.meet("anthropic")
+
+    ((path, headers, body),) = desk.requests
+    assert path == "/v1/jobs/results"
+    assert headers["x-api-key"] == "sk-ant-2"
+    assert json.loads(body) == {"ids": ["job_of_nobody"]}
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "words"),
+    [
+        (404, b'{"error": {"message": "Invalid URL"}}', "is this an offramp"),
+        (200, b'{"id": "something else"}', "is this an offramp"),
+        (401, b'{"error": {"message": "no such client"}}', "openai: HTTP 401: no such client"),
+    ],
+)
+async def test_who_collects_no_answers_is_given_no_call(desk, status, body, words):
+    desk.answers = [(status, {}, body)]
+    async with desk.open() as remote:
+        with pytest.raises(SendError, match=words):
+            await remote.meet("openai")
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
