@@ -27,6 +27,7 @@ _NOBODY: Final = "job_of_nobody"
 _NO_PROXY: Final = ": is this an offramp?"
 _CHECK: Final = "check --url; it is where the proxy listens, without a provider's prefix"
 
+_COMPLETED: Final = "completed"
 _PENDING: Final = frozenset({"queued", "in_progress"})
 
 
@@ -52,6 +53,11 @@ class Answered:
     @property
     def is_pending(self) -> bool:
         return self.status in _PENDING
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether there was an answer that nobody can have any more."""
+        return self.status is None or (self.status == _COMPLETED and self.status_code is None)
 
 
 class Remote:

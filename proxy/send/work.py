@@ -19,6 +19,11 @@ _CHUNK: Final = 256
 
 _WAIT_S: Final = 30
 
+_FORGOTTEN: Final = (
+    "the proxy knows nothing of it any more: "
+    "kept for too long, or another proxy, or another owner's key"
+)
+
 _FAILURES_SHOWN: Final = 5
 
 
@@ -127,30 +132,33 @@ class Work:
         for provider in dict.fromkeys(line.provider for line in waiting):
             theirs = [line for line in waiting if line.provider == provider]
             found = await self.remote.results(provider, [jobs[line.number] for line in theirs])
-            self._refuse_forgotten(theirs, found)
+            self._refuse_lost(theirs, found)
             for line, answered in zip(theirs, found, strict=True):
-                if answered.status is None:
+                if answered.is_lost:
                     await self._again(line, jobs, done)
                 elif not answered.is_pending:
                     done[line.number] = self._line(line, answered)
 
-    def _refuse_forgotten(self, lines: Sequence[Line], found: Sequence[Answered]) -> None:
+    def _refuse_lost(self, lines: Sequence[Line], found: Sequence[Answered]) -> None:
         """Buy no line twice unasked: the journal says that each of these was accepted."""
-        forgotten = [
-            line.number
+        lost = [
+            (line.number, answered)
             for line, answered in zip(lines, found, strict=True)
-            if answered.status is None
+            if answered.is_lost
         ]
-        if forgotten and not self.buy_again:
-            more = f" and {len(forgotten) - 1} more" if len(forgotten) > 1 else ""
+        if lost and not self.buy_again:
+            number, first = lost[0]
+            more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
+            why = f"its answer is lost: {first.message or 'it is no longer kept'}"
+            if first.status is None:
+                why = _FORGOTTEN
             raise SendError(
-                f"{self.file}:{forgotten[0]}{more}: sent before, and the proxy knows nothing of "
-                "it any more: kept for too long, or another proxy, or another owner's key",
+                f"{self.file}:{number}{more}: sent before, and {why}",
                 hint="--buy-again sends such lines anew, and pays for them anew",
             )
 
     async def _again(self, line: Line, jobs: dict[int, str], done: dict[int, bytes]) -> None:
-        made = await self._defer(line)
+        made = await self._defer(line, after=jobs[line.number])
         if isinstance(made, Refusal):
             done[line.number] = self._refused(line, made)
             made = REFUSED
@@ -180,8 +188,13 @@ class Work:
         if len(self.tally.failures) < _FAILURES_SHOWN:
             self.tally.failures.append(f"{self.file}:{line.number}: {failure}")
 
-    async def _defer(self, line: Line, slots: asyncio.Semaphore | None = None) -> str | Refusal:
+    async def _defer(
+        self, line: Line, slots: asyncio.Semaphore | None = None, *, after: str = REFUSED
+    ) -> str | Refusal:
         key = f"send:{self.identity}:{line.number}:{line.digest}"
+        if after != REFUSED:
+            # Its proxy may still know the job that is of no use any more by the usual key.
+            key += f":{after}"
         async with slots or asyncio.Semaphore():
             made = await self.remote.defer(line, key)
         if not isinstance(made, Refusal):

@@ -2,6 +2,8 @@
 
 import json
 import signal
+import sqlite3
+from contextlib import closing
 
 import pytest
 
@@ -231,6 +233,28 @@ async def test_what_the_proxy_has_forgotten_is_not_bought_again_unasked(desk):
     assert desk.bought() == {1}
     assert (await desk.run(*words, "--buy-again")).code == 0
     assert_one_to_one(read_answers(desk), 20)
+
+
+async def test_an_answer_that_the_proxy_cannot_read_is_none_and_not_bought_again_unasked(desk):
+    write_calls(desk, 12)
+    words = ("send", "calls.jsonl", "-o", "answers.jsonl")
+    assert (await desk.run(*words)).code == 0
+    output = desk.folder / "answers.jsonl"
+    first = read_answers(desk)[0]["id"]
+    output.unlink()
+    (store,) = (desk.folder / "state").rglob("offramp.db")
+    with closing(sqlite3.connect(store)) as opened, opened:
+        where = "job = (SELECT num FROM jobs WHERE id = ?)"
+        opened.execute(f"UPDATE results SET body = x'00' WHERE {where}", [first])
+
+    refused = await desk.run(*words)
+
+    assert refused.code == 1
+    assert "calls.jsonl:1: sent before, and its answer is lost: " in refused.stderr
+    assert output.read_bytes() == b""
+    assert (await desk.run(*words, "--buy-again")).code == 0
+    assert_one_to_one(read_answers(desk), 12)
+    assert sorted(desk.provider.ledger.purchases().values()) == [*[1] * 11, 2]
 
 
 async def test_a_key_that_was_refused_may_be_exchanged(desk):

@@ -224,17 +224,19 @@ async def test_results_tell_pending_failed_and_forgotten_jobs_apart(desk):
         },
         {"id": "d", "status": "expired", "response": None, "error": {"message": "too late"}},
         {"id": "e", "status": None, "response": None, "error": {"message": "unknown"}},
+        {"id": "f", "status": "completed", "response": None, "error": {"message": "unreadable"}},
     ]
     body = "\n".join(map(json.dumps, lines)).encode() + b"\n"
     desk.answers = [(200, {}, body), (200, {}, body)]
     async with desk.open() as remote:
-        found = await remote.results("openai", list("abcde"))
-        with pytest.raises(SendError, match="asked for 4 results, got 5"):
+        found = await remote.results("openai", list("abcdef"))
+        with pytest.raises(SendError, match="asked for 4 results, got 6"):
             await remote.results("openai", list("abcd"))
 
-    assert [one.is_pending for one in found] == [False, True, False, False, False]
-    assert [one.status_code for one in found] == [200, None, 400, None, None]
-    assert [one.message for one in found] == [None, None, "no", "too late", "unknown"]
+    assert [one.is_pending for one in found] == [False, True, False, False, False, False]
+    assert [one.is_lost for one in found] == [False, False, False, False, True, True]
+    assert [one.status_code for one in found] == [200, None, 400, None, None, None]
+    assert [one.message for one in found] == [None, None, "no", "too late", "unknown", "unreadable"]
     assert found[4].status is None
 
 
