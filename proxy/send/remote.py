@@ -49,6 +49,7 @@ class Answered:
 
     status_code: int | None
     message: str | None
+    """Of one that failed, on one line."""
 
     @property
     def is_pending(self) -> bool:
@@ -199,6 +200,11 @@ def message_of(body: bytes) -> str:
     error = _object(body).get("error")
     message = error.get("message") if isinstance(error, dict) else None
     text = message if isinstance(message, str) else body[:200].decode("utf-8", "replace")
+    return _on_one_line(text)
+
+
+def _on_one_line(text: str) -> str:
+    """Return what no terminal obeys: a provider wrote it, or somebody through it."""
     return "".join(char if char.isprintable() else " " for char in text)
 
 
@@ -209,6 +215,7 @@ def _answered(raw: bytes) -> Answered:
     response, error = content.get("response"), content.get("error")
     status_code = response.get("status_code") if isinstance(response, dict) else None
     message = error.get("message") if isinstance(error, dict) else None
+    message = _on_one_line(message) if isinstance(message, str) else None
     if message is None and response and isinstance(status_code, int) and status_code >= 400:
         message = message_of(json.dumps(response.get("body")).encode())
     return Answered(raw, content.get("status"), status_code, message)

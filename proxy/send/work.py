@@ -167,7 +167,9 @@ class Work:
 
     def _line(self, line: Line, answered: Answered) -> bytes:
         failed = answered.status_code is None or answered.status_code >= 400
-        self._count(line, f"HTTP {answered.status_code}: {answered.message}" if failed else None)
+        # Who was cancelled, or came too late, has got no status from anybody.
+        how = answered.status if answered.status_code is None else f"HTTP {answered.status_code}"
+        self._count(line, f"{how}: {answered.message}" if failed else None)
         return answer_line(line, answered.raw)
 
     def _refused(self, line: Line, refusal: Refusal) -> bytes:

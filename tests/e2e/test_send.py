@@ -235,6 +235,24 @@ async def test_what_the_proxy_has_forgotten_is_not_bought_again_unasked(desk):
     assert_one_to_one(read_answers(desk), 20)
 
 
+async def test_a_line_whose_job_was_cancelled_is_told_so(tmp_path):
+    slow = SandboxSettings(turnaround_s=3600)
+    async with proxy_and_provider(tmp_path, provider_settings=slow) as (proxy, provider):
+        desk = Desk(tmp_path, provider)
+        write_calls(desk, 1)
+        urls = {"OFFRAMP_URL": proxy.base_url}
+        process = await desk.offramp("send", "calls.jsonl", "-o", "answers.jsonl", **urls)
+        requests = provider.ledger.requests
+        await wait_until(lambda: requests["POST /v1/batches"], "the batch to be created")
+        listed = json.loads((await desk.run("jobs", "list", "--json", **urls)).stdout)
+
+        await desk.run("jobs", "cancel", listed["data"][0]["id"], **urls)
+        ended = await desk.ended(process)
+
+        assert ended.code == 1
+        assert "calls.jsonl:1: cancelled: job job_" in ended.stderr
+
+
 async def test_an_answer_that_the_proxy_cannot_read_is_none_and_not_bought_again_unasked(desk):
     write_calls(desk, 12)
     words = ("send", "calls.jsonl", "-o", "answers.jsonl")

@@ -222,7 +222,7 @@ async def test_results_tell_pending_failed_and_forgotten_jobs_apart(desk):
             "status": "failed",
             "response": {"status_code": 400, "body": {"error": {"message": "no"}}},
         },
-        {"id": "d", "status": "expired", "response": None, "error": {"message": "too late"}},
+        {"id": "d", "status": "expired", "response": None, "error": {"message": "too\x07late"}},
         {"id": "e", "status": None, "response": None, "error": {"message": "unknown"}},
         {"id": "f", "status": "completed", "response": None, "error": {"message": "unreadable"}},
     ]
