@@ -100,6 +100,11 @@ def send_file(file: Path, options: SendOptions) -> Tally:
         SendError: if it could not go on, or only by buying lines again. What was sent
             and answered is kept.
     """
+    if not file.is_file():
+        raise CallerError(
+            f"{file} is no file: it is read again for answers, and by the start that goes on",
+            hint="write to a file what comes through a pipe",
+        )
     identity = _identity(file, options)
     folders = Folders("sends", os.environ)
     folder = folders.get_or_new(identity)
@@ -316,8 +321,10 @@ def _key_names(provider: str, options: SendOptions) -> tuple[str, ...]:
 def _key(provider: str, options: SendOptions) -> str:
     names = _key_names(provider, options)
     for name in names:
-        if os.environ.get(name, "").strip():
-            return os.environ[name].strip()
+        if key := os.environ.get(name, "").strip():
+            if not (key.isascii() and key.isprintable()):
+                raise CallerError(f"{name} holds characters that no header can carry")
+            return key
     raise CallerError(
         f"{' or '.join(names)} is not set: calls to {provider} need a key",
         hint="name the variable that holds it by --api-key-env",

@@ -186,6 +186,29 @@ async def test_a_missing_key_is_named_before_anything_is_sent(desk):
     assert "NO_SUCH_KEY is not set" in missing.stderr
 
 
+@pytest.mark.parametrize("key", ["sk-canary\nof two lines", "sk-canary-\udcff"])
+async def test_a_key_that_no_header_carries_is_named_and_not_shown(desk, key):
+    write_calls(desk, 3)
+
+    refused = await desk.run("send", "calls.jsonl", "-o", "answers.jsonl", OPENAI_API_KEY=key)
+
+    assert refused.code == 1
+    assert "OPENAI_API_KEY holds characters that no header can carry" in refused.stderr
+    assert "canary" not in refused.stderr
+
+
+async def test_calls_that_come_through_a_pipe_are_refused_for_what_they_are(desk):
+    write_calls(desk, 3)
+    words = (*COMMAND, "send", "/dev/stdin", "-o", "answers.jsonl")
+    process = await desk.start("bash", "-c", 'cat calls.jsonl | "$@"', "-", *words)
+
+    ended = await desk.ended(process)
+
+    assert ended.code == 1
+    assert "/dev/stdin is no file" in ended.stderr
+    assert not (desk.folder / "answers.jsonl").exists()
+
+
 async def test_another_key_buys_nothing_again_until_it_is_told_to(desk):
     write_calls(desk, 20)
     words = ("send", "calls.jsonl", "-o", "answers.jsonl")
