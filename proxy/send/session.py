@@ -24,6 +24,7 @@ from proxy.embedded.environment import upstream_urls
 from proxy.embedded.folder import Folder, Folders
 from proxy.embedded.settings import embedded_settings
 from proxy.embedded.standing import standing
+from proxy.runtime import allow_files
 from proxy.send.address import normal_url
 from proxy.send.credentials import Credentials
 from proxy.send.errors import KeyRefusedError, SendError
@@ -120,6 +121,8 @@ def send_file(file: Path, options: SendOptions) -> Tally:
                 _refuse_exchanged(credentials, checked, options)
             kept = _Kept(journal, output, Tally())
             writer = set_up_logging(level="info", form="json", stream=log)
+            # Each line that is on its way takes two: the proxy runs along.
+            allow_files()
             try:
                 with _noted(credentials, checked.keys, kept.tally):
                     asyncio.run(_send(file, options, checked, folder, kept))

@@ -209,6 +209,18 @@ async def test_calls_that_come_through_a_pipe_are_refused_for_what_they_are(desk
     assert not (desk.folder / "answers.jsonl").exists()
 
 
+async def test_many_lines_may_be_on_their_way_where_few_files_may_be_open(desk):
+    write_calls(desk, 100)
+    words = ("send", "calls.jsonl", "-o", "answers.jsonl", "--concurrency", "100")
+    # As a shell sets it; the process may have more.
+    process = await desk.start("bash", "-c", 'ulimit -Sn 64; "$@"', "-", *COMMAND, *words)
+
+    ended = await desk.ended(process)
+
+    assert ended.code == 0, ended.stderr
+    assert_one_to_one(read_answers(desk), 100)
+
+
 async def test_another_key_buys_nothing_again_until_it_is_told_to(desk):
     write_calls(desk, 20)
     words = ("send", "calls.jsonl", "-o", "answers.jsonl")
