@@ -17,6 +17,14 @@ _TRIES: Final = 10
 _PAUSE_MIN_S: Final = 1.0
 _PAUSE_MAX_S: Final = 30.0
 
+_TOLD_AFTER: Final = 2
+"""Tries; what is over by then is nobody's trouble."""
+
+_BUSY: Final = frozenset({408, 429})
+"""Beside 5xx: statuses of a moment. A body that came too slowly comes faster alone."""
+
+_TRUST: Final = "SSL_CERT_FILE names a file of the authorities that are trusted"
+
 _REFUSES_ALL: Final = frozenset({401, 403, 421})
 """Statuses that would meet every other line as well."""
 
@@ -73,14 +81,18 @@ class Remote:
         headers: Mapping[str, str],
         dialects: Mapping[str, str] | None = None,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        on_trouble: Callable[[str], object] = lambda _trouble: None,
     ) -> None:
         """`headers` are sent with every call, e.g. its deadline.
+
+        `on_trouble` is told in words what does not pass by itself at once.
 
         `dialects` has those of the upstreams that are known, by their names; that of
         another one follows from the path of a call. `sleep` takes seconds.
         """
         self._dialects = dialects or {}
         self._sleep = sleep
+        self._on_trouble = on_trouble
         self._session = session
         self._url = url.rstrip("/")
         self._keys = keys
@@ -162,8 +174,10 @@ class Remote:
         self, path: str, body: bytes, headers: Mapping[str, str]
     ) -> tuple[int, Mapping[str, str], bytes]:
         """Post until there is an answer that is one: every post here may be repeated."""
-        trouble = ""
+        trouble, pause_s = "", 0.0
         for attempt in range(_TRIES):
+            if attempt:
+                await self._sleep(min(max(pause_s, 0.1 * 2**attempt), _PAUSE_MAX_S))
             try:
                 # A redirect would carry key and call wherever it points.
                 async with self._session.post(
@@ -174,15 +188,21 @@ class Remote:
                     allow_redirects=False,
                 ) as answer:
                     text = await answer.read()
+            except aiohttp.ClientConnectorCertificateError as exc:
+                raise SendError(f"{self._url}: {exc.certificate_error}", hint=_TRUST) from exc
             except (aiohttp.ClientError, TimeoutError) as exc:
                 trouble, pause_s = str(exc) or type(exc).__name__, 0.0
             else:
-                if answer.status != 429 and answer.status < 500:
+                if answer.status not in _BUSY and answer.status < 500:
                     return answer.status, answer.headers, text
                 trouble = f"HTTP {answer.status}: {message_of(text)}"
                 pause_s = _seconds(answer.headers.get("Retry-After"))
-            await self._sleep(min(max(pause_s, 0.2 * 2**attempt), _PAUSE_MAX_S))
-        raise SendError(f"no answer from {self._url}: {trouble}")
+            if attempt >= _TOLD_AFTER:
+                self._on_trouble(f"no answer from {self._url} yet: {trouble}")
+        raise SendError(
+            f"no answer from {self._url}: {trouble}",
+            hint="once there is one, the same command goes on",
+        )
 
     def _credential(self, provider: str, path_dialect: str = "openai") -> dict[str, str]:
         """Return the headers that a call to the provider wants; about a job, any will do."""

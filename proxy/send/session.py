@@ -5,7 +5,7 @@ import errno
 import hashlib
 import os
 import sys
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -195,7 +195,15 @@ async def _send(
         _proxy(options, folder) as (url, proxy, dialects),
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
     ):
-        remote = Remote(session, url, keys=checked.keys, headers=headers, dialects=dialects)
+        bars = _bars(quiet=options.quiet)
+        remote = Remote(
+            session,
+            url,
+            keys=checked.keys,
+            headers=headers,
+            dialects=dialects,
+            on_trouble=_told_once(bars.console),
+        )
         work = Work(
             file=file,
             count=checked.count,
@@ -208,7 +216,7 @@ async def _send(
             buy_again=options.buy_again,
             tally=kept.tally,
         )
-        with _bars(quiet=options.quiet) as bars:
+        with bars:
             sent = bars.add_task("sent", total=checked.count)
             answered = bars.add_task("answered", total=checked.count)
 
@@ -242,18 +250,28 @@ async def _beside(
 
 async def _tell_troubles(proxy: Running, console: Console) -> None:
     """Say once of each trouble what keeps the answers away."""
-    told: set[str] = set()
+    tell = _told_once(console)
     while True:
         found: tuple[str, ...] = ()
         with suppress(StoreError):
             found = (await standing(proxy)).troubles
         for trouble in found:
-            # Without the time that passes in it.
-            kind = trouble.partition(" for ")[0]
-            if kind not in told:
-                told.add(kind)
-                console.print(f"offramp: {trouble}", highlight=False)
+            tell(trouble)
         await asyncio.sleep(_TROUBLES_EVERY_S)
+
+
+def _told_once(console: Console) -> Callable[[str], None]:
+    """Return what shows each trouble once."""
+    told: set[str] = set()
+
+    def tell(trouble: str) -> None:
+        # Without the time that passes in it.
+        kind = trouble.partition(" for ")[0]
+        if kind not in told:
+            told.add(kind)
+            console.print(f"offramp: {trouble}", highlight=False, markup=False)
+
+    return tell
 
 
 @asynccontextmanager

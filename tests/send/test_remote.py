@@ -1,6 +1,7 @@
 """A proxy that is busy or away is asked again; one that refuses everything is not."""
 
 import json
+import ssl
 from contextlib import asynccontextmanager
 
 import aiohttp
@@ -10,6 +11,7 @@ from aiohttp import web
 from proxy.send.errors import SendError
 from proxy.send.lines import CHAT, Line
 from proxy.send.remote import Refusal, Remote, message_of
+from tests.helpers.certificates import write_certificate
 
 LINE = Line(1, CHAT, b'{"model":"m"}', None, "0" * 16)
 RENAMED = [
@@ -29,6 +31,7 @@ class Desk:
         self.answers = []
         self.pauses = []
         self.requests = []
+        self.troubles = []
 
     async def handle(self, request):
         self.requests.append((request.path, dict(request.headers), await request.read()))
@@ -39,16 +42,20 @@ class Desk:
         self.pauses.append(seconds)
 
     @asynccontextmanager
-    async def open(self, *, keys=KEYS, dialects=None, **headers):
+    async def open(self, *, keys=KEYS, dialects=None, certificate=None, **headers):
         application = web.Application()
         application.router.add_route("*", "/{path:.*}", self.handle)
         runner = web.AppRunner(application)
         await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        secured = None
+        if certificate is not None:
+            secured = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            secured.load_cert_chain(certificate)
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=secured).start()
         self.port = runner.addresses[0][1]
         try:
             async with aiohttp.ClientSession() as session:
-                url = f"http://127.0.0.1:{self.port}/"
+                url = f"http{'s' if secured else ''}://127.0.0.1:{self.port}/"
                 yield Remote(
                     session,
                     url,
@@ -56,6 +63,7 @@ class Desk:
                     headers=headers,
                     dialects=dialects,
                     sleep=self.sleep,
+                    on_trouble=self.troubles.append,
                 )
         finally:
             await runner.cleanup()
@@ -102,13 +110,37 @@ async def test_an_upstream_of_any_name_gets_the_credential_of_its_dialect(desk, 
         assert ("anthropic-version" in sent) == (wanted == "x-api-key")
 
 
-async def test_what_is_only_busy_is_sent_again(desk):
-    busy = (503, {"Retry-After": "0"}, b"{}")
+@pytest.mark.parametrize("status", [408, 429, 500, 503])
+async def test_what_is_only_busy_is_sent_again(desk, status):
+    busy = (status, {"Retry-After": "0"}, b"{}")
     desk.answers = [busy, busy, (200, {"X-Deferrable-Job": "job_1"}, b"{}")]
     async with desk.open() as remote:
         assert await remote.defer(LINE, "k") == "job_1"
 
     assert {headers["Idempotency-Key"] for _, headers, _ in desk.requests} == {"k"}
+    assert desk.troubles == []
+
+
+async def test_what_does_not_pass_is_told_while_it_lasts_and_waited_for_no_longer_than_helps(desk):
+    desk.answers = [(503, {}, b'{"error": {"message": "full"}}')] * 10
+    async with desk.open() as remote:
+        with pytest.raises(SendError, match=r"no answer from .*: HTTP 503: full"):
+            await remote.defer(LINE, "k")
+
+    assert len(desk.requests) == 10
+    # Between the tries, and not behind the last one.
+    assert desk.pauses == [0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 30]
+    (trouble,) = set(desk.troubles)
+    assert trouble.endswith(" yet: HTTP 503: full")
+
+
+async def test_a_certificate_that_is_not_trusted_is_told_at_once(desk, tmp_path):
+    certificate = write_certificate(tmp_path / "own.pem")
+    async with desk.open(certificate=certificate) as remote:
+        with pytest.raises(SendError, match="CERTIFICATE_VERIFY_FAILED"):
+            await remote.defer(LINE, "k")
+
+    assert desk.pauses == []
 
 
 @pytest.mark.parametrize(
