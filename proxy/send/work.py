@@ -17,6 +17,9 @@ from proxy.send.remote import Answered, Refusal, Remote
 _CHUNK: Final = 256
 """Lines that are sent, or whose answers are held, together: what bounds the memory."""
 
+_CHUNK_BYTES: Final = 32 << 20
+"""Of their calls: a page that was scanned takes megabytes, and 256 of them a machine's."""
+
 _WAIT_S: Final = 30
 
 _FORGOTTEN: Final = (
@@ -222,5 +225,12 @@ def _cause(failure: Exception) -> Exception:
 
 
 def _chunks(lines: Iterator[Line]) -> Iterator[list[Line]]:
-    while chunk := list(islice(lines, _CHUNK)):
+    chunk, size = list[Line](), 0
+    for line in lines:
+        chunk.append(line)
+        size += len(line.body)
+        if len(chunk) == _CHUNK or size >= _CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
         yield chunk
