@@ -582,6 +582,24 @@ def test_cancel_posts_once_for_each_job(run, proxy):
     assert output.count(b"cancelled") == 2
 
 
+def test_a_job_that_cannot_be_cancelled_keeps_no_other_from_it(run, proxy):
+    others = [IDS.job(), IDS.job()]
+    problem = {"title": "Not Found", "error": {"message": f"no job {JOB}"}}
+    proxy.answer(f"/v1/jobs/{JOB}/cancel", problem, status=404)
+    proxy.answer(f"/v1/jobs/{others[0]}/cancel", b"", status=503)
+    proxy.answer(f"/v1/jobs/{others[1]}/cancel", make_object(id=others[1], status="cancelled"))
+
+    code, output, errors = run("jobs", "cancel", JOB, *others, "--url", proxy.url)
+
+    assert code == 1
+    assert output.decode().split() == ["id", "status", others[1], "cancelled"]
+    assert errors.splitlines() == [
+        "offramp: 2 problems",
+        f"  HTTP 404: no job {JOB}",
+        f"  {others[0]}: HTTP 503: no message",
+    ]
+
+
 def test_a_proxy_that_does_not_run_is_a_hint_and_no_traceback(run):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

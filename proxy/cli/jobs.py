@@ -137,11 +137,22 @@ def result(*, job: str, patient: bool, url: str, api_key_env: str, as_json: bool
 def cancel(*, jobs: tuple[str, ...], url: str, api_key_env: str, as_json: bool) -> None:
     """Cancel jobs; what a provider has finished by then is paid for nevertheless."""
     remote = _remote(url, api_key_env)
-    cancelled = [remote.post(f"/v1/jobs/{job}/cancel").json() for job in jobs]
+    cancelled: list[Json] = []
+    failures: list[str] = []
+    hint: str | None = None
+    for job in jobs:
+        try:
+            cancelled.append(remote.post(f"/v1/jobs/{job}/cancel").json())
+        except RemoteError as exc:
+            # The others are to be cancelled all the same: each of them costs money.
+            failures.append(exc.message if job in exc.message else f"{job}: {exc.message}")
+            hint = exc.hint
     if as_json:
         print_json(cancelled)
-        return
-    print_table(("id", "status"), [(job.get("id"), job.get("status")) for job in cancelled])
+    elif cancelled:
+        print_table(("id", "status"), [(job.get("id"), job.get("status")) for job in cancelled])
+    if failures:
+        raise RemoteError("\n".join(failures), hint=hint)
 
 
 def _await_end(remote: Remote, job: str, timeout: float | None) -> Json:
