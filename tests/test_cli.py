@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import PathDistribution
@@ -30,6 +31,9 @@ from tests.helpers.traffic_week import Week
 
 JOB = IDS.job()
 KEY = "sk-canary-0123456789"
+
+HUNG_UP = 0
+"""In place of a status: the connection ends without an answer."""
 
 
 class Proxy(ThreadingHTTPServer):
@@ -64,6 +68,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.requests.append((self.command, self.path, dict(self.headers)))
         prepared = self.server.answers[self.path]
         status, content_type, body = prepared.pop(0) if len(prepared) > 1 else prepared[0]
+        if status == HUNG_UP:
+            return
         self.send_response(status)
         self.send_header("Content-Type", content_type)
         self.send_header("Content-Length", str(len(body)))
@@ -502,16 +508,57 @@ def test_a_mistyped_job_is_found_before_anything_is_asked(run, proxy):
     assert proxy.requests == []
 
 
-def test_wait_asks_until_the_job_has_ended(run, proxy):
+@pytest.fixture
+def pauses(monkeypatch):
+    """Keep the pauses of `jobs wait`, in which no time passes."""
+    made: list[float] = []
+    monkeypatch.setattr(time, "sleep", made.append)
+    return made
+
+
+@pytest.mark.parametrize("timeout", [[], ["--timeout", "inf"], ["--timeout", "nan"]])
+def test_wait_asks_until_the_job_has_ended(run, proxy, pauses, timeout):
     target = f"/v1/jobs/{JOB}?wait=60"
     for status in ("queued", "in_progress", "completed"):
         proxy.answer(target, make_object(status=status))
 
-    code, output, _ = run("jobs", "wait", JOB, "--url", proxy.url, "--json")
+    code, output, _ = run("jobs", "wait", JOB, "--url", proxy.url, "--json", *timeout)
 
     assert code == 0
     assert json.loads(output)["status"] == "completed"
     assert len(proxy.requests) == 3
+    # Who is about to end answers at once.
+    assert pauses == [1, 1]
+
+
+@pytest.mark.parametrize("status", [HUNG_UP, 503])
+def test_wait_outlasts_a_proxy_that_is_started_anew(run, proxy, pauses, status):
+    target = f"/v1/jobs/{JOB}?wait=60"
+    proxy.answer(target, make_object())
+    proxy.answer(target, b"", status=status)
+    proxy.answer(target, make_object(status="completed"))
+
+    assert run("jobs", "wait", JOB, "--url", proxy.url)[0] == 0
+    assert pauses == [1, 1]
+
+
+def test_wait_does_not_wait_for_a_proxy_that_never_was_there(run, proxy, pauses):
+    proxy.answer(f"/v1/jobs/{JOB}?wait=60", b"", status=HUNG_UP)
+
+    code, _, errors = run("jobs", "wait", JOB, "--url", proxy.url)
+
+    assert code == 1
+    assert "cannot reach" in errors
+    assert pauses == []
+
+
+def test_wait_asks_without_being_held_where_too_many_are(run, proxy, pauses):
+    proxy.answer(f"/v1/jobs/{JOB}?wait=60", {"title": "too many held"}, status=429)
+    for status in ("in_progress", "completed"):
+        proxy.answer(f"/v1/jobs/{JOB}", make_object(status=status))
+
+    assert run("jobs", "wait", JOB, "--url", proxy.url)[0] == 0
+    assert pauses == [1]
 
 
 @pytest.mark.parametrize("status", ["failed", "expired", "cancelled"])

@@ -4,17 +4,23 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from typing import Any, Final
 
 import click
 
 from proxy.cli import FAILED
 from proxy.cli.output import print_facts, print_json, print_records, print_table, shown
-from proxy.cli.remote import LONG_POLL_S, Json, Remote, RemoteError
+from proxy.cli.remote import LONG_POLL_S, AwayError, Json, Remote, RemoteError
 from proxy.core.ids import is_job_id
 
 STATUSES: Final = ("queued", "in_progress", "completed", "failed", "expired", "cancelled")
 _FINAL: Final = frozenset(STATUSES[2:])
+
+_AWAY_S: Final = 120.0
+"""How long a proxy that has told of a job may be away, as for a restart."""
+
+_PAUSE_S: Final = 1.0
 
 
 class JobIdType(click.ParamType[str]):
@@ -157,17 +163,35 @@ def cancel(*, jobs: tuple[str, ...], url: str, api_key_env: str, as_json: bool) 
 
 def _await_end(remote: Remote, job: str, timeout: float | None) -> Json:
     give_up = None if timeout is None else time.monotonic() + timeout
+    status, known_at = None, None
     while True:
-        left = LONG_POLL_S if give_up is None else give_up - time.monotonic()
-        wanted = max(0, min(LONG_POLL_S, round(left)))
-        found = remote.get(f"/v1/jobs/{job}", {"wait": wanted}).json()
-        if found.get("status") in _FINAL:
-            return found
-        if give_up is not None and time.monotonic() >= give_up:
-            raise RemoteError(f"job {job} is still {found.get('status')}")
-        if wanted == 0:
-            # Less than the least wait that can be asked for is left.
-            time.sleep(0.2)
+        begun = time.monotonic()
+        left = LONG_POLL_S if give_up is None else give_up - begun
+        wanted = round(max(0, min(LONG_POLL_S, left)))
+        try:
+            found = _look(remote, job, wanted)
+        except AwayError:
+            # The job goes on while its proxy is started anew.
+            if known_at is None or begun - known_at > _AWAY_S:
+                raise
+        else:
+            status, known_at = found.get("status"), time.monotonic()
+            if status in _FINAL:
+                return found
+        now = time.monotonic()
+        if give_up is not None and now >= give_up:
+            raise RemoteError(f"job {job} is still {status}")
+        if now - begun < _PAUSE_S:
+            # Less than a second is left, or it is not held: that is not asked without a pause.
+            time.sleep(_PAUSE_S if give_up is None else min(_PAUSE_S, give_up - now))
+
+
+def _look(remote: Remote, job: str, wait_s: int) -> Json:
+    answer = remote.get(f"/v1/jobs/{job}", {"wait": wait_s})
+    if answer.status == HTTPStatus.TOO_MANY_REQUESTS:
+        # Of those who are held there are too many; how it stands is told to anybody.
+        answer = remote.get(f"/v1/jobs/{job}")
+    return answer.json()
 
 
 def _print_job(job: Json, *, as_json: bool) -> None:

@@ -8,6 +8,7 @@ import http.client
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Final
 from urllib.parse import urlencode, urlsplit
 
@@ -24,6 +25,10 @@ class RemoteError(ProxyError):
     """The proxy could not be reached, or refused."""
 
     code = "remote_error"
+
+
+class AwayError(RemoteError):
+    """The proxy is not there, or about to go; it may come again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +55,8 @@ class Answer:
         except ValueError:
             content = None
         if self.status >= 400:
-            raise RemoteError(f"HTTP {self.status}: {_message(content)}")
+            kind = AwayError if self.status == HTTPStatus.SERVICE_UNAVAILABLE else RemoteError
+            raise kind(f"HTTP {self.status}: {_message(content)}")
         if not isinstance(content, dict):
             raise RemoteError(f"HTTP {self.status} without a JSON object: is this an offramp?")
         return content
@@ -87,7 +93,7 @@ class Remote:
             body = response.read()
         except (OSError, http.client.HTTPException, UnicodeError) as exc:
             reason = getattr(exc, "strerror", None) or str(exc) or type(exc).__name__
-            raise RemoteError(f"cannot reach {self.url}: {reason}", hint=self.hint) from exc
+            raise AwayError(f"cannot reach {self.url}: {reason}", hint=self.hint) from exc
         finally:
             connection.close()
         return Answer(response.status, response.headers.get("Content-Type", ""), body)
