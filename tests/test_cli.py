@@ -872,6 +872,14 @@ def test_without_a_token_none_is_sent_and_never_the_callers_key(run, proxy):
     assert "Authorization" not in proxy.requests[0][2]
 
 
+def test_a_batch_is_shown_by_the_id_that_gemini_gave_it(run, proxy):
+    proxy.answer("/batches/batches%2Fab..%2F12", {"id": "b1"})
+
+    code, output, _ = run("batches", "show", "batches/ab../12", "--admin-url", proxy.url)
+
+    assert (code, output.split()) == (0, [b"id", b"b1"])
+
+
 def test_a_batch_id_cannot_reach_another_path(run, proxy):
     assert run("batches", "show", "../drain", "--admin-url", proxy.url)[0] == 2
     assert proxy.requests == []

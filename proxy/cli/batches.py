@@ -1,7 +1,9 @@
 """`offramp batches`: what an operator can ask of a running proxy about its batches."""
 
 import os
+import re
 from collections.abc import Callable
+from urllib.parse import quote
 
 import click
 
@@ -55,9 +57,11 @@ def list_batches(*, limit: int, admin_url: str, as_json: bool) -> None:
 @remote_options
 def show(*, batch: str, admin_url: str, as_json: bool) -> None:
     """Show one batch, by its own ID or by the provider's."""
-    if not batch.replace("_", "").replace("-", "").isalnum():
+    if not re.fullmatch(r"\w[\w./:-]*", batch, re.ASCII):
         raise click.UsageError(f"{batch!r} is no batch ID")
-    found = operators(admin_url, "what is known of batches").get(f"/batches/{batch}").json()
+    # Gemini's hold a slash.
+    named = quote(batch, safe="")
+    found = operators(admin_url, "what is known of batches").get(f"/batches/{named}").json()
     if as_json:
         print_json(found)
     else:
