@@ -872,6 +872,15 @@ def test_without_a_token_none_is_sent_and_never_the_callers_key(run, proxy):
     assert "Authorization" not in proxy.requests[0][2]
 
 
+def test_audit_says_of_a_file_that_holds_something_else_that_it_does(run, tmp_path):
+    (tmp_path / "other").write_text("one\ntwo\n")
+
+    code, output, errors = run("audit", "--facts", tmp_path / "other")
+
+    assert (code, output) == (0, b"nothing is recorded\n")
+    assert errors == "2 lines are no recorded calls\n"
+
+
 def test_a_batch_is_shown_by_the_id_that_gemini_gave_it(run, proxy):
     proxy.answer("/batches/batches%2Fab..%2F12", {"id": "b1"})
 

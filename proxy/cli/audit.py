@@ -51,6 +51,8 @@ def command(
     auditor = Auditor(price_book(settings), zone=_zone(zone), zone_name=zone)
     audit = auditor.audit(_lines(facts or _recorded(settings)))
     scale = _scale(audit, settings.recording.sample)
+    if audit.unreadable and not as_json:
+        click.echo(f"{audit.unreadable:,} lines are no recorded calls", err=True)
     if as_json:
         print_json(_document(audit, scale))
     elif shadow:
