@@ -255,6 +255,12 @@ def test_every_key_that_stands_twice_is_named_with_its_first_place(complaints):
     ]
 
 
+def test_a_section_that_holds_nothing_is_named_where_it_stands(complaints):
+    found = complaints("batching:\n  # linger: 5s\n\nlog: {level: info}\n")
+
+    assert found == ["offramp.yaml:1:1: batching: must be a mapping"]
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [

@@ -252,15 +252,14 @@ def _is_in(path: Path, broken: set[Path]) -> bool:
 
 def _complaint(merged: Layer, path: Path, problem: str) -> Complaint:
     spot, value = spot_at(path), merged.value_at(path)
-    if spot is None or isinstance(value, dict | list):
+    if spot is None or value is None or isinstance(value, dict | list):
         # The key is at fault, or what it holds as a whole. An unknown key's
-        # value is never shown: it may be a secret under a misspelt name.
+        # value is never shown: it may be a secret under a misspelt name. Where
+        # nothing is held, YAML sees it only at the next key, lines below.
         place = merged.key_places.get(path) or merged.place_of(path)
         return Complaint(place, key_text(path), problem)
-    shown = None
-    if value is not None:
-        text = repr(hide_secrets(value)) if isinstance(value, str) else str(value)
-        shown = "***" if spot.is_secret or _hides_a_password(path, value) else _clipped(text)
+    text = repr(hide_secrets(value)) if isinstance(value, str) else str(value)
+    shown = "***" if spot.is_secret or _hides_a_password(path, value) else _clipped(text)
     return Complaint(merged.place_of(path), key_text(path), problem, shown)
 
 
