@@ -615,6 +615,17 @@ def test_a_store_that_cannot_be_made_is_refused_before_anything_starts(complaint
     assert "cannot be made" in found
 
 
+def test_a_path_that_cannot_even_be_looked_at_is_refused_by_its_key(complaints):
+    # As in a folder of another user, but so for root as well.
+    folder = "x" * 300
+
+    found = complaints(f"store: sqlite:{folder}/jobs.db\nsecret_key_file: {folder}/offramp.key\n")
+
+    assert [line.split(": ")[1] for line in found] == ["store", "secret_key_file"]
+    assert "cannot be reached: File name too long" in found[0]
+    assert "cannot be read: File name too long" in found[1]
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_directory_without_the_right_to_write_is_refused(complaints, tmp_path):
     locked = tmp_path / "locked"

@@ -196,7 +196,7 @@ def _secret_key(settings: Settings) -> Iterator[Finding]:
     key_file = settings.secret_key_file
     if key_file is not None:
         problem = _unreadable(key_file)
-        if problem and (settings.store.is_redis or key_file.exists()):
+        if problem and (settings.store.is_redis or not _is_absent(key_file)):
             yield ("secret_key_file",), problem
         elif problem and _unwritable(key_file):
             yield ("secret_key_file",), f"is absent and cannot be made: {_unwritable(key_file)}"
@@ -232,8 +232,23 @@ def _unreadable(file: pathlib.Path) -> str | None:
         return f"cannot be read: {exc.strerror}"
 
 
+def _is_absent(file: pathlib.Path) -> bool:
+    try:
+        return not file.exists()
+    except OSError:
+        return False
+
+
 def _unwritable(file: pathlib.Path) -> str | None:
     """Say why `file` could not be made or changed, without touching anything."""
+    try:
+        return _obstacle(file)
+    except OSError as exc:
+        # In a folder that is closed to us not even what is there can be asked.
+        return f"cannot be reached: {exc.strerror}"
+
+
+def _obstacle(file: pathlib.Path) -> str | None:
     if file.exists():
         if not file.is_file():
             return "is no file"
