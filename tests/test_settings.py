@@ -292,6 +292,18 @@ def test_a_file_that_expands_without_end_is_refused(complaints):
     assert sum("too large by aliases" in line for line in found) == 1
 
 
+def test_a_file_of_too_many_values_is_told_that_alone(complaints):
+    (found,) = complaints("unknown: 1\nitself: &itself [*itself]\n")
+
+    assert "is nested too deeply, or made too large" in found
+
+
+def test_a_file_that_is_far_too_long_is_not_even_parsed(complaints):
+    (found,) = complaints("\0" * ((1 << 20) + 1))
+
+    assert found == "offramp.yaml: has more than 1048576 characters: this is no configuration"
+
+
 def test_an_empty_file_is_no_configuration(configure):
     assert configure("# nothing yet\n").settings.batching == Settings().batching
 

@@ -96,8 +96,10 @@ class Layer:
                 self._take_places(layer, [path])
                 self._merge(known, value, path, layer)
             else:
+                if key in below:
+                    # It looks through all there is, which is too dear for what is new.
+                    self._forget(path)
                 below[key] = value
-                self._forget(path)
                 self._take_places(layer, list(_paths(value, path)))
 
     def _take_places(self, layer: "Layer", paths: list[Path]) -> None:

@@ -37,6 +37,9 @@ _SERVICE_LINK: Final = re.compile(
     r"(.*_)?SERVICE_(HOST|PORT)(_[A-Z0-9_]+)?|(.*_)?PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?"
 )
 
+_CHARACTERS_MAX: Final = 1 << 20
+"""Of a file: a log or a database that is named by mistake would be parsed for hours."""
+
 _SHOWN_MAX: Final = 80
 
 
@@ -121,10 +124,15 @@ def _from_file(file: pathlib.Path | None) -> Layer:
     from proxy.settings.yaml_text import read_yaml  # noqa: PLC0415
 
     try:
-        layer = read_yaml(file.read_text(encoding="utf-8"), str(file))
+        with file.open(encoding="utf-8") as opened:
+            text = opened.read(_CHARACTERS_MAX + 1)
     except (OSError, UnicodeDecodeError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8"
         return Layer(complaints=[Complaint(str(file), "", f"cannot be read: {reason}")])
+    if len(text) > _CHARACTERS_MAX:
+        problem = f"has more than {_CHARACTERS_MAX} characters: this is no configuration"
+        return Layer(complaints=[Complaint(str(file), "", problem)])
+    layer = read_yaml(text, str(file))
     _anchor(layer.values, (), file.absolute().parent)
     return layer
 

@@ -49,6 +49,9 @@ def read_yaml(text: str, name: str) -> Layer:
         return layer
     reader = _Reader(layer, name)
     value = reader.value(root, (), 0)
+    if reader.is_full:
+        # What was read of it would only be thousands of complaints more.
+        return layer
     if isinstance(value, dict):
         layer.values = value
     elif value is not None:
@@ -76,7 +79,8 @@ class _Reader:
         self._layer = layer
         self._name = name
         self._nodes = 0
-        self._is_full = False
+        self.is_full = False
+        """Whether there was too much, and the rest was left out."""
 
     def place(self, node: Node) -> str:
         return f"{self._name}:{node.start_mark.line + 1}:{node.start_mark.column + 1}"
@@ -85,9 +89,9 @@ class _Reader:
         self._nodes += 1
         if depth > _DEPTH_MAX or self._nodes > _NODES_MAX:
             # Said once: it is true of all that follows.
-            if not self._is_full:
+            if not self.is_full:
                 self._complain(node, path, _TOO_LARGE)
-            self._is_full = True
+            self.is_full = True
             return None
         self._layer.places[path] = self.place(node)
         # `!ENV`, for one, means something to others; in silence it would be a plain text.
