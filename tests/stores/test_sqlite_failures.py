@@ -139,6 +139,21 @@ async def test_a_path_that_is_a_directory_is_refused(tmp_path, vault):
         await SqliteStores.open(tmp_path, vault)
 
 
+async def test_a_file_that_is_removed_or_replaced_takes_no_more_jobs(stores, path, tmp_path):
+    kept = await accepted(stores)
+    aside = path.rename(tmp_path / "aside.db")
+
+    with pytest.raises(StoreUnavailableError, match="its file was removed or replaced"):
+        await accepted(stores)
+    path.write_bytes(aside.read_bytes())
+    with pytest.raises(StoreUnavailableError, match="its file was removed or replaced"):
+        await accepted(stores)
+
+    aside.rename(path)
+    also_kept = await accepted(stores)
+    assert len(await stores.jobs.get_many([kept, also_kept])) == 2
+
+
 async def test_a_full_disk_refuses_new_jobs_and_keeps_the_old_ones(stores):
     ids = [await accepted(stores) for _ in range(5)]
     (pages,) = await stores._database.write(

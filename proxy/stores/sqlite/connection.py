@@ -70,6 +70,14 @@ def connect(path: Path, *, writes: bool) -> sqlite3.Connection:
     return connection
 
 
+def gone(path: Path) -> StoreError:
+    """Return our error for a file that was taken away, or exchanged, under an open store."""
+    return StoreUnavailableError(
+        "the store is away: its file was removed or replaced",
+        hint=f"put the file back to {path}; a restart takes the one that is there, or a new one",
+    )
+
+
 def translate(exc: BaseException, path: Path) -> BaseException:
     """Return our error for one of SQLite's: the only place where those are told apart.
 
