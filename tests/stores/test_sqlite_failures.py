@@ -11,6 +11,7 @@ import pytest
 from proxy.core.errors import StoreCorruptError, StoreError, StoreUnavailableError
 from proxy.core.ids import JobId
 from proxy.stores.sqlite import SqliteStores, schema
+from proxy.stores.sqlite.connection import connect
 from proxy.stores.vault import Vault
 from tests.contract.steps import PLENTY, finished, listed
 from tests.helpers.factories import T0, make_batch, new_job
@@ -145,6 +146,9 @@ async def test_a_file_that_is_removed_or_replaced_takes_no_more_jobs(stores, pat
 
     with pytest.raises(StoreUnavailableError, match="its file was removed or replaced"):
         await accepted(stores)
+    with pytest.raises(sqlite3.OperationalError, match="unable to open"):
+        connect(path, writes=False)
+    assert not path.exists()
     path.write_bytes(aside.read_bytes())
     with pytest.raises(StoreUnavailableError, match="its file was removed or replaced"):
         await accepted(stores)

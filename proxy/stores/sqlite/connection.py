@@ -50,8 +50,11 @@ def create_file(path: Path) -> None:
 
 def connect(path: Path, *, writes: bool) -> sqlite3.Connection:
     """Open the file. The caller begins and ends transactions by hand."""
+    # Never makes it: an empty file in place of one that was moved away would be written
+    # to, log and all, by the same name.
     connection = sqlite3.connect(
-        path,
+        f"{path.absolute().as_uri()}?mode=rw",
+        uri=True,
         timeout=BUSY_TIMEOUT_S,
         isolation_level=None,
         check_same_thread=False,
