@@ -15,7 +15,7 @@ from aiohttp import web
 
 from proxy.assembly import House
 from proxy.core.batch import Batch
-from proxy.core.errors import ConfigError
+from proxy.core.errors import ConfigError, StoreUnavailableError
 from proxy.core.ledger import Booking
 from proxy.services.insight import Insight
 from proxy.services.policies import Policies
@@ -73,6 +73,9 @@ class OperatorFacts:
     async def readiness(self) -> Readiness:
         ground = self._house.ground
         alive = await ground.leases.alive()
+        if not ground.leases.is_noted():
+            # A full disk can be read.
+            raise StoreUnavailableError("the store answers, and takes nothing that is written")
         return Readiness(
             draining=self._draining,
             durability=self._durability,

@@ -144,6 +144,10 @@ class Leases:
         await self._alive.renew()
         return 0
 
+    def is_noted(self) -> bool:
+        """Return whether the store took our word, within `ttl`, that this instance lives."""
+        return self._alive.is_valid()
+
     async def leave(self) -> None:
         """Say that this instance is gone, so that its work is taken over at once."""
         await self._alive.release()

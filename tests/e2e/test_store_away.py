@@ -1,5 +1,6 @@
 """The store is away: direct calls do not notice, and no promise is made that cannot be kept."""
 
+import asyncio
 import resource
 import sqlite3
 import time
@@ -52,6 +53,35 @@ async def test_a_locked_store_harms_no_direct_call_and_makes_no_false_promise(
     assert int(pause) >= 1
     assert done == 200
     assert {job["id"] for job in listed["data"]} == {before[1]["id"], accepted}  # type: ignore[index]
+
+
+async def test_a_store_that_can_only_be_read_is_not_ready(tmp_path: Path) -> None:
+    changes = {"instance": {"lease": "3s"}}
+    async with proxy_and_provider(
+        tmp_path, provider_settings=SandboxSettings(), changes=changes
+    ) as (proxy, _):
+        store = tmp_path / "offramp.db"
+        aside = store.rename(tmp_path / "aside.db")
+        told = await _ready(proxy, status=503)
+        refused = await _defer(proxy, "refused")
+        aside.rename(store)
+        await _ready(proxy, status=200)
+        accepted = await _defer_until_accepted(proxy, "after")
+        [(done, _)] = await results(proxy, [accepted])
+
+    assert told["error"] == "the store answers, and takes nothing that is written"
+    assert refused[0] == 503
+    assert done == 200
+
+
+async def _ready(proxy: Proxy, *, status: int) -> dict[str, str]:
+    """Ask until the instance says so of itself."""
+    async with aiohttp.ClientSession() as http, asyncio.timeout(60):
+        while True:
+            async with http.get(f"{proxy.admin_url}/readyz") as answer:
+                said: dict[str, str] = await answer.json()
+            if answer.status == status:
+                return said
 
 
 async def _defer(proxy: Proxy, prompt: str) -> tuple[int, str, str]:

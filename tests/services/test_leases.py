@@ -227,3 +227,14 @@ async def test_other_leases_are_no_sign_of_life() -> None:
 
     async with rig.one.held("batch:1"):
         assert await rig.two.alive() == frozenset()
+
+
+async def test_an_instance_knows_whether_the_store_still_takes_its_word() -> None:
+    rig = Rig()
+    assert not rig.one.is_noted()
+
+    await rig.one.run_once()
+    assert rig.one.is_noted()
+
+    rig.clock.advance(seconds=TTL.total_seconds())
+    assert not rig.one.is_noted()
