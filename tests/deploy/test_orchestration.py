@@ -9,6 +9,7 @@ import compose_spec
 import helm_python
 import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
+from helm_python.errors import HelmRenderError
 from ruamel.yaml import YAML
 
 from policies.load import load_policies
@@ -296,6 +297,22 @@ def test_the_linter_of_charts_finds_no_fault():
 
 def test_the_manifests_of_the_fleet_are_what_the_chart_renders():
     assert FLEET.read_text() == fleet_manifests()
+
+
+@pytest.mark.parametrize(
+    ("values", "complaint"),
+    [
+        ({"mode": "Single"}, 'mode: "Single" is neither'),
+        ({"shutdown": {"drainSeconds": 300}}, "graceSeconds: must be at least 310"),
+        ({"config": {"listen": "0.0.0.0:9000"}}, "config.listen: must keep port 8080"),
+        ({"config": {"admin": {"listen": "0.0.0.0:80"}}}, "config.admin.listen: must keep port"),
+    ],
+)
+def test_the_chart_refuses_what_would_not_do_what_it_says(values, complaint):
+    with pytest.raises(HelmRenderError) as raised:
+        rendered(values)
+
+    assert complaint in str(raised.value)
 
 
 @pytest.mark.parametrize("name", ["fleet", "single"])

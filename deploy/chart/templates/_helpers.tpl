@@ -29,6 +29,25 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 {{- toYaml (mustMergeOverwrite $own .Values.config) -}}
 {{- end -}}
 
+{{/* Refuse what would be installed and not do what it says. */}}
+{{- define "offramp.check" -}}
+{{- if not (has .Values.mode (list "fleet" "single")) -}}
+{{- fail (printf "mode: %q is neither \"fleet\" nor \"single\"" .Values.mode) -}}
+{{- end -}}
+{{- $needed := add .Values.shutdown.pauseSeconds .Values.shutdown.drainSeconds 5 -}}
+{{- if lt (int .Values.shutdown.graceSeconds) (int $needed) -}}
+{{- fail (printf "shutdown.graceSeconds: must be at least %d, for the pause, the drain and 5 s more: streams are cut otherwise" $needed) -}}
+{{- end -}}
+{{- $listen := .Values.config.listen | default "0.0.0.0:8080" -}}
+{{- if not (hasSuffix ":8080" $listen) -}}
+{{- fail "config.listen: must keep port 8080, to which the Service leads; what callers use is service.port" -}}
+{{- end -}}
+{{- $admin := (.Values.config.admin | default dict).listen | default "0.0.0.0:8081" -}}
+{{- if not (hasSuffix ":8081" $admin) -}}
+{{- fail "config.admin.listen: must keep port 8081, which probes and scrapes ask" -}}
+{{- end -}}
+{{- end -}}
+
 {{/* What probes ask: by TLS, if the listener speaks it. */}}
 {{- define "offramp.probe" -}}
 {{- $admin := .Values.config.admin | default dict -}}
