@@ -57,6 +57,12 @@ def read_policies(file: Path) -> "PolicyFile":
     return _parse(_content(file), file)
 
 
+def _refuse_pipe(file: Path) -> None:
+    # Opening one waits for whoever writes to it, and a service that stops waits for the pass.
+    if file.is_fifo():
+        raise BadPoliciesError([f"{file}: cannot be read: it is a pipe"])
+
+
 def _content(file: Path) -> bytes:
     try:
         with file.open("rb") as opened:
@@ -132,6 +138,7 @@ class Policies:
 
     def _read(self, *, asked: bool) -> _Read:
         try:
+            _refuse_pipe(self._file)
             content = _content(self._file)
         except BadPoliciesError as error:
             return _Read(digest=error.message, error=error)

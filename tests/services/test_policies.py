@@ -1,5 +1,6 @@
 """Rules in service: loaded whole or not at all, and what is in force is always known."""
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -251,3 +252,19 @@ def test_without_a_rule_file_the_library_that_reads_one_is_not_imported():
     code = "import proxy.app, sys; assert not [m for m in sys.modules if 'ruamel' in m]"
 
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+async def test_a_pipe_in_place_of_the_file_keeps_the_rules_and_nobody_waiting(
+    file, policies, metrics
+):
+    file.unlink()
+    os.mkfifo(file)
+
+    try:
+        async with asyncio.timeout(5):
+            await settle(policies)
+    finally:
+        # Whoever waits to read from it is let go.
+        os.close(os.open(file, os.O_RDWR | os.O_NONBLOCK))
+
+    assert state(policies, metrics) == (1, 1, True)
