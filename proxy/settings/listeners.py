@@ -35,7 +35,8 @@ class Admin(Section):
     tls: Tls | None = None
 
     token_file: Path | None = None
-    """Holds the token that everything but probes and metrics asks for off loopback."""
+    """Holds the token that everything but probes and metrics asks for off loopback; a change
+    counts from the next start."""
 
     allowed_hosts: tuple[str, ...] = ("localhost", "127.0.0.1", "::1")
     """Names in `Host`, without port. A page that a browser shows can rebind its own

@@ -74,7 +74,7 @@ class Webhook(Section):
 
     secret_file: Path | None = None
     """The file that holds the secret, instead of `secret`. While one is exchanged: both,
-    each on a line; reports are then signed with either."""
+    each on a line; reports are then signed with either. A change counts from the next start."""
 
     owners: tuple[str, ...] | None = None
     """Names under `owners` that may use it; nothing: all callers."""
@@ -152,7 +152,7 @@ class Settings(Section):
     """The whole configuration."""
 
     listen: ListenAddress = Address("127.0.0.1", 8080)
-    """Where calls come in."""
+    """Where calls come in. `[::]:8080` is all addresses of IPv6 and none of IPv4."""
 
     tls: Tls | None = None
 
