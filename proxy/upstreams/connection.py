@@ -56,7 +56,7 @@ class Connection(asyncio.Protocol):
         self._sock = sock
         self.site = site
         self.parser = HeadParser(loop, limits)
-        self._lost = False
+        self._stands = False
         self.exchange: Exchange | None = None
         self.transport: asyncio.Transport
         self.born = loop.time()
@@ -113,8 +113,9 @@ class Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         """Cut the connection at once, whatever is still to be sent."""
-        # asyncio fails to abort what was closed gracefully and has flushed since.
-        if not self._lost:
+        # There may be none yet; and asyncio fails to abort what was closed gracefully and
+        # has flushed since.
+        if self._stands:
             self.transport.abort()
 
     # What the event loop calls.
@@ -122,6 +123,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # Not by `isinstance`: uvloop's transports are none of asyncio's.
         self.transport = cast("asyncio.Transport", transport)
+        self._stands = True
 
     def data_received(self, data: bytes) -> None:
         if self.exchange is None:
@@ -134,7 +136,7 @@ class Connection(asyncio.Protocol):
             self.exchange.ended(reset=not self._ended_in_order())
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._lost = True
+        self._stands = False
         exchange = self.exchange
         if exchange is not None:
             if exc is not None:

@@ -56,12 +56,25 @@ class Dialer:
             interleave=1,
             loop=loop,
         )
+        connection: Connection | None = None
+
+        def take_over() -> Connection:
+            nonlocal connection
+            connection = make(sock)
+            return connection
+
         try:
             _keep_alive(sock)
-            _, connection = await loop.create_connection(lambda: make(sock), sock=sock, **secured)
+            await loop.create_connection(take_over, sock=sock, **secured)
         except BaseException:
+            # A connection over TLS that was just made would say goodbye first, for up to half
+            # a minute. Were its socket closed meanwhile, asyncio would take the next one, which
+            # gets the same number, for this one, and refuse it.
+            if connection is not None:
+                connection.abort()
             sock.close()
             raise
+        assert connection is not None
         return connection
 
     async def _context(self) -> ssl.SSLContext:

@@ -1,11 +1,17 @@
+import asyncio
 import socket
+import ssl
+from types import SimpleNamespace
 
 import pytest
 
+from proxy.core.upstream import Upstream
 from proxy.ports.upstream import ClientLimits, Phase, UpstreamUnavailableError
+from proxy.upstreams.connection import Connection
+from proxy.upstreams.dial import Dialer
 from proxy.upstreams.lean import LeanClient
-from tests.helpers.raw_upstream import RawUpstream, replying
-from tests.upstreams.clients import OK, opened, read_all, request
+from tests.helpers.raw_upstream import RawUpstream, replying, wait_until
+from tests.upstreams.clients import OK, opened, read_all, request, tls_upstream
 
 
 async def test_a_connection_is_kept_alive_while_a_model_thinks():
@@ -62,3 +68,37 @@ async def test_the_verifying_context_is_made_when_the_first_call_needs_it():
             await client.send(request(upstream.port, scheme="https"))
 
         assert client._pool._dialer._ssl is not None
+
+
+async def test_one_who_gives_up_just_as_a_connection_is_made_harms_no_other(certificate):
+    """What is left of it must not stand in the way of whoever gets its number next."""
+    context = ssl.create_default_context(cafile=str(certificate))
+    dialer = Dialer(context)
+    keeper = SimpleNamespace(forget=lambda _: None)
+    made: list[Connection] = []
+
+    def make(sock):
+        made.append(Connection(keeper, None, sock, ClientLimits()))
+        return made[-1]
+
+    class GivenUp(Connection):
+        def connection_made(self, transport):
+            super().connection_made(transport)
+            dialling.cancel()
+
+    def make_given_up(sock):
+        made.append(GivenUp(keeper, None, sock, ClientLimits()))
+        return made[-1]
+
+    async with tls_upstream(certificate) as server:
+        port = server.sockets[0].getsockname()[1]
+        upstream = Upstream.parse("up", "openai", f"https://127.0.0.1:{port}")
+        for _ in range(3):
+            async with asyncio.TaskGroup() as tasks:
+                dialling = tasks.create_task(dialer.open(upstream, make_given_up))
+            connection = await dialer.open(upstream, make)
+
+            assert not connection.closing
+            connection.abort()
+
+        await wait_until(lambda: not any(one._stands for one in made), "their ends")
