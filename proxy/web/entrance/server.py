@@ -15,9 +15,11 @@ from typing import Any, Final, cast
 from aiohttp import hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from proxy.core.dialects import ErrorAnswer, Family
 from proxy.web.answering.final import flush_bytes
+from proxy.web.entrance.ambiguous import ambiguity
 from proxy.web.entrance.passages import Passing
-from proxy.web.entrance.refused import TOO_MANY_CONNECTIONS, unreadable_or_bug
+from proxy.web.entrance.refused import TOO_MANY_CONNECTIONS, refusal, unreadable_or_bug
 from proxy.web.entrance.uptake import Uptake
 from proxy.web.forwarding.boundary import Boundary
 from proxy.web.forwarding.caller import CallOnItsWay
@@ -104,8 +106,17 @@ class DataServer(web.Server):
             "max_field_size": self._bounds.max_field_bytes,
             "max_headers": self._bounds.max_fields,
         }
+
+        async def serve(request: web.BaseRequest) -> web.StreamResponse:
+            doubt = ambiguity(request)
+            if doubt is not None:
+                # Whose call it was to be is in doubt, too.
+                return _last(refusal(Family.OPENAI, doubt))
+            answer: web.StreamResponse = await handle(request)
+            return answer
+
         super().__init__(
-            handle,
+            serve,
             request_factory=lambda message, payload, protocol, writer, task: _Request(
                 message, payload, protocol, writer, task, self._loop
             ),
@@ -344,10 +355,7 @@ class _Connection(web.RequestHandler):
         """Answer what could not be parsed, and what a bug left without an answer."""
         # Logs it, and has the connection closed afterwards.
         theirs = super().handle_error(request, status, exc, message)
-        answer = unreadable_or_bug(theirs.status)
-        response = web.Response(status=answer.status, headers=answer.headers, body=answer.body)
-        response.force_close()
-        return response
+        return _last(unreadable_or_bug(theirs.status))
 
     async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109 - aiohttp's
         """Give the call that is on its way `timeout` to end, then cut it off.
@@ -368,3 +376,10 @@ class _Connection(web.RequestHandler):
     def _is_serving(self) -> bool:
         """Whether a call is here whose answer is not."""
         return bool(self._request_in_progress or self._messages or self._call is not None)
+
+
+def _last(answer: ErrorAnswer) -> web.Response:
+    """Return an answer of ours, after which its connection ends."""
+    response = web.Response(status=answer.status, headers=answer.headers, body=answer.body)
+    response.force_close()
+    return response
