@@ -6,6 +6,7 @@ its duplicates. `Transfer-Encoding` is hop-by-hop too, but stays: the body is
 framed again in the same way, so the field stays true.
 """
 
+import re
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
@@ -22,6 +23,8 @@ OURS: Final = b"x-deferrable"
 # Framing, addressing and what is written anew are never dropped because
 # `Connection` names them: that is how requests are smuggled.
 _NEVER_NAMED: Final = frozenset({b"content-length", b"transfer-encoding", b"host", b"expect"})
+
+_H2C: Final = re.compile(rb"\bh2c?\b", re.IGNORECASE)
 
 _READ: Final = frozenset({b"content-length", b"transfer-encoding", b"host", b"expect"})
 _NOTABLE: Final = HOP_OF_REQUESTS | _READ
@@ -154,6 +157,9 @@ def _apply_connection(
     if b"upgrade" not in connection:
         return
     handshake = [field for field in headers if field[0].lower() in {b"connection", b"upgrade"}]
-    found.upgrade = any(name.lower() == b"upgrade" for name, _ in handshake)
+    protocols = [value for name, value in handshake if name.lower() == b"upgrade"]
+    # Further calls within HTTP/2 would pass no check of ours; and whoever offers it, as Java's
+    # client does with each call, can do without (RFC 9113, section 3.1).
+    found.upgrade = bool(protocols) and not any(_H2C.search(value) for value in protocols)
     if found.upgrade:
         kept.extend(handshake)

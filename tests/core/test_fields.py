@@ -88,6 +88,21 @@ def test_an_upgrade_that_connection_does_not_ask_for_is_none():
     assert found.kept == ((b"Host", b"up"),)
 
 
+@pytest.mark.parametrize("protocols", [b"h2c", b"websocket, H2C", b"h2", b"h2c/1"])
+def test_nobody_is_asked_to_switch_to_http_2(protocols):
+    headers = (
+        (b"Host", b"a"),
+        (b"Connection", b"Upgrade, HTTP2-Settings"),
+        (b"Upgrade", protocols),
+        (b"HTTP2-Settings", b"AAMAAABkAAQAAP__"),
+    )
+
+    found = request_fields(headers, host=b"up")
+
+    assert not found.upgrade
+    assert found.kept == ((b"Host", b"up"),)
+
+
 def test_an_answer_loses_only_what_belongs_to_its_connection():
     headers = (
         (b"Connection", b"close, X-Hop"),
