@@ -73,7 +73,8 @@ class Callers(Section):
     handshake, on the admin listener too, counts as part of it."""
 
     max_field_bytes: Annotated[Size, Field(ge=1024, le=1 << 20)] = 32 << 10
-    """Of the request line, and of each header field; nginx stops at 8 KB, node at 16 KB."""
+    """Of the request line, and of each header field; nginx stops at 8 KB, node at 16 KB.
+    All of a head together may have eight times as much."""
 
     max_fields: Annotated[int, Field(ge=16, le=10_000)] = 512
     """Header fields of one call."""

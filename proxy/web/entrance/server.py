@@ -14,10 +14,12 @@ from typing import Any, Final, cast
 
 from aiohttp import hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.streams import StreamReader
 
 from proxy.core.dialects import ErrorAnswer, Family
 from proxy.web.answering.final import flush_bytes
 from proxy.web.entrance.ambiguous import ambiguity
+from proxy.web.entrance.intake import Finding, Intake
 from proxy.web.entrance.passages import Passing
 from proxy.web.entrance.refused import TOO_MANY_CONNECTIONS, refusal, unreadable_or_bug
 from proxy.web.entrance.uptake import Uptake
@@ -32,7 +34,7 @@ class _WithoutCallersBytes(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         exc = record.exc_info[1] if record.exc_info else None
-        return not isinstance(exc, HttpProcessingError)
+        return not isinstance(exc, HttpProcessingError | web.RequestPayloadError)
 
 
 _server_logger = logging.getLogger("proxy.web.entrance.server")
@@ -79,6 +81,11 @@ class CallerBounds:
     """Of the request line, and of a field. Keys, cookies and baggage make long ones."""
     max_fields: int = 512
 
+    @property
+    def max_head_bytes(self) -> int:
+        """Of a whole head, or of trailers; nginx has room for four long fields."""
+        return 8 * self.max_field_bytes
+
 
 Find = Callable[[bytes], Passing | None]
 """Tells how a call with that head passes, if it is known that it does."""
@@ -100,11 +107,11 @@ class DataServer(web.Server):
         `handle` serves the others.
         `on_refused` is called for each connection that was one too many.
         """
-        self._bounds = bounds or CallerBounds()
+        self.bounds = bounds or CallerBounds()
         heads = {
-            "max_line_size": self._bounds.max_field_bytes,
-            "max_field_size": self._bounds.max_field_bytes,
-            "max_headers": self._bounds.max_fields,
+            "max_line_size": self.bounds.max_field_bytes,
+            "max_field_size": self.bounds.max_field_bytes,
+            "max_headers": self.bounds.max_fields,
         }
 
         async def serve(request: web.BaseRequest) -> web.StreamResponse:
@@ -124,7 +131,7 @@ class DataServer(web.Server):
         )
         self._find = find
         self._on_refused = on_refused
-        shortest = min(self._bounds.head_s, self._bounds.take_s)
+        shortest = min(self.bounds.head_s, self.bounds.take_s)
         self._sweep_s = min(shortest / 4, _SWEEP_AT_MOST_S)
         self._timer: asyncio.TimerHandle | None = None
 
@@ -134,7 +141,7 @@ class DataServer(web.Server):
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         """Keep a new connection, unless there are too many."""
-        if len(self._connections) >= self._bounds.max_connections:
+        if len(self._connections) >= self.bounds.max_connections:
             self._on_refused()
             page = TOO_MANY_CONNECTIONS
             transport.write(written(page, method="GET", keep_alive=False, modern=True))
@@ -151,9 +158,9 @@ class DataServer(web.Server):
         now = self._loop.time()
         for connection in cast("list[_Connection]", self.connections):
             connection.stop_awaiting()
-            if connection.is_overdue(now, self._bounds.head_s):
+            if connection.is_overdue(now, self.bounds.head_s):
                 connection.force_close()
-            elif connection.takes_nothing(now, self._bounds.take_s):
+            elif connection.takes_nothing(now, self.bounds.take_s):
                 connection.abort()
         self._timer = None
         if self._connections:
@@ -183,6 +190,7 @@ class _Connection(web.RequestHandler):
         "_early",
         "_find",
         "_idle_since",
+        "_intake",
         "_served",
         "_unsent",
         "_uptake",
@@ -193,6 +201,7 @@ class _Connection(web.RequestHandler):
         super().__init__(manager, *args, **options)
         self._find = find
         self._boundary = Boundary()
+        self._intake = Intake(manager.bounds.max_head_bytes)
         self._early = b""
         """What came while aiohttp's task was about to wait for it."""
         self._unsent = b""
@@ -213,6 +222,10 @@ class _Connection(web.RequestHandler):
 
     def is_overdue(self, now: float, limit_s: float) -> bool:
         """Tell whether no head has come for so long; to be asked now and then."""
+        if self._upgraded and self._waiter is not None:
+            # A switch was declined before its call was all here: aiohttp waits for the next
+            # one, and keeps what comes for another protocol.
+            return True
         if self._is_serving or self._request_count != self._served:
             self._served = self._request_count
             self._idle_since = now
@@ -271,8 +284,35 @@ class _Connection(web.RequestHandler):
         # is still served, or is about to be. What else comes then waits for nobody: no call
         # is begun any more.
         closing, self._close = self._close, self._close and not self._is_serving
+        came = self._request_count
+        self._intake.before(self._newest_body())
         super().data_received(data)
         self._close = self._close or closing
+        if self._payload_parser is None:
+            came = self._request_count - came
+            newest = self._messages[-1] if self._messages else None
+            self._heed(self._intake.after(data, came, newest, kept=self._upgraded))
+
+    def _newest_body(self) -> StreamReader | None:
+        if self._messages:
+            return self._messages[-1][1]
+        return self._current_request.content if self._current_request is not None else None
+
+    def _heed(self, finding: Finding) -> None:
+        match finding:
+            case Finding.FINE:
+                return
+            case Finding.FORGOTTEN:
+                self.close()
+            case Finding.MALFORMED:
+                # Whoever serves the call tells that.
+                self._messages.pop()
+                self.close()
+            case Finding.TOO_LONG:
+                if self._waiter is not None and self.transport is not None:
+                    page = unreadable_or_bug(431)
+                    self.transport.write(written(page, method="GET", keep_alive=False, modern=True))
+                self.force_close()
 
     def _take_early(self) -> None:
         data, self._early = self._early, b""

@@ -47,9 +47,6 @@ class Forwarder:
         lines of a head that each answer gets besides its own.
 
         `upload_idle_s` bounds the pause between two pieces of a caller's body.
-
-        It is also what ends a body whose chunks are malformed: aiohttp's parser
-        does not tell that to whoever reads the body.
         """
         self._upload_idle_s = upload_idle_s
         self._heads = HeadWriter()
