@@ -25,6 +25,8 @@ from proxy.ports.upstream import (
 from proxy.upstreams.sending import LAST_CHUNK, let_news_be_read
 
 _READ_LIMIT: Final = 1 << 16
+_DIGITS_MAX: Final = 15
+"""Of a length: a petabyte."""
 # aiohttp holds a peer back above twice the limit.
 _PAUSED_ABOVE: Final = 2 * _READ_LIMIT
 
@@ -154,8 +156,7 @@ class SessionResponse:
                 ) from exc
             except (ClientError, OSError) as exc:
                 raise self._first_byte_error(exc) from exc
-            if any(name.endswith(b" ") for name, _ in message.raw_headers):
-                # `Content-Length : 2` is obeyed by the parser, and by few others.
+            if any(_is_doubtful(*field) for field in message.raw_headers):
                 raise self._unavailable("sent no valid HTTP", Phase.FIRST_BYTE, "malformed")
             if message.code >= 200 or (message.code == 101 and self._request.upgrade):
                 break
@@ -294,6 +295,12 @@ class SessionResponse:
         return UpstreamUnavailableError(
             f"upstream {name!r} {what}", phase=phase, cause=cause, sent=True
         )
+
+
+def _is_doubtful(name: bytes, value: bytes) -> bool:
+    """Tell whether aiohttp's parser reads a field of an answer as few others do."""
+    # It obeys `Content-Length : 2`, and takes the largest length of all for no body.
+    return name.endswith(b" ") or (len(value) > _DIGITS_MAX and name.lower() == b"content-length")
 
 
 def has_news(protocol: ResponseHandler) -> bool:

@@ -79,6 +79,7 @@ LENGTHS = (
     Malformed("a length with an underscore", _HEAD + b"Content-Length: 1_0\r\n\r\n0123456789"),
     Malformed("an empty length", _HEAD + b"Content-Length:\r\n\r\nok"),
     Malformed("a length beyond all", _HEAD + b"Content-Length: 99999999999999999999999\r\n\r\nok"),
+    Malformed("all of 64 bits", _HEAD + b"Content-Length: 18446744073709551615\r\n\r\nok"),
     Malformed(
         "a length and chunks",
         _HEAD + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
