@@ -264,7 +264,8 @@ class SessionResponse:
     def close(self) -> None:
         if self.upload is not None and not self._sent_all:
             self.upload.cancel()
-        if self.at_end and self._sent_all and self._failure is None:
+        is_whole = self.at_end and self._sent_all and self._failure is None
+        if is_whole and not self._request.upgrade:
             self._connection.release()
             return
         if self.status != 101:

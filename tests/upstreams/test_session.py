@@ -114,6 +114,15 @@ async def test_a_free_connection_keeps_nothing_of_the_call_before(kind):
         assert len(upstream.connections) == 1
 
 
+async def test_nobody_else_is_sent_over_a_connection_that_a_switch_was_asked_for(kind):
+    async with RawUpstream(replying(OK)) as upstream, opened(kind) as sender:
+        for upgrade in (False, True, False):
+            answer = await sender.send(request(upstream.port, upgrade=upgrade))
+            assert await read_all(answer) == b"ok"
+
+        assert [len(one.requests) for one in upstream.connections] == [2, 1]
+
+
 async def test_an_answer_that_was_not_read_to_its_end_costs_its_connection(kind):
     async def script(connection):
         await connection.request()
