@@ -1,4 +1,4 @@
-"""Which calls of a batch should be neighbours: those whose prompts begin alike.
+"""Which calls should be neighbours in a batch: those whose prompts begin alike.
 
 A prompt cache keeps beginnings for some minutes, and a batch is worked through about in
 its order. So lines are ordered by what their prompts begin with, in the order in which

@@ -83,13 +83,13 @@ def opinion(calls: Sequence[Arrival], *, span: timedelta, zone: tzinfo) -> Opini
 
 
 def at_night(at: datetime, zone: tzinfo) -> bool:
-    """Return whether it is night there."""
+    """Return whether it is night at that time in that zone."""
     clock = at.astimezone(zone).time()
     return clock >= NIGHT[0] or clock < NIGHT[1]
 
 
 def _kept(calls: Sequence[Arrival]) -> str | None:
-    """Return what alone says that somebody waits, if anything does."""
+    """Return the one sign that is enough to conclude that somebody waits, if there is one."""
     if len(calls) < CALLS_MIN:
         return f"only {len(calls)} calls"
     if _share(one.streams for one in calls) > STREAM_SHARE_MAX:
@@ -146,7 +146,7 @@ def _program_signs(
 
 
 def _sessions(calls: Sequence[Arrival]) -> Iterator[Sequence[Arrival]]:
-    """Cut the calls where it was silent for long."""
+    """Cut the calls into sessions, at long silences."""
     begun = 0
     for place in range(1, len(calls) + 1):
         if place == len(calls) or calls[place].at - calls[place - 1].at > GAP:

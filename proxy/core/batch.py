@@ -162,7 +162,7 @@ class Batch:
 
 _S: Final = BatchState
 
-# What an instance that stood still heard before the end.
+# Old news: an instance that was suspended heard it before the end, and tells it after.
 _LATE_NEWS: Final[dict[type[BatchEvent], BatchState | Stale]] = dict.fromkeys(
     (BatchEnded, Polled, Missing, Vanished, CancelStarted, Created), STALE
 )
@@ -221,7 +221,7 @@ TRANSITIONS: Final[dict[BatchState, dict[type[BatchEvent], BatchState | Stale]]]
         Vanished: STALE,
         TwinFound: _S.LOST,
         BatchEnded: _S.ENDED,
-        # Adopted, then lost, while the sender stood still with the answer in hand.
+        # Adopted, then lost, while the sender was suspended with the answer in hand.
         Created: STALE,
         Confirmed: _S.LOST,
         Disowned: _S.ENDED,

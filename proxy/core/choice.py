@@ -13,7 +13,7 @@ from proxy.core.lanes import Lane, LaneChoice, LaneTimes, Urgency, format_durati
 from proxy.core.turnaround import USUAL_BATCH, Spread
 
 _URGENCIES: Final = ((timedelta(hours=3), Urgency.TIGHT), (timedelta(hours=10), Urgency.SOON))
-"""Up to how much slack a job is how urgent; a third from one to the next."""
+"""The most slack of each urgency; each bound is about a third of the next."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +50,7 @@ class LaneFacts:
     """Whether it comes from a run that makes one call at a time: see `core.pace`."""
 
     calls_waiting: int = 0
-    """Direct calls of the credential that have to be begun before."""
+    """Direct calls of the credential that begin before this one would."""
 
     batch_price: float = 0.5
     flex_price: float = 0.5
@@ -59,7 +59,7 @@ class LaneFacts:
     times: LaneTimes = field(default_factory=LaneTimes)
 
     def without(self, lane: Lane) -> "LaneFacts":
-        """Return the facts as if `lane` were none to choose."""
+        """Return the facts with `lane` ruled out."""
         match lane:
             case Lane.BATCH:
                 return replace(self, has_batch=False)
@@ -85,7 +85,7 @@ class LaneFacts:
 
     @property
     def reserve(self) -> timedelta:
-        """What a direct call that comes last in its queue needs before a deadline."""
+        """The time that a direct call at the end of the queue needs before a deadline."""
         return self.times.reserve + self.times.calls(self.calls_waiting)
 
     @property
@@ -167,7 +167,7 @@ def _choose_batch(
 
 
 def urgency_of(slack: timedelta) -> Urgency:
-    """Return with which others a job may share a batch."""
+    """Return how urgent a job is: only jobs of one urgency share a batch."""
     return next((urgency for most, urgency in _URGENCIES if slack <= most), Urgency.LOOSE)
 
 

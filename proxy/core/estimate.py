@@ -1,4 +1,4 @@
-"""When a pending job will probably have ended: from what its lane was chosen by."""
+"""When a pending job will probably have ended, judging by the facts that chose its lane."""
 
 from datetime import datetime, timedelta
 from typing import Final, assert_never

@@ -119,7 +119,7 @@ class LaneTimes:
         return self.flex + self.reserve
 
     def calls(self, count: int) -> timedelta:
-        """Return how long it takes to begin so many direct calls."""
+        """Return how long it takes to begin `count` direct calls."""
         return timedelta(seconds=count / self.calls_per_s)
 
 
@@ -150,7 +150,7 @@ def cancel_at(nearest_deadline: datetime, remaining: int, times: LaneTimes) -> d
 def disown_at(
     adopted_at: datetime, nearest_deadline: datetime, remaining: int, times: LaneTimes
 ) -> datetime:
-    """Return until when a batch that may be somebody else's is waited for.
+    """Return when to stop waiting for a batch that may be somebody else's.
 
     Half of the slack is kept for another lane, and always enough for direct calls.
     """

@@ -243,7 +243,7 @@ def batch_row(key: BatchKey, *, day: date) -> LedgerKey:
 
 
 def bookings(job: Job, sums: Sums, *, day: date, lane: Lane) -> tuple[Booking, ...]:
-    """Return in which rows `sums` belong, of what was made in `lane`."""
+    """Return the bookings that add `sums` to their rows: what `job` came to in `lane`."""
     # A name that is longer than a row shows is not worth keeping.
     row = _row if len(job.key.model) <= _TEXT_MAX else _row.__wrapped__
     booking = Booking(row(day, lane, job.key, job.decided_by, job.owner), sums)

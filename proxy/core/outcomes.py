@@ -75,7 +75,7 @@ class Answer:
 
     @property
     def has_succeeded(self) -> bool:
-        """Whether the call was answered as its caller wishes, as `verdict` says, too."""
+        """Whether the caller got what it asked for; `verdict` calls the same a success."""
         return 200 <= self.status < 300
 
     @property
@@ -266,7 +266,7 @@ def after_batch(
 
 
 def may_have_run(batch: Batch) -> bool:
-    """Return whether an ended batch may have computed what it has no results of."""
+    """Return whether an ended batch may have computed answers that are not in its results."""
     return _is_silent(batch) or batch.end_reason == UNCONFIRMED
 
 

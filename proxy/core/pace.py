@@ -14,7 +14,7 @@ LONE_CALLS: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """The held calls of one run, as far as they say whether it makes one at a time."""
+    """The held calls of one run: enough to tell whether it makes one at a time."""
 
     under_way: int = 0
     lone: int = 0

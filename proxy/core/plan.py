@@ -121,7 +121,7 @@ _ENQUEUED: Final = frozenset({BatchState.IN_PROGRESS, BatchState.CANCELLING})
 
 
 def enqueued(batches: Iterable[Batch], credential: CredentialId, model: str) -> int:
-    """Return the tokens that the provider has enqueued of one credential and model."""
+    """Return the tokens that the provider has enqueued for one credential and model."""
     return sum(
         batch.tokens
         for batch in batches
@@ -183,7 +183,7 @@ _BETTER: Final = 0.2
 
 
 def is_worth_another(batch: Batch, facts: LaneFacts, *, now: datetime) -> bool:
-    """Return whether a new batch of the rest would sooner make the deadline than this one.
+    """Return whether a new batch of the rest has the better chance to make the deadline.
 
     Most batches take minutes and few take hours: one that has taken long will go on for
     long. Stopped while there is time for another, it costs nothing but what is left of
@@ -249,7 +249,7 @@ _EVER: Final = datetime.max.replace(tzinfo=UTC)
 def next_choice(
     lane: Lane, deadline: datetime, facts: LaneFacts, *, now: datetime
 ) -> LaneChoice | None:
-    """Return the other lane of a queued job by the facts of its `Reroute`, or none: it stays."""
+    """Return the lane that a queued job moves to, by the facts of its `Reroute`; none: it stays."""
     if lane is Lane.TRICKLE:
         # Whatever kept it from a cheaper lane still does.
         facts = facts.without(Lane.BATCH).without(Lane.FLEX)
@@ -268,7 +268,7 @@ def _flex_slack(facts: LaneFacts) -> timedelta:
 def yields_to_flex(
     head: Head, facts: LaneFacts, *, now: datetime, limits: FlushLimits
 ) -> LaneChoice | None:
-    """Return the choice of the discount tier for the few jobs of a head that is due, if any."""
+    """Return the choice of the discount tier, if the few jobs of a due head should go there."""
     if head.count >= limits.worth or not facts.has_flex or facts.flex_price > facts.batch_price:
         return None
     if head.nearest_deadline - now <= facts.times.flex_slack:
@@ -300,9 +300,9 @@ class PollPace:
     slowest: timedelta = timedelta(minutes=5)
 
     def no_faster_than(self, floor: timedelta) -> "PollPace":
-        """Return the pace for a provider that wants to be left alone for so long.
+        """Return this pace, slowed for a provider that wants `floor` between two polls.
 
-        Between two polls: the first one comes as soon as ever.
+        The first poll comes as soon as ever.
         """
         return replace(self, interval=max(self.interval, floor), slowest=max(self.slowest, floor))
 
@@ -323,7 +323,7 @@ def next_poll(batch: Batch, pace: PollPace, *, now: datetime, jitter: float) -> 
 
 
 def cut_sizes(batches: Iterable[Batch], *, now: datetime) -> Mapping[BatchKey, int]:
-    """Return of how many jobs the batches of a key may be, where one was refused as a whole.
+    """Return the most jobs that batches of a key may hold, where one was refused as a whole.
 
     Some providers refuse a batch for one line and do not say which. Cut into parts,
     and the refused part into parts again, only the line's neighbours share its fate.

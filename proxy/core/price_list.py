@@ -52,7 +52,7 @@ class PriceList:
     providers: Mapping[str, Seller]
 
     def provider_at(self, base_url: str) -> str | None:
-        """Return whose address this is. A server that only speaks alike is nobody's."""
+        """Return the provider whose address this is. A server that only speaks its API has none."""
         for name, provider in self.providers.items():
             if re.match(provider.address, base_url):
                 return name
@@ -71,7 +71,7 @@ class PriceList:
         return None
 
     def completed(self, provider: str, price: ModelPrice) -> ModelPrice:
-        """Return a price that is not of this list, with what holds for all the provider's."""
+        """Return a price from elsewhere, completed by the rules for all the provider's models."""
         seller = self.providers.get(provider)
         return price if seller is None else seller.completed(price)
 

@@ -36,7 +36,7 @@ class Processing(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rates:
-    """Pico-dollars per token, of prompts above a length."""
+    """Pico-dollars per token, for prompts above a length."""
 
     above: int = 0
     """These rates hold for a whole call whose prompt has more tokens than this."""

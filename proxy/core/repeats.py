@@ -1,4 +1,4 @@
-"""Which call is the repeat of which: SDKs retry, and identical calls are often meant.
+"""Which call repeats which: SDKs retry, while identical calls are often meant to be several.
 
 No SDK sends an idempotency key, all of them retry, and the same prompt is often
 wanted n times. So a body's hash alone decides nothing. A repeat *claims* one

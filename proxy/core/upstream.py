@@ -1,4 +1,4 @@
-"""A host that calls are forwarded to: its name, where it is, and what paths it has there."""
+"""A host that calls are forwarded to: its name, its address and the prefix of its paths."""
 
 from dataclasses import dataclass
 from typing import Final

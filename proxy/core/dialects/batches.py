@@ -1,4 +1,4 @@
-"""How a provider takes batches, as far as anybody above its adapter must know.
+"""How a provider takes batches: what code above its adapter has to know.
 
 What only an adapter can make sense of, such as words for states or shapes of objects,
 stays with the adapter. Where members of the OpenAI family differ in how files are
@@ -38,7 +38,7 @@ class BatchWire(StrEnum):
 
 
 class Mark(StrEnum):
-    """By what a batch whose create got no answer is known again."""
+    """How to recognise a batch whose create got no answer."""
 
     METADATA = "metadata"
     """Our ID stands in it."""
@@ -117,7 +117,7 @@ class BatchApi:
 
 
 def window_for(api: BatchApi, slack: timedelta | None) -> timedelta:
-    """Return the window to ask for, with so much time to the nearest deadline.
+    """Return the window to ask for, given the time to the nearest deadline.
 
     A window that only says when the provider gives up should outlast the deadline: we
     stop a late batch ourselves, and an expiry before costs a round. One that makes the

@@ -1,4 +1,4 @@
-"""What a call's target says of it: which endpoint it means, and where paths tell more, that."""
+"""What a call's target says: its endpoint and, in dialects whose paths say more, that too."""
 
 from dataclasses import dataclass
 from enum import StrEnum

@@ -103,5 +103,5 @@ class Dialect:
     """What that listing wants besides the credential."""
 
     def is_idle_query(self, query: str) -> bool:
-        """Return whether a call with this query asks for what it would ask for without."""
+        """Return whether the query makes no difference to what the call asks for."""
         return not query or query in self.idle_queries
