@@ -41,7 +41,7 @@ class Access:
         return self._providers.get(upstream)
 
     def pace(self, key: BatchKey, usual: PollPace) -> PollPace:
-        """Return how often batches of `key` are asked after; more rarely where wanted so."""
+        """Return how often to ask after batches of `key`: slower where the provider wants that."""
         provider = self._providers.get(key.upstream)
         if provider is None:
             return usual

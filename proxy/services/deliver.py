@@ -118,7 +118,7 @@ class Deliverer:
         self._rounds: dict[_Courier, asyncio.Task[None]] = {}
 
     async def run_once(self) -> int:
-        """Send every courier without a round on one; return how many set out."""
+        """Start a round for every courier that is not on one; return how many set out."""
         idle = [
             one for one in self._couriers if one not in self._rounds or self._rounds[one].done()
         ]

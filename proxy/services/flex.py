@@ -92,7 +92,7 @@ class FlexTier:
 
 
 def asking_for(field: str, body: bytes) -> bytes:
-    """Return the body of a call with the tier asked for; it names none so far."""
+    """Return the body of a call, which names no tier, with a request for this one."""
     head, _, rest = body.partition(b"{")
     separator = b"" if rest.lstrip().startswith(b"}") else b","
     return b'%s{"%s":"%s"%s%s' % (head, field.encode(), FLEX.encode(), separator, rest)

@@ -59,7 +59,7 @@ async def write_batch(batches: BatchStore, batch: Batch, event: BatchEvent) -> B
 
 
 def count_ends(tally: Tally, ended: Sequence[Job]) -> None:
-    """Count the ends of jobs, and by what cause those came too late that did."""
+    """Count the ends of jobs and, for those that came too late, the cause."""
     ends = Counter((job.state, job.lane) for job in ended)
     for (state, lane), number in ends.items():
         tally.count("job_ended", number, state=state.value, lane=lane.value)
@@ -69,7 +69,7 @@ def count_ends(tally: Tally, ended: Sequence[Job]) -> None:
 
 
 def _missed_by(job: Job) -> str | None:
-    """Return by what cause an ended job missed its deadline, if it did."""
+    """Return why an ended job missed its deadline, if it did."""
     if not job.deadline_missed and job.state is not JobState.EXPIRED:
         return None
     return "queued" if job.attempt == 0 else "retried" if job.failures else "in_flight"
@@ -82,7 +82,7 @@ def count_doubles(ground: Ground, doubtful: Iterable[Job]) -> None:
 
 
 async def is_forsaken(ground: Ground, batch: Batch) -> bool:
-    """Return whether no credential is let in for long, and nobody waits for the batch."""
+    """Return whether no credential has been let in for long and nobody waits for the batch."""
     since = batch.refused_since
     if since is None or ground.clock.now() - since < FORSAKE_AFTER:
         return False

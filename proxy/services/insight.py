@@ -128,7 +128,7 @@ class Insight:
         self._webhooks = webhooks
 
     def now(self) -> datetime:
-        """Return the time to which everything here belongs."""
+        """Return the time that everything here is as of."""
         return self._on.clock.now()
 
     async def overview(self) -> Overview:
@@ -255,5 +255,5 @@ def _took(batch: Batch) -> timedelta:
 
 
 def _of_rule(counts: Mapping[Labels, float], *labels: str) -> int:
-    """Return the sum of all whose first labels are these."""
+    """Return the sum of all series whose first labels are these."""
     return int(sum(n for place, n in counts.items() if place[: len(labels)] == labels))

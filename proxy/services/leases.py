@@ -45,9 +45,9 @@ class HeldLease:
         return self._clock.monotonic() < self._expires_at
 
     def unbroken(self) -> Callable[[], bool]:
-        """Return a question for any thread: has the lease been ours ever since?
+        """Return a function that tells, in any thread, whether the lease was ours ever since.
 
-        One that ended and was taken again tells nothing of what others did meanwhile.
+        A lease that lapsed and was taken again does not count: others may have acted meanwhile.
         """
         lapses = self._lapses
         return lambda: self.is_valid() and self._lapses == lapses

@@ -1,7 +1,7 @@
 """What an instance knows of each upstream, as far as the choice of a lane needs it.
 
-Choices are made on accepting, flushing, calling and reading alike; all of them ask
-here, and nothing here asks the store: `run_once` does, and keeps what it read.
+A lane is chosen when a job is accepted, flushed, called or read; every choice asks here.
+None of them waits for the store: only `run_once` asks it, and keeps what it read.
 """
 
 import json
@@ -34,14 +34,14 @@ TURNAROUNDS: Final = "turnarounds"
 """The name of the note that the fleet shares."""
 
 ALMOST_ALL: Final = 0.99
-"""Which share of cancellations, and of calls of the discount tier, must be over in the time
-that is kept for them before a deadline."""
+"""The share of cancellations, and of calls in the discount tier, that must be over within
+the time that is kept for them before a deadline."""
 
 USUAL_SHARE: Final = 0.5
 """Of the full price, for batches and the discount tier alike."""
 
 UNBATCHABLE_FOR: Final = timedelta(hours=24)
-"""How long a model that a provider refused in batches is not tried again."""
+"""How long to wait before a model that a provider refused in batches is tried again."""
 
 MAX_UNWRITTEN: Final = 1_000
 """Observations kept while the store is away; some batches then go unlearned."""
@@ -102,7 +102,7 @@ class Outlook:
 
     @property
     def changes(self) -> int:
-        """A number that grows with every change of what is known here, but for the time."""
+        """A number that grows whenever what is known here changes, other than by time passing."""
         return self._changes + self.flex.changes
 
     def facts(self, key: BatchKey, *, alone: bool = False) -> LaneFacts:
@@ -142,7 +142,7 @@ class Outlook:
         )
 
     def may_call(self, key: BatchKey) -> bool:
-        """Return whether calls of `key` may begin now, by the hours and the room of its lane."""
+        """Return whether calls of `key` may begin now: whether its lane is open and has room."""
         now = self._clock.now()
         match key.lane:
             case Lane.TRICKLE:

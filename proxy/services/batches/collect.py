@@ -100,7 +100,7 @@ class Collector:
         return end is not None and self._now() >= end
 
     def _must_disown(self, batch: Batch, now: datetime) -> bool:
-        """Return whether a batch that may be somebody else's was waited for long enough."""
+        """Return whether we have waited long enough for a batch that may be somebody else's."""
         end = self._last_moment(batch)
         return batch.is_provisional and end is not None and now >= end
 
@@ -181,7 +181,7 @@ class Collector:
         return True
 
     async def _is_in_the_way(self, batch: Batch) -> bool:
-        """Return whether a slow batch keeps its own jobs, or others, from a quicker one."""
+        """Return whether a slow batch keeps its own jobs, or others, out of a quicker one."""
         key, now = batch.key, self._now()
         if await self._access.own(key.credential) is None:
             # Nothing else could be bought with it now.
@@ -261,7 +261,7 @@ class Collector:
 
 
 def ended(news: ProviderBatch, *, at: datetime) -> BatchEnded:
-    """Return the event that a provider's terminal batch is for ours."""
+    """Return the event by which our batch ends as the provider's did."""
     return BatchEnded(
         at=at,
         reason=news.status,
@@ -273,6 +273,6 @@ def ended(news: ProviderBatch, *, at: datetime) -> BatchEnded:
 
 
 def _group(batch: Batch) -> str:
-    """Return which batches take turns: looking for twins reads long lists, and can wait."""
+    """Return the group that takes turns: looking for twins reads long lists, and can wait."""
     kind = "collect" if batch.harvested_at is None else "sweep"
     return f"{batch.key.upstream} {kind}"

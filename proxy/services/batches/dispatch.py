@@ -45,14 +45,14 @@ CHUNK: Final = 100
 """Jobs per write: the store is held for some milliseconds."""
 
 REMEMBERED: Final = 100
-"""How many batches back one is looked for that was refused for an unnamed line."""
+"""How many recent batches are searched for one that was refused for an unnamed line."""
 
 REROUTES_PER_PASS: Final = 500
 """Bounds a pass: jobs come near their deadline by the thousand after an outage."""
 
 
 def max_body_bytes(provider: Provider, key: BatchKey, most: int) -> int:
-    """Return how many bytes the bodies of so many lines may have: they are framed later.
+    """Return how many bytes the bodies of `most` lines may have: their frames come on top.
 
     Of 50,000 bodies of 2 KB the frames are 7 MB, more than any headroom of a limit.
     """
@@ -177,7 +177,7 @@ class Flusher:
     async def _fill(self, batch: Batch, flush: Flush, lease: HeldLease) -> int:
         """Claim until the batch is complete, and seal it; return its size.
 
-        Who stood still for longer than the lease stops here: another instance goes on.
+        An instance that was suspended for longer than its lease stops here: another goes on.
         """
         limits = ClaimLimits(
             max_requests=flush.max_requests,

@@ -14,7 +14,7 @@ T = TypeVar("T", bound=Hashable)
 
 
 class Fanout(Generic[T]):
-    """Does the same for many things: a few of each group at once, and no thing twice at once.
+    """Does the same for many things: a few of each group at once, and none twice at once.
 
     So one that is slow holds up its own group alone, e.g. a provider that hangs its own
     batches, as long as nobody waits for a round to end before the next one begins.

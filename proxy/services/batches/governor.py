@@ -45,7 +45,7 @@ class _Learned:
     pause: timedelta
 
     def grown(self, now: datetime) -> int:
-        """Return the bound as it may be by now."""
+        """Return the bound after it has grown with time."""
         hours = min(max(now - self.at, timedelta(0)), _FORGET_AFTER) / timedelta(hours=1)
         return int(self.max_tokens * _GROWTH_PER_HOUR**hours)
 

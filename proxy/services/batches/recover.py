@@ -33,7 +33,7 @@ LIST_SKEW: Final = timedelta(minutes=10)
 
 
 class Recoverer:
-    """Searches for what a create may have made whose answer nobody heard."""
+    """Searches for the batch that a create may have made although its answer was lost."""
 
     def __init__(
         self,
@@ -55,8 +55,8 @@ class Recoverer:
         assert batch.create_started_at is not None
         now = self._now()
         patience = self._on.leases.ttl + self._times.create_timeout
-        # Without a holder, the sender itself noted that this create failed: it is not
-        # on its way any more. (`ambiguous_since` may be that of an earlier one.)
+        # A batch without a holder: its sender noted that this create failed, so it is no
+        # longer on its way. (`ambiguous_since` may be that of an earlier create.)
         if batch.holder is not None and now < batch.create_started_at + patience:
             return batch
         try:

@@ -26,7 +26,7 @@ class Releaser:
     async def release(self, batch: Batch, told: int) -> None:
         """Book what nobody will see of a batch, and release each job that still waits for it.
 
-        `told` is of how many jobs the results have a line.
+        `told` is how many of its jobs have a line in the results.
         """
         # Before jobs are released: after a crash between, fewer of them are open.
         waiting = await self._book_unseen(batch, told)
@@ -53,7 +53,7 @@ class Releaser:
     async def _release_rest(self, batch: Batch) -> int:
         """Release, call directly or end each job that still waits; return how many those were.
 
-        May be called again after a crash: what has been released is not its any more.
+        May be called again after a crash: what it released is in the batch no longer.
         """
         bad_line = await self._bad_line(batch)
         released = 0

@@ -21,18 +21,18 @@ from proxy.services.outlook import Outlook
 log = structlog.get_logger()
 
 GIVE_UP_READING_AFTER: Final = timedelta(hours=1)
-"""How long a result file is asked for that the provider says is gone, or elsewhere."""
+"""How long to go on asking for a result file that the provider says is gone, or elsewhere."""
 
 EMPTY_FOR: Final = timedelta(minutes=2)
-"""How long results without any line are asked for again, where there should be some. Taken at
-their word, they give every job back to be bought once more; no deadline waits for longer."""
+"""How long to go on asking for results that have no line where there should be some. Believed,
+they would have every job bought once more; but no deadline can wait for longer than this."""
 
 
 class Read(NamedTuple):
     """What is known of a provider batch whose files were read."""
 
     told: int
-    """Of how many of its jobs they have a line."""
+    """How many of its jobs have a line in them."""
 
     is_whole: bool
     """Whether no file was given up."""
@@ -104,7 +104,7 @@ class ResultFiles:
         return f"{file_id} holds no result" if sums.is_another_thing else sums
 
     async def _lacks_lines(self, batch: Batch, provider: Provider) -> bool:
-        """Return whether results that are empty must be so by mistake, and not for long."""
+        """Return whether empty results must be a mistake that will pass soon."""
         if batch.error_code is not None or batch.cancelled_at is not None:
             return False
         if not provider.limits(batch.key.endpoint).keeps_partial_results:
@@ -118,7 +118,7 @@ class ResultFiles:
     async def name_us(
         self, batch: Batch, provider: Provider, file_ids: Sequence[str]
     ) -> bool | None:
-        """Return whether results carry a name that we issued in this batch, or none at all.
+        """Return whether results have a name that this batch issued; nothing if they have no name.
 
         Raises:
             ProviderRejectedError: if a file cannot be read, or not yet.

@@ -1,4 +1,4 @@
-"""The durable steps of a submission: what sending it and searching for it have in common."""
+"""The durable steps of a submission, which sending and searching have in common."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -69,7 +69,7 @@ class SubmissionSteps:
             self._on.tally.count("batch_twin", upstream=batch.key.upstream)
             return await write_batch(self._on.batches, after, TwinFound(answer.id))
         if after.is_provisional and not provisional:
-            # Adopted by another instance while we stood still: the answer is the proof.
+            # Adopted by another instance while we were suspended: the answer is the proof.
             return await write_batch(self._on.batches, after, Confirmed())
         return after
 

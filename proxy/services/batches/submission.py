@@ -1,4 +1,4 @@
-"""What of a batch goes to its provider: the lines, and their exact length before they are read."""
+"""What a provider is sent of a batch: its lines, of a length that is known before they are read."""
 
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime

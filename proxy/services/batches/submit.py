@@ -64,7 +64,7 @@ INPUT_TRIES: Final = 5
 find: it may lag behind its upload. One that is gone is uploaded again, with the next batch."""
 
 FORBIDDEN_TIMES: Final = 3
-"""How often in turn a batch is refused with 403 before its lane is switched off for its credential
+"""How often in a row a batch is refused with 403 before its lane is switched off for the credential
 and model: in between, the provider let the credential in to list its models."""
 
 TURN_PAUSE: Final = timedelta(seconds=2)
@@ -93,7 +93,7 @@ class Submitter:
         )
         self._fanout: Fanout[BatchId] = Fanout(limit=times.concurrency)
         self._forbidden: Counter[tuple[CredentialId, str, str]] = Counter()
-        """How often in turn a credential was refused a batch of an endpoint and a model."""
+        """How often in a row a credential was refused a batch of an endpoint and a model."""
 
         self._unseen: Counter[BatchId] = Counter()
         """How often the input of a batch was not found. A batch also comes back for
@@ -188,8 +188,8 @@ class Submitter:
         if intent is not None and intent.state is not BatchState.SUBMITTING:
             return intent
         if intent is None or not lease.is_valid():
-            # Stopped for longer than our lease: whoever took over will search,
-            # find nothing of ours, and submit. Sending now would buy it twice.
+            # We were suspended for longer than our lease: whoever took over will
+            # search, find nothing of ours, and submit. Sending now would buy it twice.
             log.warning("lease.lost", name=lease.name)
             return intent or batch
         guarded = replace(submission, may_send=lease.unbroken())
@@ -285,6 +285,6 @@ def _place(key: BatchKey) -> tuple[CredentialId, str, str]:
 
 
 def _group(batch: Batch) -> str:
-    """Return which submissions take turns: searches read long lists, and the others go on."""
+    """Return the group that takes turns: searches read long lists and must not hold up the rest."""
     kind = "create" if batch.create_started_at is None else "search"
     return f"{batch.key.upstream} {kind}"

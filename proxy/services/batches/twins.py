@@ -21,18 +21,18 @@ from proxy.services.ground import Ground, write_batch
 log = structlog.get_logger()
 
 SWEEP_FOR: Final = timedelta(hours=25)
-"""How long after an unclear create a twin is looked for: a window and an hour."""
+"""How long after an unclear create to look for its twins: a window and an hour."""
 
 SWEEP_AFTER: Final = timedelta(minutes=15)
-"""How long after an unclear create a twin is looked for the second time; each time after
-that twice as late. Each look reads a long list, and late twins are ever less likely."""
+"""How long after an unclear create to look a second time; each further look comes twice
+as late. A look reads a long list, and the later, the less likely a twin is."""
 
 READ_AGAIN_AFTER: Final = timedelta(seconds=30)
 """How long to wait for a file that cannot be read yet, or a twin that still runs."""
 
 
 class Twins:
-    """Cares for the twins of one batch after the other. Nobody waits for what they answer."""
+    """Cares for the twins of one batch at a time. Nobody waits for what they answer."""
 
     def __init__(self, ground: Ground, *, access: Access, files: ResultFiles) -> None:
         self._on = ground
@@ -94,7 +94,7 @@ class Twins:
     async def _unnamed(
         self, batch: Batch, provider: Provider, seen: Sequence[ProviderBatch]
     ) -> list[ProviderBatch]:
-        """Return the strangers that are ours after all: they have ended, so it shows."""
+        """Return the nameless batches that prove to be ours, now that they have ended."""
         assert batch.ambiguous_since is not None
         to = batch.ambiguous_since + LONGEST_CREATE
         ours = []

@@ -1,4 +1,4 @@
-"""Whose credentials are genuine, as far as upstreams have said; and so who is bounded how.
+"""Whose credentials are genuine, by what upstreams said, and so which bounds apply to whom.
 
 The path of a call reads copies in memory and never the store. They are as old as
 the last pass.
@@ -83,7 +83,7 @@ class Accounts:
             OverloadedError: if the caller, or all unverified ones, have too much pending.
         """
         known = self._known
-        # Of an anonymous call nothing can be verified; that it is welcome is configured.
+        # An anonymous call has nothing to verify; the configuration says that it is welcome.
         known_here = caller.anonymous or caller.is_vouched
         pooled = not known_here and caller.owner not in known.verified
         verified = known.verified if pooled else None

@@ -67,7 +67,7 @@ class HeldKey:
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """What is changed in a client's call on its way to the upstream."""
+    """What changes in a client's call on its way to the upstream."""
 
     route: Route
     """The same, less credentials in the query."""
@@ -168,7 +168,7 @@ class Clients:
 
 
 def _socket_tokens(headers: RawHeaders) -> list[str]:
-    """Return what stands where a browser's WebSocket, which sends no fields, puts its token."""
+    """Return the token of a browser's WebSocket, which can set no other field than this."""
     return [
         word.strip().removeprefix(_SOCKET_KEY).decode("latin-1")
         for name, value in headers

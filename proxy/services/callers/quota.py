@@ -30,7 +30,7 @@ class Limits:
 
 @dataclass(slots=True)
 class _Sum:
-    """How much of one owner's; changed in place, since every accept does so."""
+    """One owner's jobs and bytes; changed in place, since every accept does so."""
 
     jobs: int = 0
     body_bytes: int = 0
@@ -41,7 +41,7 @@ class _Sum:
 
 
 class _StoredPool(NamedTuple):
-    """What is stored of the pool, for a set of owners that take nothing from it."""
+    """What the store has of the pool, which all but these owners share."""
 
     verified: frozenset[OwnerId]
     sums: tuple[int, int]
@@ -63,7 +63,7 @@ class Quota:
     ) -> "Reservation":
         """Count one more job, which the block of the reservation makes durable.
 
-        `verified` is who is, if the owner is not and so takes from the pool.
+        `verified` are the verified owners, given if `owner` is not one and so takes from the pool.
 
         Raises:
             OverloadedError: if that is above a bound; nothing is counted then.
@@ -136,7 +136,7 @@ class Quota:
 
 
 class Reservation:
-    """One job that is counted while the block makes it durable; and later, unless that fails."""
+    """One job, counted while the block makes it durable and, unless that fails, from then on."""
 
     __slots__ = ("_body_bytes", "_owner", "_quota")
 
@@ -155,7 +155,7 @@ class Reservation:
 def _pooled(
     sums: Mapping[OwnerId, _Sum | Pending], verified: frozenset[OwnerId]
 ) -> tuple[int, int]:
-    """Return how many jobs and bytes of it are of owners who are not verified."""
+    """Return how many of these jobs and bytes belong to owners who are not verified."""
     jobs = size = 0
     for owner, each in sums.items():
         if owner not in verified and owner != ANONYMOUS:

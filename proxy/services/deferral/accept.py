@@ -1,4 +1,4 @@
-"""Make a call a job: durable before anybody is told, and the same job for the same key."""
+"""Make a job of a call: durable before anybody is told, and one job for one idempotency key."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -38,8 +38,8 @@ RUN_KEPT: Final = timedelta(days=45)
 ends within 30 days and is kept for a week."""
 
 CHOICE_HOLDS_S: Final = 1.0
-"""How long calls that are alike are given the same lane without a new look. What is known
-of queues and turnarounds is as old as the last pass anyway."""
+"""How long alike calls get the same lane without a fresh look. What is known of queues and
+turnarounds is as old as the last pass anyway."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +53,7 @@ class DeferralSettings:
     """A later one is cut to this: it says when the result must be there at the latest."""
 
     max_body_bytes: int = 32 * 1024 * 1024
-    """Of any call; a provider's own limit of a line counts beside it."""
+    """Of any call; a provider's own limit on a line applies as well."""
 
     linger: timedelta = timedelta(seconds=60)
     """How long a job waits for company, at which time the next flush should come."""
@@ -65,7 +65,7 @@ class DeferralSettings:
     """Upstreams at which calls without a credential may be deferred."""
 
     webhooks: Mapping[str, frozenset[str] | None] = field(default_factory=dict)
-    """Names of endpoints, and which owners each serves; all if it does not say."""
+    """Names of endpoints, and the owners that each serves; all of them if it is `None`."""
 
 
 class Accepted(NamedTuple):
@@ -76,7 +76,7 @@ class Accepted(NamedTuple):
     """False if its idempotency key knew it already."""
 
     facts: LaneFacts | None
-    """By what its lane was chosen just now, if it was."""
+    """What its lane was chosen by, if it was chosen just now."""
 
 
 class Acceptor:
@@ -99,7 +99,7 @@ class Acceptor:
     ) -> None:
         """`providers` has the batch API of each upstream that has one, by its name.
 
-        `session` is what calls belong to whose run names none.
+        `session` is the session of calls whose run names none.
         """
         self._jobs = jobs
         self._outlook = outlook
@@ -114,7 +114,7 @@ class Acceptor:
         self._settings = settings
 
     def admit(self, parsed: ParsedBody, place: Place, *, upstream: str) -> Admitted:
-        """Return what becomes of the body, bounded by what the upstream's batches take.
+        """Return what the job needs of the body, which must fit into the upstream's batches.
 
         Raises:
             CallerError: in the provider's terms, if it would refuse the call anyway.
@@ -171,7 +171,7 @@ class Acceptor:
         return Accepted(acceptance.job, acceptance.created, facts)
 
     def _wake_for(self, job: Job) -> None:
-        """Bring the pass forward that the job waits for."""
+        """Bring forward the pass that the job waits for."""
         if job.lane is not Lane.BATCH:
             self._wake("escalate")
         else:
@@ -225,7 +225,7 @@ class Acceptor:
     def _chosen(
         self, terms: Terms, admitted: Admitted, deadline: datetime, now: datetime
     ) -> Chosen:
-        """Return what is chosen for the job; the same for those that come within a moment."""
+        """Return the lane for the job; a choice made a moment ago for an alike job holds."""
         model, fits = admitted.model, admitted.fits_a_batch
         alike = (model, fits, deadline - now, self._outlook.changes)
         last, moment = terms.last, self._clock.monotonic()
@@ -240,7 +240,7 @@ class Acceptor:
     def _choose(
         self, terms: Terms, fits: bool, key: BatchKey, deadline: datetime, now: datetime
     ) -> tuple[LaneChoice, LaneFacts | None]:
-        """Return the lane, and by what it was chosen, if there was a choice."""
+        """Return the lane and, if there was a choice, the facts behind it."""
         endpoint = terms.endpoint
         if terms.lane is Lane.INTERACTIVE:
             return LaneChoice(Lane.INTERACTIVE, f"preferred by {terms.decided_by}"), None
@@ -315,11 +315,11 @@ class Acceptor:
 
 
 def _check_same(acceptance: Acceptance, job: Job, call: DeferredCall) -> None:
-    # The name that a job was made under is no part of it if an earlier version made it.
+    # Earlier versions made fingerprints without the name: theirs is `call.content`.
     if acceptance.created or acceptance.job.fingerprint in (job.fingerprint, call.content):
         return
-    # Of a caller without a credential its ID is all that a job asks for, and one key may
-    # be taken by two of them.
+    # Without a credential, knowing a job's ID is all it takes to read the job, and two
+    # anonymous callers may choose the same key: the ID of the other's job stays untold.
     whose = "" if job.owner == ANONYMOUS else f", that of job {acceptance.job.id}"
     raise CallerError(
         f"the idempotency key stands for another call{whose}",

@@ -1,4 +1,4 @@
-"""Whether a call can run later, and what must be known of it; or a clear refusal."""
+"""Whether a call can run later, and what must be known of it for that; or a clear refusal."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -12,7 +12,7 @@ from proxy.core.upstream import Upstream
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
-    """What of a call's head decides whether it can run later."""
+    """The parts of a call's head that decide whether it can run later."""
 
     method: str
     endpoint: Endpoint | None
@@ -46,5 +46,5 @@ def obstacle(head: Head, *, max_body_bytes: int) -> str | None:
 
 
 def place_at(upstream: Upstream, dialect: Dialect, target: str) -> Place | None:
-    """Return what can be deferred at a raw target, whatever its base URL puts before."""
+    """Return the deferrable endpoint at a raw target, whatever prefix its base URL has."""
     return place_for(dialect, upstream.path_of(target))

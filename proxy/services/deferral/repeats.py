@@ -1,4 +1,4 @@
-"""Give a repeat of a call the job that the call made, before anything is decided.
+"""Give the repeat of a call the job that the first call made, before anything is decided.
 
 The rule is `proxy.core.repeats`. Here is only when it is worth asking, and that
 asking never harms a call: it is bounded in time and never raises.
@@ -78,11 +78,11 @@ class Repeats:
 
     @property
     def expects_any(self) -> bool:
-        """Whether a call that does not name itself a retry could be one, of whomever."""
+        """Whether a call, of any owner, could be a retry although it does not say so."""
         return bool(self._claimable or self._broken_here or self._broken_in_runs)
 
     def expects(self, owner: OwnerId, *, retry_count: int, run: Run | None = None) -> bool:
-        """Return whether a call of `owner` is to be offered a job. Never blocks."""
+        """Return whether to look for a job that a call of `owner` could claim. Never blocks."""
         if retry_count >= 1:
             return True
         if run is not None and self._is_session(run):
@@ -109,7 +109,7 @@ class Repeats:
         return run.session is not None or self._ends_sessions
 
     def _broke(self, owner: OwnerId, fingerprint: str, run: Run) -> bool:
-        """Return whether such a call broke in this session, and is repeated now."""
+        """Return whether such a call broke in this session, and count this one as its repeat."""
         breaks = self._broken_in_runs.get((owner, run))
         if breaks is None or not breaks.calls[fingerprint]:
             return False

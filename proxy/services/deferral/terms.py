@@ -48,7 +48,7 @@ class LastChoice(NamedTuple):
 
 @dataclass(slots=True, kw_only=True)
 class Terms:
-    """What calls with one head that are decided alike have in common."""
+    """What calls share that have the same head and the same decision."""
 
     caller: Caller
     dialect: Dialect
@@ -115,7 +115,7 @@ def fingerprint_of(
     headers: RawHeaders,
     asked: Asked = NOTHING_ASKED,
 ) -> Digest:
-    """Return what a call and its repeats share, but for the body, which is to be added.
+    """Return what a call and its repeats share, less the body; see `with_body`.
 
     `target` comes without credentials.
     """
@@ -128,7 +128,7 @@ def fingerprint_of(
 
 
 def with_body(begun: Digest, body: bytes) -> str:
-    """Return a fingerprint that `fingerprint_of` began, of the call with this body."""
+    """Finish a fingerprint that `fingerprint_of` began, with the body of the call."""
     digest = begun.copy()
     digest.update(body)
     return digest.hexdigest()

@@ -45,11 +45,11 @@ class Withdrawer:
         self._noted[job_id] = self._on.clock.now()
 
     def keep(self, job_id: JobId) -> None:
-        """Leave a job alone: the call was repeated, and its repeat waits for it now."""
+        """Leave a job alone: its call was repeated, and the repeat now waits for it."""
         self._noted.pop(job_id, None)
 
     async def run_once(self) -> int:
-        """Withdraw what is found of what was noted; return how many jobs were found.
+        """Withdraw the noted jobs that exist; return how many did.
 
         Raises:
             StoreError: if the store still does not answer; nothing is forgotten.

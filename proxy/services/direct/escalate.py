@@ -132,7 +132,7 @@ class Escalator:
         return started
 
     async def release_lost(self) -> int:
-        """Give back jobs that this instance is said to call, and does not; return how many.
+        """Give back jobs that the store says we are calling and we are not; return how many.
 
         Where the store's answer to the intent was lost, the intent may have been written
         all the same. Nothing was sent then, and nobody else cares for the job while this
@@ -224,10 +224,10 @@ class Escalator:
             self._on.wake("escalate")
 
     async def _record(self, job: Job, write: Callable[[], Awaitable[None]]) -> None:
-        """Make durable what an answer says, however long the store does not take it.
+        """Make durable what an answer says, however long the store is away.
 
-        It is paid for, and nobody else will: the record says that this instance, which
-        lives, is calling.
+        The answer is paid for, and nobody else will record it: the job says that this
+        instance is calling, and this instance lives.
         """
         while True:
             try:
@@ -348,7 +348,7 @@ class Escalator:
             await self._book_late(called, job, event)
 
     async def _book_late(self, called: Job, job: Job | None, event: JobEvent) -> None:
-        """Book what a call came to whose job ended meanwhile; nothing stands for an erased one."""
+        """Book what a call came to whose job ended meanwhile; `job` is `None` if it was erased."""
         # Who erases a job cancels it before, or notes that it ended otherwise. An instance of
         # an earlier version books nothing.
         is_cancelled = job is None or (

@@ -183,7 +183,7 @@ _ENDS_READ: Final = 50
 
 
 def _members(text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    # The first and the last say it all, and reading thousands within each other takes long.
+    # The first and the last are enough; reading thousands that are nested takes long.
     found = list(_USAGE.finditer(text))
     for one in (*found[:_ENDS_READ], *found[_ENDS_READ:][-_ENDS_READ:]):
         try:
