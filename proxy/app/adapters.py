@@ -40,7 +40,7 @@ _CLIENTS: Final[Mapping[str, Callable[[asyncio.TaskGroup, ClientLimits], Upstrea
 
 
 def open_vault(settings: Settings) -> Vault:
-    """Return what seals, by the keys that the configuration names or that lie beside the store.
+    """Return the vault, with the keys that the configuration names or that lie beside the store.
 
     Raises:
         ProxyError: if there are none to read, and none may be made.
@@ -57,7 +57,7 @@ def open_vault(settings: Settings) -> Vault:
 async def open_stores(
     stack: AsyncExitStack, settings: Settings, vault: Vault
 ) -> tuple[Stores, str]:
-    """Open what the store's URL names; return it, and what of it outlives what."""
+    """Open the stores that the URL names; return them and how durable they are, in words."""
     path = settings.store.path
     if path is not None:
         embedded = await SqliteStores.open(path, vault)
@@ -134,7 +134,7 @@ def price_book(settings: Settings) -> PriceBook:
 
 
 def price_reader(settings: Settings) -> Callable[[], PriceList]:
-    """Return what reads the prices. A list of the operator's is read now: it may be wrong."""
+    """Return what reads the prices. An operator's own list is read now, since it may be wrong."""
     if settings.prices.file is None:
         return read_prices
     stated = read_prices(settings.prices.file)

@@ -1,4 +1,4 @@
-"""What a start would refuse of what the settings name, found without starting."""
+"""What a start would refuse among the files that settings name, found without starting."""
 
 from collections.abc import Callable, Iterator
 from functools import partial

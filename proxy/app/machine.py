@@ -24,7 +24,7 @@ class SystemClock:
 
 @asynccontextmanager
 async def task_group() -> AsyncIterator[asyncio.TaskGroup]:
-    """Own the tasks of the block; what keeps it from starting comes out as it is."""
+    """Own the tasks of the block; a lone error of ours is raised as it is, without a group."""
     try:
         async with asyncio.TaskGroup() as tasks:
             yield tasks

@@ -99,7 +99,7 @@ def _obey(settings: Settings, worker: Worker | None, running: Running) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, running.stop)
     if settings.reloads:
-        # With nothing to read it means what it always does: the terminal is gone.
+        # Without files to read again, SIGHUP keeps its usual meaning: the terminal is gone.
         loop.add_signal_handler(signal.SIGHUP, running.reload)
     if worker is not None:
         _answer_to_supervisor(loop, running)
@@ -126,8 +126,8 @@ def prepare(configuration: Configuration) -> None:
     settings = configuration.settings
     vault = open_vault(settings)
     if settings.store.path is not None:
-        # A file of an earlier version is rewritten in one transaction, which takes longer
-        # than a worker waits for another one's: one that gives up ends all, and undoes it.
+        # An earlier version's file is rewritten in one transaction, which takes longer than
+        # a worker waits for another's; the worker that gave up would end all, and undo it.
         asyncio.run(_open_once(settings, vault))
 
 
@@ -241,8 +241,8 @@ async def _end(house: House, front: web.ServerRunner, passes: asyncio.Task[None]
     # passes run on meanwhile, since held callers wait for what they bring.
     await front.cleanup()
     with suppress(StoreError):
-        # A caller that was turned away and hung up at once cancelled the note of
-        # it; without the note its repeat would be a second job.
+        # A caller that was turned away and hung up at once has cancelled the note that
+        # says so; without the note its repeat would become a second job.
         await house.holding.run_once()
     house.scheduler.stop()
     await asyncio.wait([passes])
@@ -280,7 +280,7 @@ def _handshakes(
 
 
 def _held_keys(settings: Settings) -> Mapping[str, HeldKey]:
-    """Return the providers' keys that are held here, by upstream."""
+    """Return the provider keys that this proxy holds, by upstream."""
     return {
         name: HeldKey.of(
             upstream.dialect,
@@ -301,7 +301,7 @@ def _policies(settings: Settings, metrics: Metrics) -> Policies | None:
 
 
 def _session(settings: Settings, worker: Worker | None) -> str:
-    """Return what calls of a run belong to that name no session.
+    """Return the session of those calls of a run that name none.
 
     The embedded store's proxy starts and ends with the script, or at least may: what
     comes after its start is a new session. A fleet runs on, and cannot tell.

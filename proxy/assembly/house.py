@@ -42,7 +42,7 @@ class House:
     facts: Recorder | None = None
 
     async def warm_up(self) -> None:
-        """Learn from the store what a call must not wait for; before the first call.
+        """Read from the store, before the first call, what no call may wait for.
 
         Otherwise a known key counts as unverified until the first pass has run.
         """
@@ -50,7 +50,7 @@ class House:
             await run_once()
 
     def drain(self) -> None:
-        """Make no more promises, and begin nothing that cannot be finished soon."""
+        """Accept no more jobs, and begin nothing that cannot be finished soon."""
         self.front.drain()
         self.holding.drain()
         self.escalator.stop()

@@ -51,7 +51,7 @@ class Shared:
 
 
 def shared_parts(settings: Settings, outside: Outside, wake: Wake) -> Shared:
-    """Build what the background and the web both use. `wake` has a pass run soon."""
+    """Build what the background and the web both use. `wake` brings a pass forward."""
     stores, clock, metrics = outside.stores, outside.clock, outside.metrics
     prices = book_of(settings, outside.read_prices)
     credentials = HeldCredentials(stores.credentials, outside.held)

@@ -128,7 +128,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _replace_closed_streams() -> None:
-    """Open what whoever started us closed, or the next file would stand in its place."""
+    """Open standard streams that were closed for us, or the next file would take their numbers."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 - stays to the end
@@ -157,7 +157,7 @@ def _invoke(context: click.Context) -> int:
 
 
 def _failure_of_machine(error: OSError) -> ProxyError:
-    """Return what a full disk, for one, or a folder that others own has come to: no bug."""
+    """Return the error for what is the machine's fault and no bug, such as a full disk."""
     place = "" if error.filename is None else f"{error.filename}: "
     return ProxyError(f"{place}{error.strerror or type(error).__name__}", hint=_WHERE)
 

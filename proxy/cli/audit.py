@@ -93,7 +93,7 @@ def _lines(files: list[Path] | tuple[Path, ...]) -> list[bytes]:
 
 
 def _scale(audit: Audit, sample: float) -> float:
-    """Return by what the record is multiplied for a month of all calls."""
+    """Return the factor from what was recorded to a month of all calls."""
     return MONTH / audit.span / sample if audit.span else 0.0
 
 

@@ -39,7 +39,7 @@ def command(config: Path | None, *, as_json: bool) -> None:
 
 
 def _check_policies(file: Path | None) -> None:
-    """Read the rules as a start would; a file that there is not needs no library."""
+    """Read the rules, if there are any, as a start would."""
     if file is None:
         return
     from proxy.services.policies import BadPoliciesError, read_policies  # noqa: PLC0415

@@ -19,7 +19,7 @@ _FIXED: Final[Mapping[str, str]] = {
     # Certificates are made out to the service's name, and the command comes to an address.
     "tls": "",
     "admin.tls": "",
-    # Of the service: two that write one file would mix their lines.
+    # The service has its own: two that write to one file would mix their lines.
     "recording.path": "",
     # Made beside the store: nobody else is to open what this run sealed.
     "secret_key_file": "",

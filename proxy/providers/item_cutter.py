@@ -14,7 +14,7 @@ _OUTLINE_BYTES_MAX: Final = 1024 * 1024
 
 _MARK: Final = re.compile(rb'["{}\[\]]')
 _INSIDE: Final = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
-"""The rest of a string, up to its end or to where the data ends amid it."""
+"""The rest of a string, up to its end or to the end of the data within it."""
 
 _QUOTE: Final = ord('"')
 

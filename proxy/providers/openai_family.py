@@ -222,7 +222,7 @@ class OpenAIBatches:
         page = await self._batches_page(credential, following)
         batches = [batch for entry in page.entries if (batch := read_batch(entry))]
         times = [batch.created_at for batch in batches if batch.created_at]
-        # Of a list that goes on by a cursor it is not documented what comes first.
+        # Lists that go on by a cursor have no documented order.
         is_older = page.cursor is None and bool(times and times[-1] < created_after)
         meant = [self._ours(batch) for batch in batches if is_meant(batch)]
         return meant, is_older or not page.has_more, page.next_query

@@ -28,7 +28,7 @@ def recover(file: Path, *, endpoint: str, journal: Journal, output: Output) -> N
         return
     if not journal.count:
         raise _foreign(output, "move it elsewhere, or name another output")
-    # The last line that both know tells for all before it.
+    # The last line that both know vouches for all before it.
     first = max(min(journal.count, output.count), 1)
     lines = read_lines(file, endpoint=endpoint, after=first - 1)
     if not _are_ours(lines, first, journal, output):

@@ -72,7 +72,7 @@ class LeanResponse:
         limits: ClientLimits,
         on_news: OnNews | None = None,
     ) -> None:
-        """`on_news` is called where otherwise a waiter is woken."""
+        """`on_news` is called wherever a waiter would be woken otherwise."""
         self._on_news = on_news
         self._pool = pool
         self._connection: Connection | None = connection

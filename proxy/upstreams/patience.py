@@ -1,4 +1,4 @@
-"""How long an upstream may take. Nothing here has a timer: it is asked now and then."""
+"""How long an upstream may take. There is no timer here: it is asked now and then."""
 
 from typing import Final, Protocol
 

@@ -1,4 +1,4 @@
-"""The connections to all upstreams: kept, bounded, and lent in the order of asking.
+"""The connections to all upstreams: kept, bounded, and lent in the order they were asked for.
 
 A connection or the right to open one goes to whoever waited longest and can use
 it. One timer looks after all of them; a call costs none.

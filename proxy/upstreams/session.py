@@ -58,7 +58,7 @@ class AiohttpClient:
         make: Callable[[], UpstreamRequest],  # noqa: ARG002
         on_news: OnNews,  # noqa: ARG002
     ) -> None:
-        """Begin nothing: aiohttp's connections are waited for."""
+        """Begin nothing: aiohttp's connections have to be awaited."""
         return
 
     async def send(self, request: UpstreamRequest) -> UpstreamResponse:
@@ -121,7 +121,7 @@ class AiohttpClient:
 
 
 class _Line:
-    """What is to be known of a connection beside what aiohttp knows."""
+    """What we need to know of a connection and aiohttp does not."""
 
     def __init__(self, protocol: ResponseHandler) -> None:
         self.born = asyncio.get_running_loop().time()

@@ -32,7 +32,7 @@ _PAUSED_ABOVE: Final = 2 * _READ_LIMIT
 
 
 class SessionResponse:
-    """An `UpstreamResponse`, and its request on the way out before."""
+    """An `UpstreamResponse` that sends its request, too."""
 
     def __init__(
         self, connection: Connection, request: UpstreamRequest, limits: ClientLimits

@@ -52,8 +52,8 @@ class RedisBatchStore:
     async def replace(self, after: Batch) -> bool:
         outcome = as_text(await self._client.call(_replace_call(after, "")))
         if outcome == "open":
-            # First no shard gives it any more jobs, then it is sealed: the other way
-            # round a slow claim could add one that is not counted.
+            # Every shard is closed to its claims before it is sealed: the other way round,
+            # a slow claim could add a job that is not counted.
             await self._client.call_many(
                 [
                     write("HSET", keys.sums(shard, after.id), "closed", 1)

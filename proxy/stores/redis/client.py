@@ -181,14 +181,14 @@ class Client:
             if isinstance(outcome, StoreError):
                 self._doubtful = True
                 raise outcome
-            # What comes before a command's own answer is that to `ASKING`.
+            # Before each command's own answer comes the one to `ASKING`.
             own = outcome[-len(its) :] if len(outcome) == len(its) else outcome[1::2]
             for place, answer in zip(its, own, strict=True):
                 answers[place] = commands[place].own(answer)
 
     def _node(self, command: Command, before: Answer) -> Node:
-        # Where a refusal points to: for the library `MovedError` is a kind of `AskError`. Of
-        # a slot that has just moved, whoever is asked for all slots may not have heard yet.
+        # Go where the refusal points: `MovedError`, too, is an `AskError` to the library.
+        # The node that told us of all slots may not know of one that has just moved.
         if isinstance(before, AskError) and before.host:
             return self._topology.node_at((before.host, before.port))
         return self._owner(command.slot)
@@ -220,8 +220,8 @@ class Client:
                         hint="begin the store's URL with redis+cluster://",
                     )
                 case MovedError() | ReadOnlyError():
-                    # The first time it is only we who did not know. After that it is not
-                    # decided yet, or not heard of everywhere.
+                    # The first time, only we did not know who has the slot. After that it is
+                    # undecided, or has not got round to every node.
                     refresh, pause = True, pause or again
                 case AskError():
                     pass

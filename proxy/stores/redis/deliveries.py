@@ -98,7 +98,7 @@ class RedisDeliveryStore:
         replies = await self._client.call_many(
             [read("HKEYS", keys.waiting(shard)) for shard in keys.ALL_SHARDS]
         )
-        # To the second: whoever is named too early asks once more in vain.
+        # Rounded to seconds: an owner who is named too early asks once in vain.
         this_second = to_micros(now) // 1_000_000
         fields = (as_text(one).partition(" ") for reply in replies for one in as_list(reply))
         return frozenset(

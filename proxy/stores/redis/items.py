@@ -24,7 +24,7 @@ DROP_CHUNK: Final = 200
 KEEP_CLOSED_S: Final = 86_400
 """How long a shard remembers that a dropped batch takes nothing any more.
 
-Longer than any instance could stand still between planning a claim and sending it.
+Longer than any instance could be suspended between planning a claim and sending it.
 """
 
 _HEADER_BYTES: Final = 200

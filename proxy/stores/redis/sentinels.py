@@ -36,7 +36,7 @@ async def find_master(address: RedisAddress) -> Place:
             ask.cancel()
     if not votes:
         raise problem
-    # Of as many for both, the first to answer decides.
+    # Where votes are equal, the first to answer decides.
     return votes.most_common(1)[0][0]
 
 

@@ -16,7 +16,7 @@ PAUSE_S: Final = 0.5
 """How long writes gather before they are folded: a page that changes often is copied once."""
 
 LONG_PAGES: Final = 2_048
-"""A log of so many pages (8 MB) is begun anew, for which the writer must stand still."""
+"""Above this many pages (8 MB) the log is begun anew, for which the writer has to pause."""
 
 _FOLD: Final = "PRAGMA wal_checkpoint(PASSIVE)"
 

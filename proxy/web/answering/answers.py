@@ -38,7 +38,7 @@ SILENT_HOLD_MAX_S: Final = 240.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnsweredCall:
-    """What of a call decides how it is answered."""
+    """The parts of a call that decide how it is answered."""
 
     mode: AnswerMode
     dialect: Dialect

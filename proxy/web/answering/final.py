@@ -1,4 +1,4 @@
-"""What a job's end means as an HTTP answer, and how it reaches the caller for certain.
+"""What a job's end is as an HTTP answer, and how to be certain that it reached the caller.
 
 The provider's status and body are told exactly. Where a provider gave none, the
 error is ours, in the envelope of the caller's dialect.

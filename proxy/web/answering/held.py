@@ -64,7 +64,7 @@ class Rhythm:
         read_timeout_s: float | None,
         heartbeat_every_s: float = HEARTBEAT_EVERY_S,
     ) -> "Rhythm":
-        """Return the rhythm for a caller; two heartbeats may be lost before it gives up."""
+        """Return the rhythm for a caller: two heartbeats may be lost before it gives up."""
         if read_timeout_s is None:
             return cls(heartbeat_after_s, heartbeat_every_s)
         low, high = READ_TIMEOUT_BOUNDS_S

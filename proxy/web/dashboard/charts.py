@@ -107,7 +107,7 @@ def life_line(
     deadline: datetime | None = None,
     now: datetime | None = None,
 ) -> Markup:
-    """Return a life as a line of spans, with its deadline if that is near enough to matter.
+    """Return a life as a line of spans, with its deadline if that is near enough to be drawn.
 
     A deadline far behind would press the life itself together; it is left out then.
     """

@@ -1,6 +1,6 @@
-"""What is told of each call: one line in the log, and a few numbers.
+"""What is recorded of each call: one line in the log, and a few numbers.
 
-Neither a body nor a header nor a query is among it.
+No body, no header and no query is part of it.
 """
 
 import re
@@ -189,7 +189,7 @@ class Calls:
         log.info("call.forwarded", **facts, **_came_to(done))
 
     def of_passage(self, route: Route, method: str, target: str, *, generation: int) -> OfPassage:
-        """Return how it is told of calls with one head that nobody had anything to say about."""
+        """Return how to report calls with one head that nothing applied to."""
         record = self.record(method, target)
         record.decide(UNDECIDED, generation=generation)
         facts = {"method": method, "upstream": route.upstream.name} | _decision(record)
@@ -299,7 +299,7 @@ class _Deferral(NamedTuple):
     duration_s: float
 
     def facts(self) -> dict[str, object]:
-        """Return what its line says beside what many of them have in common."""
+        """Return what its line says besides what many of them have in common."""
         return {
             "job_id": self.job.id,
             "model": self.job.key.model,

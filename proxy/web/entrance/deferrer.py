@@ -90,8 +90,8 @@ class Deferrer:
                 if call.asked.defers and not self._may_forward(call.asked, error):
                     self._note_unclear(call, error)
                     raise
-                # Nobody asked for it, so it must not fail for it. If it was the store
-                # that did not answer, the job may exist all the same: it is taken back.
+                # Its caller did not ask to be deferred, so the call must not fail for it. If the
+                # store did not answer, the job may exist all the same: it is taken back.
                 if isinstance(error, AcceptUnclearError):
                     self._withdraw(JobId(error.job_id))
                 self._calls.not_deferred(call.record, decision, error)
@@ -205,7 +205,7 @@ class Deferrer:
         how: str,
         on_end: Callable[[], None] = lambda: None,
     ) -> OnEnd:
-        """Return what is done once it is known what became of the answer."""
+        """Return what to call once it is known what became of the answer."""
 
         def tell(ending: Ending, status: int | None) -> None:
             on_end()

@@ -60,8 +60,9 @@ class Front:
         usual: RawHeaders = (),
         passages: Passages | None = None,
     ) -> None:
-        """`usual` are headers of ours that hold for calls which do not carry them;
-        `passages` learns which calls may take the shortcut."""
+        """`usual` are headers of ours that apply to calls which do not carry them;
+        `passages` learns which calls may take the shortcut.
+        """
         self._upstreams = upstreams
         self._policy = policy
         self._forwarder = forwarder
@@ -134,7 +135,7 @@ class Front:
         return repeats.expects_any and repeats.expects(caller().owner, retry_count=0, run=asked.run)
 
     def _wants_news(self, request: web.BaseRequest, caller: Identify) -> bool:
-        """Return whether it matters that the call's upstream serves it (`_forward`)."""
+        """Return whether `_forward` must note that the upstream accepts the credential."""
         if request.method != "POST" or not self._accounts.wants_news:
             return False
         return self._accounts.wants_news_of(caller().credential.id)
@@ -216,5 +217,5 @@ def _is_idle(policy: Policy, asked: Asked, request: web.BaseRequest, route: Rout
 
 
 def _refuses_its_caller(decision: Decision) -> bool:
-    """Return whether the call's own headers are at fault: then it repeats none that was taken."""
+    """Return whether the call's own headers are at fault: then it repeats no accepted call."""
     return isinstance(decision, Reject) and not decision.decided_by.startswith(_BY_RULE)

@@ -32,7 +32,7 @@ Identify = Callable[[], Caller]
 
 
 class Agreed(NamedTuple):
-    """What follows from a decision for all calls with one head that are answered at once."""
+    """What follows from a decision for all calls that share a head and are answered at once."""
 
     decision: Decision
     terms: Terms
@@ -99,7 +99,7 @@ def _telling(parsed: ParsedBody) -> object:
 
 
 def caller_of(headers: RawHeaders, route: Route, owners: Owners) -> Identify:
-    """Return what tells who calls; a token is hashed when that is first asked."""
+    """Return a function that tells who calls; it hashes the token when first called."""
     dialect = DIALECTS[route.upstream.dialect]
 
     def identify() -> Caller:
@@ -117,7 +117,7 @@ def read_head(
     caller: Identify,
     exchange: Exchange | None = None,
 ) -> CallHead:
-    """Return what follows from the head, of which `caller_of` told who calls."""
+    """Return what follows from the head; `caller` is what `caller_of` made of it."""
     dialect = DIALECTS[route.upstream.dialect]
     target = without_credentials(route.upstream_target)
     kept = kept_headers(dialect, request.raw_headers)

@@ -1,4 +1,4 @@
-"""One call on its way in: its head, then its body once, and what rules may know of both."""
+"""One call on its way in: its head, its body (read once), and what rules may know of both."""
 
 import hashlib
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Which calls may take a shortcut: those whose head came before and was served then.
+"""Which calls may take a shortcut: those whose head was seen and served before.
 
 An SDK sends the same head with every call, letter by letter, but for the values of a few
 fields. Where such a call goes, what it asks for, whose it is and that its caller's key may go
@@ -86,7 +86,7 @@ class BeginDeferral(Protocol):
 
 @dataclass(slots=True)
 class _Forwarded:
-    """A head of forwarded calls, and how those with it pass under a policy."""
+    """A head of forwarded calls, and how calls with that head pass under a policy."""
 
     asked: Asked
     headers: RawHeaders
@@ -191,12 +191,12 @@ class Passages:
     def learn(
         self, request: web.BaseRequest, route: Route, asked: Asked, identify: Identify
     ) -> None:
-        """Keep the head of a call that is forwarded, as nobody has anything to say about it.
+        """Keep the head of a call that is forwarded because nothing applies to it.
 
         `identify` tells who made it; it is asked only when that matters, and then once.
         """
         read = _read(request, asked)
-        # If it is known, there was no room for it in the shortcut.
+        # A known head comes this way only because the shortcut could not take its call.
         if read is None or read.skeleton in self._known:
             return
         headers, policy = request.raw_headers, self._policy()
@@ -219,7 +219,7 @@ class Passages:
     def learn_deferred(self, request: web.BaseRequest, head: CallHead) -> CallHead:
         """Keep the head of a call that asks to be deferred; return the one that is kept.
 
-        On that is noted what is decided about such calls.
+        What is decided about such calls is noted on the head that is returned.
         """
         read = _read(request, head.asked)
         if self._defer is None or read is None or not _is_same_each_time(head.asked):
@@ -236,14 +236,14 @@ class Passages:
         self._known[skeleton] = known
 
     def _may_repeat(self, known: _Forwarded | _Deferred) -> bool:
-        """Tell whether such a call may be the repeat that its caller is to be offered a job for."""
+        """Tell whether such a call could be a repeat, for which its caller is offered a job."""
         # Heads that count retries are not kept.
         return self._repeats.expects_any and self._repeats.expects(
             known.identify().owner, retry_count=0, run=known.asked.run
         )
 
     def _wants_news(self, known: _Forwarded) -> bool:
-        """Tell whether it matters that the upstream serves such a call."""
+        """Tell whether it must be noted that the upstream accepts the credential."""
         return self._accounts.wants_news and self._accounts.wants_news_of(
             known.identify().credential.id
         )

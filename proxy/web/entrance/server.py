@@ -67,16 +67,16 @@ _AWAITED_BYTES: Final = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class CallerBounds:
-    """How many may be connected, and how long one may say nothing whole."""
+    """How many callers may be connected, and how long one may keep us waiting."""
 
     max_connections: int = 10_000
     head_s: float = 75.0
-    """Until the head of a call is there, from its connection on or from the call before:
-    it covers those who send nothing, those who send a letter a minute, and those who
+    """Until the head of a call is there, counted from the connection or from the call before.
+    It bounds those who send nothing, those who send a letter a minute, and those who
     keep a connection. As long as nginx's `keepalive_timeout`."""
     take_s: float = 600.0
-    """For one to take some of what waits for it. One that takes nothing holds a connection
-    to the upstream besides its own, and nothing else ends that."""
+    """For a caller to take some of what waits for it. One that takes nothing holds an upstream's
+    connection besides its own, and nothing else would end that."""
     max_field_bytes: int = 32_768
     """Of the request line, and of a field. Keys, cookies and baggage make long ones."""
     max_fields: int = 512
@@ -171,7 +171,7 @@ class _Request(web.BaseRequest):
     """A call. Forwarded answers to it are not prepared, but written as they came."""
 
     async def _prepare_hook(self, response: web.StreamResponse) -> None:
-        # aiohttp has just put it in: whoever calls need not know what serves, in which version.
+        # aiohttp has just put it in. Callers need not know what serves them, nor its version.
         response.headers.popall(hdrs.SERVER, None)
 
 
@@ -215,7 +215,7 @@ class _Connection(web.RequestHandler):
         self._uptake = Uptake(since=self._idle_since)
 
     def stop_awaiting(self) -> None:
-        """Relay a body that is still not all here as it comes."""
+        """Wait no longer for the rest of a body: relay it as it comes."""
         data, self._unsent = self._unsent, b""
         if data:
             self._feed(data)
@@ -232,7 +232,7 @@ class _Connection(web.RequestHandler):
         return now - self._idle_since > limit_s
 
     def takes_nothing(self, now: float, limit_s: float) -> bool:
-        """Tell whether what waits for the caller has not moved for so long; asked now and then."""
+        """Tell whether the caller has taken nothing for `limit_s`; to be asked now and then."""
         return self._uptake.is_overdue(self._wire, now, limit_s)
 
     def abort(self) -> None:
@@ -280,9 +280,9 @@ class _Connection(web.RequestHandler):
         """Give aiohttp what is not known to be a call for the shortcut."""
         if self._find is not None:
             self._boundary.follow(data)
-        # Once it is told to close, aiohttp drops what comes, be it the body of the call that
-        # is still served, or is about to be. What else comes then waits for nobody: no call
-        # is begun any more.
+        # Once it is told to close, aiohttp drops all that comes, even the body of a call that
+        # is being served, or is about to be. So that is hidden from it while one is. Whatever
+        # else arrives then is never looked at: no further call is begun.
         closing, self._close = self._close, self._close and not self._is_serving
         came = self._request_count
         self._intake.before(self._newest_body())
@@ -362,7 +362,7 @@ class _Connection(web.RequestHandler):
         self._call = None
         self._waiter, self._aside = self._aside, None
         if self._close or self._force_close or not keep_alive:
-            # Also aiohttp's task, which the end of the server waits for.
+            # It ends aiohttp's task too, which the end of the server waits for.
             self.close()
             if self.transport is not None:
                 self.transport.close()
@@ -372,7 +372,7 @@ class _Connection(web.RequestHandler):
     # The end.
 
     def _process_keepalive(self) -> None:
-        """Do nothing: the sweep ends who says nothing, and knows of the shortcut's calls."""
+        """Do nothing: the sweep ends silent connections, and it knows of the shortcut's calls."""
 
     def close(self) -> None:
         """Take no more calls; the one that is on its way is finished."""
@@ -380,7 +380,7 @@ class _Connection(web.RequestHandler):
         super().close()
 
     def force_close(self) -> None:
-        """End the connection at once; the answer that it is amid does not look whole by that."""
+        """End the connection at once, so that an unfinished answer does not look whole."""
         if resets_on_close(self.transport):
             cut(self.transport, until_close=True)
         super().force_close()

@@ -1,4 +1,4 @@
-"""Where on a connection the next head begins, as far as that is plain. Pure: it only counts.
+"""Where on a connection the next head begins, as long as that is certain. Pure: it only counts.
 
 A parser keeps to itself what it holds of a head that is not whole. Whoever wants to know
 whether the next byte begins one must have counted along, by the one framing that leaves
@@ -48,5 +48,5 @@ def _size_of_call(data: bytes) -> int | None:
     lengths = _FRAMING.findall(data, 0, end + 2)
     if not lengths:
         return end + 4
-    # Of `Transfer-Encoding`, an odd length or two of them others say what they mean.
+    # `Transfer-Encoding`, an odd length or two lengths are for the parser to judge.
     return end + 4 + int(lengths[0]) if len(lengths) == 1 and lengths[0] else None

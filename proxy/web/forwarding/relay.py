@@ -87,7 +87,7 @@ class RelayedResponse(web.StreamResponse):
 
 @lru_cache(maxsize=256)
 def relayed(status: int, *, keep_alive: bool) -> RelayedResponse:
-    """Return what stands for an answer; the same one for all that are alike, as none changes."""
+    """Return what stands for a written answer; alike answers share one, since none is changed."""
     return RelayedResponse(status, keep_alive=keep_alive)
 
 
@@ -188,7 +188,7 @@ class Relay:
                 return
             self._continued = True
         if not self.request.protocol.writing_paused:
-            # Nothing bounds how many come: a caller who takes no more does without.
+            # Nothing bounds how many come: a caller who takes no more is not sent them.
             self._write_informational(status, reason, headers)
 
     def _write_informational(self, status: int, reason: str, headers: RawHeaders) -> None:

@@ -125,7 +125,7 @@ class ShortCall:
         )
 
     def news(self) -> None:
-        """Relay what is here, if the caller takes it; both sides call when something changed."""
+        """Relay what is here, if the caller takes it; both sides call when anything changes."""
         response, caller = self.response, self._caller
         transport = caller.transport
         if response is None or transport is None or transport.is_closing():
@@ -185,7 +185,7 @@ class ShortCall:
         self._end(Outcome.REFUSED, keep_alive=True)
 
     def _relay_informational(self, status: int, reason: str, headers: RawHeaders) -> None:
-        """Pass it on, but for a caller who takes no more: nothing bounds how many come."""
+        """Pass it on, unless the caller takes no more: nothing bounds how many come."""
         caller = self._caller
         transport = caller.transport
         if transport is not None and not caller.writing_paused:

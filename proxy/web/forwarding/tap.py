@@ -6,7 +6,7 @@ from proxy.services.traffic.kept import Kept, Room, kept_for
 
 
 class TappedResponse:
-    """An answer that is told to its reader first, and kept in parts after that."""
+    """An answer that goes to its reader first and is then kept in parts."""
 
     def __init__(self, response: UpstreamResponse, kept: Kept) -> None:
         self._response = response

@@ -370,7 +370,7 @@ class _WrongMethodError(CallerError):
 
 
 def _of_head(method: str) -> str:
-    """Return as what a request is served: a HEAD as a GET, whose body nobody writes."""
+    """Return the method to serve a request by: a HEAD is a GET whose body is not written."""
     return "GET" if method == "HEAD" else method
 
 

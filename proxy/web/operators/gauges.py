@@ -1,4 +1,4 @@
-"""Show in the metrics what waits, in the queue, at providers and at webhooks, and what it cost."""
+"""Show in the metrics what waits in the queue, at providers and for webhooks, and what it cost."""
 
 import asyncio
 from collections.abc import Sequence
