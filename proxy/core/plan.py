@@ -10,10 +10,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from proxy.core.batch import Batch, BatchState
+from proxy.core.batch_ends import OF_SOME_LINE, is_unexplained
 from proxy.core.choice import LaneFacts, choose_lane
 from proxy.core.ids import CredentialId
 from proxy.core.lanes import BatchKey, Lane, LaneChoice, cancel_at
-from proxy.core.outcomes import OF_SOME_LINE, is_unexplained
 from proxy.core.turnaround import Spread
 
 PARTS: Final = 16

@@ -11,6 +11,7 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Final, TypeVar
 
+from proxy.core.batch_ends import INPUT_MISSING, TOO_LARGE, TOO_MANY_TOKENS, UNBATCHABLE_CODES
 from proxy.core.errors import (
     CREDENTIAL_CODES,
     CREDENTIAL_STATUSES,
@@ -21,7 +22,6 @@ from proxy.core.errors import (
     ProviderUnavailableError,
 )
 from proxy.core.loose_json import loose_json
-from proxy.core.outcomes import INPUT_MISSING, TOO_LARGE, TOO_MANY_TOKENS, UNBATCHABLE_CODES
 from proxy.core.refusals import OF_THE_CALL, error_code
 from proxy.ports.provider import Submission
 

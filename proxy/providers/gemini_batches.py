@@ -22,6 +22,7 @@ from urllib.parse import quote, urlsplit
 
 import pydantic_core
 
+from proxy.core.batch_ends import INVALID_INPUT, TOO_MANY_TOKENS
 from proxy.core.dialects import BatchApi
 from proxy.core.errors import (
     ProviderBusyError,
@@ -29,7 +30,6 @@ from proxy.core.errors import (
     ProviderRejectedError,
 )
 from proxy.core.ids import BatchId
-from proxy.core.outcomes import INVALID_INPUT, TOO_MANY_TOKENS
 from proxy.core.refusals import FILE_REFUSED, error_code
 from proxy.core.upstream import Upstream
 from proxy.ports.clock import Clock

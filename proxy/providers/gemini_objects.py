@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final
 import structlog
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from proxy.core.outcomes import TOO_MANY_TOKENS
+from proxy.core.batch_ends import TOO_MANY_TOKENS
 from proxy.core.refusals import error_code
 from proxy.ports.provider import ProviderBatch, ProviderBatchState
 from proxy.providers import _wire

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.core.batch import Batch, BatchState
+from proxy.core.batch_ends import INVALID_INPUT
 from proxy.core.choice import LaneFacts
 from proxy.core.ids import CredentialId
 from proxy.core.lanes import Lane, LaneTimes
-from proxy.core.outcomes import INVALID_INPUT
 from proxy.core.plan import (
     Flush,
     FlushLimits,

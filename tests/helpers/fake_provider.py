@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from itertools import count
 from typing import Literal
 
+from proxy.core.batch_ends import INPUT_MISSING, INVALID_INPUT
 from proxy.core.errors import (
     CredentialRefusedError,
     ProviderBusyError,
@@ -21,7 +22,6 @@ from proxy.core.errors import (
 )
 from proxy.core.fields import RawHeaders
 from proxy.core.ids import BatchId
-from proxy.core.outcomes import INPUT_MISSING, INVALID_INPUT
 from proxy.ports.clock import Clock
 from proxy.ports.jobs import Credential
 from proxy.ports.provider import (

@@ -9,13 +9,13 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from proxy.core.batch_ends import TOO_MANY_TOKENS
 from proxy.core.errors import (
     CredentialRefusedError,
     ProviderBusyError,
     ProviderRejectedError,
     ProviderUnavailableError,
 )
-from proxy.core.outcomes import TOO_MANY_TOKENS
 from proxy.ports.provider import LineKind, ProviderBatchState, Submission
 from proxy.providers.gemini_batches import GeminiBatches
 from tests.providers.kit import KEY, all_results, make_submission

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import structlog
 
-from proxy.core.outcomes import TOO_MANY_TOKENS
+from proxy.core.batch_ends import TOO_MANY_TOKENS
 from proxy.ports.provider import ProviderBatch, ProviderBatchState
 from proxy.providers.gemini_objects import (
     WINDOW,

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from proxy.core.batch_ends import INPUT_MISSING
 from proxy.core.dialects import BatchApi, BatchWire, FilesWay
 from proxy.core.errors import (
     CredentialRefusedError,
@@ -21,7 +22,6 @@ from proxy.core.errors import (
     ProviderRejectedError,
     ProviderUnavailableError,
 )
-from proxy.core.outcomes import INPUT_MISSING
 from proxy.core.upstream import Upstream
 from proxy.ports.provider import ProviderBatch, ProviderBatchState
 from proxy.providers.openai_family import METADATA_KEY, OpenAIBatches

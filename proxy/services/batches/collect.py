@@ -8,6 +8,7 @@ from typing import Final
 import structlog
 
 from proxy.core.batch import Batch, BatchState
+from proxy.core.batch_ends import UNCONFIRMED
 from proxy.core.batch_events import (
     BatchEnded,
     BatchEvent,
@@ -20,7 +21,6 @@ from proxy.core.batch_events import (
 from proxy.core.errors import CredentialRefusedError, ProviderError, ProviderRejectedError
 from proxy.core.ids import BatchId
 from proxy.core.lanes import Lane, disown_at
-from proxy.core.outcomes import UNCONFIRMED
 from proxy.core.plan import (
     OpenBatches,
     PollPace,

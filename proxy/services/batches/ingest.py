@@ -15,21 +15,13 @@ from typing import Final, NamedTuple
 import structlog
 
 from proxy.core.batch import Batch
+from proxy.core.batch_ends import BY_CLIENT_FAULT, CLIENT_FAULTS, NEVER_RUN_CODES
 from proxy.core.choice import LaneFacts
 from proxy.core.errors import CREDENTIAL_CODES, CredentialRefusedError
 from proxy.core.ids import JobId, parse_custom_id
 from proxy.core.job import Job, JobEvent, JobState, Released, advance
 from proxy.core.loose_json import loose_json
-from proxy.core.outcomes import (
-    BY_CLIENT_FAULT,
-    CLIENT_FAULTS,
-    NEVER_RUN_CODES,
-    Answer,
-    Verdict,
-    after_answer,
-    next_lane,
-    verdict,
-)
+from proxy.core.outcomes import Answer, Verdict, after_answer, next_lane, verdict
 from proxy.ports.jobs import JobWrite, Result
 from proxy.ports.provider import LineKind, ResultLine
 from proxy.services.access import Access

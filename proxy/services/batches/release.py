@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import structlog
 
 from proxy.core.batch import Batch
+from proxy.core.batch_ends import OF_SOME_LINE, UNBATCHABLE_CODES, after_batch, may_have_run
 from proxy.core.job import advance
-from proxy.core.outcomes import OF_SOME_LINE, UNBATCHABLE_CODES, after_batch, may_have_run
 from proxy.ports.batches import Item
 from proxy.ports.jobs import JobWrite
 from proxy.services.batches.ingest import CHUNK

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from proxy.core.batch import Batch, BatchState
+from proxy.core.batch_ends import ANOTHERS, TOO_MANY_TOKENS, UNBATCHABLE_CODES, UNCONFIRMED
 from proxy.core.batch_events import (
     BatchEnded,
     BatchEvent,
@@ -23,7 +24,6 @@ from proxy.core.errors import (
     CredentialRefusedError,
     ProviderRejectedError,
 )
-from proxy.core.outcomes import ANOTHERS, TOO_MANY_TOKENS, UNBATCHABLE_CODES, UNCONFIRMED
 from proxy.core.plan import enqueued
 from proxy.ports.provider import Provider
 from proxy.services.access import Access

@@ -25,6 +25,7 @@ from typing import Final
 import structlog
 
 from proxy.core.batch import Batch, BatchState
+from proxy.core.batch_ends import EMPTY, INPUT_MISSING, TOO_LATE
 from proxy.core.batch_events import (
     CreateStarted,
     CreateUnclear,
@@ -42,7 +43,6 @@ from proxy.core.errors import (
 )
 from proxy.core.ids import BatchId, CredentialId
 from proxy.core.lanes import BatchKey
-from proxy.core.outcomes import EMPTY, INPUT_MISSING, TOO_LATE
 from proxy.core.plan import PollPace
 from proxy.core.refusals import blames_money
 from proxy.ports.jobs import Credential

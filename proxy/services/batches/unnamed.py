@@ -25,9 +25,9 @@ from typing import Final
 import structlog
 
 from proxy.core.batch import Batch, BatchState
+from proxy.core.batch_ends import ANOTHERS
 from proxy.core.batch_events import Disowned
 from proxy.core.ids import parse_custom_id
-from proxy.core.outcomes import ANOTHERS
 from proxy.ports.provider import ProviderBatch, ResultLine
 from proxy.services.ground import Ground, write_batch
 

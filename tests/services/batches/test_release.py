@@ -4,9 +4,9 @@ from datetime import timedelta
 
 import pytest
 
+from proxy.core.batch_ends import TOO_MANY_TOKENS
 from proxy.core.job import JobState
 from proxy.core.lanes import Lane
-from proxy.core.outcomes import TOO_MANY_TOKENS
 from tests.helpers.fake_provider import right_answer
 from tests.helpers.fleet import Fleet
 
