@@ -169,36 +169,13 @@ def replace_call(
     write: JobWrite, before: Before, packed_result: bytes, *, keep: timedelta
 ) -> Command:
     """Return the command that writes a job which was `before`."""
-    after = write.after
-    shard, key = shard_of(after.id), keys.key_digest(after.key)
-    names = [
-        keys.record(after.id),
-        keys.result(after.id),
-        keys.payload(after.id),
-        keys.claims(shard),
-        keys.heads(shard),
-        keys.batch_keys(shard),
-        keys.pending(shard),
-        keys.ended(shard),
-        keys.escalating(shard),
-        keys.listed(shard, after.owner, before.state),
-        keys.listed(shard, after.owner, after.state),
-        keys.queue(shard, before.key),
-        keys.deadlines(shard, before.key),
-        keys.queue(shard, key),
-        keys.deadlines(shard, key),
-    ]
-    if after.state is JobState.CANCELLED:
-        names += delivery_keys(shard, call_digest(after.owner, after.fingerprint))
+    after, key = write.after, keys.key_digest(write.after.key)
+    day, booked = book_arguments(write.bookings)
     notice = ""
     if after.webhook is not None and after.finalized_at is not None:
-        names += [keys.notices(shard), keys.notices_due(shard, after.webhook)]
         notice = notice_text(to_micros(after.finalized_at), attempts=0)
-    day, booked = book_arguments(write.bookings)
-    if day:
-        names += ledger_keys(shard, day)
     return job_scripts.REPLACE.call(
-        names,
+        _replace_names(after, before, key, day),
         after.id,
         after.owner,
         after.version,
@@ -220,6 +197,36 @@ def replace_call(
         day,
         *booked,
     )
+
+
+def _replace_names(after: Job, before: Before, key: str, day: str) -> list[str]:
+    """Return the keys of `REPLACE`, in the order in which the script counts them."""
+    shard = shard_of(after.id)
+    names = [
+        keys.record(after.id),
+        keys.result(after.id),
+        keys.payload(after.id),
+        keys.claims(shard),
+        keys.heads(shard),
+        keys.batch_keys(shard),
+        keys.pending(shard),
+        keys.ended(shard),
+        keys.escalating(shard),
+        keys.listed(shard, after.owner, before.state),
+        keys.listed(shard, after.owner, after.state),
+        keys.queue(shard, before.key),
+        keys.deadlines(shard, before.key),
+        keys.queue(shard, key),
+        keys.deadlines(shard, key),
+    ]
+    if after.state is JobState.CANCELLED:
+        names += delivery_keys(shard, call_digest(after.owner, after.fingerprint))
+    # The script finds these from the end.
+    if after.webhook is not None and after.finalized_at is not None:
+        names += [keys.notices(shard), keys.notices_due(shard, after.webhook)]
+    if day:
+        names += ledger_keys(shard, day)
+    return names
 
 
 def notice_text(owed_since: int, *, attempts: int) -> str:

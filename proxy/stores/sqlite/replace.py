@@ -70,23 +70,42 @@ class _Stored(NamedTuple):
     is_claimed: bool
 
 
+_Accepted = Sequence[tuple[_Stored, EncodedWrite]]
+"""Writes that go through, each with what it replaces."""
+
+
 def replace_many(
     connection: sqlite3.Connection, writes: Sequence[EncodedWrite]
 ) -> frozenset[JobId]:
     """Write all whose version is next; return the IDs of the others."""
-    stored = _stored(connection, [write.after.id for write in writes])
     assert len({write.after.id for write in writes}) == len(writes), "a job is written once"
+    stored = _stored(connection, [write.after.id for write in writes])
     accepted = [
-        (stored[write.after.id], write)
+        (before, write)
         for write in writes
-        if write.after.id in stored and stored[write.after.id].version == write.after.version - 1
+        if (before := stored.get(write.after.id)) and before.version == write.after.version - 1
     ]
+    _take_out(connection, accepted)
+    _put_back(connection, accepted)
+    _write_records(connection, accepted)
+    _write_results(connection, accepted)
+    add_bookings(connection, chain.from_iterable(write.bookings for _, write in accepted))
+    _note_ends(connection, accepted)
+    return frozenset(write.after.id for write in writes) - {write.after.id for _, write in accepted}
+
+
+def _take_out(connection: sqlite3.Connection, accepted: _Accepted) -> None:
+    """Take jobs out of the queue, and drop the payloads and deliveries of cancelled ones."""
     for before, write in accepted:
         if before.state == JobState.QUEUED and not before.is_claimed:
             _dequeue(connection, before.number)
         if write.after.state is JobState.CANCELLED:
             connection.execute("DELETE FROM payloads WHERE job = ?", (before.number,))
             connection.execute("DELETE FROM deliveries WHERE job = ?", (before.number,))
+
+
+def _put_back(connection: sqlite3.Connection, accepted: _Accepted) -> None:
+    """Put jobs into the queue that wait there again."""
     again = [
         (before.number, write.after)
         for before, write in accepted
@@ -94,9 +113,10 @@ def replace_many(
     ]
     if again:
         enqueue(connection, again)
-    _write_records(connection, accepted)
-    _write_results(connection, accepted)
-    add_bookings(connection, chain.from_iterable(write.bookings for _, write in accepted))
+
+
+def _note_ends(connection: sqlite3.Connection, accepted: _Accepted) -> None:
+    """Count jobs as pending no more that have ended by this write, and owe their notices."""
     ended = [
         (before.number, write.after)
         for before, write in accepted
@@ -105,7 +125,6 @@ def replace_many(
     _uncount_pending(connection, [job for _, job in ended])
     for start in range(0, len(ended), CHUNK):
         owe(connection, ended[start : start + CHUNK])
-    return frozenset(write.after.id for write in writes) - {write.after.id for _, write in accepted}
 
 
 def _stored(connection: sqlite3.Connection, job_ids: Sequence[JobId]) -> dict[str, _Stored]:
@@ -122,9 +141,7 @@ def _dequeue(connection: sqlite3.Connection, number: int) -> None:
     dequeue(connection, number, decode_job(record))
 
 
-def _write_records(
-    connection: sqlite3.Connection, accepted: Sequence[tuple[_Stored, EncodedWrite]]
-) -> None:
+def _write_records(connection: sqlite3.Connection, accepted: _Accepted) -> None:
     rows: list[Row] = []
     for before, write in accepted:
         after, is_told_by_result = write.after, write.result is not None
@@ -141,9 +158,7 @@ def _write_records(
         connection.execute(update, tuple(chain.from_iterable(chunk)))
 
 
-def _write_results(
-    connection: sqlite3.Connection, accepted: Sequence[tuple[_Stored, EncodedWrite]]
-) -> None:
+def _write_results(connection: sqlite3.Connection, accepted: _Accepted) -> None:
     rows: list[Row] = []
     for before, write in accepted:
         if (result := write.result) is not None:
