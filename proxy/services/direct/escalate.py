@@ -8,6 +8,7 @@ is booked as a possible double: known, shown, never silent.
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
@@ -162,13 +163,13 @@ class Escalator:
         # An overdue one is no use to anybody, and ends by itself.
         jobs = [job for job in ready if job.deadline > now]
         if head.key.lane is Lane.FLEX:
-            return sum([await self._start(job) for job in jobs])
+            return sum([await self._start(job, now) for job in jobs])
         # What the budget bounds are calls at full price.
         reserved = jobs[: await self._budget.reserve(head.key.credential, jobs)]
         started: set[JobId] = set()
         try:
             for job in reserved:
-                if await self._start(job):
+                if await self._start(job, now):
                     started.add(job.id)
         finally:
             # Instances take the same jobs at the same moment, and each is called by one.
@@ -184,7 +185,7 @@ class Escalator:
             self._rate.left(place, caps.calls_per_s, self._on.clock.monotonic()),
         )
 
-    async def _start(self, job: Job) -> bool:
+    async def _start(self, job: Job, reserved_at: datetime) -> bool:
         credential = await self._access.own(job.key.credential)
         if credential is None or self._stopping:
             return False
@@ -195,7 +196,8 @@ class Escalator:
         place = (job.lane, credential.id)
         self._running[place] += 1
         self._rate.spend(place)
-        task = self._tasks.create_task(self._run(escalating, credential), name=f"call {job.id}")
+        call = self._run(escalating, credential, reserved_at)
+        task = self._tasks.create_task(call, name=f"call {job.id}")
         self._calls.add(task)
         task.add_done_callback(self._calls.discard)
         return True
@@ -213,10 +215,15 @@ class Escalator:
                 self._own.discard(call)
         return is_ours
 
-    async def _run(self, job: Job, credential: Credential) -> None:
+    async def _run(self, job: Job, credential: Credential, reserved_at: datetime) -> None:
         try:
             event, result = await self._call(job, credential)
             await self._record(job, partial(self._finish, job, event, result))
+            if isinstance(event, Released) and event.uncharged and job.lane is not Lane.FLEX:
+                # Refused, or never sent: it has spent nothing. Kept, an outage or a rate
+                # limit would use up the hour's budget without a single answer.
+                with suppress(StoreError):
+                    await self._budget.give_back(credential.id, [job], reserved_at=reserved_at)
         finally:
             self._own.discard((job.id, job.attempt))
             self._running[job.lane, credential.id] -= 1

@@ -11,6 +11,7 @@ from proxy.core.errors import StoreCorruptError, StoreError, StoreUnavailableErr
 from proxy.core.ids import JobId
 from proxy.core.job import JobState
 from proxy.ports.jobs import JobWrite
+from proxy.ports.notes import Note
 from proxy.services.direct.budget import HourlyLimits
 from proxy.services.direct.escalate import STORE_PAUSE_S
 from tests.helpers.factories import CREDENTIAL
@@ -141,6 +142,63 @@ async def test_calls_that_did_not_begin_leave_their_room_in_the_budget(
     await fleet.run("live", "lost_calls", "escalate")
 
     assert [(await fleet.job(job_id)).state for job_id in job_ids] == [JobState.COMPLETED] * 3
+
+
+async def test_a_call_that_is_refused_for_its_rate_leaves_its_room_in_the_budget():
+    fleet = Fleet(budget=HourlyLimits(calls=1))
+    job_id = await fleet.accept(deadline=timedelta(minutes=20))
+    answer, fleet.provider.answer_call = fleet.provider.answer_call, lambda _: (429, b"{}")
+    for _ in range(3):
+        await fleet.wait(timedelta(minutes=1), "escalate")
+    assert fleet.provider.requests["call"] == 3
+
+    fleet.provider.answer_call = answer
+    await fleet.wait(timedelta(minutes=1), "escalate")
+
+    assert (await fleet.job(job_id)).state is JobState.COMPLETED
+
+
+async def test_calls_that_do_not_leave_spend_nothing_of_the_budget():
+    fleet = Fleet(budget=HourlyLimits(calls=1))
+    job_id = await fleet.accept(deadline=timedelta(minutes=20))
+    fleet.will("call", "lost_before", times=3)
+
+    for _ in range(4):
+        await fleet.wait(timedelta(minutes=1), "escalate")
+
+    assert (await fleet.job(job_id)).state is JobState.COMPLETED
+
+
+async def test_a_call_without_an_answer_has_spent_its_part_of_the_budget():
+    fleet = Fleet(budget=HourlyLimits(calls=1))
+    await fleet.accept(deadline=timedelta(minutes=20))
+    fleet.will("call", "lost_after")
+
+    for _ in range(3):
+        await fleet.wait(timedelta(minutes=1), "escalate")
+
+    assert fleet.provider.requests["call"] == 1
+
+
+async def test_a_budget_that_takes_nothing_back_loses_no_answer(monkeypatch: pytest.MonkeyPatch):
+    fleet = Fleet(budget=HourlyLimits(calls=1))
+    job_id = await fleet.accept(deadline=timedelta(minutes=20))
+    fleet.will("call", "lost_before")
+    write, writes = fleet.stores.notes.write, 0
+
+    async def away(name: str, note: Note) -> bool:
+        nonlocal writes
+        writes += 1
+        if writes > 1:
+            raise StoreUnavailableError("it does not answer")
+        return await write(name, note)
+
+    monkeypatch.setattr(fleet.stores.notes, "write", away)
+
+    await fleet.run("escalate")
+
+    assert writes == 2
+    assert (await fleet.job(job_id)).state is JobState.QUEUED
 
 
 async def test_a_call_that_is_under_way_is_not_lost():
