@@ -115,6 +115,8 @@ class InlineCutter:
         """Up to where the begun element is looked through."""
 
         self._depth = 0
+        self._ends = b""
+        """The first byte and the last one of what is no result."""
 
     def feed(self, data: bytes) -> list[ResultLine]:
         """Return the elements that `data` completes."""
@@ -122,6 +124,7 @@ class InlineCutter:
             return []
         self._begun += data
         if not self._is_inside:
+            self._note_ends(data.strip())
             self._enter()
         found = []
         while self._is_inside and (end := self._element_end()) is not None:
@@ -139,6 +142,15 @@ class InlineCutter:
     def end(self) -> list[ResultLine]:
         """Return what only the end of the stream completes: nothing, an element ends itself."""
         return []
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of the list was there; or, without one, an object with both of its ends."""
+        return self._is_over or (not self._is_inside and self._ends == b"{}")
+
+    def _note_ends(self, data: bytes) -> None:
+        if data:
+            self._ends = (self._ends or data)[:1] + data[-1:]
 
     def _enter(self) -> None:
         opening = _OPENING.search(self._begun)

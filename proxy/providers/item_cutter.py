@@ -78,6 +78,11 @@ class ItemCutter:
         self._note(len(self._held))
         return []
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether what has ended was an object with both of its ends."""
+        return self._depth == 0 and self.outline.lstrip().startswith(b"{")
+
     def _ends_string(self) -> bool:
         """Read on in a string; return whether it ends in what is here."""
         assert self._string is not None

@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import Any, Final, Protocol
 
+from proxy.core.errors import ProviderRejectedError
 from proxy.core.loose_json import loose_json
 from proxy.ports.provider import LineKind, ResultLine
 from proxy.providers import _wire
@@ -79,6 +80,11 @@ class LineCutter:
         line = self._completed(b"")
         return [] if line is None else [line]
 
+    @property
+    def is_whole(self) -> bool:
+        """Always true: nothing stands around lines that could tell that some are missing."""
+        return True
+
     def _begin(self, piece: bytes) -> None:
         if not self._is_skipping:
             self._begun += piece
@@ -106,17 +112,29 @@ class Cutter(Protocol):
         """Return what the end of the stream completes."""
         ...
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether what has ended was a whole document, as far as that shows."""
+        ...
+
 
 async def cut(
     stream: AsyncGenerator[bytes, None], cutter: Cutter
 ) -> AsyncGenerator[Sequence[ResultLine], None]:
-    """Yield results as the stream completes them; whoever closes this closes the stream."""
+    """Yield results as the stream completes them; whoever closes this closes the stream.
+
+    Raises:
+        ProviderRejectedError: at the end, if they broke off before it, or were none.
+    """
     async with aclosing(stream) as chunks:
         async for chunk in chunks:
             if lines := cutter.feed(chunk):
                 yield lines
     if lines := cutter.end():
         yield lines
+    if not cutter.is_whole:
+        # Taken for all that there is, every answer that it lacks would be bought again.
+        raise ProviderRejectedError("the results are no whole document")
 
 
 def result_line(line: bytes) -> ResultLine:

@@ -229,6 +229,25 @@ async def test_inline_results_are_read_out_of_the_batch(recorder, provider):
     ]
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "",
+        "<html>Back soon.</html>",
+        '{"metadata":{"output":',
+        json.dumps({"metadata": {"output": {"inlinedResponses": {"inlinedResponses": INLINED}}}})[
+            : -len("]}}}}")
+        ],
+    ],
+)
+async def test_inline_results_that_are_not_whole_are_not_all_there_is(recorder, provider, answer):
+    recorder.answer({"metadata": {"output": {}}})
+    recorder.answer(answer)
+
+    with pytest.raises(ProviderRejectedError, match="no whole document"):
+        await all_results(provider, MINE, ["batches/b1"])
+
+
 async def test_results_in_a_file_are_downloaded(recorder, provider):
     recorder.answer({"metadata": {"output": {"responsesFile": "files/batch-b1"}}})
     recorder.answer('{"key":"job-0","response":{}}\n{"key":"job-1","status":{"code":14}}')

@@ -171,6 +171,16 @@ async def test_results_without_a_file_are_read_from_the_job_itself(wire, provide
     ]
 
 
+@pytest.mark.parametrize(
+    "answer", ["", "<html>{}</html>", '{"id":"x","outputs":[{"custom_id":"a"}']
+)
+async def test_results_within_a_job_that_is_not_whole_are_not_all_there_is(wire, provider, answer):
+    wire.answer(answer)
+
+    with pytest.raises(ProviderRejectedError, match="no whole document"):
+        await all_results(provider, CREDENTIAL, [f"inline:{JOB['id']}"])
+
+
 async def test_an_id_cannot_lead_to_another_path(wire, provider):
     with pytest.raises(ProviderRejectedError):
         await provider.retrieve(CREDENTIAL, "../files/x?y#z")

@@ -65,7 +65,7 @@ class ResultFiles:
             else:
                 log.warning("batch.unreadable", batch_id=batch.id, error=read)
                 return None
-        if file_ids and not lines and not is_twin and await self._lacks_lines(batch, provider):
+        if file_ids and not lines and not is_twin and await self._lacks_lines(batch):
             log.warning("batch.unreadable", batch_id=batch.id, error="its results are empty")
             return None
         return Read(len(own), is_whole)
@@ -103,11 +103,9 @@ class ResultFiles:
         # Given up at once, every answer that the file has would be bought again.
         return f"{file_id} holds no result" if sums.is_another_thing else sums
 
-    async def _lacks_lines(self, batch: Batch, provider: Provider) -> bool:
+    async def _lacks_lines(self, batch: Batch) -> bool:
         """Return whether empty results must be a mistake that will pass soon."""
         if batch.error_code is not None or batch.cancelled_at is not None:
-            return False
-        if not provider.limits(batch.key.endpoint).keeps_partial_results:
             return False
         if batch.ended_at is None or self._on.clock.now() >= batch.ended_at + EMPTY_FOR:
             return False

@@ -65,6 +65,21 @@ async def test_a_file_without_results_is_read_again_and_costs_no_answer(
     assert fleet.doubles() == (0, 0)
 
 
+async def test_empty_results_are_read_again_where_stopped_batches_have_none_too() -> None:
+    fleet = Fleet()
+    fleet.provider.keeps_partial_results = False
+    await fleet.submit(12)
+    fleet.provider.mangle = lambda _: []
+
+    await fleet.answer()
+    assert await fleet.states() == {JobState.BATCHED: 12}
+    fleet.provider.mangle = lambda lines: lines
+    await fleet.poll(seconds=30)
+
+    assert await fleet.states() == {JobState.COMPLETED: 12}
+    assert fleet.doubles() == (0, 0)
+
+
 @pytest.mark.parametrize(
     ("lines", "after"),
     [([], EMPTY_FOR), ([NO_RESULT], timedelta(minutes=61))],
