@@ -17,7 +17,7 @@ import structlog
 from proxy.core.batch import Batch
 from proxy.core.batch_ends import BY_CLIENT_FAULT, CLIENT_FAULTS, NEVER_RUN_CODES
 from proxy.core.choice import LaneFacts
-from proxy.core.errors import CREDENTIAL_CODES, CredentialRefusedError
+from proxy.core.errors import CREDENTIAL_CODES, CredentialRefusedError, ProviderError
 from proxy.core.ids import JobId, parse_custom_id
 from proxy.core.job import Job, JobEvent, JobState, Released, advance
 from proxy.core.loose_json import loose_json
@@ -117,22 +117,35 @@ class Ingestor:
         source: str,
         facts: Callable[[Job], LaneFacts],
         is_twin: bool = False,
+        sums: Ingested | None = None,
     ) -> Ingested:
         """Apply every line of one file. Bounded memory: a few chunks at a time.
 
         `source` names the file at the provider. `is_twin` says that it is of a second
         provider batch for the same items: what that answers once more was bought twice.
+        `sums` is added to, also if the file breaks off.
+
+        Raises:
+            ProviderError: if it does; what came before is applied.
         """
-        reading = _Reading(batch, facts, is_twin, source)
+        reading = _Reading(batch, facts, is_twin, source, sums=sums or Ingested())
+        broken: ProviderError | None = None
         try:
             async with asyncio.TaskGroup() as group:
-                async for lines in chunks:
-                    for part in _parts(lines):
-                        await reading.room.acquire()
-                        group.create_task(self._apply(reading, part))
+                try:
+                    async for lines in chunks:
+                        for part in _parts(lines):
+                            await reading.room.acquire()
+                            group.create_task(self._apply(reading, part))
+                except ProviderError as exc:
+                    # Raised below: the group would cut off what is being applied, and a file
+                    # that always breaks off there would never give its last answers.
+                    broken = exc
         except ExceptionGroup as failures:
             # The first is the cause of whatever followed from it.
             raise failures.exceptions[0] from None
+        if broken is not None:
+            raise broken
         return reading.sums
 
     async def _apply(self, reading: _Reading, lines: Sequence[ResultLine]) -> None:

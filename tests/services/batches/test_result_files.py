@@ -134,3 +134,13 @@ async def _ended_without_its_file(fleet: Fleet) -> None:
     fleet.will("results", "rejected", times=10)
     await fleet.run("live", "collect")
     assert (await fleet.batch()).state is BatchState.ENDED
+
+
+async def test_a_file_that_always_breaks_off_gives_all_that_comes_before() -> None:
+    fleet = Fleet()
+    await fleet.submit(12)
+    fleet.will("results", "lost_after", times=1_000)
+
+    await fleet.answer()
+
+    assert await fleet.states() == {JobState.COMPLETED: 12}
