@@ -8,7 +8,13 @@ import structlog
 
 from proxy.core.batch import Batch
 from proxy.core.batch_events import TwinFound, TwinRead
-from proxy.core.errors import CredentialRefusedError, ProviderError, ProviderRejectedError
+from proxy.core.errors import (
+    CredentialRefusedError,
+    ProviderBusyError,
+    ProviderError,
+    ProviderRejectedError,
+    ProviderUnavailableError,
+)
 from proxy.ports.jobs import Credential
 from proxy.ports.provider import Provider, ProviderBatch, ProviderBatchState
 from proxy.services.access import Access
@@ -26,6 +32,10 @@ SWEEP_FOR: Final = timedelta(hours=25)
 SWEEP_AFTER: Final = timedelta(minutes=15)
 """How long after an unclear create to look a second time; each further look comes twice
 as late. A look reads a long list, and the later, the less likely a twin is."""
+
+GIVE_UP_READING_AFTER: Final = 2 * SWEEP_FOR
+"""How long after an unclear create a twin that never ends, or is never answered about, keeps its
+batch from being settled. It is booked as possibly bought then."""
 
 READ_AGAIN_AFTER: Final = timedelta(seconds=30)
 """How long to wait for a file that cannot be read yet, or a twin that still runs."""
@@ -112,15 +122,24 @@ class Twins:
             if twin_id in batch.twins_read:
                 continue
             try:
-                done = await self._read(batch, twin_id, provider)
+                done, is_hopeless = await self._read(batch, twin_id, provider), self._is_over(batch)
             except ProviderRejectedError as exc:
                 log.warning("batch.unreadable", batch_id=batch.id, error=str(exc))
-                done = is_given_up(batch, self._on.clock.now())
-                if done:
-                    await self._on.books.book_possible(batch, batch.count, why=twin_id)
-            if done:
+                done, is_hopeless = False, is_given_up(batch, self._on.clock.now())
+            except (ProviderUnavailableError, ProviderBusyError) as exc:
+                if not exc.sent or not self._is_over(batch):
+                    raise
+                done, is_hopeless = False, True
+            if not done and is_hopeless:
+                await self._on.books.book_possible(batch, batch.count, why=twin_id)
+            if done or is_hopeless:
                 batch = await write_batch(self._on.batches, batch, TwinRead(twin_id))
         return batch
+
+    def _is_over(self, batch: Batch) -> bool:
+        """Return whether a twin was waited for beyond all that it may take."""
+        begun = batch.ambiguous_since or batch.ended_at
+        return begun is not None and self._on.clock.now() >= begun + GIVE_UP_READING_AFTER
 
     async def _read(self, batch: Batch, twin_id: str, provider: Provider) -> bool:
         """Stop a twin and read what it answered; false while it still runs."""

@@ -23,6 +23,13 @@ async def unlisted(fleet: Fleet) -> None:
     fleet.provider.requests["find_batches"] = 0
 
 
+def runs_on(fleet: Fleet) -> None:
+    """Have the provider go on with what the first create made."""
+    fleet.provider.batches["batch_1"].status = "in_progress"
+    fleet.provider.stalled = True
+    fleet.provider.window = timedelta(days=30)
+
+
 async def test_a_list_that_cannot_be_read_is_asked_for_again_after_a_pause() -> None:
     fleet = Fleet()
     await unlisted(fleet)
@@ -78,6 +85,41 @@ async def test_a_twin_whose_results_cannot_be_read_may_be_paid(fault: Fault) -> 
 
     assert (await fleet.batch()).twins_read == ("batch_1",)
     assert fleet.doubles() == (12, 12)
+    assert (await fleet.booked()).possible_doubles == 12
+
+
+@pytest.mark.parametrize("operation", ["retrieve", "cancel"])
+async def test_a_twin_that_is_never_seen_to_end_does_not_keep_its_batch_for_ever(
+    operation: str,
+) -> None:
+    fleet = Fleet()
+    fleet.provider.listing_lag = LIST_SKEW
+    fleet.will("create", "lost_after")
+    await fleet.submit(12)
+    await fleet.run_for(timedelta(minutes=10), step=timedelta(seconds=30))
+    runs_on(fleet)
+    fleet.will(operation, "unavailable", times=100_000)
+
+    await fleet.run_for(2 * SWEEP_FOR - timedelta(hours=1), step=timedelta(minutes=15))
+    assert (await fleet.batch()).state is BatchState.ENDED
+    await fleet.run_for(timedelta(hours=2), step=timedelta(minutes=15))
+
+    assert (await fleet.batch()).state is BatchState.SETTLED
+    assert (await fleet.booked()).possible_doubles == 12
+
+
+async def test_a_twin_that_runs_on_and_on_does_not_keep_its_batch_for_ever() -> None:
+    fleet = Fleet()
+    fleet.provider.can_cancel = False
+    fleet.provider.listing_lag = LIST_SKEW
+    fleet.will("create", "lost_after")
+    await fleet.submit(12)
+    await fleet.run_for(timedelta(minutes=10), step=timedelta(seconds=30))
+    runs_on(fleet)
+
+    await fleet.run_for(2 * SWEEP_FOR + timedelta(hours=1), step=timedelta(minutes=15))
+
+    assert (await fleet.batch()).state is BatchState.SETTLED
     assert (await fleet.booked()).possible_doubles == 12
 
 
