@@ -49,6 +49,10 @@ LOST_AFTER: Final = timedelta(minutes=10)
 Right after a create that is a known lag of up to two minutes.
 """
 
+GIVE_UP_WAITING_AFTER: Final = timedelta(hours=25)
+"""How long after the first deadline of its jobs, and its cancellation, the end of a batch is
+waited for: a window and an hour. A paid answer may come late, but no job waits for ever."""
+
 _AT_PROVIDER: Final = frozenset({BatchState.IN_PROGRESS, BatchState.CANCELLING, BatchState.LOST})
 
 
@@ -142,8 +146,24 @@ class Collector:
         now = self._now()
         if refused and await is_forsaken(self._on, batch):
             return await self._settler.forsake(batch)
+        if self._must_disown(batch, now):
+            return await disown(self._on, batch, UNCONFIRMED)
+        # Without a connection nothing is known of it, and a machine may have slept.
+        if batch.state in _AT_PROVIDER and not refused and exc.sent and self._is_over(batch):
+            return await self._give_up(batch, "unreached", str(exc))
         next_at = self._in_time(batch, now + pause * self._jitter())
         return await self._write(batch, Delayed(next_at, now if refused else None))
+
+    def _is_over(self, batch: Batch) -> bool:
+        """Return whether the end of a batch was waited for beyond all that it may take."""
+        times = (batch.submitted_at, batch.nearest_deadline, batch.cancelled_at)
+        last = max(time for time in times if time is not None)
+        return self._now() >= last + GIVE_UP_WAITING_AFTER
+
+    async def _give_up(self, batch: Batch, reason: str, told: str) -> Batch:
+        """Give the jobs of a batch back whose end nobody will see: it may be paid for."""
+        log.error("batch.unread", batch_id=batch.id, reason=reason, error=told)
+        return await self._write(batch, BatchEnded(self._now(), reason))
 
     async def _poll(self, batch: Batch, provider: Provider) -> Batch:
         assert batch.provider_batch_id is not None
@@ -160,6 +180,8 @@ class Collector:
             return await disown(self._on, batch, UNCONFIRMED)
         if news.state is ProviderBatchState.RUNNING and await self._is_unwanted(batch, provider):
             return await self._cancel(batch, provider)
+        if self._is_over(batch):
+            return await self._give_up(batch, "unended", news.status)
         cancelling = news.state is ProviderBatchState.CANCELLING
         next_at = self._next_poll(batch)
         self._on.wake("collect", within=next_at - self._now())

@@ -8,7 +8,12 @@ import structlog
 
 from proxy.core.batch import Batch
 from proxy.core.choice import LaneFacts
-from proxy.core.errors import ProviderRejectedError, ProviderUnavailableError
+from proxy.core.errors import (
+    ProviderBusyError,
+    ProviderError,
+    ProviderRejectedError,
+    ProviderUnavailableError,
+)
 from proxy.core.job import Job
 from proxy.ports.jobs import Credential
 from proxy.ports.provider import Provider
@@ -22,6 +27,10 @@ log = structlog.get_logger()
 
 GIVE_UP_READING_AFTER: Final = timedelta(hours=1)
 """How long to go on asking for a result file that the provider says is gone, or elsewhere."""
+
+GIVE_UP_UNREACHED_AFTER: Final = timedelta(hours=25)
+"""How long a provider is asked that fails to answer, or whose answer breaks off: a window and
+an hour. Jobs wait meanwhile, and none for ever."""
 
 EMPTY_FOR: Final = timedelta(minutes=2)
 """How long to go on asking for results that have no line where there should be some. Believed,
@@ -55,42 +64,43 @@ class ResultFiles:
         """Ingest the files; nothing if one cannot be read yet."""
         lines, own, is_whole = 0, set[int](), True
         for file_id in file_ids:
-            read = await self._ingest(batch, provider, file_id, is_twin=is_twin)
-            if isinstance(read, Ingested):
-                lines += read.lines
-                own |= read.own
-            elif is_given_up(batch, self._on.clock.now()):
-                log.warning("batch.unread", batch_id=batch.id, error=read)
-                is_whole = False
-            else:
-                log.warning("batch.unreadable", batch_id=batch.id, error=read)
+            sums = Ingested()
+            failure = await self._ingest(batch, provider, file_id, sums, is_twin=is_twin)
+            lines += sums.lines
+            own |= sums.own
+            if failure is None:
+                continue
+            if not is_given_up(batch, self._on.clock.now()):
+                log.warning("batch.unreadable", batch_id=batch.id, error=failure)
                 return None
+            log.warning("batch.unread", batch_id=batch.id, error=failure)
+            is_whole = False
         if file_ids and not lines and not is_twin and await self._lacks_lines(batch):
             log.warning("batch.unreadable", batch_id=batch.id, error="its results are empty")
             return None
         return Read(len(own), is_whole)
 
     async def _ingest(
-        self, batch: Batch, provider: Provider, file_id: str, *, is_twin: bool
-    ) -> Ingested | str:
-        """Ingest a file, or return why it is not what it should be."""
+        self, batch: Batch, provider: Provider, file_id: str, sums: Ingested, *, is_twin: bool
+    ) -> str | None:
+        """Ingest a file, adding to `sums`; return why it is not what it should be, if so."""
 
-        async def read(credential: Credential) -> Ingested:
-            return await self._ingestor.ingest(
+        async def read(credential: Credential) -> None:
+            await self._ingestor.ingest(
                 batch,
                 provider.results(credential, file_id),
                 source=file_id,
                 facts=self._facts,
                 is_twin=is_twin,
+                sums=sums,
             )
 
         try:
-            sums = await self._access.read(batch, read)
+            await self._access.read(batch, read)
         except ProviderRejectedError as exc:
             return str(exc)
-        except ProviderUnavailableError as exc:
-            # None is followed: a credential goes to its upstream alone.
-            if exc.status_code is None or not 300 <= exc.status_code < 400:
+        except (ProviderUnavailableError, ProviderBusyError) as exc:
+            if not _is_elsewhere(exc) and not self._is_out_of_reach(batch, exc):
                 raise
             return str(exc)
         log.info(
@@ -101,7 +111,16 @@ class ResultFiles:
             ignored=sums.ignored,
         )
         # Given up at once, every answer that the file has would be bought again.
-        return f"{file_id} holds no result" if sums.is_another_thing else sums
+        return f"{file_id} holds no result" if sums.is_another_thing else None
+
+    def _is_out_of_reach(self, batch: Batch, exc: ProviderError) -> bool:
+        """Return whether a file was in trouble for so long that it will stay so.
+
+        Without a connection nothing is known of it, and a machine may have slept.
+        """
+        if batch.ended_at is None or not exc.sent:
+            return False
+        return self._on.clock.now() >= batch.ended_at + GIVE_UP_UNREACHED_AFTER
 
     async def _lacks_lines(self, batch: Batch) -> bool:
         """Return whether empty results must be a mistake that will pass soon."""
@@ -136,6 +155,11 @@ class ResultFiles:
 
     def _facts(self, job: Job) -> LaneFacts:
         return self._outlook.facts(job.key)
+
+
+def _is_elsewhere(exc: ProviderError) -> bool:
+    # Not followed: a credential goes to its upstream alone.
+    return exc.status_code is not None and 300 <= exc.status_code < 400
 
 
 def is_given_up(batch: Batch, now: datetime) -> bool:

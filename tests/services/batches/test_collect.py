@@ -12,6 +12,7 @@ from proxy.core.lanes import Lane
 from proxy.ports.jobs import Credential
 from proxy.ports.provider import ProviderBatch, ProviderBatchState
 from tests.helpers.factories import T0
+from tests.helpers.fake_provider import Fault
 from tests.helpers.fleet import TIMES, Fleet
 
 CREDENTIAL = CredentialId("credential-1")
@@ -397,3 +398,58 @@ async def test_jobs_with_less_than_a_window_never_enter_a_batch_that_nobody_can_
     assert (await fleet.batch()).count == 12
     assert {(await fleet.job(one)).state for one in patient} == {JobState.BATCHED}
     assert fleet.provider.requests["call"] == 10
+
+
+@pytest.mark.parametrize("fault", ["unavailable", "busy"])
+async def test_a_batch_that_nobody_can_ask_after_keeps_no_job_for_ever(fault: Fault) -> None:
+    fleet = await stalled()
+    fleet.will("retrieve", fault, times=10_000)
+
+    await fleet.run_for(timedelta(hours=50), step=timedelta(minutes=15))
+    assert await fleet.states() == {JobState.BATCHED: 12}
+    await fleet.run_for(timedelta(hours=2), step=timedelta(minutes=15))
+
+    assert await fleet.states() == {JobState.EXPIRED: 12}
+    assert (await fleet.batch()).end_reason == "unreached"
+    assert (await fleet.booked()).possible_doubles == 12
+
+
+async def test_a_batch_that_cannot_be_connected_to_is_not_given_up() -> None:
+    fleet = Fleet()
+    fleet.provider.window = timedelta(days=30)
+    await fleet.submit(12)
+    fleet.will("retrieve", "lost_before", times=10_000)
+
+    await fleet.run_for(timedelta(hours=60), step=timedelta(minutes=15))
+    assert await fleet.states() == {JobState.BATCHED: 12}
+    fleet.provider.faults["retrieve"].clear()
+    await fleet.run_for(timedelta(hours=1), step=timedelta(minutes=15))
+
+    assert await fleet.states() == {JobState.COMPLETED: 12}
+
+
+@pytest.mark.parametrize("can_cancel", [True, False])
+async def test_a_batch_that_never_ends_keeps_no_job_for_ever(can_cancel: bool) -> None:
+    fleet = await stalled()
+    fleet.provider.can_cancel = can_cancel
+    fleet.provider.cancel_time = fleet.provider.window = timedelta(days=30)
+
+    await fleet.run_for(timedelta(hours=50), step=timedelta(minutes=15))
+    assert await fleet.states() == {JobState.BATCHED: 12}
+    await fleet.run_for(timedelta(hours=2), step=timedelta(minutes=15))
+
+    assert await fleet.states() == {JobState.EXPIRED: 12}
+    assert (await fleet.batch()).end_reason == "unended"
+    assert (await fleet.booked()).possible_doubles == 12
+
+
+async def test_a_batch_that_was_slept_over_is_stopped_before_it_is_given_up() -> None:
+    fleet = await stalled()
+    fleet.provider.window = timedelta(days=30)
+    fleet.provider.cancel_time = timedelta(minutes=10)
+
+    await polled(fleet, days=3)
+    await polled(fleet, minutes=11)
+
+    assert fleet.provider.requests["cancel"] == 1
+    assert (await fleet.batch()).end_reason == "cancelled"

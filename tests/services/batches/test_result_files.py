@@ -8,6 +8,7 @@ from proxy.core.batch import BatchState
 from proxy.core.job import JobState
 from proxy.ports.provider import LineKind, ResultLine
 from proxy.services.batches.result_files import EMPTY_FOR
+from tests.helpers.fake_provider import Fault
 from tests.helpers.fleet import Fleet
 
 
@@ -144,3 +145,50 @@ async def test_a_file_that_always_breaks_off_gives_all_that_comes_before() -> No
     await fleet.answer()
 
     assert await fleet.states() == {JobState.COMPLETED: 12}
+
+
+@pytest.mark.parametrize("fault", ["unavailable", "busy"])
+async def test_results_that_are_never_answered_keep_no_job_for_ever(fault: Fault) -> None:
+    fleet = Fleet()
+    await fleet.submit(12)
+    fleet.will("results", fault, times=1_000)
+    await fleet.answer()
+
+    await fleet.poll(hours=24)
+    assert await fleet.states() == {JobState.BATCHED: 12}
+    await fleet.poll(hours=1)
+
+    assert JobState.BATCHED not in await fleet.states()
+    assert fleet.tally.counts["possible_double"] == 12
+
+
+async def test_results_that_cannot_be_connected_to_are_not_given_up() -> None:
+    fleet = Fleet()
+    await fleet.submit(12)
+    fleet.will("results", "lost_before", times=2)
+    await fleet.answer()
+
+    await fleet.poll(days=3)
+    assert await fleet.states() == {JobState.BATCHED: 12}
+    await fleet.poll(minutes=1)
+
+    assert await fleet.states() == {JobState.COMPLETED: 12}
+
+
+async def test_of_a_broken_file_that_is_given_up_only_what_it_lacks_is_doubtful() -> None:
+    fleet = Fleet()
+    job_ids = await fleet.submit(12)
+    for job_id in job_ids[8:]:
+        await fleet.cancel(job_id)
+    lost = tuple(job_ids[10:])
+    fleet.provider.mangle = lambda lines: [
+        line for line in lines if not (line.custom_id or "").startswith(lost)
+    ]
+    fleet.will("results", "lost_after", times=1_000)
+    await fleet.answer()
+
+    await fleet.poll(hours=26)
+
+    # Two lines are missing: both are of jobs that were cancelled.
+    booked = await fleet.booked()
+    assert (booked.answers, booked.useless, booked.possible_doubles) == (8, 2, 2)

@@ -167,6 +167,21 @@ async def test_a_batch_that_does_not_tell_in_time_is_given_up_at_half_the_slack(
         assert not job.deadline_missed
 
 
+@pytest.mark.parametrize("operation", ["retrieve", "results"])
+async def test_a_batch_that_cannot_be_asked_is_given_up_at_half_the_slack_as_well(
+    operation: str,
+) -> None:
+    fleet = await unclear()
+    await fleet.run_for(5 * MINUTE, step=MINUTE)
+    fleet.will(operation, "unavailable", times=10_000)
+
+    await fleet.run_for(timedelta(hours=14), step=10 * MINUTE)
+
+    first = (await batches(fleet))[0]
+    assert (first.end_reason, first.provider_batch_id) == ("unconfirmed", None)
+    assert fleet.tally.counts["possible_double"] == COUNT
+
+
 async def test_with_little_slack_there_is_always_time_for_direct_calls() -> None:
     fleet = NamelessFleet()
     job_ids = await fleet.accept_many(COUNT, deadline=timedelta(minutes=50))
