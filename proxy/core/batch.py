@@ -333,7 +333,7 @@ def _apply_end(moved: Batch, event: Rejected | Dissolved | BatchEnded | Disowned
                 end_reason="rejected",
                 error_code=code,
                 error_message=message,
-                error_line=line,
+                error_line=_line_of(moved, line),
                 create_started_at=None,
             )
         case Dissolved(_, reason):
@@ -354,8 +354,17 @@ def _apply_end(moved: Batch, event: Rejected | Dissolved | BatchEnded | Disowned
                 output_file_ids=event.output_file_ids,
                 error_code=event.error_code,
                 error_message=event.error_message,
-                error_line=event.error_line,
+                error_line=_line_of(moved, event.error_line),
             )
+
+
+def _line_of(batch: Batch, line: int | None) -> int | None:
+    """Return the line that failed a batch; nothing if its input has none of that number.
+
+    Believed, it would excuse every job: all would be sent again as they are, for ever.
+    """
+    count = batch.create_count if batch.input_count is None else batch.input_count
+    return line if line is None or line <= (count or batch.count) else None
 
 
 def _apply_poll(

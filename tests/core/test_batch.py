@@ -292,6 +292,14 @@ def test_an_ended_batch_keeps_what_the_provider_said() -> None:
     assert batch.error_line == 3
 
 
+def test_a_line_that_the_input_does_not_have_is_none() -> None:
+    ended = after(*IN_PROGRESS, BatchEnded(T0, "failed", (), "invalid_json_line", None, 4))
+    refused = after(*SUBMITTING, Rejected(T0, "bad", "line 4", 4))
+
+    assert ended.count == refused.count == 3
+    assert (ended.error_line, refused.error_line) == (None, None)
+
+
 def test_the_first_end_of_a_batch_counts() -> None:
     batch = after(*ENDED)
 

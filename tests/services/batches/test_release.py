@@ -131,7 +131,7 @@ async def test_the_bad_line_is_found_in_a_batch_of_many_chunks() -> None:
     assert lanes.count(Lane.INTERACTIVE) == 1
 
 
-async def test_a_line_number_beyond_the_end_isolates_nobody() -> None:
+async def test_a_line_number_beyond_the_end_isolates_nobody_and_excuses_nobody() -> None:
     fleet = Fleet()
     fleet.provider.fail_next.append(("invalid_json_line", 99))
     await fleet.submit(12)
@@ -139,4 +139,4 @@ async def test_a_line_number_beyond_the_end_isolates_nobody() -> None:
     await fleet.poll()
 
     assert {job.lane for job in await fleet.jobs()} == {Lane.BATCH}
-    assert {job.failures for job in await fleet.jobs()} == {0}
+    assert {job.failures for job in await fleet.jobs()} == {1}
