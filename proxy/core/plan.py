@@ -31,6 +31,17 @@ CUT_FOR: Final = timedelta(minutes=10)
 """How long after such a refusal: its jobs have to be in batches again by then."""
 
 
+ISOLATED_MOST: Final = 8
+"""How many bad lines in turn are taken out of the batches of a key, one by one.
+
+Validation stops at the first. Where more are bad, mostly all are alike, and each would cost an
+upload of all the others.
+"""
+
+ISOLATED_FOR: Final = timedelta(hours=2)
+"""How long such refusals are counted together: validation takes minutes."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
     """All queued jobs of one batch key, in one row. A planner reads no jobs."""
@@ -336,3 +347,19 @@ def cut_sizes(batches: Iterable[Batch], *, now: datetime) -> Mapping[BatchKey, i
             size = max(batch.count // PARTS, least)
             sizes[batch.key] = min(size, sizes.get(batch.key, size))
     return sizes
+
+
+def are_too_many_to_name(batches: Iterable[Batch], key: BatchKey, *, now: datetime) -> bool:
+    """Return whether so many batches of a key were refused for a line that no more are named.
+
+    What is refused then counts as refused for an unnamed line, and is cut into parts.
+    """
+    named = [
+        batch
+        for batch in batches
+        if batch.key == key
+        and batch.error_line is not None
+        and batch.ended_at is not None
+        and now - batch.ended_at <= ISOLATED_FOR
+    ]
+    return len(named) >= ISOLATED_MOST

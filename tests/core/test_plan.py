@@ -14,11 +14,13 @@ from proxy.core.choice import LaneFacts
 from proxy.core.ids import CredentialId
 from proxy.core.lanes import Lane, LaneTimes
 from proxy.core.plan import (
+    ISOLATED_MOST,
     Flush,
     FlushLimits,
     Head,
     OpenBatches,
     PollPace,
+    are_too_many_to_name,
     cut_sizes,
     due_flush,
     due_reroute,
@@ -481,3 +483,18 @@ def test_a_batch_that_was_refused_for_an_unnamed_line_is_cut_into_parts(batches,
     sizes = cut_sizes(batches, now=T0)
 
     assert sizes == ({} if size is None else {batches[0].key: size})
+
+
+@pytest.mark.parametrize(
+    ("batches", "too_many"),
+    [
+        ([refused(320, error_line=3)] * ISOLATED_MOST, True),
+        ([refused(320, error_line=3)] * (ISOLATED_MOST - 1), False),
+        ([refused(320)] * ISOLATED_MOST, False),
+        ([refused(320, error_line=3, minutes_ago=121)] * ISOLATED_MOST, False),
+        ([refused(320, error_line=3, key=make_key(model="other"))] * ISOLATED_MOST, False),
+        ([make_batch(error_line=3)] * ISOLATED_MOST, False),
+    ],
+)
+def test_lines_are_named_in_turn_only_so_often(batches, too_many):
+    assert are_too_many_to_name(batches, make_key(), now=T0) is too_many

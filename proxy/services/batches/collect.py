@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -36,6 +37,7 @@ from proxy.services.access import Access
 from proxy.services.batches.at_provider import cancel, retrieve
 from proxy.services.batches.fanout import Fanout
 from proxy.services.batches.governor import TokenGovernor
+from proxy.services.batches.release import line_to_blame
 from proxy.services.batches.settle import Settler
 from proxy.services.batches.unnamed import disown
 from proxy.services.ground import Ground, is_forsaken, write_batch
@@ -241,7 +243,8 @@ class Collector:
             self._outlook.observe(Ended(key.upstream, key.model, batch.submitted_at, took))
             if batch.cancelled_at is not None:
                 self._outlook.observe(Stopped(key.upstream, now - batch.cancelled_at))
-        return await self._write(batch, ended(news, at=now))
+        line = await line_to_blame(self._on, batch, news.error_line)
+        return await self._write(batch, replace(ended(news, at=now), error_line=line))
 
     async def _missing(self, batch: Batch) -> Batch:
         now = self._now()

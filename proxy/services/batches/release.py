@@ -7,8 +7,10 @@ import structlog
 from proxy.core.batch import Batch
 from proxy.core.batch_ends import OF_SOME_LINE, UNBATCHABLE_CODES, after_batch, may_have_run
 from proxy.core.job import advance
+from proxy.core.plan import are_too_many_to_name
 from proxy.ports.batches import Item
 from proxy.ports.jobs import JobWrite
+from proxy.services.batches.dispatch import REMEMBERED
 from proxy.services.batches.ingest import CHUNK
 from proxy.services.ground import Ground, count_doubles
 from proxy.services.outlook import Outlook
@@ -105,6 +107,15 @@ class Releaser:
         # Where jobs ended since, nobody can tell whose line it is. The next batch will be
         # without theirs, and its own error says it right.
         return found if seen == _sent(batch) else None
+
+
+async def line_to_blame(ground: Ground, batch: Batch, line: int | None) -> int | None:
+    """Return the line to take out of a refused batch; nothing where there are too many of them."""
+    if line is None:
+        return None
+    recent = await ground.batches.recent(limit=REMEMBERED)
+    too_many = are_too_many_to_name(recent, batch.key, now=ground.clock.now())
+    return None if too_many else line
 
 
 def _sent(batch: Batch) -> int:

@@ -50,6 +50,7 @@ from proxy.ports.provider import Provider, Submission
 from proxy.services.access import Access
 from proxy.services.batches.fanout import Fanout
 from proxy.services.batches.recover import Recoverer
+from proxy.services.batches.release import line_to_blame
 from proxy.services.batches.steps import SubmissionSteps, SubmitTimes
 from proxy.services.batches.submission import describe
 from proxy.services.batches.unnamed import is_one_in_doubt
@@ -248,7 +249,8 @@ class Submitter:
 
     async def _rejected(self, batch: Batch, exc: ProviderRejectedError) -> Batch:
         log.warning("batch.rejected", batch_id=batch.id, code=exc.code, error=str(exc))
-        rejected = Rejected(self._now(), exc.code, exc.message, exc.line)
+        line = await line_to_blame(self._on, batch, exc.line)
+        rejected = Rejected(self._now(), exc.code, exc.message, line)
         return await self._steps.take(batch, rejected) or batch
 
     async def _refused(self, batch: Batch, exc: CredentialRefusedError) -> Batch:

@@ -4,9 +4,12 @@ from datetime import timedelta
 
 import pytest
 
-from proxy.core.batch_ends import TOO_MANY_TOKENS
+from proxy.core.batch_ends import INVALID_INPUT, TOO_MANY_TOKENS
+from proxy.core.errors import ProviderRejectedError
 from proxy.core.job import JobState
 from proxy.core.lanes import Lane
+from proxy.core.plan import ISOLATED_MOST
+from proxy.ports.provider import ProviderBatch
 from tests.helpers.fake_provider import right_answer
 from tests.helpers.fleet import Fleet
 
@@ -140,3 +143,32 @@ async def test_a_line_number_beyond_the_end_isolates_nobody_and_excuses_nobody()
 
     assert {job.lane for job in await fleet.jobs()} == {Lane.BATCH}
     assert {job.failures for job in await fleet.jobs()} == {1}
+
+
+@pytest.mark.parametrize("line", [1, 10_000])
+async def test_where_every_line_is_bad_batches_are_not_tried_without_end(line: int) -> None:
+    fleet = Fleet()
+    await fleet.accept_many(160)
+    fleet.provider.fail_next += [("invalid_json_line", line)] * 1_000
+
+    await fleet.run_for(timedelta(hours=4), step=timedelta(minutes=1))
+
+    assert await fleet.states() == {JobState.COMPLETED: 160}
+    # In turn, then in sixteen parts, then in parts of ten.
+    assert fleet.provider.requests["create"] <= ISOLATED_MOST + 1 + 16 + 16
+
+
+async def test_creates_that_are_refused_for_line_after_line_keep_no_job_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fleet = Fleet()
+
+    async def refused(*_: object) -> ProviderBatch:
+        raise ProviderRejectedError("no", code=INVALID_INPUT, status_code=400, line=1)
+
+    monkeypatch.setattr(fleet.provider, "create", refused)
+    await fleet.accept_many(640)
+
+    await fleet.run_for(timedelta(hours=4), step=timedelta(minutes=1))
+
+    assert await fleet.states() == {JobState.COMPLETED: 640}
