@@ -153,17 +153,22 @@ def due_flush(
         return None
     if under_way.count >= limits.max_open:
         return None
-    free_tokens = None
+    free = None
     if limits.max_tokens is not None:
         # With nothing under way even an oversized job may try: the provider's
         # own limit, not our estimate, must have the last word.
         if is_crowded(head, under_way, limits.max_tokens):
             return None
-        free_tokens = max(limits.max_tokens - under_way.tokens, 1)
+        free = free_tokens(limits.max_tokens, under_way)
     reason = _due_reason(head, now=now, limits=limits, facts=facts)
     if reason is None:
         return None
-    return Flush(head.key, reason, limits.max_requests, limits.max_bytes, free_tokens)
+    return Flush(head.key, reason, limits.max_requests, limits.max_bytes, free)
+
+
+def free_tokens(max_tokens: int, under_way: OpenBatches | None) -> int:
+    """Return how many tokens the next batch may have beside those under way; at least one."""
+    return max(max_tokens - (under_way.tokens if under_way else 0), 1)
 
 
 def is_crowded(head: Head, under_way: OpenBatches, max_tokens: int) -> bool:

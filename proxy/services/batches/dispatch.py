@@ -23,6 +23,7 @@ from proxy.core.plan import (
     due_flush,
     due_reroute,
     fair_order,
+    free_tokens,
     next_choice,
     open_batches,
     yields_to_flex,
@@ -90,22 +91,24 @@ class Flusher:
             moved = 0
             await self._governor.refresh()
             live = await self._on.batches.live()
-            for batch in live:
-                if batch.state is BatchState.FILLING:
-                    # Its instance died between the claim and the seal.
-                    moved += await self._fill(batch, self._flush_of(batch), lease)
+            under_way = dict(open_batches(live))
             heads = await self._on.batches.heads()
+            filling = [batch for batch in live if batch.state is BatchState.FILLING]
+            if filling or any(head.key.lane is Lane.BATCH for head in heads):
+                recent = await self._on.batches.recent(limit=REMEMBERED)
+                self._cut_sizes = cut_sizes(recent, now=self._on.clock.now())
+            for batch in filling:
+                # Its instance died between the claim and the seal.
+                moved += await self._fill(batch, self._flush_of(batch, under_way), lease)
+            if filling:
+                heads = await self._on.batches.heads()
             self._outlook.saw_heads(heads)
             rerouted = 0
             for head in heads:
                 rerouted += await self._reroute(head)
             if rerouted:
                 heads = await self._on.batches.heads()
-            under_way = dict(open_batches(live))
             heads = [head for head in heads if head.key.lane is Lane.BATCH]
-            if heads:
-                recent = await self._on.batches.recent(limit=REMEMBERED)
-                self._cut_sizes = cut_sizes(recent, now=self._on.clock.now())
             for head in fair_order(heads):
                 if not await lease.renew():
                     break
@@ -155,24 +158,30 @@ class Flusher:
         resting = self._governor.resting_until(head.key.credential, head.key.model)
         if resting is not None and now < resting:
             return None
-        theirs = provider.limits(head.key.endpoint)
-        most = min(self._limits.max_requests, theirs.max_requests)
-        most = min(most, self._cut_sizes.get(head.key, most))
-        limits = replace(
-            self._limits,
-            max_requests=most,
-            max_bytes=min(self._limits.max_bytes, max_body_bytes(provider, head.key, most)),
-            max_tokens=self._governor.max_tokens(head.key.credential, head.key.model, now=now),
-        )
+        limits = self._limits_of(head.key, provider)
         return due_flush(head, seen, now=now, limits=limits, facts=facts)
 
-    def _flush_of(self, batch: Batch) -> Flush:
+    def _limits_of(self, key: BatchKey, provider: Provider) -> FlushLimits:
+        most = min(self._limits.max_requests, provider.limits(key.endpoint).max_requests)
+        most = min(most, self._cut_sizes.get(key, most))
+        now = self._on.clock.now()
+        return replace(
+            self._limits,
+            max_requests=most,
+            max_bytes=min(self._limits.max_bytes, max_body_bytes(provider, key, most)),
+            max_tokens=self._governor.max_tokens(key.credential, key.model, now=now),
+        )
+
+    def _flush_of(
+        self, batch: Batch, under_way: Mapping[tuple[CredentialId, str], OpenBatches]
+    ) -> Flush:
+        """Return the flush that began `batch`, as it would be now."""
         key, provider = batch.key, self._access.provider(batch.key.upstream)
-        most, size = self._limits.max_requests, self._limits.max_bytes
-        if provider is not None:
-            most = provider.limits(key.endpoint).max_requests
-            size = max_body_bytes(provider, key, most)
-        return Flush(key, batch.flush_reason, most, size, None)
+        limits = self._limits if provider is None else self._limits_of(key, provider)
+        tokens = limits.max_tokens
+        if tokens is not None:
+            tokens = free_tokens(tokens, under_way.get((key.credential, key.model)))
+        return Flush(key, batch.flush_reason, limits.max_requests, limits.max_bytes, tokens)
 
     async def _fill(self, batch: Batch, flush: Flush, lease: HeldLease) -> int:
         """Claim until the batch is complete, and seal it; return its size.

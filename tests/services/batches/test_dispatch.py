@@ -3,11 +3,12 @@
 from datetime import timedelta
 
 from proxy.core.batch import BatchState
+from proxy.core.batch_ends import INVALID_INPUT
 from proxy.core.ids import CredentialId
 from proxy.core.job import AnswerMode, JobState
 from proxy.core.lanes import Lane
 from proxy.services.batches.dispatch import REROUTES_PER_PASS
-from tests.helpers.factories import make_batch, make_key
+from tests.helpers.factories import CREDENTIAL, make_batch, make_key
 from tests.helpers.fleet import Fleet
 
 OTHER = CredentialId("credential-2")
@@ -137,6 +138,42 @@ async def test_what_a_dead_instance_was_filling_is_filled_on() -> None:
     (batch,) = await batches(fleet)
     assert (batch.id, batch.state, batch.count) == (begun.id, BatchState.SEALED, 12)
     assert {(await fleet.job(one)).batch_id for one in job_ids} == {begun.id}
+
+
+async def test_what_a_dead_instance_was_filling_keeps_to_what_was_learned_of_tokens() -> None:
+    fleet = Fleet()
+    governor, now = fleet.instances[0].governor, fleet.clock.now()
+    await governor.exceeded(CREDENTIAL, "gpt-4o-mini", 1_000, now=now - timedelta(minutes=30))
+    await fleet.accept_many(20, tokens=100)
+    begun = make_batch(key=make_key(), created_at=now)
+    await fleet.stores.batches.add(begun)
+
+    await fleet.run("flush")
+
+    filled = await fleet.stores.batches.get(begun.id)
+    assert filled is not None
+    assert filled.tokens == 500
+
+
+async def test_what_a_dead_instance_was_filling_stays_a_part_of_what_was_refused() -> None:
+    fleet = Fleet()
+    refused = make_batch(
+        state=BatchState.SETTLED,
+        count=160,
+        error_code=INVALID_INPUT,
+        ended_at=fleet.clock.now(),
+        settled_at=fleet.clock.now(),
+    )
+    begun = make_batch(key=make_key(), created_at=fleet.clock.now())
+    for batch in (refused, begun):
+        await fleet.stores.batches.add(batch)
+    await fleet.accept_many(20)
+
+    await fleet.run("flush")
+
+    filled = await fleet.stores.batches.get(begun.id)
+    assert filled is not None
+    assert filled.count == 10
 
 
 async def test_a_crash_at_any_step_of_a_flush_loses_and_doubles_no_job() -> None:
