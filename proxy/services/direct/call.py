@@ -1,8 +1,10 @@
 """One direct call of a job, as an ordinary client would make it."""
 
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Final
 
 from proxy.core.errors import (
     ProviderRejectedError,
@@ -20,6 +22,9 @@ from proxy.ports.upstream import (
     UpstreamUnavailableError,
 )
 from proxy.services.flex import asking_for
+
+_GZIP: Final = frozenset({"gzip", "x-gzip"})
+"""What servers use that heed no `Accept-Encoding` (RFC 9110, section 8.4.1.3)."""
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 """More than any provider's longest answer; a bound against one that never ends."""
@@ -119,10 +124,26 @@ async def _read(response: UpstreamResponse) -> bytes:
     return b"".join(parts)
 
 
+def _inflated(content: bytes, encoding: str) -> bytes:
+    """Return a body as JSON again, from a server that compresses whatever it is asked for.
+
+    Its caller asked us, later and perhaps in other words, and is told of no encoding.
+    """
+    if encoding.strip().lower() not in _GZIP:
+        return content
+    inflater = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+    try:
+        plain = inflater.decompress(content, MAX_ANSWER_BYTES)
+    except zlib.error:
+        return content
+    return plain if inflater.eof else content
+
+
 def _answer(response: UpstreamResponse, content: bytes) -> CallAnswer:
     found = {
         name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers
     }
+    content = _inflated(content, found.get("content-encoding", ""))
     try:
         parsed: object = loose_json(content)
     except ValueError:

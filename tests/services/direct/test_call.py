@@ -1,6 +1,7 @@
 """Direct calls over real sockets: what leaves, what comes back, what is known to be sent."""
 
 import asyncio
+import gzip
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -252,3 +253,32 @@ async def test_no_error_shows_a_credential_or_a_prompt() -> None:
 
 async def _never(connection) -> None:
     raise AssertionError("nobody calls here")
+
+
+async def test_an_answer_that_is_compressed_unasked_is_given_out_as_it_was_meant():
+    async def handler(_: web.Request) -> web.Response:
+        plain = b'{"usage": {"prompt_tokens": 3}}'
+        return web.Response(body=gzip.compress(plain), headers={"Content-Encoding": "gzip"})
+
+    async with upstream_with(handler) as caller:
+        answer = await called(caller)
+
+    assert answer.result.body == b'{"usage": {"prompt_tokens": 3}}'
+    assert answer.answer.outcome().usage == {"prompt_tokens": 3}
+
+
+@pytest.mark.parametrize(
+    "body", [b"no gzip", gzip.compress(b"{}")[:-3], gzip.compress(bytes(10_000))]
+)
+async def test_what_cannot_be_inflated_is_left_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, body: bytes
+):
+    monkeypatch.setattr(module, "MAX_ANSWER_BYTES", 9_999)
+
+    async def handler(_: web.Request) -> web.Response:
+        return web.Response(body=body, headers={"Content-Encoding": "gzip"})
+
+    async with upstream_with(handler) as caller:
+        answer = await called(caller)
+
+    assert answer.result.body == body
