@@ -42,7 +42,7 @@ class Releaser:
 
         Returns how many still wait: they are released as possible doubles, each by itself.
         """
-        unseen = _sent(batch) - told
+        unseen = lines_sent(batch) - told
         if unseen <= 0 or not may_have_run(batch):
             return 0
         waiting = 0
@@ -106,7 +106,7 @@ class Releaser:
             seen += len(items)
         # Where jobs ended since, nobody can tell whose line it is. The next batch will be
         # without theirs, and its own error says it right.
-        return found if seen == _sent(batch) else None
+        return found if seen == lines_sent(batch) else None
 
 
 async def line_to_blame(ground: Ground, batch: Batch, line: int | None) -> int | None:
@@ -118,6 +118,6 @@ async def line_to_blame(ground: Ground, batch: Batch, line: int | None) -> int |
     return None if too_many else line
 
 
-def _sent(batch: Batch) -> int:
+def lines_sent(batch: Batch) -> int:
     """Return how many lines its provider has of a batch."""
     return batch.create_count if batch.input_count is None else batch.input_count

@@ -20,6 +20,7 @@ from proxy.ports.provider import Provider, ProviderBatch, ProviderBatchState
 from proxy.services.access import Access
 from proxy.services.batches.at_provider import cancel, retrieve
 from proxy.services.batches.recover import LIST_SKEW
+from proxy.services.batches.release import lines_sent
 from proxy.services.batches.result_files import ResultFiles, is_given_up
 from proxy.services.batches.unnamed import LONGEST_CREATE, candidates, count_unnamed
 from proxy.services.ground import Ground, write_batch
@@ -153,6 +154,10 @@ class Twins:
         read = await self._files.ingest(batch, provider, files, is_twin=True)
         if read is None:
             return False
-        if not read.is_whole and read.told < batch.count:
-            await self._on.books.book_possible(batch, batch.count - read.told, why=twin_id)
+        unseen = min(twin.count or lines_sent(batch), batch.count) - read.told
+        # Without a file it was stopped before it began. What a file is silent about may have
+        # been computed.
+        is_silent = bool(files) and twin.error_code is None
+        if unseen > 0 and (is_silent or not read.is_whole):
+            await self._on.books.book_possible(batch, unseen, why=twin_id)
         return True

@@ -88,6 +88,36 @@ async def test_a_twin_whose_results_cannot_be_read_may_be_paid(fault: Fault) -> 
     assert (await fleet.booked()).possible_doubles == 12
 
 
+@pytest.mark.parametrize("kept", [0, 5])
+async def test_what_the_results_of_a_twin_are_silent_about_may_be_paid(kept: int) -> None:
+    fleet = Fleet()
+    fleet.provider.listing_lag = LIST_SKEW
+    fleet.will("create", "lost_after")
+    await fleet.submit(12)
+    await fleet.run_for(timedelta(minutes=10), step=timedelta(seconds=30))
+    fleet.provider.mangle = lambda lines: lines[:kept]
+
+    await fleet.run_for(timedelta(hours=27), step=timedelta(minutes=5))
+
+    booked = await fleet.booked()
+    assert (booked.useless, booked.possible_doubles) == (kept, 12 - kept)
+    assert fleet.doubles() == (12, 12)
+
+
+async def test_a_twin_that_left_no_results_bought_nothing() -> None:
+    fleet = Fleet()
+    fleet.provider.listing_lag = LIST_SKEW
+    fleet.will("create", "lost_after")
+    await fleet.submit(12)
+    await fleet.run_for(timedelta(minutes=10), step=timedelta(seconds=30))
+    fleet.provider.batches["batch_1"].results.clear()
+
+    await fleet.run_for(timedelta(hours=27), step=timedelta(minutes=5))
+
+    assert (await fleet.batch()).twins_read == ("batch_1",)
+    assert (await fleet.booked()).possible_doubles == 0
+
+
 @pytest.mark.parametrize("operation", ["retrieve", "cancel"])
 async def test_a_twin_that_is_never_seen_to_end_does_not_keep_its_batch_for_ever(
     operation: str,
