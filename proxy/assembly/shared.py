@@ -56,7 +56,7 @@ def shared_parts(settings: Settings, outside: Outside, wake: Wake) -> Shared:
     prices = book_of(settings, outside.read_prices)
     credentials = HeldCredentials(stores.credentials, outside.held)
     ground = _ground(settings, outside, credentials, prices, wake)
-    caller = DirectCaller(outside.client, outside.upstreams)
+    caller = DirectCaller(outside.client, outside.upstreams, clock)
     verify = Verifier(caller, outside.upstreams)
     accounts = _accounts(settings, outside, credentials, verify)
     outlook = _outlook(settings, outside, prices)

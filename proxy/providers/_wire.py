@@ -4,10 +4,8 @@ Nothing here knows an HTTP library: adapters say what was answered, if anything 
 """
 
 import json
-import math
 import re
 from datetime import datetime
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Final, TypeVar
 
@@ -23,6 +21,7 @@ from proxy.core.errors import (
 )
 from proxy.core.loose_json import loose_json
 from proxy.core.refusals import OF_THE_CALL, error_code
+from proxy.core.retry_after import pause_asked_for
 from proxy.ports.provider import Submission
 
 __all__ = [
@@ -61,9 +60,6 @@ _MESSAGE_CHARS: Final = 300
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{1,256}")
 _QUOTED: Final = re.compile(r"(\(TYPE_\w+\)),.*")
 _REQUEST_ID: Final = re.compile(r"[!-~]{1,256}")
-
-_PAUSE_S_MAX: Final = 86_400.0
-"""The longest pause that a provider is granted: a day is what its longest limits span."""
 
 
 def refusal(
@@ -159,18 +155,9 @@ def is_credential_code(code: str | None) -> bool:
 
 
 def retry_after_s(value: str | None, *, now: datetime) -> float | None:
-    """Return the pause that a `Retry-After` asks for (RFC 9110, section 10.2.3)."""
-    if not value:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            until = parsedate_to_datetime(value)
-            seconds = (until - now).total_seconds()
-        except (ValueError, TypeError, OverflowError):
-            return None
-    return min(max(0.0, seconds), _PAUSE_S_MAX) if math.isfinite(seconds) else None
+    """Return the pause in seconds that a `Retry-After` asks for, if it asks for one."""
+    pause = pause_asked_for(value, now=now)
+    return None if pause is None else pause.total_seconds()
 
 
 def status(value: object) -> int | None:

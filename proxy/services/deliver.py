@@ -25,6 +25,7 @@ from proxy.core.notices import (
     reached,
     signed_headers,
 )
+from proxy.core.retry_after import pause_asked_for
 from proxy.core.upstream import Upstream
 from proxy.ports.tasks import TaskOwner
 from proxy.ports.upstream import (
@@ -232,9 +233,8 @@ class _Courier:
             )
         )
         await _read_away(response)
-        return _Attempt(
-            reached(response.status), f"HTTP {response.status}", _retry_after(response.headers)
-        )
+        pause = pause_asked_for(_retry_after(response.headers), now=self._on.clock.now())
+        return _Attempt(reached(response.status), f"HTTP {response.status}", pause)
 
     async def _arrived(self, notice: Notice) -> None:
         self._failures_in_a_row = 0
@@ -287,8 +287,6 @@ async def _read_away(response: UpstreamResponse) -> None:
         response.close()
 
 
-def _retry_after(headers: Sequence[tuple[bytes, bytes]]) -> timedelta | None:
-    for name, value in headers:
-        if name.lower() == b"retry-after" and value.isdigit() and len(value) < 10:
-            return timedelta(seconds=int(value))
-    return None
+def _retry_after(headers: Sequence[tuple[bytes, bytes]]) -> str | None:
+    values = (value for name, value in headers if name.lower() == b"retry-after")
+    return next((value.decode("latin-1") for value in values), None)

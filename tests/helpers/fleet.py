@@ -148,7 +148,7 @@ class Instance:
         self.make_escalator: Callable[[TaskOwner], Escalator] = lambda tasks: Escalator(
             ground,
             access=access,
-            caller=DirectCaller(port(fleet.provider.direct()), upstreams),
+            caller=DirectCaller(port(fleet.provider.direct()), upstreams, clock),
             waiters=waiters,
             limits=fleet.escalation,
             outlook=outlook,

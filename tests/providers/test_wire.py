@@ -1,6 +1,4 @@
 import json
-from datetime import timedelta
-from email.utils import format_datetime
 
 import pytest
 
@@ -12,7 +10,6 @@ from proxy.core.errors import (
     ProviderUnavailableError,
 )
 from proxy.providers import _wire
-from tests.providers.kit import T0
 
 
 def envelope(code: str | None = None, kind: str = "invalid_request_error") -> bytes:
@@ -151,31 +148,6 @@ def test_what_the_provider_echoes_of_a_credential_is_cut_out():
 
     assert "sk-secret" not in str(error)
     assert error.body == body.replace(b"sk-secret", b"[credential]")
-
-
-@pytest.mark.parametrize(
-    ("value", "seconds"),
-    [
-        (None, None),
-        ("", None),
-        ("7", 7.0),
-        ("0.25", 0.25),
-        ("-3", 0.0),
-        ("nan", None),
-        ("inf", None),
-        ("1e300", 86_400.0),
-        ("9" * 40, 86_400.0),
-        ("Fri, 31 Dec 9999 23:59:59 GMT", 86_400.0),
-        ("soon", None),
-        ("Mon, 01 Jan 99999999999999999999 00:00:00 GMT", None),
-        ("Mon, 23 Nov 2026 12:00:30 +99999999999999", None),
-        (format_datetime(T0 + timedelta(seconds=90), usegmt=True), 90.0),
-        (format_datetime(T0 - timedelta(seconds=90), usegmt=True), 0.0),
-        ("Mon, 23 Nov 2026 12:00:30 -0000", None),
-    ],
-)
-def test_retry_after_is_read_as_seconds_or_as_a_date(value, seconds):
-    assert _wire.retry_after_s(value, now=T0) == seconds
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
+from email.utils import format_datetime
 from typing import Any
 
 import pytest
@@ -212,10 +213,13 @@ async def test_an_endpoint_that_is_gone_is_not_told_again():
     assert (standing.pending, standing.given_up) == (0, 1)
 
 
-async def test_the_pause_that_an_endpoint_asks_for_is_kept():
+@pytest.mark.parametrize("form", ["seconds", "time"])
+async def test_the_pause_that_an_endpoint_asks_for_is_kept(form):
     async with world() as here:
         hook = here.hooks["done"]
-        hook.status, hook.headers = 429, {"Retry-After": "600"}
+        until = format_datetime(here.clock.now() + timedelta(seconds=600), usegmt=True)
+        hook.status = 429
+        hook.headers = {"Retry-After": "600" if form == "seconds" else until}
         await here.ended()
         await here.deliver()
         here.clock.advance(seconds=599)

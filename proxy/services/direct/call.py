@@ -3,7 +3,7 @@
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from proxy.core.errors import (
@@ -13,7 +13,9 @@ from proxy.core.errors import (
 from proxy.core.job import Job
 from proxy.core.loose_json import loose_json
 from proxy.core.outcomes import Answer
+from proxy.core.retry_after import pause_asked_for
 from proxy.core.upstream import Upstream
+from proxy.ports.clock import Clock
 from proxy.ports.jobs import Credential, Result
 from proxy.ports.upstream import (
     UpstreamClient,
@@ -42,8 +44,11 @@ class CallAnswer:
 class DirectCaller:
     """Calls upstreams on behalf of jobs."""
 
-    def __init__(self, client: UpstreamClient, upstreams: Mapping[str, Upstream]) -> None:
+    def __init__(
+        self, client: UpstreamClient, upstreams: Mapping[str, Upstream], clock: Clock
+    ) -> None:
         self._client = client
+        self._clock = clock
         self._upstreams = upstreams
 
     async def call(
@@ -110,7 +115,7 @@ class DirectCaller:
             raise ProviderUnavailableError(
                 f"{method} {target} at {upstream_name}: {exc}", sent=exc.sent
             ) from exc
-        return _answer(response, content)
+        return _answer(response, content, now=self._clock.now())
 
 
 async def _read(response: UpstreamResponse) -> bytes:
@@ -139,7 +144,7 @@ def _inflated(content: bytes, encoding: str) -> bytes:
     return plain if inflater.eof else content
 
 
-def _answer(response: UpstreamResponse, content: bytes) -> CallAnswer:
+def _answer(response: UpstreamResponse, content: bytes, *, now: datetime) -> CallAnswer:
     found = {
         name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers
     }
@@ -154,11 +159,7 @@ def _answer(response: UpstreamResponse, content: bytes) -> CallAnswer:
         content_type=found.get("content-type", "application/json"),
         request_id=found.get("x-request-id") or found.get("request-id"),
     )
-    seconds = found.get("retry-after", "")
-    # No more digits than any time has: there are headers with a number beyond all of them.
-    is_pause = seconds.isdecimal() and len(seconds) < 10
-    retry_after = timedelta(seconds=int(seconds)) if is_pause else None
     # Gemini tells the tier in a header, OpenAI in the body.
     tier = found.get("x-gemini-service-tier")
     answer = Answer(status=response.status, content=parsed, service_tier=tier)
-    return CallAnswer(result, answer, retry_after)
+    return CallAnswer(result, answer, pause_asked_for(found.get("retry-after"), now=now))

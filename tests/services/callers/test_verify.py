@@ -14,7 +14,8 @@ from proxy.services.callers.accounts import CredentialVerdict
 from proxy.services.callers.verify import Verifier
 from proxy.services.direct.call import DirectCaller
 from proxy.upstreams.session import AiohttpClient
-from tests.helpers.factories import make_credential
+from tests.helpers.factories import T0, make_credential
+from tests.helpers.fakes import FakeClock
 
 
 class Listing:
@@ -39,7 +40,7 @@ class Listing:
             upstreams = {dialect: Upstream.parse(dialect, dialect, base_url)}
             client = AiohttpClient(tasks)
             try:
-                yield Verifier(DirectCaller(client, upstreams), upstreams)
+                yield Verifier(DirectCaller(client, upstreams, FakeClock(T0)), upstreams)
             finally:
                 await client.aclose()
 
@@ -106,7 +107,7 @@ async def test_an_upstream_that_is_down_or_gone_says_nothing() -> None:
     async with asyncio.TaskGroup() as tasks:
         upstreams = {"openai": Upstream.parse("openai", "openai", "http://127.0.0.1:1")}
         client = AiohttpClient(tasks)
-        verify = Verifier(DirectCaller(client, upstreams), upstreams)
+        verify = Verifier(DirectCaller(client, upstreams, FakeClock(T0)), upstreams)
         assert await verify(make_credential()) is CredentialVerdict.UNKNOWN
         await client.aclose()
 
