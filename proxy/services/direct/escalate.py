@@ -50,6 +50,7 @@ from proxy.ports.jobs import Credential, JobWrite, Result
 from proxy.ports.tasks import TaskOwner
 from proxy.services.access import Access
 from proxy.services.direct.budget import Budget
+from proxy.services.direct.busy import BusyKeys
 from proxy.services.direct.call import CallAnswer, DirectCaller
 from proxy.services.direct.caps import EscalationLimits, Place, Rate
 from proxy.services.ground import Ground, count_doubles, count_ends
@@ -102,6 +103,7 @@ class Escalator:
 
         self._running: Counter[Place] = Counter()
         self._rate = Rate()
+        self._busy = BusyKeys()
         self._stopping = False
 
     @property
@@ -155,6 +157,8 @@ class Escalator:
         """Start the most urgent calls of `head`, as many as its caps leave room for."""
         now = self._on.clock.now()
         if head.paused or not self._outlook.may_call(head.key):
+            return 0
+        if self._busy.is_paused(head.key, now):
             return 0
         free = self._free((head.key.lane, head.key.credential))
         if free <= 0:
@@ -272,6 +276,7 @@ class Escalator:
         # Before the answer: no pass may find the job in a lane that is not paused yet.
         await self._record(job, partial(self._note_credential, credential, answer))
         self._note_tier(job, answer.answer, timedelta(seconds=took))
+        self._note_busy(job, answer)
         event = after_answer(
             job,
             job.attempt,
@@ -297,6 +302,16 @@ class Escalator:
             self._on.tally.count("flex_full", upstream=job.key.upstream)
         elif answer.refuses_the_tier:
             self._outlook.flex.unsupported(job.key, now=self._now())
+
+    def _note_busy(self, job: Job, answer: CallAnswer) -> None:
+        """Learn whether the provider answers, or was called too often."""
+        if job.lane is Lane.FLEX:
+            # There it means that the tier has no room, and the job goes on in another lane.
+            return
+        if verdict(answer.answer.status, answer.answer.error_code) is Verdict.BUSY:
+            self._busy.refused(job.key, self._now(), asked=answer.retry_after)
+        else:
+            self._busy.answered(job.key)
 
     def _unanswered(self, job: Job, exc: Exception) -> Released | Failed:
         reason = exc.code if isinstance(exc, ProxyError) else "timeout"

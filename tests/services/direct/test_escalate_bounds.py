@@ -13,6 +13,7 @@ from proxy.core.job import JobState
 from proxy.ports.jobs import JobWrite
 from proxy.ports.notes import Note
 from proxy.services.direct.budget import HourlyLimits
+from proxy.services.direct.busy import FIRST_PAUSE
 from proxy.services.direct.escalate import STORE_PAUSE_S
 from tests.helpers.factories import CREDENTIAL
 from tests.helpers.fleet import TIMES, Fleet
@@ -41,6 +42,23 @@ async def test_a_batch_that_comes_back_is_no_stampede():
     await fleet.run("escalate")
 
     assert fleet.provider.requests["call"] == TIMES.calls_per_s
+
+
+async def test_a_busy_provider_is_left_alone_for_other_jobs_too():
+    fleet, calls = Fleet(), []
+    at_once = int(TIMES.calls_per_s)
+    await fleet.accept_many(3 * at_once, deadline=timedelta(minutes=20))
+    fleet.will("call", "busy", times=at_once)
+
+    async with asyncio.TaskGroup() as tasks:
+        escalator = fleet.instances[0].make_escalator(tasks)
+        for _ in range(4):
+            await escalator.run_once()
+            await settled()
+            calls.append(fleet.provider.requests["call"])
+            fleet.clock.advance(seconds=FIRST_PAUSE.total_seconds() / 2)
+
+    assert calls == [at_once, at_once, 2 * at_once, 3 * at_once]
 
 
 @pytest.mark.parametrize("error", [StoreUnavailableError("full"), StoreCorruptError("damaged")])
