@@ -13,6 +13,8 @@ from aiohttp.http import RawRequestMessage
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 
 _HEAD_ENDS: Final = b"\r\n\r\n"
+_CHUNKS_END: Final = b"\r\n0\r\n\r\n"
+"""As mostly written: without extensions, and without trailers."""
 
 Message = tuple[object, StreamReader]
 """A head, or why there is none, and the body that follows."""
@@ -34,7 +36,7 @@ class Finding(Enum):
 class Intake:
     """Follows what goes into the parser, and what comes out."""
 
-    __slots__ = ("_body", "_held", "_max_held", "_switches", "_taken")
+    __slots__ = ("_body", "_chunked", "_held", "_latest", "_max_held", "_switches", "_taken")
 
     def __init__(self, max_held_bytes: int) -> None:
         """`max_held_bytes` bounds what goes in and does not come out, be it as head or body."""
@@ -43,6 +45,9 @@ class Intake:
         self._body: StreamReader = EMPTY_PAYLOAD
         self._taken = 0
         self._switches = False
+        self._chunked = False
+        self._latest = b""
+        """The last bytes that came with a call that asks for another protocol."""
 
     def before(self, body: StreamReader | None) -> None:
         """Prepare to give it more; `body` is that of the newest call, if that is served."""
@@ -61,15 +66,18 @@ class Intake:
             self._taken = 0
             if not isinstance(newest[0], RawRequestMessage):
                 return self._end(before)
-            self._switches = newest[0].upgrade
+            self._switches, self._chunked = newest[0].upgrade, newest[0].chunked
             begins = data.find(_HEAD_ENDS) + len(_HEAD_ENDS) if came == 1 else -1
         grown = self._body.total_bytes - self._taken
         self._held = 0 if came or grown or kept else self._held + len(data)
+        if self._switches:
+            self._latest = (self._latest + data)[-len(_CHUNKS_END) :]
         if self._body.is_eof():
             # What is not read yet is not to be kept here, for whom nobody may serve any more.
             self._body = EMPTY_PAYLOAD
             switches, self._switches = self._switches, False
-            if switches and not kept and begins + grown != len(data):
+            ended = self._latest == _CHUNKS_END if self._chunked else begins + grown == len(data)
+            if switches and not kept and not ended:
                 return Finding.FORGOTTEN
         return Finding.TOO_LONG if self._held > self._max_held else Finding.FINE
 

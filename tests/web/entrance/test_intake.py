@@ -91,11 +91,19 @@ async def test_a_body_that_is_malformed_after_its_answer_is_not_answered_again(c
 
 
 @pytest.mark.parametrize("client", CLIENTS)
-@pytest.mark.parametrize("length", [b"", b"Content-Length: 3\r\n"])
+@pytest.mark.parametrize(
+    ("framing", "body"),
+    [
+        (b"", b""),
+        (b"Content-Length: 3\r\n", b"abc"),
+        (b"Transfer-Encoding: chunked\r\n", b"3\r\nabc\r\n0\r\n\r\n"),
+        (b"Transfer-Encoding: chunked\r\n", b"0\r\n\r\n"),
+    ],
+)
 async def test_who_asks_for_another_protocol_is_not_left_waiting_for_what_came_behind(
-    client, length
+    client, framing, body
 ):
-    asking = HEAD + length + b"Connection: Upgrade\r\nUpgrade: foo\r\n\r\n" + b"abc" * bool(length)
+    asking = HEAD + framing + b"Connection: Upgrade\r\nUpgrade: foo\r\n\r\n" + body
     async with (
         RawUpstream(replying(OK)) as upstream,
         running_proxy(upstream.port, CLIENTS[client]) as proxy,
@@ -114,6 +122,18 @@ async def test_who_asks_for_another_protocol_is_not_left_waiting_for_what_came_b
             assert (await patient.response()).body == b"ok"
             await patient.send(GET % b"2")
             assert (await patient.response()).body == b"ok"
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 64, 1000])
+async def test_chunks_of_one_who_offers_another_protocol_end_no_connection(size):
+    """Java's client offers HTTP/2 with each call, and buys no call again that met with an end."""
+    offer = b"Connection: Upgrade\r\nUpgrade: h2c\r\nTransfer-Encoding: chunked\r\n\r\n"
+    call = HEAD + offer + b"3\r\nabc\r\n0\r\n\r\n"
+    async with serving(echo) as port, RawCaller(port) as caller:
+        for _ in range(3):
+            await caller.send(*(call[at : at + size] for at in range(0, len(call), size)))
+
+            assert (await caller.response()).body == b"3"
 
 
 async def test_a_switch_that_was_declined_before_its_call_was_all_here_ends_the_connection():
