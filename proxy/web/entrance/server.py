@@ -222,7 +222,7 @@ class _Connection(web.RequestHandler):
 
     def is_overdue(self, now: float, limit_s: float) -> bool:
         """Tell whether no head has come for so long; to be asked now and then."""
-        if self._upgraded and self._waiter is not None:
+        if self._upgraded and self._waiter is not None and not self._is_serving:
             # A switch was declined before its call was all here: aiohttp waits for the next
             # one, and keeps what comes for another protocol.
             return True

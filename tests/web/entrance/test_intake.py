@@ -147,6 +147,19 @@ async def test_a_switch_that_was_declined_before_its_call_was_all_here_ends_the_
         assert await caller.reader.read() == b""
 
 
+async def test_a_call_for_a_switch_that_has_only_just_come_is_served():
+    """The sweep may run in the same turn of the loop, before aiohttp's task wakes."""
+    async with listening(hello) as (port, server), RawCaller(port) as caller:
+        await caller.send(GET % b"1")
+        await caller.response()
+        [connection] = server.connections
+        connection.data_received(HEAD + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        server._sweep()
+        answer = await caller.response()
+
+    assert answer.body == b"hello"
+
+
 async def test_after_a_switch_that_was_declined_all_is_as_before():
     loop = asyncio.get_running_loop()
     parser = HttpRequestParser(BaseProtocol(loop), loop, 1 << 16)
