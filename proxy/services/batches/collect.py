@@ -37,6 +37,7 @@ from proxy.services.access import Access
 from proxy.services.batches.at_provider import cancel, retrieve
 from proxy.services.batches.fanout import Fanout
 from proxy.services.batches.governor import TokenGovernor
+from proxy.services.batches.in_vain import InVain
 from proxy.services.batches.release import line_to_blame
 from proxy.services.batches.settle import Settler
 from proxy.services.batches.unnamed import disown
@@ -81,6 +82,7 @@ class Collector:
         self._usual_pace = pace
         self._fanout: Fanout[BatchId] = Fanout(limit=concurrency)
         self._jitter = jitter
+        self._in_vain = InVain(ground.clock)
 
     async def run_once(self) -> int:
         """Bring every due batch one step further; return how many moved.
@@ -150,8 +152,10 @@ class Collector:
             return await self._settler.forsake(batch)
         if self._must_disown(batch, now):
             return await disown(self._on, batch, UNCONFIRMED)
-        # Without a connection nothing is known of it, and a machine may have slept.
-        if batch.state in _AT_PROVIDER and not refused and exc.sent and self._is_over(batch):
+        # Without a connection nothing is known of it.
+        is_in_vain = batch.state in _AT_PROVIDER and not refused and exc.sent
+        if is_in_vain and self._in_vain.has_lasted(batch_id) and self._is_over(batch):
+            self._in_vain.is_over(batch_id)
             return await self._give_up(batch, "unreached", str(exc))
         next_at = self._in_time(batch, now + pause * self._jitter())
         return await self._write(batch, Delayed(next_at, now if refused else None))
@@ -175,6 +179,7 @@ class Collector:
             if exc.status_code != 404:
                 raise
             return await self._missing(batch)
+        self._in_vain.is_over(batch.id)
         if news.state is ProviderBatchState.ENDED:
             log.info("batch.ended", batch_id=batch.id, status=news.status)
             return await self._end(batch, news)

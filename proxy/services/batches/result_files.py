@@ -18,6 +18,7 @@ from proxy.core.job import Job
 from proxy.ports.jobs import Credential
 from proxy.ports.provider import Provider
 from proxy.services.access import Access
+from proxy.services.batches.in_vain import InVain
 from proxy.services.batches.ingest import Ingested, Ingestor
 from proxy.services.batches.unnamed import has_our_names
 from proxy.services.ground import Ground
@@ -57,6 +58,7 @@ class ResultFiles:
         self._access = access
         self._ingestor = ingestor
         self._outlook = outlook
+        self._in_vain = InVain(ground.clock)
 
     async def ingest(
         self, batch: Batch, provider: Provider, file_ids: Sequence[str], *, is_twin: bool = False
@@ -100,9 +102,11 @@ class ResultFiles:
         except ProviderRejectedError as exc:
             return str(exc)
         except (ProviderUnavailableError, ProviderBusyError) as exc:
-            if not _is_elsewhere(exc) and not self._is_out_of_reach(batch, exc):
+            if not _is_elsewhere(exc) and not self._is_out_of_reach(batch, file_id, exc):
                 raise
+            self._in_vain.is_over(file_id)
             return str(exc)
+        self._in_vain.is_over(file_id)
         log.info(
             "batch.ingested",
             batch_id=batch.id,
@@ -113,12 +117,12 @@ class ResultFiles:
         # Given up at once, every answer that the file has would be bought again.
         return f"{file_id} holds no result" if sums.is_another_thing else None
 
-    def _is_out_of_reach(self, batch: Batch, exc: ProviderError) -> bool:
+    def _is_out_of_reach(self, batch: Batch, file_id: str, exc: ProviderError) -> bool:
         """Return whether a file was in trouble for so long that it will stay so.
 
-        Without a connection nothing is known of it, and a machine may have slept.
+        Without a connection nothing is known of it.
         """
-        if batch.ended_at is None or not exc.sent:
+        if batch.ended_at is None or not exc.sent or not self._in_vain.has_lasted(file_id):
             return False
         return self._on.clock.now() >= batch.ended_at + GIVE_UP_UNREACHED_AFTER
 

@@ -19,6 +19,7 @@ from proxy.ports.jobs import Credential
 from proxy.ports.provider import Provider, ProviderBatch, ProviderBatchState
 from proxy.services.access import Access
 from proxy.services.batches.at_provider import cancel, retrieve
+from proxy.services.batches.in_vain import InVain
 from proxy.services.batches.recover import LIST_SKEW
 from proxy.services.batches.release import lines_sent
 from proxy.services.batches.result_files import ResultFiles, is_given_up
@@ -49,6 +50,7 @@ class Twins:
         self._on = ground
         self._access = access
         self._files = files
+        self._in_vain = InVain(ground.clock)
 
     async def care(self, batch: Batch, provider: Provider) -> tuple[Batch, timedelta | None]:
         """Look for twins and read those that ended.
@@ -128,11 +130,12 @@ class Twins:
                 log.warning("batch.unreadable", batch_id=batch.id, error=str(exc))
                 done, is_hopeless = False, is_given_up(batch, self._on.clock.now())
             except (ProviderUnavailableError, ProviderBusyError) as exc:
-                if not exc.sent or not self._is_over(batch):
+                if not exc.sent or not (self._in_vain.has_lasted(twin_id) and self._is_over(batch)):
                     raise
                 done, is_hopeless = False, True
             if not done and is_hopeless:
                 await self._on.books.book_possible(batch, batch.count, why=twin_id)
+            self._in_vain.is_over(twin_id)
             if done or is_hopeless:
                 batch = await write_batch(self._on.batches, batch, TwinRead(twin_id))
         return batch

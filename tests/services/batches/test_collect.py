@@ -414,6 +414,21 @@ async def test_a_batch_that_nobody_can_ask_after_keeps_no_job_for_ever(fault: Fa
     assert (await fleet.booked()).possible_doubles == 12
 
 
+@pytest.mark.parametrize("fault", ["unavailable", "busy"])
+async def test_a_batch_is_not_given_up_for_one_bad_answer_after_a_long_sleep(fault: Fault) -> None:
+    """As after a weekend with the lid closed: the answers are there, and paid for."""
+    fleet = Fleet()
+    fleet.provider.window = timedelta(days=30)
+    await fleet.submit(12)
+    fleet.will("retrieve", fault)
+
+    await polled(fleet, days=4)
+    await fleet.run_for(timedelta(hours=1), step=timedelta(minutes=1))
+
+    assert (await fleet.batch()).end_reason == "completed"
+    assert (await fleet.booked()).possible_doubles == 0
+
+
 async def test_a_batch_that_cannot_be_connected_to_is_not_given_up() -> None:
     fleet = Fleet()
     fleet.provider.window = timedelta(days=30)

@@ -175,6 +175,20 @@ async def test_results_that_cannot_be_connected_to_are_not_given_up() -> None:
     assert await fleet.states() == {JobState.COMPLETED: 12}
 
 
+@pytest.mark.parametrize("fault", ["unavailable", "busy"])
+async def test_results_are_not_given_up_for_one_bad_answer_after_a_long_sleep(fault: Fault) -> None:
+    fleet = Fleet()
+    await fleet.submit(12)
+    fleet.will("results", "lost_before", fault)
+    await fleet.answer()
+
+    await fleet.poll(days=3)
+    assert await fleet.states() == {JobState.BATCHED: 12}
+    await fleet.poll(minutes=1)
+
+    assert await fleet.states() == {JobState.COMPLETED: 12}
+
+
 async def test_of_a_broken_file_that_is_given_up_only_what_it_lacks_is_doubtful() -> None:
     fleet = Fleet()
     job_ids = await fleet.submit(12)
