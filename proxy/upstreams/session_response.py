@@ -11,7 +11,7 @@ from aiohttp.http import RawResponseMessage, StreamWriter
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 
-from proxy.core.fields import RawHeaders, has_length
+from proxy.core.fields import LENGTH_DIGITS_MAX, RawHeaders, has_length
 from proxy.ports.tunnel import TunnelEnd
 from proxy.ports.upstream import (
     BodySourceError,
@@ -25,8 +25,6 @@ from proxy.ports.upstream import (
 from proxy.upstreams.sending import LAST_CHUNK, let_news_be_read
 
 _READ_LIMIT: Final = 1 << 16
-_DIGITS_MAX: Final = 15
-"""Of a length: a petabyte."""
 # aiohttp holds a peer back above twice the limit.
 _PAUSED_ABOVE: Final = 2 * _READ_LIMIT
 
@@ -301,7 +299,8 @@ class SessionResponse:
 def _is_doubtful(name: bytes, value: bytes) -> bool:
     """Tell whether aiohttp's parser reads a field of an answer as few others do."""
     # It obeys `Content-Length : 2`, and takes the largest length of all for no body.
-    return name.endswith(b" ") or (len(value) > _DIGITS_MAX and name.lower() == b"content-length")
+    is_endless = len(value) > LENGTH_DIGITS_MAX and name.lower() == b"content-length"
+    return is_endless or name.endswith(b" ")
 
 
 def has_news(protocol: ResponseHandler) -> bool:

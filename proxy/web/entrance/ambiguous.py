@@ -11,11 +11,9 @@ from aiohttp.hdrs import CONTENT_LENGTH, METH_CONNECT, TRANSFER_ENCODING
 from aiohttp.http import HttpVersion10, HttpVersion11
 
 from proxy.core.errors import CallerError
+from proxy.core.fields import LENGTH_DIGITS_MAX
 
 _VERSIONS: Final = (HttpVersion11, HttpVersion10)
-
-_LENGTH_DIGITS_MAX: Final = 15
-"""A petabyte. For the largest number of 64 bits, aiohttp's parser takes the body for empty."""
 
 
 def ambiguity(request: web.BaseRequest) -> CallerError | None:
@@ -32,7 +30,7 @@ def ambiguity(request: web.BaseRequest) -> CallerError | None:
         if coding.lower() != "chunked":
             return _refused("of transfer codings this knows `chunked`, alone", status=501)
     length = request.headers.get(CONTENT_LENGTH)
-    if length is not None and len(length) > _LENGTH_DIGITS_MAX:
+    if length is not None and len(length) > LENGTH_DIGITS_MAX:
         return _refused("no body is as long as Content-Length says", status=413)
     return None
 

@@ -22,7 +22,7 @@ from aiohttp.http import HttpVersion11
 
 from policies.headers import Asked
 from policies.policy import Policy
-from proxy.core.fields import RawHeaders, request_fields, request_head
+from proxy.core.fields import LENGTH_DIGITS_MAX, RawHeaders, request_fields, request_head
 from proxy.core.routing import Route
 from proxy.services.callers.accounts import Accounts
 from proxy.services.deferral.repeats import Repeats
@@ -35,9 +35,6 @@ PASSAGES_MAX: Final = 256
 """Heads that are kept: of at most 8 KB each, some MB when callers have ever new ones."""
 
 _HEAD_BYTES_MAX: Final = 8192
-
-_LENGTH_DIGITS_MAX: Final = 15
-"""As in `web/forwarding/boundary.py`. Python reads no number of more than 4,300."""
 
 _LENGTH: Final = b"content-length"
 _VARYING: Final = frozenset(
@@ -163,7 +160,7 @@ class Passages:
             return None
         values = parts[2::3]
         length = values[known.length_at]
-        if not length.isdigit() or len(length) > _LENGTH_DIGITS_MAX:
+        if not length.isdigit() or len(length) > LENGTH_DIGITS_MAX:
             return None
         if isinstance(known, _Deferred):
             return self._deferred(known, int(length))

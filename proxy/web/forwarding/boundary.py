@@ -8,9 +8,11 @@ no doubt: bodies with a `Content-Length`, or none.
 import re
 from typing import Final
 
+from proxy.core.fields import LENGTH_DIGITS_MAX
+
 _FRAMING: Final = re.compile(
-    rb"\r\n(?:content-length:[ \t]*([0-9]{1,15})[ \t]*(?=\r\n)"
-    rb"|(?:content-length|transfer-encoding)\b)",
+    rb"\r\n(?:content-length:[ \t]*([0-9]{1,%d})[ \t]*(?=\r\n)"
+    rb"|(?:content-length|transfer-encoding)\b)" % LENGTH_DIGITS_MAX,
     re.IGNORECASE,
 )
 
