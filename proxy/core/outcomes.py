@@ -124,7 +124,7 @@ FULL_PAUSE: Final = timedelta(minutes=1)
 """How long a job that the discount tier refused waits where no other lane is cheap."""
 
 _BACKOFF: Final = timedelta(seconds=2)
-_LONGEST_BACKOFF: Final = timedelta(minutes=5)
+LONGEST_BACKOFF: Final = timedelta(minutes=5)
 
 
 def after_answer(
@@ -153,7 +153,7 @@ def after_answer(
         return Failed(attempt, now, answer.outcome())
     pause = backoff(job.failures + 1)
     if retry_after is not None:
-        pause = max(pause, min(retry_after, _LONGEST_BACKOFF))
+        pause = max(pause, min(retry_after, LONGEST_BACKOFF))
     # A line of a batch that is refused for its rate would be refused again and
     # again; a direct call only has to come later.
     uncharged = meaning is Verdict.CREDENTIAL or (
@@ -188,7 +188,7 @@ def _not_in_flex(
     onto = choose_lane(job.deadline, facts.without(Lane.FLEX), now=now)
     if meaning is Verdict.PERMANENT or onto.lane is not Lane.INTERACTIVE:
         return Released(attempt, reason, onto=onto, uncharged=True)
-    wait = max(FULL_PAUSE, min(pause or FULL_PAUSE, _LONGEST_BACKOFF))
+    wait = max(FULL_PAUSE, min(pause or FULL_PAUSE, LONGEST_BACKOFF))
     if job.deadline - now - wait <= facts.times.flex_slack:
         return Released(attempt, reason, onto=onto, uncharged=True)
     return Released(attempt, reason, not_before=now + wait, uncharged=True)
@@ -206,4 +206,4 @@ def next_lane(job: Job, facts: LaneFacts, *, now: datetime, failed: bool) -> Lan
 
 def backoff(failures: int) -> timedelta:
     """Return the pause after the n-th failure, counted from 1; at most five minutes."""
-    return min(_BACKOFF * (1 << min(failures - 1, 10)), _LONGEST_BACKOFF)
+    return min(_BACKOFF * (1 << min(failures - 1, 10)), LONGEST_BACKOFF)

@@ -1,17 +1,16 @@
 """When the discount tier is worth asking: who has it, and where it is full just now.
 
-A refusal costs nothing, and says something about all calls of that model. So the next
-one is asked after a pause, and not each job of thousands in turn.
+A refusal costs nothing, and says something about all calls of that model.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
 from proxy.core.dialects import DIALECTS
 from proxy.core.lanes import BatchKey
 from proxy.core.upstream import Upstream
+from proxy.services.pauses import Pauses
 
 FIRST_PAUSE: Final = timedelta(minutes=1)
 LONGEST_PAUSE: Final = timedelta(minutes=15)
@@ -19,29 +18,19 @@ LONGEST_PAUSE: Final = timedelta(minutes=15)
 UNSUPPORTED_FOR: Final = timedelta(hours=24)
 """How long a model is not asked again that has no such tier, or is billed in another."""
 
-REMEMBERED: Final = 10_000
-"""Models and credentials that are kept in mind, some 3 MB."""
-
 FLEX: Final = "flex"
 """The name of the tier, in requests and in answers (OpenAI, Gemini)."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Refused:
-    until: datetime
-    pause: timedelta
-
-
 class FlexTier:
-    """What this instance knows of the tier, per credential, endpoint and model.
-
-    Kept in memory: what is forgotten in a restart is learned again from one call.
-    """
+    """What this instance knows of the tier, per credential, endpoint and model."""
 
     def __init__(self, upstreams: Mapping[str, Upstream], *, enabled: bool = True) -> None:
         self._upstreams = upstreams
         self._enabled = enabled
-        self._refused: dict[tuple[str, str, str], _Refused] = {}
+        self._pauses: Pauses[tuple[str, str, str]] = Pauses(
+            first=FIRST_PAUSE, longest=LONGEST_PAUSE
+        )
         self.changes = 0
         """Grows with every change of what is known here."""
 
@@ -57,13 +46,12 @@ class FlexTier:
         """Return whether a call may be sent there now."""
         if not self._enabled or self.field(key) is None:
             return False
-        known = self._refused.get(_place(key))
-        return known is None or known.until <= now
+        return not self._pauses.is_on(_place(key), now)
 
     def answered(self, key: BatchKey, tier: str | None, *, now: datetime) -> None:
         """Note an answer and the tier that it was billed in."""
         if tier == FLEX:
-            self._refused.pop(_place(key), None)
+            self._pauses.end(_place(key))
             self.changes += 1
         else:
             # Not cheaper than an ordinary call, but slower: it is no such tier.
@@ -71,23 +59,11 @@ class FlexTier:
 
     def full(self, key: BatchKey, *, now: datetime) -> None:
         """Note a refusal for want of capacity: the pause doubles with each in a row."""
-        known = self._refused.get(_place(key))
-        if known is not None and now < known.until:
-            # One of those that were under way when the first was refused.
-            return
-        pause = min(known.pause * 2, LONGEST_PAUSE) if known else FIRST_PAUSE
-        self._refuse(key, _Refused(now + pause, pause))
+        self.changes += self._pauses.refused(_place(key), now)
 
     def unsupported(self, key: BatchKey, *, now: datetime) -> None:
         """Note that the model has no such tier."""
-        self._refuse(key, _Refused(now + UNSUPPORTED_FOR, FIRST_PAUSE))
-
-    def _refuse(self, key: BatchKey, refused: _Refused) -> None:
-        self._refused.pop(_place(key), None)
-        if len(self._refused) >= REMEMBERED:
-            # Callers name the models, and may invent them. The longest untouched goes.
-            del self._refused[next(iter(self._refused))]
-        self._refused[_place(key)] = refused
+        self._pauses.hold(_place(key), now + UNSUPPORTED_FOR)
         self.changes += 1
 
 

@@ -9,11 +9,11 @@ from proxy.core.upstream import Upstream
 from proxy.services.flex import (
     FIRST_PAUSE,
     LONGEST_PAUSE,
-    REMEMBERED,
     UNSUPPORTED_FOR,
     FlexTier,
     asking_for,
 )
+from proxy.services.pauses import REMEMBERED
 from tests.helpers.factories import T0, make_key
 
 UPSTREAMS = {

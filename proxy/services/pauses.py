@@ -1,0 +1,75 @@
+"""Pauses that grow while nothing but refusals comes, as from a tier that is full.
+
+A refusal says something about all calls of its kind. So the next one is tried after a
+pause, and not each of thousands in turn. Held in memory: what a restart forgets is
+learned again from one call.
+"""
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final, Generic, TypeVar
+
+Kind = TypeVar("Kind", bound=Hashable)
+
+REMEMBERED: Final = 10_000
+"""Kinds of calls that are kept in mind, some 3 MB."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Pause:
+    until: datetime
+    length: timedelta
+    """By which the next one is measured; it may have been asked to last longer itself."""
+
+
+class Pauses(Generic[Kind]):
+    """The pauses of some kinds of calls; one that is not refused has none."""
+
+    def __init__(
+        self, *, first: timedelta, longest: timedelta, in_a_row: timedelta = timedelta.max
+    ) -> None:
+        """`in_a_row` is how long after a pause a refusal still makes the next one longer."""
+        self._first = first
+        self._longest = longest
+        self._in_a_row = in_a_row
+        self._pauses: dict[Kind, _Pause] = {}
+
+    def is_on(self, kind: Kind, now: datetime) -> bool:
+        """Return whether no call of this kind is to begin."""
+        pause = self._pauses.get(kind)
+        return pause is not None and now < pause.until
+
+    def refused(self, kind: Kind, now: datetime, *, asked: timedelta = timedelta()) -> bool:
+        """Begin a pause, twice as long as the last, and no shorter than was `asked` for.
+
+        Within one, only what is asked counts: the call was under way when it began. Returns
+        whether anything has changed.
+        """
+        last = self._pauses.get(kind)
+        if last is None or now - last.until > self._in_a_row:
+            length = self._first
+        elif now >= last.until:
+            length = min(2 * last.length, self._longest)
+        elif now + asked > last.until:
+            self._keep(kind, _Pause(now + asked, last.length))
+            return True
+        else:
+            return False
+        self._keep(kind, _Pause(now + max(length, asked), length))
+        return True
+
+    def hold(self, kind: Kind, until: datetime) -> None:
+        """Pause until then, whatever was before."""
+        self._keep(kind, _Pause(until, self._first))
+
+    def end(self, kind: Kind) -> None:
+        """Forget that anything was refused."""
+        self._pauses.pop(kind, None)
+
+    def _keep(self, kind: Kind, pause: _Pause) -> None:
+        self._pauses.pop(kind, None)
+        if len(self._pauses) >= REMEMBERED:
+            # Callers name the models, and may invent them. The longest untouched goes.
+            del self._pauses[next(iter(self._pauses))]
+        self._pauses[kind] = pause
