@@ -37,7 +37,7 @@ from proxy.services.access import Access
 from proxy.services.batches.at_provider import cancel, retrieve
 from proxy.services.batches.fanout import Fanout
 from proxy.services.batches.governor import TokenGovernor
-from proxy.services.batches.in_vain import InVain
+from proxy.services.batches.in_vain import WINDOW_AND_HOUR, InVain
 from proxy.services.batches.release import line_to_blame
 from proxy.services.batches.settle import Settler
 from proxy.services.batches.unnamed import disown
@@ -52,9 +52,9 @@ LOST_AFTER: Final = timedelta(minutes=10)
 Right after a create that is a known lag of up to two minutes.
 """
 
-GIVE_UP_WAITING_AFTER: Final = timedelta(hours=25)
+GIVE_UP_WAITING_AFTER: Final = WINDOW_AND_HOUR
 """How long after the first deadline of its jobs, and its cancellation, the end of a batch is
-waited for: a window and an hour. A paid answer may come late, but no job waits for ever."""
+waited for. A paid answer may come late, but no job waits for ever."""
 
 _AT_PROVIDER: Final = frozenset({BatchState.IN_PROGRESS, BatchState.CANCELLING, BatchState.LOST})
 
@@ -152,10 +152,8 @@ class Collector:
             return await self._settler.forsake(batch)
         if self._must_disown(batch, now):
             return await disown(self._on, batch, UNCONFIRMED)
-        # Without a connection nothing is known of it.
-        is_in_vain = batch.state in _AT_PROVIDER and not refused and exc.sent
-        if is_in_vain and self._in_vain.has_lasted(batch_id) and self._is_over(batch):
-            self._in_vain.is_over(batch_id)
+        is_awaited = batch.state in _AT_PROVIDER and not refused
+        if is_awaited and self._in_vain.is_hopeless(batch_id, exc, is_late=self._is_over(batch)):
             return await self._give_up(batch, "unreached", str(exc))
         next_at = self._in_time(batch, now + pause * self._jitter())
         return await self._write(batch, Delayed(next_at, now if refused else None))
@@ -179,7 +177,7 @@ class Collector:
             if exc.status_code != 404:
                 raise
             return await self._missing(batch)
-        self._in_vain.is_over(batch.id)
+        self._in_vain.answered(batch.id)
         if news.state is ProviderBatchState.ENDED:
             log.info("batch.ended", batch_id=batch.id, status=news.status)
             return await self._end(batch, news)

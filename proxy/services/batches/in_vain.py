@@ -1,9 +1,13 @@
-"""For how long a provider has been asked in vain, by this instance and while it was awake."""
+"""When to give up what a provider has been asked for in vain."""
 
 from datetime import timedelta
 from typing import Final
 
+from proxy.core.errors import ProviderError
 from proxy.ports.clock import Clock
+
+WINDOW_AND_HOUR: Final = timedelta(hours=25)
+"""What a provider may take at the longest, and an hour: after that no news is expected."""
 
 ASKED_FOR: Final = timedelta(hours=1)
 """How long to ask before anything is given up, however late it is by the clock: a machine may
@@ -11,18 +15,28 @@ have slept over all of that time, and the first answer after it says nothing of 
 
 
 class InVain:
-    """Since when nothing came of asking, by what was asked for. Forgotten with the process."""
+    """Since when asking for something has failed. Forgotten with the process."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._since: dict[str, float] = {}
 
-    def has_lasted(self, name: str) -> bool:
-        """Note that nothing came of it again, and tell whether that has lasted `ASKED_FOR`."""
+    def is_hopeless(self, name: str, failure: ProviderError, *, is_late: bool) -> bool:
+        """Note that asking for `name` failed again, and tell whether to give it up.
+
+        Only if it `is_late` and has failed for `ASKED_FOR` while this instance was awake. A
+        request that was not even sent says nothing of it.
+        """
+        if not failure.sent:
+            return False
         # Unlike the time of day, this stands still while a machine sleeps.
         now = self._clock.monotonic()
-        return now - self._since.setdefault(name, now) >= ASKED_FOR.total_seconds()
+        since = self._since.setdefault(name, now)
+        if not is_late or now - since < ASKED_FOR.total_seconds():
+            return False
+        self.answered(name)
+        return True
 
-    def is_over(self, name: str) -> None:
-        """Note that something came of it, or that it is given up."""
+    def answered(self, name: str) -> None:
+        """Note that something came of it."""
         self._since.pop(name, None)

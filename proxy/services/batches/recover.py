@@ -12,6 +12,7 @@ from proxy.core.plan import PollPace
 from proxy.ports.jobs import Credential
 from proxy.ports.provider import Provider, ProviderBatch
 from proxy.services.access import Access
+from proxy.services.batches.in_vain import WINDOW_AND_HOUR
 from proxy.services.batches.steps import SubmissionSteps, SubmitTimes
 from proxy.services.batches.unnamed import LONGEST_CREATE, candidates, count_unnamed
 from proxy.services.ground import Ground, is_forsaken, write_batch
@@ -24,9 +25,9 @@ SEARCHES: Final = 2
 How long a new batch can be missing from a provider's list is not documented.
 """
 
-GIVE_UP_SEARCHING_AFTER: Final = timedelta(hours=25)
-"""How long a create is searched for in lists that cannot be read: a window and an hour. Its
-jobs wait meanwhile, and what it may have bought has ended by then."""
+GIVE_UP_SEARCHING_AFTER: Final = WINDOW_AND_HOUR
+"""How long a create is searched for in lists that cannot be read. Its jobs wait meanwhile, and
+what it may have bought has ended by then."""
 
 LIST_SKEW: Final = timedelta(minutes=10)
 """How far the provider's clock may be from ours when its lists are searched."""

@@ -18,7 +18,7 @@ from proxy.core.job import Job
 from proxy.ports.jobs import Credential
 from proxy.ports.provider import Provider
 from proxy.services.access import Access
-from proxy.services.batches.in_vain import InVain
+from proxy.services.batches.in_vain import WINDOW_AND_HOUR, InVain
 from proxy.services.batches.ingest import Ingested, Ingestor
 from proxy.services.batches.unnamed import has_our_names
 from proxy.services.ground import Ground
@@ -29,9 +29,9 @@ log = structlog.get_logger()
 GIVE_UP_READING_AFTER: Final = timedelta(hours=1)
 """How long to go on asking for a result file that the provider says is gone, or elsewhere."""
 
-GIVE_UP_UNREACHED_AFTER: Final = timedelta(hours=25)
-"""How long a provider is asked that fails to answer, or whose answer breaks off: a window and
-an hour. Jobs wait meanwhile, and none for ever."""
+GIVE_UP_UNREACHED_AFTER: Final = WINDOW_AND_HOUR
+"""How long a provider is asked that fails to answer, or whose answer breaks off. Jobs wait
+meanwhile, and none for ever."""
 
 EMPTY_FOR: Final = timedelta(minutes=2)
 """How long to go on asking for results that have no line where there should be some. Believed,
@@ -102,11 +102,13 @@ class ResultFiles:
         except ProviderRejectedError as exc:
             return str(exc)
         except (ProviderUnavailableError, ProviderBusyError) as exc:
-            if not _is_elsewhere(exc) and not self._is_out_of_reach(batch, file_id, exc):
+            is_late = self._is_late(batch)
+            if not _is_elsewhere(exc) and not self._in_vain.is_hopeless(
+                file_id, exc, is_late=is_late
+            ):
                 raise
-            self._in_vain.is_over(file_id)
             return str(exc)
-        self._in_vain.is_over(file_id)
+        self._in_vain.answered(file_id)
         log.info(
             "batch.ingested",
             batch_id=batch.id,
@@ -117,14 +119,10 @@ class ResultFiles:
         # Given up at once, every answer that the file has would be bought again.
         return f"{file_id} holds no result" if sums.is_another_thing else None
 
-    def _is_out_of_reach(self, batch: Batch, file_id: str, exc: ProviderError) -> bool:
-        """Return whether a file was in trouble for so long that it will stay so.
-
-        Without a connection nothing is known of it.
-        """
-        if batch.ended_at is None or not exc.sent or not self._in_vain.has_lasted(file_id):
-            return False
-        return self._on.clock.now() >= batch.ended_at + GIVE_UP_UNREACHED_AFTER
+    def _is_late(self, batch: Batch) -> bool:
+        """Return whether the files of a batch should have been read long ago."""
+        ended_at = batch.ended_at
+        return ended_at is not None and self._on.clock.now() >= ended_at + GIVE_UP_UNREACHED_AFTER
 
     async def _lacks_lines(self, batch: Batch) -> bool:
         """Return whether empty results must be a mistake that will pass soon."""

@@ -19,7 +19,7 @@ from proxy.ports.jobs import Credential
 from proxy.ports.provider import Provider, ProviderBatch, ProviderBatchState
 from proxy.services.access import Access
 from proxy.services.batches.at_provider import cancel, retrieve
-from proxy.services.batches.in_vain import InVain
+from proxy.services.batches.in_vain import WINDOW_AND_HOUR, InVain
 from proxy.services.batches.recover import LIST_SKEW
 from proxy.services.batches.release import lines_sent
 from proxy.services.batches.result_files import ResultFiles, is_given_up
@@ -28,14 +28,14 @@ from proxy.services.ground import Ground, write_batch
 
 log = structlog.get_logger()
 
-SWEEP_FOR: Final = timedelta(hours=25)
-"""How long after an unclear create to look for its twins: a window and an hour."""
+SWEEP_FOR: Final = WINDOW_AND_HOUR
+"""How long after an unclear create to look for its twins."""
 
 SWEEP_AFTER: Final = timedelta(minutes=15)
 """How long after an unclear create to look a second time; each further look comes twice
 as late. A look reads a long list, and the later, the less likely a twin is."""
 
-GIVE_UP_READING_AFTER: Final = 2 * SWEEP_FOR
+GIVE_UP_TWINS_AFTER: Final = 2 * SWEEP_FOR
 """How long after an unclear create a twin that never ends, or is never answered about, keeps its
 batch from being settled. It is booked as possibly bought then."""
 
@@ -124,18 +124,20 @@ class Twins:
         for twin_id in batch.twins:
             if twin_id in batch.twins_read:
                 continue
+            done, is_hopeless, is_late = False, False, self._is_over(batch)
             try:
-                done, is_hopeless = await self._read(batch, twin_id, provider), self._is_over(batch)
+                done = await self._read(batch, twin_id, provider)
+                is_hopeless = not done and is_late
             except ProviderRejectedError as exc:
                 log.warning("batch.unreadable", batch_id=batch.id, error=str(exc))
-                done, is_hopeless = False, is_given_up(batch, self._on.clock.now())
+                is_hopeless = is_given_up(batch, self._on.clock.now())
             except (ProviderUnavailableError, ProviderBusyError) as exc:
-                if not exc.sent or not (self._in_vain.has_lasted(twin_id) and self._is_over(batch)):
+                if not self._in_vain.is_hopeless(twin_id, exc, is_late=is_late):
                     raise
-                done, is_hopeless = False, True
-            if not done and is_hopeless:
+                is_hopeless = True
+            self._in_vain.answered(twin_id)
+            if is_hopeless:
                 await self._on.books.book_possible(batch, batch.count, why=twin_id)
-            self._in_vain.is_over(twin_id)
             if done or is_hopeless:
                 batch = await write_batch(self._on.batches, batch, TwinRead(twin_id))
         return batch
@@ -143,7 +145,7 @@ class Twins:
     def _is_over(self, batch: Batch) -> bool:
         """Return whether a twin was waited for beyond all that it may take."""
         begun = batch.ambiguous_since or batch.ended_at
-        return begun is not None and self._on.clock.now() >= begun + GIVE_UP_READING_AFTER
+        return begun is not None and self._on.clock.now() >= begun + GIVE_UP_TWINS_AFTER
 
     async def _read(self, batch: Batch, twin_id: str, provider: Provider) -> bool:
         """Stop a twin and read what it answered; false while it still runs."""
