@@ -73,6 +73,30 @@ def connect(path: Path, *, writes: bool) -> sqlite3.Connection:
     return connection
 
 
+class OpenFile:
+    """The file that is open: what its path led to when this was first asked."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._identity: tuple[int, int] | None = None
+
+    def is_gone(self) -> bool:
+        """Return whether its path leads to another file by now, or to none.
+
+        What is removed can be written to as before, and ends with the process.
+        """
+        try:
+            found = self._path.stat()
+        except FileNotFoundError:
+            return True
+        except OSError:
+            # A folder that does not answer says nothing of the file; SQLite will.
+            return False
+        identity = (found.st_dev, found.st_ino)
+        self._identity = self._identity or identity
+        return identity != self._identity
+
+
 def gone(path: Path) -> StoreError:
     """Return our error for a file that was taken away, or exchanged, under an open store."""
     return StoreUnavailableError(

@@ -26,7 +26,7 @@ from pydantic_core import from_json
 
 from proxy.core.errors import StoreUnavailableError
 from proxy.stores.sqlite.checkpoint import Checkpointer
-from proxy.stores.sqlite.connection import connect, create_file, gone, translate
+from proxy.stores.sqlite.connection import OpenFile, connect, create_file, gone, translate
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
@@ -259,9 +259,7 @@ class _Writer(_Thread):
         """What is put behind the next call, or after a while by itself."""
 
         self._departure: asyncio.TimerHandle | None = None
-        self._identity: tuple[int, int] | None = None
-        """Of the file that is open: what its path led to at the first write."""
-
+        self._file = OpenFile(path)
         super().__init__(path, loop, writes=True)
 
     def begin_prepared(self, prepare: Callable[[], Work[T]]) -> asyncio.Future[T]:
@@ -301,7 +299,7 @@ class _Writer(_Thread):
                 call.work = call.prepare()
             except BaseException as exc:  # noqa: BLE001 - raised again where it was asked for
                 return [_Done(call, error=exc)]
-        if self._is_gone():
+        if self._file.is_gone():
             return self._refused(call, gone(self._path))
         try:
             self._relax(connection, call.is_relaxed)
@@ -322,22 +320,6 @@ class _Writer(_Thread):
             return _undone(connection, done or [_Done(call)], translate(exc, self._path))
         self._checkpointer.after_commit(connection)
         return done
-
-    def _is_gone(self) -> bool:
-        """Return whether the path leads to another file than the one that is open, or to none.
-
-        What is removed can be written to as before, and ends with the process.
-        """
-        try:
-            found = self._path.stat()
-        except FileNotFoundError:
-            return True
-        except OSError:
-            # A folder that does not answer says nothing of the file; SQLite will.
-            return False
-        identity = (found.st_dev, found.st_ino)
-        self._identity = self._identity or identity
-        return identity != self._identity
 
     def _refused(self, call: _Call[Any], error: BaseException) -> list[_Done]:
         # Who stands behind it has waited too; one after the other, each for the
