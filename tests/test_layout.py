@@ -36,7 +36,8 @@ TESTED_BY = {
     # What is sent, kept and collected takes a proxy, and something that ends it.
     "proxy/send/errors.py": "tests/e2e/test_send.py",
     "proxy/send/session.py": "tests/e2e/test_send.py",
-    "proxy/send/work.py": "tests/e2e/test_send.py",
+    # What an answer teaches shows in which calls are made after it.
+    "proxy/services/direct/lessons.py": "tests/services/direct/test_escalate_lanes.py",
     # Every adapter of a port is held to one suite.
     "proxy/ports/": "tests/contract/",
     "proxy/stores/sqlite/": "tests/contract/",

@@ -16,7 +16,6 @@ from typing import Final
 import structlog
 
 from proxy.core.errors import (
-    CredentialRefusedError,
     JobNotFoundError,
     ProviderError,
     ProxyError,
@@ -36,23 +35,18 @@ from proxy.core.job import (
 )
 from proxy.core.lanes import CALL_LANES, Lane
 from proxy.core.outcomes import (
-    FULL,
     MAX_FAILURES,
-    Answer,
-    Verdict,
     after_answer,
     backoff,
-    verdict,
 )
 from proxy.core.plan import Head, fair_order
-from proxy.core.turnaround import Answered
 from proxy.ports.jobs import Credential, JobWrite, Result
 from proxy.ports.tasks import TaskOwner
 from proxy.services.access import Access
 from proxy.services.direct.budget import Budget
-from proxy.services.direct.busy import BusyKeys
-from proxy.services.direct.call import CallAnswer, DirectCaller
+from proxy.services.direct.call import DirectCaller
 from proxy.services.direct.caps import EscalationLimits, Place, Rate
+from proxy.services.direct.lessons import Lessons
 from proxy.services.ground import Ground, count_doubles, count_ends
 from proxy.services.ledger.bookkeeping import UselessAnswer
 from proxy.services.outlook import Outlook
@@ -95,6 +89,7 @@ class Escalator:
         self._waiters = waiters
         self._limits = limits
         self._outlook = outlook
+        self._lessons = Lessons(ground, access=access, outlook=outlook)
         self._budget = budget
         self._tasks = tasks
         self._calls: set[asyncio.Task[None]] = set()
@@ -103,7 +98,6 @@ class Escalator:
 
         self._running: Counter[Place] = Counter()
         self._rate = Rate()
-        self._busy = BusyKeys()
         self._stopping = False
 
     @property
@@ -156,9 +150,7 @@ class Escalator:
     async def _start_some(self, head: Head) -> int:
         """Start the most urgent calls of `head`, as many as its caps leave room for."""
         now = self._on.clock.now()
-        if head.paused or not self._outlook.may_call(head.key):
-            return 0
-        if self._busy.is_paused(head.key, now):
+        if head.paused or not self._lessons.may_call(head.key, now):
             return 0
         free = self._free((head.key.lane, head.key.credential))
         if free <= 0:
@@ -274,9 +266,8 @@ class Escalator:
             duration_s=round(took, 3),
         )
         # Before the answer: no pass may find the job in a lane that is not paused yet.
-        await self._record(job, partial(self._note_credential, credential, answer))
-        self._note_tier(job, answer.answer, timedelta(seconds=took))
-        self._note_busy(job, answer)
+        await self._record(job, partial(self._lessons.note_credential, credential, answer))
+        self._lessons.note_answer(job, answer, took=timedelta(seconds=took))
         event = after_answer(
             job,
             job.attempt,
@@ -289,29 +280,6 @@ class Escalator:
 
     def _tier_field(self, job: Job) -> str | None:
         return self._outlook.flex.field(job.key) if job.lane is Lane.FLEX else None
-
-    def _note_tier(self, job: Job, answer: Answer, took: timedelta) -> None:
-        """Learn from an answer of the discount tier whether it is one, and has room."""
-        if job.lane is not Lane.FLEX:
-            return
-        if 200 <= answer.status < 300:
-            self._outlook.flex.answered(job.key, answer.tier, now=self._now())
-            self._outlook.observe(Answered(job.key.upstream, took))
-        elif answer.status in FULL:
-            self._outlook.flex.full(job.key, now=self._now())
-            self._on.tally.count("flex_full", upstream=job.key.upstream)
-        elif answer.refuses_the_tier:
-            self._outlook.flex.unsupported(job.key, now=self._now())
-
-    def _note_busy(self, job: Job, answer: CallAnswer) -> None:
-        """Learn whether the provider answers, or was called too often."""
-        if job.lane is Lane.FLEX:
-            # There it means that the tier has no room, and the job goes on in another lane.
-            return
-        if verdict(answer.answer.status, answer.answer.error_code) is Verdict.BUSY:
-            self._busy.refused(job.key, self._now(), asked=answer.retry_after)
-        else:
-            self._busy.answered(job.key)
 
     def _unanswered(self, job: Job, exc: Exception) -> Released | Failed:
         reason = exc.code if isinstance(exc, ProxyError) else "timeout"
@@ -329,20 +297,6 @@ class Escalator:
             not_before=now + backoff(job.failures + 1),
             possible_double=True,
         )
-
-    async def _note_credential(self, credential: Credential, answer: CallAnswer) -> None:
-        status = answer.answer.status
-        meaning = verdict(status, answer.answer.error_code)
-        if meaning is Verdict.SUCCESS:
-            if credential.succeeded_at is None:
-                await self._on.credentials.accepted(credential.id, at=self._now())
-        elif meaning is Verdict.CREDENTIAL:
-            refusal = CredentialRefusedError(
-                f"a direct call was refused with {status}",
-                status_code=status,
-                body=answer.result.body,
-            )
-            await self._access.pause(credential.id, refusal)
 
     async def _finish(self, called: Job, event: JobEvent, result: Result | None) -> None:
         job = called

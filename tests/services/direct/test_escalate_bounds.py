@@ -61,6 +61,22 @@ async def test_a_busy_provider_is_left_alone_for_other_jobs_too():
     assert calls == [at_once, at_once, 2 * at_once, 3 * at_once]
 
 
+async def test_a_provider_that_has_answered_since_is_left_alone_no_longer_than_before():
+    fleet = Fleet()
+    async with asyncio.TaskGroup() as tasks:
+        escalator = fleet.instances[0].make_escalator(tasks)
+        for _ in range(2):
+            await fleet.accept(deadline=timedelta(minutes=20))
+            fleet.will("call", "busy")
+            for _ in range(2):
+                await escalator.run_once()
+                await settled()
+                fleet.clock.advance(seconds=FIRST_PAUSE.total_seconds())
+
+    assert fleet.provider.requests["call"] == 4
+    assert await fleet.states() == {JobState.COMPLETED: 2}
+
+
 @pytest.mark.parametrize("error", [StoreUnavailableError("full"), StoreCorruptError("damaged")])
 async def test_an_answer_waits_for_a_store_that_does_not_take_it(
     monkeypatch: pytest.MonkeyPatch, error: StoreError

@@ -1,0 +1,70 @@
+"""What an answer to a direct call says about others than its job."""
+
+from datetime import datetime, timedelta
+
+from proxy.core.errors import CredentialRefusedError
+from proxy.core.job import Job
+from proxy.core.lanes import BatchKey, Lane
+from proxy.core.outcomes import FULL, Answer, Verdict, verdict
+from proxy.core.turnaround import Answered
+from proxy.ports.jobs import Credential
+from proxy.services.access import Access
+from proxy.services.direct.busy import BusyKeys
+from proxy.services.direct.call import CallAnswer
+from proxy.services.ground import Ground
+from proxy.services.outlook import Outlook
+
+
+class Lessons:
+    """Learns whether a credential is good, the discount tier has room, a provider is busy."""
+
+    def __init__(self, ground: Ground, *, access: Access, outlook: Outlook) -> None:
+        self._on = ground
+        self._access = access
+        self._outlook = outlook
+        self._busy = BusyKeys()
+
+    def may_call(self, key: BatchKey, now: datetime) -> bool:
+        """Return whether a call of this key is worth a try now."""
+        return self._outlook.may_call(key) and not self._busy.is_paused(key, now)
+
+    async def note_credential(self, credential: Credential, answer: CallAnswer) -> None:
+        """Note that an answer proves a credential good, or pause one that is refused.
+
+        Raises:
+            StoreError: if it cannot be noted; it may be tried again.
+        """
+        status = answer.answer.status
+        meaning = verdict(status, answer.answer.error_code)
+        if meaning is Verdict.SUCCESS:
+            if credential.succeeded_at is None:
+                await self._on.credentials.accepted(credential.id, at=self._on.clock.now())
+        elif meaning is Verdict.CREDENTIAL:
+            refusal = CredentialRefusedError(
+                f"a direct call was refused with {status}",
+                status_code=status,
+                body=answer.result.body,
+            )
+            await self._access.pause(credential.id, refusal)
+
+    def note_answer(self, job: Job, answer: CallAnswer, *, took: timedelta) -> None:
+        """Note what an answer says about the calls that are like this one."""
+        now = self._on.clock.now()
+        if job.lane is Lane.FLEX:
+            self._note_tier(job.key, answer.answer, now, took=took)
+        elif verdict(answer.answer.status, answer.answer.error_code) is Verdict.BUSY:
+            self._busy.refused(job.key, now, asked=answer.retry_after)
+        else:
+            self._busy.answered(job.key)
+
+    def _note_tier(self, key: BatchKey, answer: Answer, now: datetime, *, took: timedelta) -> None:
+        """Learn whether the discount tier is one, and has room."""
+        flex = self._outlook.flex
+        if 200 <= answer.status < 300:
+            flex.answered(key, answer.tier, now=now)
+            self._outlook.observe(Answered(key.upstream, took))
+        elif answer.status in FULL:
+            flex.full(key, now=now)
+            self._on.tally.count("flex_full", upstream=key.upstream)
+        elif answer.refuses_the_tier:
+            flex.unsupported(key, now=now)
