@@ -12,12 +12,17 @@ from tests.helpers.fake_provider import Fault
 from tests.helpers.fleet import Fleet
 
 
-async def unlisted(fleet: Fleet) -> None:
-    """Have a batch of 12 whose create was unclear read, and its provider's list away since."""
+async def submit_twice(fleet: Fleet) -> None:
+    """Have a batch of 12 created a second time, before any list shows the first one."""
     fleet.provider.listing_lag = LIST_SKEW
     fleet.will("create", "lost_after")
     await fleet.submit(12)
     await fleet.run_for(timedelta(minutes=10), step=timedelta(seconds=30))
+
+
+async def unlisted(fleet: Fleet) -> None:
+    """Have a batch of 12 whose create was unclear read, and its provider's list away since."""
+    await submit_twice(fleet)
     assert (await fleet.batch()).harvested_at is not None
     fleet.will("find_batches", "unavailable", times=200)
     fleet.provider.requests["find_batches"] = 0
@@ -59,10 +64,7 @@ async def test_a_list_that_cannot_be_read_does_not_keep_a_batch_for_ever() -> No
 
 async def test_a_twin_that_vanished_does_not_keep_its_batch_for_ever() -> None:
     fleet = Fleet()
-    fleet.provider.listing_lag = LIST_SKEW
-    fleet.will("create", "lost_after")
-    await fleet.submit(12)
-    await fleet.run_for(timedelta(minutes=10), step=timedelta(seconds=30))
+    await submit_twice(fleet)
     fleet.provider.hidden.add("batch_1")
 
     await fleet.run_for(timedelta(hours=27), step=timedelta(minutes=5))
@@ -75,10 +77,7 @@ async def test_a_twin_that_vanished_does_not_keep_its_batch_for_ever() -> None:
 @pytest.mark.parametrize("fault", ["rejected", "redirected"])
 async def test_a_twin_whose_results_cannot_be_read_may_be_paid(fault: Fault) -> None:
     fleet = Fleet()
-    fleet.provider.listing_lag = LIST_SKEW
-    fleet.will("create", "lost_after")
-    await fleet.submit(12)
-    await fleet.run_for(timedelta(minutes=10), step=timedelta(seconds=30))
+    await submit_twice(fleet)
     fleet.will("results", fault, times=1_000)
 
     await fleet.run_for(timedelta(hours=27), step=timedelta(minutes=5))
@@ -91,10 +90,7 @@ async def test_a_twin_whose_results_cannot_be_read_may_be_paid(fault: Fault) -> 
 @pytest.mark.parametrize("kept", [0, 5])
 async def test_what_the_results_of_a_twin_are_silent_about_may_be_paid(kept: int) -> None:
     fleet = Fleet()
-    fleet.provider.listing_lag = LIST_SKEW
-    fleet.will("create", "lost_after")
-    await fleet.submit(12)
-    await fleet.run_for(timedelta(minutes=10), step=timedelta(seconds=30))
+    await submit_twice(fleet)
     fleet.provider.mangle = lambda lines: lines[:kept]
 
     await fleet.run_for(timedelta(hours=27), step=timedelta(minutes=5))
@@ -106,10 +102,7 @@ async def test_what_the_results_of_a_twin_are_silent_about_may_be_paid(kept: int
 
 async def test_a_twin_that_left_no_results_bought_nothing() -> None:
     fleet = Fleet()
-    fleet.provider.listing_lag = LIST_SKEW
-    fleet.will("create", "lost_after")
-    await fleet.submit(12)
-    await fleet.run_for(timedelta(minutes=10), step=timedelta(seconds=30))
+    await submit_twice(fleet)
     fleet.provider.batches["batch_1"].results.clear()
 
     await fleet.run_for(timedelta(hours=27), step=timedelta(minutes=5))
@@ -123,10 +116,7 @@ async def test_a_twin_that_is_never_seen_to_end_does_not_keep_its_batch_for_ever
     operation: str,
 ) -> None:
     fleet = Fleet()
-    fleet.provider.listing_lag = LIST_SKEW
-    fleet.will("create", "lost_after")
-    await fleet.submit(12)
-    await fleet.run_for(timedelta(minutes=10), step=timedelta(seconds=30))
+    await submit_twice(fleet)
     runs_on(fleet)
     fleet.will(operation, "unavailable", times=100_000)
 
@@ -141,10 +131,7 @@ async def test_a_twin_that_is_never_seen_to_end_does_not_keep_its_batch_for_ever
 async def test_a_twin_that_runs_on_and_on_does_not_keep_its_batch_for_ever() -> None:
     fleet = Fleet()
     fleet.provider.can_cancel = False
-    fleet.provider.listing_lag = LIST_SKEW
-    fleet.will("create", "lost_after")
-    await fleet.submit(12)
-    await fleet.run_for(timedelta(minutes=10), step=timedelta(seconds=30))
+    await submit_twice(fleet)
     runs_on(fleet)
 
     await fleet.run_for(2 * SWEEP_FOR + timedelta(hours=1), step=timedelta(minutes=15))
