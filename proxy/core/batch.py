@@ -159,6 +159,11 @@ class Batch:
     settled_at: datetime | None = None
     version: int = 0
 
+    @property
+    def lines_sent(self) -> int:
+        """How many lines its provider has of it."""
+        return self.create_count if self.input_count is None else self.input_count
+
 
 _S: Final = BatchState
 
@@ -363,8 +368,7 @@ def _line_of(batch: Batch, line: int | None) -> int | None:
 
     Believed, it would excuse every job: all would be sent again as they are, for ever.
     """
-    count = batch.create_count if batch.input_count is None else batch.input_count
-    return line if line is None or line <= (count or batch.count) else None
+    return line if line is None or line <= (batch.lines_sent or batch.count) else None
 
 
 def _apply_poll(

@@ -42,7 +42,7 @@ class Releaser:
 
         Returns how many still wait: they are released as possible doubles, each by itself.
         """
-        unseen = lines_sent(batch) - told
+        unseen = batch.lines_sent - told
         if unseen <= 0 or not may_have_run(batch):
             return 0
         waiting = 0
@@ -106,7 +106,7 @@ class Releaser:
             seen += len(items)
         # Where jobs ended since, nobody can tell whose line it is. The next batch will be
         # without theirs, and its own error says it right.
-        return found if seen == lines_sent(batch) else None
+        return found if seen == batch.lines_sent else None
 
 
 async def line_to_blame(ground: Ground, batch: Batch, line: int | None) -> int | None:
@@ -116,8 +116,3 @@ async def line_to_blame(ground: Ground, batch: Batch, line: int | None) -> int |
     recent = await ground.batches.recent(limit=REMEMBERED)
     too_many = are_too_many_to_name(recent, batch.key, now=ground.clock.now())
     return None if too_many else line
-
-
-def lines_sent(batch: Batch) -> int:
-    """Return how many lines its provider has of a batch."""
-    return batch.create_count if batch.input_count is None else batch.input_count

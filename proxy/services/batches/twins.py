@@ -21,7 +21,6 @@ from proxy.services.access import Access
 from proxy.services.batches.at_provider import cancel, retrieve
 from proxy.services.batches.in_vain import WINDOW_AND_HOUR, InVain
 from proxy.services.batches.recover import LIST_SKEW
-from proxy.services.batches.release import lines_sent
 from proxy.services.batches.result_files import ResultFiles, is_given_up
 from proxy.services.batches.unnamed import LONGEST_CREATE, candidates, count_unnamed
 from proxy.services.ground import Ground, write_batch
@@ -159,7 +158,7 @@ class Twins:
         read = await self._files.ingest(batch, provider, files, is_twin=True)
         if read is None:
             return False
-        unseen = min(twin.count or lines_sent(batch), batch.count) - read.told
+        unseen = min(twin.count or batch.lines_sent, batch.count) - read.told
         # Without a file it was stopped before it began. What a file is silent about may have
         # been computed.
         is_silent = bool(files) and twin.error_code is None
