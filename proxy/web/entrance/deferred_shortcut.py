@@ -96,7 +96,8 @@ class ShortDeferral:
             except ProxyError as error:
                 calls.refused(self._call.record, error)
                 page = refusal(self._call.head.dialect.family, error)
-                await self.send(written(page, method=METHOD, keep_alive=True, modern=True))
+                keep_alive = self._caller is not None and not self._caller.is_ending
+                await self.send(written(page, method=METHOD, keep_alive=keep_alive, modern=True))
         except Exception as exc:  # noqa: BLE001 - told as aiohttp tells of a bug in a handler
             caller, self._caller = self._caller, None
             if caller is not None:

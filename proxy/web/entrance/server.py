@@ -170,6 +170,12 @@ class DataServer(web.Server):
 class _Request(web.BaseRequest):
     """A call. Forwarded answers to it are not prepared, but written as they came."""
 
+    @property
+    def keep_alive(self) -> bool:
+        """Whether another call may follow; callers are told if none may."""
+        connection = cast("_Connection", self.protocol)
+        return not (self._message.should_close or connection.is_ending)
+
     async def _prepare_hook(self, response: web.StreamResponse) -> None:
         # aiohttp has just put it in. Callers need not know what serves them, nor its version.
         response.headers.popall(hdrs.SERVER, None)
@@ -345,6 +351,11 @@ class _Connection(web.RequestHandler):
             self._request_count += 1
             self._aside, self._waiter = self._waiter, None
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether no call may follow the one that is on its way."""
+        return bool(self._close or self._force_close)
+
     async def flush(self, data: bytes) -> bool:
         """Write to the caller; tell whether the operating system has taken all of it."""
         return await flush_bytes(self, data)
@@ -361,7 +372,7 @@ class _Connection(web.RequestHandler):
         """Learn that the answer is written, and whether another call may follow."""
         self._call = None
         self._waiter, self._aside = self._aside, None
-        if self._close or self._force_close or not keep_alive:
+        if self.is_ending or not keep_alive:
             # It ends aiohttp's task too, which the end of the server waits for.
             self.close()
             if self.transport is not None:

@@ -17,6 +17,11 @@ class Caller(Protocol):
         """Whether the caller takes no more for now."""
         ...
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether no call may follow the one that is on its way."""
+        ...
+
     async def flush(self, data: bytes) -> bool:
         """Write to the caller; tell whether the operating system has taken all of it."""
         ...

@@ -163,6 +163,7 @@ class ShortCall:
         head, _, self._until_close = answer_head(self._heads, response, method=METHOD, modern=True)
         if self._until_close:
             hold_open(transport)
+        if self._until_close or self._caller.is_ending:
             head += b"Connection: close\r\n"
         self._first_byte_s = time.perf_counter() - self._started
         self._status = response.status
@@ -180,9 +181,10 @@ class ShortCall:
         error = response.failure
         assert isinstance(error, UpstreamUnavailableError)
         answer = self._error_response(self._passage.route.upstream.dialect, error)
-        transport.write(written(answer, method=METHOD, keep_alive=True, modern=True))
+        keep_alive = not self._caller.is_ending
+        transport.write(written(answer, method=METHOD, keep_alive=keep_alive, modern=True))
         self._status = answer.status
-        self._end(Outcome.REFUSED, keep_alive=True)
+        self._end(Outcome.REFUSED, keep_alive=keep_alive)
 
     def _relay_informational(self, status: int, reason: str, headers: RawHeaders) -> None:
         """Pass it on, unless the caller takes no more: nothing bounds how many come."""

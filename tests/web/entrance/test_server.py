@@ -200,6 +200,25 @@ async def test_a_body_that_comes_while_the_server_ends_is_still_read():
         assert (await caller.response()).body == b"abcd"
 
 
+async def test_an_answer_tells_that_the_server_ends():
+    begun, go = asyncio.Event(), asyncio.Event()
+
+    async def later(request: web.BaseRequest) -> web.Response:
+        begun.set()
+        await go.wait()
+        return web.Response(body=b"here")
+
+    async with listening(later) as (port, server), RawCaller(port) as caller:
+        await caller.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await begun.wait()
+        server.pre_shutdown()
+        go.set()
+
+        answer = await caller.response()
+        assert (answer.body, answer.value(b"connection")) == (b"here", b"close")
+        assert await caller.reader.read() == b""
+
+
 async def test_a_body_is_read_also_if_the_server_ends_before_its_call_is_begun():
     async def reading(request: web.BaseRequest) -> web.Response:
         return web.Response(body=await request.read())

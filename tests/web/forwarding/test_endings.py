@@ -8,7 +8,7 @@ import pytest
 
 from tests.helpers.certificates import write_certificate
 from tests.helpers.raw_upstream import TIMEOUT_S, RawConnection, RawUpstream, wait_until
-from tests.web.stage import CLOSE_HEAD, POST
+from tests.web.stage import CLOSE_HEAD, OK, POST, stage
 from tests.web.transparency.harness import RunningProxy, running_proxy
 
 
@@ -56,6 +56,30 @@ async def test_only_a_whole_answer_ends_in_order(factory, secured, end):
             with pytest.raises(ConnectionResetError):
                 await reader.read()
         writer.transport.abort()
+
+
+@pytest.mark.parametrize("end", ["whole", "broken"])
+async def test_an_answer_of_a_proxy_that_ends_is_told_to_be_the_last(factory, end):
+    go = asyncio.Event()
+
+    async def script(connection: RawConnection) -> None:
+        await connection.request()
+        await go.wait()
+        if end == "whole":
+            await connection.send(OK)
+        else:
+            connection.reset()
+
+    async with stage(script, factory) as (upstream, proxy, caller):
+        await caller.send(POST)
+        await wait_until(lambda: upstream.requests, "the call")
+        proxy.server.pre_shutdown()
+        go.set()
+
+        answer = await caller.response()
+        assert answer.start_line.split()[1] == (b"200" if end == "whole" else b"502")
+        assert answer.value(b"connection") == b"close"
+        assert await caller.reader.read() == b""
 
 
 async def test_an_answer_that_ends_with_its_connection_comes_piece_by_piece(factory, secured):
