@@ -7,13 +7,12 @@ while nobody does was not asked for, and ends it.
 import asyncio
 import select
 import socket
-from typing import Final, Protocol, cast
+from typing import Protocol, cast
 
 from proxy.ports.upstream import ClientLimits
+from proxy.reading import READ_AT_MOST
 from proxy.upstreams.head import HeadParser
 from proxy.upstreams.tls import ended_in_order, keep_session
-
-_READ_AT_MOST: Final = 1 << 16
 
 
 class Exchange(Protocol):
@@ -35,12 +34,15 @@ class Exchange(Protocol):
 class Keeper(Protocol):
     """Who made a connection, and wants to hear of its end."""
 
+    inbox: memoryview
+    """Where its connections read to."""
+
     def forget(self, connection: "Connection") -> None:
         """Learn that the connection is gone."""
         ...
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """A transport, and who holds it."""
 
     def __init__(
@@ -125,11 +127,14 @@ class Connection(asyncio.Protocol):
         self.transport = cast("asyncio.Transport", transport)
         self._stands = True
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's
+        return self._keeper.inbox
+
+    def buffer_updated(self, nbytes: int) -> None:
         if self.exchange is None:
             self.abort()
         else:
-            self.exchange.data_received(data)
+            self.exchange.data_received(bytes(self._keeper.inbox[:nbytes]))
 
     def eof_received(self) -> None:
         if self.exchange is not None:
@@ -168,7 +173,7 @@ class Connection(asyncio.Protocol):
         if self.transport.get_extra_info("sslcontext") is not None:
             return
         try:
-            data = self._sock.recv(_READ_AT_MOST)
+            data = self._sock.recv(READ_AT_MOST)
         except OSError:
             return
         if data:

@@ -22,15 +22,15 @@ from proxy.ports.upstream import (
     UpstreamUnavailableError,
     Write,
 )
+from proxy.reading import READ_AT_MOST
 from proxy.upstreams.body import BodyFraming, framing_of
 from proxy.upstreams.connection import Connection
 from proxy.upstreams.head import MalformedHeadError, head_end, may_be_head
 from proxy.upstreams.patience import Patience
 from proxy.upstreams.pool import Pool
 
-# What is held for a reader before the upstream is held back; asyncio reads up to
-# 256 KiB at once, so that twice this may be here for a moment.
-_HELD_AT_MOST: Final = 1 << 17
+# What is held for a reader when the upstream is held back: one full read, or many small ones.
+_HELD_ENOUGH: Final = READ_AT_MOST
 
 
 class LeanResponse:
@@ -349,7 +349,7 @@ class LeanResponse:
             return
         self._held.append(data)
         self._held_bytes += len(data)
-        if self._held_bytes > _HELD_AT_MOST and self._connection is not None:
+        if self._held_bytes >= _HELD_ENOUGH and self._connection is not None:
             self._connection.pause_reading()
         if self._framing is None or not self._framing.done:
             # At the end it is told together with that.

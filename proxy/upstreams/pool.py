@@ -11,6 +11,7 @@ from typing import Final, cast
 
 from proxy.core.upstream import Upstream
 from proxy.ports.upstream import ClientLimits
+from proxy.reading import new_inbox
 from proxy.upstreams.connection import Connection
 from proxy.upstreams.dial import Dialer, connect_error
 
@@ -35,6 +36,7 @@ class Pool:
     """Lends connections. `take` is for the common case, `open` for all others."""
 
     def __init__(self, limits: ClientLimits, ssl_context: ssl.SSLContext | None) -> None:
+        self.inbox = new_inbox()
         self._limits = limits
         self._dialer = Dialer(ssl_context)
         self._sites: dict[str, Site] = {}

@@ -6,6 +6,7 @@ import contextlib
 import pytest
 
 from proxy.ports.upstream import ClientLimits, Phase, UpstreamUnavailableError
+from proxy.reading import READ_AT_MOST
 from proxy.upstreams.lean import LeanClient
 from tests.helpers.raw_upstream import RawUpstream, replying, wait_until
 from tests.upstreams.clients import OK, opened, read_all, request
@@ -69,7 +70,7 @@ async def test_a_reader_that_does_not_read_holds_a_bounded_number_of_bytes():
         answer = await client.send(request(upstream.port))
         (connection,) = client._pool._all
         await wait_until(lambda: connection.reading_paused, "the upstream to be held back")
-        assert answer._held_bytes < 1 << 19
+        assert answer._held_bytes < 2 * READ_AT_MOST
 
         assert len(await read_all(answer)) == total
         assert not connection.reading_paused

@@ -17,6 +17,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import StreamReader
 
 from proxy.core.dialects import ErrorAnswer, Family
+from proxy.reading import READ_AT_MOST, SmallReads, new_inbox
 from proxy.web.answering.final import flush_bytes
 from proxy.web.entrance.ambiguous import ambiguity
 from proxy.web.entrance.intake import Finding, Intake
@@ -51,8 +52,8 @@ SERVER_OPTIONS: Final[dict[str, Any]] = {
     "max_line_size": 32768,
     "max_field_size": 32768,
     "max_headers": 512,
-    # Bounds what one upload holds in memory: twice this.
-    "read_bufsize": 1 << 16,
+    # Once twice this waits for an upstream, no more of an upload is read.
+    "read_bufsize": READ_AT_MOST // 2,
 }
 """What `web.Server` must be given for calls to pass through unchanged."""
 
@@ -129,15 +130,17 @@ class DataServer(web.Server):
             ),
             **SERVER_OPTIONS | heads,
         )
+        self._inbox = new_inbox()
         self._find = find
         self._on_refused = on_refused
         shortest = min(self.bounds.head_s, self.bounds.take_s)
         self._sweep_s = min(shortest / 4, _SWEEP_AT_MOST_S)
         self._timer: asyncio.TimerHandle | None = None
 
-    def __call__(self) -> web.RequestHandler:
+    def __call__(self) -> asyncio.BaseProtocol:  # type: ignore[override]
         """Return what serves one more connection."""
-        return _Connection(self, self._find, loop=self._loop, **self._kwargs)
+        connection = _Connection(self, self._find, loop=self._loop, **self._kwargs)
+        return SmallReads(connection, self._inbox)
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         """Keep a new connection, unless there are too many."""

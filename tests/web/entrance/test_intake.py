@@ -1,6 +1,7 @@
 """What aiohttp's parser keeps to itself is bounded, told to whoever waits, and not lost unseen."""
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 from aiohttp import web
@@ -34,7 +35,9 @@ async def test_a_head_of_too_many_long_fields_is_refused_before_it_ends(find):
         answer = await caller.response()
 
         assert answer.start_line.split()[1] == b"431"
-        assert await caller.reader.read() == b""
+        # What is unread of it is answered by the kernel.
+        with suppress(ConnectionResetError):
+            assert await caller.reader.read() == b""
 
 
 async def test_trailers_may_be_no_longer_than_a_head():

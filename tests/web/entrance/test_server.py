@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from proxy.reading import READ_AT_MOST
 from proxy.web.entrance.server import CallerBounds, DataServer
 from tests.helpers.raw_upstream import RawCaller, wait_until
 from tests.web.stage import stalled
@@ -233,6 +234,33 @@ async def test_a_body_is_read_also_if_the_server_ends_before_its_call_is_begun()
         connection.data_received(b"cd")
 
         assert (await caller.response()).body == b"abcd"
+
+
+async def test_little_is_read_at_once():
+    # Much would come at once only over a network that is faster than this one's first reads.
+    async with listening(hello) as (_, server):
+        protocol = server()
+
+        assert isinstance(protocol, asyncio.BufferedProtocol)
+        assert memoryview(protocol.get_buffer(-1)).nbytes == READ_AT_MOST
+
+
+async def test_of_a_body_that_nobody_reads_little_is_taken():
+    begun = asyncio.Event()
+
+    async def deaf(request: web.BaseRequest) -> web.Response:
+        begun.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async with listening(deaf) as (port, server), RawCaller(port) as caller:
+        await caller.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n")
+        await begun.wait()
+        connection = await only_connection(server)
+        caller.writer.write(b"x" * (1 << 22))
+        await wait_until(lambda: connection._reading_paused, "the caller to be held back")
+
+        assert connection._newest_body().total_bytes <= 2 * READ_AT_MOST
 
 
 async def flood(request: web.BaseRequest) -> web.StreamResponse:
