@@ -45,6 +45,8 @@ TESTED_BY = {
     # What the front does with a call that it does not forward at once.
     "proxy/web/entrance/deferrer.py": "tests/web/entrance/test_front.py",
     "proxy/web/entrance/incoming.py": "tests/web/entrance/test_front.py",
+    # The server is seen by what its connections do.
+    "proxy/web/entrance/connection.py": "tests/web/entrance/test_server.py",
     # Seen by what becomes of a connection whose caller takes nothing.
     "proxy/web/entrance/uptake.py": "tests/web/entrance/test_server.py",
     # What calls with one head share, and how their connection is asked for.

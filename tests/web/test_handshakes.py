@@ -11,7 +11,8 @@ import pytest
 from aiohttp import web
 
 from proxy.web.certificates import Certificate
-from proxy.web.entrance.server import CallerBounds, DataServer, _Connection
+from proxy.web.entrance.connection import CallerConnection
+from proxy.web.entrance.server import CallerBounds, DataServer
 from proxy.web.handshakes import Handshakes, SecureSite
 from tests.helpers.certificates import write_certificate
 from tests.helpers.raw_upstream import RawCaller, wait_until
@@ -171,7 +172,7 @@ async def test_the_time_for_a_head_begins_before_the_handshake(certificate):
         await caller.send(outgoing.read())
         await wait_until(lambda: listener.server.connections)
         (connection,) = listener.server.connections
-        assert isinstance(connection, _Connection)
+        assert isinstance(connection, CallerConnection)
 
         assert connection.is_overdue(later + 60, 60)
 

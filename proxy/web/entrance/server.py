@@ -1,9 +1,7 @@
-"""The server of the data port: aiohttp's, with bounds on its callers and errors of our own.
+"""The server of the data port: aiohttp's, with bounds on its callers.
 
-aiohttp answers bytes that are not HTTP by quoting the offending line, which may be
-the one with the key; and it answers a bug of ours with a page of text, which no SDK
-can read. It bounds the size of a head, but neither how slowly one may arrive nor how
-many connections may be open. One timer watches all connections; no call has its own.
+aiohttp bounds the size of a head, but neither how slowly one may arrive nor how many
+connections may be open. One timer watches all connections; no call has its own.
 """
 
 import asyncio
@@ -14,19 +12,12 @@ from typing import Any, Final, cast
 
 from aiohttp import hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
-from aiohttp.streams import StreamReader
 
-from proxy.core.dialects import ErrorAnswer, Family
+from proxy.core.dialects import Family
 from proxy.reading import READ_AT_MOST, SmallReads, new_inbox
-from proxy.web.answering.final import flush_bytes
 from proxy.web.entrance.ambiguous import ambiguity
-from proxy.web.entrance.intake import Finding, Intake
-from proxy.web.entrance.passages import Passing
-from proxy.web.entrance.refused import TOO_MANY_CONNECTIONS, refusal, unreadable_or_bug
-from proxy.web.entrance.uptake import Uptake
-from proxy.web.forwarding.boundary import Boundary
-from proxy.web.forwarding.caller import CallOnItsWay
-from proxy.web.forwarding.endings import cut, resets_on_close
+from proxy.web.entrance.connection import CallerConnection, Find, last_answer
+from proxy.web.entrance.refused import TOO_MANY_CONNECTIONS, refusal
 from proxy.web.forwarding.relay import written
 
 
@@ -59,12 +50,6 @@ SERVER_OPTIONS: Final[dict[str, Any]] = {
 
 _SWEEP_AT_MOST_S: Final = 1.0
 
-_CUT_WITHIN_S: Final = 1.0
-"""How long a call may take to end once it is cut off: what is noted of it is written meanwhile."""
-
-_AWAITED_BYTES: Final = 1 << 16
-"""The longest body that is awaited before its call is sent; longer ones go as they come."""
-
 
 @dataclass(frozen=True, slots=True)
 class CallerBounds:
@@ -86,10 +71,6 @@ class CallerBounds:
     def max_head_bytes(self) -> int:
         """Of a whole head, or of trailers; nginx has room for four long fields."""
         return 8 * self.max_field_bytes
-
-
-Find = Callable[[bytes], Passing | None]
-"""Tells how a call with that head passes, if it is known that it does."""
 
 
 class DataServer(web.Server):
@@ -119,7 +100,7 @@ class DataServer(web.Server):
             doubt = ambiguity(request)
             if doubt is not None:
                 # Whose call it was to be is in doubt, too.
-                return _last(refusal(Family.OPENAI, doubt))
+                return last_answer(refusal(Family.OPENAI, doubt))
             answer: web.StreamResponse = await handle(request)
             return answer
 
@@ -137,9 +118,16 @@ class DataServer(web.Server):
         self._sweep_s = min(shortest / 4, _SWEEP_AT_MOST_S)
         self._timer: asyncio.TimerHandle | None = None
 
+    # Whoever listens needs no more than a protocol.
     def __call__(self) -> asyncio.BaseProtocol:  # type: ignore[override]
         """Return what serves one more connection."""
-        connection = _Connection(self, self._find, loop=self._loop, **self._kwargs)
+        connection = CallerConnection(
+            self,
+            self._find,
+            max_head_bytes=self.bounds.max_head_bytes,
+            loop=self._loop,
+            **self._kwargs,
+        )
         return SmallReads(connection, self._inbox)
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
@@ -159,7 +147,7 @@ class DataServer(web.Server):
 
     def _sweep(self) -> None:
         now = self._loop.time()
-        for connection in cast("list[_Connection]", self.connections):
+        for connection in cast("list[CallerConnection]", self.connections):
             connection.stop_awaiting()
             if connection.is_overdue(now, self.bounds.head_s):
                 connection.force_close()
@@ -176,264 +164,9 @@ class _Request(web.BaseRequest):
     @property
     def keep_alive(self) -> bool:
         """Whether another call may follow; callers are told if none may."""
-        connection = cast("_Connection", self.protocol)
+        connection = cast("CallerConnection", self.protocol)
         return not (self._message.should_close or connection.is_ending)
 
     async def _prepare_hook(self, response: web.StreamResponse) -> None:
         # aiohttp has just put it in. Callers need not know what serves them, nor its version.
         response.headers.popall(hdrs.SERVER, None)
-
-
-class _Connection(web.RequestHandler):
-    """One caller's connection: aiohttp's, but for the calls that take a shortcut.
-
-    A call takes it if it comes while aiohttp's own task waits for the next one, and if it is
-    certain that its first byte begins a head. aiohttp's parser sees nothing of it. While it
-    is on its way, what that task waits for is put aside: what comes meanwhile does not wake it.
-    """
-
-    __slots__ = (
-        "_aside",
-        "_boundary",
-        "_call",
-        "_early",
-        "_find",
-        "_idle_since",
-        "_intake",
-        "_served",
-        "_unsent",
-        "_uptake",
-        "_wire",
-    )
-
-    def __init__(self, manager: DataServer, find: Find | None, *args: Any, **options: Any) -> None:
-        super().__init__(manager, *args, **options)
-        self._find = find
-        self._boundary = Boundary()
-        self._intake = Intake(manager.bounds.max_head_bytes)
-        self._early = b""
-        """What came while aiohttp's task was about to wait for it."""
-        self._unsent = b""
-        """A call that may take the shortcut, as far as it came."""
-        self._call: CallOnItsWay | None = None
-        self._aside: asyncio.Future[None] | None = None
-        self._idle_since = self._loop.time()
-        self._served = 0
-        self._wire: asyncio.Transport | None = None
-        """The transport, also while it is closing, when aiohttp knows it no more."""
-        self._uptake = Uptake(since=self._idle_since)
-
-    def stop_awaiting(self) -> None:
-        """Wait no longer for the rest of a body: relay it as it comes."""
-        data, self._unsent = self._unsent, b""
-        if data:
-            self._feed(data)
-
-    def is_overdue(self, now: float, limit_s: float) -> bool:
-        """Tell whether no head has come for so long; to be asked now and then."""
-        if self._upgraded and self._waiter is not None and not self._is_serving:
-            # A switch was declined before its call was all here: aiohttp waits for the next
-            # one, and keeps what comes for another protocol.
-            return True
-        if self._is_serving or self._request_count != self._served:
-            self._served = self._request_count
-            self._idle_since = now
-        return now - self._idle_since > limit_s
-
-    def takes_nothing(self, now: float, limit_s: float) -> bool:
-        """Tell whether the caller has taken nothing for `limit_s`; to be asked now and then."""
-        return self._uptake.is_overdue(self._wire, now, limit_s)
-
-    def abort(self) -> None:
-        """Cut the connection, whatever waits to be taken: closing would wait for that."""
-        if self._wire is not None:
-            self._wire.abort()
-
-    # What the event loop calls.
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._wire = cast("asyncio.Transport", transport)
-        super().connection_made(transport)
-
-    def data_received(self, data: bytes) -> None:
-        if self._early:
-            self._early += data
-        elif self._find is None or self._request_in_progress:
-            self._feed(data)
-        elif self._waiter is not None:
-            self._take(data, self._find)
-        elif self._aside is not None or self._messages:
-            self._feed(data)
-        else:
-            # aiohttp's task has just begun, or ended a call, and waits in a moment.
-            self._loop.call_soon(self._take_early)
-            self._early = data
-
-    def resume_reading(self, resume_parser: bool = True) -> None:
-        # aiohttp calls it at the end of each body and as that is read, held up or not.
-        if self._reading_paused:
-            super().resume_reading(resume_parser)
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        if self._call is not None:
-            self._call.news()
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        self._wire = None
-        if self._call is not None:
-            self._call.caller_left()
-        super().connection_lost(exc)
-
-    def _feed(self, data: bytes) -> None:
-        """Give aiohttp what is not known to be a call for the shortcut."""
-        if self._find is not None:
-            self._boundary.follow(data)
-        # Once it is told to close, aiohttp drops all that comes, even the body of a call that
-        # is being served, or is about to be. So that is hidden from it while one is. Whatever
-        # else arrives then is never looked at: no further call is begun.
-        closing, self._close = self._close, self._close and not self._is_serving
-        came = self._request_count
-        self._intake.before(self._newest_body())
-        super().data_received(data)
-        self._close = self._close or closing
-        if self._payload_parser is None:
-            came = self._request_count - came
-            newest = self._messages[-1] if self._messages else None
-            self._heed(self._intake.after(data, came, newest, kept=self._upgraded))
-
-    def _newest_body(self) -> StreamReader | None:
-        if self._messages:
-            return self._messages[-1][1]
-        return self._current_request.content if self._current_request is not None else None
-
-    def _heed(self, finding: Finding) -> None:
-        match finding:
-            case Finding.FINE:
-                return
-            case Finding.FORGOTTEN:
-                self.close()
-            case Finding.MALFORMED:
-                # Whoever serves the call tells that.
-                self._messages.pop()
-                self.close()
-            case Finding.TOO_LONG:
-                if self._waiter is not None and self.transport is not None:
-                    page = unreadable_or_bug(431)
-                    self.transport.write(written(page, method="GET", keep_alive=False, modern=True))
-                self.force_close()
-
-    def _take_early(self) -> None:
-        data, self._early = self._early, b""
-        if self._manager is None:
-            return
-        if self._waiter is not None and self._find is not None:
-            self._take(data, self._find)
-        else:
-            self._feed(data)
-
-    # The shortcuts.
-
-    def _take(self, data: bytes, find: Find) -> None:
-        """Let what came take a shortcut, if it may, as soon as it is here to its end."""
-        if not self._boundary.is_plain or self._messages or self._close:
-            self._feed(data)
-            return
-        self._unsent = data = self._unsent + data if self._unsent else data
-        end = data.find(b"\r\n\r\n") + 4
-        passing = find(data[:end]) if end > 3 else None
-        missing = -1 if passing is None else end + passing.body_bytes - len(data)
-        if passing is None or missing < 0 or passing.body_bytes > _AWAITED_BYTES:
-            self.stop_awaiting()
-        elif missing == 0:
-            self._call = passing.begin(data[end:], self)
-            if self._call is None:
-                self.stop_awaiting()
-                return
-            self._unsent = b""
-            self._request_count += 1
-            self._aside, self._waiter = self._waiter, None
-
-    @property
-    def is_ending(self) -> bool:
-        """Whether no call may follow the one that is on its way."""
-        return bool(self._close or self._force_close)
-
-    async def flush(self, data: bytes) -> bool:
-        """Write to the caller; tell whether the operating system has taken all of it."""
-        return await flush_bytes(self, data)
-
-    def call_failed(self, exc: Exception) -> None:
-        """Learn of a bug that left the call without an answer."""
-        self.log_exception("Error handling request", exc_info=exc)
-        if self.transport is not None:
-            page = unreadable_or_bug(500)
-            self.transport.write(written(page, method="POST", keep_alive=False, modern=True))
-        self.call_ended(keep_alive=False)
-
-    def call_ended(self, *, keep_alive: bool) -> None:
-        """Learn that the answer is written, and whether another call may follow."""
-        self._call = None
-        self._waiter, self._aside = self._aside, None
-        if self.is_ending or not keep_alive:
-            # It ends aiohttp's task too, which the end of the server waits for.
-            self.close()
-            if self.transport is not None:
-                self.transport.close()
-        elif self._messages and self._waiter is not None:
-            self._waiter.set_result(None)
-
-    # The end.
-
-    def _process_keepalive(self) -> None:
-        """Do nothing: the sweep ends silent connections, and it knows of the shortcut's calls."""
-
-    def close(self) -> None:
-        """Take no more calls; the one that is on its way is finished."""
-        self.stop_awaiting()
-        super().close()
-
-    def force_close(self) -> None:
-        """End the connection at once, so that an unfinished answer does not look whole."""
-        if resets_on_close(self.transport):
-            cut(self.transport, until_close=True)
-        super().force_close()
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """Answer what could not be parsed, and what a bug left without an answer."""
-        # Logs it, and has the connection closed afterwards.
-        theirs = super().handle_error(request, status, exc, message)
-        return _last(unreadable_or_bug(theirs.status))
-
-    async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109 - aiohttp's
-        """Give the call that is on its way `timeout` to end, then cut it off.
-
-        aiohttp alone would hold it for as long again, by when a supervisor has killed the
-        process, and then take its connection away before its handler hears of that.
-        """
-        serving = self._task_handler
-        if serving is not None and self._is_serving:
-            await asyncio.wait([serving], timeout=timeout)
-            if not serving.done():
-                # Whoever is held is noted as cut off while the connection still stands.
-                serving.cancel()
-                await asyncio.wait([serving], timeout=_CUT_WITHIN_S)
-        await super().shutdown(_CUT_WITHIN_S)
-
-    @property
-    def _is_serving(self) -> bool:
-        """Whether a call is here whose answer is not."""
-        return bool(self._request_in_progress or self._messages or self._call is not None)
-
-
-def _last(answer: ErrorAnswer) -> web.Response:
-    """Return an answer of ours, after which its connection ends."""
-    response = web.Response(status=answer.status, headers=answer.headers, body=answer.body)
-    response.force_close()
-    return response
