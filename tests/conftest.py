@@ -31,7 +31,8 @@ def _strict_events() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test sees the configuration, or a key, of whoever runs it."""
+    """No test sees the configuration, a key or the web proxy of whoever runs it."""
     for name in list(os.environ):
-        if name.startswith("OFFRAMP_") or name.endswith("_API_KEY"):
+        ours = name.startswith("OFFRAMP_") or name.endswith("_API_KEY")
+        if ours or name.upper().endswith("_PROXY"):
             monkeypatch.delenv(name)

@@ -33,7 +33,7 @@ from proxy.upstreams.lean import LeanClient
 from proxy.upstreams.session import AiohttpClient
 from proxy.workers import Worker
 
-_CLIENTS: Final[Mapping[str, Callable[[asyncio.TaskGroup, ClientLimits], UpstreamClient]]] = {
+_CLIENTS: Final[Mapping[str, Callable[..., UpstreamClient]]] = {
     "lean": LeanClient,
     "aiohttp": AiohttpClient,
 }
@@ -77,8 +77,15 @@ async def open_stores(
 def open_client(
     stack: AsyncExitStack, settings: Settings, tasks: asyncio.TaskGroup
 ) -> UpstreamClient:
-    """Return the client of forwarded calls, closed with the stack."""
-    client = _CLIENTS[settings.forwarding.client](tasks, _client_limits(settings))
+    """Return the client of forwarded calls, closed with the stack.
+
+    Raises:
+        ConfigError: if the environment names a web proxy that cannot be used.
+    """
+    forwarding = settings.forwarding
+    client = _CLIENTS[forwarding.client](
+        tasks, _client_limits(settings), web_proxy_of=forwarding.web_proxy_of()
+    )
     stack.push_async_callback(client.aclose)
     return client
 
@@ -110,7 +117,10 @@ def providers(
         match api.wire:
             case BatchWire.FILES:
                 batch_models = settings.upstreams[name].batch_models
-                batches = OpenAIBatches(upstream, api, clock=clock, batch_models=batch_models)
+                web_proxy = settings.forwarding.web_proxy_of()(upstream)
+                batches = OpenAIBatches(
+                    upstream, api, clock=clock, batch_models=batch_models, web_proxy=web_proxy
+                )
                 stack.push_async_callback(batches.aclose)
                 providers[name] = batches
             case BatchWire.INLINE:

@@ -127,6 +127,8 @@ def _settings(provider_url: str, folder: Path) -> Settings:
                 name: {"dialect": name, "base_url": provider_url}
                 for name in ("openai", "anthropic", "gemini")
             },
+            # Its providers are here.
+            "forwarding": {"web_proxy": "none"},
             "batching": {"linger": timedelta(seconds=2), "poll_interval": timedelta(seconds=1)},
         }
     )

@@ -3,8 +3,10 @@
 import gc
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from proxy.core.web_proxy import WebProxy
 from proxy.ports.clock import Clock
 from proxy.ports.jobs import Credential
 from proxy.ports.provider import ResultLine
@@ -23,13 +25,21 @@ READ_BYTES: Final = 256 * 1024
 """How much of a result file is read and handed out at a time."""
 
 
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where a batch API is, how it is reached, and as who."""
+
+    base_url: str
+    user_agent: str = "offramp"
+    web_proxy: WebProxy | None = None
+
+
 class Channel:
     """One thread to one upstream. Its clients are touched by no other thread."""
 
-    def __init__(self, name: str, base_url: str, clock: Clock, user_agent: str = "offramp") -> None:
+    def __init__(self, name: str, site: Site, clock: Clock) -> None:
         self.worker = Worker(name)
-        self._base_url = base_url
-        self._user_agent = user_agent
+        self._site = site
         self._clock = clock
         self._sessions: Sessions | None = None
 
@@ -67,7 +77,7 @@ class Channel:
             # What was imported stays: looking through it again and again, the collector
             # would stop the event loop for 100 ms at a time.
             gc.freeze()
-            self._sessions = Sessions(self._base_url, self._user_agent)
+            self._sessions = Sessions(self._site)
         return self._sessions
 
     def translated(self, what: str, session: "Session") -> AbstractContextManager[None]:

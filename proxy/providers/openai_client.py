@@ -20,6 +20,7 @@ from openai._types import Omit
 from proxy.core.dialects import FilesWay
 from proxy.core.errors import ProviderError
 from proxy.providers import _wire
+from proxy.providers.channel import Site
 from proxy.providers.worker import Cutter
 
 # At debug level the transport logs whole URLs and response heads; the operator's
@@ -39,8 +40,13 @@ _LIMITS: Final = httpx2.Limits(
     keepalive_expiry=5.0,
 )
 
-_UNSENT: Final = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
-"""Failures before the first byte of a request: no address, no connection, no TLS."""
+_UNSENT: Final = (
+    httpx2.ConnectError,
+    httpx2.ConnectTimeout,
+    httpx2.PoolTimeout,
+    httpx2.ProxyError,
+)
+"""Failures before the first byte of a request: no address, no connection, no tunnel, no TLS."""
 
 SESSIONS_MAX: Final = 16
 
@@ -77,16 +83,16 @@ class Session:
 
     def __init__(
         self,
-        base_url: str,
+        site: Site,
         credential: Headers,
         trust: ssl.SSLContext,
-        user_agent: str,
     ) -> None:
         self.cutter = Cutter()
         self.secrets = _secrets(credential)
         self._http = httpx2.Client(
             verify=trust,
-            # No proxies, certificates or `.netrc` from the environment.
+            proxy=_web_proxy(site),
+            # No other proxies, certificates or `.netrc` from the environment.
             trust_env=False,
             # A redirected create would be a second create.
             follow_redirects=False,
@@ -101,7 +107,7 @@ class Session:
             organization="",
             project="",
             webhook_secret="",
-            base_url=base_url,
+            base_url=site.base_url,
             max_retries=0,
             timeout=_TIMEOUT,
             http_client=self._http,
@@ -111,7 +117,7 @@ class Session:
             # Results are taken as they are: nothing to inflate beyond what was read.
             "Accept-Encoding": "identity",
             "Content-Type": "application/json",
-            "User-Agent": user_agent,
+            "User-Agent": site.user_agent,
             **dict(credential),
         }
 
@@ -158,9 +164,8 @@ class Session:
 class Sessions:
     """The sessions of one upstream, the least recently used closed beyond a few."""
 
-    def __init__(self, base_url: str, user_agent: str = "offramp") -> None:
-        self._base_url = base_url
-        self._user_agent = user_agent
+    def __init__(self, site: Site) -> None:
+        self._site = site
         # Read once, some milliseconds and 1 MB: the same trust as Python's own.
         self._trust = ssl.create_default_context()
         self._kept: OrderedDict[Headers, Session] = OrderedDict()
@@ -196,7 +201,16 @@ class Sessions:
                 kept.popitem()[1].close()
 
     def _new(self, credential: Headers) -> Session:
-        return Session(self._base_url, credential, self._trust, self._user_agent)
+        return Session(self._site, credential, self._trust)
+
+
+def _web_proxy(site: Site) -> httpx2.Proxy | None:
+    web_proxy = site.web_proxy
+    if web_proxy is None:
+        return None
+    told = web_proxy.authorization
+    headers = None if told is None else {"Proxy-Authorization": told}
+    return httpx2.Proxy(f"http://{web_proxy.authority}", headers=headers)
 
 
 def _keep(kept: "OrderedDict[Headers, Session]", credential: Headers, session: Session) -> None:

@@ -24,6 +24,7 @@ from proxy.core.errors import (
 )
 from proxy.core.ids import BatchId
 from proxy.core.upstream import Upstream
+from proxy.core.web_proxy import WebProxy
 from proxy.ports.clock import Clock
 from proxy.ports.jobs import Credential
 from proxy.ports.provider import (
@@ -33,7 +34,7 @@ from proxy.ports.provider import (
     Submission,
 )
 from proxy.providers import _wire
-from proxy.providers.channel import Channel
+from proxy.providers.channel import Channel, Site
 from proxy.providers.openai_objects import (
     STATES,
     BatchObject,
@@ -81,6 +82,7 @@ class OpenAIBatches:
         *,
         clock: Clock,
         batch_models: Mapping[str, str] | None = None,
+        web_proxy: WebProxy | None = None,
     ) -> None:
         self._name = upstream.dialect
         self._api = api
@@ -88,8 +90,9 @@ class OpenAIBatches:
         self._clock = clock
         base_url = upstream.origin + upstream.target_of("/v1")
         agent = api.files.user_agent
-        self._calls = Channel(f"{upstream.name}-calls", base_url, clock, agent)
-        self._transfers = Channel(f"{upstream.name}-transfers", base_url, clock, agent)
+        site = Site(base_url, agent, web_proxy)
+        self._calls = Channel(f"{upstream.name}-calls", site, clock)
+        self._transfers = Channel(f"{upstream.name}-transfers", site, clock)
 
     def limits(self, endpoint: str) -> BatchLimits:  # noqa: ARG002
         return self._limits

@@ -18,7 +18,14 @@ from proxy.core.errors import ProviderUnavailableError
 
 T = TypeVar("T")
 
-_CONNECTED = frozenset({"connection.connect_tcp.complete", "connection.start_tls.complete"})
+_CONNECTED = frozenset(
+    {
+        "connection.connect_tcp.complete",
+        "connection.start_tls.complete",
+        # Through a web proxy.
+        "proxy.start_tls.complete",
+    }
+)
 _BEGINNINGS = frozenset({"connection.connect_tcp.started", "http11.send_request_headers.started"})
 
 

@@ -8,6 +8,7 @@ from typing import Final, Literal, Self
 from pydantic import Field, SecretStr, model_validator
 
 from proxy.core.dialects import DIALECTS
+from proxy.core.web_proxy import WebProxyOf, directly
 from proxy.settings.section import Section
 from proxy.settings.values import (
     Count,
@@ -15,6 +16,7 @@ from proxy.settings.values import (
     TokenHash,
     provider_key,
 )
+from proxy.settings.web_proxy import web_proxy_of_environment
 
 PUBLIC_UPSTREAMS: Final = ("openai", "anthropic", "gemini")
 """The upstreams without any configuration, each called as its dialect."""
@@ -98,8 +100,20 @@ class Forwarding(Section):
     idle_timeout: PositiveDuration = timedelta(minutes=10)
     """Between two pieces of an answer, and until its caller takes any more of it."""
 
+    web_proxy: Literal["environment", "none"] = "environment"
+    """Whether upstreams by https:// are reached through the web proxy that `HTTPS_PROXY`
+    names, but for those in `NO_PROXY`."""
+
     max_connections: Count = 4_096
     """To all upstreams together, three quarters of them to one; more calls wait for a free one."""
+
+    def web_proxy_of(self) -> WebProxyOf:
+        """Return what tells which web proxy an upstream is reached through.
+
+        Raises:
+            ConfigError: if it is of a kind that cannot be used.
+        """
+        return directly if self.web_proxy == "none" else web_proxy_of_environment()
 
     @property
     def max_per_upstream(self) -> int:

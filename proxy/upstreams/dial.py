@@ -1,4 +1,4 @@
-"""Open a connection: name, address, TCP, TLS."""
+"""Open a connection: name, address, TCP, a web proxy's tunnel, TLS."""
 
 import asyncio
 import socket
@@ -9,10 +9,12 @@ from typing import Any, Final, cast
 from aiohappyeyeballs import start_connection
 
 from proxy.core.upstream import Upstream
+from proxy.core.web_proxy import WebProxy, WebProxyOf, directly
 from proxy.ports.upstream import Cause, Phase, UpstreamUnavailableError
 from proxy.upstreams.addresses import Addresses
 from proxy.upstreams.connection import Connection
 from proxy.upstreams.tls import resume_sessions, verifying_context
+from proxy.upstreams.tunnel import open_tunnel, web_proxy_error
 
 # RFC 8305, section 5: how long one address family waits for the other.
 _FAMILY_DELAY_S: Final = 0.25
@@ -24,8 +26,15 @@ _PROBE_AFTER_S: Final = 60
 class Dialer:
     """Opens connections; a given `ssl_context` is taken over."""
 
-    def __init__(self, ssl_context: ssl.SSLContext | None, addresses: Addresses | None = None):
+    def __init__(
+        self,
+        ssl_context: ssl.SSLContext | None,
+        addresses: Addresses | None = None,
+        *,
+        web_proxy_of: WebProxyOf = directly,
+    ) -> None:
         self._ssl = ssl_context
+        self._web_proxy_of = web_proxy_of
         self._addresses = addresses or Addresses()
 
     async def open(
@@ -37,25 +46,31 @@ class Dialer:
             OSError: if there is none; TLS and names fail so, too.
             UnicodeError: if the name can be none.
         """
+        web_proxy = self._web_proxy_of(upstream)
+        next_hop = upstream if web_proxy is None else web_proxy
         try:
-            return await self._open(upstream, make)
+            return await self._open(upstream, web_proxy, make)
         except BaseException:
-            self._addresses.forget(upstream.host, upstream.port)
+            self._addresses.forget(next_hop.host, next_hop.port)
             raise
 
     async def _open(
-        self, upstream: Upstream, make: Callable[[socket.socket], Connection]
+        self,
+        upstream: Upstream,
+        web_proxy: WebProxy | None,
+        make: Callable[[socket.socket], Connection],
     ) -> Connection:
         loop = asyncio.get_running_loop()
         secured: dict[str, Any] = {}
         if upstream.scheme == "https":
             secured = {"ssl": await self._context(), "server_hostname": upstream.host}
-        sock = await start_connection(
-            cast("Any", await self._addresses.of(upstream.host, upstream.port)),
-            happy_eyeballs_delay=_FAMILY_DELAY_S,
-            interleave=1,
-            loop=loop,
-        )
+        if web_proxy is None:
+            sock = await self._reach(upstream.host, upstream.port)
+        else:
+            try:
+                sock = await self._reach(web_proxy.host, web_proxy.port)
+            except OSError as exc:
+                raise web_proxy_error(web_proxy, str(exc)) from exc
         connection: Connection | None = None
 
         def take_over() -> Connection:
@@ -65,6 +80,8 @@ class Dialer:
 
         try:
             _keep_alive(sock)
+            if web_proxy is not None:
+                await open_tunnel(sock, web_proxy, upstream)
             await loop.create_connection(take_over, sock=sock, **secured)
         except BaseException:
             # A connection over TLS that was just made would say goodbye first, for up to half
@@ -76,6 +93,14 @@ class Dialer:
             raise
         assert connection is not None
         return connection
+
+    async def _reach(self, host: str, port: int) -> socket.socket:
+        return await start_connection(
+            cast("Any", await self._addresses.of(host, port)),
+            happy_eyeballs_delay=_FAMILY_DELAY_S,
+            interleave=1,
+            loop=asyncio.get_running_loop(),
+        )
 
     async def _context(self) -> ssl.SSLContext:
         if self._ssl is None:

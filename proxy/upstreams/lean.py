@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 from proxy.core.upstream import Upstream
+from proxy.core.web_proxy import WebProxyOf, directly
 from proxy.ports.upstream import (
     BodySourceError,
     ClientLimits,
@@ -40,10 +41,11 @@ class LeanClient:
         limits: ClientLimits | None = None,
         *,
         ssl_context: ssl.SSLContext | None = None,
+        web_proxy_of: WebProxyOf = directly,
     ) -> None:
         self._tasks = tasks
         self._limits = limits or ClientLimits()
-        self._pool = Pool(self._limits, ssl_context)
+        self._pool = Pool(self._limits, ssl_context, web_proxy_of)
 
     async def send(self, request: UpstreamRequest) -> LeanResponse:
         connection = self._pool.take(request.upstream)

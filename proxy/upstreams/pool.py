@@ -10,6 +10,7 @@ from collections import deque
 from typing import Final, cast
 
 from proxy.core.upstream import Upstream
+from proxy.core.web_proxy import WebProxyOf
 from proxy.ports.upstream import ClientLimits
 from proxy.reading import new_inbox
 from proxy.upstreams.connection import Connection
@@ -35,10 +36,12 @@ class Site:
 class Pool:
     """Lends connections. `take` is for the common case, `open` for all others."""
 
-    def __init__(self, limits: ClientLimits, ssl_context: ssl.SSLContext | None) -> None:
+    def __init__(
+        self, limits: ClientLimits, ssl_context: ssl.SSLContext | None, web_proxy_of: WebProxyOf
+    ) -> None:
         self.inbox = new_inbox()
         self._limits = limits
-        self._dialer = Dialer(ssl_context)
+        self._dialer = Dialer(ssl_context, web_proxy_of=web_proxy_of)
         self._sites: dict[str, Site] = {}
         self._all: set[Connection] = set()
         self._open = 0

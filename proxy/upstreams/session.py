@@ -10,14 +10,17 @@ are written here.
 import asyncio
 import ssl
 from collections.abc import Callable
+from typing import Any
 from weakref import WeakKeyDictionary, ref
 
 from aiohttp import ClientError, ClientRequest, ClientTimeout, TCPConnector
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
+from multidict import CIMultiDict
 from yarl import URL
 
 from proxy.core.upstream import Upstream
+from proxy.core.web_proxy import WebProxyOf, directly
 from proxy.ports.upstream import (
     ClientLimits,
     OnNews,
@@ -39,8 +42,10 @@ class AiohttpClient:
         limits: ClientLimits | None = None,
         *,
         ssl_context: ssl.SSLContext | None = None,
+        web_proxy_of: WebProxyOf = directly,
     ) -> None:
         self._tasks = tasks
+        self._web_proxy_of = web_proxy_of
         self._limits = limits or ClientLimits()
         self._connector = TCPConnector(
             limit=self._limits.max_connections,
@@ -115,7 +120,14 @@ class AiohttpClient:
         recipe = self._recipes.get(upstream)
         if recipe is None:
             url = URL.build(scheme=upstream.scheme, host=upstream.host, port=upstream.port)
-            recipe = ClientRequest("GET", url, loop=asyncio.get_running_loop())
+            way: dict[str, Any] = {}
+            if (web_proxy := self._web_proxy_of(upstream)) is not None:
+                way["proxy"] = URL(f"http://{web_proxy.authority}")
+                if web_proxy.authorization is not None:
+                    way["proxy_headers"] = CIMultiDict(
+                        {"Proxy-Authorization": web_proxy.authorization}
+                    )
+            recipe = ClientRequest("GET", url, loop=asyncio.get_running_loop(), **way)
             self._recipes[upstream] = recipe
         return recipe
 

@@ -5,7 +5,7 @@ import sys
 
 from aiohttp import web
 
-from proxy.providers.channel import Channel
+from proxy.providers.channel import Channel, Site
 from tests.providers.kit import MachineClock, make_credential, serving
 
 LINE = b'{"custom_id":"a","response":{"status_code":200,"body":{"pad":"%s"}}}\n' % (b"x" * 1_000)
@@ -38,7 +38,7 @@ async def test_a_download_that_nobody_reads_on_leaves_the_thread_to_others():
     app.router.add_get("/v1/files/{id}/content", endless)
     app.router.add_get("/v1/batches/{id}", batch)
     async with serving(app) as base_url, asyncio.timeout(60):
-        channel = Channel("test-channel", f"{base_url}/v1", MachineClock())
+        channel = Channel("test-channel", Site(f"{base_url}/v1"), MachineClock())
         downloads = [channel.download(make_credential(), "file-1") for _ in range(3)]
         for _ in range(3):
             for download in downloads:
