@@ -39,7 +39,9 @@ from proxy.services.batches.fanout import Fanout
 from proxy.services.batches.governor import TokenGovernor
 from proxy.services.batches.in_vain import WINDOW_AND_HOUR, InVain
 from proxy.services.batches.release import line_to_blame
+from proxy.services.batches.result_files import EMPTY_FOR
 from proxy.services.batches.settle import Settler
+from proxy.services.batches.twins import READ_AGAIN_AFTER
 from proxy.services.batches.unnamed import disown
 from proxy.services.ground import Ground, is_forsaken, write_batch
 from proxy.services.outlook import Outlook
@@ -179,6 +181,9 @@ class Collector:
             return await self._missing(batch)
         self._in_vain.answered(batch.id)
         if news.state is ProviderBatchState.ENDED:
+            if self._lacks_results(batch, news):
+                log.warning("batch.unreadable", batch_id=batch.id, error="it names no results")
+                return await self._write(batch, Polled(self._now() + READ_AGAIN_AFTER))
             log.info("batch.ended", batch_id=batch.id, status=news.status)
             return await self._end(batch, news)
         if self._must_disown(batch, self._now()):
@@ -191,6 +196,20 @@ class Collector:
         next_at = self._next_poll(batch)
         self._on.wake("collect", within=next_at - self._now())
         return await self._write(batch, Polled(next_at, cancelling))
+
+    def _lacks_results(self, batch: Batch, news: ProviderBatch) -> bool:
+        """Return whether a batch that ended by itself may name its results a little later.
+
+        Believed at once, every job of it would be bought again.
+        """
+        is_over = news.window_ends_at is not None and self._now() >= news.window_ends_at
+        if news.output_file_ids or news.error_code is not None or batch.cancelled_at or is_over:
+            return False
+        results = f"results of {batch.id}"
+        if self._in_vain.asked_for(results) < EMPTY_FOR:
+            return True
+        self._in_vain.answered(results)
+        return False
 
     async def _is_unwanted(self, batch: Batch, provider: Provider) -> bool:
         """Return whether the batch must stop: late, or nobody wants its rest."""

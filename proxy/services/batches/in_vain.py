@@ -29,13 +29,16 @@ class InVain:
         """
         if not failure.sent:
             return False
-        # Unlike the time of day, this stands still while a machine sleeps.
-        now = self._clock.monotonic()
-        since = self._since.setdefault(name, now)
-        if not is_late or now - since < ASKED_FOR.total_seconds():
+        if self.asked_for(name) < ASKED_FOR or not is_late:
             return False
         self.answered(name)
         return True
+
+    def asked_for(self, name: str) -> timedelta:
+        """Note that asking for `name` brought nothing again, and tell for how long it has."""
+        # Unlike the time of day, this stands still while a machine sleeps.
+        now = self._clock.monotonic()
+        return timedelta(seconds=now - self._since.setdefault(name, now))
 
     def answered(self, name: str) -> None:
         """Note that something came of it."""

@@ -327,6 +327,43 @@ async def test_what_a_provider_says_of_anothers_batch_is_not_believed() -> None:
     assert set(fleet.provider.bought.values()) == {1}
 
 
+async def test_a_batch_that_names_its_results_a_little_later_is_not_bought_again() -> None:
+    fleet = Fleet()
+    await fleet.submit(12)
+    retrieve = fleet.provider.retrieve
+
+    async def early(credential: Credential, provider_batch_id: str) -> ProviderBatch:
+        return replace(await retrieve(credential, provider_batch_id), output_file_ids=())
+
+    fleet.provider.retrieve = early  # type: ignore[method-assign]
+    await fleet.answer()
+    await fleet.poll(seconds=90)
+    assert await fleet.states() == {JobState.BATCHED: 12}
+    fleet.provider.retrieve = retrieve  # type: ignore[method-assign]
+    await fleet.poll(seconds=30)
+
+    assert await fleet.states() == {JobState.COMPLETED: 12}
+    assert set(fleet.provider.bought.values()) == {1}
+    assert fleet.doubles() == (0, 0)
+
+
+async def test_a_batch_that_never_names_its_results_is_given_up_and_counted() -> None:
+    fleet = Fleet()
+    await fleet.submit(12)
+    retrieve = fleet.provider.retrieve
+
+    async def without(credential: Credential, provider_batch_id: str) -> ProviderBatch:
+        return replace(await retrieve(credential, provider_batch_id), output_file_ids=())
+
+    fleet.provider.retrieve = without  # type: ignore[method-assign]
+    await fleet.answer()
+    for _ in range(5):
+        await fleet.poll(seconds=30)
+
+    assert await fleet.states() == {JobState.QUEUED: 12}
+    assert fleet.tally.counts["possible_double"] == 12
+
+
 async def test_a_slow_batch_is_begun_anew_while_there_is_time() -> None:
     fleet = await stalled(deadline=timedelta(hours=5))
     await fleet.run_for(timedelta(hours=1), step=timedelta(minutes=1))
