@@ -7,6 +7,7 @@ the scan here relies on a parser having accepted the whole line before.
 
 import json
 import re
+from codecs import BOM_UTF8
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import Any, Final, Protocol
@@ -94,7 +95,8 @@ class LineCutter:
 
     def _completed(self, piece: bytes) -> ResultLine | None:
         self._begin(piece)
-        line, was_skipping = bytes(self._begun), self._is_skipping
+        # Some writers of text begin it with a mark, which is no JSON.
+        line, was_skipping = bytes(self._begun).removeprefix(BOM_UTF8), self._is_skipping
         self._begun, self._is_skipping = bytearray(), False
         if was_skipping:
             return unreadable(line)

@@ -331,3 +331,20 @@ def test_a_file_without_line_breaks_is_not_kept():
 
     assert len(cutter._begun) < 10_000
     assert [line.kind for line in cutter.end()] == [LineKind.UNREADABLE]
+
+
+@pytest.mark.parametrize("parts", [1, 2, 5])
+def test_a_mark_of_the_byte_order_is_no_part_of_the_first_line(parts):
+    lines = [
+        b'{"custom_id":"job-%d","response":{"status_code":200,"body":{"n":%d}}}\n' % (n, n)
+        for n in range(2)
+    ]
+    data, cutter = b"\xef\xbb\xbf" + b"".join(lines), LineCutter()
+
+    read = [line for at in range(parts) for line in cutter.feed(data[at : at + 1])]
+    read += cutter.feed(data[parts:])
+
+    assert [(line.custom_id, line.body) for line in read] == [
+        ("job-0", b'{"n":0}'),
+        ("job-1", b'{"n":1}'),
+    ]
