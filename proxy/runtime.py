@@ -11,7 +11,8 @@ import resource
 import sys
 import threading
 from collections.abc import Callable, Coroutine
-from typing import Any, Final, Literal
+from contextlib import suppress
+from typing import Any, Final, Literal, NamedTuple
 
 from proxy.core.errors import ConfigError
 
@@ -123,13 +124,44 @@ def check_parsers() -> None:
         )
 
 
-def allow_files() -> int:
-    """Let the process have as many open files as it may, and return how many.
+_MANY_FILES: Final = 10_240
+"""What macOS lets a process have where it says that there is no limit."""
+
+
+class FileLimits(NamedTuple):
+    """How many files a process may have open, and up to how many it may allow itself."""
+
+    soft: int
+    hard: int
+
+    @classmethod
+    def now(cls) -> "FileLimits":
+        """Return those of this process."""
+        return cls(*resource.getrlimit(resource.RLIMIT_NOFILE))
+
+    def give_to(self, pid: int) -> None:
+        """Have them hold for another process, where the system can do that."""
+        if sys.platform == "linux":
+            # It may have ended, or be another user's by now.
+            with suppress(OSError):
+                resource.prlimit(pid, resource.RLIMIT_NOFILE, self)
+
+
+def allow_files() -> None:
+    """Let the process have as many open files as it may.
 
     Shells and supervisors often start it with 1,024 of them, which is for programs
     that still use `select`: half as many calls would use them up.
     """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft, hard = FileLimits.now()
     if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return hard
+        most = max(soft, _MANY_FILES) if hard == resource.RLIM_INFINITY else hard
+        # What the system says and what it does may differ.
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+def allowed_files() -> int:
+    """Return how many files the process may have open."""
+    soft = FileLimits.now().soft
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft

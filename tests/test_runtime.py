@@ -41,8 +41,8 @@ def test_what_lives_as_long_as_the_process_is_not_looked_through_again():
 def test_the_process_may_open_as_many_files_as_it_is_allowed_to():
     script = (
         "import resource as r; kind = r.RLIMIT_NOFILE; hard = r.getrlimit(kind)[1];"
-        "r.setrlimit(kind, (256, hard)); from proxy.runtime import allow_files;"
-        "print(allow_files() == hard == r.getrlimit(kind)[0])"
+        "r.setrlimit(kind, (256, hard)); from proxy.runtime import allow_files, allowed_files;"
+        "allow_files(); print(allowed_files() == hard == r.getrlimit(kind)[0])"
     )
 
     assert printed(script).strip() == "True"

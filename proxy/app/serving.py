@@ -24,6 +24,7 @@ from proxy.app.adapters import (
     price_reader,
     providers,
 )
+from proxy.app.files import within_files
 from proxy.app.machine import SystemClock, task_group
 from proxy.assembly import House, Outside, assemble
 from proxy.core.errors import StoreError
@@ -156,6 +157,7 @@ async def serving(
         ProxyError: if it cannot start.
     """
     runtime.check_parsers()
+    settings = within_files(settings, runtime.allowed_files())
     own, operators = _certificate(settings.tls), _certificate(settings.admin.tls)
     async with AsyncExitStack() as stack:
         certificates = [one for one in (own, operators) if one is not None]

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from proxy.core.errors import ProviderUnavailableError
 from proxy.core.web_proxy import WebProxy
 from proxy.ports.clock import Clock
 from proxy.ports.jobs import Credential
@@ -69,15 +70,24 @@ class Channel:
         return Download(self, credential, file_id)
 
     def sessions(self) -> "Sessions":
-        """Return the clients; only from the thread."""
-        if self._sessions is None:
-            # Here, since the import takes half a second and 58 MB.
-            from proxy.providers.openai_client import Sessions  # noqa: PLC0415
+        """Return the clients; only from the thread.
 
+        Raises:
+            ProviderUnavailableError: if no more files may be open; nothing was sent.
+        """
+        if self._sessions is None:
+            try:
+                # Here, since the import takes half a second and 58 MB.
+                from proxy.providers.openai_client import Sessions  # noqa: PLC0415
+
+                self._sessions = Sessions(self._site)
+            except OSError as exc:
+                raise ProviderUnavailableError(
+                    f"its client cannot be had: {exc.strerror}", sent=False
+                ) from exc
             # What was imported stays: looking through it again and again, the collector
             # would stop the event loop for 100 ms at a time.
             gc.freeze()
-            self._sessions = Sessions(self._site)
         return self._sessions
 
     def translated(self, what: str, session: "Session") -> AbstractContextManager[None]:

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from types import FrameType
 from typing import Any, Final
 
+from proxy.runtime import FileLimits
+
 PASSED_ON: Final = (
     *(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT),
     *(signal.SIGUSR1, signal.SIGUSR2),
@@ -33,10 +35,16 @@ class Child:
         self.failure: str | None = None
         """Why it could not be started, if it could not."""
 
-    async def run(self, command: Sequence[str], environment: Mapping[str, str]) -> int:
+    async def run(
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        files: FileLimits | None = None,
+    ) -> int:
         """Run the command with our own input and outputs; return its exit code as a shell would.
 
-        Also if it could not be started: then `failure` says why.
+        Also if it could not be started: then `failure` says why. `files` are the limits
+        that it is to have, where they are not ours and the system can do that.
         """
         # Before the start: what is told from then on is told the command. They stay
         # after its end, so that one more Ctrl-C does not cut short what is left to do.
@@ -48,6 +56,8 @@ class Child:
         except OSError as exc:
             self.failure = f"cannot run {command[0]}: {exc.strerror}"
             return _NOT_FOUND if isinstance(exc, FileNotFoundError) else _NOT_EXECUTABLE
+        if files is not None:
+            files.give_to(self._process.pid)
         for number in self._early:
             self._process.send_signal(number)
         code = await self._process.wait()

@@ -22,6 +22,7 @@ from proxy.embedded.settings import embedded_settings
 from proxy.embedded.standing import Standing, standing
 from proxy.ports.jobs import JobFilter
 from proxy.run.child import Child
+from proxy.runtime import FileLimits, allow_files
 from proxy.settings import Settings
 from proxy.telemetry import Metrics, set_up_logging
 
@@ -76,7 +77,10 @@ def _run(session: "_Session", options: RunOptions, folders: Folders) -> int:
         folders.prune(now=SystemClock().now(), keep=settings.retention.results)
         writer = set_up_logging(level=settings.log.level, form="json", stream=log)
         try:
-            return asyncio.run(session.run(settings))
+            files = FileLimits.now()
+            # Each call of the command takes two.
+            allow_files()
+            return asyncio.run(session.run(settings, files))
         finally:
             writer.flush()
 
@@ -95,7 +99,7 @@ class _Session:
         deferred = any(labels[0] == "defer" for labels in known.get("calls", {}))
         return deferred or bool(known.get("job_accepted"))
 
-    async def run(self, settings: Settings) -> int:
+    async def run(self, settings: Settings, files: FileLimits) -> int:
         async with serving(settings, usual=self._headers()) as proxy:
             self._metrics = proxy.metrics
             if self._options.resume is not None:
@@ -106,7 +110,7 @@ class _Session:
             stop = asyncio.Event()
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(progress.run(stop))
-                code = await child.run(self._command, environment)
+                code = await child.run(self._command, environment, files)
                 stop.set()
             left = await standing(proxy)
             bill = await bill_of(proxy)

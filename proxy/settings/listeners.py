@@ -65,7 +65,7 @@ class Callers(Section):
 
     max_connections: Count = 10_000
     """At once; one more is told 503, or cut off where it would need a TLS handshake first.
-    Each forwarded call needs two open files."""
+    Each forwarded call needs two open files: it is fewer where the process may not have them."""
 
     head_timeout: PositiveDuration = timedelta(seconds=75)
     """Until the head of a call is there, from its connection on or from the call before:

@@ -81,6 +81,7 @@ EVENTS: Final = frozenset(
         # The instance.
         "instance.failed",
         "instance.started",
+        "files.scarce",
         "instance.stopped",
         "drain.requested",
         "lease.lost",

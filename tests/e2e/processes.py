@@ -59,6 +59,16 @@ def environment(folder: Path) -> dict[str, str]:
     }
 
 
+def with_files(most: int | None, *, soft: bool = False) -> tuple[str, ...]:
+    """Return what to put before a command so that it may open so many files.
+
+    It may allow itself more if that is a `soft` limit.
+    """
+    if most is None:
+        return ()
+    return ("sh", "-c", f'ulimit {"-S" if soft else ""} -n {most} && exec "$@"', "sh")
+
+
 @dataclass(frozen=True)
 class Ended:
     """A command that has run."""
@@ -89,6 +99,9 @@ class Proxy:
 
     folder: Path
     settings: dict[str, Any]
+    files: int | None = None
+    """How many files it may have open, if not as many as these tests."""
+
     process: asyncio.subprocess.Process | None = None
     base_url: str = ""
     admin_url: str = ""
@@ -102,6 +115,7 @@ class Proxy:
         # JSON is YAML.
         config.write_text(json.dumps(self.settings))
         self.process = await asyncio.create_subprocess_exec(
+            *with_files(self.files),
             *COMMAND,
             "serve",
             "--config",
@@ -244,8 +258,9 @@ async def proxy_and_provider(
     provider_settings: SandboxSettings | None = None,
     upstreams: Mapping[str, str] | None = None,
     changes: Mapping[str, Any] | None = None,
+    files: int | None = None,
 ) -> AsyncIterator[tuple[Proxy, Provider]]:
-    """Run a sandbox provider in this process and a proxy in its own.
+    """Run a sandbox provider in this process and a proxy in its own, which may open `files`.
 
     `upstreams` are more base URLs by name; `changes` are laid over the settings,
     section by section.
@@ -253,7 +268,7 @@ async def proxy_and_provider(
     settings = provider_settings or SandboxSettings(turnaround_s=0.5)
     async with Sandbox(settings).serve() as provider:
         urls = {"openai": provider.base_url, **(upstreams or {})}
-        proxy = Proxy(folder, settings_for(folder, urls, changes or {}))
+        proxy = Proxy(folder, settings_for(folder, urls, changes or {}), files=files)
         await proxy.start()
         try:
             yield proxy, provider

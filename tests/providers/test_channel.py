@@ -1,10 +1,15 @@
 import asyncio
 import contextlib
+import errno
+import os
+import ssl
 import subprocess
 import sys
 
+import pytest
 from aiohttp import web
 
+from proxy.core.errors import ProviderUnavailableError
 from proxy.providers.channel import Channel, Site
 from tests.providers.kit import MachineClock, make_credential, serving
 
@@ -54,3 +59,21 @@ async def test_a_download_that_nobody_reads_on_leaves_the_thread_to_others():
         for download in downloads:
             download.close()
         await channel.aclose()
+
+
+async def test_without_a_file_to_spare_a_batch_api_is_unavailable_for_now(monkeypatch):
+    async with serving(web.Application()) as base_url:
+        channel = Channel("test-channel", Site(f"{base_url}/v1"), MachineClock())
+        with monkeypatch.context() as scarce:
+            # As the system refuses to open the list of whom to trust.
+            scarce.setattr(ssl, "create_default_context", _no_more_files)
+            with pytest.raises(ProviderUnavailableError, match="Too many open files") as told:
+                await channel.run("poll", make_credential(), lambda session: session)
+        assert not told.value.sent
+
+        assert await channel.run("poll", make_credential(), lambda session: session)
+        await channel.aclose()
+
+
+def _no_more_files(*_: object) -> None:
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))

@@ -60,6 +60,22 @@ async def test_what_a_killed_process_left_behind_is_cleared_away(path):
     assert list(folder.iterdir()) == []
 
 
+def test_without_a_file_to_spare_nothing_is_published_and_nothing_breaks(path):
+    # In a process of its own, since its limit is.
+    script = (
+        "import os, resource as r, sys; from pathlib import Path;"
+        "from proxy.core.ids import JobId; from proxy.stores.sqlite.wakeups import SqliteWakeups;"
+        "wakeups = SqliteWakeups(Path(sys.argv[1]));"
+        "r.setrlimit(r.RLIMIT_NOFILE, (3, 3));"
+        "wakeups.publish([JobId('job')]); wakeups.subscribe(print); wakeups.close(); print('fine')"
+    )
+
+    words = [sys.executable, "-c", script, path]
+    ended = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
+
+    assert ended.stdout == "fine\n"
+
+
 async def test_a_long_list_comes_in_several_messages_and_whole(path):
     ids = [IDS.job() for _ in range(1_200)]
     heard: list[JobId] = []

@@ -40,8 +40,11 @@ class SqliteWakeups:
     def publish(self, job_ids: Sequence[JobId]) -> None:
         if not self._possible:
             return
-        if self._sending is None:
-            self._sending = _datagrams()
+        try:
+            self._sending = self._sending or _datagrams()
+        except OSError:
+            # No more files may be open: whoever waits elsewhere polls.
+            return
         others = list(self._others())
         for start in range(0, len(job_ids) if others else 0, MESSAGE_JOBS):
             message = " ".join(job_ids[start : start + MESSAGE_JOBS]).encode()
@@ -51,6 +54,10 @@ class SqliteWakeups:
     def subscribe(self, on_change: Callable[[Sequence[JobId]], None]) -> None:
         if not self._possible:
             return
+        with suppress(OSError):
+            self._listen(on_change)
+
+    def _listen(self, on_change: Callable[[Sequence[JobId]], None]) -> None:
         listening = _datagrams()
         try:
             self._own.parent.mkdir(mode=0o700, exist_ok=True)
@@ -58,7 +65,7 @@ class SqliteWakeups:
         except OSError:
             # A folder that cannot be written, or a file system without sockets.
             listening.close()
-            return
+            raise
         self._listening = listening
         asyncio.get_running_loop().add_reader(listening, _hear, listening, on_change)
 
