@@ -23,7 +23,7 @@ from proxy.settings import Address, Settings
 from proxy.telemetry import Metrics
 from proxy.web.dashboard.about import About
 from proxy.web.dashboard.pages import add_dashboard
-from proxy.web.handshakes import Handshakes, SecureSite
+from proxy.web.handshakes import BACKLOG, Handshakes, SecureSite
 from proxy.web.operators.admin import Readiness, admin_application, worker_application
 from proxy.web.operators.guard import AdminAccess
 from proxy.web.operators.worker_set import Workers
@@ -185,7 +185,14 @@ async def listen(
     reuse_port = True if shared else None
     site: web.BaseSite
     if handshakes is None:
-        site = web.TCPSite(runner, at.host, at.port, reuse_address=True, reuse_port=reuse_port)
+        site = web.TCPSite(
+            runner,
+            at.host,
+            at.port,
+            backlog=BACKLOG,
+            reuse_address=True,
+            reuse_port=reuse_port,
+        )
     else:
         site = SecureSite(
             runner,

@@ -12,7 +12,7 @@ import ssl
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import cast
+from typing import Final, cast
 
 import structlog
 from aiohttp import web
@@ -20,6 +20,10 @@ from aiohttp import web
 from proxy.ports.tasks import TaskOwner
 
 log = structlog.get_logger()
+
+BACKLOG: Final = 4096
+"""Connections that may wait to be accepted; Linux grants no more by default. Of a thousand that
+come at once aiohttp's 128 would be taken in time, and the others would begin again, and again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,7 @@ class SecureSite(web.BaseSite):
             lambda: _Arrival(self._arrived),
             host,
             port,
+            backlog=BACKLOG,
             reuse_address=True,
             reuse_port=self._reuse_port,
         )
