@@ -20,7 +20,8 @@ def web_proxy_of_environment() -> WebProxyOf:
         return directly
     said_by = f"{name} (which forwarding.web_proxy: none ignores)"
     web_proxy = WebProxy.parse(os.environ[name], said_by=said_by)
-    # It takes as long to import as all of the settings; aiohttp and others read the rule here too.
+    # Only where there is one: the module brings an HTTP client along. Requests and aiohttp ask
+    # the same function.
     from urllib.request import proxy_bypass  # noqa: PLC0415
 
     def web_proxy_of(upstream: Upstream) -> WebProxy | None:
