@@ -116,6 +116,12 @@ class StoreCorruptError(StoreError):
     code = "store_corrupt"
 
 
+class StoreForgotError(StoreError):
+    """The store has not got what it had acknowledged: it was emptied, or an older one took over."""
+
+    code = "store_forgot"
+
+
 class ConfigError(ProxyError):
     """The configuration cannot be used; the message names the place and the bound."""
 

@@ -8,6 +8,7 @@ from typing import Final
 
 from proxy.core.batch import Batch, advance
 from proxy.core.batch_events import BatchEvent
+from proxy.core.errors import StoreForgotError
 from proxy.core.job import Job, JobState
 from proxy.ports.batches import BatchStore
 from proxy.ports.clock import Clock
@@ -48,14 +49,33 @@ async def write_batch(batches: BatchStore, batch: Batch, event: BatchEvent) -> B
 
     If another instance changed the batch in the meantime, the event is applied
     to what it is now; the table says whether it still means anything.
+
+    Raises:
+        StoreForgotError: if the store has not got the batch as it was once written.
     """
     while True:
         after = advance(batch, event)
         if after is batch or await batches.replace(after):
             return after
-        current = await batches.get(batch.id)
-        assert current is not None, f"batch {batch.id} vanished from the store"
-        batch = current
+        batch = await read_again(batches, batch)
+
+
+async def read_again(batches: BatchStore, batch: Batch) -> Batch:
+    """Return what has become of a batch that was read or written before.
+
+    Raises:
+        StoreForgotError: if the store has not got the batch as it was once written.
+    """
+    current = await batches.get(batch.id)
+    # A Redis that failed over to a replica behind it, or was started again without its
+    # files. What comes next is illegal to the past, and yet no bug of ours that may end
+    # the instance, and with it the calls of everybody.
+    if current is None or current.version < batch.version:
+        raise StoreForgotError(
+            f"the store has lost what it had taken of batch {batch.id}",
+            hint="jobs that were accepted shortly before it went away may be lost",
+        )
+    return current
 
 
 def count_ends(tally: Tally, ended: Sequence[Job]) -> None:

@@ -390,6 +390,10 @@ class MemoryBatchStore:
         self._memory.batches[after.id] = after
         return True
 
+    def lose_all(self) -> None:
+        """Have nothing any more, as a Redis that was started again without its files."""
+        self._memory.batches.clear()
+
     async def live(self) -> Sequence[Batch]:
         batches = self._memory.batches.values()
         unsettled = [batch for batch in batches if batch.state is not BatchState.SETTLED]

@@ -6,6 +6,7 @@ import pytest
 
 from proxy.core.batch import BatchState, advance
 from proxy.core.batch_events import BatchEnded, Delayed, Missing, Polled, Sealed
+from proxy.core.errors import StoreForgotError
 from proxy.core.job import InvalidTransitionError, JobState
 from proxy.services.ground import FORSAKE_AFTER, count_ends, is_forsaken, write_batch
 from tests.helpers.factories import T0, make_batch, make_job
@@ -55,6 +56,22 @@ async def test_an_event_that_no_state_explains_is_a_bug() -> None:
 
     with pytest.raises(InvalidTransitionError):
         await write_batch(batches, batch, Sealed(1, 1, 1, None))
+
+
+@pytest.mark.parametrize("keeps_an_older_one", [False, True])
+async def test_a_store_that_lost_what_it_had_taken_is_no_bug_of_ours(
+    keeps_an_older_one: bool,
+) -> None:
+    batches = MemoryStores().batches
+    old = make_batch(state=BatchState.SUBMITTING, version=3)
+    if keeps_an_older_one:
+        await batches.add(old)
+    batch = make_batch(id=old.id, state=BatchState.IN_PROGRESS, version=4)
+
+    with pytest.raises(StoreForgotError):
+        await write_batch(batches, batch, BatchEnded(T0, "completed"))
+
+    assert await batches.get(old.id) == (old if keeps_an_older_one else None)
 
 
 def ended(**changes):

@@ -43,7 +43,7 @@ from proxy.services.batches.result_files import EMPTY_FOR
 from proxy.services.batches.settle import Settler
 from proxy.services.batches.twins import READ_AGAIN_AFTER
 from proxy.services.batches.unnamed import disown
-from proxy.services.ground import Ground, is_forsaken, write_batch
+from proxy.services.ground import Ground, is_forsaken, read_again, write_batch
 from proxy.services.outlook import Outlook
 
 log = structlog.get_logger()
@@ -137,14 +137,13 @@ class Collector:
                 if batch.state is BatchState.ENDED:
                     batch = await lease.during(self._settler.settle(batch, provider))
             except ProviderError as exc:
-                batch = await self._unreached(batch_id, exc)
+                batch = await self._unreached(batch, exc)
             return batch.version != before
 
-    async def _unreached(self, batch_id: BatchId, exc: ProviderError) -> Batch:
+    async def _unreached(self, batch: Batch, exc: ProviderError) -> Batch:
         """Ask again later; a refused credential may take an operator to mend."""
-        log.warning("batch.unreached", batch_id=batch_id, code=exc.code, error=str(exc))
-        batch = await self._on.batches.get(batch_id)
-        assert batch is not None
+        log.warning("batch.unreached", batch_id=batch.id, code=exc.code, error=str(exc))
+        batch = await read_again(self._on.batches, batch)
         refused = isinstance(exc, CredentialRefusedError)
         pause = self._pace(batch).slowest if refused else self._pace(batch).interval
         if exc.retry_after_s is not None:
@@ -155,7 +154,7 @@ class Collector:
         if self._must_disown(batch, now):
             return await disown(self._on, batch, UNCONFIRMED)
         is_awaited = batch.state in _AT_PROVIDER and not refused
-        if is_awaited and self._in_vain.is_hopeless(batch_id, exc, is_late=self._is_over(batch)):
+        if is_awaited and self._in_vain.is_hopeless(batch.id, exc, is_late=self._is_over(batch)):
             return await self._give_up(batch, "unreached", str(exc))
         next_at = self._in_time(batch, now + pause * self._jitter())
         return await self._write(batch, Delayed(next_at, now if refused else None))

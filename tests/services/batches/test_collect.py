@@ -56,6 +56,27 @@ async def test_a_provider_that_does_not_answer_is_asked_again_after_a_pause() ->
     assert (await fleet.batch()).state is BatchState.IN_PROGRESS
 
 
+@pytest.mark.parametrize("fault", [None, "unavailable"])
+async def test_a_batch_that_the_store_forgets_while_it_is_asked_for_ends_no_instance(
+    monkeypatch: pytest.MonkeyPatch, fault: Fault | None
+) -> None:
+    fleet = await stalled()
+    asked = fleet.provider.retrieve
+
+    async def asked_in_vain(credential: Credential, provider_batch_id: str) -> ProviderBatch:
+        fleet.stores.batches.lose_all()
+        return await asked(credential, provider_batch_id)
+
+    monkeypatch.setattr(fleet.provider, "retrieve", asked_in_vain)
+    if fault is not None:
+        fleet.will("retrieve", fault)
+
+    await polled(fleet)
+
+    assert fleet.provider.requests["retrieve"] == 1
+    assert await fleet.stores.batches.live() == []
+
+
 async def test_a_batch_is_cancelled_early_enough_for_its_nearest_deadline() -> None:
     fleet = await stalled(deadline=timedelta(hours=3))
     due = T0 + timedelta(hours=3) - TIMES.batch_slack - timedelta(seconds=1.2)
