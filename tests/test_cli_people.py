@@ -11,7 +11,7 @@ import click
 import pytest
 
 from proxy.cli import COMMANDS, SECTIONS, main
-from proxy.cli.output import print_records
+from proxy.cli.output import print_records, print_table
 
 ROOT = Path(__file__).resolve().parent.parent
 COMPLETE = "_OFFRAMP_COMPLETE"
@@ -181,6 +181,46 @@ def test_a_terminal_gets_the_first_columns_that_fit_and_never_a_broken_row(
     assert len(rows) == 1
     if fitting >= 3:
         assert rows[0][2:4] == ["2026-11-26", "03:50"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "kept"),
+    [
+        (None, ["model", "jobs", "saved", "unpriced"]),
+        (80, ["model", "jobs", "saved", "unpriced"]),
+        (45, ["model", "jobs", "saved"]),
+        (38, ["model", "saved"]),
+        (10, ["model", "saved"]),
+    ],
+)
+def test_a_narrow_terminal_goes_without_spare_columns_before_it_breaks_a_name(
+    capsys, monkeypatch, columns, kept
+):
+    if columns is not None:
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+        size = os.terminal_size((columns, 24))
+        monkeypatch.setattr("shutil.get_terminal_size", lambda: size)
+
+    print_table(
+        ("model", "jobs", "saved", "unpriced"),
+        [("gpt-4o-mini-2024-07-18-dated", 12, "$0.0001", "-")],
+        spare=("unpriced", "jobs"),
+    )
+
+    header, row, *more = click.unstyle(capsys.readouterr().out).splitlines()
+    if columns != 10:
+        assert (header.split(), row.split()[0], more) == (kept, "gpt-4o-mini-2024-07-18-dated", [])
+    else:
+        assert "jobs" not in header
+
+
+def test_a_name_that_fits_nowhere_takes_no_column_from_the_others(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((80, 24)))
+
+    print_table(("model", "jobs", "saved"), [("m" * 3000, 12, "$0.0001")], spare=("jobs",))
+
+    assert click.unstyle(capsys.readouterr().out).split()[:3] == ["model", "jobs", "saved"]
 
 
 def test_what_is_no_list_of_records_is_an_empty_table(capsys):

@@ -8,6 +8,10 @@ from proxy.cli.batches import operators, remote_options
 from proxy.cli.output import print_json, print_table
 from proxy.core.ledger import BY
 
+_SPARE = ("in vain", "unpriced", "out", "tokens in", "list", "jobs")
+"""Columns that a narrow terminal goes without, from the first on: the sums below have most of
+them, and a model's name in three pieces helps nobody."""
+
 
 @click.command("bill")
 @click.option(
@@ -38,6 +42,7 @@ def command(
     print_table(
         (*names, "jobs", "tokens in", "out", "list", "paid", "in vain", "saved", "unpriced"),
         [_row(row, names) for row in _list(bill.get("rows"))],
+        spare=_SPARE,
     )
     click.echo()
     print_table(("", ""), _summary(bill))

@@ -16,6 +16,10 @@ from rich.text import Text
 _GAP: Final = 2
 """Between two columns; `Table` pads each with one on either side."""
 
+_NAME: Final = 44
+"""Names up to this length (a hash has 43 characters) are worth a spare column; a longer one is
+broken, so that a single caller's odd model does not take the columns of all."""
+
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?Z")
 
 
@@ -28,8 +32,17 @@ def print_json(content: object) -> None:
     click.echo(text)
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table, as wide as the terminal or, in a pipe, as its content."""
+def print_table(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], *, spare: Sequence[str] = ()
+) -> None:
+    """Print a table, as wide as the terminal or, in a pipe, as its content.
+
+    A terminal that has no room for all columns goes without those that `spare` names, one
+    after another, until the others fit. A pipe gets everything.
+    """
+    rows = list(rows)
+    if spare and sys.stdout.isatty():
+        columns, rows = _without(columns, rows, spare, shutil.get_terminal_size().columns)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column, overflow="fold")
@@ -81,6 +94,20 @@ def shown(name: str, value: object) -> object:
     if isinstance(value, int) and (name.endswith("_at") or name == "deadline"):
         return datetime.fromtimestamp(value, UTC).isoformat(sep=" ").replace("+00:00", "Z")
     return value
+
+
+def _without(
+    columns: Sequence[str], rows: Sequence[Sequence[object]], spare: Sequence[str], width: int
+) -> tuple[Sequence[str], list[Sequence[object]]]:
+    """Return the columns that a terminal of this width has room for, and their cells."""
+    kept = list(range(len(columns)))
+    for name in spare:
+        shown_columns = [columns[at] for at in kept]
+        cells = [[plain(row[at])[:_NAME] for at in kept] for row in rows]
+        if _fitting(shown_columns, cells, width) == len(kept):
+            break
+        kept.remove(columns.index(name))
+    return [columns[at] for at in kept], [[row[at] for at in kept] for row in rows]
 
 
 def _fitting(columns: Sequence[str], rows: Sequence[Sequence[object]], width: int) -> int:
