@@ -815,6 +815,20 @@ def test_the_audit_shows_what_shadow_rules_counted(run, recording):
     assert b"840 of 840" in out
 
 
+def test_the_audit_tells_no_month_from_less_than_a_day(run, tmp_path, etl_lines):
+    facts = tmp_path / "facts.jsonl"
+    facts.write_bytes(b"".join(etl_lines.splitlines(keepends=True)[:100]))
+
+    _, audit, _ = run("audit", "--facts", str(facts))
+    _, shadows, _ = run("audit", "--facts", str(facts), "--shadow")
+    _, report, _ = run("audit", "--facts", str(facts), "--json")
+
+    assert b"100 recorded calls of less than a day" in audit
+    assert b"a month: not told from less than a day" in shadows
+    assert shadows.count(b"$") == 3
+    assert json.loads(report)["month_scale"] is None
+
+
 def test_the_audit_reads_other_files_and_other_nights(run, facts):
     code, out, _ = run("audit", "--facts", str(facts), "--zone", "Asia/Tokyo")
 
@@ -878,7 +892,7 @@ def test_audit_says_of_a_file_that_holds_something_else_that_it_does(run, tmp_pa
     code, output, errors = run("audit", "--facts", tmp_path / "other")
 
     assert (code, output) == (0, b"nothing is recorded\n")
-    assert errors == "2 lines are no recorded calls\n"
+    assert errors == "lines that are no recorded call: 2\n"
 
 
 def test_a_batch_is_shown_by_the_id_that_gemini_gave_it(run, proxy):

@@ -1,6 +1,7 @@
 """`offramp audit`."""
 
 import glob
+from datetime import timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -18,6 +19,9 @@ from proxy.settings import Settings, load
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _SHOWN = 12
 """Segments that people are shown; `--json` has all of them."""
+
+_DAY = timedelta(days=1)
+"""The least from which a month is told: a busy minute, times 43,200, is no month."""
 
 _EFFECTS = ("rule", "calls", "saved", "a month", "not priced")
 _SHADOWS = ("shadow rule", "calls", "as ordinary", "in batches", "saved", "a month", "proposed")
@@ -52,7 +56,7 @@ def command(
     audit = auditor.audit(_lines(facts or _recorded(settings)))
     scale = _scale(audit, settings.recording.sample)
     if audit.unreadable and not as_json:
-        click.echo(f"{audit.unreadable:,} lines are no recorded calls", err=True)
+        click.echo(f"lines that are no recorded call: {audit.unreadable:,}", err=True)
     if as_json:
         print_json(_document(audit, scale))
     elif shadow:
@@ -92,19 +96,19 @@ def _lines(files: list[Path] | tuple[Path, ...]) -> list[bytes]:
     return lines
 
 
-def _scale(audit: Audit, sample: float) -> float:
-    """Return the factor from what was recorded to a month of all calls."""
-    return MONTH / audit.span / sample if audit.span else 0.0
+def _scale(audit: Audit, sample: float) -> float | None:
+    """Return the factor from what was recorded to a month of all calls, if that tells one."""
+    return MONTH / audit.span / sample if audit.span >= _DAY else None
 
 
-def _document(audit: Audit, scale: float) -> dict[str, object]:
+def _document(audit: Audit, scale: float | None) -> dict[str, object]:
     return {
         "object": "audit",
         "calls": audit.calls,
         "unreadable": audit.unreadable,
         "from": audit.begun.isoformat() if audit.begun else None,
         "to": audit.ended.isoformat() if audit.ended else None,
-        "month_scale": round(scale, 4),
+        "month_scale": None if scale is None else round(scale, 4),
         "segments": [_segment_record(one) for one in audit.segments],
         "proposals": [_proposal_record(one) for one in audit.proposals],
         "rules": audit.rules,
@@ -148,12 +152,11 @@ def _money_record(money: Money) -> dict[str, object]:
     }
 
 
-def _print_audit(audit: Audit, scale: float) -> None:
+def _print_audit(audit: Audit, scale: float | None) -> None:
     if not audit.calls:
         click.echo("nothing is recorded")
         return
-    days = max(1, round(audit.span.total_seconds() / 86_400))
-    click.echo(f"{audit.calls:,} recorded calls of {days} days\n")
+    click.echo(f"{audit.calls:,} recorded calls of {_span(audit.span)}\n")
     print_table(
         ("nobody waits", "application", "path", "model", "calls", "would save", "because"),
         [_row(one) for one in audit.segments[:_SHOWN]],
@@ -164,7 +167,20 @@ def _print_audit(audit: Audit, scale: float) -> None:
         return
     click.echo("\nWhat the rules below would have done, and would do in a month:\n")
     print_table(_EFFECTS, [_effect(one, scale) for one in good])
+    _explain_no_month(scale)
     click.echo(f"\n{audit.rules}", nl=False)
+
+
+def _span(span: timedelta) -> str:
+    if span < _DAY:
+        return "less than a day"
+    days = round(span / _DAY)
+    return "a day" if days == 1 else f"{days} days"
+
+
+def _explain_no_month(scale: float | None) -> None:
+    if scale is None:
+        click.echo("\na month: not told from less than a day")
 
 
 def _row(one: Segment) -> list[object]:
@@ -180,7 +196,7 @@ def _row(one: Segment) -> list[object]:
     ]
 
 
-def _effect(one: Proposal, scale: float) -> list[object]:
+def _effect(one: Proposal, scale: float | None) -> list[object]:
     money = one.money
     unpriced = money.calls - money.priced
     saved = money.saved_nano if money.priced else None
@@ -193,7 +209,7 @@ def _effect(one: Proposal, scale: float) -> list[object]:
     ]
 
 
-def _print_shadows(audit: Audit, scale: float) -> None:
+def _print_shadows(audit: Audit, scale: float | None) -> None:
     if not audit.shadows:
         click.echo("no rule in shadow mode has matched a recorded call")
         return
@@ -213,7 +229,8 @@ def _print_shadows(audit: Audit, scale: float) -> None:
         ],
     )
     click.echo("\nproposed: calls of it that nobody waits for, as far as the record tells")
+    _explain_no_month(scale)
 
 
-def _dollars(nano: int | None, scale: float = 1.0) -> str:
-    return "-" if nano is None else f"${nano * scale / 1e9:,.2f}"
+def _dollars(nano: int | None, scale: float | None = 1.0) -> str:
+    return "-" if nano is None or scale is None else f"${nano * scale / 1e9:,.2f}"
