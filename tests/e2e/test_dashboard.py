@@ -77,6 +77,15 @@ CUT_TEXTS = """
   .filter(node => node.scrollWidth > node.clientWidth).map(node => node.textContent)
 """
 
+# What a table or a card has no room for: it is out of sight until somebody scrolls, or for good.
+OUT_OF_SIGHT = """
+[...document.querySelectorAll('main .scroll:has(> .rows), main td, main dd, main .tag')]
+  .filter(node => node.scrollWidth > node.clientWidth || (node.matches('.tag') &&
+    node.getBoundingClientRect().right > node.parentElement.getBoundingClientRect().right + 1))
+  .filter(node => getComputedStyle(node).display !== 'inline')
+  .map(node => node.className + ': ' + node.textContent.trim().slice(0, 60))
+"""
+
 
 @asynccontextmanager
 async def hook() -> AsyncIterator[dict[str, Any]]:
@@ -195,6 +204,19 @@ async def test_a_phone_shows_millions_of_jobs_and_dollars_and_the_longest_name(
 
         assert "98,765,432" in text
         assert "$20,000,000" in text
+
+
+async def test_what_a_caller_made_long_takes_lines_and_no_other_column(tmp_path: Path) -> None:
+    async with proxy_with_eyes(tmp_path) as proxy, browser() as page:
+        headers = {**JOB, "X-Deferrable-Tags": f"team={'e' * 64}, run=42"}
+        _, job = await chat(proxy, "canary", model="m" * 200, headers=headers)
+        await chat(proxy, "canary", headers=JOB)
+
+        for place in ("/jobs", f"/jobs/{job['id']}"):
+            for size in (DESK, PHONE):
+                await page.look(size=size, dark=False)
+                await page.go(f"{proxy.admin_url}/dashboard{place}")
+                assert await page.ask(OUT_OF_SIGHT) == [], f"{place} at {size}"
 
 
 async def test_all_pages_in_a_browser(tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ async def test_the_overview_shows_what_was_saved_what_waits_and_what_is_wrong():
 
     assert "$5.00" in text
     assert "62 % of $8.00" in text
-    assert 'gpt-9 <span class="faint">openai</span>' in text
+    assert '<bdi>gpt-9</bdi> <span class="faint">openai</span>' in text
     assert "1 answer of models without a known price" in text
     assert "openai refuses a credential with 401" in text
     assert "canary" not in text
@@ -165,6 +165,18 @@ async def test_what_callers_wrote_is_text_wherever_it_is_shown():
 
     for text in pages:
         assert "<script" not in text
+
+
+@pytest.mark.parametrize("place", ["", "/jobs", "/jobs/JOB", "/batches", "/batches/BATCH"])
+async def test_a_model_that_turns_the_direction_of_text_turns_no_more_than_itself(place):
+    turning = "\N{RIGHT-TO-LEFT OVERRIDE}m"
+    async with desk() as here:
+        job = await here.accepted(key=make_key(model=turning))
+        batch = make_batch(key=make_key(model=turning))
+        await here.stores.batches.add(batch)
+        text = await here.look(place.replace("JOB", job.id).replace("BATCH", batch.id))
+
+    assert text.count(turning) == text.count(f"<bdi>{turning}</bdi>") > 0
 
 
 async def test_half_a_character_of_a_caller_breaks_no_page():
