@@ -220,6 +220,21 @@ def test_a_disk_that_is_full_is_no_bug(words):
     assert done.stderr.startswith(b"offramp: No space left on device\nhint: ")
 
 
+@pytest.mark.parametrize("letters", ["ascii", "latin-1"])
+def test_what_a_locale_has_no_letters_for_is_escaped_and_no_bug(tmp_path, letters):
+    (tmp_path / "\N{GREEK SMALL LETTER PI}.yaml").write_text("listen: 127.0.0.1:18080\n")
+    command = [sys.executable, "-m", "proxy", "check", "--config"]
+    done = subprocess.run(
+        [*command, tmp_path / "\N{GREEK SMALL LETTER PI}.yaml"],
+        check=False,
+        capture_output=True,
+        env=os.environ | {"PYTHONIOENCODING": letters},
+    )
+
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"\\u03c0.yaml:1:9" in done.stdout
+
+
 def test_what_the_machine_refuses_is_named_and_its_traceback_is_for_whoever_asked(run):
     with a_failing_command("demo", PermissionError(13, "Permission denied", "/some/place")):
         code, _, errors = run("demo")
@@ -366,6 +381,7 @@ def test_a_bad_configuration_ends_with_3_and_every_complaint(run, tmp_path):
 
     assert (code, output, json_code) == (3, b"", 3)
     assert "2 problems" in errors
+    assert "`offramp check`" not in errors
     assert f"{file}:1:9: listen" in errors
     assert f"{file}:2:14: log.level" in errors
     content = json.loads(json_output)

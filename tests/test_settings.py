@@ -421,6 +421,7 @@ def test_a_variable_changes_one_of_the_usual_upstreams_and_keeps_the_others(conf
         ("x: {dialect: openai, base_url: 'https://x.example:port'}", "cannot be read"),
         ("x: {dialect: opnai, base_url: https://x.example}", "upstreams.x.dialect: 'opnai'"),
         ("x: {dialect: azure}", "upstreams.x.base_url: is required"),
+        ("opneai: {base_url: http://h}", "required, since the name is none of anthropic, deep"),
         ("groq: {batch_models: {a: b}}", "upstreams.groq.batch_models: means nothing"),
         ("x: {dialect: openai-compatible, base_url: 'http://h', batch_models: {a: b}}", "means"),
         ("x: https://x.example", "upstreams.x: 'https://x.example': must be a mapping"),

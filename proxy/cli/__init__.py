@@ -8,6 +8,7 @@ server nor a provider's library.
 """
 
 import importlib
+import io
 import os
 import sys
 import traceback
@@ -105,6 +106,7 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     words = list(sys.argv[1:] if args is None else args)
     _replace_closed_streams()
+    _escape_foreign_letters()
     asked = os.environ.get(COMPLETION_VARIABLE)
     if asked:
         return shell_complete(cli, {}, "offramp", COMPLETION_VARIABLE, asked)
@@ -132,6 +134,12 @@ def _replace_closed_streams() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 - stays to the end
+
+
+def _escape_foreign_letters() -> None:
+    """Escape what a locale such as Latin-1 cannot say: names of models are of any script."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _invoke(context: click.Context) -> int:

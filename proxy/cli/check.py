@@ -32,6 +32,8 @@ def command(config: Path | None, *, as_json: bool) -> None:
         _check_inside(configuration)
     except BadConfigurationError as exc:
         if not as_json:
+            # Its usual hint is this very command.
+            exc.hint = None
             raise
         print_json({"usable": False, "complaints": [asdict(one) for one in exc.complaints]})
         raise click.exceptions.Exit(BAD_CONFIGURATION) from None

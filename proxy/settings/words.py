@@ -8,6 +8,7 @@ from pydantic import SecretStr
 
 from proxy.settings.layers import Path
 from proxy.settings.schema import suggestion
+from proxy.settings.upstreams import PUBLIC_BASE_URLS
 from proxy.settings.values import StoreUrl, duration_text, hide_secrets
 
 _FIXED: Final[Mapping[str, str]] = {
@@ -35,6 +36,9 @@ _BOUNDS: Final = {"gt": "more than", "ge": "at least", "lt": "less than", "le": 
 
 def problem_text(kind: str, message: str, context: Mapping[str, object], path: Path) -> str:
     """Return a finding of pydantic as what is allowed instead."""
+    if kind == "missing" and path[:1] == ("upstreams",) and path[2:] == ("dialect",):
+        known = ", ".join(sorted(PUBLIC_BASE_URLS))
+        return f"is required, since the name is none of {known}"
     if kind in _FIXED:
         return _FIXED[kind]
     if kind == "extra_forbidden":
