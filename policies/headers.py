@@ -37,7 +37,7 @@ class HeaderError(ValueError):
 
     def __init__(self, header: str, value: str, allowed: str) -> None:
         self.header = header
-        self.value = value if len(value) <= 64 else f"{value[:64]}…"
+        self.value = value if len(value) <= 64 else f"{value[:64]}..."
         self.allowed = allowed
         super().__init__(f"{header}: {self.value!a} is not allowed; allowed: {allowed}")
 

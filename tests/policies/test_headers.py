@@ -117,6 +117,8 @@ def test_a_bad_value_is_echoed_short_and_printable():
     assert str(caught.value).isascii()
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 500
+    assert str(caught.value).count("...") == 1
+    assert "u2026" not in str(caught.value)
 
 
 def test_two_values_that_differ_are_refused_and_two_that_agree_are_one():
