@@ -28,7 +28,7 @@ cycles of libraries, some hundred objects a second at most: 4 MB of them may wai
 """
 
 _STOCK_BYTES: Final = 4096
-"""Of random bytes fetched at once: two hundred jobs' worth."""
+"""Of random bytes fetched at once: a hundred and fifty jobs' worth."""
 
 _TURN_S: Final = 0.001
 """Shorter ones cost more switches than they save waiting."""

@@ -1,6 +1,7 @@
 """Which texts are IDs of ours: all that we mint, and nothing that looks similar."""
 
 import re
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -162,10 +163,25 @@ def test_ids_of_a_shard_sort_by_time() -> None:
 
 
 def test_ids_of_one_moment_differ_by_their_random_bits() -> None:
-    ids = {mint_job_id(T0, shard=0, random=bytes(9) + bytes([n])) for n in range(256)}
-    batches = {mint_batch_id(T0, random=bytes(9) + bytes([n])) for n in range(256)}
+    drawn = [
+        bytes(place) + bytes([bits]) + bytes(RANDOM_BYTES - 1 - place)
+        for place in range(RANDOM_BYTES)
+        for bits in range(1, 32)
+    ]
 
-    assert len(ids) == len(batches) == 256
+    ids = {mint_job_id(T0, shard=0, random=random) for random in drawn}
+    batches = {mint_batch_id(T0, random=random) for random in drawn}
+
+    assert len(ids) == len(batches) == 15 * 31
+
+
+def test_every_character_of_an_id_is_equally_likely() -> None:
+    minted = [mint_job_id(T0, shard=0, random=bytes([byte] * RANDOM_BYTES)) for byte in range(256)]
+
+    assert all(
+        Counter(job_id[place] for job_id in minted) == dict.fromkeys(ALPHABET, 8)
+        for place in range(16, 31)
+    )
 
 
 def test_a_batch_id_is_no_job_id_and_fits_into_metadata() -> None:

@@ -38,7 +38,8 @@ class IdFactory:
     def random(self, size: int = RANDOM_BYTES) -> bytes:
         """Return bytes that no earlier call returned."""
         self._count += 1
-        return self._count.to_bytes(size)
+        # By five bits a byte: no more of one tell IDs apart.
+        return bytes(self._count >> 5 * at & 31 for at in reversed(range(size)))
 
     def job(self, now: datetime = T0, *, shard: int | None = None) -> JobId:
         random = self.random()

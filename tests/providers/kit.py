@@ -5,22 +5,22 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from itertools import count
 
 from aiohttp import web
 
 from proxy.core.dialects import DIALECTS, BatchApi
-from proxy.core.ids import BatchId, CredentialId, OwnerId, mint_batch_id
+from proxy.core.ids import BatchId, CredentialId, OwnerId
 from proxy.core.upstream import Upstream
 from proxy.ports.jobs import Credential
 from proxy.ports.provider import Provider, ResultLine, Submission
 from proxy.providers.openai_family import OpenAIBatches
+from tests.helpers.factories import IdFactory
 
 T0 = datetime(2026, 11, 23, 12, tzinfo=UTC)
 CHAT = "/v1/chat/completions"
 KEY = "sk-canary-5e7f1c0ffee"
 
-_SERIAL = count(1)
+_IDS = IdFactory()
 
 
 class MachineClock:
@@ -51,7 +51,7 @@ def make_credential(
 
 
 def make_batch_id() -> BatchId:
-    return mint_batch_id(T0, random=next(_SERIAL).to_bytes(10))
+    return _IDS.batch(T0)
 
 
 def chat_body(text: str, model: str = "gpt-5.4-mini") -> bytes:
