@@ -1,6 +1,7 @@
 """Which job stands for which line, in a file of records of one size."""
 
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
@@ -12,22 +13,27 @@ _JOB_CHARS: Final = 32
 _RECORD: Final = _JOB_CHARS + 1 + 16 + 1
 """Job ID, blank, digest of the line, line feed."""
 
+_WHOLE: Final = re.compile(rb"(?=.{%d} )[!-~]+ +[0-9a-f]{16}\n" % _JOB_CHARS)
+
+_READ_AT_ONCE: Final = 20_000
+"""Records, when all are looked at."""
+
 REFUSED: Final = "-"
 """Stands in for the job of a line that was refused: nothing was bought for it."""
 
 
 class Journal:
-    """Append-only but for single records; a torn last record is taken back."""
+    """Append-only but for single records. What follows a damaged one is taken back, with it.
+
+    Its lines are sent again, under the same keys, and so found to be jobs already.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        self.count = os.fstat(self._file).st_size // _RECORD
+        self.count = self._whole()
         """How many lines were sent."""
 
-        # A power cut may leave the length of what was written without its content.
-        while self.count and not self._is_whole(self.count):
-            self.count -= 1
         os.ftruncate(self._file, self.count * _RECORD)
 
     def __enter__(self) -> Self:
@@ -41,9 +47,19 @@ class Journal:
     ) -> None:
         os.close(self._file)
 
-    def _is_whole(self, number: int) -> bool:
-        record = os.pread(self._file, _RECORD, (number - 1) * _RECORD)
-        return record[_JOB_CHARS:][:1] == b" " and record.endswith(b"\n")
+    def _whole(self) -> int:
+        """Return how many records stand before the first that is none.
+
+        A power cut may leave the length of what was written without its content, at its
+        end or, of the pages of a file, somewhere in the middle.
+        """
+        count = 0
+        while data := os.pread(self._file, _READ_AT_ONCE * _RECORD, count * _RECORD):
+            for at in range(0, len(data), _RECORD):
+                if _WHOLE.fullmatch(data, at, at + _RECORD) is None:
+                    return count
+                count += 1
+        return count
 
     def sync(self) -> None:
         """Make durable what was written.

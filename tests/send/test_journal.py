@@ -1,5 +1,7 @@
 """What was sent is found again, whatever ended the writing of it."""
 
+import pytest
+
 from proxy.send.journal import REFUSED, Journal
 from tests.helpers.factories import IDS
 
@@ -51,3 +53,23 @@ def test_what_a_power_cut_left_without_content_is_taken_back(tmp_path):
     with Journal(path) as journal:
         assert journal.count == 1
         assert journal.read(1, 9) == [(first, DIGEST)]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [bytes(50), b"\xff" * 50, b"x" * 50, b" " * 49 + b"\n"],
+    ids=["zeros", "no text", "letters", "blanks"],
+)
+@pytest.mark.parametrize("shift", [0, -1, -20])
+def test_what_follows_a_damaged_record_is_taken_back_with_it(tmp_path, damage, shift):
+    path = tmp_path / "journal"
+    jobs = [IDS.job() for _ in range(5)]
+    with Journal(path) as journal:
+        journal.append((job, DIGEST) for job in jobs)
+    content = path.read_bytes()
+    at = len(content) // 5 * 2
+    path.write_bytes(content[: at + shift] + damage + content[at + shift + len(damage) :])
+
+    with Journal(path) as journal:
+        assert journal.count == (2 if shift == 0 else 1)
+        assert journal.read(1, 9) == [(job, DIGEST) for job in jobs[: journal.count]]
