@@ -14,6 +14,10 @@ from proxy.send.lines import Line
 
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=120, sock_connect=10)
 _TRIES: Final = 10
+_TRIES_KNOWN: Final = 130
+"""Of a proxy that has answered before: an hour. Whoever waits for batches overnight is not
+ended by a deployment or a machine that starts anew."""
+
 _PAUSE_MIN_S: Final = 1.0
 _PAUSE_MAX_S: Final = 30.0
 
@@ -22,6 +26,9 @@ _TOLD_AFTER: Final = 2
 
 _BUSY: Final = frozenset({408, 429})
 """Beside 5xx: statuses of a moment. A body that came too slowly comes faster alone."""
+
+_AWAY: Final = frozenset({429, 502, 503, 504})
+"""How a proxy answers, or what stands before it, while it or its store is away or full."""
 
 _TRUST: Final = "SSL_CERT_FILE names a file of the authorities that are trusted"
 
@@ -93,6 +100,7 @@ class Remote:
         self._dialects = dialects or {}
         self._sleep = sleep
         self._on_trouble = on_trouble
+        self._is_known = False
         self._session = session
         self._url = url.rstrip("/")
         self._keys = keys
@@ -174,10 +182,9 @@ class Remote:
         self, path: str, body: bytes, headers: Mapping[str, str]
     ) -> tuple[int, Mapping[str, str], bytes]:
         """Post until there is an answer that is one: every post here may be repeated."""
-        trouble, pause_s = "", 0.0
-        for attempt in range(_TRIES):
-            if attempt:
-                await self._sleep(min(max(pause_s, 0.1 * 2**attempt), _PAUSE_MAX_S))
+        tries = failures = 0
+        while True:
+            is_away, pause_s = True, 0.0
             try:
                 # A redirect would carry key and call wherever it points.
                 async with self._session.post(
@@ -191,18 +198,24 @@ class Remote:
             except aiohttp.ClientConnectorCertificateError as exc:
                 raise SendError(f"{self._url}: {exc.certificate_error}", hint=_TRUST) from exc
             except (aiohttp.ClientError, TimeoutError) as exc:
-                trouble, pause_s = str(exc) or type(exc).__name__, 0.0
+                trouble = str(exc) or type(exc).__name__
             else:
                 if answer.status not in _BUSY and answer.status < 500:
+                    self._is_known = True
                     return answer.status, answer.headers, text
                 trouble = f"HTTP {answer.status}: {message_of(text)}"
+                is_away = answer.status in _AWAY
                 pause_s = _seconds(answer.headers.get("Retry-After"))
-            if attempt >= _TOLD_AFTER:
+            tries += 1
+            failures += not (is_away and self._is_known)
+            if tries > _TOLD_AFTER:
                 self._on_trouble(f"no answer from {self._url} yet: {trouble}")
-        raise SendError(
-            f"no answer from {self._url}: {trouble}",
-            hint="once there is one, the same command goes on",
-        )
+            if failures == _TRIES or tries == _TRIES_KNOWN:
+                raise SendError(
+                    f"no answer from {self._url}: {trouble}",
+                    hint="once there is one, the same command goes on",
+                )
+            await self._sleep(min(max(pause_s, 0.1 * 2**tries), _PAUSE_MAX_S))
 
     def _credential(self, provider: str, path_dialect: str = "openai") -> dict[str, str]:
         """Return the headers that a call to the provider wants; about a job, any will do."""

@@ -46,6 +46,7 @@ class Desk:
         application = web.Application()
         application.router.add_route("*", "/{path:.*}", self.handle)
         runner = web.AppRunner(application)
+        self.leave = runner.cleanup
         await runner.setup()
         secured = None
         if certificate is not None:
@@ -132,6 +133,41 @@ async def test_what_does_not_pass_is_told_while_it_lasts_and_waited_for_no_longe
     assert desk.pauses == [0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 30]
     (trouble,) = set(desk.troubles)
     assert trouble.endswith(" yet: HTTP 503: full")
+
+
+FOUND = (202, {"X-Deferrable-Job": "job_1"}, b"{}")
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+async def test_a_proxy_that_has_answered_may_be_away_for_most_of_an_hour(desk, status):
+    desk.answers = [FOUND, *[(status, {}, b"{}")] * 129, FOUND]
+    async with desk.open() as remote:
+        await remote.defer(LINE, "k1")
+        assert await remote.defer(LINE, "k2") == "job_1"
+
+    assert 3000 < sum(desk.pauses) < 3700
+    assert len(set(desk.troubles)) == 1
+
+
+async def test_a_proxy_that_has_answered_and_went_for_good_is_given_up_after_an_hour(desk):
+    desk.answers = [FOUND]
+    async with desk.open() as remote:
+        await remote.defer(LINE, "k1")
+        await desk.leave()
+        with pytest.raises(SendError, match="no answer from"):
+            await remote.defer(LINE, "k2")
+
+    assert 3000 < sum(desk.pauses) < 3700
+
+
+async def test_a_call_at_which_a_known_proxy_fails_is_waited_for_no_longer_than_helps(desk):
+    desk.answers = [FOUND, *[(500, {}, b"{}")] * 10]
+    async with desk.open() as remote:
+        await remote.defer(LINE, "k1")
+        with pytest.raises(SendError, match="HTTP 500"):
+            await remote.defer(LINE, "k2")
+
+    assert len(desk.requests) == 11
 
 
 async def test_a_certificate_that_is_not_trusted_is_told_at_once(desk, tmp_path):
