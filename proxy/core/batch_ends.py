@@ -37,6 +37,10 @@ EMPTY: Final = "empty"
 TOO_LATE: Final = "too late for a batch"
 """Dissolved: what it would leave open could not be called directly in time."""
 
+_BY_ITSELF: Final = frozenset({"completed", "ended", "success", "succeeded"})
+"""The last word of what providers call a batch that they did not fail, and that nobody stopped:
+OpenAI's family, Anthropic, Mistral, and Gemini (`PARTIALLY_SUCCEEDED` too)."""
+
 ANOTHERS: Final = "another's batch"
 """Disowned: its results carry no name of ours, so it bought us nothing."""
 
@@ -113,3 +117,10 @@ def is_unexplained(batch: Batch) -> bool:
         and batch.error_line is None
         and batch.error_code not in _EXPLAINED
     )
+
+
+def ran_to_its_end(batch: Batch) -> bool:
+    """Return whether a batch came to its end by itself: then it tells how long one takes."""
+    word = (batch.end_reason or "").lower().rpartition("_")[2]
+    # Anthropic calls a batch that was cancelled `ended` as well.
+    return word in _BY_ITSELF and batch.cancelled_at is None

@@ -13,6 +13,7 @@ from typing import Final
 from policies.conditions import Rule
 from policies.policy import Policy
 from proxy.core.batch import Batch, BatchState
+from proxy.core.batch_ends import ran_to_its_end
 from proxy.core.errors import JobNotFoundError
 from proxy.core.ids import BatchId, JobId, is_job_id
 from proxy.core.job import Job
@@ -183,7 +184,7 @@ class Insight:
         """Return how long batches took lately, by upstream and model."""
         seen: dict[tuple[str, str], list[Batch]] = {}
         for batch in await self.batches():
-            if batch.submitted_at and batch.ended_at and batch.end_reason == "completed":
+            if batch.submitted_at and batch.ended_at and ran_to_its_end(batch):
                 seen.setdefault((batch.key.upstream, batch.key.model), []).append(batch)
         return [
             Turnaround(

@@ -17,6 +17,7 @@ import aiohttp
 import pytest
 import structlog
 
+from proxy.core.batch_ends import ran_to_its_end
 from proxy.core.errors import (
     CredentialRefusedError,
     ProviderBusyError,
@@ -37,6 +38,7 @@ from proxy.ports.provider import (
 from proxy.sandbox.faults import BatchFault, HttpFault, LineFault
 from proxy.sandbox.server import Running, Sandbox
 from proxy.sandbox.settings import SandboxSettings
+from tests.helpers.factories import make_batch
 from tests.helpers.raw_upstream import wait_until
 from tests.providers.kit import CHAT, KEY, all_results, framed, make_submission
 from tests.providers.wires import WIRES, Wire
@@ -469,6 +471,12 @@ async def test_what_was_finished_is_there_however_the_batch_ended(bench, outcome
 
     assert ended.state is ProviderBatchState.ENDED
     assert ended.status == bench.wire.words[outcome]
+    stopped_at = ended.created_at if outcome == "cancelled" else None
+    known = make_batch(end_reason=ended.status, cancelled_at=stopped_at)
+    if outcome == "expired" and ended.status == bench.wire.words["completed"]:
+        assert ran_to_its_end(known), "it has one word for both"
+    else:
+        assert ran_to_its_end(known) is (outcome == "completed")
     expected = Counter({("answered", 200): finished, ("not_executed", 0): 10 - finished})
     if outcome != "completed" and not bench.wire.keeps_partial:
         # Paid for, and not to be had.

@@ -120,10 +120,14 @@ async def test_a_batch_is_found_by_its_id_and_by_the_providers():
 @pytest.mark.parametrize(("share", "minutes"), [(0.0, 1), (0.5, 3), (0.9, 5), (1.0, 5)])
 async def test_turnarounds_are_of_batches_that_came_to_their_end_by_themselves(share, minutes):
     here = World()
-    for n in (3, 1, 5, 2, 4):
-        ended = {"submitted_at": T0, "ended_at": T0 + n * MINUTE, "end_reason": "completed"}
+    words = ("completed", "ended", "success", "BATCH_STATE_SUCCEEDED", "completed")
+    for n, said in zip((3, 1, 5, 2, 4), words, strict=True):
+        ended = {"submitted_at": T0, "ended_at": T0 + n * MINUTE, "end_reason": said}
         await here.stores.batches.add(make_batch(**ended))
-    await here.stores.batches.add(make_batch(submitted_at=T0, ended_at=T0, end_reason="cancelled"))
+    for word in ("cancelled", "unended", "JOB_STATE_EXPIRED", "unreached", None):
+        await here.stores.batches.add(make_batch(submitted_at=T0, ended_at=T0, end_reason=word))
+    stopped = {"submitted_at": T0, "ended_at": T0, "cancelled_at": T0, "end_reason": "ended"}
+    await here.stores.batches.add(make_batch(**stopped))
     await here.stores.batches.add(make_batch(submitted_at=T0))
 
     (seen,) = await here.insight.turnarounds()
