@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -198,7 +199,7 @@ class Remote:
             except aiohttp.ClientConnectorCertificateError as exc:
                 raise SendError(f"{self._url}: {exc.certificate_error}", hint=_TRUST) from exc
             except (aiohttp.ClientError, TimeoutError) as exc:
-                trouble = str(exc) or type(exc).__name__
+                trouble = _in_words(exc)
             else:
                 if answer.status not in _BUSY and answer.status < 500:
                     self._is_known = True
@@ -270,3 +271,11 @@ def _object(text: bytes) -> dict[str, Any]:
 
 def _seconds(text: str | None) -> float:
     return float(text) if text is not None and text.isdecimal() else 0.0
+
+
+def _in_words(error: aiohttp.ClientError | TimeoutError) -> str:
+    # The library's own words for a refused connection to `http://…` speak of SSL.
+    if isinstance(error, aiohttp.ClientConnectorError):
+        number = error.os_error.errno or 0
+        return os.strerror(number) if number > 0 else str(error.os_error.strerror or error)
+    return str(error) or type(error).__name__

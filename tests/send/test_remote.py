@@ -12,6 +12,7 @@ from proxy.send.errors import SendError
 from proxy.send.lines import CHAT, Line
 from proxy.send.remote import Refusal, Remote, message_of
 from tests.helpers.certificates import write_certificate
+from tests.helpers.redis_server import free_port
 
 LINE = Line(1, CHAT, b'{"model":"m"}', None, "0" * 16)
 RENAMED = [
@@ -168,6 +169,18 @@ async def test_a_call_at_which_a_known_proxy_fails_is_waited_for_no_longer_than_
             await remote.defer(LINE, "k2")
 
     assert len(desk.requests) == 11
+
+
+async def test_a_proxy_that_does_not_run_is_told_in_the_words_of_the_system(desk):
+    url = f"http://127.0.0.1:{free_port()}"
+    async with aiohttp.ClientSession() as session:
+        hooks = {"sleep": desk.sleep, "on_trouble": desk.troubles.append}
+        remote = Remote(session, url, keys=KEYS, headers={}, **hooks)
+        with pytest.raises(SendError) as failed:
+            await remote.defer(LINE, "k")
+
+    assert str(failed.value) == f"no answer from {url}: Connection refused"
+    assert set(desk.troubles) == {f"no answer from {url} yet: Connection refused"}
 
 
 async def test_a_certificate_that_is_not_trusted_is_told_at_once(desk, tmp_path):
