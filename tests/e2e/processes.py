@@ -226,7 +226,8 @@ class Bill:
 async def bill(proxy: Proxy, provider: Provider) -> Bill:
     """Return what both say now."""
     total = (await ledger(proxy))["total"]
-    assert (total["unpriced"], total["possible_doubles"]["unpriced"]) == (0, 0)
+    unpriced = (total["unpriced"], total["possible_doubles"]["unpriced"])
+    assert unpriced == (0, 0), f"{unpriced} answers and possible doubles without a price"
     usd = {
         "known": total["paid_usd"] + total["useless"]["usd"],
         "possible": total["possible_doubles"]["usd"],
