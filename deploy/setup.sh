@@ -9,6 +9,14 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+case "${1:-}" in
+    "" | test | callers) ;;
+    *)
+        echo "usage: deploy/setup.sh [test | callers]" >&2
+        exit 2
+        ;;
+esac
+
 as_root() {
     if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi
 }
