@@ -105,6 +105,14 @@ class Outlook:
         """A number that grows whenever what is known here changes, other than by time passing."""
         return self._changes + self.flex.changes
 
+    def knows(self, upstream: str) -> bool:
+        """Return whether this instance is told of the upstream.
+
+        During an upgrade only some of a fleet may be: what the others do not know is none of
+        their business, and no upstream without batches.
+        """
+        return upstream in self._upstreams
+
     def facts(self, key: BatchKey, *, alone: bool = False) -> LaneFacts:
         """Return what the choice of a lane for jobs of `key` depends on now.
 

@@ -28,6 +28,7 @@ EVENTS: Final = frozenset(
         "job.failed",
         "job.rerouted",
         "job.rescued",
+        "job.stranded",
         "job.withdrawn",
         "claim.failed",
         "claim.mismatched",

@@ -83,6 +83,9 @@ class Flusher:
         self._cut_sizes: Mapping[BatchKey, int] = {}
         """As of the pass that runs."""
 
+        self._strange: set[str] = set()
+        """Upstreams of jobs that only other instances can place."""
+
     async def run_once(self) -> int:
         """Flush and reroute what is due now; return the number of jobs moved."""
         async with self._on.leases.held("pass:flush") as lease:
@@ -92,8 +95,12 @@ class Flusher:
             await self._governor.refresh()
             live = await self._on.batches.live()
             under_way = dict(open_batches(live))
-            heads = await self._on.batches.heads()
-            filling = [batch for batch in live if batch.state is BatchState.FILLING]
+            heads = await self._heads()
+            filling = [
+                batch
+                for batch in live
+                if batch.state is BatchState.FILLING and self._outlook.knows(batch.key.upstream)
+            ]
             if filling or any(head.key.lane is Lane.BATCH for head in heads):
                 recent = await self._on.batches.recent(limit=REMEMBERED)
                 self._cut_sizes = cut_sizes(recent, now=self._on.clock.now())
@@ -101,19 +108,28 @@ class Flusher:
                 # Its instance died between the claim and the seal.
                 moved += await self._fill(batch, self._flush_of(batch, under_way), lease)
             if filling:
-                heads = await self._on.batches.heads()
+                heads = await self._heads()
             self._outlook.saw_heads(heads)
             rerouted = 0
             for head in heads:
                 rerouted += await self._reroute(head)
             if rerouted:
-                heads = await self._on.batches.heads()
+                heads = await self._heads()
             heads = [head for head in heads if head.key.lane is Lane.BATCH]
             for head in fair_order(heads):
                 if not await lease.renew():
                     break
                 moved += await self._flush_all(head, under_way, lease)
             return moved + rerouted
+
+    async def _heads(self) -> list[Head]:
+        heads = await self._on.batches.heads()
+        known = [head for head in heads if self._outlook.knows(head.key.upstream)]
+        strange = {head.key.upstream for head in heads} - {head.key.upstream for head in known}
+        for upstream in strange - self._strange:
+            log.warning("job.stranded", upstream=upstream)
+        self._strange = strange
+        return known
 
     async def _flush_all(
         self,

@@ -122,6 +122,7 @@ class Escalator:
         heads = await self._on.batches.heads()
         # Every instance accepts calls, and only one of them flushes.
         self._outlook.saw_heads(heads)
+        heads = [head for head in heads if self._outlook.knows(head.key.upstream)]
         started = 0
         for lane in CALL_LANES:
             for head in fair_order([head for head in heads if head.key.lane is lane]):

@@ -38,6 +38,20 @@ async def test_due_jobs_become_one_sealed_batch_with_its_sums() -> None:
     }
 
 
+async def test_jobs_of_an_upstream_that_only_others_know_are_left_to_them() -> None:
+    fleet = Fleet()
+    key = make_key(upstream="new", credential=CREDENTIAL)
+    job_ids = await fleet.accept_many(12, key=key)
+    await fleet.stores.batches.add(make_batch(key=key))
+    fleet.clock.advance(minutes=30)
+
+    await fleet.run("flush")
+
+    jobs = [await fleet.job(job_id) for job_id in job_ids]
+    assert {(job.state, job.lane) for job in jobs} == {(JobState.QUEUED, Lane.BATCH)}
+    assert [batch.state for batch in await batches(fleet)] == [BatchState.FILLING]
+
+
 async def test_two_credentials_never_share_a_batch() -> None:
     fleet = Fleet()
     await fleet.accept_many(10)

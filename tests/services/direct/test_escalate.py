@@ -11,6 +11,7 @@ from proxy.core.outcomes import MAX_FAILURES
 from proxy.ports.jobs import JobWrite
 from proxy.services.direct.caps import EscalationLimits, LaneCaps
 from proxy.services.direct.escalate import UNREACHED_PAUSE, Escalator
+from tests.helpers.factories import make_key
 from tests.helpers.fake_provider import FakeProvider, right_answer
 from tests.helpers.fleet import Fleet
 
@@ -100,6 +101,17 @@ async def test_jobs_of_the_batch_lane_and_of_paused_credentials_are_not_called()
     await fleet.run("escalate")
 
     assert fleet.provider.requests["call"] == 0
+
+
+async def test_a_job_of_an_upstream_that_only_others_know_is_left_to_them() -> None:
+    fleet = Fleet()
+    key = make_key(upstream="new", lane=Lane.INTERACTIVE)
+    job_id = await fleet.accept(deadline=SOON, key=key, lane=Lane.INTERACTIVE)
+
+    await fleet.run("escalate")
+
+    job = await fleet.job(job_id)
+    assert (job.state, job.attempt) == (JobState.QUEUED, 0)
 
 
 async def test_a_job_past_its_deadline_is_not_bought_any_more() -> None:
