@@ -167,6 +167,23 @@ async def test_what_callers_wrote_is_text_wherever_it_is_shown():
         assert "<script" not in text
 
 
+@pytest.mark.parametrize(
+    ("jobs", "said"),
+    [
+        (6, "3 answers, 1 expired, 2 failed or cancelled</p>"),
+        (4, "3 answers, 1 expired</p>"),
+    ],
+)
+async def test_the_overview_accounts_for_every_job_that_ended(jobs, said):
+    async with desk() as here:
+        key = LedgerKey(day=T0.date(), lane="batch", upstream="openai", model="m", rule="header")
+        booking = Booking(key, Sums(jobs=jobs, answers=3, expired=1))
+        receipt = Receipt(id="r", job_id=IDS.job(), bookings=(booking,))
+        await here.stores.ledger.book([receipt])
+
+        assert said in await here.look()
+
+
 @pytest.mark.parametrize("place", ["", "/jobs", "/jobs/JOB", "/batches", "/batches/BATCH"])
 async def test_a_model_that_turns_the_direction_of_text_turns_no_more_than_itself(place):
     turning = "\N{RIGHT-TO-LEFT OVERRIDE}m"
