@@ -86,8 +86,12 @@ def _count(value: Any) -> int | None:
         return None
 
 
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
 Count = Annotated[int | None, BeforeValidator(_count)]
-Loose = Annotated[dict[str, Any], BeforeValidator(lambda v: v if isinstance(v, dict) else {})]
+Loose = Annotated[dict[str, Any], BeforeValidator(_mapping)]
 
 
 class _Read(BaseModel):
@@ -104,16 +108,23 @@ class _Metadata(_Read):
     state: Word = None
     display_name: Word = Field(default=None, alias="displayName")
     created_at: Moment = Field(default=None, alias="createTime")
-    stats: _Stats = Field(default_factory=_Stats, alias="batchStats")
+    stats: Annotated[_Stats, BeforeValidator(_mapping)] = Field(
+        default_factory=_Stats, alias="batchStats"
+    )
     output: Loose = {}
 
 
 class OperationObject(_Read):
-    """The fields of an Operation that we depend on."""
+    """The fields of an Operation that we depend on.
+
+    One that cannot be read is as if absent: an operation that was not known for its sake would
+    be missing from the list in which a create without an answer is searched for, and be bought
+    a second time.
+    """
 
     name: str = Field(pattern=r"^batches/[A-Za-z0-9_-]{1,256}$")
-    done: bool = False
-    metadata: _Metadata = Field(default_factory=_Metadata)
+    done: Annotated[bool, BeforeValidator(lambda value: value in (True, "true"))] = False
+    metadata: Annotated[_Metadata, BeforeValidator(_mapping)] = Field(default_factory=_Metadata)
     error: Loose = {}
 
     @property

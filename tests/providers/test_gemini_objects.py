@@ -166,3 +166,19 @@ def test_files_and_pages_are_read_leniently():
     assert (more.entries, more.next_token) == ([1], "t")
     assert read_page([], "files") is None
     assert read_page({"files": {}}, "files") is None
+
+
+@pytest.mark.parametrize("junk", [None, 7, "x", [1], {"requestCount": [1]}])
+@pytest.mark.parametrize("field", ["done", "metadata", "error", "batchStats", "state", "output"])
+def test_a_field_that_cannot_be_read_is_as_if_absent(field, junk):
+    inner = {"state": "BATCH_STATE_RUNNING", "displayName": "ours", "createTime": CREATED}
+    operation: dict[str, Any] = {"name": "batches/b1", "metadata": inner}
+    holder = operation if field in ("done", "metadata", "error") else inner
+    holder[field] = junk
+
+    read = read_operation(operation)
+
+    assert read is not None
+    found = provider_batch(read, now=NOW)
+    assert (found.id, found.state) == ("batches/b1", ProviderBatchState.RUNNING)
+    assert field == "metadata" or read.metadata.display_name == "ours"
