@@ -83,13 +83,15 @@ def command(file: Path, *, upstreams: dict[str, str], as_json: bool, **options: 
         click.echo(f"offramp: what was sent and answered is kept; go on with\n  {again}", err=True)
         raise
     _tell(tally, chosen.output, as_json=as_json)
-    if tally.failed:
+    # Whoever started it again wants to know of all, and not of the last few alone.
+    if tally.failed or tally.failed_before:
         raise click.exceptions.Exit(FAILED)
 
 
 def _tell(tally: Tally, output: Path, *, as_json: bool) -> None:
     if as_json:
         counts = {"answered": tally.answered, "failed": tally.failed}
+        counts["failed_before"] = tally.failed_before
         print_json({**counts, "failures": tally.failures, "output": str(output)})
         return
     for failure in tally.failures:
@@ -97,4 +99,6 @@ def _tell(tally: Tally, output: Path, *, as_json: bool) -> None:
     more = tally.failed - len(tally.failures)
     if more:
         click.echo(f"… and {more:,} more that failed", err=True)
-    click.echo(f"offramp: {tally.answered:,} new answers in {output}", err=True)
+    click.echo(f"offramp: new answers in {output}: {tally.answered:,}", err=True)
+    if tally.failed_before:
+        click.echo(f"offramp: errors among the earlier ones: {tally.failed_before:,}", err=True)

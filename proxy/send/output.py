@@ -83,6 +83,10 @@ class Output:
         with self.path.open("rb") as file:
             yield from islice(file, after, self.count)
 
+    def errors(self) -> int:
+        """Return how many of the answers are errors."""
+        return sum(map(_is_error, self.answers(after=0)))
+
     def take_back_tail(self) -> None:
         """Remove the line that was torn; its answer is fetched again."""
         self._file.truncate(self._size)
@@ -109,6 +113,16 @@ def answer_head(line: Line) -> bytes:
     """Return what stands before an answer to the line."""
     head = json.dumps({"custom_id": line.custom_id, "line": line.number})
     return head[:-1].encode() + b", "
+
+
+def _is_error(line: bytes) -> bool:
+    try:
+        response = json.loads(line)["response"]
+        status = None if response is None else response["status_code"]
+    except (ValueError, LookupError, TypeError):
+        # Not a line of ours: whose it is is for others to say.
+        return False
+    return status is None or (isinstance(status, int) and status >= 400)
 
 
 def _whole_lines(path: Path) -> tuple[int, int]:

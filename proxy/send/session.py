@@ -119,7 +119,7 @@ def send_file(file: Path, options: SendOptions) -> Tally:
             credentials = Credentials(folder.path / "credentials.json", salt=identity)
             if not options.buy_again:
                 _refuse_exchanged(credentials, checked, options)
-            kept = _Kept(journal, output, Tally())
+            kept = _Kept(journal, output, Tally(failed_before=output.errors()))
             writer = set_up_logging(level="info", form="json", stream=log)
             # Each line that is on its way takes two: the proxy runs along.
             allow_files()

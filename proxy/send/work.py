@@ -39,6 +39,9 @@ class Tally:
 
     answered: int = 0
     failed: int = 0
+    failed_before: int = 0
+    """Answers of earlier starts that are errors."""
+
     failures: list[str] = field(default_factory=list)
     """The first few, as `file:line: what`."""
 

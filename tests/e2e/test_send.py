@@ -104,8 +104,8 @@ async def test_a_running_proxy_does_the_same_and_only_what_is_new_in_the_file_is
         assert "calls.jsonl:2: has changed since it was sent, or --endpoint" in elsewhere.stderr
         assert "calls.jsonl:2: has changed since it was sent" in changed.stderr
         assert (first.code, second.code) == (0, 0)
-        assert "20 new answers" in first.stderr
-        assert "1 new answers" in second.stderr
+        assert "new answers in answers.jsonl: 20\n" in first.stderr
+        assert "new answers in answers.jsonl: 1\n" in second.stderr
         assert len(read_answers(desk)) == 21
         assert desk.bought() == {1}
 
@@ -127,7 +127,7 @@ async def test_a_url_by_which_no_answer_could_be_collected_buys_nothing(tmp_path
             assert "is this an offramp?" in refused.stderr
         assert of_an_sdk.code == 0
         # One proxy, so one send: nothing is left to do.
-        assert "0 new answers" in again.stderr
+        assert "new answers in answers.jsonl: 0\n" in again.stderr
         assert mistyped.code == 2
         assert "must be http(s)://host[:port][/path]" in mistyped.stderr
         assert "canary" not in mistyped.stderr
@@ -143,8 +143,12 @@ async def test_what_failed_is_in_its_place_and_told_by_file_and_line(desk):
 
     ended = await desk.run("send", "calls.jsonl", "-o", "answers.jsonl")
 
+    again = await desk.run("send", "calls.jsonl", "-o", "answers.jsonl")
+
     answers = read_answers(desk)
-    assert ended.code == 1
+    assert (ended.code, again.code) == (1, 1)
+    assert "errors among the earlier ones: 2" in again.stderr
+    assert "earlier" not in ended.stderr
     assert [answer["response"]["status_code"] for answer in answers].count(200) == 11
     assert answers[12]["response"]["status_code"] == 400
     assert "calls.jsonl:13: HTTP 400" in ended.stderr

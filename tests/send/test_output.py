@@ -66,3 +66,17 @@ def test_an_output_is_held_by_one_at_a_time(tmp_path):
 def test_what_no_answers_can_be_kept_in_is_named(path, problem):
     with pytest.raises(SendError, match=f"{path}.*{problem}"):
         Output(Path(path))
+
+
+def test_answers_that_are_errors_are_counted_whatever_they_hold(tmp_path):
+    responses = [
+        {"status_code": 200, "body": {"status_code": 500}},
+        {"status_code": 400, "body": None},
+        {"status_code": None},
+        None,
+    ]
+    lines = [json.dumps({"custom_id": '"status_code": 500', "response": one}) for one in responses]
+    (tmp_path / "answers").write_text("\n".join([*lines, "[]", "no answer", ""]))
+
+    with Output(tmp_path / "answers") as output:
+        assert output.errors() == 3
