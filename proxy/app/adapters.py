@@ -9,9 +9,12 @@ from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import Final
 
+import structlog
+
 from proxy.app.machine import task_group
 from proxy.core.dialects import DIALECTS, BatchWire
 from proxy.core.errors import ConfigError
+from proxy.core.lanes import format_duration
 from proxy.core.price_list import PriceList
 from proxy.core.upstream import Upstream
 from proxy.ports.clock import Clock
@@ -32,6 +35,13 @@ from proxy.stores.vault import Vault
 from proxy.upstreams.lean import LeanClient
 from proxy.upstreams.session import AiohttpClient
 from proxy.workers import Worker
+
+log = structlog.get_logger()
+
+CLOCKS_DIFFER: Final = timedelta(seconds=5)
+"""More than the way to Redis takes, and less than the shortest deadline that makes sense."""
+
+KEEP_IN_STEP: Final = "deadlines go by each machine's clock: keep them in step (NTP)"
 
 _CLIENTS: Final[Mapping[str, Callable[..., UpstreamClient]]] = {
     "lean": LeanClient,
@@ -55,9 +65,13 @@ def open_vault(settings: Settings) -> Vault:
 
 
 async def open_stores(
-    stack: AsyncExitStack, settings: Settings, vault: Vault
+    stack: AsyncExitStack, settings: Settings, vault: Vault, clock: Clock
 ) -> tuple[Stores, str]:
-    """Open the stores that the URL names; return them and how durable they are, in words."""
+    """Open the stores that the URL names; return them and how durable they are, in words.
+
+    A fleet whose clocks differ is told so: by the one deadlines are promised, by another
+    one they are over, and jobs expire that nobody has called.
+    """
     path = settings.store.path
     if path is not None:
         embedded = await SqliteStores.open(path, vault)
@@ -71,7 +85,13 @@ async def open_stores(
     keep = max(timedelta(days=90), 4 * settings.retention.results)
     shared = await RedisStores.open(settings.store.url, vault, tasks, keep=keep)
     stack.push_async_callback(shared.aclose)
-    return shared, f"{settings.durability}, {await shared.durability()}"
+    durability = f"{settings.durability}, {await shared.durability()}"
+    ahead = await shared.ahead_of(clock.now())
+    if abs(ahead) > CLOCKS_DIFFER:
+        log.warning("clock.doubted", redis_ahead_s=round(ahead.total_seconds()), hint=KEEP_IN_STEP)
+        which = "ahead of" if ahead > timedelta() else "behind"
+        durability += f"; its clock is {format_duration(abs(ahead))} {which} this machine's"
+    return shared, durability
 
 
 def open_client(

@@ -134,7 +134,7 @@ def prepare(configuration: Configuration) -> None:
 
 async def _open_once(settings: Settings, vault: Vault) -> None:
     async with AsyncExitStack() as stack:
-        await open_stores(stack, settings, vault)
+        await open_stores(stack, settings, vault, SystemClock())
 
 
 @asynccontextmanager
@@ -213,7 +213,7 @@ async def _outside(
     upstreams = settings.parsed_upstreams()
     policies = _policies(settings, metrics)
     vault = open_vault(settings)
-    stores, durability = await open_stores(stack, settings, vault)
+    stores, durability = await open_stores(stack, settings, vault, clock)
     tasks = await stack.enter_async_context(task_group())
     client = open_client(stack, settings, tasks)
     outside = Outside(

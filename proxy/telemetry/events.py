@@ -84,6 +84,7 @@ EVENTS: Final = frozenset(
         "instance.started",
         "files.scarce",
         "instance.stopped",
+        "clock.doubted",
         "drain.requested",
         "lease.lost",
         "pass.done",

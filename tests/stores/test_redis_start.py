@@ -2,13 +2,19 @@
 
 import asyncio
 import json
+import re
+from contextlib import AsyncExitStack
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
-from proxy.app import serving
+from proxy.app import SystemClock, serving
+from proxy.app.adapters import open_stores
 from proxy.core.errors import StoreCorruptError, StoreUnavailableError
 from proxy.settings import Settings, load
+from proxy.settings.values import parse_store
 from proxy.stores.redis import RedisStores, keys
 from proxy.stores.vault import Vault
 from tests.chaos.cable import Cable
@@ -55,6 +61,33 @@ def settings_over(folder: Path, port: int, *, timeout_s: float) -> Settings:
     config = folder / "offramp.yaml"
     config.write_text(json.dumps(settings_for(folder, {"openai": "http://127.0.0.1:9"}, changes)))
     return load(config).settings
+
+
+@pytest.mark.parametrize(
+    ("off", "told"),
+    [
+        (timedelta(hours=2), r"; its clock is \w+ behind this machine's$"),
+        (timedelta(hours=-2), r"; its clock is \w+ ahead of this machine's$"),
+        (timedelta(), "0 replicas$"),
+    ],
+    ids=["ahead", "behind", "in step"],
+)
+async def test_an_instance_whose_clock_is_another_than_that_of_redis_is_told(
+    tmp_path: Path, off: timedelta, told: str
+) -> None:
+    class Clock(SystemClock):
+        def now(self) -> datetime:
+            return super().now() + off
+
+    with redis_server(tmp_path) as server:
+        store = {"store": parse_store(server.url)}
+        settings = settings_over(tmp_path, server.port, timeout_s=5).model_copy(update=store)
+        async with AsyncExitStack() as stack:
+            with capture_logs() as logs:
+                _, durability = await open_stores(stack, settings, STORE_KEYS, Clock())
+
+    assert re.search(told, durability)
+    assert [one["event"] for one in logs] == ["clock.doubted"] * bool(off)
 
 
 @pytest.mark.parametrize(("abruptly", "stride"), [(True, 1), (False, 3)], ids=["broken", "silent"])

@@ -5,7 +5,7 @@ lies in its shard: what must happen at one moment is one script in one slot. Sum
 orders over all jobs are made of the shards' own.
 """
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final, Self
 
 from proxy.ports.tasks import TaskOwner
@@ -19,7 +19,7 @@ from proxy.stores.redis.leases import RedisLeaseStore, RedisUnbatchableStore
 from proxy.stores.redis.ledger import RedisLedgerStore
 from proxy.stores.redis.notes import RedisNoteStore
 from proxy.stores.redis.notices import RedisNoticeStore
-from proxy.stores.redis.opening import check_authorities, describe, prepare
+from proxy.stores.redis.opening import check_authorities, clock_ahead, describe, prepare
 from proxy.stores.redis.queue import RedisQueueStore
 from proxy.stores.redis.runs import RedisRunStore
 from proxy.stores.redis.wakeups import RedisWakeups
@@ -102,6 +102,14 @@ class RedisStores:
             StoreUnavailableError: if Redis does not answer.
         """
         return await describe(self._client, self._address)
+
+    async def ahead_of(self, now: datetime) -> timedelta:
+        """Return by how much the clock of Redis is ahead of `now`.
+
+        Raises:
+            StoreUnavailableError: if Redis does not answer.
+        """
+        return await clock_ahead(self._client, now)
 
     async def aclose(self) -> None:
         """Take no more calls; what was begun is finished by the tasks."""

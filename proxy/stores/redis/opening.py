@@ -2,6 +2,7 @@
 
 import ssl
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from redis.exceptions import ResponseError
@@ -17,6 +18,8 @@ from proxy.stores.redis.wire import as_int, as_list, as_text
 from proxy.stores.vault import Vault
 
 SCHEMA: Final = 4
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 OLDEST: Final = (7, 0)
 """Sorted sets are read by `ZRANGE … BYSCORE`, and numbers in scripts are exact."""
@@ -101,6 +104,20 @@ async def _check_rights(client: Client) -> None:
             f"the user of Redis lacks the right to call {missed}",
             hint="it needs all commands on keys and channels that begin with offramp:",
         )
+
+
+async def clock_ahead(client: Client, now: datetime) -> timedelta:
+    """Return by how much the clock of Redis is ahead of `now`: the farthest of its nodes.
+
+    A server that does not tell counts as right.
+
+    Raises:
+        StoreUnavailableError: if a node does not answer.
+    """
+    answers = [await node.ask("TIME") for node in client.nodes]
+    told = [as_list(answer) for answer in answers if isinstance(answer, list)]
+    ahead = [_EPOCH + timedelta(seconds=as_int(s), microseconds=as_int(us)) - now for s, us in told]
+    return max(ahead, key=abs, default=timedelta())
 
 
 async def describe(client: Client, address: RedisAddress) -> str:
