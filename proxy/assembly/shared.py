@@ -105,6 +105,7 @@ def _ground(
         clock=clock,
         instance=InstanceId(f"instance-{secrets.token_hex(8)}"),
         ttl=settings.instance.lease,
+        notes=stores.notes,
     )
     return Ground(
         jobs=stores.jobs,

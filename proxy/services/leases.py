@@ -10,10 +10,14 @@ from proxy.core.errors import ProxyError, StoreError
 from proxy.core.ids import InstanceId
 from proxy.ports.batches import LeaseStore
 from proxy.ports.clock import Clock
+from proxy.ports.notes import Note, NoteStore
 
 T = TypeVar("T")
 
 INSTANCE_PREFIX: Final = "instance:"
+
+TRIED: Final = "tried"
+"""The note that is written to see whether anything can be."""
 
 
 class LeaseLostError(ProxyError):
@@ -114,8 +118,17 @@ class Leases:
     """The leases of one instance."""
 
     def __init__(
-        self, *, store: LeaseStore, clock: Clock, instance: InstanceId, ttl: timedelta
+        self,
+        *,
+        store: LeaseStore,
+        clock: Clock,
+        instance: InstanceId,
+        ttl: timedelta,
+        notes: NoteStore | None = None,
     ) -> None:
+        """In `notes`, if given, it is tried whether the store takes what takes up room."""
+        self._notes = notes
+        self._taken_until = 0.0
         self._store = store
         self._clock = clock
         self.instance = instance
@@ -140,13 +153,27 @@ class Leases:
             await lease.release()
 
     async def run_once(self) -> int:
-        """Say that this instance lives. Due well within `ttl`."""
+        """Say that this instance lives. Due well within `ttl`.
+
+        Raises:
+            StoreError: if the store does not take that, or nothing else.
+        """
+        begun = self._clock.monotonic()
         await self._alive.renew()
+        if self._notes is not None:
+            # A Redis whose memory is full takes leases all the same, or nobody could prune it.
+            known = await self._notes.read(TRIED)
+            # Of two instances that try at the same moment one is refused, and knows as much.
+            await self._notes.write(TRIED, Note("", known.version + 1 if known else 1))
+        self._taken_until = begun + self.ttl.total_seconds()
         return 0
 
     def is_noted(self) -> bool:
-        """Return whether the store took our word, within `ttl`, that this instance lives."""
-        return self._alive.is_valid()
+        """Return whether the store took our word, within `ttl`, that this instance lives.
+
+        And what takes up room, too.
+        """
+        return self._alive.is_valid() and self._clock.monotonic() < self._taken_until
 
     async def leave(self) -> None:
         """Say that this instance is gone, so that its work is taken over at once."""

@@ -4,10 +4,13 @@ from datetime import timedelta
 
 import pytest
 
+from proxy.core.errors import StoreUnavailableError
 from proxy.core.ids import InstanceId
 from proxy.core.job import CancelRequested, advance
 from proxy.ports.jobs import JobWrite
+from proxy.services.leases import Leases
 from tests.helpers.factories import T0, new_job
+from tests.helpers.fakes import FakeClock
 from tests.helpers.redis_server import RedisServer, eventually, opened
 
 pytestmark = pytest.mark.redis
@@ -71,3 +74,27 @@ async def test_a_full_memory_keeps_nobody_from_what_makes_room(server: RedisServ
             await stores.leases.release("pass", A)
         finally:
             server.admin.config_set("maxmemory", 0)
+
+
+async def test_an_instance_knows_that_a_full_memory_takes_nothing_but_leases(
+    server: RedisServer,
+) -> None:
+    async with opened(server.url) as stores:
+        leases = Leases(
+            store=stores.leases,
+            clock=FakeClock(T0),
+            instance=A,
+            ttl=timedelta(minutes=1),
+            notes=stores.notes,
+        )
+        server.admin.config_set("maxmemory", 1)
+        try:
+            with pytest.raises(StoreUnavailableError, match="out of memory"):
+                await leases.run_once()
+            assert await leases.alive() == {A}
+            assert not leases.is_noted()
+        finally:
+            server.admin.config_set("maxmemory", 0)
+
+        await leases.run_once()
+        assert leases.is_noted()
