@@ -59,6 +59,7 @@ _IN_PREPARATION: Final = re.compile(
 _MESSAGE_CHARS: Final = 300
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{1,256}")
 _QUOTED: Final = re.compile(r"(\(TYPE_\w+\)),.*")
+_STATUS: Final = re.compile("[1-5][0-9]{2}")
 _REQUEST_ID: Final = re.compile(r"[!-~]{1,256}")
 
 
@@ -164,10 +165,14 @@ def status(value: object) -> int | None:
     """Return an HTTP status that stands in a body, or nothing if it is none.
 
     It is what a caller is answered with in the end, and what no server could send, none could.
+    One that is written as text or with a fraction of nothing is one: for that, no answer that
+    is paid for is given up.
     """
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, str) and _STATUS.fullmatch(value):
+        return int(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return value if 100 <= value <= 599 else None
+    return int(value) if 100 <= value <= 599 and value == int(value) else None
 
 
 def request_id(value: object) -> str | None:

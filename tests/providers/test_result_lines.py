@@ -239,6 +239,22 @@ SHAPES = {
         b'{"custom_id":"w","response":{"status_code":true,"body":{}},"error":{"code":"late"}}',
         (LineKind.NOT_EXECUTED, "w", 0, b"", None, "late"),
     ),
+    "a status as text": (
+        b'{"custom_id":"v","response":{"status_code":"200","body":{}},"error":null}',
+        (LineKind.ANSWERED, "v", 200, b"{}", None, None),
+    ),
+    "a status with a fraction of nothing": (
+        b'{"custom_id":"v","response":{"status_code":400.0,"body":{}},"error":null}',
+        (LineKind.ANSWERED, "v", 400, b"{}", None, None),
+    ),
+    "a status with a fraction": (
+        b'{"custom_id":"w","response":{"status_code":200.5,"body":{}},"error":null}',
+        (LineKind.UNREADABLE, "w", 0, b"", None, None),
+    ),
+    "a status beyond all numbers": (
+        b'{"custom_id":"w","response":{"status_code":NaN,"body":{}},"error":null}',
+        (LineKind.UNREADABLE, "w", 0, b"", None, None),
+    ),
     "a request ID that no store and no header takes": (
         (
             b'{"custom_id":"u","response":{"status_code":200,"request_id":"\\ud800\\r\\n",'

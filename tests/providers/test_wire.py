@@ -167,7 +167,9 @@ def test_the_code_of_an_error_is_its_most_telling_word(error, code):
     assert _wire.error_code(error) == code
 
 
-@pytest.mark.parametrize("value", [0, 1, 99, 600, 10**30, -200, True, 200.0, "200", None, []])
+@pytest.mark.parametrize(
+    "value", [0, 1, 99, 600, 10**30, -200, True, 200.5, "2000", "-200", "٢٠٠", None, []]
+)
 def test_what_no_server_could_send_is_no_status(value):
     assert _wire.status(value) is None
     assert _wire.status(502) == 502
