@@ -77,7 +77,7 @@ def refusal(
     body: providers echo credentials in their refusals.
     """
     error = error_member(body)
-    code = TOO_MANY_TOKENS if _is_token_limit(error) else error_code(error)
+    code = TOO_MANY_TOKENS if is_token_limit(error) else error_code(error)
     reason = " ".join(part for part in (f"HTTP {status}", code, _message(error)) if part)
     kind = _error_class(status, code)
     return kind(
@@ -193,8 +193,8 @@ def _cut_out(body: bytes, secrets: tuple[str, ...]) -> bytes:
     return body
 
 
-def _is_token_limit(error: object) -> bool:
-    """Return whether a create is refused for what is enqueued: mostly that shows later.
+def is_token_limit(error: object) -> bool:
+    """Return whether a create is refused, or a batch failed, for what is enqueued.
 
     OpenAI's words at the batch are "Enqueued token limit reached for MODEL in organization …".
     """

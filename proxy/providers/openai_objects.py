@@ -22,6 +22,7 @@ from pydantic import (
     ValidationError,
 )
 
+from proxy.core.batch_ends import TOO_MANY_TOKENS
 from proxy.ports.provider import ProviderBatch, ProviderBatchState
 from proxy.providers import _wire
 from proxy.providers.statuses import read_status
@@ -211,6 +212,11 @@ def provider_batch(
     """Return the batch in our words."""
     status, state = read_status(batch.status, states, provider=provider, provider_batch_id=batch.id)
     failure = batch.errors[0] if batch.errors else BatchFailure(message=batch.error)
+    code = failure.code
+    if status == "failed" and _wire.is_token_limit({"message": failure.message}):
+        # Known by its words alone, like the refusal of a create: without the code it looks like
+        # a bad line, for which jobs are called directly in the end.
+        code = TOO_MANY_TOKENS
     files = (batch.output_file_id, batch.error_file_id)
     return ProviderBatch(
         id=batch.id,
@@ -220,7 +226,7 @@ def provider_batch(
         window_ends_at=batch.expires_at,
         output_file_ids=tuple(dict.fromkeys(file for file in files if file and _is_name(file))),
         # A batch that failed ran nothing, which without a code would not show.
-        error_code=failure.code or ("batch_failed" if status == "failed" else None),
+        error_code=code or ("batch_failed" if status == "failed" else None),
         error_message=_wire.shown(failure.message),
         error_line=failure.line,
     )

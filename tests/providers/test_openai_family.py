@@ -169,6 +169,10 @@ TOKEN_LIMIT = {
             {"object": "list", "data": [TOKEN_LIMIT]},
             ("token_limit_exceeded", TOKEN_LIMIT["message"], None),
         ),
+        (
+            {"data": [{**TOKEN_LIMIT, "code": None}]},
+            ("token_limit_exceeded", TOKEN_LIMIT["message"], None),
+        ),
         ([TOKEN_LIMIT], ("token_limit_exceeded", TOKEN_LIMIT["message"], None)),
         (
             {"data": [{"code": "mismatched_model", "param": "body.model", "line": 12}]},
