@@ -58,6 +58,7 @@ class JobObject(BaseModel):
     errors: Annotated[list[str], BeforeValidator(_messages)] = []
     total_requests: Number = None
     completed_requests: Number = None
+    succeeded_requests: Number = None
 
 
 def read_job(value: object) -> JobObject | None:
@@ -72,8 +73,8 @@ def read_job(value: object) -> JobObject | None:
 def provider_batch(job: JobObject, *, now: datetime) -> ProviderBatch:
     """Return the job in our words; an unknown status means that it runs.
 
-    A job that was given its requests inline may have its results in itself and in no
-    file: then its own name stands for them.
+    A job that was given its requests inline may have its results in itself and not in a
+    file, or only its failures in one: then its own name stands for them.
     """
     status, state = read_status(job.status, _STATES, provider="mistral", provider_batch_id=job.id)
     return ProviderBatch(
@@ -90,7 +91,9 @@ def provider_batch(job: JobObject, *, now: datetime) -> ProviderBatch:
 
 
 def _results(job: JobObject) -> tuple[str, ...]:
-    files = tuple(dict.fromkeys(file for file in (job.output_file, job.error_file) if file))
-    if not files and job.completed_requests:
-        return (INLINE + job.id,)
-    return files
+    answers = job.output_file
+    # Which of the two the counts tell is left open: they need not both be there.
+    has_answers = job.succeeded_requests or (job.completed_requests and not job.error_file)
+    if answers is None and has_answers:
+        answers = INLINE + job.id
+    return tuple(dict.fromkeys(file for file in (answers, job.error_file) if file))

@@ -48,6 +48,12 @@ def test_a_status_is_read_and_an_unknown_one_means_that_the_job_runs(word, state
         ({"output_file": "", "error_file": "e"}, ("e",)),
         ({"output_file": None, "error_file": None, "completed_requests": 3}, ("inline:b5f0-1",)),
         ({"output_file": None, "error_file": None, "completed_requests": 0}, ()),
+        ({"output_file": None, "error_file": None, "succeeded_requests": 3}, ("inline:b5f0-1",)),
+        (
+            {"error_file": "e", "completed_requests": 3, "succeeded_requests": 2},
+            ("inline:b5f0-1", "e"),
+        ),
+        ({"error_file": "e", "completed_requests": 3, "succeeded_requests": 0}, ("e",)),
         ({}, ()),
     ],
 )
@@ -72,7 +78,9 @@ def test_what_is_no_job_is_none(junk):
     assert read_job(junk) is None
 
 
-@pytest.mark.parametrize("field", ["errors", "metadata", "total_requests", "created_at"])
+@pytest.mark.parametrize(
+    "field", ["errors", "metadata", "total_requests", "succeeded_requests", "created_at"]
+)
 @pytest.mark.parametrize("junk", ["x", 7.5, [None, {"message": 3}], {"a": []}, None])
 def test_a_field_that_cannot_be_read_is_as_if_absent(field, junk):
     assert made(**{field: junk}).id == "b5f0-1"
