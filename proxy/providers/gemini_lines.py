@@ -44,7 +44,9 @@ def result_line(line: bytes) -> ResultLine:
     custom_id = _key(parsed)
     if custom_id is None:
         return _unreadable(line)
-    if isinstance(parsed.get("response"), dict):
+    refusal = _refusal(parsed)
+    # An answer counts wherever there is one, and nothing at all beside an error is none.
+    if isinstance(parsed.get("response"), dict) and (parsed["response"] or refusal is None):
         usual = usual_value(line, _USUAL_HEAD, _USUAL_TAIL)
         span = usual[0] if usual is not None else member_span(line, (b"response",))
         assert span is not None, "a parser found it there"
@@ -55,10 +57,17 @@ def result_line(line: bytes) -> ResultLine:
             body=line[slice(*span)],
             content=parsed["response"],
         )
-    for name in ("error", "status"):
-        if isinstance(parsed.get(name), dict) and parsed[name]:
-            return _refused(custom_id, parsed[name])
+    if refusal is not None:
+        return _refused(custom_id, refusal)
     return ResultLine(kind=LineKind.UNREADABLE, custom_id=custom_id)
+
+
+def _refusal(parsed: Mapping[str, object]) -> Mapping[str, object] | None:
+    for name in ("error", "status"):
+        error = parsed.get(name)
+        if isinstance(error, dict) and error:
+            return error
+    return None
 
 
 def _key(parsed: Mapping[str, object]) -> str | None:
@@ -72,7 +81,7 @@ def _key(parsed: Mapping[str, object]) -> str | None:
 
 def _refused(custom_id: str, error: Mapping[str, object]) -> ResultLine:
     """Return the answer that the API gives for an error: its envelope, with the HTTP status."""
-    status, name = rpc_name(error.get("code"))
+    status, name = rpc_name(error)
     message = error.get("message")
     told: dict[str, object] = {
         "code": status,

@@ -5,6 +5,7 @@ a long-running operation (`google.longrunning.Operation`), whose metadata is the
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Final
@@ -212,9 +213,15 @@ def provider_batch(operation: OperationObject, *, now: datetime) -> ProviderBatc
     )
 
 
-def rpc_name(code: object) -> tuple[int, str]:
-    """Return HTTP status and name of an error's number; an HTTP status is taken as such."""
-    number = code if isinstance(code, int) else 2
+def rpc_name(error: Mapping[str, object]) -> tuple[int, str]:
+    """Return HTTP status and name of an error; an HTTP status is taken as such.
+
+    By its number, also if that is text; by its name, where it has no number.
+    """
+    number = _count(error.get("code"))
+    if number is None:
+        name = error.get("status")
+        return next((one for one in RPC_STATUS.values() if one[1] == name), RPC_STATUS[2])
     if 400 <= number <= 599:
         found = next((one for one in RPC_STATUS.values() if one[0] == number), None)
         return found or (number, "UNKNOWN")
@@ -247,7 +254,7 @@ def _failure(operation: OperationObject, word: str) -> tuple[str | None, str | N
         return (_UNANSWERED[word] if untouched else None), None
     if word != "FAILED" or operation.metadata.output:
         return None, None
-    _, name = rpc_name(operation.error.get("code"))
+    _, name = rpc_name(operation.error)
     message = operation.error.get("message")
     code = error_code({**operation.error, "code": None, "status": name}) or name
     return (

@@ -58,6 +58,26 @@ def test_an_error_is_told_as_the_api_would_have_answered(member, code, status, n
     assert read.error_code == name
 
 
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        ({"code": "3", "message": "why"}, 400),
+        ({"status": "INVALID_ARGUMENT", "message": "why"}, 400),
+        ({"code": None, "status": "RESOURCE_EXHAUSTED"}, 429),
+        ({"code": 429, "status": "RESOURCE_EXHAUSTED"}, 429),
+        ({"code": [3], "status": ["x"]}, 500),
+    ],
+)
+@pytest.mark.parametrize("beside", [{}, {"response": {}}, {"response": None}])
+def test_an_error_is_known_by_its_number_or_by_its_name(error, status, beside):
+    line = json.dumps({"key": "a", **beside, "error": error}).encode()
+
+    read = result_line(line)
+
+    assert (read.kind, read.status_code) == (LineKind.ANSWERED, status)
+    assert told(read)["code"] == status
+
+
 def test_the_reason_of_an_error_counts_and_its_details_are_kept():
     details = [{"reason": "BILLING_DISABLED"}]
     line = json.dumps({"metadata": {"key": "a"}, "error": {"code": 7, "details": details}}).encode()
