@@ -23,7 +23,11 @@ from proxy.providers.result_lines import (
 _UNKNOWN_ERROR_STATUS: Final = 500
 """For an error type that is new: tried again, a few times."""
 
-_NOT_EXECUTED: Final[Mapping[object, str]] = {"canceled": "cancelled", "expired": "expired"}
+_NOT_EXECUTED: Final[Mapping[object, str]] = {
+    # With two l as well, as everywhere but in the word that is documented.
+    **dict.fromkeys(("canceled", "cancelled"), "cancelled"),
+    "expired": "expired",
+}
 
 _USUAL_HEAD: Final = {
     member: re.compile(

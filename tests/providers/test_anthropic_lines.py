@@ -59,7 +59,10 @@ def test_an_error_has_the_status_of_its_type_and_its_envelope_as_the_body(kind, 
     assert (read.error_code, read.request_id) == (kind.decode(), "req_2")
 
 
-@pytest.mark.parametrize(("word", "code"), [("canceled", "cancelled"), ("expired", "expired")])
+@pytest.mark.parametrize(
+    ("word", "code"),
+    [("canceled", "cancelled"), ("cancelled", "cancelled"), ("expired", "expired")],
+)
 def test_what_never_ran_says_so(word, code):
     read = result_line(b'{"custom_id":"j-1","result":{"type":"%b"}}' % word.encode())
 
