@@ -19,7 +19,13 @@ from proxy.core.batch_events import (
     Polled,
     Vanished,
 )
-from proxy.core.errors import CredentialRefusedError, ProviderError, ProviderRejectedError
+from proxy.core.errors import (
+    CredentialRefusedError,
+    ProviderBusyError,
+    ProviderError,
+    ProviderRejectedError,
+    ProviderUnavailableError,
+)
 from proxy.core.ids import BatchId
 from proxy.core.lanes import Lane, disown_at
 from proxy.core.plan import (
@@ -247,7 +253,16 @@ class Collector:
 
     async def _cancel(self, batch: Batch, provider: Provider) -> Batch:
         assert batch.provider_batch_id is not None
-        news = await cancel(self._access, batch, provider, batch.provider_batch_id)
+        what = f"cancel of {batch.id}"
+        try:
+            news = await cancel(self._access, batch, provider, batch.provider_batch_id)
+        except (ProviderRejectedError, ProviderUnavailableError, ProviderBusyError) as exc:
+            # Asked after it answers, so that otherwise it would be asked to stop for ever.
+            is_over = self._is_over(batch)
+            if not self._in_vain.is_hopeless(what, exc, is_late=is_over):
+                raise
+            return await self._give_up(batch, "unended", str(exc))
+        self._in_vain.answered(what)
         log.info("batch.cancelled", batch_id=batch.id, status=news.status)
         self._on.tally.count("batch_cancelled", upstream=batch.key.upstream)
         if news.state is ProviderBatchState.ENDED:

@@ -516,6 +516,22 @@ async def test_a_batch_that_never_ends_keeps_no_job_for_ever(can_cancel: bool) -
     assert (await fleet.booked()).possible_doubles == 12
 
 
+@pytest.mark.parametrize("fault", ["rejected", "busy", "unavailable"])
+async def test_a_batch_that_can_neither_end_nor_be_stopped_keeps_no_job_for_ever(
+    fault: Fault,
+) -> None:
+    fleet = await stalled()
+    fleet.provider.window = timedelta(days=30)
+    fleet.will("cancel", fault, times=10_000)
+
+    await fleet.run_for(timedelta(hours=50), step=timedelta(minutes=15))
+    assert await fleet.states() == {JobState.BATCHED: 12}
+    await fleet.run_for(timedelta(hours=3), step=timedelta(minutes=15))
+
+    assert await fleet.states() == {JobState.EXPIRED: 12}
+    assert (await fleet.booked()).possible_doubles == 12
+
+
 async def test_a_batch_that_was_slept_over_is_stopped_before_it_is_given_up() -> None:
     fleet = await stalled()
     fleet.provider.window = timedelta(days=30)
