@@ -24,6 +24,7 @@ from proxy.ports.upstream import (
     UpstreamUnavailableError,
 )
 from proxy.providers import _wire
+from proxy.providers.codings import Decoder
 from proxy.providers.inputs import Input
 
 CALL_S: Final = 120.0
@@ -142,12 +143,14 @@ class Calls:
                 async with self._translated(what, CALL_S):
                     content = await _read(what, response)
                 raise self._refusal(what, credential, response, content)
+            decoder = _decoder(what, response)
             while True:
                 async with self._translated(what, READ_S):
                     chunk = await response.next_chunk()
                 if not chunk:
                     return
-                yield chunk
+                for piece in decoder.pieces(chunk):
+                    yield piece
         finally:
             response.close()
 
@@ -239,10 +242,15 @@ def _is_whole(body: Input | None) -> bool:
 
 
 async def _read(what: str, response: UpstreamResponse) -> bytes:
-    parts, size = [], 0
-    while part := await response.next_chunk():
-        size += len(part)
-        if size > _ANSWER_BYTES_MAX:
-            raise _wire.unavailable(what, "the answer does not end")
-        parts.append(part)
+    parts, size, decoder = [], 0, _decoder(what, response)
+    while chunk := await response.next_chunk():
+        for part in decoder.pieces(chunk):
+            size += len(part)
+            if size > _ANSWER_BYTES_MAX:
+                raise _wire.unavailable(what, "the answer does not end")
+            parts.append(part)
     return b"".join(parts)
+
+
+def _decoder(what: str, response: UpstreamResponse) -> Decoder:
+    return Decoder(what, _fields(response).get("content-encoding"))
