@@ -136,6 +136,9 @@ class ProviderBatch:
     output_file_ids: tuple[str, ...] = ()
     """Every file with results, those of successes first. Never an empty string."""
 
+    lacks_answers: bool = False
+    """Whether it counts successes, and names no file with them. Counts are not to be relied on."""
+
     error_code: str | None = None
     error_message: str | None = None
     error_line: int | None = None

@@ -124,6 +124,7 @@ class BatchObject(BaseModel):
     errors: Annotated[list[BatchFailure], BeforeValidator(_entries)] = []
     error: Word = None
     metadata: Annotated[dict[str, Any], BeforeValidator(_mapping)] = {}
+    request_counts: Annotated[dict[str, Any], BeforeValidator(_mapping)] = {}
 
 
 class FileObject(BaseModel):
@@ -225,6 +226,8 @@ def provider_batch(
         created_at=batch.created_at or now,
         window_ends_at=batch.expires_at,
         output_file_ids=tuple(dict.fromkeys(file for file in files if file and _is_name(file))),
+        lacks_answers=batch.output_file_id is None
+        and (_number(batch.request_counts.get("completed")) or 0) > 0,
         # A batch that failed ran nothing, which without a code would not show.
         error_code=code or ("batch_failed" if status == "failed" else None),
         error_message=_wire.shown(failure.message),

@@ -151,6 +151,30 @@ async def test_files_are_those_that_have_an_id_successes_first(
     assert batch.output_file_ids == files
 
 
+@pytest.mark.parametrize(
+    ("output", "counts", "lacks"),
+    [
+        (None, {"total": 3, "completed": 2, "failed": 1}, True),
+        ("", {"completed": 2}, True),
+        (None, {"total": 3, "completed": 0, "failed": 3}, False),
+        (None, None, False),
+        (None, {"completed": "2"}, False),
+        ("file-o", {"total": 3, "completed": 2, "failed": 1}, False),
+    ],
+)
+async def test_counted_successes_without_a_file_are_lacking(wire, provider, output, counts, lacks):
+    batch = await polled(
+        wire,
+        provider,
+        status="completed",
+        output_file_id=output,
+        error_file_id="file-e",
+        request_counts=counts,
+    )
+
+    assert batch.lacks_answers is lacks
+
+
 TOKEN_LIMIT = {
     "code": "token_limit_exceeded",
     "message": "Enqueued token limit reached for gpt-5.4-mini.",

@@ -208,7 +208,8 @@ class Collector:
         Believed at once, every job of it would be bought again.
         """
         is_over = news.window_ends_at is not None and self._now() >= news.window_ends_at
-        if news.output_file_ids or news.error_code is not None or batch.cancelled_at or is_over:
+        has_named = bool(news.output_file_ids) and not news.lacks_answers
+        if has_named or news.error_code is not None or batch.cancelled_at or is_over:
             return False
         results = f"results of {batch.id}"
         if self._in_vain.asked_for(results) < EMPTY_FOR:

@@ -368,6 +368,44 @@ async def test_a_batch_that_names_its_results_a_little_later_is_not_bought_again
     assert fleet.doubles() == (0, 0)
 
 
+async def test_a_batch_that_counts_answers_and_names_only_failures_is_asked_again() -> None:
+    fleet = Fleet()
+    await fleet.submit(12)
+    retrieve = fleet.provider.retrieve
+
+    async def early(credential: Credential, provider_batch_id: str) -> ProviderBatch:
+        return replace(await retrieve(credential, provider_batch_id), lacks_answers=True)
+
+    fleet.provider.retrieve = early  # type: ignore[method-assign]
+    fleet.provider.mangle = lambda lines: lines[:2]
+    await fleet.answer()
+    assert await fleet.states() == {JobState.BATCHED: 12}
+    fleet.provider.retrieve = retrieve  # type: ignore[method-assign]
+    fleet.provider.mangle = lambda lines: lines
+    await fleet.poll(seconds=30)
+
+    assert await fleet.states() == {JobState.COMPLETED: 12}
+    assert set(fleet.provider.bought.values()) == {1}
+    assert fleet.doubles() == (0, 0)
+
+
+async def test_counts_that_are_wrong_keep_no_results_from_being_read() -> None:
+    fleet = Fleet()
+    await fleet.submit(12)
+    retrieve = fleet.provider.retrieve
+
+    async def wrong(credential: Credential, provider_batch_id: str) -> ProviderBatch:
+        return replace(await retrieve(credential, provider_batch_id), lacks_answers=True)
+
+    fleet.provider.retrieve = wrong  # type: ignore[method-assign]
+    await fleet.answer()
+    for _ in range(5):
+        await fleet.poll(seconds=30)
+
+    assert await fleet.states() == {JobState.COMPLETED: 12}
+    assert fleet.doubles() == (0, 0)
+
+
 async def test_a_batch_that_never_names_its_results_is_given_up_and_counted() -> None:
     fleet = Fleet()
     await fleet.submit(12)
