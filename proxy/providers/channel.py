@@ -11,7 +11,7 @@ from proxy.core.web_proxy import WebProxy
 from proxy.ports.clock import Clock
 from proxy.ports.jobs import Credential
 from proxy.ports.provider import ResultLine
-from proxy.providers.result_lines import LineCutter
+from proxy.providers.result_lines import LineCutter, check_whole
 from proxy.providers.worker import Call, Worker
 
 if TYPE_CHECKING:
@@ -125,8 +125,13 @@ class Download:
         self._is_at_end = False
 
     async def next_lines(self) -> list[ResultLine] | None:
-        """Return the next lines, perhaps none; nothing after the last."""
+        """Return the next lines, perhaps none; nothing after the last.
+
+        Raises:
+            ProviderRejectedError: at the end, if it came before that of the file.
+        """
         if self._is_at_end:
+            check_whole(self._cutter)
             return None
         return await self._channel.worker.run(self._what, self._step, within_s=CALL_S)
 

@@ -68,6 +68,7 @@ class LineCutter:
         self._line_bytes_max = line_bytes_max
         self._begun = bytearray()
         self._is_skipping = False
+        self._breaks_off = False
 
     def feed(self, data: bytes) -> list[ResultLine]:
         """Return the lines that `data` completes."""
@@ -78,13 +79,20 @@ class LineCutter:
 
     def end(self) -> list[ResultLine]:
         """Return the last line, if the stream did not end with a line break."""
+        is_long = self._is_skipping
         line = self._completed(b"")
-        return [] if line is None else [line]
+        if line is None:
+            return []
+        self._breaks_off = line.kind is LineKind.UNREADABLE and not is_long
+        return [line]
 
     @property
     def is_whole(self) -> bool:
-        """Always true: nothing stands around lines that could tell that some are missing."""
-        return True
+        """Whether what has ended did not break off within a line.
+
+        That is all that can tell that some are missing: nothing stands around them.
+        """
+        return not self._breaks_off
 
     def _begin(self, piece: bytes) -> None:
         if not self._is_skipping:
@@ -134,8 +142,15 @@ async def cut(
                 yield lines
     if lines := cutter.end():
         yield lines
+    check_whole(cutter)
+
+
+def check_whole(cutter: Cutter) -> None:
+    """Raise if what has ended is not all that there is.
+
+    Taken for all, every answer that it lacks would be bought again.
+    """
     if not cutter.is_whole:
-        # Taken for all that there is, every answer that it lacks would be bought again.
         raise ProviderRejectedError("the results are no whole document")
 
 

@@ -23,7 +23,7 @@ from proxy.core.errors import (
     ProviderUnavailableError,
 )
 from proxy.core.upstream import Upstream
-from proxy.ports.provider import ProviderBatch, ProviderBatchState
+from proxy.ports.provider import LineKind, ProviderBatch, ProviderBatchState
 from proxy.providers.openai_family import METADATA_KEY, OpenAIBatches
 from tests.providers.kit import (
     CHAT,
@@ -511,3 +511,25 @@ async def test_closing_ends_what_waits():
             group.create_task(poll())
             await arrived.wait()
             await waiting.aclose()
+
+
+async def test_a_file_that_ends_within_a_line_gives_what_it_has_and_is_asked_for_again():
+    line = b'{"custom_id":"job-%d","response":{"status_code":200,"body":{}},"error":null}\n'
+
+    async def content(request: web.Request) -> web.Response:
+        return web.Response(body=line % 0 + line[:40] % 1)
+
+    app = web.Application()
+    app.router.add_get("/v1/files/{id}/content", content)
+    async with serving(app) as base_url:
+        provider = openai_at(base_url)
+        results = provider.results(make_credential(), "file-1")
+        read = [*await anext(results), *await anext(results)]
+        with pytest.raises(ProviderRejectedError, match="no whole document"):
+            await anext(results)
+        await provider.aclose()
+
+    assert [(line.custom_id, line.kind) for line in read] == [
+        ("job-0", LineKind.ANSWERED),
+        ("job-1", LineKind.UNREADABLE),
+    ]

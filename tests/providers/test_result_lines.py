@@ -349,6 +349,20 @@ def test_a_file_without_line_breaks_is_not_kept():
     assert [line.kind for line in cutter.end()] == [LineKind.UNREADABLE]
 
 
+@pytest.mark.parametrize(
+    ("tail", "is_whole"),
+    [(b"", True), (good_line("b"), True), (b"broken\n", True), (good_line("b")[:-9], False)],
+    ids=["a line break", "a line", "a broken line with its break", "a part of a line"],
+)
+def test_a_file_that_ends_within_a_line_is_not_whole(tail, is_whole):
+    cutter = LineCutter()
+
+    read = cutter.feed(good_line("a") + b"\n" + tail) + cutter.end()
+
+    assert read[0].custom_id == "a"
+    assert cutter.is_whole is is_whole
+
+
 @pytest.mark.parametrize("parts", [1, 2, 5])
 def test_a_mark_of_the_byte_order_is_no_part_of_the_first_line(parts):
     lines = [
