@@ -34,15 +34,12 @@ class Exchange(Protocol):
 class Keeper(Protocol):
     """Who made a connection, and wants to hear of its end."""
 
-    inbox: memoryview
-    """Where its connections read to."""
-
     def forget(self, connection: "Connection") -> None:
         """Learn that the connection is gone."""
         ...
 
 
-class Connection(asyncio.BufferedProtocol):
+class Connection(asyncio.Protocol):
     """A transport, and who holds it."""
 
     def __init__(
@@ -127,14 +124,11 @@ class Connection(asyncio.BufferedProtocol):
         self.transport = cast("asyncio.Transport", transport)
         self._stands = True
 
-    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's
-        return self._keeper.inbox
-
-    def buffer_updated(self, nbytes: int) -> None:
+    def data_received(self, data: bytes) -> None:
         if self.exchange is None:
             self.abort()
         else:
-            self.exchange.data_received(bytes(self._keeper.inbox[:nbytes]))
+            self.exchange.data_received(data)
 
     def eof_received(self) -> None:
         if self.exchange is not None:

@@ -11,6 +11,7 @@ from aiohappyeyeballs import start_connection
 from proxy.core.upstream import Upstream
 from proxy.core.web_proxy import WebProxy, WebProxyOf, directly
 from proxy.ports.upstream import Cause, Phase, UpstreamUnavailableError
+from proxy.reading import SmallReads, new_inbox
 from proxy.upstreams.addresses import Addresses
 from proxy.upstreams.connection import Connection
 from proxy.upstreams.tls import resume_sessions, verifying_context
@@ -36,6 +37,7 @@ class Dialer:
         self._ssl = ssl_context
         self._web_proxy_of = web_proxy_of
         self._addresses = addresses or Addresses()
+        self._inbox = new_inbox()
 
     async def open(
         self, upstream: Upstream, make: Callable[[socket.socket], Connection]
@@ -73,10 +75,10 @@ class Dialer:
                 raise web_proxy_error(web_proxy, str(exc)) from exc
         connection: Connection | None = None
 
-        def take_over() -> Connection:
+        def take_over() -> SmallReads:
             nonlocal connection
             connection = make(sock)
-            return connection
+            return SmallReads(connection, self._inbox)
 
         try:
             _keep_alive(sock)

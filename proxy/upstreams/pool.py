@@ -12,7 +12,6 @@ from typing import Final, cast
 from proxy.core.upstream import Upstream
 from proxy.core.web_proxy import WebProxyOf
 from proxy.ports.upstream import ClientLimits
-from proxy.reading import new_inbox
 from proxy.upstreams.connection import Connection
 from proxy.upstreams.dial import Dialer, connect_error
 
@@ -39,7 +38,6 @@ class Pool:
     def __init__(
         self, limits: ClientLimits, ssl_context: ssl.SSLContext | None, web_proxy_of: WebProxyOf
     ) -> None:
-        self.inbox = new_inbox()
         self._limits = limits
         self._dialer = Dialer(ssl_context, web_proxy_of=web_proxy_of)
         self._sites: dict[str, Site] = {}

@@ -7,7 +7,6 @@ import pytest
 
 from proxy.core.upstream import Upstream
 from proxy.ports.upstream import ClientLimits, Phase, UpstreamUnavailableError
-from proxy.reading import new_inbox
 from proxy.upstreams.connection import Connection
 from proxy.upstreams.dial import Dialer
 from proxy.upstreams.lean import LeanClient
@@ -75,7 +74,7 @@ async def test_one_who_gives_up_just_as_a_connection_is_made_harms_no_other(cert
     """What is left of it must not stand in the way of whoever gets its number next."""
     context = ssl.create_default_context(cafile=str(certificate))
     dialer = Dialer(context)
-    keeper = SimpleNamespace(forget=lambda _: None, inbox=new_inbox())
+    keeper = SimpleNamespace(forget=lambda _: None)
     made: list[Connection] = []
 
     def make(sock):
