@@ -43,7 +43,7 @@ CLOCKS_DIFFER: Final = timedelta(seconds=5)
 
 KEEP_IN_STEP: Final = "deadlines go by each machine's clock: keep them in step (NTP)"
 
-_CLIENTS: Final[Mapping[str, Callable[..., UpstreamClient]]] = {
+_CLIENTS: Final[Mapping[str, type[LeanClient] | type[AiohttpClient]]] = {
     "lean": LeanClient,
     "aiohttp": AiohttpClient,
 }
@@ -130,6 +130,7 @@ def providers(
 ) -> Mapping[str, Provider]:
     """Return the batch API of each upstream that has one."""
     providers: dict[str, Provider] = {}
+    web_proxy_of = settings.forwarding.web_proxy_of()
     for name, upstream in upstreams.items():
         api = DIALECTS[upstream.dialect].batch
         if api is None:
@@ -137,9 +138,12 @@ def providers(
         match api.wire:
             case BatchWire.FILES:
                 batch_models = settings.upstreams[name].batch_models
-                web_proxy = settings.forwarding.web_proxy_of()(upstream)
                 batches = OpenAIBatches(
-                    upstream, api, clock=clock, batch_models=batch_models, web_proxy=web_proxy
+                    upstream,
+                    api,
+                    clock=clock,
+                    batch_models=batch_models,
+                    web_proxy=web_proxy_of(upstream),
                 )
                 stack.push_async_callback(batches.aclose)
                 providers[name] = batches
