@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
+from proxy.core.authority import authority
 from proxy.core.dialects import DIALECTS, Family
 from proxy.core.errors import ConfigError
 from proxy.core.targets import OPENAI_PATHS, begins
@@ -59,9 +60,6 @@ class Upstream:
         if not base_url.isascii() or not base_url.isprintable() or " " in base_url:
             raise ConfigError(f"upstream {name!r}: base_url must be printable ASCII, punycode host")
         default_port = 443 if parts.scheme == "https" else 80
-        authority = f"[{host}]" if ":" in host else host
-        if port is not None and port != default_port:
-            authority = f"{authority}:{port}"
         row = DIALECTS[dialect]
         base_path = parts.path.rstrip("/") or row.root
         return cls(
@@ -72,7 +70,7 @@ class Upstream:
             host=host,
             port=port if port is not None else default_port,
             base_path=base_path,
-            host_header=authority.encode("ascii"),
+            host_header=authority(host, None if port == default_port else port).encode("ascii"),
             family=row.family,
             is_versioned=base_path.endswith(("/v1", row.root) if "/v1" in row.root else "/v1"),
             is_at_root=base_path == row.root,

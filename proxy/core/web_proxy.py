@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
+from proxy.core.authority import authority
 from proxy.core.errors import ConfigError
 from proxy.core.upstream import Upstream
 
@@ -56,8 +57,3 @@ WebProxyOf = Callable[[Upstream], WebProxy | None]
 def directly(upstream: Upstream) -> None:  # noqa: ARG001 - a `WebProxyOf`
     """Reach every upstream without a web proxy."""
     return
-
-
-def authority(host: str, port: int) -> str:
-    """Return how a host and a port are written together."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -9,8 +9,9 @@ import socket
 from http import HTTPStatus
 from typing import Final
 
+from proxy.core.authority import authority
 from proxy.core.upstream import Upstream
-from proxy.core.web_proxy import WebProxy, authority
+from proxy.core.web_proxy import WebProxy
 
 _STATUS: Final = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})[ \r]")
 _HEAD_ENDS: Final = b"\r\n\r\n"

@@ -1,7 +1,7 @@
 import pytest
 
 from proxy.core.errors import ConfigError
-from proxy.core.web_proxy import WebProxy, authority
+from proxy.core.web_proxy import WebProxy
 
 
 @pytest.mark.parametrize(
@@ -40,10 +40,3 @@ def test_one_of_another_kind_is_refused_without_telling_its_password(url):
 
 def test_who_asks_is_not_shown():
     assert "Basic" not in repr(WebProxy("squid", 3128, "Basic bWU6cHc="))
-
-
-def test_an_ip_address_of_the_sixth_version_stands_in_brackets():
-    assert (authority("fd00::1", 443), authority("a.example", 443)) == (
-        "[fd00::1]:443",
-        "a.example:443",
-    )
