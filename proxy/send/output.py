@@ -85,7 +85,7 @@ class Output:
 
     def errors(self) -> int:
         """Return how many of the answers are errors."""
-        return sum(map(_is_error, self.answers(after=0)))
+        return sum(map(_holds_error, self.answers(after=0)))
 
     def take_back_tail(self) -> None:
         """Remove the line that was torn; its answer is fetched again."""
@@ -115,14 +115,18 @@ def answer_head(line: Line) -> bytes:
     return head[:-1].encode() + b", "
 
 
-def _is_error(line: bytes) -> bool:
+def is_error(status: int | None) -> bool:
+    """Tell whether an answer of that HTTP status is an error; one without is."""
+    return status is None or status >= 400
+
+
+def _holds_error(line: bytes) -> bool:
     try:
         response = json.loads(line)["response"]
-        status = None if response is None else response["status_code"]
+        return is_error(None if response is None else response["status_code"])
     except (ValueError, LookupError, TypeError):
         # Not a line of ours: whose it is is for others to say.
         return False
-    return status is None or (isinstance(status, int) and status >= 400)
 
 
 def _whole_lines(path: Path) -> tuple[int, int]:

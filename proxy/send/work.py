@@ -11,7 +11,7 @@ from typing import Final
 from proxy.send.errors import SendError
 from proxy.send.journal import REFUSED, Journal
 from proxy.send.lines import Line, read_lines
-from proxy.send.output import Output, answer_line
+from proxy.send.output import Output, answer_line, is_error
 from proxy.send.remote import Answered, Refusal, Remote
 
 _CHUNK: Final = 256
@@ -172,7 +172,7 @@ class Work:
         self.journal.replace(line.number, made, line.digest)
 
     def _line(self, line: Line, answered: Answered) -> bytes:
-        failed = answered.status_code is None or answered.status_code >= 400
+        failed = is_error(answered.status_code)
         # Who was cancelled, or came too late, has got no status from anybody.
         how = answered.status if answered.status_code is None else f"HTTP {answered.status_code}"
         self._count(line, f"{how}: {answered.message}" if failed else None)
