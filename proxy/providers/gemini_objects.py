@@ -17,7 +17,7 @@ from proxy.core.batch_ends import TOO_MANY_TOKENS
 from proxy.core.refusals import error_code
 from proxy.ports.provider import ProviderBatch, ProviderBatchState
 from proxy.providers import _wire
-from proxy.providers.openai_objects import Moment, Word
+from proxy.providers.openai_objects import Loose, Moment, Word, mapping
 
 log = structlog.get_logger()
 
@@ -87,12 +87,7 @@ def _count(value: Any) -> int | None:
         return None
 
 
-def _mapping(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
 Count = Annotated[int | None, BeforeValidator(_count)]
-Loose = Annotated[dict[str, Any], BeforeValidator(_mapping)]
 
 
 class _Read(BaseModel):
@@ -109,7 +104,7 @@ class _Metadata(_Read):
     state: Word = None
     display_name: Word = Field(default=None, alias="displayName")
     created_at: Moment = Field(default=None, alias="createTime")
-    stats: Annotated[_Stats, BeforeValidator(_mapping)] = Field(
+    stats: Annotated[_Stats, BeforeValidator(mapping)] = Field(
         default_factory=_Stats, alias="batchStats"
     )
     output: Loose = {}
@@ -125,7 +120,7 @@ class OperationObject(_Read):
 
     name: str = Field(pattern=r"^batches/[A-Za-z0-9_-]{1,256}$")
     done: Annotated[bool, BeforeValidator(lambda value: value in (True, "true"))] = False
-    metadata: Annotated[_Metadata, BeforeValidator(_mapping)] = Field(default_factory=_Metadata)
+    metadata: Annotated[_Metadata, BeforeValidator(mapping)] = Field(default_factory=_Metadata)
     error: Loose = {}
 
     @property

@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from proxy.ports.provider import ProviderBatch, ProviderBatchState
 from proxy.providers import _wire
-from proxy.providers.openai_objects import Moment, Number, Word
+from proxy.providers.openai_objects import Loose, Moment, Number, Word
 from proxy.providers.statuses import read_status
 
 INLINE: Final = "inline:"
@@ -34,10 +34,6 @@ _STATES: Final = {
 }
 
 
-def _mapping(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
 def _messages(value: Any) -> list[str]:
     entries = value if isinstance(value, list) else []
     found = [entry.get("message") for entry in entries if isinstance(entry, dict)]
@@ -52,7 +48,7 @@ class JobObject(BaseModel):
     id: str
     status: Word = None
     created_at: Moment = None
-    metadata: Annotated[dict[str, Any], BeforeValidator(_mapping)] = {}
+    metadata: Loose = {}
     output_file: Word = None
     error_file: Word = None
     errors: Annotated[list[str], BeforeValidator(_messages)] = []

@@ -79,7 +79,8 @@ def _line(value: Any) -> int | None:
     return number if number is not None and number > 0 else None
 
 
-def _mapping(value: Any) -> dict[str, Any]:
+def mapping(value: Any) -> dict[str, Any]:
+    """Return `value` if it is an object, else an empty one."""
     return value if isinstance(value, dict) else {}
 
 
@@ -91,6 +92,7 @@ def _entries(value: Any) -> list[Any]:
 
 Moment = Annotated[datetime | None, BeforeValidator(_moment)]
 Word = Annotated[str | None, BeforeValidator(_word)]
+Loose = Annotated[dict[str, Any], BeforeValidator(mapping)]
 Number = Annotated[int | None, BeforeValidator(_number)]
 
 
@@ -123,8 +125,8 @@ class BatchObject(BaseModel):
     error_file_id: Word = None
     errors: Annotated[list[BatchFailure], BeforeValidator(_entries)] = []
     error: Word = None
-    metadata: Annotated[dict[str, Any], BeforeValidator(_mapping)] = {}
-    request_counts: Annotated[dict[str, Any], BeforeValidator(_mapping)] = {}
+    metadata: Loose = {}
+    request_counts: Loose = {}
 
 
 class FileObject(BaseModel):
@@ -173,7 +175,7 @@ def read_page(value: object, *, may_be_bare: bool = False) -> Page | None:
         return None
     entries = [entry for entry in data if isinstance(entry, dict)]
     ids = [entry["id"] for entry in entries if _word(entry.get("id"))]
-    cursor = _word(_mapping(value.get("paging")).get("next_cursor"))
+    cursor = _word(mapping(value.get("paging")).get("next_cursor"))
     has_more = value.get("has_more") is True or cursor is not None
     return Page(entries, has_more, ids[-1] if ids else None, cursor)
 
