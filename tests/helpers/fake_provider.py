@@ -138,6 +138,8 @@ class FakeProvider:
         self.answer_call: CallAnswers = lambda body: (200, right_answer(body))
         self.mangle: Callable[[list[ResultLine]], list[ResultLine]] = lambda lines: lines
         """What the provider makes of its lines before anybody reads them."""
+        self.misreport: Callable[[ProviderBatch], ProviderBatch] = lambda batch: batch
+        """What it makes of a batch that it is asked for."""
         self.in_the_middle: dict[str, Callable[[], Awaitable[None]]] = {}
         """What happens elsewhere while a request is on its way, once."""
 
@@ -224,7 +226,7 @@ class FakeProvider:
         self._before("retrieve", credential)
         batch = self._own(credential, provider_batch_id)
         self._progress(batch)
-        return self._view(batch)
+        return self.misreport(self._view(batch))
 
     async def cancel(self, credential: Credential, provider_batch_id: str) -> ProviderBatch:
         self._before("cancel", credential)

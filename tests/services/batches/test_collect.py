@@ -330,18 +330,12 @@ async def test_a_provider_that_wants_to_be_left_alone_is_asked_no_more_often() -
 async def test_what_a_provider_says_of_anothers_batch_is_not_believed() -> None:
     fleet = Fleet()
     await fleet.submit(12)
-    retrieve = fleet.provider.retrieve
-
-    async def mixed_up(credential: Credential, provider_batch_id: str) -> ProviderBatch:
-        news = await retrieve(credential, provider_batch_id)
-        return replace(
-            news, id="batch_9", state=ProviderBatchState.ENDED, output_file_ids=("file-9",)
-        )
-
-    fleet.provider.retrieve = mixed_up  # type: ignore[method-assign]
+    fleet.provider.misreport = lambda batch: replace(
+        batch, id="batch_9", state=ProviderBatchState.ENDED, output_file_ids=("file-9",)
+    )
     await fleet.run_for(timedelta(minutes=2), step=timedelta(seconds=10))
     assert await fleet.states() == {JobState.BATCHED: 12}
-    fleet.provider.retrieve = retrieve  # type: ignore[method-assign]
+    fleet.provider.misreport = lambda batch: batch
     await fleet.run_for(timedelta(hours=1), step=timedelta(minutes=1))
 
     assert await fleet.states() == {JobState.COMPLETED: 12}
@@ -351,16 +345,11 @@ async def test_what_a_provider_says_of_anothers_batch_is_not_believed() -> None:
 async def test_a_batch_that_names_its_results_a_little_later_is_not_bought_again() -> None:
     fleet = Fleet()
     await fleet.submit(12)
-    retrieve = fleet.provider.retrieve
-
-    async def early(credential: Credential, provider_batch_id: str) -> ProviderBatch:
-        return replace(await retrieve(credential, provider_batch_id), output_file_ids=())
-
-    fleet.provider.retrieve = early  # type: ignore[method-assign]
+    fleet.provider.misreport = lambda batch: replace(batch, output_file_ids=())
     await fleet.answer()
     await fleet.poll(seconds=90)
     assert await fleet.states() == {JobState.BATCHED: 12}
-    fleet.provider.retrieve = retrieve  # type: ignore[method-assign]
+    fleet.provider.misreport = lambda batch: batch
     await fleet.poll(seconds=30)
 
     assert await fleet.states() == {JobState.COMPLETED: 12}
@@ -371,16 +360,11 @@ async def test_a_batch_that_names_its_results_a_little_later_is_not_bought_again
 async def test_a_batch_that_counts_answers_and_names_only_failures_is_asked_again() -> None:
     fleet = Fleet()
     await fleet.submit(12)
-    retrieve = fleet.provider.retrieve
-
-    async def early(credential: Credential, provider_batch_id: str) -> ProviderBatch:
-        return replace(await retrieve(credential, provider_batch_id), lacks_answers=True)
-
-    fleet.provider.retrieve = early  # type: ignore[method-assign]
+    fleet.provider.misreport = lambda batch: replace(batch, lacks_answers=True)
     fleet.provider.mangle = lambda lines: lines[:2]
     await fleet.answer()
     assert await fleet.states() == {JobState.BATCHED: 12}
-    fleet.provider.retrieve = retrieve  # type: ignore[method-assign]
+    fleet.provider.misreport = lambda batch: batch
     fleet.provider.mangle = lambda lines: lines
     await fleet.poll(seconds=30)
 
@@ -392,12 +376,7 @@ async def test_a_batch_that_counts_answers_and_names_only_failures_is_asked_agai
 async def test_counts_that_are_wrong_keep_no_results_from_being_read() -> None:
     fleet = Fleet()
     await fleet.submit(12)
-    retrieve = fleet.provider.retrieve
-
-    async def wrong(credential: Credential, provider_batch_id: str) -> ProviderBatch:
-        return replace(await retrieve(credential, provider_batch_id), lacks_answers=True)
-
-    fleet.provider.retrieve = wrong  # type: ignore[method-assign]
+    fleet.provider.misreport = lambda batch: replace(batch, lacks_answers=True)
     await fleet.answer()
     for _ in range(5):
         await fleet.poll(seconds=30)
@@ -409,12 +388,7 @@ async def test_counts_that_are_wrong_keep_no_results_from_being_read() -> None:
 async def test_a_batch_that_never_names_its_results_is_given_up_and_counted() -> None:
     fleet = Fleet()
     await fleet.submit(12)
-    retrieve = fleet.provider.retrieve
-
-    async def without(credential: Credential, provider_batch_id: str) -> ProviderBatch:
-        return replace(await retrieve(credential, provider_batch_id), output_file_ids=())
-
-    fleet.provider.retrieve = without  # type: ignore[method-assign]
+    fleet.provider.misreport = lambda batch: replace(batch, output_file_ids=())
     await fleet.answer()
     for _ in range(5):
         await fleet.poll(seconds=30)
