@@ -71,7 +71,7 @@ class History:
         paid = provider.ledger.totals(lane="batch").paid_micro_usd
         if not bill.known <= paid <= bill.known + bill.possible:
             found.append(f"the provider billed {paid}, which is not what we know: {bill}")
-        if bill.possible:
+        if bill.possible or bill.unpriced:
             # All jobs run in batches, whose creates are searched for: no window of doubt.
             found.append(f"a possible double is booked: {bill}")
         bought = sum(entry.batch_id is not None for entry in provider.ledger.entries())

@@ -218,6 +218,9 @@ class Bill:
     possible: int
     """What possible doubles may have cost on top, at most."""
 
+    unpriced: int
+    """Answers and possible doubles whose price is not known: in no amount."""
+
     list: int
     provider: int
     """What the provider's ledger says."""
@@ -226,15 +229,17 @@ class Bill:
 async def bill(proxy: Proxy, provider: Provider) -> Bill:
     """Return what both say now."""
     total = (await ledger(proxy))["total"]
-    unpriced = (total["unpriced"], total["possible_doubles"]["unpriced"])
-    assert unpriced == (0, 0), f"{unpriced} answers and possible doubles without a price"
     usd = {
         "known": total["paid_usd"] + total["useless"]["usd"],
         "possible": total["possible_doubles"]["usd"],
         "list": total["list_usd"],
     }
     micro = {name: round(amount * 1_000_000) for name, amount in usd.items()}
-    return Bill(**micro, provider=provider.ledger.totals().paid_micro_usd)
+    return Bill(
+        **micro,
+        unpriced=total["unpriced"] + total["possible_doubles"]["unpriced"],
+        provider=provider.ledger.totals().paid_micro_usd,
+    )
 
 
 def settings_for(

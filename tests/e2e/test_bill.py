@@ -86,6 +86,7 @@ async def test_the_ledger_is_the_providers_bill(tmp_path: Path) -> None:
         counts = (total["answers"], total["useless"]["answers"])
         assert counts == (JOBS - scenario.useless, scenario.useless), scenario.name
         assert total["possible_doubles"]["attempts"] == scenario.possible_doubles, scenario.name
+        assert both.unpriced == 0, scenario.name
         if scenario.possible_doubles:
             assert both.known < both.provider <= both.known + both.possible, scenario.name
         else:

@@ -134,6 +134,7 @@ async def test_a_killed_process_loses_no_job_and_buys_none_twice(
     assert seen.purchases == [1] * JOBS
     assert seen.possible_doubles == 0
     assert (seen.bill.known, seen.bill.possible) == (seen.bill.provider, 0)
+    assert seen.bill.unpriced == 0
     assert seen.bill.list == 2 * seen.bill.provider > 0
 
 
@@ -183,6 +184,7 @@ async def test_a_direct_call_cut_off_by_a_kill_is_booked_as_a_possible_double(
         assert await proxy.metric("offramp_possible_double_total") == 1
         both = await bill(proxy, provider)
         assert both.known + both.possible == both.provider == 2 * both.known
+        assert both.unpriced == 0
 
 
 async def _defer(proxy: Proxy, number: int) -> str:
