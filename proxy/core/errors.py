@@ -9,6 +9,7 @@ A bug (`AssertionError`, an illegal transition) is none of these and is never
 caught on the way up: the instance stops and is started again.
 """
 
+from datetime import timedelta
 from typing import Final
 
 
@@ -131,7 +132,8 @@ class ConfigError(ProxyError):
 class ProviderError(ProxyError):
     """A provider did not do what it was asked to.
 
-    `status_code` and `body` are the provider's own, where it answered at all.
+    `status_code` and `body` are the provider's own, where it answered at all, and
+    `retry_after` is the pause that it asked for.
     `sent` is false only if it is certain that nothing reached the provider, so
     that a repeat cannot buy anything twice. `line` is the one, counted from 1, of a
     batch that was refused for its sake, if the provider names it.
@@ -147,7 +149,7 @@ class ProviderError(ProxyError):
         code: str | None = None,
         status_code: int | None = None,
         body: bytes | None = None,
-        retry_after_s: float | None = None,
+        retry_after: timedelta | None = None,
         sent: bool = True,
         line: int | None = None,
     ) -> None:
@@ -155,7 +157,7 @@ class ProviderError(ProxyError):
         self.line = line
         self.status_code = status_code
         self.body = body
-        self.retry_after_s = retry_after_s
+        self.retry_after = retry_after
         self.sent = sent
 
 

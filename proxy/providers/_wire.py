@@ -5,7 +5,7 @@ Nothing here knows an HTTP library: adapters say what was answered, if anything 
 
 import json
 import re
-from datetime import datetime
+from datetime import timedelta
 from http import HTTPStatus
 from typing import Final, TypeVar
 
@@ -21,7 +21,6 @@ from proxy.core.errors import (
 )
 from proxy.core.loose_json import loose_json
 from proxy.core.refusals import OF_THE_CALL, error_code
-from proxy.core.retry_after import pause_asked_for
 from proxy.ports.provider import Submission
 
 __all__ = [
@@ -31,7 +30,6 @@ __all__ = [
     "redacted",
     "refusal",
     "request_id",
-    "retry_after_s",
     "shown",
     "status",
     "unavailable",
@@ -68,7 +66,7 @@ def refusal(
     *,
     status: int,
     body: bytes,
-    retry_after_s: float | None = None,
+    retry_after: timedelta | None = None,
     secrets: tuple[str, ...] = (),
 ) -> ProviderError:
     """Return the error that stands for an answer other than success.
@@ -85,7 +83,7 @@ def refusal(
         code=_cure(status, code) if kind is ProviderRejectedError else None,
         status_code=status,
         body=_cut_out(body, secrets),
-        retry_after_s=retry_after_s,
+        retry_after=retry_after,
     )
 
 
@@ -153,12 +151,6 @@ def id_segment(name: str) -> str:
 def is_credential_code(code: str | None) -> bool:
     """Return whether a provider's error code blames the account."""
     return code in CREDENTIAL_CODES
-
-
-def retry_after_s(value: str | None, *, now: datetime) -> float | None:
-    """Return the pause in seconds that a `Retry-After` asks for, if it asks for one."""
-    pause = pause_asked_for(value, now=now)
-    return None if pause is None else pause.total_seconds()
 
 
 def status(value: object) -> int | None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from proxy.core.errors import ProviderRejectedError
+from proxy.core.retry_after import pause_asked_for
 from proxy.core.upstream import Upstream
 from proxy.ports.clock import Clock
 from proxy.ports.jobs import Credential
@@ -212,13 +213,13 @@ class Calls:
     def _refusal(
         self, what: str, credential: Credential, response: UpstreamResponse, content: bytes
     ) -> Exception:
-        pause = _fields(response).get("retry-after")
+        retry_after = _fields(response).get("retry-after")
         values = [value for _, value in credential.headers]
         return _wire.refusal(
             what,
             status=response.status,
             body=content,
-            retry_after_s=_wire.retry_after_s(pause, now=self._clock.now()),
+            retry_after=pause_asked_for(retry_after, now=self._clock.now()),
             secrets=tuple({part for v in values for part in (v, v.split(" ")[-1]) if part}),
         )
 

@@ -321,7 +321,7 @@ def _create_refused(exc: ProviderError) -> ProviderError:
     rate limit has and they do not is a time to come back (`google.rpc.RetryInfo`).
     """
     code = _code(exc)
-    if exc.status_code == 429 and exc.retry_after_s is None and not _has_retry_info(exc):
+    if exc.status_code == 429 and exc.retry_after is None and not _has_retry_info(exc):
         return _rejected(exc, TOO_MANY_TOKENS)
     if exc.status_code == 404:
         # "… is not found …, or is not supported for batchGenerateContent".

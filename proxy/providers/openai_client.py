@@ -19,6 +19,7 @@ from openai._types import Omit
 
 from proxy.core.dialects import FilesWay
 from proxy.core.errors import ProviderError
+from proxy.core.retry_after import pause_asked_for
 from proxy.providers import _wire
 from proxy.providers.channel import Site
 from proxy.providers.worker import Cutter
@@ -246,7 +247,7 @@ def _refusal(
         what,
         status=response.status_code,
         body=response.content,
-        retry_after_s=_wire.retry_after_s(response.headers.get("retry-after"), now=now()),
+        retry_after=pause_asked_for(response.headers.get("retry-after"), now=now()),
         secrets=secrets,
     )
 

@@ -652,7 +652,7 @@ async def test_a_rate_limit_says_when_to_come_back(bench):
     with pytest.raises(ProviderBusyError) as raised:
         await bench.bought(ten(bench))
 
-    assert raised.value.retry_after_s == 17
+    assert raised.value.retry_after == timedelta(seconds=17)
 
 
 async def test_a_batch_that_has_ended_cannot_be_cancelled_and_stays_as_it_is(bench):

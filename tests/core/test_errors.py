@@ -1,5 +1,7 @@
 """Whose fault an error is, and what its caller is told."""
 
+from datetime import timedelta
+
 import pytest
 
 from proxy.core.errors import (
@@ -67,6 +69,7 @@ def test_a_failed_request_counts_as_sent_unless_the_contrary_is_known() -> None:
 
 
 def test_a_providers_answer_stays_with_its_error() -> None:
-    error = CredentialRefusedError("no", status_code=401, body=b"{}", retry_after_s=1.5)
+    pause = timedelta(seconds=1.5)
+    error = CredentialRefusedError("no", status_code=401, body=b"{}", retry_after=pause)
 
-    assert (error.status_code, error.body, error.retry_after_s) == (401, b"{}", 1.5)
+    assert (error.status_code, error.body, error.retry_after) == (401, b"{}", pause)

@@ -112,8 +112,8 @@ class FakeProvider:
         """How often each body was computed and billed."""
         self.requests: Counter[str] = Counter()
         self.faults: dict[str, deque[Fault]] = {}
-        self.retry_after_s = 5.0
-        """When to come back to it if it is busy."""
+        self.retry_after = timedelta(seconds=5)
+        """How long to stay away from it if it is busy."""
         self.revoked: set[str] = set()
         self.forbids = b"{}"
         """What it answers to a key that may do all but this."""
@@ -355,7 +355,7 @@ class FakeProvider:
             raise ProviderUnavailableError(f"{operation}: 302", status_code=302)
         if fault == "busy":
             raise ProviderBusyError(
-                f"{operation}: 429", status_code=429, retry_after_s=self.retry_after_s
+                f"{operation}: 429", status_code=429, retry_after=self.retry_after
             )
         if fault == "refused":
             raise CredentialRefusedError(f"{operation}: 401", status_code=401, body=b"{}")

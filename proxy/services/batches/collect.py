@@ -152,8 +152,8 @@ class Collector:
         batch = await read_again(self._on.batches, batch)
         refused = isinstance(exc, CredentialRefusedError)
         pause = self._pace(batch).slowest if refused else self._pace(batch).interval
-        if exc.retry_after_s is not None:
-            pause = max(pause, timedelta(seconds=exc.retry_after_s))
+        if exc.retry_after is not None:
+            pause = max(pause, exc.retry_after)
         now = self._now()
         if refused and await is_forsaken(self._on, batch):
             return await self._settler.forsake(batch)

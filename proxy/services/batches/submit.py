@@ -266,9 +266,8 @@ class Submitter:
         return await self._put_back(batch, exc)
 
     async def _put_back(self, batch: Batch, exc: ProviderError) -> Batch:
-        pause = timedelta(seconds=exc.retry_after_s) if exc.retry_after_s else None
         log.warning("batch.put_back", batch_id=batch.id, code=exc.code, error=str(exc))
-        next_at = self._now() + max(pause or timedelta(0), self._times.retry_pause)
+        next_at = self._now() + max(exc.retry_after or timedelta(), self._times.retry_pause)
         end = self._outlook.cancel_at(batch)
         if end is not None and end < next_at:
             # Then it is given up, without asking. Its jobs must not wait any longer than that.

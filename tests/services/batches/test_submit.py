@@ -65,7 +65,7 @@ async def test_a_busy_provider_is_left_in_peace_as_long_as_it_asks() -> None:
 @pytest.mark.parametrize("operation", ["upload", "create"])
 async def test_a_provider_that_asks_for_a_day_makes_nobody_miss_a_deadline(operation: str) -> None:
     fleet = Fleet()
-    fleet.provider.retry_after_s = 86_400
+    fleet.provider.retry_after = timedelta(days=1)
     fleet.will(operation, "busy")
 
     await fleet.submit(12, deadline=timedelta(hours=2))
