@@ -57,7 +57,7 @@ def batch_passes(settings: Settings, outside: Outside, shared: Shared) -> list[P
     settler = Settler(
         ground,
         access=access,
-        ingestor=Ingestor(ground, access=access, waiters=shared.waiters),
+        ingestor=Ingestor(ground, access=access, outlook=outlook, waiters=shared.waiters),
         governor=governor,
         outlook=outlook,
     )

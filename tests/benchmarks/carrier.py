@@ -19,10 +19,8 @@ from typing import Final
 from proxy.app import SystemClock
 from proxy.core.batch import advance
 from proxy.core.batch_events import Sealed
-from proxy.core.choice import LaneFacts
 from proxy.core.dialects import DIALECTS
 from proxy.core.ids import RANDOM_BYTES, InstanceId, mint_job_id
-from proxy.core.lanes import LaneTimes
 from proxy.core.plan import PollPace
 from proxy.core.upstream import Upstream
 from proxy.ports.batches import Claimed, ClaimLimits
@@ -31,7 +29,7 @@ from proxy.ports.provider import Submission
 from proxy.providers.openai_family import OpenAIBatches
 from proxy.runtime import share_fairly, spare_garbage
 from proxy.services.access import Access
-from proxy.services.batches.ingest import Ingestor
+from proxy.services.batches.ingest import Ingested, Ingestor
 from proxy.services.batches.steps import SubmitTimes
 from proxy.services.batches.submit import Submitter
 from proxy.services.ground import Ground
@@ -46,7 +44,6 @@ from tests.helpers.books import make_books
 from tests.helpers.factories import make_batch, make_credential, make_job
 
 CALLERS: Final = 64
-TIMES: Final = LaneTimes()
 VAULT: Final = Vault(keys=[b"k" * 32], hash_key=b"h" * 32)
 PROMPT: Final = " ".join(os.urandom(3).hex() for _ in range(270))
 BODY: Final = json.dumps(
@@ -99,7 +96,7 @@ class Carrier:
             ground, access=access, times=SubmitTimes(), outlook=outlook, pace=PollPace()
         )
         waiters = Waiters(jobs=stores.jobs, clock=clock)
-        self.ingestor = Ingestor(ground, access=access, waiters=waiters)
+        self.ingestor = Ingestor(ground, access=access, outlook=outlook, waiters=waiters)
         self.batch = make_batch(created_at=clock.now())
 
     async def accept(self, count: int) -> None:
@@ -176,11 +173,9 @@ class Carrier:
 
     async def ingest(self, count: int) -> None:
         """Read the results of all jobs."""
-        facts = LaneFacts(has_batch=True, times=TIMES)
+        sums = Ingested()
         lines = self.provider.results(make_credential(), "file-out")
-        sums = await self.ingestor.ingest(
-            self.batch, lines, source="file-out", facts=lambda _job: facts
-        )
+        await self.ingestor.ingest(self.batch, lines, sums, source="file-out")
         assert sums.ended == count, sums
 
 

@@ -138,10 +138,11 @@ class Instance:
         self.waiters = waiters = Waiters(jobs=ground.jobs, clock=clock)
         self.governor = governor = TokenGovernor(port(stores.notes))
         pace = PollPace()
+        self.ingestor = Ingestor(ground, access=access, outlook=outlook, waiters=waiters)
         settler = Settler(
             ground,
             access=access,
-            ingestor=Ingestor(ground, access=access, waiters=waiters),
+            ingestor=self.ingestor,
             governor=governor,
             outlook=outlook,
         )

@@ -19,12 +19,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from proxy.core.batch import BatchState
-from proxy.core.choice import LaneFacts
 from proxy.core.ids import JobId
 from proxy.core.job import Failed, Job, JobState, Outcome, Released, advance
 from proxy.ports.jobs import JobWrite
 from proxy.ports.provider import LineKind, ResultLine
-from proxy.services.batches.ingest import Ingestor
+from proxy.services.batches.ingest import Ingested
 from tests.helpers.fake_provider import FakeBatch, Fault, right_answer
 from tests.helpers.fleet import Fleet, Instance
 
@@ -410,16 +409,8 @@ class WildFleetMachine(FleetMachine):
         assert batch.provider_batch_id is not None
         lines = self.fleet.provider.batches[batch.provider_batch_id].results
         here = self.fleet.instances[position]
-        ingestor = Ingestor(here.ground, access=here.access, waiters=here.waiters)
-        facts = LaneFacts(has_batch=True)
-        self.go(
-            ingestor.ingest(
-                batch,
-                _chunks(lines),
-                source=f"out-{batch.provider_batch_id}",
-                facts=lambda _: facts,
-            )
-        )
+        source = f"out-{batch.provider_batch_id}"
+        self.go(here.ingestor.ingest(batch, _chunks(lines), Ingested(), source=source))
 
     def has_ended(self, job: Job) -> None:
         # A call or a create that stands still in the sender's hands is seen by nobody.

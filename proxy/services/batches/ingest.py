@@ -7,7 +7,7 @@ that answered it is no second one.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, NamedTuple
@@ -16,7 +16,6 @@ import structlog
 
 from proxy.core.batch import Batch
 from proxy.core.batch_ends import BY_CLIENT_FAULT, CLIENT_FAULTS, NEVER_RUN_CODES
-from proxy.core.choice import LaneFacts
 from proxy.core.errors import CREDENTIAL_CODES, CredentialRefusedError, ProviderError
 from proxy.core.ids import JobId, parse_custom_id
 from proxy.core.job import Job, JobEvent, JobState, Released, advance
@@ -27,6 +26,7 @@ from proxy.ports.provider import LineKind, ResultLine
 from proxy.services.access import Access
 from proxy.services.ground import Ground, count_ends
 from proxy.services.ledger.bookkeeping import UselessAnswer, line_receipt
+from proxy.services.outlook import Outlook
 from proxy.services.waiters import Waiters
 
 log = structlog.get_logger()
@@ -75,15 +75,15 @@ class _Reading:
     """One file that is being read."""
 
     batch: Batch
-    facts: Callable[[Job], LaneFacts]
-    is_twin: bool
+    sums: Ingested
     source: str
     """Names the file, so that a line of it has the same receipt whenever it is read."""
+
+    is_twin: bool
 
     has_paused: bool = False
     """Whether a line of it has paused the credential: one is enough."""
 
-    sums: Ingested = field(default_factory=Ingested)
     room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(SIDE_BY_SIDE))
 
 
@@ -104,31 +104,32 @@ class _Judged:
 class Ingestor:
     """Turns result lines into the ends of jobs."""
 
-    def __init__(self, ground: Ground, *, access: Access, waiters: Waiters) -> None:
+    def __init__(
+        self, ground: Ground, *, access: Access, outlook: Outlook, waiters: Waiters
+    ) -> None:
         self._on = ground
         self._access = access
+        self._outlook = outlook
         self._waiters = waiters
 
     async def ingest(
         self,
         batch: Batch,
         chunks: AsyncIterator[Sequence[ResultLine]],
+        sums: Ingested,
         *,
         source: str,
-        facts: Callable[[Job], LaneFacts],
         is_twin: bool = False,
-        sums: Ingested | None = None,
-    ) -> Ingested:
-        """Apply every line of one file. Bounded memory: a few chunks at a time.
+    ) -> None:
+        """Apply every line of one file, and add to `sums`. In memory are a few chunks at a time.
 
         `source` names the file at the provider. `is_twin` says that it is of a second
         provider batch for the same items: what that answers once more was bought twice.
-        `sums` is added to, also if the file breaks off.
 
         Raises:
-            ProviderError: if it does; what came before is applied.
+            ProviderError: if the file breaks off; what came before is applied, and in `sums`.
         """
-        reading = _Reading(batch, facts, is_twin, source, sums=sums or Ingested())
+        reading = _Reading(batch, sums, source, is_twin)
         broken: ProviderError | None = None
         try:
             async with asyncio.TaskGroup() as group:
@@ -146,7 +147,6 @@ class Ingestor:
             raise failures.exceptions[0] from None
         if broken is not None:
             raise broken
-        return reading.sums
 
     async def _apply(self, reading: _Reading, lines: Sequence[ResultLine]) -> None:
         try:
@@ -218,7 +218,7 @@ class Ingestor:
     def _write_for(self, reading: _Reading, job: Job, entry: _Named) -> JobWrite | None:
         """Return what a line makes of its job; nothing if it changes nothing."""
         key, line = reading.batch.key, entry.line
-        event = self._event(job, entry, partial(reading.facts, job))
+        event = self._event(job, entry)
         after = advance(job, self._on.books.priced(event, key))
         if after is job:
             return None
@@ -229,8 +229,9 @@ class Ingestor:
             )
         return self._on.books.write(after, result, lane=key.lane)
 
-    def _event(self, job: Job, entry: _Named, facts: Callable[[], LaneFacts]) -> JobEvent:
+    def _event(self, job: Job, entry: _Named) -> JobEvent:
         now = self._on.clock.now()
+        facts = partial(self._outlook.facts, job.key)
         line = entry.line
         if line.kind is not LineKind.NOT_EXECUTED:
             return after_answer(job, entry.attempt, _answer(line), facts=facts, now=now)

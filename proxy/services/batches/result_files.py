@@ -7,14 +7,12 @@ from typing import Final, NamedTuple
 import structlog
 
 from proxy.core.batch import Batch
-from proxy.core.choice import LaneFacts
 from proxy.core.errors import (
     ProviderBusyError,
     ProviderError,
     ProviderRejectedError,
     ProviderUnavailableError,
 )
-from proxy.core.job import Job
 from proxy.ports.jobs import Credential
 from proxy.ports.provider import Provider
 from proxy.services.access import Access
@@ -22,7 +20,6 @@ from proxy.services.batches.in_vain import WINDOW_AND_HOUR, InVain
 from proxy.services.batches.ingest import Ingested, Ingestor
 from proxy.services.batches.unnamed import has_our_names
 from proxy.services.ground import Ground
-from proxy.services.outlook import Outlook
 
 log = structlog.get_logger()
 
@@ -51,13 +48,10 @@ class Read(NamedTuple):
 class ResultFiles:
     """Reads the files of one batch after the other; each may be read again."""
 
-    def __init__(
-        self, ground: Ground, *, access: Access, ingestor: Ingestor, outlook: Outlook
-    ) -> None:
+    def __init__(self, ground: Ground, *, access: Access, ingestor: Ingestor) -> None:
         self._on = ground
         self._access = access
         self._ingestor = ingestor
-        self._outlook = outlook
         self._in_vain = InVain(ground.clock)
 
     async def ingest(
@@ -91,10 +85,9 @@ class ResultFiles:
             await self._ingestor.ingest(
                 batch,
                 provider.results(credential, file_id),
+                sums,
                 source=file_id,
-                facts=self._facts,
                 is_twin=is_twin,
-                sums=sums,
             )
 
         try:
@@ -154,9 +147,6 @@ class ResultFiles:
                 return True
             found = found if told is None else told
         return found
-
-    def _facts(self, job: Job) -> LaneFacts:
-        return self._outlook.facts(job.key)
 
 
 def _is_elsewhere(exc: ProviderError) -> bool:

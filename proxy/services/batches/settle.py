@@ -56,7 +56,7 @@ class Settler:
         self._access = access
         self._governor = governor
         self._outlook = outlook
-        self._files = ResultFiles(ground, access=access, ingestor=ingestor, outlook=outlook)
+        self._files = ResultFiles(ground, access=access, ingestor=ingestor)
         self._releaser = Releaser(ground, outlook=outlook)
         self._twins = Twins(ground, access=access, files=self._files)
         self._cleaner = Cleaner(ground, access=access)

@@ -7,14 +7,13 @@ from typing import Any
 
 import pytest
 
-from proxy.core.choice import LaneFacts
 from proxy.core.errors import StoreUnavailableError
 from proxy.core.ids import CredentialId, JobId, custom_id
-from proxy.core.job import Job, JobState
+from proxy.core.job import JobState
 from proxy.core.lanes import Lane
 from proxy.core.outcomes import MAX_BATCH_FAILURES
 from proxy.ports.provider import LineKind, ResultLine
-from proxy.services.batches.ingest import SIDE_BY_SIDE, Ingested, Ingestor
+from proxy.services.batches.ingest import SIDE_BY_SIDE, Ingested
 from tests.helpers.factories import IDS
 from tests.helpers.fake_provider import right_answer
 from tests.helpers.fleet import Fleet
@@ -42,13 +41,9 @@ async def ingest(fleet: Fleet, *lines: ResultLine, is_twin: bool = False) -> Ing
     async def chunks() -> AsyncIterator[Sequence[ResultLine]]:
         yield lines
 
-    def facts(job: Job) -> LaneFacts:
-        return LaneFacts(has_batch=True)
-
-    ingestor = Ingestor(here.ground, access=here.access, waiters=here.waiters)
-    return await ingestor.ingest(
-        await fleet.batch(), chunks(), source="file-1", facts=facts, is_twin=is_twin
-    )
+    sums, batch = Ingested(), await fleet.batch()
+    await here.ingestor.ingest(batch, chunks(), sums, source="file-1", is_twin=is_twin)
+    return sums
 
 
 async def test_results_are_joined_by_name_and_never_by_order() -> None:
@@ -316,11 +311,7 @@ async def test_a_bad_end_of_an_old_attempt_does_not_disturb_the_new_one() -> Non
     async def chunks() -> AsyncIterator[Sequence[ResultLine]]:
         yield [line(job_id, status=500), line(job_id, status=400)]
 
-    here = fleet.instances[0]
-    ingestor = Ingestor(here.ground, access=here.access, waiters=here.waiters)
-    await ingestor.ingest(
-        first, chunks(), source="file-1", facts=lambda _: LaneFacts(has_batch=True)
-    )
+    await fleet.instances[0].ingestor.ingest(first, chunks(), Ingested(), source="file-1")
 
     assert await fleet.job(job_id) == moved
 
