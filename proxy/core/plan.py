@@ -10,36 +10,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from proxy.core.batch import Batch, BatchState
-from proxy.core.batch_ends import OF_SOME_LINE, is_unexplained
 from proxy.core.choice import LaneFacts, choose_lane
 from proxy.core.ids import CredentialId
 from proxy.core.lanes import BatchKey, Lane, LaneChoice, cancel_at
 from proxy.core.turnaround import Spread
-
-PARTS: Final = 16
-"""Into how many a batch is cut that was refused, and nobody knows for which line.
-
-A job leaves the batch lane after three refusals: the bad line of 50,000 takes along some
-two hundred others, all the rest is bought in batches, and 16 is below `max_open`.
-"""
-
-LEAST_PART: Final = 10
-"""The smallest of these parts, where the refusal may as well be for no line at all: then
-each costs a create, and a batch below the worth of one is not bought for less."""
-
-CUT_FOR: Final = timedelta(minutes=10)
-"""How long after such a refusal: its jobs have to be in batches again by then."""
-
-
-ISOLATED_MOST: Final = 8
-"""How many bad lines in turn are taken out of the batches of a key, one by one.
-
-Validation stops at the first. Where more are bad, mostly all are alike, and each would cost an
-upload of all the others.
-"""
-
-ISOLATED_FOR: Final = timedelta(hours=2)
-"""How long such refusals are counted together: validation takes minutes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -336,35 +310,3 @@ def next_poll(batch: Batch, pace: PollPace, *, now: datetime, jitter: float) -> 
     else:
         pause = min(max(pace.interval, age / 20), max(pace.slowest, pace.interval))
     return now + pause * jitter
-
-
-def cut_sizes(batches: Iterable[Batch], *, now: datetime) -> Mapping[BatchKey, int]:
-    """Return the most jobs that batches of a key may hold, where one was refused as a whole.
-
-    Some providers refuse a batch for one line and do not say which. Cut into parts,
-    and the refused part into parts again, only the line's neighbours share its fate.
-    """
-    sizes: dict[BatchKey, int] = {}
-    for batch in batches:
-        is_recent = batch.ended_at is not None and now - batch.ended_at <= CUT_FOR
-        if is_recent and is_unexplained(batch):
-            least = 1 if batch.error_code in OF_SOME_LINE else LEAST_PART
-            size = max(batch.count // PARTS, least)
-            sizes[batch.key] = min(size, sizes.get(batch.key, size))
-    return sizes
-
-
-def are_too_many_to_name(batches: Iterable[Batch], key: BatchKey, *, now: datetime) -> bool:
-    """Return whether so many batches of a key were refused for a line that no more are named.
-
-    What is refused then counts as refused for an unnamed line, and is cut into parts.
-    """
-    named = [
-        batch
-        for batch in batches
-        if batch.key == key
-        and batch.error_line is not None
-        and batch.ended_at is not None
-        and now - batch.ended_at <= ISOLATED_FOR
-    ]
-    return len(named) >= ISOLATED_MOST

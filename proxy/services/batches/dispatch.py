@@ -7,6 +7,7 @@ from typing import Final
 
 import structlog
 
+from proxy.core.bad_lines import LOOKED_THROUGH, cut_sizes
 from proxy.core.batch import Batch, BatchState, advance
 from proxy.core.batch_events import Sealed
 from proxy.core.choice import LaneFacts
@@ -19,7 +20,6 @@ from proxy.core.plan import (
     FlushLimits,
     Head,
     OpenBatches,
-    cut_sizes,
     due_flush,
     due_reroute,
     fair_order,
@@ -44,9 +44,6 @@ CUSTOM_ID_CHARS_MAX: Final = 64
 
 CHUNK: Final = 100
 """Jobs per write: the store is held for some milliseconds."""
-
-REMEMBERED: Final = 100
-"""How many recent batches are searched for one that was refused for an unnamed line."""
 
 REROUTES_PER_PASS: Final = 500
 """Bounds a pass: jobs come near their deadline by the thousand after an outage."""
@@ -102,7 +99,7 @@ class Flusher:
                 if batch.state is BatchState.FILLING and self._outlook.knows(batch.key.upstream)
             ]
             if filling or any(head.key.lane is Lane.BATCH for head in heads):
-                recent = await self._on.batches.recent(limit=REMEMBERED)
+                recent = await self._on.batches.recent(limit=LOOKED_THROUGH)
                 self._cut_sizes = cut_sizes(recent, now=self._on.clock.now())
             for batch in filling:
                 # Its instance died between the claim and the seal.

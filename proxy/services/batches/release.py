@@ -4,13 +4,12 @@ from collections.abc import Sequence
 
 import structlog
 
+from proxy.core.bad_lines import LOOKED_THROUGH, are_too_many_to_name
 from proxy.core.batch import Batch
 from proxy.core.batch_ends import OF_SOME_LINE, UNBATCHABLE_CODES, after_batch, may_have_run
 from proxy.core.job import advance
-from proxy.core.plan import are_too_many_to_name
 from proxy.ports.batches import Item
 from proxy.ports.jobs import JobWrite
-from proxy.services.batches.dispatch import REMEMBERED
 from proxy.services.batches.ingest import CHUNK
 from proxy.services.ground import Ground, count_doubles
 from proxy.services.outlook import Outlook
@@ -113,6 +112,6 @@ async def line_to_blame(ground: Ground, batch: Batch, line: int | None) -> int |
     """Return the line to take out of a refused batch; nothing where there are too many of them."""
     if line is None:
         return None
-    recent = await ground.batches.recent(limit=REMEMBERED)
+    recent = await ground.batches.recent(limit=LOOKED_THROUGH)
     too_many = are_too_many_to_name(recent, batch.key, now=ground.clock.now())
     return None if too_many else line

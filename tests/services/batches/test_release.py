@@ -4,11 +4,11 @@ from datetime import timedelta
 
 import pytest
 
+from proxy.core.bad_lines import ISOLATED_MOST
 from proxy.core.batch_ends import INVALID_INPUT, TOO_MANY_TOKENS
 from proxy.core.errors import ProviderRejectedError
 from proxy.core.job import JobState
 from proxy.core.lanes import Lane
-from proxy.core.plan import ISOLATED_MOST
 from proxy.ports.provider import ProviderBatch
 from tests.helpers.fake_provider import right_answer
 from tests.helpers.fleet import Fleet
