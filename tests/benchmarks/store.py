@@ -21,8 +21,9 @@ from proxy.core.job import Job, Outcome, Succeeded, advance
 from proxy.ports.batches import ClaimLimits
 from proxy.ports.jobs import JobWrite, NewJob, Result
 from proxy.stores.sqlite import SqliteStores
-from proxy.stores.sqlite.database import Database, Insert, Row
+from proxy.stores.sqlite.database import Database
 from proxy.stores.sqlite.gather import Gatherer
+from proxy.stores.sqlite.statements import Insert, Row
 from proxy.stores.vault import Vault
 from tests.helpers.factories import T0, IdFactory, make_batch, make_job
 

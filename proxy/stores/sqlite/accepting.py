@@ -15,10 +15,10 @@ from proxy.core.job import Job
 from proxy.core.repeats import Answered
 from proxy.ports.jobs import Acceptance, NewJob, Pending
 from proxy.stores.codec import to_micros
-from proxy.stores.sqlite.database import Insert, Row
 from proxy.stores.sqlite.erase import as_blob
 from proxy.stores.sqlite.queue import enqueue
 from proxy.stores.sqlite.records import find_job
+from proxy.stores.sqlite.statements import Insert, Row
 
 _REMEMBER: Final = Insert(
     "credentials",

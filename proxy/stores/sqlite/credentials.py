@@ -12,8 +12,9 @@ from proxy.core.ids import CredentialId, OwnerId
 from proxy.ports.jobs import Credential
 from proxy.stores.codec import from_micros, to_micros
 from proxy.stores.sqlite.accepting import remember
-from proxy.stores.sqlite.database import Database, Row
+from proxy.stores.sqlite.database import Database
 from proxy.stores.sqlite.queue import forget_keys
+from proxy.stores.sqlite.statements import Row
 from proxy.stores.vault import Vault
 
 ROWS_KEPT: Final = 1_000

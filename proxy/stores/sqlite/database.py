@@ -16,13 +16,10 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from time import perf_counter
 from typing import Any, Final, Generic, NoReturn, Self, TypeVar
-
-from pydantic_core import from_json
 
 from proxy.core.errors import StoreUnavailableError
 from proxy.stores.sqlite.checkpoint import Checkpointer
@@ -30,7 +27,6 @@ from proxy.stores.sqlite.connection import OpenFile, connect, create_file, gone,
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
-Row = tuple[str | bytes | int | None, ...]
 
 HOLD_S: Final = 0.003
 """How long a group of writes may take before it is committed.
@@ -41,46 +37,6 @@ shares the file, or the next caller, may have to wait.
 
 RIDE_S: Final = 0.02
 """How long a write that nobody waits for does so for one with which it shares a commit."""
-
-
-class Insert:
-    """An `INSERT` of as many rows as there are.
-
-    Each statement hands the interpreter's lock to another thread and gets it back
-    late when that one is busy, so a hundred rows must not mean a hundred statements.
-    """
-
-    def __init__(self, table: str, columns: int, *, on_conflict: str = "") -> None:
-        """`on_conflict` is an upsert clause, for a row whose key is there already."""
-        self._head = f"INSERT INTO {table} VALUES "  # noqa: S608 - our own names
-        self._row = f"({', '.join('?' * columns)})"
-        self._tail = f" ON CONFLICT {on_conflict}" if on_conflict else ""
-
-    def of(self, rows: int) -> str:
-        """Return the statement for so many rows."""
-        return self._head + ", ".join([self._row] * rows) + self._tail
-
-    def execute(self, connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
-        """Insert all of them; there must be one at least."""
-        connection.execute(self.of(len(rows)), tuple(chain.from_iterable(rows)))
-
-
-class Select:
-    """A `SELECT` of as many rows as there are, which come all at once.
-
-    One by one, each would hand over the interpreter's lock as an `Insert` does. No
-    column may hold a BLOB.
-    """
-
-    def __init__(self, columns: str, tail: str) -> None:
-        """`tail` is everything after the columns, from `FROM` on."""
-        self._statement = f"SELECT json_group_array(json_array({columns})) {tail}"
-
-    def rows(self, connection: sqlite3.Connection, *values: object) -> list[list[Any]]:
-        """Return all rows, in no order."""
-        (rows,) = connection.execute(self._statement, values).fetchone()
-        found: list[list[Any]] = from_json(rows)
-        return found
 
 
 class Database:

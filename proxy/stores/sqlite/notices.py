@@ -12,7 +12,8 @@ from proxy.core.job import Job
 from proxy.core.notices import Notice
 from proxy.ports.notices import Standing
 from proxy.stores.codec import from_micros, to_micros
-from proxy.stores.sqlite.database import Database, Insert, Row
+from proxy.stores.sqlite.database import Database
+from proxy.stores.sqlite.statements import Insert, Row
 
 REVIVE_CHUNK: Final = 500
 """Notices changed in one transaction: some milliseconds."""

@@ -11,7 +11,8 @@ from proxy.core.job import AnswerMode, Job
 from proxy.core.lanes import BatchKey
 from proxy.core.plan import Head
 from proxy.stores.codec import decode_job, decode_key, encode_key, from_micros, to_micros
-from proxy.stores.sqlite.database import Database, Insert
+from proxy.stores.sqlite.database import Database
+from proxy.stores.sqlite.statements import Insert
 
 # The index by name: both conditions could also be met by reading the whole queue
 # in the order of claiming, and the planner has no statistics to know better.

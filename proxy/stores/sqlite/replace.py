@@ -16,10 +16,10 @@ from proxy.core.job import TERMINAL, Job, JobState
 from proxy.core.ledger import Booking
 from proxy.ports.jobs import Result
 from proxy.stores.codec import decode_job, to_micros
-from proxy.stores.sqlite.database import Insert, Row, Select
 from proxy.stores.sqlite.ledger import add_bookings
 from proxy.stores.sqlite.notices import owe
 from proxy.stores.sqlite.queue import dequeue, enqueue
+from proxy.stores.sqlite.statements import Insert, Row, Select
 
 CHUNK: Final = 100
 

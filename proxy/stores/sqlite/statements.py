@@ -1,0 +1,47 @@
+"""Statements that write or read many rows at once.
+
+Each statement, and each row that is fetched, hands the interpreter's lock to another
+thread, and gets it back late when that one is busy. So a hundred rows must not mean a
+hundred of either.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any
+
+from pydantic_core import from_json
+
+Row = tuple[str | bytes | int | None, ...]
+
+
+class Insert:
+    """An `INSERT` of as many rows as there are."""
+
+    def __init__(self, table: str, columns: int, *, on_conflict: str = "") -> None:
+        """`on_conflict` is an upsert clause, for a row whose key is there already."""
+        self._head = f"INSERT INTO {table} VALUES "  # noqa: S608 - our own names
+        self._row = f"({', '.join('?' * columns)})"
+        self._tail = f" ON CONFLICT {on_conflict}" if on_conflict else ""
+
+    def of(self, rows: int) -> str:
+        """Return the statement that inserts so many rows."""
+        return self._head + ", ".join([self._row] * rows) + self._tail
+
+    def execute(self, connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
+        """Insert all rows, at least one, by one statement."""
+        connection.execute(self.of(len(rows)), tuple(chain.from_iterable(rows)))
+
+
+class Select:
+    """A `SELECT` whose rows come all at once. No column may hold a BLOB."""
+
+    def __init__(self, columns: str, tail: str) -> None:
+        """`tail` is everything after the columns, from `FROM` on."""
+        self._statement = f"SELECT json_group_array(json_array({columns})) {tail}"
+
+    def rows(self, connection: sqlite3.Connection, *values: object) -> list[list[Any]]:
+        """Return all rows, in no order."""
+        (rows,) = connection.execute(self._statement, values).fetchone()
+        found: list[list[Any]] = from_json(rows)
+        return found
