@@ -42,6 +42,13 @@ class Urgency(StrEnum):
     TIGHT = "tight"
 
 
+ProviderQueue = tuple[CredentialId, str]
+"""A credential and a model: by these providers count what is enqueued with them."""
+
+ModelAccess = tuple[CredentialId, str, str]
+"""A credential, an endpoint and a model: what a provider lets in, or refuses, as one."""
+
+
 @dataclass(frozen=True)
 class BatchKey:
     """What jobs must share to be in one batch.
@@ -62,6 +69,14 @@ class BatchKey:
 
     urgency: Urgency = Urgency.LOOSE
     """How near the deadlines are; of the other lanes all are called nearest first."""
+
+    @property
+    def provider_queue(self) -> ProviderQueue:
+        return self.credential, self.model
+
+    @property
+    def model_access(self) -> ModelAccess:
+        return self.credential, self.endpoint, self.model
 
     def __hash__(self) -> int:
         return self._hash

@@ -12,7 +12,7 @@ from typing import Final
 from proxy.core.batch import Batch, BatchState
 from proxy.core.choice import LaneFacts, choose_lane
 from proxy.core.ids import CredentialId
-from proxy.core.lanes import BatchKey, Lane, LaneChoice, cancel_at
+from proxy.core.lanes import BatchKey, Lane, LaneChoice, ProviderQueue, cancel_at
 from proxy.core.turnaround import Spread
 
 
@@ -85,33 +85,32 @@ _OPEN: Final = frozenset(BatchState) - {BatchState.ENDED, BatchState.SETTLED}
 
 @dataclass(frozen=True, slots=True)
 class OpenBatches:
-    """What one credential has under way for one model."""
+    """What is under way in one provider queue."""
 
-    count: int
-    tokens: int
+    count: int = 0
+    tokens: int = 0
 
 
-def open_batches(batches: Iterable[Batch]) -> Mapping[tuple[CredentialId, str], OpenBatches]:
-    """Sum up the batches that are not terminal, per credential and model."""
-    sums: dict[tuple[CredentialId, str], OpenBatches] = {}
+def open_batches(batches: Iterable[Batch]) -> Mapping[ProviderQueue, OpenBatches]:
+    """Sum up the batches that have not ended."""
+    sums: dict[ProviderQueue, OpenBatches] = {}
     for batch in batches:
         if batch.state in _OPEN:
-            place = (batch.key.credential, batch.key.model)
-            seen = sums.get(place, OpenBatches(0, 0))
-            sums[place] = OpenBatches(seen.count + 1, seen.tokens + batch.tokens)
+            queue = batch.key.provider_queue
+            seen = sums.get(queue, OpenBatches())
+            sums[queue] = OpenBatches(seen.count + 1, seen.tokens + batch.tokens)
     return sums
 
 
 _ENQUEUED: Final = frozenset({BatchState.IN_PROGRESS, BatchState.CANCELLING})
 
 
-def enqueued(batches: Iterable[Batch], credential: CredentialId, model: str) -> int:
-    """Return the tokens that the provider has enqueued for one credential and model."""
+def enqueued(batches: Iterable[Batch], queue: ProviderQueue) -> int:
+    """Return the tokens that the provider has in this queue."""
     return sum(
         batch.tokens
         for batch in batches
-        if batch.state in _ENQUEUED
-        and (batch.key.credential, batch.key.model) == (credential, model)
+        if batch.state in _ENQUEUED and batch.key.provider_queue == queue
     )
 
 

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from proxy.core.dialects import DIALECTS
-from proxy.core.lanes import BatchKey
+from proxy.core.lanes import BatchKey, ModelAccess
 from proxy.core.upstream import Upstream
 from proxy.services.pauses import Pauses
 
@@ -28,9 +28,7 @@ class FlexTier:
     def __init__(self, upstreams: Mapping[str, Upstream], *, enabled: bool = True) -> None:
         self._upstreams = upstreams
         self._enabled = enabled
-        self._pauses: Pauses[tuple[str, str, str]] = Pauses(
-            first=FIRST_PAUSE, longest=LONGEST_PAUSE
-        )
+        self._pauses: Pauses[ModelAccess] = Pauses(first=FIRST_PAUSE, longest=LONGEST_PAUSE)
         self.changes = 0
         """Grows with every change of what is known here."""
 
@@ -46,12 +44,12 @@ class FlexTier:
         """Return whether a call may be sent there now."""
         if not self._enabled or self.field(key) is None:
             return False
-        return not self._pauses.is_on(_place(key), now)
+        return not self._pauses.is_on(key.model_access, now)
 
     def answered(self, key: BatchKey, tier: str | None, *, now: datetime) -> None:
         """Note an answer and the tier that it was billed in."""
         if tier == FLEX:
-            self._pauses.end(_place(key))
+            self._pauses.end(key.model_access)
             self.changes += 1
         else:
             # Not cheaper than an ordinary call, but slower: it is no such tier.
@@ -59,11 +57,11 @@ class FlexTier:
 
     def full(self, key: BatchKey, *, now: datetime) -> None:
         """Note a refusal for want of capacity: the pause doubles with each in a row."""
-        self.changes += self._pauses.refused(_place(key), now)
+        self.changes += self._pauses.refused(key.model_access, now)
 
     def unsupported(self, key: BatchKey, *, now: datetime) -> None:
         """Note that the model has no such tier."""
-        self._pauses.hold(_place(key), now + UNSUPPORTED_FOR)
+        self._pauses.hold(key.model_access, now + UNSUPPORTED_FOR)
         self.changes += 1
 
 
@@ -72,7 +70,3 @@ def asking_for(field: str, body: bytes) -> bytes:
     head, _, rest = body.partition(b"{")
     separator = b"" if rest.lstrip().startswith(b"}") else b","
     return b'%s{"%s":"%s"%s%s' % (head, field.encode(), FLEX.encode(), separator, rest)
-
-
-def _place(key: BatchKey) -> tuple[str, str, str]:
-    return key.credential, key.endpoint, key.model

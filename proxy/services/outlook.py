@@ -16,7 +16,7 @@ from proxy.core.batch import Batch
 from proxy.core.choice import LaneFacts
 from proxy.core.dialects import DIALECTS
 from proxy.core.ids import CredentialId
-from proxy.core.lanes import BatchKey, Lane, LaneTimes, cancel_at
+from proxy.core.lanes import BatchKey, Lane, LaneTimes, ModelAccess, cancel_at
 from proxy.core.plan import Head
 from proxy.core.prices import ModelPrice, Processing
 from proxy.core.turnaround import USUAL_BATCH, Observation, Spread, Turnarounds
@@ -91,7 +91,7 @@ class Outlook:
         self._times = times or LaneTimes()
         self.flex = flex or FlexTier(upstreams)
         self._trickle = trickle
-        self._unbatchable: Mapping[tuple[CredentialId, str, str], datetime] = {}
+        self._unbatchable: Mapping[ModelAccess, datetime] = {}
         self._known = Turnarounds()
         self._slow: dict[str, LaneTimes] = {}
         """What `times` made of `_known`, by upstream: every accepted call asks."""
@@ -141,7 +141,7 @@ class Outlook:
             return LaneFacts(has_batch=False, **others)
         return LaneFacts(
             has_batch=True,
-            unbatchable_until=self._unbatchable.get((key.credential, key.endpoint, key.model)),
+            unbatchable_until=self._unbatchable.get(key.model_access),
             can_cancel=limits.can_cancel,
             keeps_partial_results=limits.keeps_partial_results,
             window=limits.window,
@@ -214,8 +214,7 @@ class Outlook:
     async def note_unbatchable(self, key: BatchKey, *, until: datetime) -> None:
         """Remember that the provider does not batch this model for this credential."""
         await self._unbatchable_store.note(key.credential, key.endpoint, key.model, until=until)
-        place = (key.credential, key.endpoint, key.model)
-        self._unbatchable = {**self._unbatchable, place: until}
+        self._unbatchable = {**self._unbatchable, key.model_access: until}
         self._changes += 1
 
     async def run_once(self) -> int:

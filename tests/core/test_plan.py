@@ -36,7 +36,7 @@ LIMITS = FlushLimits(max_requests=1_000, max_bytes=1_000_000)
 TIMES = LaneTimes()
 FACTS = LaneFacts(has_batch=True, times=TIMES)
 HALF_AN_HOUR = timedelta(minutes=30)
-NOTHING = OpenBatches(0, 0)
+NOTHING = OpenBatches()
 OTHER = CredentialId("credential-2")
 
 
@@ -393,7 +393,7 @@ def test_what_is_enqueued_is_counted_per_credential_and_model() -> None:
         make_batch(state=BatchState.IN_PROGRESS, tokens=16, key=make_key(credential=OTHER)),
     ]
 
-    assert enqueued(batches, CREDENTIAL, make_key().model) == 3
+    assert enqueued(batches, make_key().provider_queue) == 3
 
 
 PACE = PollPace()

@@ -241,14 +241,15 @@ class Collector:
         facts = self._outlook.facts(key)
         if is_worth_another(batch, facts, now=now):
             return True
-        max_tokens = self._governor.max_tokens(key.credential, key.model, now=now)
+        max_tokens = self._governor.max_tokens(key.provider_queue, now=now)
         if max_tokens is None or not is_straggler(batch, facts.turnaround, now=now):
             return False
-        place = (key.credential, key.model)
-        under_way = open_batches(await self._on.batches.live()).get(place, OpenBatches(0, 0))
+        under_way = open_batches(await self._on.batches.live())
+        beside = under_way.get(key.provider_queue, OpenBatches())
         return any(
-            (head.key.lane, head.key.credential, head.key.model) == (Lane.BATCH, *place)
-            and is_crowded(head, under_way, max_tokens)
+            head.key.lane is Lane.BATCH
+            and head.key.provider_queue == key.provider_queue
+            and is_crowded(head, beside, max_tokens)
             for head in await self._on.batches.heads()
         )
 

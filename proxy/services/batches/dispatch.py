@@ -11,10 +11,10 @@ from proxy.core.bad_lines import LOOKED_THROUGH, cut_sizes
 from proxy.core.batch import Batch, BatchState, advance
 from proxy.core.batch_events import Sealed
 from proxy.core.choice import LaneFacts
-from proxy.core.ids import BatchId, CredentialId, JobId
+from proxy.core.ids import BatchId, JobId
 from proxy.core.job import Job, Rerouted
 from proxy.core.job import advance as advance_job
-from proxy.core.lanes import BatchKey, Lane, LaneChoice
+from proxy.core.lanes import BatchKey, Lane, LaneChoice, ProviderQueue
 from proxy.core.plan import (
     Flush,
     FlushLimits,
@@ -131,14 +131,14 @@ class Flusher:
     async def _flush_all(
         self,
         head: Head,
-        under_way: dict[tuple[CredentialId, str], OpenBatches],
+        under_way: dict[ProviderQueue, OpenBatches],
         lease: HeldLease,
     ) -> int:
         """Flush `head` as often as it is due: 200,000 jobs make several batches."""
         moved = 0
-        place = (head.key.credential, head.key.model)
+        queue = head.key.provider_queue
         while True:
-            seen = under_way.get(place, OpenBatches(0, 0))
+            seen = under_way.get(queue, OpenBatches())
             facts = self._outlook.facts(head.key)
             flush = self._due(head, seen, facts)
             if flush is None:
@@ -157,7 +157,7 @@ class Flusher:
             moved += count
             current = await self._on.batches.get(batch.id)
             tokens = current.tokens if current else 0
-            under_way[place] = OpenBatches(seen.count + 1, seen.tokens + tokens)
+            under_way[queue] = OpenBatches(seen.count + 1, seen.tokens + tokens)
             fresh = {head.key: head for head in await self._on.batches.heads()}.get(flush.key)
             if fresh is None or count == 0:
                 return moved
@@ -168,7 +168,7 @@ class Flusher:
         if provider is None:
             return None
         now = self._on.clock.now()
-        resting = self._governor.resting_until(head.key.credential, head.key.model)
+        resting = self._governor.resting_until(head.key.provider_queue)
         if resting is not None and now < resting:
             return None
         limits = self._limits_of(head.key, provider)
@@ -182,18 +182,16 @@ class Flusher:
             self._limits,
             max_requests=most,
             max_bytes=min(self._limits.max_bytes, max_body_bytes(provider, key, most)),
-            max_tokens=self._governor.max_tokens(key.credential, key.model, now=now),
+            max_tokens=self._governor.max_tokens(key.provider_queue, now=now),
         )
 
-    def _flush_of(
-        self, batch: Batch, under_way: Mapping[tuple[CredentialId, str], OpenBatches]
-    ) -> Flush:
+    def _flush_of(self, batch: Batch, under_way: Mapping[ProviderQueue, OpenBatches]) -> Flush:
         """Return the flush that began `batch`, as it would be now."""
         key, provider = batch.key, self._access.provider(batch.key.upstream)
         limits = self._limits if provider is None else self._limits_of(key, provider)
         tokens = limits.max_tokens
         if tokens is not None:
-            tokens = free_tokens(tokens, under_way.get((key.credential, key.model)))
+            tokens = free_tokens(tokens, under_way.get(key.provider_queue))
         return Flush(key, batch.flush_reason, limits.max_requests, limits.max_bytes, tokens)
 
     async def _fill(self, batch: Batch, flush: Flush, lease: HeldLease) -> int:

@@ -11,12 +11,13 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from proxy.core.ids import CredentialId
+from proxy.core.lanes import ProviderQueue
 from proxy.ports.notes import Note, NoteStore
 
 NAME: Final = "enqueued-tokens"
 
 MAX_LEARNED: Final = 2_000
-"""Accounts and models in the note, some 200 KB; beyond it the oldest lesson goes."""
+"""Queues in the note, some 200 KB; beyond it the oldest lesson goes."""
 
 RACES: Final = 20
 """How often a lesson is written again because another instance learned at the same time."""
@@ -34,9 +35,6 @@ _FORGET_AFTER: Final = timedelta(days=2)
 _IN_A_ROW: Final = timedelta(hours=1)
 """Refusals that are no farther apart make each other's pauses longer."""
 
-Place = tuple[CredentialId, str]
-"""A credential and a model."""
-
 
 @dataclass(frozen=True, slots=True)
 class _Learned:
@@ -51,7 +49,7 @@ class _Learned:
 
 
 class TokenGovernor:
-    """What all instances have learned about enqueued-token limits, per credential and model.
+    """What all instances have learned about the token limits of provider queues.
 
     Kept in a note of the store: whoever settles a refused batch learns, and whoever
     fills the next one must know.
@@ -60,7 +58,7 @@ class TokenGovernor:
     def __init__(self, notes: NoteStore, configured: int | None = None) -> None:
         self._notes = notes
         self._configured = configured
-        self._learned: Mapping[Place, _Learned] = {}
+        self._learned: Mapping[ProviderQueue, _Learned] = {}
 
     async def refresh(self) -> None:
         """Read what is known by now; `max_tokens` and `resting_until` go by the last time.
@@ -71,7 +69,7 @@ class TokenGovernor:
         self._learned = _parse(await self._notes.read(NAME))
 
     async def exceeded(
-        self, credential: CredentialId, model: str, tokens: int, *, others: int = 0, now: datetime
+        self, queue: ProviderQueue, tokens: int, *, others: int = 0, now: datetime
     ) -> datetime:
         """Note that a batch of `tokens` was too much; return when to try the next.
 
@@ -82,28 +80,27 @@ class TokenGovernor:
         Raises:
             StoreError: if it cannot be noted.
         """
-        place = (credential, model)
         for _ in range(RACES):
             note = await self._notes.read(NAME)
             known = _parse(note)
-            lesson = _lesson(known.get(place), tokens, others, now)
-            self._learned = known | {place: lesson}
+            lesson = _lesson(known.get(queue), tokens, others, now)
+            self._learned = known | {queue: lesson}
             text = _text(self._learned, now)
             if await self._notes.write(NAME, Note(text, note.version + 1 if note else 1)):
                 break
         return lesson.at + lesson.pause
 
-    def max_tokens(self, credential: CredentialId, model: str, *, now: datetime) -> int | None:
+    def max_tokens(self, queue: ProviderQueue, *, now: datetime) -> int | None:
         """Return how many tokens may be enqueued; nothing if no bound is known."""
-        known = self._learned.get((credential, model))
+        known = self._learned.get(queue)
         if known is None or now - known.at > _FORGET_AFTER:
             return self._configured
         bound = known.grown(now)
         return bound if self._configured is None else min(self._configured, bound)
 
-    def resting_until(self, credential: CredentialId, model: str) -> datetime | None:
-        """Return until when no batch of this model is worth trying."""
-        known = self._learned.get((credential, model))
+    def resting_until(self, queue: ProviderQueue) -> datetime | None:
+        """Return until when no batch is worth trying there."""
+        known = self._learned.get(queue)
         return known.at + known.pause if known else None
 
 
@@ -117,7 +114,7 @@ def _lesson(known: _Learned | None, tokens: int, others: int, now: datetime) -> 
     return _Learned(bound, now, min(known.pause * 2, _LONGEST_PAUSE))
 
 
-def _parse(note: Note | None) -> dict[Place, _Learned]:
+def _parse(note: Note | None) -> dict[ProviderQueue, _Learned]:
     rows = json.loads(note.text) if note is not None else []
     return {
         (CredentialId(credential), model): _Learned(
@@ -127,7 +124,7 @@ def _parse(note: Note | None) -> dict[Place, _Learned]:
     }
 
 
-def _text(learned: Mapping[Place, _Learned], now: datetime) -> str:
+def _text(learned: Mapping[ProviderQueue, _Learned], now: datetime) -> str:
     """Return what is still worth knowing, newest first."""
     fresh = [item for item in learned.items() if now - item[1].at <= _FORGET_AFTER]
     fresh.sort(key=lambda item: item[1].at, reverse=True)

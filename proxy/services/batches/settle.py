@@ -120,11 +120,9 @@ class Settler:
         """Note what the end of the batch says about the account or the model."""
         now = self._now()
         if batch.error_code == TOO_MANY_TOKENS:
-            key = batch.key
-            beside = enqueued(await self._on.batches.live(), key.credential, key.model)
-            until = await self._governor.exceeded(
-                key.credential, key.model, batch.tokens, others=beside, now=now
-            )
+            queue = batch.key.provider_queue
+            others = enqueued(await self._on.batches.live(), queue)
+            until = await self._governor.exceeded(queue, batch.tokens, others=others, now=now)
             log.warning("batch.throttled", batch_id=batch.id, until=until.isoformat())
         elif batch.error_code in UNBATCHABLE_CODES:
             await self._outlook.note_unbatchable(batch.key, until=now + UNBATCHABLE_FOR)

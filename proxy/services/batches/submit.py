@@ -41,8 +41,8 @@ from proxy.core.errors import (
     ProviderRejectedError,
     ProviderUnavailableError,
 )
-from proxy.core.ids import BatchId, CredentialId
-from proxy.core.lanes import BatchKey
+from proxy.core.ids import BatchId
+from proxy.core.lanes import ModelAccess
 from proxy.core.plan import PollPace
 from proxy.core.refusals import blames_money
 from proxy.ports.jobs import Credential
@@ -93,8 +93,8 @@ class Submitter:
             ground, access=access, times=times, pace=pace, steps=self._steps
         )
         self._fanout: Fanout[BatchId] = Fanout(limit=times.concurrency)
-        self._forbidden: Counter[tuple[CredentialId, str, str]] = Counter()
-        """How often in a row a credential was refused a batch of an endpoint and a model."""
+        self._forbidden: Counter[ModelAccess] = Counter()
+        """How often in a row a batch was refused."""
 
         self._unseen: Counter[BatchId] = Counter()
         """How often the input of a batch was not found. A batch also comes back for
@@ -205,7 +205,7 @@ class Submitter:
             return await self._create_failed(intent, exc)
         except LeaseLostError as exc:
             return await self._create_failed(intent, ProviderUnavailableError(exc.message))
-        self._forbidden.pop(_place(intent.key), None)
+        self._forbidden.pop(intent.key.model_access, None)
         self._unseen.pop(intent.id, None)
         return await self._steps.created(intent, answer)
 
@@ -258,10 +258,9 @@ class Submitter:
         key = batch.key
         await self._access.pause(key.credential, exc)
         if exc.status_code == HTTPStatus.FORBIDDEN and not blames_money(exc.body):
-            place = _place(key)
-            self._forbidden[place] += 1
-            if self._forbidden[place] >= FORBIDDEN_TIMES:
-                del self._forbidden[place]
+            self._forbidden[key.model_access] += 1
+            if self._forbidden[key.model_access] >= FORBIDDEN_TIMES:
+                del self._forbidden[key.model_access]
                 await self._outlook.note_unbatchable(key, until=self._now() + UNBATCHABLE_FOR)
         return await self._put_back(batch, exc)
 
@@ -279,10 +278,6 @@ class Submitter:
 
     def _now(self) -> datetime:
         return self._on.clock.now()
-
-
-def _place(key: BatchKey) -> tuple[CredentialId, str, str]:
-    return key.credential, key.endpoint, key.model
 
 
 def _group(batch: Batch) -> str:

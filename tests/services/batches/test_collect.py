@@ -11,7 +11,7 @@ from proxy.core.job import JobState
 from proxy.core.lanes import Lane
 from proxy.ports.jobs import Credential
 from proxy.ports.provider import ProviderBatch, ProviderBatchState
-from tests.helpers.factories import T0
+from tests.helpers.factories import T0, make_key
 from tests.helpers.fake_provider import Fault
 from tests.helpers.fleet import TIMES, Fleet
 
@@ -414,7 +414,7 @@ async def test_a_slow_batch_makes_room_for_those_that_its_tokens_keep_out() -> N
     fleet.provider.stalled = True
     await fleet.submit(12, tokens=100)
     await fleet.instances[0].governor.exceeded(
-        CredentialId("credential-1"), "gpt-4o-mini", 1, others=1_200, now=fleet.clock.now()
+        make_key().provider_queue, 1, others=1_200, now=fleet.clock.now()
     )
     await fleet.accept_many(12, tokens=100)
 

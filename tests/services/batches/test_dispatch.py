@@ -157,7 +157,8 @@ async def test_what_a_dead_instance_was_filling_is_filled_on() -> None:
 async def test_what_a_dead_instance_was_filling_keeps_to_what_was_learned_of_tokens() -> None:
     fleet = Fleet()
     governor, now = fleet.instances[0].governor, fleet.clock.now()
-    await governor.exceeded(CREDENTIAL, "gpt-4o-mini", 1_000, now=now - timedelta(minutes=30))
+    learned_at = now - timedelta(minutes=30)
+    await governor.exceeded(make_key().provider_queue, 1_000, now=learned_at)
     await fleet.accept_many(20, tokens=100)
     begun = make_batch(key=make_key(), created_at=now)
     await fleet.stores.batches.add(begun)

@@ -68,11 +68,10 @@ async def test_the_rest_after_too_many_tokens_leaves_other_models_alone() -> Non
     await fleet.submit(12, tokens=100)
     await fleet.poll()
 
-    assert fleet.instances[0].governor.resting_until(CREDENTIAL, "gpt-4o-mini") is not None
-    assert fleet.instances[0].governor.resting_until(CREDENTIAL, "gpt-4o") is None
-    assert fleet.instances[0].governor.max_tokens(CREDENTIAL, "gpt-4o", now=fleet.clock.now()) is (
-        None
-    )
+    governor = fleet.instances[0].governor
+    assert governor.resting_until((CREDENTIAL, "gpt-4o-mini")) is not None
+    assert governor.resting_until((CREDENTIAL, "gpt-4o")) is None
+    assert governor.max_tokens((CREDENTIAL, "gpt-4o"), now=fleet.clock.now()) is None
 
 
 async def test_a_model_that_is_not_batched_is_called_directly_and_remembered() -> None:
