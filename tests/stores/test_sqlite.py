@@ -301,6 +301,14 @@ async def test_a_durable_write_never_shares_the_transaction_of_a_relaxed_one(sto
     assert (modes["relaxed 1"], modes["relaxed 4"]) == ("NORMAL", "NORMAL")
 
 
+async def test_what_would_undo_one_write_of_a_group_is_no_file(stores):
+    kept = await stores._database.write(
+        lambda direct: direct.execute("PRAGMA temp_store").fetchone()
+    )
+
+    assert kept == (2,)  # MEMORY
+
+
 def remembering(direct: sqlite3.Connection) -> None:
     """A small write whose trace is a row of its own."""
     direct.execute("INSERT OR IGNORE INTO meta VALUES ('rider', '')")

@@ -68,7 +68,11 @@ def connect(path: Path, *, writes: bool) -> sqlite3.Connection:
     connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES_MAX}")
-    if not writes:
+    if writes:
+        # What would undo one write of a group would else be a file, made and removed for
+        # nearly every group. What a new version sorts when it moves rows is there, too.
+        connection.execute("PRAGMA temp_store = MEMORY")
+    else:
         connection.execute("PRAGMA query_only = ON")
     return connection
 
