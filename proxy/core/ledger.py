@@ -15,6 +15,7 @@ from functools import lru_cache
 from operator import add, attrgetter
 from typing import Final, NamedTuple
 
+from proxy.core.chunks import chunked
 from proxy.core.ids import JobId, OwnerId
 from proxy.core.job import Job, JobState
 from proxy.core.lanes import BatchKey, Lane
@@ -276,8 +277,7 @@ def _sum(rows: Sequence[Sums]) -> Sums:
     # Column by column: a third of what adding one after the other takes. Not all at once, since
     # no other thread has its turn meanwhile.
     if len(rows) > _AT_ONCE:
-        starts = range(0, len(rows), _AT_ONCE)
-        rows = [_sum(rows[start : start + _AT_ONCE]) for start in starts]
+        rows = [_sum(chunk) for chunk in chunked(rows, _AT_ONCE)]
     return Sums(*map(sum, zip(*rows, strict=True)))
 
 

@@ -19,6 +19,9 @@ from proxy.ports.tally import Tally
 from proxy.services.leases import Leases
 from proxy.services.ledger.bookkeeping import Bookkeeper
 
+JOBS_PER_WRITE: Final = 100
+"""What holds the store for a few milliseconds: nobody else's write waits for longer."""
+
 FORSAKE_AFTER: Final = timedelta(days=7)
 """How long a batch of which nobody waits for anything is asked for with refused credentials.
 

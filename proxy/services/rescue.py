@@ -7,14 +7,14 @@ from typing import Final
 import structlog
 
 from proxy.core.batch import Batch
+from proxy.core.chunks import chunked
 from proxy.core.ids import CredentialId
 from proxy.core.job import DeadlinePassed, Failed, Job, Outcome, Released, advance
 from proxy.core.plan import Head
 from proxy.ports.jobs import Credential, Result
-from proxy.services.batches.ingest import CHUNK
 from proxy.services.callers.accounts import CredentialVerdict, Verify
 from proxy.services.direct.escalate import CALLS_LOOKED_AT
-from proxy.services.ground import Ground, count_doubles, count_ends
+from proxy.services.ground import JOBS_PER_WRITE, Ground, count_doubles, count_ends
 from proxy.services.waiters import Waiters
 
 log = structlog.get_logger()
@@ -86,9 +86,8 @@ class Rescuer:
             return 0
         moved = 0
         async for items in self._on.batches.open_items(batch.id):
-            for start in range(0, len(items), CHUNK):
-                chunk = [item.job_id for item in items[start : start + CHUNK]]
-                jobs = await self._on.jobs.get_many(chunk)
+            for chunk in chunked(items, JOBS_PER_WRITE):
+                jobs = await self._on.jobs.get_many([item.job_id for item in chunk])
                 moved += await self._fail([j for j in jobs if j.deadline <= self._now()], refused)
         return moved
 
@@ -111,8 +110,7 @@ class Rescuer:
 
     async def _write(self, after: list[Job], result: Result | None = None) -> list[Job]:
         written: list[Job] = []
-        for start in range(0, len(after), CHUNK):
-            chunk = after[start : start + CHUNK]
+        for chunk in chunked(after, JOBS_PER_WRITE):
             writes = [self._on.books.write(job, result) for job in chunk]
             refused = await self._on.jobs.replace_many(writes)
             written += [job for job in chunk if job.id not in refused]

@@ -11,6 +11,7 @@ from proxy.core.bad_lines import LOOKED_THROUGH, cut_sizes
 from proxy.core.batch import Batch, BatchState, advance
 from proxy.core.batch_events import Sealed
 from proxy.core.choice import LaneFacts
+from proxy.core.chunks import chunked
 from proxy.core.ids import BatchId, JobId
 from proxy.core.job import Job, Rerouted
 from proxy.core.job import advance as advance_job
@@ -33,7 +34,7 @@ from proxy.ports.jobs import JobWrite
 from proxy.ports.provider import Provider
 from proxy.services.access import Access
 from proxy.services.batches.governor import TokenGovernor
-from proxy.services.ground import Ground
+from proxy.services.ground import JOBS_PER_WRITE, Ground
 from proxy.services.leases import HeldLease
 from proxy.services.outlook import Outlook
 
@@ -41,9 +42,6 @@ log = structlog.get_logger()
 
 CUSTOM_ID_CHARS_MAX: Final = 64
 """Longer than any of ours; what the providers take that have a limit."""
-
-CHUNK: Final = 100
-"""Jobs per write: the store is held for some milliseconds."""
 
 REROUTES_PER_PASS: Final = 500
 """Bounds a pass: jobs come near their deadline by the thousand after an outage."""
@@ -258,8 +256,8 @@ class Flusher:
             if (after := advance_job(job, Rerouted(choice))) is not job
         ]
         refused: set[JobId] = set()
-        for start in range(0, len(writes), CHUNK):
-            refused |= await self._on.jobs.replace_many(writes[start : start + CHUNK])
+        for chunk in chunked(writes, JOBS_PER_WRITE):
+            refused |= await self._on.jobs.replace_many(chunk)
         moved = [write.after for write in writes if write.after.id not in refused]
         for lane, count in Counter(job.lane for job in moved).items():
             log.info("job.rerouted", jobs=count, lane=lane)

@@ -24,15 +24,12 @@ from proxy.core.outcomes import Answer, Verdict, after_answer, next_lane, verdic
 from proxy.ports.jobs import JobWrite, Result
 from proxy.ports.provider import LineKind, ResultLine
 from proxy.services.access import Access
-from proxy.services.ground import Ground, count_ends
+from proxy.services.ground import JOBS_PER_WRITE, Ground, count_ends
 from proxy.services.ledger.bookkeeping import UselessAnswer, line_receipt
 from proxy.services.outlook import Outlook
 from proxy.services.waiters import Waiters
 
 log = structlog.get_logger()
-
-CHUNK = 100
-"""Lines per write: the store is never held longer than a few milliseconds."""
 
 SLICE: Final = 20
 """Lines that are judged in one turn of the event loop, about a millisecond."""
@@ -297,8 +294,8 @@ def _is_in(batch: Batch, job: Job | None, attempt: int) -> bool:
 
 
 def _parts(lines: Sequence[ResultLine]) -> Iterator[Sequence[ResultLine]]:
-    """Return the lines in as few parts as `CHUNK` allows, of about the same size."""
-    count = -(-len(lines) // CHUNK)
+    """Return the lines in as few parts as `JOBS_PER_WRITE` allows, of about the same size."""
+    count = -(-len(lines) // JOBS_PER_WRITE)
     for part in range(count):
         yield lines[len(lines) * part // count : len(lines) * (part + 1) // count]
 

@@ -7,11 +7,11 @@ import structlog
 from proxy.core.bad_lines import LOOKED_THROUGH, are_too_many_to_name
 from proxy.core.batch import Batch
 from proxy.core.batch_ends import OF_SOME_LINE, UNBATCHABLE_CODES, after_batch, may_have_run
+from proxy.core.chunks import chunked
 from proxy.core.job import advance
 from proxy.ports.batches import Item
 from proxy.ports.jobs import JobWrite
-from proxy.services.batches.ingest import CHUNK
-from proxy.services.ground import Ground, count_doubles
+from proxy.services.ground import JOBS_PER_WRITE, Ground, count_doubles
 from proxy.services.outlook import Outlook
 
 log = structlog.get_logger()
@@ -59,8 +59,8 @@ class Releaser:
         bad_line = await self._bad_line(batch)
         released = 0
         async for items in self._on.batches.open_items(batch.id):
-            for start in range(0, len(items), CHUNK):
-                released += await self._release(batch, items[start : start + CHUNK], bad_line)
+            for chunk in chunked(items, JOBS_PER_WRITE):
+                released += await self._release(batch, chunk, bad_line)
         if released:
             log.info("batch.released", batch_id=batch.id, jobs=released, reason=batch.end_reason)
             self._on.wake("flush")

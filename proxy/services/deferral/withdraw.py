@@ -14,9 +14,10 @@ from typing import Final
 
 import structlog
 
+from proxy.core.chunks import chunked
 from proxy.core.ids import JobId
 from proxy.core.job import CancelRequested, Job, JobState, advance
-from proxy.services.ground import Ground, count_ends
+from proxy.services.ground import JOBS_PER_WRITE, Ground, count_ends
 
 log = structlog.get_logger()
 
@@ -26,8 +27,6 @@ REMEMBERED: Final = 10_000
 LOOKED_FOR: Final = timedelta(minutes=2)
 """How long a job can come into being after nothing was heard of it: what was sent to a
 store that does not answer may wait in a queue."""
-
-CHUNK: Final = 100
 
 
 class Withdrawer:
@@ -55,9 +54,7 @@ class Withdrawer:
             StoreError: if the store still does not answer; nothing is forgotten.
         """
         withdrawn = 0
-        noted = list(self._noted)
-        for start in range(0, len(noted), CHUNK):
-            chunk = noted[start : start + CHUNK]
+        for chunk in chunked(list(self._noted), JOBS_PER_WRITE):
             there = await self._on.jobs.get_many(chunk)
             found = [job for job in there if job.id in self._noted]
             refused = await self._withdraw(found)

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 
 from proxy.core.batch import Batch, BatchState
+from proxy.core.chunks import chunked
 from proxy.core.errors import StoreCorruptError
 from proxy.core.ids import BatchId, JobId
 from proxy.core.lanes import BatchKey
@@ -133,8 +134,7 @@ class RedisBatchStore:
 
     async def _read(self, ids: Sequence[BatchId]) -> list[Batch]:
         found: list[Batch] = []
-        for start in range(0, len(ids), READ_CHUNK):
-            chunk = ids[start : start + READ_CHUNK]
+        for chunk in chunked(ids, READ_CHUNK):
             replies = as_list(await self._client.call(read("HMGET", keys.BATCHES, *chunk)))
             found += [
                 _parse(reply, batch_id)

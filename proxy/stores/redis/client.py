@@ -22,6 +22,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 
+from proxy.core.chunks import chunked
 from proxy.core.errors import StoreError, StoreUnavailableError
 from proxy.ports.tasks import TaskOwner
 from proxy.stores.redis.address import RedisAddress
@@ -104,8 +105,8 @@ class Client:
             StoreError: if one was refused, or may not have been executed.
         """
         replies: list[Reply] = []
-        for start in range(0, len(commands), CHUNK):
-            replies += await self._settled(commands[start : start + CHUNK], background)
+        for chunk in chunked(commands, CHUNK):
+            replies += await self._settled(chunk, background)
         return replies
 
     def tell(self, command: Command) -> None:

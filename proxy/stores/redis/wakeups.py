@@ -7,6 +7,7 @@ from typing import Final
 from redis.asyncio import Connection
 from redis.exceptions import RedisError
 
+from proxy.core.chunks import chunked
 from proxy.core.errors import StoreError
 from proxy.core.ids import JobId
 from proxy.ports.tasks import TaskOwner
@@ -30,8 +31,8 @@ class RedisWakeups:
         self._closing = asyncio.Event()
 
     def publish(self, job_ids: Sequence[JobId]) -> None:
-        for start in range(0, len(job_ids), MESSAGE_JOBS):
-            message = " ".join(job_ids[start : start + MESSAGE_JOBS])
+        for chunk in chunked(job_ids, MESSAGE_JOBS):
+            message = " ".join(chunk)
             # Nothing that a replica would have to acknowledge.
             self._client.tell(read("PUBLISH", keys.WAKEUPS, message))
 

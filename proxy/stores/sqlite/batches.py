@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 from pydantic_core import from_json
 
 from proxy.core.batch import Batch
+from proxy.core.chunks import chunked
 from proxy.core.ids import BatchId, JobId
 from proxy.core.lanes import BatchKey
 from proxy.core.plan import Head
@@ -133,8 +134,7 @@ class SqliteBatchStore:
         self, batch_id: BatchId, custom_ids: Sequence[tuple[JobId, int]]
     ) -> frozenset[tuple[JobId, int]]:
         issued: frozenset[tuple[JobId, int]] = frozenset()
-        for start in range(0, len(custom_ids), STREAM_CHUNK):
-            chunk = custom_ids[start : start + STREAM_CHUNK]
+        for chunk in chunked(custom_ids, STREAM_CHUNK):
             work = partial(_issued, batch_id=batch_id, custom_ids=chunk)
             issued |= await self._database.read(work)
         return issued

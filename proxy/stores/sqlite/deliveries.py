@@ -12,6 +12,7 @@ from datetime import datetime
 from functools import partial
 from typing import Final
 
+from proxy.core.chunks import chunked
 from proxy.core.ids import JobId, OwnerId
 from proxy.core.repeats import CLAIM_WINDOW, WAITER_LEASE, Answered
 from proxy.ports.jobs import DeliveryNote
@@ -79,8 +80,7 @@ class SqliteDeliveryStore:
         return await self._database.write(partial(_claim, values=values))
 
     async def renew(self, job_ids: Sequence[JobId], *, until: datetime) -> None:
-        for start in range(0, len(job_ids), RENEW_CHUNK):
-            chunk = job_ids[start : start + RENEW_CHUNK]
+        for chunk in chunked(job_ids, RENEW_CHUNK):
             await self._database.write(partial(_renew, job_ids=chunk, until=to_micros(until)))
 
     async def finish(self, notes: Sequence[DeliveryNote]) -> None:

@@ -7,10 +7,11 @@ statements, however many jobs there are: see `Insert` for why that counts.
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from typing import Final, NamedTuple
 
+from proxy.core.chunks import chunked
 from proxy.core.ids import JobId
 from proxy.core.job import TERMINAL, Job, JobState
 from proxy.core.ledger import Booking
@@ -123,8 +124,8 @@ def _note_ends(connection: sqlite3.Connection, accepted: _Accepted) -> None:
         if write.after.state.is_terminal and before.state not in TERMINAL
     ]
     _uncount_pending(connection, [job for _, job in ended])
-    for start in range(0, len(ended), CHUNK):
-        owe(connection, ended[start : start + CHUNK])
+    for chunk in chunked(ended, CHUNK):
+        owe(connection, chunk)
 
 
 def _stored(connection: sqlite3.Connection, job_ids: Sequence[JobId]) -> dict[str, _Stored]:
@@ -153,7 +154,7 @@ def _write_records(connection: sqlite3.Connection, accepted: _Accepted) -> None:
         finalized = to_micros(at) if at is not None else None
         rows.append((before.number, after.state, after.attempt, after.version, finalized, record))
     row = f"({', '.join('?' * _COLUMNS)})"
-    for chunk in _chunks(rows):
+    for chunk in chunked(rows, CHUNK):
         update = _UPDATE.format(rows=", ".join([row] * len(chunk)))
         connection.execute(update, tuple(chain.from_iterable(chunk)))
 
@@ -166,12 +167,8 @@ def _write_results(connection: sqlite3.Connection, accepted: _Accepted) -> None:
             assert ended_at is not None, f"job {write.after.id} has a result and did not end"
             whole = (result.status_code, result.content_type, result.request_id, write.sealed)
             rows.append((None, before.number, to_micros(ended_at), write.text, *whole))
-    for chunk in _chunks(rows):
+    for chunk in chunked(rows, CHUNK):
         _RESULTS.execute(connection, chunk)
-
-
-def _chunks(rows: Sequence[Row]) -> Iterable[Sequence[Row]]:
-    return (rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK))
 
 
 def _uncount_pending(connection: sqlite3.Connection, ended: Sequence[Job]) -> None:

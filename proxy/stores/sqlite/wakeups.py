@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from proxy.core.chunks import chunked
 from proxy.core.ids import JobId
 
 MESSAGE_JOBS: Final = 500
@@ -46,8 +47,10 @@ class SqliteWakeups:
             # No more files may be open: whoever waits elsewhere polls.
             return
         others = list(self._others())
-        for start in range(0, len(job_ids) if others else 0, MESSAGE_JOBS):
-            message = " ".join(job_ids[start : start + MESSAGE_JOBS]).encode()
+        if not others:
+            return
+        for chunk in chunked(job_ids, MESSAGE_JOBS):
+            message = " ".join(chunk).encode()
             for other in others:
                 _send(self._sending, message, other)
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
+from proxy.core.chunks import chunked
 from proxy.core.errors import StoreError
 from proxy.core.ids import JobId
 from proxy.core.repeats import WAITER_LEASE
@@ -189,9 +190,8 @@ class Holding:
         """
         await self._write_notes()
         waiting = list({hold.job_id for hold in self._holds if hold.is_waiter})
-        for start in range(0, len(waiting), RENEW_CHUNK):
-            until = self._clock.now() + WAITER_LEASE
-            await self._deliveries.renew(waiting[start : start + RENEW_CHUNK], until=until)
+        for chunk in chunked(waiting, RENEW_CHUNK):
+            await self._deliveries.renew(chunk, until=self._clock.now() + WAITER_LEASE)
         return len(waiting)
 
     async def _write_notes(self) -> None:
@@ -204,8 +204,8 @@ class Holding:
             if note.flushed or note.made_at >= too_old
         }
         notes = list(self._unwritten.items())
-        for start in range(0, len(notes), NOTES_CHUNK):
-            await self._write(dict(notes[start : start + NOTES_CHUNK]))
+        for chunk in chunked(notes, NOTES_CHUNK):
+            await self._write(dict(chunk))
 
     def drain(self) -> None:
         """Take no more, and let go of everyone to whom nothing was sent yet.

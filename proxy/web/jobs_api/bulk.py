@@ -6,6 +6,7 @@ from typing import Final
 
 from aiohttp import web
 
+from proxy.core.chunks import chunked
 from proxy.core.dialects import openai_error
 from proxy.core.errors import JobNotFoundError, ProxyError, StoreCorruptError
 from proxy.core.ids import JobId, OwnerId, is_job_id
@@ -73,8 +74,7 @@ class Bulk:
 
     async def _lines(self, owners: Sequence[OwnerId], query: BulkQuery) -> AsyncIterator[bytes]:
         if query.ids is not None:
-            for start in range(0, len(query.ids), _CHUNK):
-                ids = query.ids[start : start + _CHUNK]
+            for ids in chunked(query.ids, _CHUNK):
                 mine = await self._named(owners, ids)
                 for each in ids:
                     job = mine.get(JobId(each))

@@ -9,7 +9,8 @@ from proxy.core.ids import JobId
 from proxy.core.job import JobState
 from proxy.core.ledger import Sums
 from proxy.services.deferral.repeats import Repeats
-from proxy.services.deferral.withdraw import CHUNK, LOOKED_FOR, REMEMBERED, Withdrawer
+from proxy.services.deferral.withdraw import LOOKED_FOR, REMEMBERED, Withdrawer
+from proxy.services.ground import JOBS_PER_WRITE
 from tests.helpers.factories import IDS
 from tests.helpers.fleet import Fleet
 
@@ -21,7 +22,7 @@ def withdrawer(fleet: Fleet) -> Withdrawer:
 async def test_a_job_that_still_waits_is_cancelled_and_nothing_is_bought() -> None:
     fleet = Fleet()
     made = withdrawer(fleet)
-    job_ids = await fleet.accept_many(CHUNK + 3)
+    job_ids = await fleet.accept_many(JOBS_PER_WRITE + 3)
     other = await fleet.accept()
     for job_id in job_ids:
         made.note(job_id)
