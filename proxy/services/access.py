@@ -74,21 +74,24 @@ class Access:
             hint="deferred jobs of this credential wait; replace the key or restore its account",
         )
 
-    async def read(
+    async def with_any_credential(
         self,
         batch: Batch,
         operation: Callable[[Credential], Awaitable[T]],
         *,
         may_pause: bool = True,
     ) -> T:
-        """Do something free of charge with `batch`, with any credential that may.
+        """Do something with `batch` that costs nothing, with the first credential that may.
 
         A key may be revoked while its batches run. Others of the same owner at
-        the same upstream often belong to the same project and still see them. Unless
-        `may_pause` says that it tells nothing, a refusal of the batch's own key pauses it.
+        the same upstream often belong to the same project and still see them. A refusal
+        of the batch's own key pauses it, unless `may_pause` is false: for what a good key
+        may be kept from.
 
         Raises:
             CredentialRefusedError: if none is let in.
+            ProviderError: if the operation failed otherwise; of what the provider rejects,
+                only what it says to the batch's own key.
         """
         own = await self._credentials.get(batch.key.credential)
         candidates = [own] if own is not None else []

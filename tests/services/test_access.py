@@ -88,7 +88,7 @@ async def test_a_second_pause_after_a_good_day_counts_again() -> None:
 async def test_a_batch_is_read_with_its_own_credential_first() -> None:
     rig = await Rig().filled(OTHER, CREDENTIAL)
 
-    assert await rig.access.read(BATCH, rig.operation) == f"read with {CREDENTIAL}"
+    assert await rig.access.with_any_credential(BATCH, rig.operation) == f"read with {CREDENTIAL}"
     assert rig.asked == [CREDENTIAL]
 
 
@@ -96,14 +96,14 @@ async def test_even_a_paused_credential_may_read_what_is_free() -> None:
     rig = await Rig().filled(CREDENTIAL)
     await rig.access.pause(CREDENTIAL, REFUSED)
 
-    assert await rig.access.read(BATCH, rig.operation) == f"read with {CREDENTIAL}"
+    assert await rig.access.with_any_credential(BATCH, rig.operation) == f"read with {CREDENTIAL}"
 
 
 async def test_a_refused_one_is_paused_and_the_owners_others_are_tried() -> None:
     rig = await Rig().filled(CREDENTIAL, OTHER)
     rig.errors[CREDENTIAL] = REFUSED
 
-    assert await rig.access.read(BATCH, rig.operation) == f"read with {OTHER}"
+    assert await rig.access.with_any_credential(BATCH, rig.operation) == f"read with {OTHER}"
 
     paused = await rig.store.get(CREDENTIAL)
     assert paused is not None
@@ -117,7 +117,7 @@ async def test_another_owners_credential_is_never_tried() -> None:
     rig.errors[CREDENTIAL] = REFUSED
 
     with pytest.raises(CredentialRefusedError):
-        await rig.access.read(BATCH, rig.operation)
+        await rig.access.with_any_credential(BATCH, rig.operation)
 
     assert rig.asked == [CREDENTIAL]
 
@@ -128,7 +128,7 @@ async def test_when_no_other_may_the_refusal_of_its_own_counts(theirs: Exception
     rig.errors = {CREDENTIAL: REFUSED, OTHER: theirs}
 
     with pytest.raises(CredentialRefusedError) as raised:
-        await rig.access.read(BATCH, rig.operation)
+        await rig.access.with_any_credential(BATCH, rig.operation)
 
     assert raised.value is REFUSED
     assert rig.asked == [CREDENTIAL, OTHER]
@@ -142,7 +142,7 @@ async def test_what_its_own_credential_is_told_about_the_batch_is_the_truth() ->
     rig.errors[CREDENTIAL] = UNSEEN
 
     with pytest.raises(ProviderRejectedError) as raised:
-        await rig.access.read(BATCH, rig.operation)
+        await rig.access.with_any_credential(BATCH, rig.operation)
 
     assert raised.value is UNSEEN
     assert rig.asked == [CREDENTIAL]
@@ -153,7 +153,7 @@ async def test_a_provider_that_is_down_is_not_asked_with_every_key() -> None:
     rig.errors[CREDENTIAL] = ProviderUnavailableError("503")
 
     with pytest.raises(ProviderUnavailableError):
-        await rig.access.read(BATCH, rig.operation)
+        await rig.access.with_any_credential(BATCH, rig.operation)
 
     assert rig.asked == [CREDENTIAL]
 
@@ -162,7 +162,7 @@ async def test_a_batch_whose_credential_was_forgotten_is_refused() -> None:
     rig = await Rig().filled(OTHER)
 
     with pytest.raises(CredentialRefusedError, match="not known any more"):
-        await rig.access.read(BATCH, rig.operation)
+        await rig.access.with_any_credential(BATCH, rig.operation)
 
     assert make_credential().owner == OWNER
     assert rig.asked == []

@@ -21,7 +21,7 @@ async def retrieve(
     def ask(credential: Credential) -> Awaitable[ProviderBatch]:
         return provider.retrieve(credential, provider_batch_id)
 
-    return _the_one(await access.read(batch, ask), provider_batch_id)
+    return _the_one(await access.with_any_credential(batch, ask), provider_batch_id)
 
 
 async def cancel(
@@ -36,7 +36,7 @@ async def cancel(
     def stop(credential: Credential) -> Awaitable[ProviderBatch]:
         return provider.cancel(credential, provider_batch_id)
 
-    return _the_one(await access.read(batch, stop), provider_batch_id)
+    return _the_one(await access.with_any_credential(batch, stop), provider_batch_id)
 
 
 def _the_one(news: ProviderBatch, asked: str) -> ProviderBatch:

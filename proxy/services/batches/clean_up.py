@@ -65,7 +65,7 @@ class Cleaner:
 
         try:
             # A key may be let in for everything but this.
-            await self._access.read(batch, delete, may_pause=False)
+            await self._access.with_any_credential(batch, delete, may_pause=False)
         except (CredentialRefusedError, ProviderRejectedError) as exc:
             # Files expire at the provider anyway; a key that is gone must not
             # keep a batch from being settled.

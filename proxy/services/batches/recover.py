@@ -136,7 +136,7 @@ class Recoverer:
                 raise ProviderRejectedError("not to be seen with this credential")
             return list(found)
 
-        return await self._access.read(batch, find)
+        return await self._access.with_any_credential(batch, find)
 
     def _now(self) -> datetime:
         return self._on.clock.now()

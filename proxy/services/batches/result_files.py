@@ -91,7 +91,7 @@ class ResultFiles:
             )
 
         try:
-            await self._access.read(batch, read)
+            await self._access.with_any_credential(batch, read)
         except ProviderRejectedError as exc:
             return str(exc)
         except (ProviderUnavailableError, ProviderBusyError) as exc:
@@ -142,7 +142,7 @@ class ResultFiles:
                 lines = provider.results(credential, file_id)
                 return await has_our_names(self._on, batch, lines)
 
-            told = await self._access.read(batch, look)
+            told = await self._access.with_any_credential(batch, look)
             if told:
                 return True
             found = found if told is None else told

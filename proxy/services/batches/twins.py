@@ -92,7 +92,7 @@ class Twins:
                 credential, batch.id, created_after=since, input_file_id=batch.input_file_id
             )
 
-        seen = await self._access.read(batch, find)
+        seen = await self._access.with_any_credential(batch, find)
         if not named:
             seen = await self._unnamed(batch, provider, seen)
         for found in seen:
