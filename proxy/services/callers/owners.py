@@ -1,8 +1,7 @@
-"""Who calls, by hashes alone; whose token is genuine; and how much each may have pending.
+"""Who calls, by hashes alone.
 
 An owner is the keyed hash of a token's value, or the name that the configuration
-gives to several. Nothing here asks the store on a call's path: what is known of
-credentials and of pending jobs is a copy in memory, which passes refresh.
+gives to several. Whether a token is genuine is not known here: see `accounts`.
 """
 
 import hashlib
