@@ -60,7 +60,7 @@ class Lessons:
     def _note_tier(self, key: BatchKey, answer: Answer, now: datetime, *, took: timedelta) -> None:
         """Learn whether the discount tier is one, and has room."""
         flex = self._outlook.flex
-        if 200 <= answer.status < 300:
+        if answer.has_succeeded:
             flex.answered(key, answer.tier, now=now)
             self._outlook.observe(Answered(key.upstream, took))
         elif answer.status in FULL:
