@@ -1,7 +1,7 @@
 """Small shared records: what instances tell each other, under fixed names."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 
 @dataclass(frozen=True, slots=True)
@@ -10,6 +10,11 @@ class Note:
 
     text: str
     version: int
+
+    @classmethod
+    def after(cls, read: "Note | None", text: str) -> Self:
+        """Return the note that takes the place of what was read, with another text."""
+        return cls(text, 1 if read is None else read.version + 1)
 
 
 class NoteStore(Protocol):

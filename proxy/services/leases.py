@@ -164,7 +164,7 @@ class Leases:
             # A Redis whose memory is full takes leases all the same, or nobody could prune it.
             known = await self._notes.read(TRIED)
             # Of two instances that try at the same moment one is refused, and knows as much.
-            await self._notes.write(TRIED, Note("", known.version + 1 if known else 1))
+            await self._notes.write(TRIED, Note.after(known, ""))
         self._taken_until = begun + self.ttl.total_seconds()
         return 0
 

@@ -230,8 +230,7 @@ class Outlook:
         note = await self._notes.read(TURNAROUNDS)
         known = _read(note).learn(news)
         if news:
-            version = note.version + 1 if note is not None else 1
-            after = Note(json.dumps(known.to_json()), version)
+            after = Note.after(note, json.dumps(known.to_json()))
             if not await self._notes.write(TURNAROUNDS, after):
                 # Another instance was faster: the next pass adds it to theirs.
                 return 0

@@ -86,7 +86,7 @@ class TokenGovernor:
             lesson = _lesson(known.get(queue), tokens, others, now)
             self._learned = known | {queue: lesson}
             text = _text(self._learned, now)
-            if await self._notes.write(NAME, Note(text, note.version + 1 if note else 1)):
+            if await self._notes.write(NAME, Note.after(note, text)):
                 break
         return lesson.at + lesson.pause
 

@@ -89,7 +89,7 @@ class Budget:
                 self._tell(credential, hour)
                 return 0
             text = _text(spent | {credential: after}, hour)
-            if await self._notes.write(BUDGETS, Note(text, note.version + 1 if note else 1)):
+            if await self._notes.write(BUDGETS, Note.after(note, text)):
                 return after.calls - before.calls
         return 0
 
@@ -113,7 +113,7 @@ class Budget:
             if note is None or credential not in spent:
                 return
             spent[credential] = spent[credential].less(jobs)
-            if await self._notes.write(BUDGETS, Note(_text(spent, hour), note.version + 1)):
+            if await self._notes.write(BUDGETS, Note.after(note, _text(spent, hour))):
                 return
 
     def _tell(self, credential: CredentialId, hour: datetime) -> None:
