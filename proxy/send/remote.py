@@ -222,11 +222,7 @@ class Remote:
         """Return the headers that a call to the provider wants; about a job, any will do."""
         named = provider if provider in DIALECTS else path_dialect
         dialect = DIALECTS[self._dialects.get(provider, named)]
-        header = dialect.credential_headers[0]
-        value = self._keys[provider]
-        if header == "authorization":
-            value = f"Bearer {value}"
-        return {header: value, **dict(dialect.listing_headers)}
+        return dict([dialect.key_header(self._keys[provider]), *dialect.listing_headers])
 
 
 def message_of(body: bytes) -> str:

@@ -78,6 +78,7 @@ class Dialect:
 
     public_url: str | None = None
     """Where the vendor serves it, if everybody finds it in one place."""
+
     model_paths: re.Pattern[str] | None = None
     """Matches the paths that name a model: groups `model`, and `endpoint` as above."""
 
@@ -101,6 +102,11 @@ class Dialect:
 
     listing_headers: tuple[tuple[str, str], ...] = ()
     """What that listing wants besides the credential."""
+
+    def key_header(self, key: str) -> tuple[str, str]:
+        """Return the header field by which a call presents `key`."""
+        name = self.credential_headers[0]
+        return name, f"Bearer {key}" if name == "authorization" else key
 
     def is_idle_query(self, query: str) -> bool:
         """Return whether the query makes no difference to what the call asks for."""

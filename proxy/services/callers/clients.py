@@ -60,9 +60,7 @@ class HeldKey:
         cls, dialect: str, key: str, *, clients: Iterable[str], paths: Iterable[str] = ()
     ) -> "HeldKey":
         """Return a key as its dialect presents it."""
-        name = DIALECTS[dialect].credential_headers[0]
-        value = f"Bearer {key}" if name == "authorization" else key
-        return cls((name, value), frozenset(clients), tuple(paths))
+        return cls(DIALECTS[dialect].key_header(key), frozenset(clients), tuple(paths))
 
 
 @dataclass(frozen=True, slots=True)

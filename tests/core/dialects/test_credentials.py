@@ -2,7 +2,7 @@
 
 import pytest
 
-from proxy.core.dialects import DIALECTS, pick_headers, presented_credential
+from proxy.core.dialects import DIALECTS, Dialect, pick_headers, presented_credential
 
 OPENAI = DIALECTS["openai"]
 ANTHROPIC = DIALECTS["anthropic"]
@@ -67,6 +67,16 @@ def test_a_credential_is_its_tokens_value_and_the_headers_to_repeat(
 )
 def test_a_call_without_a_token_presents_nothing(headers) -> None:
     assert presented_credential(OPENAI, headers) is None
+
+
+@pytest.mark.parametrize("dialect", DIALECTS.values(), ids=lambda dialect: dialect.name)
+def test_a_key_is_presented_where_it_is_looked_for(dialect: Dialect) -> None:
+    name, value = dialect.key_header("sk-1")
+
+    presented = presented_credential(dialect, ((name.encode(), value.encode()),))
+
+    assert presented is not None
+    assert presented.token == "sk-1"
 
 
 def test_who_pays_is_part_of_the_credential_in_a_fixed_order() -> None:
