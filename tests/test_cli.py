@@ -768,8 +768,8 @@ def test_a_breakdown_that_there_is_not_is_refused_by_the_proxy(run, proxy):
 
     code, _, err = run("bill", "--by", "colour", "--admin-url", proxy.url)
 
-    assert code == 1
-    assert "by must be some of upstream" in err
+    assert code == 2
+    assert err.endswith("Error: by must be some of upstream\n")
 
 
 @pytest.fixture(scope="module")

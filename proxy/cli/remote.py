@@ -12,6 +12,8 @@ from http import HTTPStatus
 from typing import Final
 from urllib.parse import urlencode, urlsplit
 
+import click
+
 from proxy.core.errors import ProxyError
 from proxy.send.address import proxy_url
 
@@ -49,11 +51,14 @@ class Answer:
 
         Raises:
             RemoteError: if it is none, or if the proxy refused.
+            UsageError: if it refused what the command line asks for.
         """
         try:
             content = json.loads(self.body)
         except ValueError:
             content = None
+        if self.status == HTTPStatus.BAD_REQUEST:
+            raise click.UsageError(_message(content))
         if self.status >= 400:
             kind = AwayError if self.status == HTTPStatus.SERVICE_UNAVAILABLE else RemoteError
             raise kind(f"HTTP {self.status}: {_message(content)}")
