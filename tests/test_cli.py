@@ -734,10 +734,10 @@ def test_the_bill_says_what_was_saved_and_what_was_not(run, proxy, monkeypatch):
     assert "\x1b" not in out
     for shown in (
         "batch  3     300        20   $4.0000  $2.0000  $0.2500  $1.7500  1",
-        "bought in vain                       $0.2500 (1 answers)",
+        "bought in vain                       $0.2500 (1 answer)",
         "not saved: called at full price      $0.5000 (2 answers)",
         "possibly bought twice, at most       $1.0000 (7 attempts, 2 of them in no amount)",
-        "without a known price                1 answers, in no amount above",
+        "without a known price                1 answer, in no amount above",
         "prices as of                         2026-11-26, genai-prices",
     ):
         assert shown in out

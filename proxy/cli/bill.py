@@ -7,6 +7,7 @@ import click
 from proxy.cli.batches import operators, remote_options
 from proxy.cli.output import print_json, print_table
 from proxy.core.ledger import BY
+from proxy.core.plural import plural
 
 _SPARE = ("in vain", "unpriced", "out", "tokens in", "list", "jobs")
 """Columns that a narrow terminal goes without, from the first on: the sums below have most of
@@ -71,12 +72,9 @@ def _summary(bill: Mapping[str, object]) -> list[tuple[str, object]]:
         ("from - to", f"{bill.get('since')} - {bill.get('until')}"),
         ("as ordinary calls", _dollars(total.get("list_usd"))),
         ("paid", _dollars(total.get("paid_usd"))),
-        ("bought in vain", f"{_dollars(useless.get('usd'))} ({useless.get('answers')} answers)"),
+        ("bought in vain", _answers(useless)),
         ("saved", _dollars(total.get("saved_usd"))),
-        (
-            "not saved: called at full price",
-            f"{_dollars(escalated.get('usd'))} ({escalated.get('answers')} answers)",
-        ),
+        ("not saved: called at full price", _answers(escalated)),
         ("not saved: cached tokens in batches", _dollars(total.get("cache_lost_usd"))),
         (
             "possibly bought twice, at most",
@@ -84,15 +82,24 @@ def _summary(bill: Mapping[str, object]) -> list[tuple[str, object]]:
         ),
     ]
     if total.get("unpriced"):
-        lines.append(("without a known price", f"{total['unpriced']} answers, in no amount above"))
+        unpriced = _counted(total["unpriced"], "answer")
+        lines.append(("without a known price", f"{unpriced}, in no amount above"))
     lines.append(("prices as of", f"{prices.get('as_of')}, {prices.get('source')}"))
     return lines
 
 
+def _answers(bought: Mapping[str, object]) -> str:
+    return f"{_dollars(bought.get('usd'))} ({_counted(bought.get('answers'), 'answer')})"
+
+
 def _doubtful(doubles: Mapping[str, object]) -> str:
     unknown = doubles.get("unpriced")
-    text = f"{doubles.get('attempts')} attempts"
+    text = _counted(doubles.get("attempts"), "attempt")
     return f"{text}, {unknown} of them in no amount" if unknown else text
+
+
+def _counted(amount: object, noun: str) -> str:
+    return plural(amount, noun) if isinstance(amount, int) else "-"
 
 
 def _dollars(amount: object) -> str:

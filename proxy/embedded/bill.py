@@ -11,6 +11,7 @@ from rich.table import Table
 
 from proxy.app import Running
 from proxy.core.ledger import Sums, broken_down
+from proxy.core.plural import plural
 from proxy.core.prices import NANO
 from proxy.embedded.line import write_if_heard
 
@@ -94,15 +95,17 @@ def _remarks(bill: Bill, total: Sums) -> list[str]:
     failed = total.jobs - total.answers
     doubled = total.price_of_doubles(_dollars)
     remarks = {
-        f"{bill.forwarded:,} calls could not be deferred and went straight through": bill.forwarded,
-        f"{failed:,} calls failed": failed,
-        f"{total.unpriced:,} answers of models whose price is not known are in no amount": (
+        f"{plural(bill.forwarded, 'call')} could not be deferred and went straight through": (
+            bill.forwarded
+        ),
+        f"{plural(failed, 'call')} failed": failed,
+        f"{plural(total.unpriced, 'answer')} of models whose price is not known, in no amount": (
             total.unpriced
         ),
-        f"{total.useless:,} answers for {_dollars(total.useless_nano)} were bought in vain": (
+        f"{plural(total.useless, 'answer')} bought in vain, for {_dollars(total.useless_nano)}": (
             total.useless
         ),
-        f"{total.possible_doubles:,} calls were possibly bought twice, {doubled}": (
+        f"{plural(total.possible_doubles, 'call')} possibly bought twice, {doubled}": (
             total.possible_doubles
         ),
         f"estimated by list prices of {bill.prices_as_of}": total.list_nano,

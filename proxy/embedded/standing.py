@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from proxy.app import Running
 from proxy.core.batch import Batch, BatchState
 from proxy.core.lanes import Lane, format_duration
+from proxy.core.plural import plural
 from proxy.ports.jobs import Credential
 
 _UNSENT = frozenset({BatchState.FILLING, BatchState.SEALED, BatchState.SUBMITTING})
@@ -107,14 +108,13 @@ def troubles(
 def in_words(now_at: Standing, *, now: datetime) -> str:
     """Return one line for people, the most important first: what is cut is least missed."""
     total = now_at.answered + now_at.held
-    parts = [*now_at.troubles, f"{now_at.answered:,} of {total:,} calls answered"]
+    parts = [*now_at.troubles, f"{now_at.answered:,} of {plural(total, 'call')} answered"]
     if now_at.batched:
-        batches = "1 batch" if now_at.batches == 1 else f"{now_at.batches} batches"
         since = ""
         if now_at.sent_at is not None:
             ago = format_duration(max(now - now_at.sent_at, timedelta(seconds=1)))
             since = f", sent {ago} ago"
-        parts.append(f"{now_at.batched:,} in {batches}{since}")
+        parts.append(f"{now_at.batched:,} in {plural(now_at.batches, 'batch', 'batches')}{since}")
     if now_at.queued:
         parts.append(f"{now_at.queued:,} waiting for a batch")
     if now_at.direct:

@@ -13,6 +13,7 @@ from typing import Final
 from proxy.app import Running, SystemClock, serving
 from proxy.core.fields import RawHeaders
 from proxy.core.job import JobState
+from proxy.core.plural import plural
 from proxy.embedded.bill import bill_of, print_bill
 from proxy.embedded.environment import child_environment, upstream_urls
 from proxy.embedded.folder import Folder, Folders
@@ -133,8 +134,8 @@ class _Session:
 
     def _say_how_to_go_on(self, left: Standing, *, interrupted: bool) -> None:
         what = "interrupted" if interrupted else "the command has ended"
-        kept = f"{left.answered:,} answers are kept"
-        going = f", {left.pending:,} calls are still without one" if left.pending else ""
+        kept = f"{plural(left.answered, 'answer')} kept"
+        going = f", {plural(left.pending, 'call')} still without one" if left.pending else ""
         again = f"offramp run --resume {self.folder.name} -- {shlex.join(self._command)}"
         _say(
             f"{what}; {kept}{going}.",

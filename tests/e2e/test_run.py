@@ -74,7 +74,7 @@ async def test_what_was_interrupted_goes_on_and_buys_nothing_twice(slow_desk, nu
     ended = await desk.run("run", "--resume", "last", "--", sys.executable, script, "40")
 
     if number is signal.SIGINT:
-        assert "interrupted; 0 answers are kept, 40 calls are still without one" in last_words
+        assert "interrupted; 0 answers kept, 40 calls still without one" in last_words
         assert re.search(rf"offramp run --resume \S+ -- .*{script} 40\n", last_words)
         # What Python does with an interrupt that nobody catches.
         assert process.returncode == 128 + signal.SIGINT
@@ -108,7 +108,7 @@ async def test_what_had_failed_is_tried_again_when_it_goes_on(desk):
 
     assert (first.code, again.code) == (1, 0)
     assert "openai.BadRequestError" in first.stderr
-    assert "1 calls failed" in first.stderr
+    assert "1 call failed" in first.stderr
     assert "offramp run --resume" in first.stderr
     # Over both starts: the one that had failed is bought, and four that are new.
     assert re.search(r"in all +14\b", again.stderr)

@@ -43,9 +43,9 @@ def test_what_failed_was_in_vain_or_maybe_twice_is_told():
     sums = sums._replace(possible_nano=7_000_000)
     text = printed(Bill(lanes={"batch": sums}, forwarded=7))
 
-    assert "1 calls failed" in text
-    assert "1 answers for $0.0050 were bought in vain" in text
-    assert "4 calls were possibly bought twice, for at most $0.0070" in text
+    assert "1 call failed" in text
+    assert "1 answer bought in vain, for $0.0050" in text
+    assert "4 calls possibly bought twice, for at most $0.0070" in text
     assert "7 calls could not be deferred" in text
 
 
@@ -55,7 +55,7 @@ def test_possible_doubles_without_a_price_are_not_shown_as_free():
 
     assert "for at most $0.0050 (2 of them: unknown)" in printed(Bill(lanes={"batch": some}))
     text = printed(Bill(lanes={"batch": all_of_them}))
-    assert "3 calls were possibly bought twice, for what is not known" in text
+    assert "3 calls possibly bought twice, for what is not known" in text
 
 
 def test_known_money_is_shown_beside_as_many_answers_without_a_price():

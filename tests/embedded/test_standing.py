@@ -51,7 +51,7 @@ def test_a_refused_key_comes_before_all_numbers():
 
     assert found == ("openai refuses the key (HTTP 401)",)
     assert words(held=1, queued=1, troubles=found).startswith(
-        "offramp: openai refuses the key (HTTP 401) · 0 of 1 calls"
+        "offramp: openai refuses the key (HTTP 401) · 0 of 1 call"
     )
 
 

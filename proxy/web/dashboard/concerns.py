@@ -7,9 +7,10 @@ from typing import Final, Literal
 
 from proxy.core.batch import BatchState
 from proxy.core.lanes import Lane
+from proxy.core.plural import plural
 from proxy.services.insight import Overview
 from proxy.web.dashboard.about import About
-from proxy.web.dashboard.words import ago, money, plural
+from proxy.web.dashboard.words import ago, money
 
 Level = Literal["bad", "odd"]
 

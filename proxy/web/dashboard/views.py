@@ -17,6 +17,7 @@ from proxy.core import batch as batches
 from proxy.core import job as jobs
 from proxy.core.batch import Batch
 from proxy.core.job import Job
+from proxy.core.plural import plural
 from proxy.services.insight import Money, Overview, RuleView, Turnaround
 from proxy.web.dashboard import charts, words
 from proxy.web.dashboard.about import About
@@ -35,12 +36,10 @@ NAV: Final = (
 _SECTIONS: Final = {"overview": "", "job": "jobs", "batch": "batches"}
 """Which entry of the navigation a page belongs to, where it is not called the same."""
 
+_IN_WORDS: Final = ("ago", "clock", "count", "duration", "money", "share", "short", "size", "words")
 _FILTERS: Final[Mapping[str, Callable[..., object]]] = {
-    name: getattr(words, name)
-    for name in (
-        *("ago", "clock", "count", "duration", "money", "plural", "share", "short", "size"),
-        "words",
-    )
+    "plural": plural,
+    **{name: getattr(words, name) for name in _IN_WORDS},
 }
 
 
@@ -93,7 +92,7 @@ def savings_chart(money: Money) -> Markup:
         spent = spent_of[day]
         parts = [Part(spent, "paid"), Part(max(0, sums.saved_nano), "saved")]
         said = (
-            f"{shown}: {words.plural(sums.jobs, 'job')}, spent {words.money(spent)}"
+            f"{shown}: {plural(sums.jobs, 'job')}, spent {words.money(spent)}"
             f" instead of {words.money(sums.list_nano)}, saved {words.money(sums.saved_nano)}"
         )
         is_labelled = place in {0, len(money.days) // 2, len(money.days) - 1}
@@ -105,7 +104,7 @@ def savings_chart(money: Money) -> Markup:
 def lanes_chart(money: Money) -> Markup | None:
     """Return which share of the jobs each lane answered; nothing of no jobs."""
     parts = [
-        (Part(sums.jobs, f"lane-{lane}"), f"{lane}: {words.plural(sums.jobs, 'job')}")
+        (Part(sums.jobs, f"lane-{lane}"), f"{lane}: {plural(sums.jobs, 'job')}")
         for lane, sums in sorted(money.lanes.items(), key=lambda one: -one[1].jobs)
         if sums.jobs
     ]
@@ -144,7 +143,7 @@ def job_history(job: Job, batch: Batch | None) -> Sequence[Moment]:
     """Return what is known to have happened to a job, in order."""
     moments = [Moment(job.accepted_at, f"accepted, decided by {job.decided_by}")]
     if batch is not None:
-        size = words.plural(batch.count, "job")
+        size = plural(batch.count, "job")
         moments.append(
             Moment(batch.created_at, f"put into a batch ({words.words(batch.flush_reason)})")
         )
@@ -195,7 +194,7 @@ def batch_life(batch: Batch, now: datetime) -> Markup:
     ]
     is_over = batch.ended_at is not None
     return charts.life_line(
-        f"Batch of {words.plural(batch.count, 'job')}, {words.words(batch.state.value)}",
+        f"Batch of {plural(batch.count, 'job')}, {words.words(batch.state.value)}",
         spans,
         deadline=batch.nearest_deadline,
         now=None if is_over else now,
@@ -248,10 +247,10 @@ def what_it_does(then: Outcome) -> str:
 def _meter(value: int, most: int, kind: str) -> Markup:
     rest = max(most - value, 0) if most else 1
     parts = [
-        (Part(value, kind), f"{kind}: {words.plural(value, 'call')}"),
+        (Part(value, kind), f"{kind}: {plural(value, 'call')}"),
         (Part(rest, "none"), ""),
     ]
-    return charts.strip(f"{words.plural(value, 'call')} {kind}", parts)
+    return charts.strip(f"{plural(value, 'call')} {kind}", parts)
 
 
 def _providers(*, turnarounds: Sequence[Turnaround], **_: Any) -> Mapping[str, Any]:

@@ -56,11 +56,6 @@ def count(amount: float) -> str:
     return f"{round(amount):,}"
 
 
-def plural(amount: int, one: str, many: str | None = None) -> str:
-    """Return a number and its noun: `1 job`, `2 jobs`, `2 batches`."""
-    return f"{count(amount)} {one if amount == 1 else many or one + 's'}"
-
-
 def money(nano: int) -> str:
     """Return dollars, with as many digits as the amount needs to be seen."""
     dollars = abs(nano) / NANO

@@ -71,12 +71,6 @@ def test_money_has_as_many_digits_as_it_takes_to_see_it(nano, said):
     assert words.money(nano) == said
 
 
-def test_numbers_and_nouns_agree():
-    assert words.plural(1, "batch", "batches") == "1 batch"
-    assert words.plural(0, "batch", "batches") == "0 batches"
-    assert words.plural(1234, "job") == "1,234 jobs"
-
-
 def test_a_share_of_nothing_is_no_share():
     assert words.share(1, 2) == "50 %"
     assert words.share(0, 0) == words.DASH
