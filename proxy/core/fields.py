@@ -1,4 +1,4 @@
-"""Which header fields pass through a proxy, and how a head is written. Pure.
+"""Which header fields pass through a proxy, and how fields and heads are written. Pure.
 
 Taken out is what belongs to one connection only (RFC 9110, section 7.6.1) and
 what is addressed to this service. Everything else keeps its order, its case and
@@ -7,6 +7,7 @@ framed again in the same way, so the field stays true.
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
@@ -93,6 +94,16 @@ def response_fields(headers: RawHeaders, *, dechunk: bool = False) -> RawHeaders
     if named:
         return tuple(field for field in kept if not _is_named(field[0], named))
     return tuple(kept)
+
+
+def raw_headers(fields: Mapping[str, str]) -> RawHeaders:
+    """Return fields that we write ourselves as they go over the wire."""
+    return tuple([(name.encode("latin-1"), fields[name].encode("latin-1")) for name in fields])
+
+
+def by_name(headers: RawHeaders) -> dict[str, str]:
+    """Return the fields as text, by names in lower case; of several with one name, the last."""
+    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in headers}
 
 
 def has_length(headers: RawHeaders) -> bool:

@@ -5,6 +5,7 @@ Nothing here knows an HTTP library: adapters say what was answered, if anything 
 
 import json
 import re
+from collections.abc import Iterable
 from datetime import timedelta
 from http import HTTPStatus
 from typing import Final, TypeVar
@@ -30,6 +31,7 @@ __all__ = [
     "redacted",
     "refusal",
     "request_id",
+    "secrets_of",
     "shown",
     "status",
     "unavailable",
@@ -170,6 +172,12 @@ def status(value: object) -> int | None:
 def request_id(value: object) -> str | None:
     """Return a request's ID that stands in a body, if it can stand in a header as well."""
     return value if isinstance(value, str) and _REQUEST_ID.fullmatch(value) else None
+
+
+def secrets_of(credential: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+    """Return what of a credential must appear nowhere: values, and tokens without their scheme."""
+    values = [value for _, value in credential]
+    return tuple({part for value in values for part in (value, value.split(" ")[-1]) if part})
 
 
 def redacted(text: str, secrets: tuple[str, ...]) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from proxy.core.errors import ProviderRejectedError
+from proxy.core.fields import by_name, raw_headers
 from proxy.core.retry_after import pause_asked_for
 from proxy.core.upstream import Upstream
 from proxy.ports.clock import Clock
@@ -122,7 +123,7 @@ class Calls:
                 response.close()
         if not 200 <= response.status < 300:
             raise self._refusal(what, credential, response, content)
-        return Answered(content, _fields(response))
+        return Answered(content, by_name(response.headers))
 
     async def delete(self, what: str, credential: Credential, path: str) -> None:
         """Delete something; what is gone already is no error."""
@@ -205,7 +206,7 @@ class Calls:
             target=self._upstream.target_of(path),
             headers=(
                 (b"host", self._upstream.host_header),
-                *((name.encode("latin-1"), v.encode("latin-1")) for name, v in fields.items()),
+                *raw_headers(fields),
             ),
             body=body.stream() if body is not None else None,
         )
@@ -213,14 +214,13 @@ class Calls:
     def _refusal(
         self, what: str, credential: Credential, response: UpstreamResponse, content: bytes
     ) -> Exception:
-        retry_after = _fields(response).get("retry-after")
-        values = [value for _, value in credential.headers]
+        retry_after = by_name(response.headers).get("retry-after")
         return _wire.refusal(
             what,
             status=response.status,
             body=content,
             retry_after=pause_asked_for(retry_after, now=self._clock.now()),
-            secrets=tuple({part for v in values for part in (v, v.split(" ")[-1]) if part}),
+            secrets=_wire.secrets_of(credential.headers),
         )
 
 
@@ -230,12 +230,6 @@ class Answered:
 
     content: bytes
     headers: Mapping[str, str]
-
-
-def _fields(response: UpstreamResponse) -> Mapping[str, str]:
-    return {
-        name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers
-    }
 
 
 def _is_whole(body: Input | None) -> bool:
@@ -254,4 +248,4 @@ async def _read(what: str, response: UpstreamResponse) -> bytes:
 
 
 def _decoder(what: str, response: UpstreamResponse) -> Decoder:
-    return Decoder(what, _fields(response).get("content-encoding"))
+    return Decoder(what, by_name(response.headers).get("content-encoding"))

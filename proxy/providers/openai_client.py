@@ -89,7 +89,7 @@ class Session:
         trust: ssl.SSLContext,
     ) -> None:
         self.cutter = Cutter()
-        self.secrets = _secrets(credential)
+        self.secrets = _wire.secrets_of(credential)
         self._http = httpx2.Client(
             verify=trust,
             proxy=_web_proxy(site),
@@ -254,9 +254,3 @@ def _refusal(
 
 def _no_answer(what: str, cause: BaseException) -> ProviderError:
     return _wire.unavailable(what, type(cause).__name__, sent=not isinstance(cause, _UNSENT))
-
-
-def _secrets(credential: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
-    """Return what must appear nowhere: the values, and tokens without their scheme."""
-    values = [value for _, value in credential]
-    return tuple({part for value in values for part in (value, value.split(" ")[-1]) if part})

@@ -15,6 +15,7 @@ from typing import Final, Self
 import structlog
 
 from proxy.core.errors import ConfigError, StoreError
+from proxy.core.fields import by_name, raw_headers
 from proxy.core.job import Job
 from proxy.core.notices import (
     Notice,
@@ -222,18 +223,18 @@ class _Courier:
             ),
         }
         upstream = self.endpoint.upstream
-        headers = [(name.encode(), value.encode()) for name, value in fields.items()]
         response = await self._client.send(
             UpstreamRequest(
                 upstream=upstream,
                 method="POST",
                 target=self.endpoint.target,
-                headers=((b"host", upstream.host_header), *headers),
+                headers=((b"host", upstream.host_header), *raw_headers(fields)),
                 body=body,
             )
         )
         await _read_away(response)
-        pause = pause_asked_for(_retry_after(response.headers), now=self._on.clock.now())
+        retry_after = by_name(response.headers).get("retry-after")
+        pause = pause_asked_for(retry_after, now=self._on.clock.now())
         return _Attempt(reached(response.status), f"HTTP {response.status}", pause)
 
     async def _arrived(self, notice: Notice) -> None:
@@ -285,8 +286,3 @@ async def _read_away(response: UpstreamResponse) -> None:
                     size += len(part)
     finally:
         response.close()
-
-
-def _retry_after(headers: Sequence[tuple[bytes, bytes]]) -> str | None:
-    values = (value for name, value in headers if name.lower() == b"retry-after")
-    return next((value.decode("latin-1") for value in values), None)

@@ -1,8 +1,10 @@
 import pytest
 
 from proxy.core.fields import (
+    by_name,
     has_length,
     persistence,
+    raw_headers,
     request_fields,
     request_head,
     response_fields,
@@ -139,6 +141,13 @@ def test_heads_are_written_with_the_very_bytes():
     )
     assert response_head(529, "", ()) == b"HTTP/1.1 529 \r\n\r\n"
     assert response_head(504, None, ()) == b"HTTP/1.1 504 Gateway Timeout\r\n\r\n"
+
+
+def test_fields_are_found_by_name_whatever_its_case():
+    headers = ((b"Retry-After", b"3"), (b"X-\xe9", b"\xff"), (b"retry-after", b"4"))
+
+    assert by_name(headers) == {"retry-after": "4", "x-é": "ÿ"}
+    assert raw_headers(by_name(headers)) == ((b"retry-after", b"4"), (b"x-\xe9", b"\xff"))
 
 
 def test_a_length_is_found_whatever_its_case():

@@ -10,6 +10,7 @@ from proxy.core.errors import (
     ProviderRejectedError,
     ProviderUnavailableError,
 )
+from proxy.core.fields import by_name, raw_headers
 from proxy.core.job import Job
 from proxy.core.loose_json import loose_json
 from proxy.core.outcomes import Answer
@@ -101,7 +102,7 @@ class DirectCaller:
             target=target,
             headers=(
                 (b"host", upstream.host_header),
-                *((k.encode("latin-1"), v.encode("latin-1")) for k, v in fields.items()),
+                *raw_headers(fields),
             ),
             body=body,
         )
@@ -145,9 +146,7 @@ def _inflated(content: bytes, encoding: str) -> bytes:
 
 
 def _answer(response: UpstreamResponse, content: bytes, *, now: datetime) -> CallAnswer:
-    found = {
-        name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers
-    }
+    found = by_name(response.headers)
     content = _inflated(content, found.get("content-encoding", ""))
     try:
         parsed: object = loose_json(content)

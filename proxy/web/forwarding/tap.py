@@ -1,6 +1,6 @@
 """Keep parts of an answer that passes by, without holding up or changing any of it."""
 
-from proxy.core.fields import RawHeaders
+from proxy.core.fields import RawHeaders, by_name
 from proxy.ports.upstream import Tunnel, UpstreamResponse, Write
 from proxy.services.traffic.kept import Kept, Room, kept_for
 
@@ -74,8 +74,5 @@ def tapped(response: UpstreamResponse, room: Room) -> tuple[UpstreamResponse, Ke
     """Return an answer as it is to be relayed, and what is kept of it, if it can be read."""
     if response.status != 200:
         return response, None
-    fields = {
-        name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers
-    }
-    kept = kept_for(fields, framed=response.framed, room=room)
+    kept = kept_for(by_name(response.headers), framed=response.framed, room=room)
     return (response, None) if kept is None else (TappedResponse(response, kept), kept)
