@@ -23,7 +23,17 @@ from policies.fields import (
     read_tag,
     read_tags,
 )
-from policies.model import Answer, CallFacts, Decision, Defer, Forward, RawHeaders, Reject
+from policies.model import (
+    BY_PREFER,
+    BY_TAG,
+    Answer,
+    CallFacts,
+    Decision,
+    Defer,
+    Forward,
+    RawHeaders,
+    Reject,
+)
 from policies.prefer import NO_PREFERENCES, Preferences, read_preferences
 
 T = TypeVar("T")
@@ -106,9 +116,6 @@ _INITIALS: Final = frozenset(b"xXpPiI")
 _LOUD: Final = frozenset({Tag.JOB, Tag.RAISE, Tag.BACKGROUND})
 """Whoever asks for one of these needs a job ID, so a plain answer would mislead."""
 
-_BY_TAG: Final = "header:x-deferrable"
-_BY_PREFER: Final = "header:prefer"
-
 
 def read_headers(headers: RawHeaders, *, now: datetime) -> Asked:
     """Return what the headers ask for; `now` is what deadlines are checked against.
@@ -152,7 +159,7 @@ def header_opinion(asked: Asked, facts: CallFacts, *, default_answer: Answer) ->
     `default_answer` is what `X-Deferrable: true` stands for.
     """
     if asked.tag is Tag.FALSE:
-        return Forward(decided_by=_BY_TAG, reason="the caller asked not to defer it")
+        return Forward(decided_by=BY_TAG, reason="the caller asked not to defer it")
     if asked.tag is not None:
         return _tagged(asked, asked.tag, facts, default_answer)
     if asked.preferences.respond_async:
@@ -165,7 +172,7 @@ def _tagged(asked: Asked, tag: Tag, facts: CallFacts, default_answer: Answer) ->
     if bar is not None:
         if tag in _LOUD and facts.method == "POST":
             return _refused(f"X-Deferrable: {tag} is not possible for this call: {bar}")
-        return Forward(decided_by=_BY_TAG, reason=f"it cannot run later: {bar}")
+        return Forward(decided_by=BY_TAG, reason=f"it cannot run later: {bar}")
     answer = _answer(tag, facts, default_answer)
     if answer is Answer.BACKGROUND and not _is_responses(facts):
         return _refused("X-Deferrable: background is for /v1/responses; use job, wait or raise")
@@ -176,7 +183,7 @@ def _tagged(asked: Asked, tag: Tag, facts: CallFacts, default_answer: Answer) ->
         )
     return Defer(
         answer=answer,
-        decided_by=_BY_TAG,
+        decided_by=BY_TAG,
         reason=f"the caller asked for it (X-Deferrable: {tag})",
         deadline=asked.deadline,
         tags=tuple(asked.tags.items()),
@@ -198,10 +205,10 @@ def _preferred(asked: Asked, facts: CallFacts) -> Decision:
     if bar is None and facts.streams():
         bar = "a job cannot answer a call that wants a stream"
     if bar is not None:
-        return Forward(decided_by=_BY_PREFER, reason=f"it cannot run later: {bar}")
+        return Forward(decided_by=BY_PREFER, reason=f"it cannot run later: {bar}")
     return Defer(
         answer=Answer.JOB,
-        decided_by=_BY_PREFER,
+        decided_by=BY_PREFER,
         reason=f"the caller asked for it (Prefer: {asked.preferences.applied})",
         deadline=asked.deadline,
         hold=asked.preferences.wait,
@@ -210,7 +217,7 @@ def _preferred(asked: Asked, facts: CallFacts) -> Decision:
 
 
 def _refused(message: str) -> Reject:
-    return Reject(status=400, message=message, decided_by=_BY_TAG)
+    return Reject(status=400, message=message, decided_by=BY_TAG)
 
 
 def _is_responses(facts: CallFacts) -> bool:

@@ -162,6 +162,21 @@ class CallFacts:
         return None
 
 
+BY_TAG: Final = "header:x-deferrable"
+BY_PREFER: Final = "header:prefer"
+_BY_RULE: Final = "rule:"
+
+
+def by_rule(name: str) -> str:
+    """Return what a decision of the rule is `decided_by`."""
+    return _BY_RULE + name
+
+
+def deciding_rule(decided_by: str) -> str | None:
+    """Return the name of the rule that decided, or nothing if none did."""
+    return decided_by.removeprefix(_BY_RULE) if decided_by.startswith(_BY_RULE) else None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forward:
     """Send the call at once and relay the answer."""

@@ -20,6 +20,7 @@ from policies.model import (
     RawHeaders,
     Reject,
     beside,
+    by_rule,
 )
 
 
@@ -125,7 +126,7 @@ class RuleSet:
 
 
 def _decision(rule: Rule) -> Decision:
-    decided_by, reason = f"rule:{rule.name}", f"rule {rule.name!r} matched"
+    decided_by, reason = by_rule(rule.name), f"rule {rule.name!r} matched"
     match rule.then:
         case Divert(answer=answer, deadline=deadline, tags=tags, lane=lane):
             return Defer(

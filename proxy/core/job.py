@@ -257,7 +257,7 @@ class Job:
 
     answer: AnswerMode
     decided_by: str
-    """`header`, `prefer`, or `rule:` and the rule's name."""
+    """`header:x-deferrable`, `header:prefer`, or `rule:` and the rule's name."""
 
     tags: Mapping[str, str] = field(default_factory=dict)
     webhook: str | None = None

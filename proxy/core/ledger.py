@@ -50,7 +50,7 @@ class LedgerKey:
     upstream: str = ""
     model: str = ""
     rule: str = ""
-    """`header`, `prefer`, or `rule:` and the rule's name."""
+    """`header:x-deferrable`, `header:prefer`, or `rule:` and the rule's name."""
 
     owner: str = ""
     """The configured name, or the hash."""

@@ -11,6 +11,7 @@ from datetime import date, datetime, timedelta
 from typing import Final
 
 from policies.conditions import Rule
+from policies.model import by_rule
 from policies.policy import Policy
 from proxy.core.batch import Batch, BatchState
 from proxy.core.batch_ends import ran_to_its_end
@@ -48,7 +49,7 @@ class Money:
 
     lanes: Mapping[str, Sums]
     rules: Mapping[str, Sums]
-    """By what decided: `header`, `prefer`, `rule:…`."""
+    """By what decided: `header:…` or `rule:NAME`."""
 
     models: Mapping[tuple[str, str], Sums] = field(default_factory=dict)
     """By upstream and model, the dearest first."""
@@ -214,7 +215,7 @@ class Insight:
                 live=_of_rule(matched, rule.name, "live"),
                 shadow=_of_rule(matched, rule.name, "shadow"),
                 forwarded=_of_rule(failed, rule.name),
-                booked=booked.get(f"rule:{rule.name}", Sums()),
+                booked=booked.get(by_rule(rule.name), Sums()),
             )
             for rule in self._policy().rules.listed()
         ]

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from policies.headers import HeaderError, read_headers
 from policies.load import load_policies
+from policies.model import deciding_rule
 from policies.policy import Policy
 from proxy.core.audit import Arrival, at_night, opinion
 from proxy.core.lanes import Lane
@@ -232,8 +233,7 @@ def _taken(policy: Policy, recorded: RecordedCall) -> str | None:
         asked = read_headers(facts.headers, now=facts.now)
     except HeaderError:
         return None
-    decided_by = policy.decide(asked, facts).decided_by
-    return decided_by.removeprefix("rule:") if decided_by.startswith("rule:") else None
+    return deciding_rule(policy.decide(asked, facts).decided_by)
 
 
 def _named(diversions: Sequence[Diversion]) -> list[Diversion]:

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple, Protocol
 
 import structlog
 
-from policies.model import UNDECIDED, Decision, Defer, Forward
+from policies.model import UNDECIDED, Decision, Defer, Forward, deciding_rule
 from proxy.core.errors import ProxyError
 from proxy.core.job import AnswerMode, Job
 from proxy.core.routing import Route
@@ -24,9 +24,6 @@ from proxy.web.forwarding.relay import Forwarded
 from proxy.web.forwarding.tap import tapped
 
 log = structlog.get_logger()
-
-_RULE: Final = "rule:"
-"""What `decided_by` begins with where a rule decided."""
 
 _PARAMETERS: Final = re.compile("[?;#]|%3[bf]|%23", re.IGNORECASE)
 """Where what is logged of a target ends. A key may stand behind any of them, by mistake: a `;`
@@ -164,14 +161,13 @@ class Calls:
         """Note a decision that is carried out now, and count the rules that had a part in it."""
         record.decide(decision, generation=generation)
         for mode, made in (("live", decision), ("shadow", decision.shadow)):
-            if made is not None and made.decided_by.startswith(_RULE):
-                rule = made.decided_by.removeprefix(_RULE)
+            if made is not None and (rule := deciding_rule(made.decided_by)) is not None:
                 self._recorder.count("rule_matched", rule=rule, mode=mode, decision=_kind(made))
 
     def not_deferred(self, record: CallRecord, decision: Defer, error: ProxyError) -> None:
         """Note that a call is forwarded although a rule diverted it."""
         record.reason = f"it could not be deferred ({error.code})"
-        rule = decision.decided_by.removeprefix(_RULE)
+        rule = deciding_rule(decision.decided_by) or decision.decided_by
         self._recorder.count("rule_forwarded", rule=rule, reason=error.code)
 
     def alone(self) -> None:

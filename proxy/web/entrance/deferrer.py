@@ -8,7 +8,7 @@ from aiohttp import web
 
 from policies.fields import Run, Tag
 from policies.headers import Asked
-from policies.model import Answer, Decision, Defer
+from policies.model import BY_PREFER, Answer, Decision, Defer
 from policies.model import Lane as PreferredLane
 from proxy.core.choice import LaneFacts
 from proxy.core.dialects import whole_target
@@ -31,8 +31,6 @@ from proxy.web.entrance.calls import Calls
 from proxy.web.entrance.heads import Agreed
 from proxy.web.entrance.incoming import Call, Incoming
 from proxy.web.entrance.refused import StoppingError
-
-_BY_PREFER: Final = "header:prefer"
 
 _MODES: Final = {answer: AnswerMode(answer.value) for answer in Answer}
 
@@ -254,7 +252,7 @@ def _answered(call: Call, mode: AnswerMode, decision: Decision) -> AnsweredCall:
         read_timeout_s=asked.read_timeout.total_seconds() if asked.read_timeout else None,
         typed_sdk=asked.typed_sdk,
         prefer_wait_s=hold.total_seconds() if hold is not None else None,
-        preference_applied=decision.decided_by == _BY_PREFER and isinstance(decision, Defer),
+        preference_applied=decision.decided_by == BY_PREFER and isinstance(decision, Defer),
     )
 
 

@@ -8,13 +8,12 @@ repeat is awaited or credential unproved: then that tells whether it is this cal
 """
 
 from collections.abc import Callable, Mapping
-from typing import Final
 
 from aiohttp import web
 
 from policies.fields import Tag
 from policies.headers import Asked, HeaderError, read_headers, with_usual
-from policies.model import UNDECIDED, Decision, Defer, Forward, Reject
+from policies.model import UNDECIDED, Decision, Defer, Forward, Reject, deciding_rule
 from policies.policy import Policy
 from proxy.core.dialects import DIALECTS, Family
 from proxy.core.errors import CallerError, ProxyError
@@ -35,8 +34,6 @@ from proxy.web.entrance.passages import Passages
 from proxy.web.entrance.refused import refusal
 from proxy.web.forwarding.forward import Forwarder
 from proxy.web.jobs_api.jobs import JobsApi, caller_family, is_job_path
-
-_BY_RULE: Final = "rule:"
 
 
 class Front:
@@ -161,8 +158,8 @@ class Front:
                 return await self._deferrer.answer_repeat(call, job, decision)
         self._calls.decided(call.record, decision, generation=policy.generation)
         if isinstance(decision, Reject):
-            by_rule = decision.decided_by.startswith(_BY_RULE)
-            code = "refused_by_policy" if by_rule else "not_deferrable"
+            is_by_rule = deciding_rule(decision.decided_by) is not None
+            code = "refused_by_policy" if is_by_rule else "not_deferrable"
             raise CallerError(decision.message, code=code, http_status=decision.status)
         if isinstance(decision, Defer):
             return await self._deferrer.defer(call, decision, forward=self._forward)
@@ -218,4 +215,4 @@ def _is_idle(policy: Policy, asked: Asked, request: web.BaseRequest, route: Rout
 
 def _refuses_its_caller(decision: Decision) -> bool:
     """Return whether the call's own headers are at fault: then it repeats no accepted call."""
-    return isinstance(decision, Reject) and not decision.decided_by.startswith(_BY_RULE)
+    return isinstance(decision, Reject) and deciding_rule(decision.decided_by) is None
