@@ -32,7 +32,7 @@ from proxy.web.answering.final import (
     own_answer,
 )
 from proxy.web.answering.framing import Framing, JsonFraming
-from proxy.web.answering.holding import DrainingError, Hold, Holding
+from proxy.web.answering.holding import DrainingError, Hold, Holding, TooManyHeldError
 from proxy.web.answering.job_object import retry_after_s
 from proxy.web.forwarding.relay import page_for
 
@@ -129,7 +129,7 @@ class Holder:
         which may come within milliseconds, finds the note.
         """
         if not job.state.is_terminal and self._holding.is_full:
-            return await self._turn_away(request, job, family, _too_many_held())
+            return await self._turn_away(request, job, family, TooManyHeldError())
         rhythm = self._rhythm(read_timeout_s)
         with self._holding.enter(job.id, is_waiter=True) as hold:
             try:
@@ -169,7 +169,7 @@ class Holder:
             OverloadedError: if no more connections can be held.
         """
         if not job.state.is_terminal and not self._holding.has_room():
-            raise _too_many_held()
+            raise TooManyHeldError
         wait_s = min(max(wait_s, 0.0), TYPED_HOLD_S)
         rhythm = self._rhythm(read_timeout_s)
         with self._holding.enter(job.id, is_waiter=False) as hold:
@@ -296,10 +296,6 @@ def _stopping(job: Job) -> ProxyError:
         code="draining",
         http_status=503,
     )
-
-
-def _too_many_held() -> OverloadedError:
-    return OverloadedError("too many held connections", code="too_many_held")
 
 
 async def send(request: web.BaseRequest, answer: FinalAnswer) -> Sent:

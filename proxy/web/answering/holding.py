@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from proxy.core.chunks import chunked
-from proxy.core.errors import StoreError
+from proxy.core.errors import OverloadedError, StoreError
 from proxy.core.ids import JobId
 from proxy.core.repeats import WAITER_LEASE
 from proxy.ports.clock import Clock
@@ -38,6 +38,15 @@ T = TypeVar("T")
 
 class DrainingError(Exception):
     """The instance is about to stop, and nothing was sent to this caller yet."""
+
+
+class TooManyHeldError(OverloadedError):
+    """No more connections can be held here for now."""
+
+    code = "too_many_held"
+
+    def __init__(self) -> None:
+        super().__init__("too many held connections")
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,6 @@ from proxy.core.choice import LaneFacts
 from proxy.core.dialects import whole_target
 from proxy.core.errors import (
     AcceptUnclearError,
-    OverloadedError,
     ProxyError,
     StoreError,
 )
@@ -27,6 +26,7 @@ from proxy.services.deferral.repeats import Repeats
 from proxy.services.deferral.terms import DeferredCall, Terms
 from proxy.web.answering.answers import AnsweredCall, Answers, OnEnd, Outlet
 from proxy.web.answering.held import Ending
+from proxy.web.answering.holding import TooManyHeldError
 from proxy.web.entrance.calls import Calls
 from proxy.web.entrance.heads import Agreed
 from proxy.web.entrance.incoming import Call, Incoming
@@ -154,7 +154,7 @@ class Deferrer:
         if self._draining:
             raise StoppingError("this instance is stopping; send the call again")
         if terms.answer is AnswerMode.WAIT and not self._answers.has_room():
-            raise OverloadedError("too many held connections", code="too_many_held")
+            raise TooManyHeldError
         admitted = self._acceptor.admit(
             call.parsed, call.head.place, upstream=call.head.route.upstream.name
         )

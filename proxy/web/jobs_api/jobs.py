@@ -40,7 +40,7 @@ from proxy.services.outlook import Outlook
 from proxy.services.waiters import Waiters
 from proxy.web.answering.final import JOB_HEADER, NEVER_AGAIN, final_answer, response_of
 from proxy.web.answering.held import TYPED_HOLD_S, Holder
-from proxy.web.answering.holding import DrainingError, Holding
+from proxy.web.answering.holding import DrainingError, Holding, TooManyHeldError
 from proxy.web.answering.job_object import (
     job_error,
     job_object,
@@ -234,7 +234,7 @@ class JobsApi:
         if job.state.is_terminal or not wait_s:
             return job
         if not self._holding.has_room():
-            raise OverloadedError("too many held connections", code="too_many_held")
+            raise TooManyHeldError
         with self._holding.enter(job.id, is_waiter=False) as hold:
             try:
                 return await hold.uncommitted(
