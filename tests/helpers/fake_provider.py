@@ -107,9 +107,9 @@ class FakeProvider:
         self._file_numbers = count(1)
         self.batches: dict[str, FakeBatch] = {}
         self.bought: Counter[bytes] = Counter()
+        """How often each body was computed and billed."""
         self.spent_nano = 0
         """What all that was bought cost."""
-        """How often each body was computed and billed."""
         self.requests: Counter[str] = Counter()
         self.faults: dict[str, deque[Fault]] = {}
         self.retry_after = timedelta(seconds=5)
