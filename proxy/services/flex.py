@@ -10,7 +10,7 @@ from typing import Final
 from proxy.core.dialects import DIALECTS
 from proxy.core.lanes import BatchKey, ModelAccess
 from proxy.core.upstream import Upstream
-from proxy.services.pauses import Pauses
+from proxy.services.pauses import Backoff, Pauses
 
 FIRST_PAUSE: Final = timedelta(minutes=1)
 LONGEST_PAUSE: Final = timedelta(minutes=15)
@@ -28,7 +28,8 @@ class FlexTier:
     def __init__(self, upstreams: Mapping[str, Upstream], *, enabled: bool = True) -> None:
         self._upstreams = upstreams
         self._enabled = enabled
-        self._pauses: Pauses[ModelAccess] = Pauses(first=FIRST_PAUSE, longest=LONGEST_PAUSE)
+        backoff = Backoff(first=FIRST_PAUSE, longest=LONGEST_PAUSE)
+        self._pauses: Pauses[ModelAccess] = Pauses(backoff)
         self.changes = 0
         """Grows with every change of what is known here."""
 

@@ -16,6 +16,20 @@ REMEMBERED: Final = 10_000
 """Kinds of calls that are kept in mind, some 3 MB."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backoff:
+    """How long pauses are: each twice as long as the last, up to a bound."""
+
+    first: timedelta
+    longest: timedelta
+    in_a_row: timedelta = timedelta.max
+    """How long after a pause a refusal still makes the next one longer."""
+
+    def after(self, last: timedelta, *, ended_at: datetime, now: datetime) -> timedelta:
+        """Return how long to pause for a refusal now, after a pause of `last`."""
+        return self.first if now - ended_at > self.in_a_row else min(2 * last, self.longest)
+
+
 @dataclass(frozen=True, slots=True)
 class _Pause:
     until: datetime
@@ -26,13 +40,8 @@ class _Pause:
 class Pauses(Generic[Kind]):
     """The pauses of some kinds of calls; one that is not refused has none."""
 
-    def __init__(
-        self, *, first: timedelta, longest: timedelta, in_a_row: timedelta = timedelta.max
-    ) -> None:
-        """`in_a_row` is how long after a pause a refusal still makes the next one longer."""
-        self._first = first
-        self._longest = longest
-        self._in_a_row = in_a_row
+    def __init__(self, backoff: Backoff) -> None:
+        self._backoff = backoff
         self._pauses: dict[Kind, _Pause] = {}
 
     def is_on(self, kind: Kind, now: datetime) -> bool:
@@ -47,21 +56,20 @@ class Pauses(Generic[Kind]):
         whether anything has changed.
         """
         last = self._pauses.get(kind)
-        if last is None or now - last.until > self._in_a_row:
-            length = self._first
+        if last is None:
+            length = pause = self._backoff.first
         elif now >= last.until:
-            length = min(2 * last.length, self._longest)
-        elif now + asked > last.until:
-            self._keep(kind, _Pause(now + asked, last.length))
-            return True
+            length = pause = self._backoff.after(last.length, ended_at=last.until, now=now)
         else:
-            return False
-        self._keep(kind, _Pause(now + max(length, asked), length))
+            length, pause = last.length, last.until - now
+            if asked <= pause:
+                return False
+        self._keep(kind, _Pause(now + max(pause, asked), length))
         return True
 
     def hold(self, kind: Kind, until: datetime) -> None:
         """Pause until then, whatever was before."""
-        self._keep(kind, _Pause(until, self._first))
+        self._keep(kind, _Pause(until, self._backoff.first))
 
     def end(self, kind: Kind) -> None:
         """Forget that anything was refused."""

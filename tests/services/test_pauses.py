@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from proxy.services.pauses import REMEMBERED, Pauses
+from proxy.services.pauses import REMEMBERED, Backoff, Pauses
 from tests.helpers.factories import T0
 
 FIRST = timedelta(seconds=2)
@@ -12,7 +12,7 @@ MOMENT = timedelta(microseconds=1)
 
 
 def pauses() -> Pauses[str]:
-    return Pauses(first=FIRST, longest=LONGEST, in_a_row=IN_A_ROW)
+    return Pauses(Backoff(first=FIRST, longest=LONGEST, in_a_row=IN_A_ROW))
 
 
 def test_each_pause_is_twice_as_long_as_the_last_up_to_a_bound() -> None:
@@ -72,7 +72,7 @@ def test_one_that_is_held_pauses_until_then_and_shortly_after_that() -> None:
 
 
 def test_the_longest_untouched_is_forgotten_before_there_are_too_many() -> None:
-    known: Pauses[int] = Pauses(first=FIRST, longest=LONGEST)
+    known: Pauses[int] = Pauses(Backoff(first=FIRST, longest=LONGEST))
     for number in range(REMEMBERED):
         known.refused(number, T0)
     known.hold(0, T0 + FIRST)

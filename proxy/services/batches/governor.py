@@ -13,6 +13,7 @@ from typing import Final
 from proxy.core.ids import CredentialId
 from proxy.core.lanes import ProviderQueue
 from proxy.ports.notes import Note, NoteStore
+from proxy.services.pauses import Backoff
 
 NAME: Final = "enqueued-tokens"
 
@@ -22,8 +23,9 @@ MAX_LEARNED: Final = 2_000
 RACES: Final = 20
 """How often a lesson is written again because another instance learned at the same time."""
 
-_FIRST_PAUSE: Final = timedelta(minutes=1)
-_LONGEST_PAUSE: Final = timedelta(minutes=30)
+_BACKOFF: Final = Backoff(
+    first=timedelta(minutes=1), longest=timedelta(minutes=30), in_a_row=timedelta(hours=1)
+)
 
 _GROWTH_PER_HOUR: Final = 1.25
 """How fast a bound is tried to be left behind: tiers grow, and other users of the account
@@ -32,15 +34,16 @@ come and go. Asking for a little more costs a pause; for everything, a refused b
 _FORGET_AFTER: Final = timedelta(days=2)
 """By then a bound has grown beyond all bounds."""
 
-_IN_A_ROW: Final = timedelta(hours=1)
-"""Refusals that are no farther apart make each other's pauses longer."""
-
 
 @dataclass(frozen=True, slots=True)
 class _Learned:
     max_tokens: int
     at: datetime
     pause: timedelta
+
+    @property
+    def rests_until(self) -> datetime:
+        return self.at + self.pause
 
     def grown(self, now: datetime) -> int:
         """Return the bound after it has grown with time."""
@@ -88,7 +91,7 @@ class TokenGovernor:
             text = _text(self._learned, now)
             if await self._notes.write(NAME, Note.after(note, text)):
                 break
-        return lesson.at + lesson.pause
+        return lesson.rests_until
 
     def max_tokens(self, queue: ProviderQueue, *, now: datetime) -> int | None:
         """Return how many tokens may be enqueued; nothing if no bound is known."""
@@ -101,17 +104,18 @@ class TokenGovernor:
     def resting_until(self, queue: ProviderQueue) -> datetime | None:
         """Return until when no batch is worth trying there."""
         known = self._learned.get(queue)
-        return known.at + known.pause if known else None
+        return known.rests_until if known else None
 
 
 def _lesson(known: _Learned | None, tokens: int, others: int, now: datetime) -> _Learned:
     total = others + tokens if known is None else min(others + tokens, known.grown(now))
     bound = max(total // 2, others if others < total else 0, 1)
-    if known is None or now - known.at - known.pause > _IN_A_ROW:
-        return _Learned(bound, now, _FIRST_PAUSE)
-    if now < known.at + known.pause:
+    if known is None:
+        return _Learned(bound, now, _BACKOFF.first)
+    if now < known.rests_until:
         return _Learned(bound, known.at, known.pause)
-    return _Learned(bound, now, min(known.pause * 2, _LONGEST_PAUSE))
+    pause = _BACKOFF.after(known.pause, ended_at=known.rests_until, now=now)
+    return _Learned(bound, now, pause)
 
 
 def _parse(note: Note | None) -> dict[ProviderQueue, _Learned]:

@@ -9,7 +9,7 @@ from typing import Final
 
 from proxy.core.lanes import BatchKey
 from proxy.core.outcomes import LONGEST_BACKOFF
-from proxy.services.pauses import Pauses
+from proxy.services.pauses import Backoff, Pauses
 
 FIRST_PAUSE: Final = timedelta(seconds=2)
 LONGEST_PAUSE: Final = timedelta(minutes=1)
@@ -22,9 +22,8 @@ class BusyKeys:
     """Pauses, by batch key: a limit is one of an account and a model."""
 
     def __init__(self) -> None:
-        self._pauses: Pauses[BatchKey] = Pauses(
-            first=FIRST_PAUSE, longest=LONGEST_PAUSE, in_a_row=LONGEST_ASKED
-        )
+        backoff = Backoff(first=FIRST_PAUSE, longest=LONGEST_PAUSE, in_a_row=LONGEST_ASKED)
+        self._pauses: Pauses[BatchKey] = Pauses(backoff)
 
     def is_paused(self, key: BatchKey, now: datetime) -> bool:
         """Return whether no call of this key is to begin."""
