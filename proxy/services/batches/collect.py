@@ -60,6 +60,9 @@ LOST_AFTER: Final = timedelta(minutes=10)
 Right after a create that is a known lag of up to two minutes.
 """
 
+AT_ONCE: Final = 4
+"""Batches of one upstream that are asked after, or read, beside each other."""
+
 GIVE_UP_WAITING_AFTER: Final = WINDOW_AND_HOUR
 """How long after the first deadline of its jobs, and its cancellation, the end of a batch is
 waited for. A paid answer may come late, but no job waits for ever."""
@@ -70,7 +73,7 @@ _AT_PROVIDER: Final = frozenset({BatchState.IN_PROGRESS, BatchState.CANCELLING, 
 class Collector:
     """Polls and settles; one call of `run_once` asks after every batch that is due."""
 
-    def __init__(  # noqa: PLR0913 - collaborators, each by its name
+    def __init__(
         self,
         ground: Ground,
         *,
@@ -79,7 +82,6 @@ class Collector:
         outlook: Outlook,
         governor: TokenGovernor,
         pace: PollPace,
-        concurrency: int = 4,
         jitter: Callable[[], float] = lambda: random.uniform(0.9, 1.1),  # noqa: S311 (spreads load)
     ) -> None:
         self._on = ground
@@ -88,7 +90,7 @@ class Collector:
         self._outlook = outlook
         self._governor = governor
         self._usual_pace = pace
-        self._fanout: Fanout[BatchId] = Fanout(limit=concurrency)
+        self._fanout: Fanout[BatchId] = Fanout(limit=AT_ONCE)
         self._jitter = jitter
         self._in_vain = InVain(ground.clock)
 

@@ -17,15 +17,13 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubmitTimes:
-    """Pauses and bounds of submissions."""
+    """What the operator may set of the times that a submission takes."""
 
     create_timeout: timedelta = timedelta(seconds=120)
     """After this long no create of a live instance is still on its way."""
 
     search_pause: timedelta = timedelta(seconds=30)
-    retry_pause: timedelta = timedelta(seconds=30)
-    concurrency: int = 4
-    """Uploads to one upstream at once; more would only share the line."""
+    """Between two searches for a batch that a create may have made."""
 
 
 class SubmissionSteps:

@@ -68,6 +68,12 @@ FORBIDDEN_TIMES: Final = 3
 """How often in a row a batch is refused with 403 before its lane is switched off for the credential
 and model: in between, the provider let the credential in to list its models."""
 
+AT_ONCE: Final = 4
+"""Batches on their way to one upstream; more would only share the line."""
+
+RETRY_PAUSE: Final = timedelta(seconds=30)
+"""How long a batch waits that could not be submitted, if its provider asks for no more."""
+
 TURN_PAUSE: Final = timedelta(seconds=2)
 """How soon a batch that waits for another's create looks again."""
 
@@ -92,7 +98,7 @@ class Submitter:
         self._recoverer = Recoverer(
             ground, access=access, times=times, pace=pace, steps=self._steps
         )
-        self._fanout: Fanout[BatchId] = Fanout(limit=times.concurrency)
+        self._fanout: Fanout[BatchId] = Fanout(limit=AT_ONCE)
         self._forbidden: Counter[ModelAccess] = Counter()
         """How often in a row a batch was refused."""
 
@@ -266,7 +272,7 @@ class Submitter:
 
     async def _put_back(self, batch: Batch, exc: ProviderError) -> Batch:
         log.warning("batch.put_back", batch_id=batch.id, code=exc.code, error=str(exc))
-        next_at = self._now() + max(exc.retry_after or timedelta(), self._times.retry_pause)
+        next_at = self._now() + max(exc.retry_after or timedelta(), RETRY_PAUSE)
         end = self._outlook.cancel_at(batch)
         if end is not None and end < next_at:
             # Then it is given up, without asking. Its jobs must not wait any longer than that.
