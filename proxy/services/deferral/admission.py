@@ -30,11 +30,6 @@ class Admitted:
     affinity: str
     """Begins alike for calls whose prompts do: see `core.affinity`."""
 
-    streams: bool
-    include_usage: bool
-    already_background: bool
-    """Whether the provider runs the call in the background anyway: nothing to defer."""
-
     fits_a_batch: bool = True
     """Whether no field of it keeps it out of batches."""
 
@@ -55,9 +50,6 @@ def admit(parsed: ParsedBody, place: Place, *, max_line_bytes: int) -> Admitted:
         model=place.model or str(fields.get("model") or ""),
         tokens=estimate_tokens(line),
         affinity=affinity(fields, endpoint.shape),
-        streams=(place.streaming or parsed.streaming) is not None,
-        include_usage=parsed.include_usage,
-        already_background=fields.get("background") is True,
         fits_a_batch=_fits_a_batch(fields, line, endpoint),
     )
 

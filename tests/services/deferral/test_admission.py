@@ -112,16 +112,6 @@ def is_ours(text):
     return is_job_id(text)
 
 
-def test_it_tells_streams_usage_and_background():
-    plain = admitted(MINIMAL + b',"stream":false,"background":null}')
-    streamed = admitted(MINIMAL + b',"stream":true,"stream_options":{"include_usage":true}}')
-    behind = admitted(b'{"model":"m","input":"x","background":true}', RESPONSES)
-
-    assert (plain.streams, plain.include_usage, plain.already_background) == (False, False, False)
-    assert (streamed.streams, streamed.include_usage) == (True, True)
-    assert behind.already_background
-
-
 def test_tokens_are_a_quarter_of_the_bytes_and_an_attachment_counts_by_piece():
     text = admitted(chat(said("word " * 2000))).tokens
     image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 400_000}}

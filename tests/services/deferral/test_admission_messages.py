@@ -31,7 +31,7 @@ def admitted(**changes: Any) -> Admitted:
 def test_a_message_call_can_run_later():
     call = admitted(stream=True, service_tier="auto")
 
-    assert (call.model, call.streams, call.fits_a_batch) == ("claude-haiku-4-5", True, True)
+    assert (call.model, call.fits_a_batch) == ("claude-haiku-4-5", True)
     assert set(json.loads(call.line_body)) == {"model", "max_tokens", "messages"}
 
 
