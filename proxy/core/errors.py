@@ -23,7 +23,6 @@ class ProxyError(Exception):
 
     code: str = "proxy_error"
     http_status: int = 500
-    retryable: bool = False
 
     def __init__(
         self,
@@ -72,7 +71,6 @@ class OverloadedError(ProxyError):
 
     code = "too_many_jobs"
     http_status = 429
-    retryable = True
 
     def __init__(self, message: str, *, retry_after_s: int = 30, code: str | None = None) -> None:
         super().__init__(message, code=code)
@@ -100,7 +98,6 @@ class StoreUnavailableError(StoreError):
     """The store did not answer, or its disk is full; it may recover."""
 
     code = "store_unavailable"
-    retryable = True
 
 
 class AcceptUnclearError(StoreUnavailableError):
@@ -168,14 +165,12 @@ class ProviderUnavailableError(ProviderError):
     """
 
     code = "provider_unavailable"
-    retryable = True
 
 
 class ProviderBusyError(ProviderError):
     """The provider refused for now and did nothing: 429 of rate or of capacity."""
 
     code = "provider_busy"
-    retryable = True
 
 
 class ProviderRejectedError(ProviderError):

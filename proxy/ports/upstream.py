@@ -43,7 +43,6 @@ class UpstreamUnavailableError(ProxyError):
 
     code = "upstream_unavailable"
     http_status = 502
-    retryable = True
 
     def __init__(self, message: str, *, phase: Phase, cause: Cause, sent: bool) -> None:
         timed_out = cause == "timeout"

@@ -20,29 +20,27 @@ from proxy.core.errors import (
     StoreUnavailableError,
 )
 
-# Code, status and whether the same call may pass later are public: callers match on them.
+# Code and status are public: callers match on them.
 PUBLIC = [
-    (ProxyError("x"), "proxy_error", 500, False),
-    (CallerError("x"), "invalid_request", 400, False),
-    (OverloadedError("x"), "too_many_jobs", 429, True),
-    (JobNotFoundError("job_1"), "job_not_found", 404, False),
-    (StoreError("x"), "store_error", 503, False),
-    (StoreUnavailableError("x"), "store_unavailable", 503, True),
-    (StoreCorruptError("x"), "store_corrupt", 503, False),
-    (ConfigError("x"), "bad_configuration", 500, False),
-    (ProviderError("x"), "provider_error", 502, False),
-    (ProviderUnavailableError("x"), "provider_unavailable", 502, True),
-    (ProviderBusyError("x"), "provider_busy", 502, True),
-    (ProviderRejectedError("x"), "provider_rejected", 502, False),
-    (CredentialRefusedError("x"), "credential_paused", 502, False),
+    (ProxyError("x"), "proxy_error", 500),
+    (CallerError("x"), "invalid_request", 400),
+    (OverloadedError("x"), "too_many_jobs", 429),
+    (JobNotFoundError("job_1"), "job_not_found", 404),
+    (StoreError("x"), "store_error", 503),
+    (StoreUnavailableError("x"), "store_unavailable", 503),
+    (StoreCorruptError("x"), "store_corrupt", 503),
+    (ConfigError("x"), "bad_configuration", 500),
+    (ProviderError("x"), "provider_error", 502),
+    (ProviderUnavailableError("x"), "provider_unavailable", 502),
+    (ProviderBusyError("x"), "provider_busy", 502),
+    (ProviderRejectedError("x"), "provider_rejected", 502),
+    (CredentialRefusedError("x"), "credential_paused", 502),
 ]
 
 
-@pytest.mark.parametrize(
-    ("error", "code", "status", "retryable"), PUBLIC, ids=lambda case: type(case).__name__
-)
-def test_every_error_has_its_public_code(error, code, status, retryable) -> None:
-    assert (error.code, error.http_status, error.retryable) == (code, status, retryable)
+@pytest.mark.parametrize(("error", "code", "status"), PUBLIC, ids=lambda case: type(case).__name__)
+def test_every_error_has_its_public_code(error, code, status) -> None:
+    assert (error.code, error.http_status) == (code, status)
     assert error.message == str(error)
 
 

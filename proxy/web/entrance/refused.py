@@ -16,7 +16,6 @@ class StoppingError(ProxyError):
 
     code = "draining"
     http_status = 503
-    retryable = True
 
 
 def refusal(family: Family, error: ProxyError) -> ErrorAnswer:
