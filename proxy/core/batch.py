@@ -8,7 +8,7 @@
                  ▼
             IN_PROGRESS ──CancelStarted──► CANCELLING
                  │  ▲                        │
-          Vanished  Found                 BatchEnded
+          Vanished  Polled                BatchEnded
                  ▼  │                        ▼
                 LOST ────BatchEnded──────► ENDED ──BatchSettled──► SETTLED
 

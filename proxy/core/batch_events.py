@@ -39,7 +39,7 @@ class CreateStarted:
     """The paid call is about to be sent, with `count` requests."""
 
     at: datetime
-    count: int = 0
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,6 @@ class PutBack:
     """Nothing was created: refused for now, or proved absent. Again from `next_at`."""
 
     next_at: datetime
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +115,7 @@ class CancelStarted:
     """The provider was asked to stop, so that the rest makes its deadline."""
 
     next_at: datetime
-    at: datetime | None = None
+    at: datetime
 
 
 @dataclass(frozen=True, slots=True)

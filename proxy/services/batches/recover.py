@@ -102,7 +102,7 @@ class Recoverer:
         if searched is None or searched.searches < SEARCHES:
             return searched or batch
         log.info("batch.absent", batch_id=batch.id, searches=searched.searches)
-        return await self._steps.take(searched, PutBack(now, "proved absent")) or searched
+        return await self._steps.take(searched, PutBack(now)) or searched
 
     async def _unsearched(self, batch: Batch, exc: ProviderError) -> Batch:
         """Search again later; until then nothing is known and nothing is sent."""

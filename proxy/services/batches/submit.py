@@ -223,8 +223,7 @@ class Submitter:
         # Two creates in doubt could not be told apart.
         async with self._on.leases.held(f"create:{batch.key.credential}") as turn:
             if turn is None or await is_one_in_doubt(self._on, batch):
-                waiting = PutBack(self._now() + TURN_PAUSE, "another create is in doubt")
-                return await self._steps.take(batch, waiting)
+                return await self._steps.take(batch, PutBack(self._now() + TURN_PAUSE))
             return await self._steps.take(batch, started)
 
     async def _create_failed(self, batch: Batch, exc: ProviderError) -> Batch:
@@ -277,7 +276,7 @@ class Submitter:
         if end is not None and end < next_at:
             # Then it is given up, without asking. Its jobs must not wait any longer than that.
             next_at = max(end, self._now())
-        return await self._steps.take(batch, PutBack(next_at, exc.code)) or batch
+        return await self._steps.take(batch, PutBack(next_at)) or batch
 
     async def _submission(self, batch: Batch, provider: Provider) -> Submission:
         return await describe(self._on.batches, batch, provider, now=self._now())
