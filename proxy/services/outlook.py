@@ -78,8 +78,8 @@ class Outlook:
         """`providers` has the batch API of each upstream that has one, by its name.
 
         Without `trickle` no job waits for a free moment. `usual` is how long batches take
-        before any was observed. `price` knows what a model costs
-        at an upstream, if anybody does.
+        before any was observed. `price` knows what a model costs at an upstream, if
+        anybody does.
         """
         self._price = price
         self._usual = usual
@@ -108,8 +108,8 @@ class Outlook:
     def knows(self, upstream: str) -> bool:
         """Return whether this instance is told of the upstream.
 
-        During an upgrade only some of a fleet may be: what the others do not know is none of
-        their business, and no upstream without batches.
+        During an upgrade only some of a fleet may be. An upstream that is not known here is
+        left to the others; it must not be taken for one without batches.
         """
         return upstream in self._upstreams
 

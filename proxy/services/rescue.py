@@ -35,7 +35,7 @@ class Rescuer:
         self._probed_at: datetime | None = None
 
     async def run_once(self) -> int:
-        """One bounded look at everything that may need help."""
+        """Look once, within bounds, at all that may need help; return how many jobs moved."""
         async with self._on.leases.held("pass:rescue") as lease:
             if lease is None:
                 return 0

@@ -174,7 +174,7 @@ class Collector:
         return self._now() >= last + GIVE_UP_WAITING_AFTER
 
     async def _give_up(self, batch: Batch, reason: str, told: str) -> Batch:
-        """Give the jobs of a batch back whose end nobody will see: it may be paid for."""
+        """Give back the jobs of a batch whose end nobody will see; it may be paid for."""
         log.error("batch.unread", batch_id=batch.id, reason=reason, error=told)
         return await self._write(batch, BatchEnded(self._now(), reason))
 

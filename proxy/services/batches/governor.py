@@ -28,11 +28,11 @@ _BACKOFF: Final = Backoff(
 )
 
 _GROWTH_PER_HOUR: Final = 1.25
-"""How fast a bound is tried to be left behind: tiers grow, and other users of the account
-come and go. Asking for a little more costs a pause; for everything, a refused batch."""
+"""How fast a learned bound rises again, since tiers grow and other users of the account come and
+go. Trying a little more costs a pause; trying everything would cost a refused batch."""
 
 _FORGET_AFTER: Final = timedelta(days=2)
-"""By then a bound has grown beyond all bounds."""
+"""By then a bound has grown by four orders of magnitude, and bounds nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,7 @@ class SubmissionSteps:
     async def created(
         self, batch: Batch, answer: ProviderBatch, *, provisional: bool = False
     ) -> Batch:
-        """Note what a create made, or what a search found that may be ours: `provisional`."""
+        """Note what a create made, or what a search found; `provisional` if it may not be ours."""
         now = self._on.clock.now()
         log.info(
             "batch.submitted", batch_id=batch.id, provider_batch_id=answer.id, jobs=batch.count
@@ -72,6 +72,6 @@ class SubmissionSteps:
         return after
 
     async def dissolve(self, batch: Batch, reason: str) -> Batch:
-        """Give the jobs back to their queue: nothing was bought, or what may be is booked."""
+        """Give the jobs back to their queue: nothing was bought, or it is booked as possible."""
         log.info("batch.dissolved", batch_id=batch.id, jobs=batch.count, reason=reason)
         return await self.take(batch, Dissolved(self._on.clock.now(), reason)) or batch

@@ -13,10 +13,10 @@ from proxy.ports.provider import Provider, Submission
 async def describe(
     batches: BatchStore, batch: Batch, provider: Provider, *, now: datetime
 ) -> Submission:
-    """Describe the input of `batch`; its length is known from the item table alone.
+    """Describe the input of `batch`, whose length the item table alone tells.
 
-    Unless batches of the provider know the model by another name: then each line is
-    as much longer or shorter as its caller wrote the model, and all are read once more.
+    Where batches of the provider know the model by another name, lines get longer or
+    shorter, each by how its caller wrote the model; then all are read once more.
     """
     limits = provider.limits(batch.key.endpoint)
     model = limits.batch_model(batch.key.model) or batch.key.model

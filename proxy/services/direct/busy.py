@@ -13,9 +13,10 @@ from proxy.services.pauses import Backoff, Pauses
 
 FIRST_PAUSE: Final = timedelta(seconds=2)
 LONGEST_PAUSE: Final = timedelta(minutes=1)
-"""Of those that nobody asked for. A deadline may be near, and limits mostly hold for a minute."""
+"""Where the provider asks for none: a deadline may be near, and limits mostly hold for a minute."""
 
 LONGEST_ASKED: Final = LONGEST_BACKOFF
+"""Where it asks for one: a provider that asks for a day must not make its jobs miss deadlines."""
 
 
 class BusyKeys:

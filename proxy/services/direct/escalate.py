@@ -57,12 +57,11 @@ log = structlog.get_logger()
 UNREACHED_PAUSE: Final = timedelta(seconds=10)
 """Until the next try of a call that did not leave: an outage is no fault of the job."""
 
-
 STORE_PAUSE_S: Final = 1.0
 """Between two attempts to write an answer down while the store is away."""
 
 CALLS_LOOKED_AT: Final = 10_000
-"""Those of more instances than a fleet has: what the others call must not hide what is lost."""
+"""More than all instances of a fleet make at once: the others' calls must not hide a lost one."""
 
 
 class Escalator:

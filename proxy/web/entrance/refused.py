@@ -1,4 +1,4 @@
-"""How we refuse a call: in the dialect it speaks, with a time to come back where that helps."""
+"""How a call is refused: in the dialect that it speaks, with a time to come back if that helps."""
 
 from dataclasses import replace
 from typing import Final
