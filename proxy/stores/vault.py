@@ -171,6 +171,19 @@ class Vault:
             return self._local.decompressor().decompress(plaintext)
         return plaintext
 
+    def renewed(self, sealed: bytes, *, context: str) -> bytes | None:
+        """Return the same sealed with the first key; nothing if it is already.
+
+        For what is kept for as long as it is used: a rotation would never reach it, and
+        the old key could never be dropped.
+
+        Raises:
+            StoreCorruptError: as `open`.
+        """
+        if sealed[2:_HEADER_BYTES] == self._seals_with:
+            return None
+        return self.seal(self.open(sealed, context=context), context=context)
+
     def digest(self, *parts: str) -> str:
         """Return the same 43 URL-safe characters for the same parts, and only for them."""
         mac = hmac.new(self._hash_key, digestmod=hashlib.sha256)

@@ -3,6 +3,9 @@
 import asyncio
 import os
 import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +17,19 @@ from proxy.stores.sqlite import SqliteStores, schema
 from proxy.stores.sqlite.connection import connect
 from proxy.stores.vault import Vault
 from tests.contract.steps import PLENTY, finished, listed
-from tests.helpers.factories import T0, make_batch, new_job
+from tests.helpers.factories import T0, make_batch, make_credential, new_job
 from tests.helpers.old_files import put_back, schema_of
+
+CREDENTIAL = make_credential()
+
+
+@asynccontextmanager
+async def store_with_keys(path: Path, *keys: bytes) -> AsyncIterator[SqliteStores]:
+    """Open the store with sealing keys of these letters."""
+    vault = Vault(keys=[key * 32 for key in keys], hash_key=b"h" * 32)
+    stores = await SqliteStores.open(path, vault)
+    yield stores
+    await stores.aclose()
 
 
 async def accepted(stores: SqliteStores, **changes: Any) -> JobId:
@@ -124,6 +138,29 @@ async def test_a_store_of_another_key_file_is_refused_with_a_hint(open_stores, p
         await SqliteStores.open(path, Vault(keys=[b"k" * 32], hash_key=b"x" * 32))
 
     assert refused.value.hint
+
+
+async def test_what_jobs_go_on_to_come_with_outlives_the_key_that_first_sealed_it(path):
+    async with store_with_keys(path, b"o") as stores:
+        await stores.jobs.accept(replace(new_job(), credential=CREDENTIAL))
+        await stores.credentials.pause(CREDENTIAL.id, at=T0, status=401, body=b"no")
+    async with store_with_keys(path, b"n", b"o") as stores:
+        await stores.jobs.accept(replace(new_job(), credential=CREDENTIAL))
+
+    async with store_with_keys(path, b"n") as stores:
+        paused = replace(CREDENTIAL, paused_at=T0, pause_status=401, pause_body=b"no")
+        assert await stores.credentials.all() == [paused]
+
+
+async def test_a_key_that_is_dropped_too_early_is_missed_at_the_start(path):
+    async with store_with_keys(path, b"o") as stores:
+        await stores.jobs.accept(replace(new_job(), credential=CREDENTIAL))
+
+    with pytest.raises(StoreCorruptError, match="which the key file does not hold") as refused:
+        async with store_with_keys(path, b"n"):
+            pass
+
+    assert "put the old key back" in (refused.value.hint or "")
 
 
 async def test_a_place_that_cannot_be_written_is_refused_with_a_hint(tmp_path, vault):

@@ -80,20 +80,22 @@ class RedisStores:
         Raises:
             ConfigError: if the URL or the server's configuration cannot be used.
             StoreUnavailableError: if Redis does not answer.
-            StoreCorruptError: if the store is another version's, or was made with
-                another key file.
+            StoreCorruptError: if the store is another version's, was made with
+                another key file, or needs a key that the file does not hold any more.
         """
         address = RedisAddress.parse(url)
         check_authorities(address)
         client = Client(address, tasks)
         try:
             await prepare(client, vault)
+            stores = cls(
+                client, address, vault, tasks=tasks, keep=keep, by_callers_clock=by_callers_clock
+            )
+            await stores.credentials.renew()
         except BaseException:
             client.close()
             raise
-        return cls(
-            client, address, vault, tasks=tasks, keep=keep, by_callers_clock=by_callers_clock
-        )
+        return stores
 
     async def durability(self) -> str:
         """Return in a few words what outlives a crash of Redis, as it is set now.

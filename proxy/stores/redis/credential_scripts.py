@@ -30,6 +30,15 @@ return 1
 """
 )
 
+RENEW: Final = Script(
+    """
+-- Put what says the same in place of a field, unless it was changed or forgotten meanwhile.
+if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
+return 1
+"""
+)
+
 ACCEPTED: Final = Script(
     """
 if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end

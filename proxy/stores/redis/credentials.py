@@ -43,7 +43,7 @@ class RedisCredentialStore:
                 credential.id,
                 credential.owner,
                 credential.upstream,
-                self._vault.seal(headers, context=f"credential:{credential.id}"),
+                self._vault.seal(headers, context=_headers(credential.id)),
                 to_micros(succeeded) if succeeded else "",
             )
         )
@@ -75,7 +75,7 @@ class RedisCredentialStore:
         # Sealed, too: providers repeat parts of the credential in their refusals.
         sealed: Argument = ""
         if body is not None:
-            sealed = self._vault.seal(body, context=f"pause:{credential_id}")
+            sealed = self._vault.seal(body, context=_refusal(credential_id))
         await self._client.call(
             credential_scripts.PAUSE.call(
                 [keys.credential(credential_id), keys.PAUSED],
@@ -157,6 +157,36 @@ class RedisCredentialStore:
             if theirs:
                 await self._client.call(write("HDEL", name, *theirs))
 
+    async def renew(self) -> None:
+        """Seal again what was sealed with a key that is not the first one any more.
+
+        A credential is kept for as long as jobs come with it. Left as it was, it could not
+        be read, nor any list with it in, once the old key is dropped.
+
+        Raises:
+            StoreCorruptError: if the key of one is missing.
+        """
+        ids = sorted(
+            CredentialId(as_text(one))
+            for one in as_list(await self._client.call(read("SMEMBERS", keys.CREDENTIALS)))
+        )
+        replies = await self._client.call_many(
+            [read("HMGET", keys.credential(one), "headers", "body") for one in ids]
+        )
+        for name, reply in zip(ids, replies, strict=True):
+            headers, body = as_list(reply)
+            fields = (("headers", headers, _headers(name)), ("body", body, _refusal(name)))
+            for field, sealed, context in fields:
+                if not isinstance(sealed, bytes):
+                    continue
+                renewed = self._vault.renewed(sealed, context=context)
+                if renewed is not None:
+                    await self._client.call(
+                        credential_scripts.RENEW.call(
+                            [keys.credential(name)], field, sealed, renewed
+                        )
+                    )
+
     async def _everything(self) -> list[tuple[Credential, bool]]:
         return await self._of(await self._client.call(read("SMEMBERS", keys.CREDENTIALS)))
 
@@ -176,9 +206,17 @@ class RedisCredentialStore:
         ]
 
 
+def _headers(credential_id: CredentialId) -> str:
+    return f"credential:{credential_id}"
+
+
+def _refusal(credential_id: CredentialId) -> str:
+    return f"pause:{credential_id}"
+
+
 def _opened(name: CredentialId, found: Mapping[str, bytes], vault: Vault) -> Credential:
     # The context is the ID that was asked for: another one's headers do not open.
-    headers = json.loads(vault.open(found["headers"], context=f"credential:{name}"))
+    headers = json.loads(vault.open(found["headers"], context=_headers(name)))
     body = found.get("body")
     return Credential(
         id=name,
@@ -188,7 +226,7 @@ def _opened(name: CredentialId, found: Mapping[str, bytes], vault: Vault) -> Cre
         succeeded_at=_time(found.get("succeeded")),
         paused_at=_time(found.get("paused")),
         pause_status=int(found["status"]) if "status" in found else None,
-        pause_body=None if body is None else vault.open(body, context=f"pause:{name}"),
+        pause_body=None if body is None else vault.open(body, context=_refusal(name)),
     )
 
 

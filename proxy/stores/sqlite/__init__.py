@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Self
 
 from proxy.core.errors import StoreCorruptError
-from proxy.stores.sqlite import ledger, notes, notices, runs, schema
+from proxy.stores.sqlite import credentials, ledger, notes, notices, runs, schema
 from proxy.stores.sqlite.batches import SqliteBatchStore
 from proxy.stores.sqlite.credentials import SqliteCredentialStore
 from proxy.stores.sqlite.database import Database
@@ -48,7 +48,8 @@ class SqliteStores:
             StoreError: if it cannot be made.
             StoreUnavailableError: if it cannot be used now.
             StoreCorruptError: if it is damaged, another program's, a newer version's,
-                or was made with another key file.
+                was made with another key file, or
+                needs a key that the file does not hold any more.
         """
         return cls(await Database.open(path, partial(_prepare, vault=vault)), path, vault)
 
@@ -73,3 +74,4 @@ def _prepare(connection: sqlite3.Connection, vault: Vault) -> None:
             "the store was made with another key file",
             hint="set secret_key_file to the one that was there first",
         )
+    credentials.prepare(connection, vault)

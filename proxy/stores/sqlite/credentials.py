@@ -67,7 +67,7 @@ class CredentialRows:
             credential.id,
             credential.owner,
             credential.upstream,
-            self._vault.seal(headers, context=f"credential:{credential.id}"),
+            self._vault.seal(headers, context=_headers(credential.id)),
             to_micros(credential.succeeded_at) if credential.succeeded_at else None,
             *(None, None, None),
             0,
@@ -108,7 +108,7 @@ class SqliteCredentialStore:
         self, credential_id: CredentialId, *, at: datetime, status: int | None, body: bytes | None
     ) -> None:
         # Sealed, too: providers repeat parts of the credential in their refusals.
-        context = f"pause:{credential_id}"
+        context = _refusal(credential_id)
         sealed = None if body is None else self._vault.seal(body, context=context)
         await self._update(
             "paused = coalesce(paused, ?), pause_status = ?, pause_body = ? WHERE id = ?",
@@ -137,9 +137,37 @@ class SqliteCredentialStore:
         await self._database.write(update)
 
 
+def prepare(connection: sqlite3.Connection, vault: Vault) -> None:
+    """Seal again what was sealed with a key that is not the first one any more.
+
+    A credential is kept for as long as jobs come with it. Left as it was, it could not be
+    read, nor any list with it in, once the old key is dropped.
+
+    Raises:
+        StoreCorruptError: if the key of one is missing.
+    """
+    rows = connection.execute("SELECT id, headers, pause_body FROM credentials").fetchall()
+    for name, headers, body in rows:
+        renewed = vault.renewed(headers, context=_headers(name))
+        pause = None if body is None else vault.renewed(body, context=_refusal(name))
+        if renewed is not None or pause is not None:
+            connection.execute(
+                "UPDATE credentials SET headers = ?, pause_body = ? WHERE id = ?",
+                (renewed or headers, pause or body, name),
+            )
+
+
+def _headers(credential_id: CredentialId) -> str:
+    return f"credential:{credential_id}"
+
+
+def _refusal(credential_id: CredentialId) -> str:
+    return f"pause:{credential_id}"
+
+
 def _opened(row: tuple[Any, ...], vault: Vault) -> Credential:
     name, owner, upstream, headers, succeeded, paused, status, body = row
-    opened = json.loads(vault.open(headers, context=f"credential:{name}"))
+    opened = json.loads(vault.open(headers, context=_headers(name)))
     return Credential(
         id=name,
         owner=owner,
@@ -148,7 +176,7 @@ def _opened(row: tuple[Any, ...], vault: Vault) -> Credential:
         succeeded_at=None if succeeded is None else from_micros(succeeded),
         paused_at=None if paused is None else from_micros(paused),
         pause_status=status,
-        pause_body=None if body is None else vault.open(body, context=f"pause:{name}"),
+        pause_body=None if body is None else vault.open(body, context=_refusal(name)),
     )
 
 
