@@ -1,9 +1,9 @@
 """Exclusive work: one instance at a time, and nobody after its time is up."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager, suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final, TypeVar
 
 from proxy.core.errors import ProxyError, StoreError
@@ -16,6 +16,10 @@ T = TypeVar("T")
 
 INSTANCE_PREFIX: Final = "instance:"
 
+IN_STEP_S: Final = 1.0
+"""By how much the wall's clock and the monotonic one may part at once without one being set:
+more than it takes to read both, and less than a lease may last (`LEASE_MIN`)."""
+
 TRIED: Final = "tried"
 """The note that is written to see whether anything can be."""
 
@@ -26,27 +30,62 @@ class LeaseLostError(ProxyError):
     code = "lease_lost"
 
 
+class Jumps:
+    """Whether the clock on the wall was set, or the machine slept, a moment ago.
+
+    Then leases of others seem to be over that are not: all were noted by the other time.
+    """
+
+    def __init__(self, clock: Clock, ttl: timedelta) -> None:
+        self._clock = clock
+        self._ttl_s = ttl.total_seconds()
+        self._apart_s: float | None = None
+        self._doubted_until = 0.0
+
+    def is_recent(self) -> bool:
+        """Return whether it was set within the time in which whoever lives renews a lease."""
+        monotonic = self._clock.monotonic()
+        apart_s = self._clock.now().timestamp() - monotonic
+        if self._apart_s is not None and abs(apart_s - self._apart_s) > IN_STEP_S:
+            self._doubted_until = monotonic + self._ttl_s
+        self._apart_s = apart_s
+        return monotonic < self._doubted_until
+
+
 class HeldLease:
     """A lease that this instance took. `is_valid` asks no store, only the clock."""
 
     def __init__(
-        self, name: str, *, store: LeaseStore, clock: Clock, holder: InstanceId, ttl: timedelta
+        self,
+        name: str,
+        *,
+        store: LeaseStore,
+        clock: Clock,
+        holder: InstanceId,
+        ttl: timedelta,
+        jumps: Jumps | None = None,
     ) -> None:
+        """With `jumps`, it is not taken from others while it is unclear if they live."""
+        self._jumps = jumps
         self.name = name
         self._store = store
         self._clock = clock
         self._holder = holder
         self._ttl = ttl
         self._expires_at = 0.0
+        self._ends_at: datetime | None = None
         self._lapses = 0
 
     def is_valid(self) -> bool:
-        """Return whether the lease is surely still ours, by the monotonic clock.
+        """Return whether the lease is surely still ours, by either clock.
 
-        A process that was stopped for longer than its lease sees here that it
-        was, however its wall clock was set in the meantime.
+        A process that was stopped for longer than its lease sees by the monotonic one that
+        it was, however its wall clock was set in the meantime. While the whole machine
+        sleeps, that one stands still on Linux (clock_gettime(2)), and only the other tells.
         """
-        return self._clock.monotonic() < self._expires_at
+        if self._ends_at is None or self._clock.monotonic() >= self._expires_at:
+            return False
+        return self._clock.now() < self._ends_at
 
     def unbroken(self) -> Callable[[], bool]:
         """Return a function that tells, in any thread, whether the lease was ours ever since.
@@ -61,13 +100,17 @@ class HeldLease:
         # Measured before the store is asked: a slow answer shortens our time,
         # it never extends it beyond what the store has noted.
         begun = self._clock.monotonic()
-        if begun >= self._expires_at:
-            self._lapses += 1
         now = self._clock.now()
+        is_ours = begun < self._expires_at
+        if not self.is_valid():
+            self._lapses += 1
+        if self._jumps is not None and self._jumps.is_recent() and not is_ours:
+            return False
         if not await self._store.acquire(self.name, self._holder, now=now, until=now + self._ttl):
             self._expires_at = 0.0
             return False
         self._expires_at = begun + self._ttl.total_seconds()
+        self._ends_at = now + self._ttl
         return True
 
     async def during(self, work: Awaitable[T], *, or_cut: bool = False) -> T:
@@ -133,17 +176,28 @@ class Leases:
         self._clock = clock
         self.instance = instance
         self.ttl = ttl
-        self._alive = self._lease(f"{INSTANCE_PREFIX}{instance}")
+        self._jumps = Jumps(clock, ttl)
+        # Nobody else takes that one.
+        self._alive = self._lease(f"{INSTANCE_PREFIX}{instance}", jumps=None)
 
-    def _lease(self, name: str) -> HeldLease:
+    def _lease(self, name: str, *, jumps: Jumps | None) -> HeldLease:
         return HeldLease(
-            name, store=self._store, clock=self._clock, holder=self.instance, ttl=self.ttl
+            name,
+            store=self._store,
+            clock=self._clock,
+            holder=self.instance,
+            ttl=self.ttl,
+            jumps=jumps,
         )
 
     @asynccontextmanager
     async def held(self, name: str) -> AsyncIterator[HeldLease | None]:
-        """Hold the lease while the block runs; nothing if another instance has it."""
-        lease = self._lease(name)
+        """Hold the lease while the block runs; nothing if another instance has it, or may have.
+
+        The clock may just have been set: until whoever lives has said so by the new time,
+        their leases seem to be over.
+        """
+        lease = self._lease(name, jumps=self._jumps)
         if not await lease.renew():
             yield None
             return
@@ -159,6 +213,8 @@ class Leases:
             StoreError: if the store does not take that, or nothing else.
         """
         begun = self._clock.monotonic()
+        # Seen by this pass, too: it runs though no lease is asked for.
+        self._jumps.is_recent()
         await self._alive.renew()
         if self._notes is not None:
             # A Redis whose memory is full takes leases all the same, or nobody could prune it.
@@ -180,5 +236,15 @@ class Leases:
         await self._alive.release()
 
     async def alive(self) -> frozenset[InstanceId]:
-        """Return the instances that live, this one included."""
+        """Return the instances that said within their leases that they live."""
         return await self._store.holders(INSTANCE_PREFIX, now=self._clock.now())
+
+    async def dead(self, among: Collection[InstanceId]) -> frozenset[InstanceId]:
+        """Return which of `among` surely live no more: never this one.
+
+        Nobody while it is unclear, because the clock was just set.
+        """
+        others = frozenset(among) - {self.instance}
+        if not others or self._jumps.is_recent():
+            return frozenset()
+        return others - await self.alive()

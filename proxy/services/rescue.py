@@ -54,11 +54,12 @@ class Rescuer:
         jobs = await self._on.queue.escalating(limit=CALLS_LOOKED_AT)
         if not jobs:
             return 0
-        alive = await self._on.leases.alive()
+        holders = {job.holder for job in jobs if job.holder is not None}
+        dead = await self._on.leases.dead(holders)
         after = [
             advance(job, Released(job.attempt, "its instance died", possible_double=True))
             for job in jobs
-            if job.holder not in alive
+            if job.holder in dead
         ]
         released = await self._write(after)
         if released:

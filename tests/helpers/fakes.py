@@ -16,10 +16,11 @@ class FakeClock:
     def __init__(self, start: datetime) -> None:
         self._start = start
         self._now = start
+        self._off = timedelta()
         self._sleepers: list[tuple[datetime, asyncio.Future[None]]] = []
 
     def now(self) -> datetime:
-        return self._now
+        return self._now + self._off
 
     def monotonic(self) -> float:
         return (self._now - self._start).total_seconds()
@@ -37,6 +38,10 @@ class FakeClock:
     def sleepers(self) -> int:
         """How many calls of `sleep` are waiting."""
         return sum(not woken.done() for _, woken in self._sleepers)
+
+    def set(self, **delta: float) -> None:
+        """Set the clock on the wall by `timedelta(**delta)`, in which no time passes."""
+        self._off += timedelta(**delta)
 
     def advance(self, **delta: float) -> None:
         """Move the time by `timedelta(**delta)` and wake whose sleep is over."""

@@ -238,3 +238,50 @@ async def test_an_instance_knows_whether_the_store_still_takes_its_word() -> Non
 
     rig.clock.advance(seconds=TTL.total_seconds())
     assert not rig.one.is_noted()
+
+
+async def test_setting_the_clock_forward_leaves_nobody_dead() -> None:
+    rig = Rig()
+    await rig.one.run_once()
+    await rig.two.run_once()
+
+    rig.clock.set(hours=3)
+    assert await rig.one.dead({ONE, TWO}) == frozenset()
+    rig.clock.advance(seconds=TTL.total_seconds() - 1)
+    assert await rig.one.dead({ONE, TWO}) == frozenset()
+
+    rig.clock.advance(seconds=1)
+    assert await rig.one.dead({ONE, TWO}) == {TWO}
+
+
+async def test_setting_the_clock_forward_takes_no_work_from_whoever_does_it() -> None:
+    rig = Rig()
+    await rig.one.run_once()
+    await rig.two.run_once()
+
+    async with rig.one.held("x") as mine:
+        assert mine is not None
+        rig.clock.set(hours=3)
+        async with rig.two.held("x") as theirs:
+            assert theirs is None
+        # Nobody knows for how long the machine slept: it must be asked for again.
+        assert not mine.is_valid()
+        assert await mine.renew()
+        assert mine.is_valid()
+        await rig.two.run_once()
+        rig.clock.advance(seconds=TTL.total_seconds() - 1)
+        async with rig.two.held("x") as theirs:
+            assert theirs is None
+
+    rig.clock.advance(seconds=1)
+    async with rig.two.held("x") as theirs:
+        assert theirs is not None
+
+
+async def test_a_clock_that_is_kept_in_step_is_not_one_that_was_set() -> None:
+    rig = Rig()
+
+    for _ in range(100):
+        rig.clock.set(seconds=0.5)
+        async with rig.one.held("x") as mine:
+            assert mine is not None

@@ -60,6 +60,23 @@ async def test_the_calls_of_those_who_live_are_left_alone() -> None:
     assert fleet.doubles() == (0, 0)
 
 
+async def test_setting_the_clock_forward_buys_no_call_again_that_is_under_way() -> None:
+    fleet = Fleet(instances=2)
+    await fleet.accept(deadline=timedelta(minutes=20))
+    await fleet.run("live", position=1)
+
+    async def set_forward() -> None:
+        fleet.clock.set(minutes=5)
+        await fleet.run("rescue")
+        await fleet.run("rescue", position=1)
+
+    fleet.provider.in_the_middle["call"] = set_forward
+    await fleet.run("live", "escalate")
+
+    assert await fleet.states() == {JobState.COMPLETED: 1}
+    assert fleet.doubles() == (0, 0)
+
+
 async def test_the_calls_of_a_large_fleet_do_not_hide_an_orphan() -> None:
     fleet = Fleet(instances=2)
     await fleet.run("live", position=1)
