@@ -16,10 +16,12 @@ from proxy.core.lanes import LaneTimes
 from proxy.core.price_list import parse_price
 from proxy.core.upstream import Upstream
 from proxy.core.web_proxy import WebProxy
+from proxy.ports import batches
 from proxy.settings import (
     Address,
     BadConfigurationError,
     Settings,
+    checks,
     credential_hash,
     duration_text,
     load,
@@ -715,6 +717,7 @@ def test_a_held_key_that_is_no_text_is_refused_in_words(complaints, tmp_path):
         ("batching: {linger: 20m}", "must be at most batching.linger_max, which is 15m"),
         ("durability: ephemeral", "deferral.default_answer: must be wait"),
         ("instance: {lease: 1s}", "must be at least 3s"),
+        ("instance: {lease: 61m}", "must be at most 1h"),
         ("batching: {linger: 0s}", "must be more than 0s"),
         ("deferral: {default_answer: background}", "must be one of 'job', 'wait', 'raise'"),
         ("deferral: {default_deadline: 60d}", "at most 30d"),
@@ -1001,3 +1004,7 @@ def test_without_a_word_of_the_environment_or_by_configuration_none_is_used(monk
     with pytest.raises(ConfigError, match=r"HTTPS_PROXY .* must be http://"):
         way_to("https://api.openai.com")
     assert way_to("https://api.openai.com", "forwarding: {web_proxy: none}\n") is None
+
+
+def test_a_store_takes_every_lease_that_can_be_set():
+    assert checks.LEASE_MAX == batches.LEASE_MAX

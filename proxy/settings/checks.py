@@ -24,6 +24,9 @@ Finding = tuple[Path, str]
 LEASE_MIN: Final = timedelta(seconds=3)
 """A lease is renewed several times before its end, by passes that may be late."""
 
+LEASE_MAX: Final = timedelta(hours=1)
+"""As in `proxy.ports.batches`, which stands beside this: a store takes none that is longer."""
+
 _NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
 
 
@@ -52,6 +55,8 @@ def disagreements(settings: Settings) -> Iterator[Finding]:
         )
     if settings.instance.lease < LEASE_MIN:
         yield ("instance", "lease"), f"must be at least {duration_text(LEASE_MIN)}"
+    if settings.instance.lease > LEASE_MAX:
+        yield ("instance", "lease"), f"must be at most {duration_text(LEASE_MAX)}"
     for position, name in enumerate(settings.recording.headers):
         if name.lower() in SECRET_HEADERS:
             yield ("recording", "headers", position), "carries credentials: it is never recorded"

@@ -4,6 +4,7 @@ import asyncio
 from datetime import datetime, timedelta
 
 from proxy.core.ids import InstanceId
+from proxy.ports.batches import LEASE_MAX
 from proxy.ports.stores import Stores
 from tests.helpers.factories import T0
 
@@ -44,6 +45,15 @@ async def test_a_refused_instance_changes_nothing(stores):
 async def test_leases_of_different_names_do_not_meet(stores):
     assert await acquire(stores, "batch:1", A)
     assert await acquire(stores, "batch:2", B)
+
+
+async def test_a_lease_that_lasts_longer_than_any_is_of_a_clock_that_was_set_back(stores):
+    assert await acquire(stores, "flush", A, now=T0 + 3 * LEASE_MAX, until=UNTIL + 3 * LEASE_MAX)
+
+    assert await stores.leases.holders("flush", now=T0) == frozenset()
+    assert await acquire(stores, "flush", B, until=T0 + LEASE_MAX)
+    assert await stores.leases.holders("flush", now=T0) == {B}
+    assert not await acquire(stores, "flush", A)
 
 
 async def test_of_many_at_once_one_acquires(stores):

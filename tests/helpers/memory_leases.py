@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from proxy.core.ids import CredentialId, InstanceId
+from proxy.ports.batches import LEASE_MAX
 
 
 class MemoryUnbatchableStore:
@@ -27,7 +28,7 @@ class MemoryLeaseStore:
         self, name: str, holder: InstanceId, *, now: datetime, until: datetime
     ) -> bool:
         other, expires_at = self._leases.get(name, (holder, now))
-        if other != holder and now < expires_at:
+        if other != holder and now < expires_at <= now + LEASE_MAX:
             return False
         self._leases[name] = (holder, until)
         return True
@@ -40,5 +41,5 @@ class MemoryLeaseStore:
         return frozenset(
             holder
             for name, (holder, until) in self._leases.items()
-            if name.startswith(prefix) and now < until
+            if name.startswith(prefix) and now < until <= now + LEASE_MAX
         )

@@ -5,8 +5,10 @@ for over: it would do their work beside them, and buy again what they are callin
 server's clock says what time it is, and callers only for how long.
 """
 
+from datetime import timedelta
 from typing import Final
 
+from proxy.ports.batches import LEASE_MAX
 from proxy.stores.redis.commands import Script
 
 _NOW: Final = """
@@ -17,8 +19,13 @@ local function now_instead_of(theirs, counts)
   return time[1] * 1000000 + time[2]
 end
 
+-- One that would last longer was noted before the clock was set back.
+local LONGEST = LONGEST_US
+
 local function num(x) return string.format('%d', x) end
-"""
+
+local function is_over(ends, now) return ends <= now or ends > now + LONGEST end
+""".replace("LONGEST_US", str(int(LEASE_MAX / timedelta(microseconds=1))))
 
 ACQUIRE: Final = Script(
     _NOW
@@ -31,9 +38,8 @@ if #over > 0 then
   redis.call('ZREM', KEYS[2], unpack(over))
 end
 local ends = redis.call('ZSCORE', KEYS[2], name)
-if ends and tonumber(ends) > now and redis.call('HGET', KEYS[1], name) ~= holder then
-  return 0
-end
+local other = ends and redis.call('HGET', KEYS[1], name) ~= holder
+if other and not is_over(tonumber(ends), now) then return 0 end
 -- What prunes needs a lease, too, and most of all where the memory is full. Then a script may
 -- write only if what it writes first takes something away.
 redis.call('HDEL', KEYS[1], name)
@@ -57,7 +63,8 @@ HOLDERS: Final = Script(
     + """
 local prefix, now = ARGV[1], now_instead_of(ARGV[2], ARGV[3])
 local holders = {}
-for _, name in ipairs(redis.call('ZRANGE', KEYS[2], '(' .. num(now), '+inf', 'BYSCORE')) do
+local last = num(now + LONGEST)
+for _, name in ipairs(redis.call('ZRANGE', KEYS[2], '(' .. num(now), last, 'BYSCORE')) do
   if string.sub(name, 1, #prefix) == prefix then
     holders[#holders + 1] = redis.call('HGET', KEYS[1], name)
   end

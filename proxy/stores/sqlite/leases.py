@@ -2,10 +2,11 @@
 
 import sqlite3
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 
 from proxy.core.ids import CredentialId, InstanceId
+from proxy.ports.batches import LEASE_MAX
 from proxy.stores.codec import from_micros, to_micros
 from proxy.stores.sqlite.database import Database
 from proxy.stores.sqlite.erase import as_blob
@@ -53,7 +54,7 @@ class SqliteUnbatchableStore:
 def _acquire(
     connection: sqlite3.Connection, name: str, holder: InstanceId, now: int, until: int
 ) -> bool:
-    connection.execute("DELETE FROM leases WHERE until <= ?", (now,))
+    connection.execute("DELETE FROM leases WHERE until NOT BETWEEN ? AND ?", _live(now))
     taken = connection.execute(
         "INSERT INTO leases VALUES (?, ?, ?)"
         " ON CONFLICT (name) DO UPDATE SET until = excluded.until WHERE holder = excluded.holder",
@@ -62,14 +63,19 @@ def _acquire(
     return taken.rowcount == 1
 
 
+def _live(now: int) -> tuple[int, int]:
+    """Return when a lease that is held may end, first and last."""
+    return now + 1, now + int(LEASE_MAX / timedelta(microseconds=1))
+
+
 def _release(connection: sqlite3.Connection, name: str, holder: InstanceId) -> None:
     connection.execute("DELETE FROM leases WHERE name = ? AND holder = ?", (name, holder))
 
 
 def _holders(connection: sqlite3.Connection, prefix: str, now: int) -> frozenset[InstanceId]:
     rows = connection.execute(
-        "SELECT DISTINCT holder FROM leases WHERE substr(name, 1, ?) = ? AND until > ?",
-        (len(prefix), prefix, now),
+        "SELECT DISTINCT holder FROM leases WHERE substr(name, 1, ?) = ? AND until BETWEEN ? AND ?",
+        (len(prefix), prefix, *_live(now)),
     )
     return frozenset(InstanceId(holder) for (holder,) in rows)
 
