@@ -31,6 +31,7 @@ from proxy.settings import Settings
 from proxy.stores.facts_file import FactsFile
 from proxy.stores.price_file import read_prices
 from proxy.stores.sqlite import SqliteStores
+from proxy.stores.sqlite.schema import is_ours
 from proxy.stores.vault import Vault
 from proxy.upstreams.lean import LeanClient
 from proxy.upstreams.session import AiohttpClient
@@ -61,7 +62,16 @@ def open_vault(settings: Settings) -> Vault:
             raise ConfigError("secret_key_file: is required with Redis")
         # Never made here: an instance with keys of its own could open nobody's jobs.
         return Vault.load(key_file)
-    return Vault.load_or_create(key_file or path.with_suffix(".key"))
+    keys = key_file or path.with_suffix(".key")
+    # The store first: of processes that start at once, whoever sees one finds its keys, too.
+    if is_ours(path) and not keys.exists():
+        # New ones would open nothing, and stand where the right ones must be put back.
+        raise ConfigError(
+            f"key file {keys} is missing, and the store {path} was made with one",
+            hint="put the key file back, or name it by secret_key_file; without it the store"
+            " cannot be read: to begin anew, move that away, too",
+        )
+    return Vault.load_or_create(keys)
 
 
 async def open_stores(

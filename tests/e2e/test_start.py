@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from proxy.sandbox import SandboxSettings
+from proxy.stores.vault import Vault
 from tests.e2e.processes import (
     Ended,
     Proxy,
@@ -169,8 +170,13 @@ async def _no_start_with_another_key(proxy: Proxy) -> None:
     key, kept = proxy.folder / "offramp.key", proxy.folder / "kept.key"
     key.rename(kept)
     ended = await serve(proxy.folder, proxy.settings)
+    assert ended.code == BAD_CONFIGURATION
+    assert "key file back" in ended.stderr
+    assert not key.exists(), "one that opens nothing would hide what is wrong"
+    Vault.load_or_create(key)
+    ended = await serve(proxy.folder, proxy.settings)
     assert ended.code == FAILED
-    assert "key file" in ended.stderr
+    assert "another key file" in ended.stderr
     kept.replace(key)
 
 

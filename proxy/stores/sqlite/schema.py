@@ -7,12 +7,17 @@ indexes.
 
 import sqlite3
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Final
 
 from proxy.core.errors import StoreCorruptError
 
 APPLICATION_ID: Final = 0x0FF8A3B1
 """Marks the file as ours, for `file` and for whoever opens a foreign one."""
+
+# Of SQLite's files (sqlite.org/fileformat2.html, section 1.3).
+_HEADER_BYTES: Final = 100
+_APPLICATION_ID_AT: Final = 68
 
 SCHEMA: Final = 3
 
@@ -274,6 +279,17 @@ def prepare(connection: sqlite3.Connection) -> None:
     for step in range(schema + 1, SCHEMA + 1):
         _execute(connection, _STEPS[step])
         connection.execute(f"PRAGMA user_version = {step}")
+
+
+def is_ours(path: Path) -> bool:
+    """Return whether a store of ours is in the file, as far as can be seen without its keys."""
+    try:
+        with path.open("rb") as file:
+            header = file.read(_HEADER_BYTES)
+    except OSError:
+        # What is wrong with it is said where it is opened.
+        return False
+    return header[_APPLICATION_ID_AT:].startswith(APPLICATION_ID.to_bytes(4))
 
 
 def _execute(connection: sqlite3.Connection, statements: Iterable[str]) -> None:
