@@ -14,7 +14,7 @@ from proxy.core.errors import StoreError, StoreUnavailableError
 from proxy.core.ids import JobId
 from proxy.core.job import CancelRequested, Job, advance
 from proxy.ports.jobs import JobWrite
-from proxy.stores.redis import RedisStores, keys
+from proxy.stores.redis import RedisStores, keys, wire
 from tests.chaos.cable import Cable
 from tests.helpers.factories import T0, make_batch, new_job
 from tests.helpers.redis_server import (
@@ -106,6 +106,23 @@ async def test_a_server_that_forgot_the_scripts_is_told_them_again(stores, serve
     jobs = await asyncio.gather(*(accepted(stores) for _ in range(20)))
 
     assert await stores.jobs.get_many([job.id for job in jobs]) == jobs
+
+
+async def test_a_server_that_begins_to_throw_keys_away_takes_no_more_jobs(
+    stores, server, monkeypatch
+):
+    monkeypatch.setattr(wire, "LOOK_AGAIN_S", 0.0)
+    await accepted(stores)
+
+    server.admin.config_set("maxmemory-policy", "allkeys-lru")
+    try:
+        for _ in range(5):
+            with pytest.raises(StoreUnavailableError, match="allkeys-lru"):
+                await accepted(stores)
+    finally:
+        server.admin.config_set("maxmemory-policy", "noeviction")
+
+    await accepted(stores)
 
 
 async def test_a_full_memory_refuses_what_is_new_and_says_what_to_do(stores, server):

@@ -51,6 +51,7 @@ class Node:
                 acks=address.acks,
                 acks_timeout_s=address.acks_timeout_s,
                 spans_slots=not address.is_cluster,
+                check=_check_that_it_keeps_all,
             )
             for _ in range(1 + FRONTS)
         ]
@@ -102,8 +103,9 @@ async def _connect(find: Callable[[], Awaitable[Place]], address: RedisAddress) 
 
 
 async def _check_that_it_keeps_all(connection: Connection) -> None:
-    # At each connection: after a failover it is another server, after a restart it may be
-    # set otherwise, and what was accepted would vanish without a word.
+    # At each connection, and now and then: after a failover it is another server, after a
+    # restart or by an operator it may be set otherwise, and what was accepted would vanish
+    # without a word.
     await connection.send_command("INFO", "memory")
     info = as_text(await connection.read_response())
     _, found, rest = info.partition("maxmemory_policy:")

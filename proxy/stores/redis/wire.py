@@ -35,6 +35,9 @@ takes it up to 100 us. Nor should it copy more at once."""
 WAITING_BYTES: Final = 256_000_000
 """What may wait for its turn. More than Redis takes in seconds is better refused."""
 
+LOOK_AGAIN_S: Final = 30.0
+"""How often it is looked whether the server was set otherwise, at most, on each connection."""
+
 IDLE_S: Final = 1.0
 """A connection that was not used for so long is checked: the other end may have gone."""
 
@@ -71,7 +74,11 @@ class Lane:
         acks: int = 0,
         acks_timeout_s: float = 1.0,
         spans_slots: bool = True,
+        check: Callable[[Connection], Awaitable[None]] | None = None,
     ) -> None:
+        """`check` raises once a connection should not be used any more; `connect` asks it, too."""
+        self._check = check
+        self._checked_at = 0.0
         self._connect = connect
         self._timeout_s = timeout_s
         self._acks = acks
@@ -239,6 +246,10 @@ class Lane:
             await self._disconnect()
         if self._connection is None:
             self._connection = await self._connect()
+            self._checked_at = now
+        elif self._check is not None and now - self._checked_at >= LOOK_AGAIN_S:
+            await self._check(self._connection)
+            self._checked_at = now
         return self._connection
 
     async def _disconnect(self) -> None:
