@@ -51,6 +51,8 @@ async def test_a_file_that_is_no_database_is_refused(path, vault):
 
     assert str(path) not in refused.value.message
     assert str(path) in (refused.value.hint or "")
+    # The log of the damaged file would damage what is put in its place.
+    assert f"no {path.name}-wal" in (refused.value.hint or "")
 
 
 async def test_a_damaged_page_is_refused_when_it_is_met(open_stores, path):

@@ -121,7 +121,8 @@ def translate(exc: BaseException, path: Path) -> BaseException:
         )
     elif code in _CORRUPT:
         error = StoreCorruptError(
-            "the store is damaged or no store", hint=f"restore {path} from a backup"
+            "the store is damaged or no store",
+            hint=f"put {path} back from a backup, with no {path.name}-wal and -shm beside it",
         )
     elif isinstance(exc, sqlite3.OperationalError):
         error = StoreCorruptError(
