@@ -1,15 +1,28 @@
 """Erase what has been kept long enough."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
+
+import structlog
 
 from proxy.ports.ledger import LedgerStore
 from proxy.services.ground import Ground
+
+log = structlog.get_logger()
 
 PER_PASS: Final = 500
 """Small, so that a pass holds the store for milliseconds; passes repeat while there is more."""
 
 MAX_ROUNDS: Final = 20
+
+SET_BY: Final = timedelta(hours=1)
+"""By how much more than what passed the clock may go on between two passes without having been
+set: clocks that are kept in step are corrected by less."""
+
+WAIT_AFTER: Final = timedelta(hours=1)
+"""How long nothing is erased after the clock was set forward. A wrong time is put right within
+minutes, and what was erased by it does not come back. Not longer: a laptop that sleeps each
+night has its clock set each morning."""
 
 
 class Pruner:
@@ -27,9 +40,16 @@ class Pruner:
         self._ledger = ledger
         self._keep_results = keep_results
         self._keep_ledger = keep_ledger
+        self._last: tuple[datetime, float] | None = None
+        self._waits_until = 0.0
 
     async def run_once(self) -> int:
-        """Erase up to some thousand records; return how many."""
+        """Erase up to some thousand records; return how many.
+
+        Nothing for a while after the clock was set forward: it may be wrong.
+        """
+        if self._is_doubtful():
+            return 0
         async with self._on.leases.held("pass:prune") as lease:
             if lease is None:
                 return 0
@@ -43,3 +63,18 @@ class Pruner:
                 if max(jobs, batches) < PER_PASS or not await lease.renew():
                     break
             return pruned + await self._on.credentials.forget_unused(limit=PER_PASS)
+
+    def _is_doubtful(self) -> bool:
+        now, monotonic = self._on.clock.now(), self._on.clock.monotonic()
+        if self._last is not None:
+            went_on = now - self._last[0]
+            passed = timedelta(seconds=monotonic - self._last[1])
+            if went_on - passed > SET_BY:
+                self._waits_until = monotonic + WAIT_AFTER.total_seconds()
+                log.warning(
+                    "clock.doubted",
+                    set_forward_s=round((went_on - passed).total_seconds()),
+                    hint="what is kept for long enough by the new time is erased in an hour",
+                )
+        self._last = (now, monotonic)
+        return monotonic < self._waits_until

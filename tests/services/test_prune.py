@@ -40,6 +40,40 @@ async def test_jobs_and_batches_are_erased_after_their_time() -> None:
     assert await fleet.stores.batches.get(batch.id) is None
 
 
+async def test_a_clock_that_is_set_wrong_for_a_while_erases_nothing() -> None:
+    fleet = Fleet()
+    (job_id,) = await fleet.submit(1)
+    await fleet.answer()
+    passes = pruner(fleet)
+    await passes.run_once()
+
+    fleet.clock.set(days=400)
+    await passes.run_once()
+    fleet.clock.advance(minutes=59)
+    await passes.run_once()
+    fleet.clock.set(days=-400)
+    fleet.clock.advance(hours=2)
+    await passes.run_once()
+
+    assert await fleet.stores.jobs.result(job_id) is not None
+
+
+async def test_a_clock_that_is_set_right_holds_pruning_up_for_an_hour() -> None:
+    fleet = Fleet()
+    await fleet.submit(1)
+    await fleet.answer()
+    passes = pruner(fleet)
+    await passes.run_once()
+
+    fleet.clock.set(days=8)
+    await fleet.run("live")
+    assert await passes.run_once() == 0
+    fleet.clock.advance(hours=1)
+
+    # The job, its batch, and the credential that only they needed.
+    assert await passes.run_once() == 3
+
+
 async def test_nothing_that_is_under_way_is_ever_erased() -> None:
     fleet = Fleet()
     fleet.provider.stalled = True
