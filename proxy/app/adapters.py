@@ -92,8 +92,9 @@ async def open_stores(
 
     # A group of their own, ended after all who use the stores.
     tasks = await stack.enter_async_context(task_group())
-    keep = max(timedelta(days=90), 4 * settings.retention.results)
-    shared = await RedisStores.open(settings.store.url, vault, tasks, keep=keep)
+    results = settings.retention.results
+    keep = max(timedelta(days=90), 4 * results)
+    shared = await RedisStores.open(settings.store.url, vault, tasks, keep=keep, results=results)
     stack.push_async_callback(shared.aclose)
     durability = f"{settings.durability}, {await shared.durability()}"
     ahead = await shared.ahead_of(clock.now())

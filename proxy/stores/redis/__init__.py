@@ -40,6 +40,7 @@ class RedisStores:
         *,
         tasks: TaskOwner,
         keep: timedelta,
+        results: timedelta,
         by_callers_clock: bool,
     ) -> None:
         self._client = client
@@ -54,6 +55,7 @@ class RedisStores:
             remember=self.credentials.remember,
             expect=self.deliveries.expect,
             keep=keep,
+            results=results,
         )
         self.unbatchable = RedisUnbatchableStore(client)
         self.leases = RedisLeaseStore(client, by_callers_clock=by_callers_clock)
@@ -71,9 +73,12 @@ class RedisStores:
         tasks: TaskOwner,
         *,
         keep: timedelta = KEEP,
+        results: timedelta = KEEP,
         by_callers_clock: bool = False,
     ) -> Self:
         """Connect. `tasks` owns the connections and must outlive the stores.
+
+        Jobs that ended are pruned after `results`; if nobody does, they vanish after `keep`.
 
         Leases end by the clock of Redis, unless all callers share one that is moved by hand.
 
@@ -89,7 +94,13 @@ class RedisStores:
         try:
             await prepare(client, vault)
             stores = cls(
-                client, address, vault, tasks=tasks, keep=keep, by_callers_clock=by_callers_clock
+                client,
+                address,
+                vault,
+                tasks=tasks,
+                keep=keep,
+                results=results,
+                by_callers_clock=by_callers_clock,
             )
             await stores.credentials.renew()
         except BaseException:

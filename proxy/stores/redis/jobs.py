@@ -33,6 +33,10 @@ from proxy.stores.vault import Vault
 SEAL_INLINE_BYTES: Final = 65_536
 """Up to here sealing takes under a millisecond; more of it leaves the event loop."""
 
+LATE_AT_MOST: Final = timedelta(days=7)
+"""By how much a job may outlive its deadline and then its retention, in all: its batch may end
+late, and be pruned late."""
+
 TRIES: Final = 20
 """How often a write looks again because the job moved in between."""
 
@@ -48,13 +52,18 @@ class RedisJobStore:
         remember: Callable[[Credential], Awaitable[None]],
         expect: Callable[[Job], None],
         keep: timedelta,
+        results: timedelta,
     ) -> None:
-        """`remember` keeps the credential of a job, and `expect` is told of each accepted."""
+        """`remember` keeps the credential of a job, and `expect` is told of each accepted.
+
+        After `results` jobs are pruned, as a rule.
+        """
         self._client = client
         self._vault = vault
         self._remember = remember
         self._expect = expect
         self._keep = keep
+        self._results = results
 
     async def accept(self, new: NewJob) -> Acceptance:
         job, key = new.job, new.idempotency_key
@@ -185,11 +194,15 @@ class RedisJobStore:
         Before the job is there: a pointer to a shard with nothing in it does no harm.
         """
         name = keys.elsewhere(home, call_digest(job.owner, job.fingerprint))
+        # For as long as the job, and no longer: kept for months, pointers would take more
+        # room than all jobs. An equal call's may be needed until later.
+        kept = job.deadline - job.accepted_at + LATE_AT_MOST + self._results
+        seconds = int(kept.total_seconds())
         await self._client.call_many(
             [
                 write("SADD", name, shard_of(job.id)),
-                # No job is pending for longer than its deadline, a month at most.
-                write("EXPIRE", name, int(self._keep.total_seconds()) + 31 * 86_400),
+                write("EXPIRE", name, seconds, "NX"),
+                write("EXPIRE", name, seconds, "GT"),
             ]
         )
 
