@@ -118,6 +118,10 @@ class JobStore(Protocol):
         """
         ...
 
+    async def find_keyed(self, owner: OwnerId, idempotency_key: str) -> Job | None:
+        """Return the job that the owner's key, hashed as in `NewJob`, stands for; or nothing."""
+        ...
+
     async def get(self, job_id: JobId) -> Job:
         """Return the job as it is now.
 

@@ -137,6 +137,22 @@ async def test_the_idempotency_key_of_an_erased_job_is_free_again(stores):
     assert (await stores.jobs.accept(new_job(idempotency_key="k"))).created
 
 
+async def test_a_key_leads_to_its_owners_job_as_it_is_now_and_to_no_other(stores):
+    job = await accepted(stores, idempotency_key="k")
+    batch_id = await claim(stores)
+
+    assert await stores.jobs.find_keyed(OWNER, "k") == advance(job, Assigned(batch_id))
+    assert await stores.jobs.find_keyed(OTHER, "k") is None
+    assert await stores.jobs.find_keyed(OWNER, "another") is None
+
+
+async def test_the_key_of_an_erased_job_leads_nowhere(stores):
+    job = await finished(stores, await accepted(stores, idempotency_key="k"))
+    await stores.jobs.erase(job.id)
+
+    assert await stores.jobs.find_keyed(OWNER, "k") is None
+
+
 # Reading
 
 

@@ -100,7 +100,7 @@ def new_job(
     **changes: Any,
 ) -> NewJob:
     """Return what `JobStore.accept` takes; `changes` are fields of the job."""
-    if idempotency_key is not None and job is None and IDS.shards > 1:
+    if idempotency_key is not None and job is None:
         # As every job whose call brought a key.
         shard = shard_for(idempotency_key)
         changes = {"id": IDS.job(changes.get("accepted_at", T0), shard=shard)} | changes

@@ -158,6 +158,10 @@ class MemoryJobStore:
         )
         return Acceptance(job, created=True)
 
+    async def find_keyed(self, owner: OwnerId, idempotency_key: str) -> Job | None:
+        known = self._memory.idempotency.get((owner, idempotency_key))
+        return None if known is None else await self.get(known)
+
     async def get(self, job_id: JobId) -> Job:
         try:
             return self._memory.view(self._memory.records[job_id])

@@ -138,18 +138,24 @@ class Quota:
 class Reservation:
     """One job, counted while the block makes it durable and, unless that fails, from then on."""
 
-    __slots__ = ("_body_bytes", "_owner", "_quota")
+    __slots__ = ("_body_bytes", "_is_needed", "_owner", "_quota")
 
     def __init__(self, quota: Quota, owner: OwnerId, body_bytes: int) -> None:
         self._quota = quota
         self._owner = owner
         self._body_bytes = body_bytes
+        self._is_needed = True
+
+    def give_back(self) -> None:
+        """Say that no job was made after all: it was there, and is counted."""
+        self._is_needed = False
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._quota.end(self._owner, self._body_bytes, accepted=kind is None)
+        accepted = self._is_needed and kind is None
+        self._quota.end(self._owner, self._body_bytes, accepted=accepted)
 
 
 def _pooled(

@@ -12,7 +12,12 @@ from policies.fields import Run
 from proxy.core.body import ParsedBody
 from proxy.core.choice import LaneFacts, choose_lane
 from proxy.core.dialects import Place, pick_headers
-from proxy.core.errors import AcceptUnclearError, CallerError, StoreUnavailableError
+from proxy.core.errors import (
+    AcceptUnclearError,
+    CallerError,
+    OverloadedError,
+    StoreUnavailableError,
+)
 from proxy.core.ids import ANONYMOUS, RANDOM_BYTES, mint_job_id, shard_for
 from proxy.core.job import AnswerMode, Job
 from proxy.core.lanes import BatchKey, Lane, LaneChoice, format_duration
@@ -144,7 +149,15 @@ class Acceptor:
         deadline = self._deadline(terms.deadline, now)
         self._check(terms, deadline)
         chosen = self._chosen(terms, call.admitted, deadline, now)
-        with self._accounts.reserve(terms.caller, len(call.admitted.line_body)):
+        try:
+            reservation = self._accounts.reserve(terms.caller, len(call.admitted.line_body))
+        except OverloadedError:
+            # Whoever may have no more keeps what he has, and it is asked for by its key.
+            known = await self._known(call)
+            if known is None:
+                raise
+            return known
+        with reservation:
             # What is turned away above is not counted as an occurrence of its run.
             key = await self._idempotency_key(call)
             job = self._job(call, chosen, deadline, now, key or call.fingerprint)
@@ -163,12 +176,31 @@ class Acceptor:
             except asyncio.CancelledError:
                 on_cut(job)
                 raise
+            if not acceptance.created:
+                reservation.give_back()
         if acceptance.created:
             self._wake_for(job)
-        _check_same(acceptance, job, call)
+        _check_same(acceptance, call)
         _log_accepted(acceptance, terms)
         facts = chosen.facts if acceptance.created else None
         return Accepted(acceptance.job, acceptance.created, facts)
+
+    async def _known(self, call: DeferredCall) -> Accepted | None:
+        """Return the job that the caller's key stands for already.
+
+        A run's calls are not looked for: to look is to count them.
+        """
+        terms = call.terms
+        if terms.idempotency_key is None:
+            return None
+        key = self._hashed("key", terms, terms.idempotency_key)
+        job = await self._jobs.find_keyed(terms.caller.owner, key)
+        if job is None:
+            return None
+        acceptance = Acceptance(job, created=False)
+        _check_same(acceptance, call)
+        _log_accepted(acceptance, terms)
+        return Accepted(job, created=False, facts=None)
 
     def _wake_for(self, job: Job) -> None:
         """Bring forward the pass that the job waits for."""
@@ -314,13 +346,13 @@ class Acceptor:
         )
 
 
-def _check_same(acceptance: Acceptance, job: Job, call: DeferredCall) -> None:
+def _check_same(acceptance: Acceptance, call: DeferredCall) -> None:
     # Earlier versions made fingerprints without the name: theirs is `call.content`.
-    if acceptance.created or acceptance.job.fingerprint in (job.fingerprint, call.content):
+    if acceptance.created or acceptance.job.fingerprint in (call.fingerprint, call.content):
         return
     # Without a credential, knowing a job's ID is all it takes to read the job, and two
     # anonymous callers may choose the same key: the ID of the other's job stays untold.
-    whose = "" if job.owner == ANONYMOUS else f", that of job {acceptance.job.id}"
+    whose = "" if acceptance.job.owner == ANONYMOUS else f", that of job {acceptance.job.id}"
     raise CallerError(
         f"the idempotency key stands for another call{whose}",
         param="Idempotency-Key",

@@ -91,6 +91,13 @@ class RedisJobStore:
             # Erased, or vanished with its time: the key is free again.
         raise StoreUnavailableError("an idempotency key changes faster than it can be read")
 
+    async def find_keyed(self, owner: OwnerId, idempotency_key: str) -> Job | None:
+        # The job was put into the shard of its key, so that the two are written as one.
+        name = keys.idempotency(shard_for(idempotency_key))
+        place = idempotency_place(owner, idempotency_key)
+        known = await self._client.call(read("HGET", name, place))
+        return None if known is None else await self._find(JobId(as_text(known)))
+
     async def get(self, job_id: JobId) -> Job:
         job = await self._find(job_id)
         if job is None:

@@ -76,6 +76,16 @@ def accept_many(connection: sqlite3.Connection, arrivals: Sequence[Accepting]) -
     return done
 
 
+def find_keyed(connection: sqlite3.Connection, owner: OwnerId, key: str) -> Job | None:
+    """Return the job that an owner's idempotency key stands for, if it is kept."""
+    row = connection.execute(
+        "SELECT jobs.id FROM idempotency JOIN jobs ON jobs.num = idempotency.job"
+        " WHERE idempotency.owner = ? AND idempotency.key = ?",
+        (owner, key),
+    ).fetchone()
+    return find_job(connection, row[0]) if row else None
+
+
 def _known(
     connection: sqlite3.Connection, new: NewJob, keyed: dict[tuple[str, str], Job]
 ) -> Job | None:
@@ -83,12 +93,7 @@ def _known(
     if new.idempotency_key is None:
         return None
     place = (new.job.owner, new.idempotency_key)
-    row = connection.execute(
-        "SELECT jobs.id FROM idempotency JOIN jobs ON jobs.num = idempotency.job"
-        " WHERE idempotency.owner = ? AND idempotency.key = ?",
-        place,
-    ).fetchone()
-    found = find_job(connection, row[0]) if row else None
+    found = find_keyed(connection, *place)
     if found is not None:
         return found
     known = keyed.get(place)

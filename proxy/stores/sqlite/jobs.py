@@ -12,7 +12,7 @@ from proxy.core.ids import JobId, OwnerId
 from proxy.core.job import TERMINAL, Job
 from proxy.ports.jobs import Acceptance, JobFilter, JobWrite, NewJob, Pending, Result
 from proxy.stores.codec import encode_ending, encode_job, to_micros
-from proxy.stores.sqlite.accepting import Accepting, accept_many
+from proxy.stores.sqlite.accepting import Accepting, accept_many, find_keyed
 from proxy.stores.sqlite.credentials import CredentialRows
 from proxy.stores.sqlite.database import Database, Work
 from proxy.stores.sqlite.erase import erase_job
@@ -70,6 +70,9 @@ class SqliteJobStore:
             for new, sealed in arrivals
         ]
         return partial(accept_many, arrivals=encoded)
+
+    async def find_keyed(self, owner: OwnerId, idempotency_key: str) -> Job | None:
+        return await self._database.read(partial(find_keyed, owner=owner, key=idempotency_key))
 
     async def get(self, job_id: JobId) -> Job:
         job = await self._database.read(partial(find_job, job_id=job_id))

@@ -280,6 +280,28 @@ async def test_the_same_key_for_another_call_is_refused(world):
     assert refusal.value.code == "idempotency_key_reused"
 
 
+async def test_a_known_key_leads_to_its_job_when_nothing_more_may_be_pending():
+    world = World(limits=Limits(owner_jobs=1))
+    first = await world.accept(idempotency_key="k")
+
+    again = await world.accept(idempotency_key="k")
+
+    assert (again.job, again.created) == (first.job, False)
+    with pytest.raises(CallerError) as refusal:
+        await world.accept(BODY.replace(b"canary", b"other"), idempotency_key="k")
+    assert refusal.value.code == "idempotency_key_reused"
+    with pytest.raises(OverloadedError):
+        await world.accept(idempotency_key="another")
+
+
+async def test_asking_for_a_job_by_its_key_takes_nothing_from_what_may_be_pending():
+    world = World(limits=Limits(owner_jobs=2))
+    for _ in range(5):
+        await world.accept(idempotency_key="k")
+
+    assert (await world.accept(idempotency_key="another")).created
+
+
 async def test_the_id_of_a_job_without_a_credential_is_told_to_its_caller_alone():
     world = World(settings=DeferralSettings(anonymous=frozenset({"vllm"})))
     nobody = {"upstream": "vllm", "token": None, "idempotency_key": "k"}
