@@ -30,6 +30,7 @@ from proxy.settings import (
 )
 from proxy.settings.tree import default_store
 from proxy.settings.values import hide_secrets, parse_size, parse_store
+from tests.helpers.pipes import named_pipe
 
 HASH = "sha256:" + "0a" * 32
 SECRET = "whsec_" + base64.b64encode(b"k" * 32).decode()
@@ -311,6 +312,32 @@ def test_a_file_that_is_far_too_long_is_not_even_parsed(complaints):
 
 def test_an_empty_file_is_no_configuration(configure):
     assert configure("# nothing yet\n").settings.batching == Settings().batching
+
+
+def test_a_pipe_that_nobody_writes_to_is_refused_at_once(tmp_path, complaints):
+    with named_pipe(tmp_path / "offramp.pipe") as pipe:
+        with pytest.raises(
+            BadConfigurationError, match=r"offramp\.pipe: cannot be read: it is a pipe"
+        ):
+            load(pipe, environ={})
+
+        (found,) = complaints(f"admin: {{token_file: {pipe}}}")
+
+    assert "admin.token_file" in found
+    assert "cannot be read: it is a pipe" in found
+
+
+def test_a_pipe_that_is_open_already_is_read():
+    read, write = os.pipe()
+    with os.fdopen(write, "w") as writer:
+        writer.write("log: {level: debug}")
+
+    try:
+        loaded = load(Path(f"/dev/fd/{read}"), environ={})
+    finally:
+        os.close(read)
+
+    assert loaded.settings.log.level == "debug"
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path):

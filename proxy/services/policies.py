@@ -7,6 +7,7 @@ The YAML library is imported with the first file, so never where there is none.
 
 import asyncio
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,8 @@ _HINT: Final = (
     "`offramp policy test FILE` shows them again, `offramp policy schema` what is allowed"
 )
 
+_A_PIPE: Final = "cannot be read: it is a pipe"
+
 Signature = tuple[int, ...]
 """What shows that a file may have changed; empty if there is none."""
 
@@ -58,13 +61,17 @@ def read_policies(file: Path) -> "PolicyFile":
 
 
 def _refuse_pipe(file: Path) -> None:
-    # Opening one waits for whoever writes to it, and a service that stops waits for the pass.
+    # It can be read once, and a service that stops would wait for the pass that waits for it.
     if file.is_fifo():
-        raise BadPoliciesError([f"{file}: cannot be read: it is a pipe"])
+        raise BadPoliciesError([f"{file}: {_A_PIPE}"])
 
 
 def _content(file: Path) -> bytes:
     try:
+        # Opening one that has a name waits for whoever writes to it. What a shell puts in the
+        # place of `<(…)` is open already.
+        if Path(os.path.realpath(file)).is_fifo():
+            raise BadPoliciesError([f"{file}: {_A_PIPE}"])
         with file.open("rb") as opened:
             return opened.read(_BYTES_MAX + 1)
     except OSError as exc:

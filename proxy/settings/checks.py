@@ -229,8 +229,21 @@ def _unusable(file: pathlib.Path, read: Callable[[], object]) -> str | None:
     return problem
 
 
+def is_named_pipe(file: pathlib.Path) -> bool:
+    """Return whether to open `file` would mean to wait for whoever writes to it.
+
+    What a shell puts in the place of `<(…)` is a pipe that is open already.
+
+    Raises:
+        OSError: if it cannot be told.
+    """
+    return pathlib.Path(os.path.realpath(file)).is_fifo()
+
+
 def _unreadable(file: pathlib.Path) -> str | None:
     try:
+        if is_named_pipe(file):
+            return "cannot be read: it is a pipe"
         with file.open("rb"):
             return None
     except OSError as exc:

@@ -124,6 +124,8 @@ def _from_file(file: pathlib.Path | None) -> Layer:
     from proxy.settings.yaml_text import read_yaml  # noqa: PLC0415
 
     try:
+        if checks.is_named_pipe(file):
+            return Layer(complaints=[Complaint(str(file), "", "cannot be read: it is a pipe")])
         with file.open(encoding="utf-8") as opened:
             text = opened.read(_CHARACTERS_MAX + 1)
     except (OSError, UnicodeDecodeError) as exc:

@@ -4,6 +4,7 @@ import asyncio
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
@@ -12,6 +13,7 @@ from policies.model import Answer
 from proxy.core.errors import ConfigError
 from proxy.services.policies import BadPoliciesError, open_policies, read_policies
 from proxy.telemetry import Metrics
+from tests.helpers.pipes import named_pipe
 
 GOOD = "rules: [{name: one, then: interactive}]\n"
 BETTER = "rules: [{name: one, then: interactive}, {name: two, then: defer}]\n"
@@ -252,6 +254,25 @@ def test_without_a_rule_file_the_library_that_reads_one_is_not_imported():
     code = "import proxy.app, sys; assert not [m for m in sys.modules if 'ruamel' in m]"
 
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_pipe_that_nobody_writes_to_is_refused_at_once(tmp_path):
+    with (
+        named_pipe(tmp_path / "rules.yaml") as file,
+        pytest.raises(BadPoliciesError, match="it is a pipe"),
+    ):
+        read_policies(file)
+
+
+def test_a_pipe_that_is_open_already_is_read():
+    read, write = os.pipe()
+    with os.fdopen(write, "w") as writer:
+        writer.write(GOOD)
+
+    try:
+        assert len(read_policies(Path(f"/dev/fd/{read}")).rules) == 1
+    finally:
+        os.close(read)
 
 
 async def test_a_pipe_in_place_of_the_file_keeps_the_rules_and_nobody_waiting(
