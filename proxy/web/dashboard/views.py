@@ -4,9 +4,11 @@ Slow at first (the template library is imported) and some milliseconds later: fo
 thread. Everything that a template gets is escaped unless `charts` drew it.
 """
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime
 from functools import lru_cache
+from importlib import resources
 from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -54,7 +56,18 @@ def _environment() -> Environment:
     )
     environment.filters.update(_FILTERS)
     environment.globals["nav"] = NAV
+    environment.globals["place_of"] = _place_of
     return environment
+
+
+@lru_cache
+def _place_of(name: str) -> str:
+    """Return where a file of ours is, by what it holds.
+
+    A browser keeps files for a while, and must not show a new page with an old one.
+    """
+    content = resources.files("proxy.web.dashboard").joinpath("static", name).read_bytes()
+    return f"/dashboard/{name}?v={hashlib.sha256(content).hexdigest()[:12]}"
 
 
 def render(name: str, **shown: Any) -> str:

@@ -1,8 +1,10 @@
 """The pages as a browser gets them: what they say, what they never say, and who may look."""
 
+import hashlib
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
+from importlib import resources
 
 import pytest
 from aiohttp import CookieJar, web
@@ -344,6 +346,21 @@ async def test_webhooks_show_how_each_does_and_nothing_of_its_url_but_the_host()
     assert "hooks.example" in text
     assert "failing" in text
     assert "HTTP 503" in text
+
+
+@pytest.mark.parametrize("name", ["style.css", "icon.svg"])
+async def test_a_page_asks_for_its_files_by_what_they_hold(name):
+    content = resources.files("proxy.web.dashboard").joinpath("static", name).read_bytes()
+    place = f"/dashboard/{name}?v={hashlib.sha256(content).hexdigest()[:12]}"
+
+    async with desk(token=TOKEN) as here, here.client.get("/login") as answer:
+        page = await answer.text()
+        async with here.client.get(place) as file:
+            served = await file.read()
+
+    assert f'"{place}"' in page
+    assert f'/dashboard/{name}"' not in page
+    assert served == content
 
 
 async def test_a_store_that_is_away_is_said_and_is_no_traceback():
