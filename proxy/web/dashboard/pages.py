@@ -128,9 +128,19 @@ class _Pages:
         return await self._page("webhooks", standings=await _in_time(self._insight.webhooks()))
 
     async def login(self, _request: web.Request) -> web.Response:
+        if self._access.token is None:
+            return await self._without_token()
         return await self._page("login", is_wrong=False)
 
+    async def _without_token(self) -> web.Response:
+        """Answer whoever would log in where there is no token: who may look at all needs none."""
+        if self._access.loopback:
+            return web.Response(status=303, headers={"Location": "/dashboard"})
+        return await self._page("closed", status=403)
+
     async def log_in(self, request: web.Request) -> web.Response:
+        if self._access.token is None:
+            return await self._without_token()
         # Read here, and not as any form that there may be: only ours leads here, and anybody may
         # send anything before he is logged in.
         body = (await request.read())[:_FORM_BYTES]

@@ -103,6 +103,8 @@ def _refused(request: web.Request, access: AdminAccess, now: datetime) -> web.Re
     if access.token is None:
         if access.loopback:
             return None
+        if not is_change and _is_browser(request):
+            return web.Response(status=303, headers={"Location": "/login"})
         return refusal(403, "token_required", "set admin.token_file to use this off loopback")
     scheme, _, given = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() == "bearer" and access.is_token(given):

@@ -56,7 +56,7 @@ class Desk:
 
 
 @asynccontextmanager
-async def desk(*, token=None, rules=None, now=T0):
+async def desk(*, token=None, loopback=None, rules=None, now=T0):
     fleet, metrics = Fleet(), Metrics(strict=True)
     policy = Policy(RuleSet(rules)) if rules is not None else None
     insight = Insight(
@@ -67,7 +67,11 @@ async def desk(*, token=None, rules=None, now=T0):
         policy=None if policy is None else lambda: policy,
         webhooks=["done"],
     )
-    access = AdminAccess(allowed_hosts=("127.0.0.1",), loopback=token is None, token=token)
+    access = AdminAccess(
+        allowed_hosts=("127.0.0.1",),
+        loopback=token is None if loopback is None else loopback,
+        token=token,
+    )
     application = web.Application(middlewares=[guard(access, lambda: now)])
     about = About(
         instance="instance-1",
@@ -395,6 +399,28 @@ async def test_a_browser_logs_in_with_the_token_looks_and_logs_out():
             assert answer.url.path == "/login"
         async with here.client.get("/dashboard", headers=html) as answer:
             assert answer.url.path == "/login"
+
+
+async def test_off_loopback_without_a_token_a_browser_is_told_what_is_missing():
+    async with desk(loopback=False) as here:
+        async with here.client.get("/", headers={"Accept": "text/html"}) as answer:
+            page = await answer.text()
+            assert (answer.url.path, answer.status) == ("/login", 403)
+        async with here.client.post("/login", data={"token": TOKEN}) as answer:
+            assert answer.status == 403
+            assert "Set-Cookie" not in answer.headers
+            assert await answer.text() == page
+
+    assert "admin.token_file" in page
+    assert "<form" not in page
+
+
+async def test_on_loopback_without_a_token_there_is_nothing_to_log_in_to():
+    async with desk() as here:
+        async with here.client.get("/login") as answer:
+            assert answer.url.path == "/dashboard"
+        async with here.client.post("/login", data={"token": TOKEN}) as answer:
+            assert answer.url.path == "/dashboard"
 
 
 @pytest.mark.parametrize(
