@@ -8,6 +8,7 @@ from typing import Final
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
+from ruamel.yaml.reader import ReaderError
 
 from proxy.settings.layers import Complaint, Layer, Path, Value, key_text
 
@@ -30,11 +31,17 @@ def read_yaml(text: str, name: str) -> Layer:
     layer = Layer()
     try:
         root = YAML(typ="rt", pure=True).compose(text)
+    except ReaderError as exc:
+        before = text[: exc.position]
+        place = f"{name}:{before.count(chr(10)) + 1}:{exc.position - before.rfind(chr(10))}"
+        problem = "cannot be read as YAML: a character that YAML does not allow"
+        layer.complaints.append(Complaint(place, "", problem))
+        return layer
     except YAMLError as exc:
         mark = getattr(exc, "problem_mark", None)
         place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
         # Only the problem: the library's own message quotes the lines around it.
-        problem = getattr(exc, "problem", None) or "holds characters that YAML does not allow"
+        problem = getattr(exc, "problem", None) or "it makes no sense"
         layer.complaints.append(Complaint(place, "", f"cannot be read as YAML: {problem}"))
         return layer
     except RecursionError:
