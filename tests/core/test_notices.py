@@ -1,11 +1,13 @@
 """When a webhook is told again, and by what it knows who tells it."""
 
 import json
+from base64 import b64encode
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from openai import InvalidWebhookSignatureError, OpenAI
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from proxy.core.errors import ConfigError
@@ -97,6 +99,16 @@ def test_the_standards_own_library_verifies_what_is_signed():
     headers = signed_headers(message, BODY, at=now, secrets=[SECRET])
 
     assert Webhook(SECRET).verify(BODY, headers) == json.loads(BODY)
+
+
+def test_the_openai_sdk_verifies_what_is_signed_with_the_prefix_before_its_secret():
+    headers = signed_headers("msg_1", BODY, at=real_time(), secrets=[b"old" * 10, SECRET])
+    webhooks = OpenAI(api_key="none").webhooks
+    secret = b64encode(SECRET).decode()
+
+    webhooks.verify_signature(BODY, headers, secret=f"whsec_{secret}")
+    with pytest.raises(InvalidWebhookSignatureError):
+        webhooks.verify_signature(BODY, headers, secret=secret)
 
 
 def test_a_changed_body_or_another_secret_is_not_verified():
