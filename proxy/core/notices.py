@@ -111,14 +111,14 @@ def next_attempt(
     """Return when a notice that was not delivered is sent again; nothing: never.
 
     `jitter` in [0.9, 1.1] spreads what failed at one moment. `retry_after` is what
-    the endpoint asked for.
+    the endpoint asked for: it may come later than that, and no sooner.
     """
     if outcome is Reached.GONE or notice.attempts >= len(RETRIES):
         return None
-    pause = RETRIES[notice.attempts]
+    pause = RETRIES[notice.attempts] * jitter
     if retry_after is not None:
-        pause = max(pause, min(retry_after, RETRY_AFTER_MAX))
-    return now + pause * jitter
+        pause = max(pause, min(retry_after, RETRY_AFTER_MAX) * max(jitter, 1.0))
+    return now + pause
 
 
 def message_id(job_id: JobId) -> str:

@@ -88,6 +88,15 @@ def test_an_endpoint_may_ask_for_a_longer_pause_and_not_for_a_shorter_one():
     assert pause(timedelta(days=400)) == RETRY_AFTER_MAX
 
 
+@given(jitter=st.floats(0.9, 1.1), asked_s=st.integers(0, 86_400))
+def test_an_endpoint_is_not_asked_again_before_the_time_that_it_said(jitter, asked_s):
+    asked = timedelta(seconds=asked_s)
+    again = next_attempt(notice(), Reached.BROKEN, now=T0, jitter=jitter, retry_after=asked)
+
+    assert again is not None
+    assert asked <= again - T0 <= max(asked, RETRIES[0]) * 1.1
+
+
 def test_an_endpoint_that_is_gone_is_not_asked_again():
     assert next_attempt(notice(), Reached.GONE, now=T0, jitter=1.0) is None
 
