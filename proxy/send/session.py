@@ -30,6 +30,7 @@ from proxy.send.credentials import Credentials
 from proxy.send.errors import KeyRefusedError, SendError
 from proxy.send.files import not_written
 from proxy.send.journal import Journal
+from proxy.send.keys import key_names, read_key
 from proxy.send.lines import CHAT, read_line
 from proxy.send.output import Output
 from proxy.send.recovery import recover
@@ -48,11 +49,6 @@ _IDENTITY_CHARS: Final = 16
 _DISK_TROUBLES: Final = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO}
 )
-
-_KEY_VARIABLES: Final[Mapping[str, tuple[str, ...]]] = {
-    "gemini": ("GEMINI_API_KEY", "GOOGLE_API_KEY")
-}
-"""Where a provider's key is looked for, if not under its own name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,7 +162,7 @@ def check(file: Path, options: SendOptions, journal: Journal) -> Checked:
                     break
                 continue
             if line.provider not in keys:
-                keys[line.provider] = _key(line.provider, options)
+                keys[line.provider] = read_key(line.provider, os.environ, options.api_key_env)
             if count <= journal.count and journal.read(count, 1)[0][1] != line.digest:
                 raise CallerError(
                     f"{file}:{count}: has changed since it was sent, or --endpoint has",
@@ -311,9 +307,10 @@ def _identity(file: Path, options: SendOptions) -> str:
 
 def _refuse_exchanged(credentials: Credentials, checked: Checked, options: SendOptions) -> None:
     for provider in credentials.exchanged(checked.keys):
+        names = " or ".join(key_names(provider, options.api_key_env))
         raise SendError(
-            f"{' or '.join(_key_names(provider, options))} holds another key than the one that "
-            "lines were sent with before: their answers are given to that one only",
+            f"{names} holds another key than the one that lines were sent with before: "
+            "their answers are given to that one only",
             hint="set the earlier key again; or buy anew, by --buy-again, "
             "every line whose answer this one is not given",
         )
@@ -332,21 +329,3 @@ def _noted(credentials: Credentials, keys: Mapping[str, str], tally: Tally) -> I
             credentials.forget()
         raise
     credentials.forget()
-
-
-def _key_names(provider: str, options: SendOptions) -> tuple[str, ...]:
-    own = f"{provider.upper().replace('-', '_')}_API_KEY"
-    return (options.api_key_env,) if options.api_key_env else _KEY_VARIABLES.get(provider, (own,))
-
-
-def _key(provider: str, options: SendOptions) -> str:
-    names = _key_names(provider, options)
-    for name in names:
-        if key := os.environ.get(name, "").strip():
-            if not (key.isascii() and key.isprintable()):
-                raise CallerError(f"{name} holds characters that no header can carry")
-            return key
-    raise CallerError(
-        f"{' or '.join(names)} is not set: calls to {provider} need a key",
-        hint="name the variable that holds it by --api-key-env",
-    )
