@@ -55,9 +55,13 @@ class Vault:
     values for one key (NIST SP 800-38D, section 8.3): rotate before.
     """
 
-    def __init__(self, *, keys: Sequence[bytes], hash_key: bytes) -> None:
+    def __init__(self, *, keys: Sequence[bytes], hash_key: bytes, path: Path | None = None) -> None:
+        """`path` is the key file that they stand in, for messages."""
         assert keys
         assert all(len(key) == KEY_BYTES for key in (*keys, hash_key))
+        self.source = "this one" if path is None else str(path)
+        """The key file, as a message names it."""
+
         self._keys = {_key_id(key): key for key in keys}
         self._seals_with = _key_id(keys[0])
         self._ciphers: dict[bytes, AESGCM] = {}
@@ -107,7 +111,7 @@ class Vault:
                 f"key file {path}: needs one 'hash' line and at least one 'key' line, "
                 f"has {len(hash_keys)} and {len(keys)}"
             )
-        return cls(keys=keys, hash_key=hash_keys[0])
+        return cls(keys=keys, hash_key=hash_keys[0], path=path)
 
     def seal(self, plaintext: bytes, *, context: str) -> bytes:
         """Return `plaintext` compressed, if that pays, and encrypted.

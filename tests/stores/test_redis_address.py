@@ -97,3 +97,9 @@ def test_neither_complaints_nor_the_address_show_a_password():
         assert "canary" not in refused.value.message
 
     assert "canary" not in repr(address)
+
+
+def test_what_messages_show_of_it_has_no_credentials():
+    address = RedisAddress.parse("redis+cluster://me:secret@one:7000,[::1]:7001?acks=1")
+
+    assert address.shown == "redis+cluster://one:7000,[::1]:7001"

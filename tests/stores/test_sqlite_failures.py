@@ -135,10 +135,14 @@ async def test_an_older_file_gets_the_tables_that_it_lacks(open_stores, path):
 async def test_a_store_of_another_key_file_is_refused_with_a_hint(open_stores, path):
     async with open_stores():
         pass
+    other = path.with_name("other-keys")
+    Vault.load_or_create(other)
 
     with pytest.raises(StoreCorruptError, match="another key file") as refused:
-        await SqliteStores.open(path, Vault(keys=[b"k" * 32], hash_key=b"x" * 32))
+        await SqliteStores.open(path, Vault.load(other))
 
+    assert str(path) in refused.value.message
+    assert str(other) in refused.value.message
     assert refused.value.hint
 
 

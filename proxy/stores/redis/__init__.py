@@ -92,7 +92,7 @@ class RedisStores:
         check_authorities(address)
         client = Client(address, tasks)
         try:
-            await prepare(client, vault)
+            await prepare(client, vault, place=address.shown)
             stores = cls(
                 client,
                 address,

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import parse_qsl, unquote
 
+from proxy.core.authority import authority
 from proxy.core.errors import ConfigError
 
 Place = tuple[str, int]
@@ -58,6 +59,11 @@ class RedisAddress:
         """Whether slots are spread over several masters."""
         return self.scheme == "redis+cluster"
 
+    @property
+    def shown(self) -> str:
+        """The beginning of the URL, without credentials and options."""
+        return f"{self.scheme}://" + ",".join(authority(*place) for place in self.places)
+
     @classmethod
     def parse(cls, url: str) -> "RedisAddress":
         """Return what `url` says.
@@ -69,8 +75,8 @@ class RedisAddress:
         if not separator or scheme not in _PORTS:
             raise ConfigError(f"store: must begin with one of {', '.join(_PORTS)}")
         rest, _, query = rest.partition("?")
-        authority, _, path = rest.partition("/")
-        credentials, at, hosts = authority.rpartition("@")
+        servers, _, path = rest.partition("/")
+        credentials, at, hosts = servers.rpartition("@")
         username, colon, password = credentials.partition(":")
         options = _options(query)
         service, database = _path(scheme, path)

@@ -54,8 +54,10 @@ def check_authorities(address: RedisAddress) -> None:
         raise ConfigError(f"store: option ca: {address.ca} cannot be used: {exc.strerror}") from exc
 
 
-async def prepare(client: Client, vault: Vault) -> None:
+async def prepare(client: Client, vault: Vault, *, place: str) -> None:
     """Check that the store is ours and fit to keep jobs, or make it ours if it is empty.
+
+    `place` is its address, as a message names it.
 
     Raises:
         ConfigError: if Redis may throw keys away, or is too old.
@@ -90,7 +92,7 @@ async def prepare(client: Client, vault: Vault) -> None:
     # With another hash key every owner would be a stranger to their own jobs.
     if as_text(known) != mark:
         raise StoreCorruptError(
-            "the store was made with another key file",
+            f"the store at {place} was made with another key file than {vault.source}",
             hint="set secret_key_file to the one that was there first",
         )
 

@@ -51,7 +51,9 @@ class SqliteStores:
                 was made with another key file, or
                 needs a key that the file does not hold any more.
         """
-        return cls(await Database.open(path, partial(_prepare, vault=vault)), path, vault)
+        return cls(
+            await Database.open(path, partial(_prepare, path=path, vault=vault)), path, vault
+        )
 
     async def aclose(self) -> None:
         """Finish what was begun, and close the file."""
@@ -59,7 +61,7 @@ class SqliteStores:
         await self._database.aclose()
 
 
-def _prepare(connection: sqlite3.Connection, vault: Vault) -> None:
+def _prepare(connection: sqlite3.Connection, *, path: Path, vault: Vault) -> None:
     schema.prepare(connection)
     runs.prepare(connection)
     notes.prepare(connection)
@@ -71,7 +73,7 @@ def _prepare(connection: sqlite3.Connection, vault: Vault) -> None:
     (known,) = connection.execute("SELECT value FROM meta WHERE name = 'hash_key'").fetchone()
     if known != mark:
         raise StoreCorruptError(
-            "the store was made with another key file",
+            f"the store {path} was made with another key file than {vault.source}",
             hint="set secret_key_file to the one that was there first",
         )
     credentials.prepare(connection, vault)
