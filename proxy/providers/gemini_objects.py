@@ -197,7 +197,8 @@ def provider_batch(operation: OperationObject, *, now: datetime) -> ProviderBatc
     return ProviderBatch(
         id=operation.name,
         state=state,
-        status=status,
+        # In the other providers' case: people read it as the end of a batch.
+        status=word.lower(),
         created_at=created,
         window_ends_at=created + WINDOW,
         count=metadata.stats.total,

@@ -315,9 +315,9 @@ GEMINI = Wire(
     some_name="batches/1",
     answer_begins=b'{"candidates":[',
     words={
-        "completed": "BATCH_STATE_SUCCEEDED",
-        "expired": "BATCH_STATE_EXPIRED",
-        "cancelled": "BATCH_STATE_CANCELLED",
+        "completed": "succeeded",
+        "expired": "expired",
+        "cancelled": "cancelled",
     },
     input_limits=lambda _: (10**9, 2 * 1024**3),
     refused={
