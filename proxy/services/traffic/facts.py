@@ -224,7 +224,11 @@ def _headers(headers: RawHeaders, shown: Collection[str]) -> list[tuple[str, str
 
 
 def _text(text: str | None) -> str | None:
-    return None if text is None else str(redacted(text[:_TEXT_MAX]))
+    if text is None:
+        return None
+    # Half a surrogate pair, which JSON can write and nothing reads back.
+    whole = text[:_TEXT_MAX].encode("utf-8", "replace").decode()
+    return str(redacted(whole))
 
 
 class RecordedCall(BaseModel):

@@ -139,6 +139,16 @@ def test_a_line_that_is_read_back_is_the_call_as_far_as_rules_can_tell():
     assert call.facts(now=later).now == later
 
 
+@pytest.mark.parametrize("name", ["half-\ud83d", "\udfff", "a" * 511 + "\U0001f600"])
+def test_a_name_with_half_a_surrogate_pair_can_be_read_back(name):
+    body = json.dumps({"model": name, "messages": []}).encode()
+
+    call = recorded_call(json.loads(line_of(sighting(body, path=f"/v1/{name}"))))
+
+    assert call is not None
+    assert call.model == name.encode("utf-8", "replace").decode()
+
+
 def test_what_is_no_recorded_call_is_told_apart_from_one_that_is_broken():
     assert recorded_call({"path": "/v1"}) is None
     assert recorded_call([]) is None
