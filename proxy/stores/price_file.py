@@ -1,11 +1,18 @@
 """The price list as a file: the one that is shipped, or the operator's."""
 
 import json
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 
 from proxy.core.errors import ConfigError
 from proxy.core.price_list import PriceList, parse_list
+
+
+def shipped_prices() -> Callable[[], PriceList]:
+    """Read the shipped list; return what makes sense of it, which takes a tenth of a second."""
+    content = (files("proxy") / "data" / "prices.json").read_bytes()
+    return lambda: parse_list(json.loads(content))
 
 
 def read_prices(path: Path | None = None) -> PriceList:
@@ -15,7 +22,7 @@ def read_prices(path: Path | None = None) -> PriceList:
         ConfigError: if the operator's cannot be read.
     """
     if path is None:
-        return parse_list(json.loads((files("proxy") / "data" / "prices.json").read_bytes()))
+        return shipped_prices()()
     try:
         return parse_list(json.loads(path.read_bytes()))
     except OSError as exc:

@@ -1,10 +1,13 @@
 """The price list on disk."""
 
+import resource
 from pathlib import Path
 
 import pytest
 
+from proxy.app.adapters import price_reader
 from proxy.core.errors import ConfigError
+from proxy.settings import Settings
 from proxy.stores.price_file import read_prices
 
 
@@ -14,6 +17,18 @@ def test_the_shipped_list_is_there_and_says_as_of_when() -> None:
     assert prices.as_of >= "2026-11-26"
     assert "genai-prices" in prices.source
     assert prices.find("openai", "gpt-5.4-mini") is not None
+
+
+def test_the_shipped_list_needs_no_file_when_it_is_first_asked() -> None:
+    prices = price_reader(Settings())
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        found = prices()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    assert found.find("openai", "gpt-5.4-mini") is not None
 
 
 def test_an_operators_list_takes_its_place(tmp_path: Path) -> None:
