@@ -219,6 +219,17 @@ async def test_what_a_caller_made_long_takes_lines_and_no_other_column(tmp_path:
                 assert await page.ask(OUT_OF_SIGHT) == [], f"{place} at {size}"
 
 
+async def test_a_window_between_phone_and_desk_shows_every_column(tmp_path: Path) -> None:
+    async with proxy_with_eyes(tmp_path) as proxy, browser() as page:
+        await traffic(proxy)
+
+        for place in ("/jobs", "/batches", "/rules", "/providers", "/webhooks"):
+            for width in (700, 780, 860, 990):
+                await page.look(size=(width, 900), dark=False)
+                await page.go(f"{proxy.admin_url}/dashboard{place}")
+                assert await page.ask(OUT_OF_SIGHT) == [], f"{place} at {width}"
+
+
 async def test_all_pages_in_a_browser(tmp_path: Path) -> None:
     token_file = tmp_path / "token"
     token_file.write_text(TOKEN)
