@@ -7,10 +7,12 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from proxy.app import serving
 from proxy.core.errors import ConfigError
 from proxy.core.lanes import LaneTimes
 from proxy.core.price_list import parse_price
@@ -1037,3 +1039,27 @@ def test_without_a_word_of_the_environment_or_by_configuration_none_is_used(monk
 
 def test_a_store_takes_every_lease_that_can_be_set():
     assert checks.LEASE_MAX == batches.LEASE_MAX
+
+
+async def test_a_start_tells_which_upstreams_go_through_a_web_proxy_and_no_password(
+    monkeypatch, configure, tmp_path
+):
+    monkeypatch.setenv("HTTPS_PROXY", WEB_PROXY)
+    monkeypatch.setenv("NO_PROXY", "llm.internal")
+    text = (
+        "listen: 127.0.0.1:0\nadmin: {listen: '127.0.0.1:0'}\n"
+        f"store: sqlite://{tmp_path}/offramp.db\n"
+        "upstreams:\n"
+        "  openai: {base_url: 'https://api.openai.com'}\n"
+        "  mine: {dialect: openai, base_url: 'https://llm.internal'}\n"
+    )
+    settings = configure(text).settings
+    through = sorted(set(settings.upstreams) - {"mine"})
+
+    with structlog.testing.capture_logs() as logs:
+        async with serving(settings):
+            pass
+
+    (told,) = [line for line in logs if line["event"] == "web_proxy.used"]
+    assert (told["web_proxy"], told["upstreams"]) == ("squid.example:3128", through)
+    assert "secret" not in str(logs)

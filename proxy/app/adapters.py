@@ -121,6 +121,20 @@ def open_client(
     return client
 
 
+def tell_of_web_proxy(settings: Settings, upstreams: Mapping[str, Upstream]) -> None:
+    """Log which upstreams are reached through a web proxy, if any are; never its password.
+
+    It is the environment that names it, which nobody sees who reads the configuration.
+    """
+    web_proxy_of = settings.forwarding.web_proxy_of()
+    through: dict[str, list[str]] = {}
+    for name, upstream in upstreams.items():
+        if (web_proxy := web_proxy_of(upstream)) is not None:
+            through.setdefault(web_proxy.authority, []).append(name)
+    for authority, names in through.items():
+        log.info("web_proxy.used", web_proxy=authority, upstreams=sorted(names))
+
+
 def _client_limits(settings: Settings) -> ClientLimits:
     forwarding = settings.forwarding
     return ClientLimits(

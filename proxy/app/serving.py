@@ -23,6 +23,7 @@ from proxy.app.adapters import (
     open_vault,
     price_reader,
     providers,
+    tell_of_web_proxy,
 )
 from proxy.app.files import within_files
 from proxy.app.machine import SystemClock, task_group
@@ -211,6 +212,7 @@ async def _outside(
     """
     clock, metrics = SystemClock(), Metrics()
     upstreams = settings.parsed_upstreams()
+    tell_of_web_proxy(settings, upstreams)
     policies = _policies(settings, metrics)
     vault = open_vault(settings)
     stores, durability = await open_stores(stack, settings, vault, clock)

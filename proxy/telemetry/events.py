@@ -97,6 +97,7 @@ EVENTS: Final = frozenset(
         "policies.unchanged",
         "request.refused",
         "step.failed",
+        "web_proxy.used",
         # Logging itself.
         UNLISTED,
         "library.logged",
