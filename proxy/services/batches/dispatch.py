@@ -120,10 +120,19 @@ class Flusher:
     async def _heads(self) -> list[Head]:
         heads = await self._on.batches.heads()
         known = [head for head in heads if self._outlook.knows(head.key.upstream)]
-        strange = {head.key.upstream for head in heads} - {head.key.upstream for head in known}
-        for upstream in strange - self._strange:
-            log.warning("job.stranded", upstream=upstream)
-        self._strange = strange
+        strange = Counter[str]()
+        for head in heads:
+            if not self._outlook.knows(head.key.upstream):
+                strange[head.key.upstream] += head.count
+        for upstream in strange.keys() - self._strange:
+            log.warning(
+                "job.stranded",
+                upstream=upstream,
+                jobs=strange[upstream],
+                hint="no upstream of that name is configured here: unless another instance has it,"
+                " they wait until their deadlines",
+            )
+        self._strange = set(strange)
         return known
 
     async def _flush_all(

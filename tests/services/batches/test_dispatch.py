@@ -2,6 +2,8 @@
 
 from datetime import timedelta
 
+import structlog
+
 from proxy.core.batch import BatchState
 from proxy.core.batch_ends import INVALID_INPUT
 from proxy.core.ids import CredentialId
@@ -45,11 +47,16 @@ async def test_jobs_of_an_upstream_that_only_others_know_are_left_to_them() -> N
     await fleet.stores.batches.add(make_batch(key=key))
     fleet.clock.advance(minutes=30)
 
-    await fleet.run("flush")
+    with structlog.testing.capture_logs() as logs:
+        await fleet.run("flush")
+        await fleet.run("flush")
 
     jobs = [await fleet.job(job_id) for job_id in job_ids]
     assert {(job.state, job.lane) for job in jobs} == {(JobState.QUEUED, Lane.BATCH)}
     assert [batch.state for batch in await batches(fleet)] == [BatchState.FILLING]
+    (told,) = [line for line in logs if line["event"] == "job.stranded"]
+    assert (told["log_level"], told["upstream"], told["jobs"]) == ("warning", "new", 12)
+    assert "deadlines" in told["hint"]
 
 
 async def test_two_credentials_never_share_a_batch() -> None:
