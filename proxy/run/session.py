@@ -120,7 +120,10 @@ class _Session:
             elif left.pending or (left.answered and (child.interrupted or code)):
                 self._say_how_to_go_on(left, interrupted=child.interrupted)
             elif not code and not left.answered and not left.forwarded:
-                _say("no call came through the proxy; does the command set a base URL itself?")
+                _say(
+                    "no call came through the proxy before the command ended.",
+                    "Does it set a base URL itself, or go on in the background without the proxy?",
+                )
         print_bill(bill, sys.stderr, as_json=self._options.as_json)
         return code
 

@@ -85,6 +85,14 @@ async def test_what_was_interrupted_goes_on_and_buys_nothing_twice(slow_desk, nu
     assert len({entry.body_hash for entry in batched}) == 40
 
 
+async def test_a_command_that_goes_on_in_the_background_is_told_that_the_proxy_does_not(desk):
+    ended = await desk.run("run", "--", "sh", "-c", "sleep 3 >/dev/null 2>&1 &")
+
+    assert ended.code == 0
+    assert "no call came through the proxy before the command ended" in ended.stderr
+    assert "go on in the background" in ended.stderr
+
+
 async def test_the_last_run_is_the_last_that_made_calls(desk):
     script = desk.script(MANY)
     await desk.run("run", "--", sys.executable, script, "12")
