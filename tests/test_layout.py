@@ -30,6 +30,8 @@ TESTED_BY = {
     "proxy/telemetry/": "tests/test_telemetry.py",
     "proxy/sandbox/": "tests/sandbox/",
     "proxy/web/synthesis/": "tests/web/test_synthesis_chat.py",
+    # Bounds alone, which all stores keep.
+    "proxy/core/leases.py": "tests/contract/test_lease_store.py",
     # What is shown, and when, takes a command that waits on a terminal.
     "proxy/embedded/progress.py": "tests/e2e/test_run.py",
     "proxy/run/session.py": "tests/e2e/test_run.py",

@@ -18,12 +18,10 @@ from proxy.core.lanes import LaneTimes
 from proxy.core.price_list import parse_price
 from proxy.core.upstream import Upstream
 from proxy.core.web_proxy import WebProxy
-from proxy.ports import batches
 from proxy.settings import (
     Address,
     BadConfigurationError,
     Settings,
-    checks,
     credential_hash,
     duration_text,
     load,
@@ -1035,10 +1033,6 @@ def test_without_a_word_of_the_environment_or_by_configuration_none_is_used(monk
     with pytest.raises(ConfigError, match=r"HTTPS_PROXY .* must be http://"):
         way_to("https://api.openai.com")
     assert way_to("https://api.openai.com", "forwarding: {web_proxy: none}\n") is None
-
-
-def test_a_store_takes_every_lease_that_can_be_set():
-    assert checks.LEASE_MAX == batches.LEASE_MAX
 
 
 async def test_a_start_tells_which_upstreams_go_through_a_web_proxy_and_no_password(

@@ -6,8 +6,8 @@ queue rows to items in chunks; `items` streams them. Job records are not touched
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Final, NamedTuple, Protocol
+from datetime import datetime
+from typing import NamedTuple, Protocol
 
 from proxy.core.batch import Batch
 from proxy.core.ids import BatchId, CredentialId, InstanceId, JobId
@@ -146,11 +146,6 @@ class UnbatchableStore(Protocol):
     async def known(self, *, now: datetime) -> Mapping[tuple[CredentialId, str, str], datetime]:
         """Return what is remembered: credential, endpoint, model, and until when."""
         ...
-
-
-LEASE_MAX: Final = timedelta(hours=1)
-"""No lease is taken for longer. One that would last longer was noted before the clock was set
-back, by somebody who may be gone: whoever holds it yet renews it within moments."""
 
 
 class LeaseStore(Protocol):

@@ -18,7 +18,7 @@ INSTANCE_PREFIX: Final = "instance:"
 
 IN_STEP_S: Final = 1.0
 """By how much the wall's clock and the monotonic one may part at once without one being set:
-more than it takes to read both, and less than a lease may last (`LEASE_MIN`)."""
+more than it takes to read both, and less than any lease lasts (`LEASE_MIN`)."""
 
 TRIED: Final = "tried"
 """The note that is written to see whether anything can be."""

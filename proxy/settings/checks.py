@@ -7,12 +7,12 @@ import os
 import pathlib
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from typing import Final
 
 from policies.conditions import SECRET_HEADERS
 from proxy.core.dialects import DIALECTS
 from proxy.core.errors import ConfigError
 from proxy.core.ids import ANONYMOUS
+from proxy.core.leases import LEASE_MAX, LEASE_MIN
 from proxy.core.notices import endpoint_at
 from proxy.core.upstream import Upstream, check_upstream_name
 from proxy.settings.layers import Path
@@ -20,12 +20,6 @@ from proxy.settings.tree import Settings
 from proxy.settings.values import duration_text
 
 Finding = tuple[Path, str]
-
-LEASE_MIN: Final = timedelta(seconds=3)
-"""A lease is renewed several times before its end, by passes that may be late."""
-
-LEASE_MAX: Final = timedelta(hours=1)
-"""As in `proxy.ports.batches`, which stands beside this: a store takes none that is longer."""
 
 _NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
 

@@ -4,7 +4,7 @@ import asyncio
 from datetime import datetime, timedelta
 
 from proxy.core.ids import InstanceId
-from proxy.ports.batches import LEASE_MAX
+from proxy.core.leases import LEASE_MAX
 from proxy.ports.stores import Stores
 from tests.helpers.factories import T0
 

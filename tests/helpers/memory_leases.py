@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from proxy.core.ids import CredentialId, InstanceId
-from proxy.ports.batches import LEASE_MAX
+from proxy.core.leases import LEASE_MAX
 
 
 class MemoryUnbatchableStore:

@@ -8,7 +8,7 @@ server's clock says what time it is, and callers only for how long.
 from datetime import timedelta
 from typing import Final
 
-from proxy.ports.batches import LEASE_MAX
+from proxy.core.leases import LEASE_MAX
 from proxy.stores.redis.commands import Script
 
 _NOW: Final = """

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from functools import partial
 
 from proxy.core.ids import CredentialId, InstanceId
-from proxy.ports.batches import LEASE_MAX
+from proxy.core.leases import LEASE_MAX
 from proxy.stores.codec import from_micros, to_micros
 from proxy.stores.sqlite.database import Database
 from proxy.stores.sqlite.erase import as_blob
