@@ -28,6 +28,10 @@ _SPACE: Final = re.compile(r"[ \t\r\n]*")
 _OPENERS: Final = (b"{", b"[")
 _ESCAPED_ASCII: Final = b"\\u00"
 
+_PLAIN_MOST: Final = 64
+"""Names that are looked for in a body, one after the other: more than any API has for a call. Of
+all the names that a body of megabytes can have it would take minutes."""
+
 _BYTES_PER_TOKEN: Final = 4
 _ATTACHMENT: Final = re.compile(rb'"(?:data:[^",]{1,128},)?[A-Za-z0-9+/=_\\-]{1024,}"')
 """Base64: counted by piece, since its tokens have nothing to do with its length."""
@@ -149,6 +153,8 @@ def _plain_fields(body: bytes) -> dict[str, object] | None:
     except ValueError:
         return None
     if not isinstance(fields, dict) or not DROPPED_FIELDS.isdisjoint(fields):
+        return None
+    if len(fields) > _PLAIN_MOST:
         return None
     if _ESCAPED_ASCII in body:
         # A name may be written in two ways.

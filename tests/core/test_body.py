@@ -167,6 +167,23 @@ def test_many_brackets_side_by_side_are_not_deep():
     parse_body(b'{"a":[' + b",".join([b"[]"] * 1000) + b"]}", max_bytes=1_000_000)
 
 
+def test_a_body_of_many_names_is_looked_through_a_few_times():
+    class Counted(bytes):
+        looks = 0
+
+        def count(self, *sought):
+            Counted.looks += 1
+            return super().count(*sought)
+
+    names = {f"name_{number}": number for number in range(1_000)}
+    body = Counted(json.dumps(names).encode())
+
+    parsed = parse_body(body, max_bytes=1_000_000)
+
+    assert (parsed.fields, line_body(parsed)) == (names, body)
+    assert Counted.looks < 100
+
+
 def test_a_body_above_our_bound_is_refused_with_both_lengths():
     with pytest.raises(CallerError, match=r"has 11 bytes.*may have 10") as refusal:
         parse_body(b'{"a":"bcd"}', max_bytes=10)
