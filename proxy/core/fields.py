@@ -55,14 +55,14 @@ def request_fields(
     """Return what goes upstream: `Host` is `host`, `without` is left out (lower case)."""
     found = RequestFields()
     kept: list[tuple[bytes, bytes]] = []
-    connection: list[bytes] = []
+    connection: set[bytes] = set()
     dropped = HOP_OF_REQUESTS | without if without else HOP_OF_REQUESTS
     addressed = False
     for field in headers:
         name = field[0].lower()
         if name in _NOTABLE or name in without or name.startswith(OURS):
             if name == b"connection":
-                connection += _tokens(field[1])
+                connection |= _tokens(field[1])
             if name in dropped or name.startswith(OURS):
                 continue
             if name == b"host":
@@ -83,12 +83,12 @@ def request_fields(
 def response_fields(headers: RawHeaders, *, dechunk: bool = False) -> RawHeaders:
     """Return what goes back to the caller; `dechunk` for one who knows no chunks."""
     kept: list[tuple[bytes, bytes]] = []
-    named: list[bytes] = []
+    named: set[bytes] = set()
     for field in headers:
         name = field[0].lower()
         if name in HOP_BY_HOP:
             if name == b"connection":
-                named += _tokens(field[1])
+                named |= _tokens(field[1])
         elif not (dechunk and name == b"transfer-encoding"):
             kept.append(field)
     if named:
@@ -149,14 +149,15 @@ def _read(found: RequestFields, name: bytes, value: bytes) -> None:
         found.expect_continue = value.lower() == b"100-continue"
 
 
-def _tokens(value: bytes) -> list[bytes]:
+def _tokens(value: bytes) -> set[bytes]:
+    # A set, since each field is looked for in it: of both there can be thousands.
     lowered = value.lower()
     if lowered in PLAIN_CONNECTION:
-        return []
-    return [token.strip() for token in lowered.split(b",")]
+        return set()
+    return {token.strip() for token in lowered.split(b",")}
 
 
-def _is_named(name: bytes, named: list[bytes]) -> bool:
+def _is_named(name: bytes, named: set[bytes]) -> bool:
     lowered = name.lower()
     return lowered in named and lowered not in _NEVER_NAMED
 
@@ -164,7 +165,7 @@ def _is_named(name: bytes, named: list[bytes]) -> bool:
 def _apply_connection(
     found: RequestFields,
     kept: list[tuple[bytes, bytes]],
-    connection: list[bytes],
+    connection: set[bytes],
     headers: RawHeaders,
 ) -> None:
     """Drop what `Connection` names; but where it asks for an upgrade, keep the handshake."""

@@ -153,3 +153,28 @@ def test_fields_are_found_by_name_whatever_its_case():
 def test_a_length_is_found_whatever_its_case():
     assert has_length(((b"CONTENT-length", b"1"),))
     assert not has_length(((b"X-Content-Length", b"1"),))
+
+
+class Compared(bytes):
+    """A name of a field that counts how often it is compared with anything."""
+
+    looks = 0
+    __hash__ = bytes.__hash__
+
+    def lower(self):
+        return self
+
+    def __eq__(self, other):
+        Compared.looks += 1
+        return bytes.__eq__(self, other)
+
+
+def test_the_fields_that_a_connection_names_are_not_searched_one_by_one():
+    names = b",".join(b"name-%d" % number for number in range(1_000))
+    fields = tuple((Compared(b"field-%d" % number), b"") for number in range(100))
+    headers = ((b"Connection", names), (b"Name-7", b""), *fields)
+    Compared.looks = 0
+
+    assert request_fields(headers, host=b"up").kept == ((b"Host", b"up"), *fields)
+    assert response_fields(headers) == fields
+    assert Compared.looks < 10_000
