@@ -20,6 +20,7 @@ from proxy.core.plan import Head
 from proxy.telemetry import EVENTS, METRICS, Metrics, UnlistedEventError, render
 from proxy.telemetry.logs import Line, LineWriter, _Bridge, processors, set_up_logging
 from proxy.telemetry.metric_list import Kind
+from proxy.telemetry.redact import HIDDEN, redacted
 from tests.helpers.factories import T0, make_batch, make_key
 
 CANARIES = [
@@ -152,6 +153,23 @@ def test_no_form_of_a_credential_leaves_in_a_line(canary, for_people):
     assert b"step.failed" in written()
     assert b"ValueError" in written()
     assert canary.encode() not in written()
+
+
+def test_what_begins_like_a_token_again_and_again_is_read_once():
+    # Read to its end from each beginning, this would take minutes.
+    begun = "eyJ-" * 25
+
+    assert redacted(f"of {begun} and more") == f"of {HIDDEN} and more"
+    assert redacted("eyJ-" * 50_000) == HIDDEN
+    assert redacted("eyJ is short") == "eyJ is short"
+
+
+def test_of_a_text_of_megabytes_the_beginning_is_looked_through():
+    many = "sk-canary0123456789 " * 10_000
+
+    assert redacted(many) == HIDDEN
+    assert str(redacted("words " * 4_000 + many)).startswith("words words")
+    assert "canary" not in str(redacted("words " * 4_000 + many))
 
 
 @pytest.mark.parametrize("for_people", [False, True])

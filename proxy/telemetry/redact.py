@@ -17,6 +17,9 @@ _TEXT_CHARS: Final = 8_192
 """What is kept of a text: a long traceback. Names of models and others are the caller's to
 choose, and none of them may fill the log."""
 
+_LOOKED_THROUGH: Final = 4 * _TEXT_CHARS
+"""Of a longer text: each character costs a microsecond, and some senders' have megabytes."""
+
 _WORD_CHARS: Final = 64
 """Up to this length what became of a text is remembered, which takes at most some MB."""
 
@@ -39,13 +42,15 @@ _SECRET_NAMES: Final = frozenset(
 _SECRET_ENDS: Final = ("_token", "_secret", "_password", "_api_key", "_authorization")
 
 # Shapes that the vendors document, the schemes of RFC 9110 (section 11.6.2),
-# user information in a URL, and the query parameters that carry keys.
+# user information in a URL, and the query parameters that carry keys. What may follow a
+# beginning is taken as it comes and never given back: `eyJ-eyJ-…` would else be read to its
+# end from each place in it where a token could begin.
 _SECRET_TEXT: Final = re.compile(
     r"""
       \b(?:sk|gsk|xai|pplx|whsec|hf|r8)[-_][A-Za-z0-9_\-+/=]{8,}
     | \bAIza[0-9A-Za-z_\-]{16,}
     | \bya29\.[0-9A-Za-z_\-]+
-    | \beyJ[0-9A-Za-z_\-]+\.[0-9A-Za-z_\-]+\.[0-9A-Za-z_\-]*
+    | \b(?-i:eyJ)[0-9A-Za-z_\-]{7,}+(?:\.[0-9A-Za-z_\-]*+)*+
     | \b(?:Bearer|Basic)\s+[^\s"',]{6,}
     | (?<=://)[^/\s@]+@
     | (?<=[?&])(?:key|api[-_]?key|access_token|token|sig)=[^&\s"']+
@@ -85,8 +90,11 @@ def redacted(value: object, *, depth: int = 0) -> object:
 
 def _text(text: str) -> str:
     # Looked through before it is cut: half a credential looks like none.
-    text = _SECRET_TEXT.sub(HIDDEN, text)
-    return text if len(text) <= _TEXT_CHARS else f"{text[:_TEXT_CHARS]}…"
+    safe = _SECRET_TEXT.sub(HIDDEN, text[:_LOOKED_THROUGH])
+    if len(text) > _LOOKED_THROUGH and len(safe) < 2 * _TEXT_CHARS:
+        # Nearly all was hidden, and what is left ends perhaps in such a half.
+        return HIDDEN
+    return safe if len(safe) <= _TEXT_CHARS else f"{safe[:_TEXT_CHARS]}…"
 
 
 @lru_cache(maxsize=4096)
