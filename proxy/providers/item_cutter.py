@@ -12,11 +12,13 @@ _HEAD_BYTES: Final = 4_096
 
 _OUTLINE_BYTES_MAX: Final = 1024 * 1024
 
-_MARK: Final = re.compile(rb'["{}\[\]]')
-_INSIDE: Final = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
+MARK: Final = re.compile(rb'["{}\[\]]')
+"""Where a string begins, and what opens or closes anything, outside of strings."""
+
+INSIDE: Final = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 """The rest of a string, up to its end or to the end of the data within it."""
 
-_QUOTE: Final = ord('"')
+QUOTE: Final = ord('"')
 
 
 class ItemCutter:
@@ -42,7 +44,7 @@ class ItemCutter:
         self._key = b""
         """The last string at the depth of the list's name: its key, when the list begins."""
         self._string: int | None = None
-        """Where the string began that `_at` is in."""
+        """Where the string began that `_at` is in; below 0 if that is not kept any more."""
         self._item: int | None = None
         """Where the item began that `_at` is in."""
         self._head: bytes | None = None
@@ -58,7 +60,7 @@ class ItemCutter:
         self._held += data
         items: list[ResultLine] = []
         while self._string is None or self._ends_string():
-            mark = _MARK.search(self._held, self._at)
+            mark = MARK.search(self._held, self._at)
             if mark is None:
                 self._at = len(self._held)
                 break
@@ -86,13 +88,15 @@ class ItemCutter:
     def _ends_string(self) -> bool:
         """Read on in a string; return whether it ends in what is here."""
         assert self._string is not None
-        rest = _INSIDE.match(self._held, self._at)
+        rest = INSIDE.match(self._held, self._at)
         assert rest is not None
         self._at = rest.end()
-        if self._at >= len(self._held) or self._held[self._at] != _QUOTE:
+        if self._at >= len(self._held) or self._held[self._at] != QUOTE:
             return False
         if self._depth == 1:
-            self._key = bytes(self._held[self._string : self._at])
+            # One whose beginning is gone is no name that is looked for.
+            begun = self._string
+            self._key = b"" if begun < 0 else bytes(self._held[begun : self._at])
         self._at += 1
         self._string = None
         return True
@@ -126,7 +130,8 @@ class ItemCutter:
             self._head = bytes(self._held[self._item : self._item + _HEAD_BYTES])
             self._item = None
         starts = [self._at, self._item]
-        if self._depth == 1:
+        if self._string is not None and self._at - self._string <= _HEAD_BYTES:
+            # Perhaps the name of the list. No name is longer, and what never ends would be kept.
             starts.append(self._string)
         kept = min(start for start in starts if start is not None)
         self._note(kept)
@@ -134,8 +139,7 @@ class ItemCutter:
         del self._held[:kept]
         self._at -= kept
         self._item = None if self._item is None else self._item - kept
-        # Of a string deeper down only that it is open matters.
-        self._string = None if self._string is None else max(0, self._string - kept)
+        self._string = None if self._string is None else self._string - kept
 
     def _note(self, to: int) -> None:
         """Bring the outline up to a place of what is held, unless that is within the list."""

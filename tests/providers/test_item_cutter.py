@@ -133,3 +133,17 @@ def test_an_item_without_end_is_not_kept_and_those_behind_it_are_read():
 )
 def test_what_holds_no_such_list_holds_no_items(document):
     assert cut(document, []) == []
+
+
+def test_a_name_without_end_is_not_kept_and_is_not_taken_for_another():
+    name = b"a" * 10_000
+    for key in (name, name + b'\\"results', name + b"results"):
+        cutter = ItemCutter("results")
+        held = 0
+        for at in range(0, len(key), 100):
+            cutter.feed((b'{"' if at == 0 else b"") + key[at : at + 100])
+            held = max(held, len(cutter._held))
+
+        assert held < 4_400
+        assert cutter.feed(b'":[{"custom_id":"job-1"}]}') == []
+        assert cutter.is_whole
