@@ -14,6 +14,7 @@ from typing import Final
 from proxy.core.refusals import error_code
 from proxy.ports.provider import LineKind, ResultLine
 from proxy.providers.gemini_objects import rpc_name
+from proxy.providers.item_cutter import INSIDE, MARK, QUOTE
 from proxy.providers.result_lines import (
     LINE_BYTES_MAX,
     SCALAR_MEMBERS,
@@ -30,8 +31,6 @@ _USUAL_HEAD: Final = re.compile(rb"\s*+\{" + SCALAR_MEMBERS + rb'"response"\s*+:
 _USUAL_TAIL: Final = re.compile(rb"\s*+\}\s*+\Z")
 
 _OPENING: Final = re.compile(rb'"inlinedResponses"\s*+:\s*+\[')
-_TOKEN: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:(")|\\?+\Z)|[{}\[\]]', re.DOTALL)
-"""A string, whose end (group 1) has perhaps not arrived yet; or a bracket."""
 _KEPT_BYTES: Final = 64
 """How much before an opening may not have arrived whole yet."""
 
@@ -113,7 +112,7 @@ class InlineCutter:
 
     An operation that is done may tell its results twice, in its metadata and as its
     response: those of the first list are read, and no others. No more than one element
-    is held back.
+    is held back, and every byte is looked at once, however the stream is cut.
     """
 
     def __init__(self) -> None:
@@ -122,6 +121,9 @@ class InlineCutter:
         self._is_over = False
         self._at = 0
         """Up to where the begun element is looked through."""
+
+        self._is_in_string = False
+        """Whether `_at` is in a string, whose end has not arrived yet."""
 
         self._depth = 0
         self._ends = b""
@@ -137,14 +139,14 @@ class InlineCutter:
             self._enter()
         found = []
         while self._is_inside and (end := self._element_end()) is not None:
-            found.append(result_line(bytes(self._begun[self._begun.index(b"{") : end])))
+            found.append(result_line(self._element(end)))
             del self._begun[:end]
             self._at = 0
         if self._is_over:
             self._begun.clear()
         elif len(self._begun) > LINE_BYTES_MAX:
             # No answer comes near it, and what follows it cannot be told apart any more.
-            found.append(_unreadable(bytes(self._begun[: self._begun.index(b"{") + 4_096])))
+            found.append(_unreadable(self._element(len(self._begun))[:4_096]))
             self._is_over = True
         return found
 
@@ -167,16 +169,23 @@ class InlineCutter:
             self._is_inside = True
         del self._begun[: opening.end() if opening else -_KEPT_BYTES]
 
+    def _element(self, end: int) -> bytes:
+        """Return the first element, which ends there, without what divides it from others."""
+        return bytes(self._begun[max(0, self._begun.find(b"{", 0, end)) : end])
+
     def _element_end(self) -> int | None:
         """Return where the first element ends, or nothing if it has not arrived whole."""
-        for token in _TOKEN.finditer(self._begun, self._at):
-            if token[0][:1] == b'"' and token[1] is None:
-                # Cut off: its rest may hold what looks like a bracket.
+        while not self._is_in_string or self._ends_string():
+            mark = MARK.search(self._begun, self._at)
+            if mark is None:
+                self._at = len(self._begun)
                 break
-            self._at = token.end()
-            if token[0] in b"{[":
+            self._at = mark.end()
+            if mark[0] == b'"':
+                self._is_in_string = True
+            elif mark[0] in b"{[":
                 self._depth += 1
-            elif token[0] in b"}]":
+            else:
                 self._depth -= 1
                 if self._depth < 0:
                     self._is_over = True
@@ -184,3 +193,14 @@ class InlineCutter:
                 if self._depth == 0:
                     return self._at
         return None
+
+    def _ends_string(self) -> bool:
+        """Read on in a string; return whether it ends in what is here."""
+        rest = INSIDE.match(self._begun, self._at)
+        assert rest is not None
+        self._at = rest.end()
+        if self._at >= len(self._begun) or self._begun[self._at] != QUOTE:
+            return False
+        self._at += 1
+        self._is_in_string = False
+        return True

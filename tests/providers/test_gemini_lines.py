@@ -169,3 +169,26 @@ def test_an_element_that_does_not_end_is_not_kept(monkeypatch):
     (line,) = cut(raw + b'"}}]}', 100)
 
     assert (line.kind, line.custom_id) == (LineKind.UNREADABLE, "a")
+
+
+INSIDES = [b'{"t":"' + b"x" * 500, b"1," * 250, b'{"t":"' + b"\\\\n" * 200]
+
+
+@pytest.mark.parametrize("inside", INSIDES)
+def test_what_is_looked_through_is_not_looked_through_again(inside):
+    cutter = InlineCutter()
+
+    for piece in (b'{"inlinedResponses":[', inside, inside[6:], inside[6:]):
+        assert cutter.feed(piece) == []
+        # Half an escape must be whole first.
+        assert len(cutter._begun) - cutter._at <= 1
+
+
+def test_an_element_that_is_no_object_is_no_answer(monkeypatch):
+    assert [line.kind for line in cut(b'{"inlinedResponses":[[],{}]}', 100)] == [
+        LineKind.UNREADABLE,
+        LineKind.UNREADABLE,
+    ]
+    monkeypatch.setattr("proxy.providers.gemini_lines.LINE_BYTES_MAX", 1_000)
+    (line,) = cut(b'{"inlinedResponses":[' + b"1," * 1_000, 100)
+    assert line.kind is LineKind.UNREADABLE
