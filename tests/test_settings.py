@@ -276,7 +276,7 @@ def test_a_section_that_holds_nothing_is_named_where_it_stands(complaints):
         ("a: *nothing", "1:4: cannot be read as YAML"),
         ("log: &a {level: *a}", "nested too deeply"),
         ("a: 1\n---\nb: 2", "2:1: cannot be read as YAML"),
-        pytest.param(f"a: {'[' * 3000}", "offramp.yaml: is nested too deeply", id="deep"),
+        pytest.param(f"a: {'[' * 3000}", "offramp.yaml:1:24: is nested too deeply", id="deep"),
         ("log:\n  level: de\0bug", "offramp.yaml:2:12: cannot be read as YAML: a character that"),
         ("annotate: yes\0", "offramp.yaml:1:14: cannot be read as YAML: a character that"),
         ('policies: "\\UFFFFFFFF"', "an escape of no character"),

@@ -3,9 +3,10 @@
 Imported only where there is YAML to read: without it the library is not needed.
 """
 
-from typing import Final
+from typing import Any, Final
 
 from ruamel.yaml import YAML
+from ruamel.yaml.composer import Composer
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 from ruamel.yaml.reader import ReaderError
@@ -30,7 +31,12 @@ def read_yaml(text: str, name: str) -> Layer:
     """
     layer = Layer()
     try:
-        root = YAML(typ="rt", pure=True).compose(text)
+        yaml = YAML(typ="rt", pure=True)
+        yaml.Composer = _BoundedComposer
+        root = yaml.compose(text)
+    except _TooLargeError as exc:
+        layer.complaints.append(Complaint(f"{name}:{exc.line}:{exc.column}", "", _TOO_LARGE))
+        return layer
     except ReaderError as exc:
         before = text[: exc.position]
         place = f"{name}:{before.count(chr(10)) + 1}:{exc.position - before.rfind(chr(10))}"
@@ -77,6 +83,33 @@ def read_flow(text: str) -> Value:
     if layer.complaints:
         raise ValueError(layer.complaints[0].problem)
     return layer.values["value"]
+
+
+class _TooLargeError(Exception):
+    """There is more than a configuration has; counted from 1."""
+
+    def __init__(self, line: int, column: int) -> None:
+        super().__init__()
+        self.line = line
+        self.column = column
+
+
+class _BoundedComposer(Composer):
+    """Reads a text as far as the bounds go: 50,000 brackets would take it half a minute."""
+
+    _depth = 0
+    _nodes = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        self._nodes += 1
+        if self._depth > _DEPTH_MAX or self._nodes > _NODES_MAX:
+            mark = self.parser.peek_event().start_mark
+            raise _TooLargeError(mark.line + 1, mark.column + 1)
+        self._depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
 
 
 class _Reader:
