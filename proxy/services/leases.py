@@ -16,9 +16,9 @@ T = TypeVar("T")
 
 INSTANCE_PREFIX: Final = "instance:"
 
-IN_STEP_S: Final = 1.0
-"""By how much the wall's clock and the monotonic one may part at once without one being set:
-more than it takes to read both, and less than any lease lasts (`LEASE_MIN`)."""
+DOUBT_AT_MOST: Final = 4
+"""For how many lengths of a lease at a stretch nothing is taken from others, and then it is
+for one: a clock that is set again and again must not stop all work for ever."""
 
 TRIED: Final = "tried"
 """The note that is written to see whether anything can be."""
@@ -39,17 +39,34 @@ class Jumps:
     def __init__(self, clock: Clock, ttl: timedelta) -> None:
         self._clock = clock
         self._ttl_s = ttl.total_seconds()
+        # A lease is renewed each third of its length. What moves the time by less between two
+        # renewals leaves another third, and is no reason to stop: clocks are kept in step by
+        # steps, too, and some of them every few seconds.
+        self._step_s = self._ttl_s / 3
         self._apart_s: float | None = None
-        self._doubted_until = 0.0
+        self._read_at = 0.0
+        self._doubted_from = self._doubted_until = -self._ttl_s
 
     def is_recent(self) -> bool:
-        """Return whether it was set within the time in which whoever lives renews a lease."""
+        """Return whether it was set within the time in which whoever lives renews a lease.
+
+        By so much that a lease can seem over; and not without end, however often it is set.
+        """
         monotonic = self._clock.monotonic()
         apart_s = self._clock.now().timestamp() - monotonic
-        if self._apart_s is not None and abs(apart_s - self._apart_s) > IN_STEP_S:
-            self._doubted_until = monotonic + self._ttl_s
-        self._apart_s = apart_s
+        is_set = self._apart_s is not None and abs(apart_s - self._apart_s) > self._step_s
+        if is_set:
+            self._doubt(monotonic)
+        if is_set or self._apart_s is None or monotonic >= self._read_at + self._step_s:
+            self._apart_s, self._read_at = apart_s, monotonic
         return monotonic < self._doubted_until
+
+    def _doubt(self, monotonic: float) -> None:
+        if monotonic >= self._doubted_until + self._ttl_s:
+            self._doubted_from = monotonic
+        longest = self._doubted_from + DOUBT_AT_MOST * self._ttl_s
+        if monotonic < longest:
+            self._doubted_until = min(monotonic + self._ttl_s, longest)
 
 
 class HeldLease:

@@ -282,6 +282,49 @@ async def test_a_clock_that_is_kept_in_step_is_not_one_that_was_set() -> None:
     rig = Rig()
 
     for _ in range(100):
+        rig.clock.advance(seconds=5)
         rig.clock.set(seconds=0.5)
         async with rig.one.held("x") as mine:
             assert mine is not None
+
+
+async def test_a_clock_that_is_set_every_few_seconds_stops_no_work() -> None:
+    rig = Rig()
+    taken = 0
+
+    for _ in range(100):
+        rig.clock.advance(seconds=5)
+        rig.clock.set(seconds=2)
+        await rig.one.run_once()
+        async with rig.one.held("x") as mine:
+            taken += mine is not None
+
+    assert taken == 100
+
+
+async def test_a_clock_that_goes_to_and_fro_by_minutes_does_not_stop_work_for_ever() -> None:
+    rig = Rig()
+    tried: list[bool] = []
+
+    for turn in range(100):
+        rig.clock.advance(seconds=5)
+        rig.clock.set(minutes=10 if turn % 2 else -10)
+        async with rig.one.held("x") as mine:
+            tried.append(mine is not None)
+
+    most_at_a_stretch = 4 * TTL.total_seconds()
+    waited = "".join("t" if taken else "." for taken in tried).split("t")
+    assert 0 < max(map(len, waited)) <= most_at_a_stretch / 5 + 1
+
+
+async def test_many_small_steps_between_two_renewals_count_as_one_large_step() -> None:
+    rig = Rig()
+    await rig.two.run_once()
+    await rig.one.run_once()
+
+    for _ in range(16):
+        rig.clock.set(seconds=0.99)
+        await rig.one.dead({TWO})
+
+    assert await rig.one.alive() == frozenset()
+    assert await rig.one.dead({TWO}) == frozenset()
