@@ -264,15 +264,19 @@ class CredentialStore(Protocol):
         ...
 
     async def get(self, credential_id: CredentialId) -> Credential | None:
-        """Return the credential, if it is known."""
+        """Return the credential, if it is known.
+
+        Raises:
+            StoreCorruptError: if it is damaged, or sealed with a key that is not here.
+        """
         ...
 
     async def of_owner(self, owner: OwnerId, upstream: str) -> Sequence[Credential]:
-        """Return the owner's credentials at `upstream`, newest success first."""
+        """Return those of the owner at `upstream` that can be read, newest success first."""
         ...
 
     async def all(self) -> Sequence[Credential]:
-        """Return every credential."""
+        """Return every credential that can be read: `get` tells of the others."""
         ...
 
     async def accepted(self, credential_id: CredentialId, *, at: datetime) -> None:

@@ -8,6 +8,7 @@ import structlog
 
 from proxy.core.batch import Batch
 from proxy.core.chunks import chunked
+from proxy.core.errors import StoreCorruptError
 from proxy.core.ids import CredentialId
 from proxy.core.job import DeadlinePassed, Failed, Job, Outcome, Released, advance
 from proxy.core.plan import Head
@@ -119,8 +120,12 @@ class Rescuer:
         return written
 
     async def _paused(self, credential_id: CredentialId) -> Credential | None:
-        """Return the credential if its lane is paused."""
-        credential = await self._on.credentials.get(credential_id)
+        """Return the credential if its lane is paused, and it can be read."""
+        try:
+            credential = await self._on.credentials.get(credential_id)
+        except StoreCorruptError:
+            # Its refusal is as lost. The deadlines of its jobs pass all the same.
+            return None
         return credential if credential and credential.paused_at else None
 
     async def _probe_paused(self) -> None:

@@ -29,6 +29,7 @@ EVENTS: Final = frozenset(
         "job.rerouted",
         "job.rescued",
         "job.stranded",
+        "job.unread",
         "job.withdrawn",
         "claim.failed",
         "claim.mismatched",

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from itertools import islice
 
 from proxy.core.batch import Batch, BatchState
-from proxy.core.errors import JobNotFoundError
+from proxy.core.errors import JobNotFoundError, StoreCorruptError
 from proxy.core.ids import BatchId, CredentialId, JobId, OwnerId
 from proxy.core.job import AnswerMode, Assigned, Job, JobState, advance
 from proxy.core.lanes import BatchKey
@@ -304,23 +304,25 @@ class MemoryCredentialStore:
     def __init__(self, memory: _Memory) -> None:
         self._memory = memory
         self._known = memory.credentials
+        self.damaged: set[CredentialId] = set()
+        """Those that stand there and cannot be read."""
 
     async def remember(self, credential: Credential) -> None:
         self._known.setdefault(credential.id, credential)
         self._memory.unused.discard(credential.id)
 
     async def get(self, credential_id: CredentialId) -> Credential | None:
+        if credential_id in self.damaged:
+            raise StoreCorruptError("a sealed value was altered or moved")
         return self._known.get(credential_id)
 
     async def of_owner(self, owner: OwnerId, upstream: str) -> Sequence[Credential]:
-        mine = [
-            one for one in self._known.values() if (one.owner, one.upstream) == (owner, upstream)
-        ]
+        mine = [one for one in await self.all() if (one.owner, one.upstream) == (owner, upstream)]
         never = datetime.min.replace(tzinfo=UTC)
         return sorted(mine, key=lambda one: one.succeeded_at or never, reverse=True)
 
     async def all(self) -> Sequence[Credential]:
-        return list(self._known.values())
+        return [one for one in self._known.values() if one.id not in self.damaged]
 
     async def accepted(self, credential_id: CredentialId, *, at: datetime) -> None:
         known = self._known.get(credential_id)

@@ -254,6 +254,20 @@ async def test_a_resumed_credential_goes_on_where_it_stopped() -> None:
     assert await fleet.states() == {JobState.COMPLETED: 12}
 
 
+async def test_jobs_of_a_paused_credential_that_cannot_be_read_end_at_their_deadlines() -> None:
+    fleet = Fleet()
+    lost = await fleet.accept(deadline=timedelta(minutes=5))
+    other = await fleet.accept(deadline=timedelta(minutes=6), credential="other")
+    await fleet.stores.credentials.pause(CREDENTIAL, at=fleet.clock.now(), status=401, body=None)
+    fleet.stores.credentials.damaged.add(CREDENTIAL)
+    fleet.clock.advance(minutes=7)
+
+    await fleet.run("rescue")
+
+    for job_id in (lost, other):
+        assert (await fleet.job(job_id)).state is JobState.EXPIRED
+
+
 async def test_only_one_instance_rescues_at_a_time() -> None:
     fleet = Fleet(instances=2)
     await fleet.accept(deadline=timedelta(minutes=5))

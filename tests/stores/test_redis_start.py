@@ -16,6 +16,7 @@ from proxy.app import SystemClock, serving
 from proxy.app.adapters import open_stores
 from proxy.app.machine import task_group
 from proxy.core.errors import StoreCorruptError, StoreUnavailableError
+from proxy.core.ids import CredentialId
 from proxy.settings import Settings, load
 from proxy.settings.values import parse_store
 from proxy.stores.redis import RedisStores, keys
@@ -272,3 +273,21 @@ async def test_a_key_that_is_dropped_too_early_is_missed_at_the_start(server: Re
     async with task_group() as tasks:
         with pytest.raises(StoreCorruptError, match="which the key file does not hold"):
             await RedisStores.open(server.url, vault_of(b"n"), tasks)
+
+
+async def test_a_credential_that_is_damaged_hides_no_other(server: RedisServer) -> None:
+    server.admin.flushall()
+    one, damaged = make_credential(), make_credential(id=CredentialId("damaged"))
+    async with opened_with(server, b"k") as stores:
+        await stores.credentials.remember(one)
+        await stores.credentials.remember(damaged)
+        moved = server.admin.hget(keys.credential(one.id), "headers")
+        server.admin.hset(keys.credential(damaged.id), "headers", moved)
+
+        assert await stores.credentials.all() == [one]
+        assert await stores.credentials.of_owner(one.owner, one.upstream) == [one]
+        assert await stores.credentials.get(one.id) == one
+        with pytest.raises(StoreCorruptError, match="altered or moved"):
+            await stores.credentials.get(damaged.id)
+        assert await stores.credentials.forget_unused(limit=9) == 0
+        assert await stores.credentials.forget_unused(limit=9) == 2

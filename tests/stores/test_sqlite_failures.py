@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from proxy.core.errors import StoreCorruptError, StoreError, StoreUnavailableError
-from proxy.core.ids import JobId
+from proxy.core.ids import CredentialId, JobId
 from proxy.stores.sqlite import SqliteStores, schema
 from proxy.stores.sqlite.connection import connect
 from proxy.stores.vault import Vault
@@ -167,6 +167,24 @@ async def test_a_key_that_is_dropped_too_early_is_missed_at_the_start(path):
             pass
 
     assert "put the old key back" in (refused.value.hint or "")
+
+
+async def test_a_credential_that_is_damaged_hides_no_other(path):
+    damaged = make_credential(id=CredentialId("damaged"))
+    async with store_with_keys(path, b"k") as stores:
+        await stores.credentials.remember(CREDENTIAL)
+        await stores.credentials.remember(damaged)
+        moved = "UPDATE credentials SET headers = (SELECT headers FROM credentials WHERE id = ?)"
+        run(path, f"{moved} WHERE id = ?", CREDENTIAL.id, damaged.id)
+
+        assert await stores.credentials.all() == [CREDENTIAL]
+        mine = await stores.credentials.of_owner(CREDENTIAL.owner, CREDENTIAL.upstream)
+        assert mine == [CREDENTIAL]
+        assert await stores.credentials.get(CREDENTIAL.id) == CREDENTIAL
+        with pytest.raises(StoreCorruptError, match="altered or moved"):
+            await stores.credentials.get(damaged.id)
+        assert await stores.credentials.forget_unused(limit=9) == 0
+        assert await stores.credentials.forget_unused(limit=9) == 2
 
 
 async def test_a_place_that_cannot_be_written_is_refused_with_a_hint(tmp_path, vault):

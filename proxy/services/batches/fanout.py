@@ -6,7 +6,7 @@ from typing import Generic, TypeVar
 
 import structlog
 
-from proxy.core.errors import ProxyError
+from proxy.core.errors import ProxyError, StoreCorruptError
 
 log = structlog.get_logger()
 
@@ -24,6 +24,7 @@ class Fanout(Generic[T]):
         """`limit` is how many of one group are done at once."""
         self._limit = limit
         self._under_way: set[T] = set()
+        self._unreadable: set[T] = set()
         self._slots: dict[str, asyncio.Semaphore] = {}
 
     async def each(
@@ -48,9 +49,20 @@ class Fanout(Generic[T]):
             slots = self._slots[group] = asyncio.Semaphore(self._limit)
         try:
             async with slots:
-                return await work(thing)
+                moved = await work(thing)
+        except StoreCorruptError as exc:
+            # Damaged, or sealed with a key that is not here. It is tried each time, and said once.
+            if thing not in self._unreadable:
+                self._unreadable.add(thing)
+                log.warning(
+                    "step.failed", subject=str(thing), code=exc.code, error=str(exc), hint=exc.hint
+                )
+            return False
         except ProxyError as exc:
             log.warning("step.failed", subject=str(thing), code=exc.code, error=str(exc))
             return False
+        else:
+            self._unreadable.discard(thing)
+            return moved
         finally:
             self._under_way.discard(thing)

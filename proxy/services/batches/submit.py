@@ -140,11 +140,12 @@ class Submitter:
             return batch.version != before
 
     async def _submit(self, batch: Batch, provider: Provider, lease: HeldLease) -> Batch:
+        # Before its credential, which may not be readable here.
+        if self._is_too_late(batch):
+            return await self._steps.dissolve(batch, TOO_LATE)
         credential = await self._access.own(batch.key.credential)
         if credential is None:
             return await self._steps.dissolve(batch, "its credential is paused")
-        if self._is_too_late(batch):
-            return await self._steps.dissolve(batch, TOO_LATE)
         started = await self._steps.take(batch, SubmissionStarted(self._on.leases.instance))
         if started is None:
             return batch

@@ -19,6 +19,7 @@ from proxy.core.errors import (
     JobNotFoundError,
     ProviderError,
     ProxyError,
+    StoreCorruptError,
     StoreError,
 )
 from proxy.core.ids import JobId
@@ -33,7 +34,7 @@ from proxy.core.job import (
     Succeeded,
     advance,
 )
-from proxy.core.lanes import CALL_LANES, Lane
+from proxy.core.lanes import CALL_LANES, BatchKey, Lane
 from proxy.core.outcomes import (
     MAX_FAILURES,
     after_answer,
@@ -97,6 +98,7 @@ class Escalator:
 
         self._running: Counter[Place] = Counter()
         self._rate = Rate()
+        self._unreadable: set[BatchKey] = set()
         self._stopping = False
 
     @property
@@ -125,7 +127,7 @@ class Escalator:
         started = 0
         for lane in CALL_LANES:
             for head in fair_order([head for head in heads if head.key.lane is lane]):
-                started += await self._start_some(head)
+                started += await self._start_some_of(head)
         return started
 
     async def release_lost(self) -> int:
@@ -146,6 +148,28 @@ class Escalator:
         if lost:
             log.warning("job.rescued", jobs=len(lost))
         return len(lost)
+
+    async def _start_some_of(self, head: Head) -> int:
+        """Start calls of `head`; none if a credential or a job of it cannot be read.
+
+        It is damaged, or sealed with a key that this instance has not got: the calls of all
+        others go on, and those of this one wait, for another instance or the operator.
+        """
+        try:
+            started = await self._start_some(head)
+        except StoreCorruptError as exc:
+            if head.key not in self._unreadable:
+                self._unreadable.add(head.key)
+                log.warning(
+                    "job.unread",
+                    credential=head.key.credential,
+                    jobs=head.count,
+                    error=str(exc),
+                    hint=exc.hint,
+                )
+            return 0
+        self._unreadable.discard(head.key)
+        return started
 
     async def _start_some(self, head: Head) -> int:
         """Start the most urgent calls of `head`, as many as its caps leave room for."""

@@ -2,8 +2,11 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from proxy.core.errors import StoreCorruptError
 from proxy.core.ids import CredentialId, OwnerId
 from proxy.ports.jobs import Credential
 from proxy.stores.codec import from_micros, to_micros
@@ -16,6 +19,23 @@ from proxy.stores.redis.wire import Reply, as_list, as_map, as_text
 from proxy.stores.vault import Vault
 
 _NEVER = datetime.min.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A credential as it is stored, sealed."""
+
+    id: CredentialId
+    fields: Mapping[str, bytes]
+
+    @property
+    def place(self) -> tuple[OwnerId, str]:
+        return OwnerId(self.fields["owner"].decode()), self.fields["upstream"].decode()
+
+    @property
+    def is_marked(self) -> bool:
+        """Whether the last pass marked it as unused."""
+        return "unused" in self.fields
 
 
 class RedisCredentialStore:
@@ -50,17 +70,17 @@ class RedisCredentialStore:
 
     async def get(self, credential_id: CredentialId) -> Credential | None:
         found = await self._read([credential_id])
-        return found[0][0] if found else None
+        return _opened(found[0], self._vault) if found else None
 
     async def of_owner(self, owner: OwnerId, upstream: str) -> Sequence[Credential]:
         name = keys.credentials_of(owner, upstream)
         found = await self._of(await self._client.call(read("SMEMBERS", name)))
         # Not of another owner, whatever stands in the index.
-        mine = [one for one, _ in found if (one.owner, one.upstream) == (owner, upstream)]
+        mine = self._readable([row for row in found if row.place == (owner, upstream)])
         return sorted(mine, key=lambda one: one.succeeded_at or _NEVER, reverse=True)
 
     async def all(self) -> Sequence[Credential]:
-        return [one for one, _ in await self._everything()]
+        return self._readable(await self._everything())
 
     async def accepted(self, credential_id: CredentialId, *, at: datetime) -> None:
         await self._client.call(
@@ -89,23 +109,13 @@ class RedisCredentialStore:
     async def forget_unused(self, *, limit: int) -> int:
         needed = await self._needed()
         everything = await self._everything()
-        kept = {(one.owner, one.upstream) for one, _ in everything if one.id in needed}
-        unused = [
-            (one, is_marked)
-            for one, is_marked in everything
-            if (one.owner, one.upstream) not in kept
-        ]
-        twice = sorted((one for one, is_marked in unused if is_marked), key=lambda one: one.id)
+        kept = {row.place for row in everything if row.id in needed}
+        unused = [row for row in everything if row.place not in kept]
+        twice = sorted((row for row in unused if row.is_marked), key=lambda row: row.id)
         forgotten = [one for one in twice[:limit] if await self._forget(one)]
         gone = {one.id for one in forgotten}
-        await self._mark([one for one, _ in unused if one.id not in gone])
-        await self._unmark(
-            [
-                one
-                for one, marked in everything
-                if marked and one.id not in gone and (one.owner, one.upstream) in kept
-            ]
-        )
+        await self._mark([row for row in unused if row.id not in gone])
+        await self._unmark([row for row in everything if row.is_marked and row.place in kept])
         await self._forget_models(gone)
         return len(gone)
 
@@ -123,28 +133,28 @@ class RedisCredentialStore:
         needed |= {batch.key.credential for batch in await self._batches.live()}
         return needed | {head.key.credential for head in await self._batches.heads()}
 
-    async def _forget(self, credential: Credential) -> bool:
+    async def _forget(self, row: _Row) -> bool:
         reply = await self._client.call(
             credential_scripts.FORGET.call(
                 [
-                    keys.credential(credential.id),
+                    keys.credential(row.id),
                     keys.CREDENTIALS,
                     keys.PAUSED,
-                    keys.credentials_of(credential.owner, credential.upstream),
+                    keys.credentials_of(*row.place),
                 ],
-                credential.id,
+                row.id,
             )
         )
         return reply == 1
 
-    async def _mark(self, credentials: Sequence[Credential]) -> None:
+    async def _mark(self, rows: Sequence[_Row]) -> None:
         await self._client.call_many(
-            [credential_scripts.MARK.call([keys.credential(one.id)]) for one in credentials]
+            [credential_scripts.MARK.call([keys.credential(row.id)]) for row in rows]
         )
 
-    async def _unmark(self, credentials: Sequence[Credential]) -> None:
+    async def _unmark(self, rows: Sequence[_Row]) -> None:
         await self._client.call_many(
-            [write("HDEL", keys.credential(one.id), "unused") for one in credentials]
+            [write("HDEL", keys.credential(row.id), "unused") for row in rows]
         )
 
     async def _forget_models(self, gone: set[CredentialId]) -> None:
@@ -187,23 +197,26 @@ class RedisCredentialStore:
                         )
                     )
 
-    async def _everything(self) -> list[tuple[Credential, bool]]:
+    async def _everything(self) -> list[_Row]:
         return await self._of(await self._client.call(read("SMEMBERS", keys.CREDENTIALS)))
 
-    async def _of(self, ids: Reply) -> list[tuple[Credential, bool]]:
+    async def _of(self, ids: Reply) -> list[_Row]:
         return await self._read(sorted(CredentialId(as_text(one)) for one in as_list(ids)))
 
-    async def _read(self, ids: Sequence[CredentialId]) -> list[tuple[Credential, bool]]:
-        """Return the credentials, and whether the last pass marked them as unused."""
+    async def _read(self, ids: Sequence[CredentialId]) -> list[_Row]:
         replies = await self._client.call_many(
             [read("HGETALL", keys.credential(one)) for one in ids]
         )
         fields = [as_map(reply) for reply in replies]
-        return [
-            (_opened(one, found, self._vault), "unused" in found)
-            for one, found in zip(ids, fields, strict=True)
-            if found
-        ]
+        return [_Row(one, found) for one, found in zip(ids, fields, strict=True) if found]
+
+    def _readable(self, rows: Sequence[_Row]) -> list[Credential]:
+        found = []
+        for row in rows:
+            # One that is damaged concerns nobody else: `get` tells whoever needs it.
+            with suppress(StoreCorruptError):
+                found.append(_opened(row, self._vault))
+        return found
 
 
 def _headers(credential_id: CredentialId) -> str:
@@ -214,14 +227,16 @@ def _refusal(credential_id: CredentialId) -> str:
     return f"pause:{credential_id}"
 
 
-def _opened(name: CredentialId, found: Mapping[str, bytes], vault: Vault) -> Credential:
+def _opened(row: _Row, vault: Vault) -> Credential:
+    name, found = row.id, row.fields
+    owner, upstream = row.place
     # The context is the ID that was asked for: another one's headers do not open.
     headers = json.loads(vault.open(found["headers"], context=_headers(name)))
     body = found.get("body")
     return Credential(
         id=name,
-        owner=OwnerId(found["owner"].decode()),
-        upstream=found["upstream"].decode(),
+        owner=owner,
+        upstream=upstream,
         headers=tuple((header, value) for header, value in headers),
         succeeded_at=_time(found.get("succeeded")),
         paused_at=_time(found.get("paused")),

@@ -4,10 +4,12 @@ import json
 import sqlite3
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from typing import Any, Final
 
+from proxy.core.errors import StoreCorruptError
 from proxy.core.ids import CredentialId, OwnerId
 from proxy.ports.jobs import Credential
 from proxy.stores.codec import from_micros, to_micros
@@ -86,8 +88,11 @@ class SqliteCredentialStore:
         await self._database.write(partial(remember, rows=rows))
 
     async def get(self, credential_id: CredentialId) -> Credential | None:
-        found = await self._find("WHERE id = ?", credential_id)
-        return found[0] if found else None
+        def find(connection: sqlite3.Connection) -> Credential | None:
+            row = connection.execute(f"{_SELECT} WHERE id = ?", (credential_id,)).fetchone()
+            return None if row is None else _opened(row, self._vault)
+
+        return await self._database.read(find)
 
     async def of_owner(self, owner: OwnerId, upstream: str) -> Sequence[Credential]:
         return await self._find(
@@ -123,10 +128,12 @@ class SqliteCredentialStore:
 
     async def _find(self, where: str, *values: object) -> list[Credential]:
         def find(connection: sqlite3.Connection) -> list[Credential]:
-            return [
-                _opened(row, self._vault)
-                for row in connection.execute(f"{_SELECT} {where}", values)
-            ]
+            found = []
+            for row in connection.execute(f"{_SELECT} {where}", values):
+                # One that is damaged concerns nobody else: `get` tells whoever needs it.
+                with suppress(StoreCorruptError):
+                    found.append(_opened(row, self._vault))
+            return found
 
         return await self._database.read(find)
 

@@ -4,8 +4,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 
 import pytest
+from structlog.testing import capture_logs
 
-from proxy.core.errors import ProviderUnavailableError, StoreUnavailableError
+from proxy.core.errors import ProviderUnavailableError, StoreCorruptError, StoreUnavailableError
 from proxy.services.batches.fanout import Fanout
 
 
@@ -55,6 +56,23 @@ async def test_an_expected_failure_of_one_harms_no_other(error: Exception) -> No
         return True
 
     assert await each(range(4), work, limit=1) == 3
+
+
+async def test_what_cannot_be_read_is_tried_each_time_and_said_once() -> None:
+    fanout, tried = Fanout[int](limit=1), []
+    damaged = [True, True, False, True]
+
+    async def work(thing: int) -> bool:
+        tried.append(thing)
+        if damaged.pop(0):
+            raise StoreCorruptError("altered", hint="put it back")
+        return True
+
+    with capture_logs() as said:
+        moved = [await fanout.each([(1, "group")], work) for _ in range(4)]
+
+    assert moved == [0, 0, 1, 0]
+    assert [(line["log_level"], line["hint"]) for line in said] == [("warning", "put it back")] * 2
 
 
 async def test_a_bug_ends_everything() -> None:

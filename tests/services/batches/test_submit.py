@@ -469,3 +469,15 @@ async def _another_takes_over(fleet: Fleet) -> None:
 async def _settle() -> None:
     for _ in range(20):
         await asyncio.sleep(0)
+
+
+async def test_a_batch_whose_credential_cannot_be_read_costs_no_other_job() -> None:
+    fleet = Fleet()
+    lost = [await fleet.accept(credential="damaged") for _ in range(12)]
+    fine = await fleet.accept_many(12)
+    fleet.stores.credentials.damaged.add(CredentialId("damaged"))
+
+    await fleet.run_for(timedelta(hours=27), step=timedelta(minutes=20))
+
+    assert {(await fleet.job(job_id)).state for job_id in fine} == {JobState.COMPLETED}
+    assert {(await fleet.job(job_id)).state for job_id in lost} == {JobState.EXPIRED}

@@ -6,9 +6,10 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+import structlog
 
 from proxy.core.errors import StoreCorruptError, StoreError, StoreUnavailableError
-from proxy.core.ids import JobId
+from proxy.core.ids import CredentialId, JobId
 from proxy.core.job import JobState
 from proxy.ports.jobs import JobWrite
 from proxy.ports.notes import Note
@@ -300,3 +301,26 @@ async def test_an_answer_that_was_written_unheard_is_counted_once(monkeypatch: p
     assert fleet.tally.counts["job_ended"] == 1
     assert fleet.tally.counts["late_result"] == 0
     assert (await fleet.booked()).useless == 0
+
+
+async def test_a_credential_that_cannot_be_read_holds_up_its_own_jobs_alone():
+    fleet = Fleet()
+    lost = await fleet.accept(deadline=timedelta(minutes=10), credential="damaged")
+    other = await fleet.accept(deadline=timedelta(minutes=20))
+    fleet.stores.credentials.damaged.add(CredentialId("damaged"))
+
+    with structlog.testing.capture_logs() as said:
+        async with asyncio.TaskGroup() as tasks:
+            escalator = fleet.instances[0].make_escalator(tasks)
+            await escalator.run_once()
+            await escalator.run_once()
+
+    assert (await fleet.job(other)).state is JobState.COMPLETED
+    assert (await fleet.job(lost)).state is JobState.QUEUED
+    unread = [line for line in said if line["event"] == "job.unread"]
+    assert [(line["credential"], line["jobs"]) for line in unread] == [("damaged", 1)]
+
+    fleet.stores.credentials.damaged.clear()
+    await fleet.run("escalate")
+
+    assert (await fleet.job(lost)).state is JobState.COMPLETED
