@@ -41,6 +41,7 @@ from proxy.core.turnaround import Ended, Stopped
 from proxy.ports.provider import Provider, ProviderBatch, ProviderBatchState
 from proxy.services.access import Access
 from proxy.services.batches.at_provider import cancel, retrieve
+from proxy.services.batches.due import DueBatches
 from proxy.services.batches.fanout import Fanout
 from proxy.services.batches.governor import TokenGovernor
 from proxy.services.batches.in_vain import WINDOW_AND_HOUR, InVain
@@ -90,6 +91,7 @@ class Collector:
         self._outlook = outlook
         self._governor = governor
         self._usual_pace = pace
+        self._due = DueBatches(ground.clock)
         self._fanout: Fanout[BatchId] = Fanout(limit=AT_ONCE)
         self._jitter = jitter
         self._in_vain = InVain(ground.clock)
@@ -99,18 +101,9 @@ class Collector:
 
         May be called while another call is under way.
         """
-        now = self._on.clock.now()
-        due = [
-            (batch.id, _group(batch))
-            for batch in await self._on.batches.live()
-            if self._is_due(batch, now)
-        ]
-        return await self._fanout.each(due, self._one)
-
-    def _is_due(self, batch: Batch, now: datetime) -> bool:
-        if batch.state is not BatchState.ENDED and batch.state not in _AT_PROVIDER:
-            return False
-        return batch.next_at is None or batch.next_at <= now
+        states = _AT_PROVIDER | {BatchState.ENDED}
+        due = self._due.among(await self._on.batches.live(), states)
+        return await self._fanout.each([(batch.id, _group(batch)) for batch in due], self._one)
 
     def _is_late(self, batch: Batch) -> bool:
         """Return whether the batch must stop now so that its rest is in time."""

@@ -48,6 +48,7 @@ from proxy.core.refusals import blames_money
 from proxy.ports.jobs import Credential
 from proxy.ports.provider import Provider, Submission
 from proxy.services.access import Access
+from proxy.services.batches.due import DueBatches
 from proxy.services.batches.fanout import Fanout
 from proxy.services.batches.recover import Recoverer
 from proxy.services.batches.release import line_to_blame
@@ -98,6 +99,7 @@ class Submitter:
         self._recoverer = Recoverer(
             ground, access=access, times=times, pace=pace, steps=self._steps
         )
+        self._due = DueBatches(ground.clock)
         self._fanout: Fanout[BatchId] = Fanout(limit=AT_ONCE)
         self._forbidden: Counter[ModelAccess] = Counter()
         """How often in a row a batch was refused."""
@@ -111,14 +113,9 @@ class Submitter:
 
         May be called while another call is under way.
         """
-        now = self._on.clock.now()
-        due = [
-            (batch.id, _group(batch))
-            for batch in await self._on.batches.live()
-            if batch.state in (BatchState.SEALED, BatchState.SUBMITTING)
-            and (batch.next_at is None or batch.next_at <= now)
-        ]
-        return await self._fanout.each(due, self._one)
+        states = (BatchState.SEALED, BatchState.SUBMITTING)
+        due = self._due.among(await self._on.batches.live(), states)
+        return await self._fanout.each([(batch.id, _group(batch)) for batch in due], self._one)
 
     async def _one(self, batch_id: BatchId) -> bool:
         async with self._on.leases.held(f"batch:{batch_id}") as lease:
