@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from aiohttp import web
 
 from policies.fields import Tag
-from policies.headers import Asked, HeaderError, read_headers, with_usual
+from policies.headers import Asked, with_usual
 from policies.model import UNDECIDED, Decision, Defer, Forward, Reject, deciding_rule
 from policies.policy import Policy
 from proxy.core.dialects import DIALECTS, Family
@@ -26,6 +26,7 @@ from proxy.services.callers.accounts import Accounts
 from proxy.services.callers.clients import Clients, Exchange
 from proxy.services.callers.owners import Owners
 from proxy.services.deferral.repeats import Repeats
+from proxy.web.asked import read_asked
 from proxy.web.entrance.calls import CallRecord, Calls
 from proxy.web.entrance.deferrer import Deferrer
 from proxy.web.entrance.heads import Identify, caller_of, read_head
@@ -101,10 +102,7 @@ class Front:
     ) -> web.StreamResponse:
         exchange = self._clients.admit(request.method, request.raw_headers, route)
         now = self._clock.now()
-        try:
-            asked = read_headers(with_usual(request.raw_headers, self._usual), now=now)
-        except HeaderError as exc:
-            raise CallerError(str(exc), param=exc.header, code="bad_header") from exc
+        asked = read_asked(with_usual(request.raw_headers, self._usual), now=now)
         policy = self._policy()
         caller = caller_of(request.raw_headers, route, self._owners)
         may_repeat = self._may_repeat(request, asked, caller)

@@ -15,7 +15,6 @@ from typing import Final
 import structlog
 from aiohttp import web
 
-from policies.headers import HeaderError, read_headers
 from proxy.core.batch import BatchState
 from proxy.core.dialects import DIALECTS, Family, Shape, error_answer
 from proxy.core.errors import (
@@ -48,6 +47,7 @@ from proxy.web.answering.job_object import (
     problem,
     retry_after_s,
 )
+from proxy.web.asked import read_asked
 from proxy.web.jobs_api.bulk import Bulk
 from proxy.web.jobs_api.openapi import openapi
 from proxy.web.jobs_api.queries import check_whole, read_listing, read_wait
@@ -259,10 +259,7 @@ class JobsApi:
 
     async def _typed(self, request: web.BaseRequest, job_id: JobId) -> web.StreamResponse:
         job = await self._owned(request, job_id)
-        try:
-            asked = read_headers(request.raw_headers, now=self._clock.now())
-        except HeaderError as exc:
-            raise CallerError(str(exc), param=exc.header, code="bad_header") from exc
+        asked = read_asked(request.raw_headers, now=self._clock.now())
         wait, read_timeout = asked.preferences.wait, asked.read_timeout
         return await self._holder.hold_typed(
             request,
