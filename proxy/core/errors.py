@@ -23,6 +23,8 @@ class ProxyError(Exception):
 
     code: str = "proxy_error"
     http_status: int = 500
+    retry_after_s: int | None = None
+    """The pause that a caller is told, in seconds; nothing if coming again does not help."""
 
     def __init__(
         self,
@@ -64,10 +66,7 @@ class CallerError(ProxyError):
 
 
 class OverloadedError(ProxyError):
-    """A bound of ours is reached; the same call may pass later.
-
-    `retry_after_s` is the pause that the caller is told, in seconds.
-    """
+    """A bound of ours is reached; the same call may pass later."""
 
     code = "too_many_jobs"
     http_status = 429
@@ -75,6 +74,15 @@ class OverloadedError(ProxyError):
     def __init__(self, message: str, *, retry_after_s: int = 30, code: str | None = None) -> None:
         super().__init__(message, code=code)
         self.retry_after_s = retry_after_s
+
+
+class StoppingError(ProxyError):
+    """This instance stops and makes no promise that it could not keep itself."""
+
+    code = "draining"
+    http_status = 503
+    retry_after_s = 1
+    """Another instance, or the next process, takes the call at once."""
 
 
 class JobNotFoundError(CallerError):

@@ -15,6 +15,7 @@ from proxy.core.errors import (
     ProviderRejectedError,
     ProviderUnavailableError,
     ProxyError,
+    StoppingError,
     StoreCorruptError,
     StoreError,
     StoreUnavailableError,
@@ -25,6 +26,7 @@ PUBLIC = [
     (ProxyError("x"), "proxy_error", 500),
     (CallerError("x"), "invalid_request", 400),
     (OverloadedError("x"), "too_many_jobs", 429),
+    (StoppingError("x"), "draining", 503),
     (JobNotFoundError("job_1"), "job_not_found", 404),
     (StoreError("x"), "store_error", 503),
     (StoreUnavailableError("x"), "store_unavailable", 503),
@@ -55,6 +57,11 @@ def test_a_more_specific_code_is_this_errors_alone() -> None:
 def test_an_overload_says_when_to_come_back() -> None:
     assert OverloadedError("full").retry_after_s == 30
     assert OverloadedError("full", retry_after_s=5, code="pool_full").retry_after_s == 5
+
+
+def test_only_who_can_tell_says_when_to_come_back() -> None:
+    assert StoppingError("it stops").retry_after_s == 1
+    assert ProxyError("a bug").retry_after_s is None
 
 
 def test_a_missing_job_is_named_and_nothing_more() -> None:

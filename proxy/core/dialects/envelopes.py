@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from proxy.core.dialects.records import Family
-from proxy.core.errors import CallerError, OverloadedError, ProxyError
+from proxy.core.errors import CallerError, ProxyError
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def error_answer(family: Family, error: ProxyError) -> ErrorAnswer:
     else:
         content = {"error": openai_error(error)}
     headers = [("Content-Type", "application/json")]
-    if isinstance(error, OverloadedError):
+    if error.retry_after_s is not None:
         headers.append(("Retry-After", str(error.retry_after_s)))
     return ErrorAnswer(status, tuple(headers), json.dumps(content).encode())
 

@@ -16,7 +16,7 @@ from typing import Final
 from aiohttp import web
 
 from proxy.core.dialects import Family, error_answer
-from proxy.core.errors import CallerError, OverloadedError, ProxyError, StoreUnavailableError
+from proxy.core.errors import CallerError, ProxyError, StoppingError, StoreUnavailableError
 from proxy.core.job import Job
 from proxy.ports.clock import Clock
 from proxy.ports.jobs import JobStore
@@ -275,9 +275,7 @@ class Holder:
     async def _turn_away(
         self, request: web.BaseRequest, job: Job, family: Family, why: ProxyError
     ) -> Sent:
-        # An overload names its own pause.
-        pause = () if isinstance(why, OverloadedError) else (("Retry-After", "1"),)
-        sent = await send(request, own_answer(error_answer(family, why), job, *pause))
+        sent = await send(request, own_answer(error_answer(family, why), job))
         if sent.ending is Ending.DELIVERED:
             return Sent(sent.response, Ending.TURNED_AWAY)
         return sent
@@ -290,11 +288,9 @@ class Holder:
         return own_answer(error_answer(family, pending), job, ("Retry-After", str(pause_s)))
 
 
-def _stopping(job: Job) -> ProxyError:
-    return ProxyError(
-        f"this instance is stopping; job {job.id} goes on, and the same call claims it",
-        code="draining",
-        http_status=503,
+def _stopping(job: Job) -> StoppingError:
+    return StoppingError(
+        f"this instance is stopping; job {job.id} goes on, and the same call claims it"
     )
 
 

@@ -14,7 +14,7 @@ from typing import Final, assert_never
 from proxy.core.batch import Batch
 from proxy.core.choice import LaneFacts
 from proxy.core.dialects import ErrorAnswer, openai_error
-from proxy.core.errors import CallerError, OverloadedError, ProviderError, ProxyError
+from proxy.core.errors import CallerError, ProviderError, ProxyError
 from proxy.core.estimate import USUAL, completion_at
 from proxy.core.ids import JobId
 from proxy.core.job import Job, JobState
@@ -177,7 +177,7 @@ def problem(error: ProxyError) -> ErrorAnswer:
         "error": openai_error(error),
     }
     headers = [("Content-Type", "application/problem+json")]
-    if isinstance(error, OverloadedError):
+    if error.retry_after_s is not None:
         headers.append(("Retry-After", str(error.retry_after_s)))
     return ErrorAnswer(status, tuple(headers), json.dumps(content).encode())
 

@@ -12,11 +12,7 @@ from policies.model import BY_PREFER, Answer, Decision, Defer
 from policies.model import Lane as PreferredLane
 from proxy.core.choice import LaneFacts
 from proxy.core.dialects import whole_target
-from proxy.core.errors import (
-    AcceptUnclearError,
-    ProxyError,
-    StoreError,
-)
+from proxy.core.errors import AcceptUnclearError, ProxyError, StoppingError, StoreError
 from proxy.core.ids import JobId
 from proxy.core.job import AnswerMode, Job
 from proxy.core.lanes import Lane
@@ -30,7 +26,6 @@ from proxy.web.answering.holding import TooManyHeldError
 from proxy.web.entrance.calls import Calls
 from proxy.web.entrance.heads import Agreed
 from proxy.web.entrance.incoming import Call, Incoming
-from proxy.web.entrance.refused import StoppingError
 
 _MODES: Final = {answer: AnswerMode(answer.value) for answer in Answer}
 

@@ -7,28 +7,22 @@ from proxy.core.dialects import ErrorAnswer, Family, error_answer
 from proxy.core.errors import CallerError, ProxyError, StoreError
 
 _STORE_PAUSE_S: Final = 5
-_DRAIN_PAUSE_S: Final = 1
-"""Another instance, or the next process, takes the call at once."""
 
 
-class StoppingError(ProxyError):
-    """This instance stops and makes no promise that it could not keep itself."""
+class _TooManyConnectionsError(ProxyError):
+    """As many callers are connected as may be."""
 
-    code = "draining"
+    code = "too_many_connections"
     http_status = 503
+    retry_after_s = 1
 
 
 def refusal(family: Family, error: ProxyError) -> ErrorAnswer:
     """Return the answer to a call that reached nobody."""
     answer = error_answer(family, error)
-    if isinstance(error, StoreError):
-        pause_s = _STORE_PAUSE_S
-    elif isinstance(error, StoppingError):
-        pause_s = _DRAIN_PAUSE_S
-    else:
+    if not isinstance(error, StoreError):
         return answer
-    headers = (*answer.headers, ("Retry-After", str(pause_s)))
-    return ErrorAnswer(answer.status, headers, answer.body)
+    return replace(answer, headers=(*answer.headers, ("Retry-After", str(_STORE_PAUSE_S))))
 
 
 def unreadable_or_bug(status: int) -> ErrorAnswer:
@@ -46,10 +40,6 @@ def unreadable_or_bug(status: int) -> ErrorAnswer:
     return error_answer(Family.OPENAI, error)
 
 
-def _too_many_connections() -> ErrorAnswer:
-    error = ProxyError("too many connections", code="too_many_connections", http_status=503)
-    answer = error_answer(Family.OPENAI, error)
-    return replace(answer, headers=(*answer.headers, ("Retry-After", "1")))
-
-
-TOO_MANY_CONNECTIONS: Final = _too_many_connections()
+TOO_MANY_CONNECTIONS: Final = error_answer(
+    Family.OPENAI, _TooManyConnectionsError("too many connections")
+)

@@ -3,8 +3,8 @@ import json
 import pytest
 
 from proxy.core.dialects import Family
-from proxy.core.errors import CallerError, StoreUnavailableError
-from proxy.web.entrance.refused import StoppingError, refusal
+from proxy.core.errors import CallerError, StoppingError, StoreUnavailableError
+from proxy.web.entrance.refused import refusal
 
 
 @pytest.mark.parametrize(
