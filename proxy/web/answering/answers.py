@@ -29,7 +29,7 @@ from proxy.web.answering.final import (
 from proxy.web.answering.framing import framing_for
 from proxy.web.answering.held import Ending, Holder, Sent, send
 from proxy.web.answering.holding import Holding
-from proxy.web.answering.job_object import job_object, pending_response, retry_after_s, status_url
+from proxy.web.answering.job_object import job_object, pending_response, retry_after, status_url
 from proxy.web.forwarding.relay import written
 
 SILENT_HOLD_MAX_S: Final = 240.0
@@ -163,7 +163,7 @@ class Answers:
         """Note that nobody was told of a job, which may not even have been made."""
         self._holding.note_soon(job_id, flushed=False, retry_count=retry_count)
 
-    def _page(self, job: Job, call: AnsweredCall, facts: LaneFacts | None) -> "_Page":
+    def _page(self, job: Job, call: AnsweredCall, facts: LaneFacts | None) -> _Page:
         """Return the answer that names the job, as it is written.
 
         All that were made of calls that are alike, in one second, differ by their IDs alone.
@@ -220,18 +220,20 @@ class Answers:
             return _raised(job, call)
         now = self._clock.now()
         url = status_url(job.id, base_path=call.base_path)
-        headers = [("Content-Type", "application/json"), (JOB_HEADER, job.id), ("Location", url)]
         facts = facts or self._outlook.facts(job.key)
-        pause_s = retry_after_s(job, facts, now=now)
-        if pause_s is not None:
-            headers.append(("Retry-After", str(pause_s)))
+        headers = (
+            ("Content-Type", "application/json"),
+            (JOB_HEADER, job.id),
+            ("Location", url),
+            *retry_after(job, facts, now=now),
+        )
         if call.endpoint.shape is Shape.RESPONSES:
             # OpenAI's own shape for "not yet": SDKs of it poll, some unasked.
-            return FinalAnswer(200, tuple(headers), compact_json(pending_response(job)))
+            return FinalAnswer(200, headers, compact_json(pending_response(job)))
         content = job_object(job, facts, now=now, base_path=call.base_path)
         # google-genai takes nothing but 200 for an answer.
         status = 200 if call.dialect.family is Family.GEMINI else 202
-        return FinalAnswer(status, tuple(headers), compact_json(content))
+        return FinalAnswer(status, headers, compact_json(content))
 
 
 def _raised(job: Job, call: AnsweredCall) -> FinalAnswer:

@@ -14,11 +14,10 @@ from aiohttp.http import HttpVersion11
 from aiohttp.http_writer import StreamWriter
 
 from proxy.core.dialects import ErrorAnswer, Family, error_answer
-from proxy.core.errors import CallerError
 from proxy.core.job import Job
 from proxy.core.prices import usd
 from proxy.ports.jobs import Result
-from proxy.web.answering.job_object import job_error
+from proxy.web.answering.job_object import missing_result
 from proxy.web.forwarding.endings import finish_on_close, reset_on_close
 
 JOB_HEADER: Final = "X-Deferrable-Job"
@@ -59,10 +58,7 @@ def final_answer(job: Job, result: Result | None, family: Family) -> FinalAnswer
     """
     assert job.state.is_terminal
     if result is None:
-        gone = CallerError(
-            f"the result of job {job.id} is no longer kept", code="result_gone", http_status=410
-        )
-        return own_answer(error_answer(family, job_error(job) or gone), job, NEVER_AGAIN)
+        return own_answer(error_answer(family, missing_result(job)), job, NEVER_AGAIN)
     headers = [("Content-Type", result.content_type), (JOB_HEADER, job.id)]
     if job.outcome is not None and job.outcome.cost is not None:
         headers.append((SAVED_HEADER, usd(job.outcome.cost.saved_nano)))

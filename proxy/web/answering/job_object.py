@@ -136,6 +136,21 @@ def retry_after_s(
     return max(RETRY_AFTER_MIN_S, min(RETRY_AFTER_MAX_S, tenth))
 
 
+def retry_after(
+    job: Job, facts: LaneFacts, *, batch: Batch | None = None, now: datetime
+) -> tuple[tuple[str, str], ...]:
+    """Return the same as the header field of an answer, if there is a time to tell."""
+    pause_s = retry_after_s(job, facts, batch=batch, now=now)
+    return () if pause_s is None else (("Retry-After", str(pause_s)),)
+
+
+def missing_result(job: Job) -> ProxyError:
+    """Return why a job that has ended has no result."""
+    return job_error(job) or CallerError(
+        f"the result of job {job.id} is no longer kept", code="result_gone", http_status=410
+    )
+
+
 def job_error(job: Job) -> ProxyError | None:
     """Return why the job has ended without the answer that it was accepted for.
 

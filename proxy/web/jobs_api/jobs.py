@@ -41,11 +41,11 @@ from proxy.web.answering.final import JOB_HEADER, NEVER_AGAIN, final_answer, res
 from proxy.web.answering.held import TYPED_HOLD_S, Holder
 from proxy.web.answering.holding import DrainingError, Holding, TooManyHeldError
 from proxy.web.answering.job_object import (
-    job_error,
     job_object,
+    missing_result,
     pending_response,
     problem,
-    retry_after_s,
+    retry_after,
 )
 from proxy.web.asked import read_asked
 from proxy.web.jobs_api.bulk import Bulk
@@ -224,9 +224,8 @@ class JobsApi:
         now = self._clock.now()
         facts = self._outlook.facts(job.key)
         content = job_object(job, facts, batch=batch, now=now, base_path="")
-        pause_s = retry_after_s(job, facts, batch=batch, now=now)
-        headers = [] if pause_s is None else [("Retry-After", str(pause_s))]
-        return _json(content, (JOB_HEADER, job.id), *headers, status=status)
+        pause = retry_after(job, facts, batch=batch, now=now)
+        return _json(content, (JOB_HEADER, job.id), *pause, status=status)
 
     async def _awaited(self, request: web.BaseRequest, job: Job) -> Job:
         """Return the job after `?wait=`, as it is then."""
@@ -250,10 +249,7 @@ class JobsApi:
         result = await self._jobs.result(job.id)
         if result is not None:
             return response_of(final_answer(job, result, self._family(job)))
-        gone = CallerError(
-            f"the result of job {job.id} is no longer kept", code="result_gone", http_status=410
-        )
-        answer = problem(job_error(job) or gone)
+        answer = problem(missing_result(job))
         headers = (*answer.headers, (JOB_HEADER, job.id), NEVER_AGAIN)
         return web.Response(status=answer.status, headers=headers, body=answer.body)
 
@@ -294,9 +290,8 @@ class JobsApi:
         return self._pending_response(job)
 
     def _pending_response(self, job: Job) -> web.Response:
-        pause_s = retry_after_s(job, self._outlook.facts(job.key), now=self._clock.now())
-        headers = [] if pause_s is None else [("Retry-After", str(pause_s))]
-        return _json(pending_response(job), (JOB_HEADER, job.id), *headers)
+        pause = retry_after(job, self._outlook.facts(job.key), now=self._clock.now())
+        return _json(pending_response(job), (JOB_HEADER, job.id), *pause)
 
     async def _cancel(self, request: web.BaseRequest, job_id: JobId) -> web.Response:
         return await self._object(await self._cancelled(await self._owned(request, job_id)))
