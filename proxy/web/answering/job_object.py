@@ -7,6 +7,7 @@ never zero.
 """
 
 import json
+from collections.abc import Mapping
 from datetime import datetime
 from http import HTTPStatus
 from typing import Final, assert_never
@@ -25,7 +26,7 @@ RETRY_AFTER_MAX_S: Final = 60
 
 RETRY_AFTER_MIN_S: Final = 5
 
-_STATUS: Final = {
+STATUS_WORDS: Final[Mapping[JobState, str]] = {
     JobState.QUEUED: "queued",
     JobState.BATCHED: "in_progress",
     JobState.ESCALATING: "in_progress",
@@ -34,6 +35,7 @@ _STATUS: Final = {
     JobState.EXPIRED: "expired",
     JobState.CANCELLED: "cancelled",
 }
+"""What callers read for each state."""
 
 
 def job_object(
@@ -56,7 +58,7 @@ def job_object(
     return {
         "id": job.id,
         "object": "deferrable.job",
-        "status": _STATUS[job.state],
+        "status": STATUS_WORDS[job.state],
         "created_at": _unix(job.accepted_at),
         "deadline": _unix(job.deadline),
         "deadline_missed": job.deadline_missed or late,

@@ -14,9 +14,9 @@ from proxy.core.job import Job
 from proxy.ports.jobs import JobStore, Result
 from proxy.services.callers.owners import owns
 from proxy.web.answering.final import abort, begin, flush
-from proxy.web.answering.job_object import job_error
+from proxy.web.answering.job_object import STATUS_WORDS, job_error
 from proxy.web.bodies import read_body
-from proxy.web.jobs_api.queries import STATUS_WORDS, BulkQuery, read_bulk
+from proxy.web.jobs_api.queries import BulkQuery, read_bulk
 
 MAX_REQUEST_BYTES: Final = 1_000_000
 _CHUNK: Final = 100

@@ -12,7 +12,8 @@ from typing import Any, Final
 from proxy.core.batch import BatchState
 from proxy.core.ids import JOB_ID_PATTERN
 from proxy.core.lanes import Lane
-from proxy.web.jobs_api.queries import DEFAULT_LIMIT, MAX_IDS, MAX_LIMIT, MAX_WAIT_S, STATUS_WORDS
+from proxy.web.answering.job_object import STATUS_WORDS
+from proxy.web.jobs_api.queries import DEFAULT_LIMIT, MAX_IDS, MAX_LIMIT, MAX_WAIT_S
 
 Schema = Mapping[str, Any]
 

@@ -10,6 +10,7 @@ from proxy.core.errors import CallerError, JobNotFoundError
 from proxy.core.ids import JOB_ID_PATTERN, JobId, is_job_id
 from proxy.core.job import JobState
 from proxy.ports.jobs import JobFilter
+from proxy.web.answering.job_object import STATUS_WORDS
 
 MAX_LIMIT: Final = 1_000
 DEFAULT_LIMIT: Final = 20
@@ -21,18 +22,9 @@ MAX_WAIT_S: Final = 240.0
 MAX_IDS: Final = 10_000
 
 _STATES: Final[Mapping[str, frozenset[JobState]]] = {
-    "queued": frozenset({JobState.QUEUED}),
-    "in_progress": frozenset({JobState.BATCHED, JobState.ESCALATING}),
-    "completed": frozenset({JobState.COMPLETED}),
-    "failed": frozenset({JobState.FAILED}),
-    "expired": frozenset({JobState.EXPIRED}),
-    "cancelled": frozenset({JobState.CANCELLED}),
+    word: frozenset(state for state, told in STATUS_WORDS.items() if told == word)
+    for word in STATUS_WORDS.values()
 }
-
-STATUS_WORDS: Final[Mapping[JobState, str]] = {
-    state: word for word, states in _STATES.items() for state in states
-}
-"""What callers read for each state."""
 
 # Gemini's API takes the credential in the query, so it may stand in ours.
 _CREDENTIAL: Final = "key"

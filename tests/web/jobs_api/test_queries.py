@@ -5,12 +5,11 @@ import pytest
 from proxy.core.errors import CallerError
 from proxy.core.job import JobState
 from proxy.ports.jobs import JobFilter
-from proxy.web.answering.job_object import job_object
+from proxy.web.answering.job_object import STATUS_WORDS, job_object
 from proxy.web.jobs_api.queries import (
     DEFAULT_LIMIT,
     MAX_IDS,
     MAX_WAIT_S,
-    STATUS_WORDS,
     BulkQuery,
     Listing,
     read_bulk,
