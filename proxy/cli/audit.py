@@ -11,7 +11,7 @@ from policies.windows import parse_zone
 from proxy.app import price_book
 from proxy.cli.output import print_json, print_table
 from proxy.core.errors import ConfigError
-from proxy.core.prices import usd
+from proxy.core.prices import NANO, dollar_text, usd
 from proxy.services.traffic.audit import Auditor
 from proxy.services.traffic.findings import MONTH, Audit, Money, Proposal, Segment
 from proxy.settings import Settings, load
@@ -233,4 +233,6 @@ def _print_shadows(audit: Audit, scale: float | None) -> None:
 
 
 def _dollars(nano: int | None, scale: float | None = 1.0) -> str:
-    return "-" if nano is None or scale is None else f"${nano * scale / 1e9:,.2f}"
+    if nano is None or scale is None:
+        return "-"
+    return dollar_text(nano * scale / NANO, digits=2)

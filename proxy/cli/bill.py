@@ -8,6 +8,7 @@ from proxy.cli.batches import operators, remote_options
 from proxy.cli.output import print_json, print_table
 from proxy.core.ledger import BY
 from proxy.core.plural import plural
+from proxy.core.prices import dollar_text
 
 _SPARE = ("in vain", "unpriced", "out", "tokens in", "list", "jobs")
 """Columns that a narrow terminal goes without, from the first on: the sums below have most of
@@ -103,9 +104,7 @@ def _counted(amount: object, noun: str) -> str:
 
 
 def _dollars(amount: object) -> str:
-    if not isinstance(amount, int | float):
-        return "-"
-    return f"{'-' if amount < 0 else ''}${abs(amount):,.4f}"
+    return dollar_text(amount) if isinstance(amount, int | float) else "-"
 
 
 def _member(content: Mapping[str, object], name: str) -> Mapping[str, object]:

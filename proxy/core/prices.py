@@ -26,6 +26,11 @@ def usd(nano: int) -> str:
     return f"-{text}" if nano < 0 else text
 
 
+def dollar_text(amount: float, *, digits: int = 4) -> str:
+    """Return an amount in dollars for people, rounded: `$1,234.5000`, `-$0.0020`."""
+    return f"{'-' if amount < 0 else ''}${abs(amount):,.{digits}f}"
+
+
 class Processing(StrEnum):
     """How an answer was made, as far as it changes the price."""
 

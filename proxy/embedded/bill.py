@@ -12,7 +12,7 @@ from rich.table import Table
 from proxy.app import Running
 from proxy.core.ledger import Sums, broken_down
 from proxy.core.plural import plural
-from proxy.core.prices import NANO
+from proxy.core.prices import NANO, dollar_text
 from proxy.embedded.line import write_if_heard
 
 _LANES: Final[Mapping[str, str]] = {
@@ -130,4 +130,4 @@ def _content(bill: Bill) -> dict[str, object]:
 
 
 def _dollars(nano: int) -> str:
-    return f"{'-' if nano < 0 else ''}${abs(nano) / NANO:,.4f}"
+    return dollar_text(nano / NANO)

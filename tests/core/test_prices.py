@@ -3,7 +3,7 @@
 import pytest
 
 from proxy.core.price_list import parse_price
-from proxy.core.prices import Cost, ModelPrice, Processing, cost_of, usd
+from proxy.core.prices import Cost, ModelPrice, Processing, cost_of, dollar_text, usd
 from proxy.core.usage import Tokens
 
 SIMPLE = {"standard": {"input": 2, "output": 8}, "batch": {"input": 1, "output": 4}}
@@ -138,3 +138,13 @@ def test_reductions_that_stack_lose_nothing() -> None:
 )
 def test_amounts_in_dollars_are_exact(nano: int, text: str) -> None:
     assert usd(nano) == text
+
+
+@pytest.mark.parametrize(
+    ("amount", "digits", "text"),
+    [(1234.5, 4, "$1,234.5000"), (-0.002, 4, "-$0.0020"), (-1, 2, "-$1.00"), (0, 2, "$0.00")],
+)
+def test_amounts_for_people_have_their_sign_before_the_dollar(
+    amount: float, digits: int, text: str
+) -> None:
+    assert dollar_text(amount, digits=digits) == text
