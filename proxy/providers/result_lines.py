@@ -182,15 +182,6 @@ def result_line(line: bytes) -> ResultLine:
     return ResultLine(kind=LineKind.UNREADABLE, custom_id=custom_id)
 
 
-def body_span(line: bytes) -> Span | None:
-    """Return where the value of `response.body` stands in a line of valid JSON.
-
-    Of equal keys the last counts, as it does for parsers.
-    """
-    usual = _usual_body(line)
-    return usual[0] if usual is not None else member_span(line, (b"response", b"body"))
-
-
 def _usual_body(line: bytes) -> Value | None:
     return usual_value(line, _USUAL_HEAD, _USUAL_TAIL)
 
@@ -200,7 +191,10 @@ def _without(line: bytes, span: Span) -> bytes:
 
 
 def member_span(line: bytes, path: tuple[bytes, ...]) -> Span | None:
-    """Return where the value that `path` names stands in a line of valid JSON."""
+    """Return where the value that `path` names stands in a line of valid JSON.
+
+    Of equal keys the last counts, as it does for parsers.
+    """
     return _member(line, line.index(b"{"), path)[1]
 
 

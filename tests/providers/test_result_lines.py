@@ -11,7 +11,7 @@ from proxy.providers.result_lines import (
     LineCutter,
     _member,
     _usual_body,
-    body_span,
+    member_span,
     result_line,
 )
 
@@ -97,7 +97,10 @@ def test_the_short_way_to_a_span_agrees_with_the_long_one(value, other, is_twice
 
 
 def test_a_response_that_is_overridden_by_something_else_has_no_body():
-    assert body_span(b'{"response":{"body":1},"response":null}') is None
+    line = b'{"response":{"body":1},"response":null}'
+
+    assert _usual_body(line) is None
+    assert member_span(line, (b"response", b"body")) is None
 
 
 @given(LINES, st.data())
