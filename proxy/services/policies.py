@@ -7,7 +7,6 @@ The YAML library is imported with the first file, so never where there is none.
 
 import asyncio
 import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import structlog
 from policies.model import Answer
 from policies.policy import Policy
 from proxy.core.errors import ConfigError
+from proxy.settings.checks import is_named_pipe
 from proxy.telemetry import Metrics
 
 if TYPE_CHECKING:
@@ -68,9 +68,7 @@ def _refuse_pipe(file: Path) -> None:
 
 def _content(file: Path) -> bytes:
     try:
-        # Opening one that has a name waits for whoever writes to it. What a shell puts in the
-        # place of `<(…)` is open already.
-        if Path(os.path.realpath(file)).is_fifo():
+        if is_named_pipe(file):
             raise BadPoliciesError([f"{file}: {_A_PIPE}"])
         with file.open("rb") as opened:
             return opened.read(_BYTES_MAX + 1)
