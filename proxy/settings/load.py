@@ -124,19 +124,32 @@ def _from_file(file: pathlib.Path | None) -> Layer:
     from proxy.settings.yaml_text import read_yaml  # noqa: PLC0415
 
     try:
-        if checks.is_named_pipe(file):
-            return Layer(complaints=[Complaint(str(file), "", "cannot be read: it is a pipe")])
-        with file.open(encoding="utf-8") as opened:
-            text = opened.read(_CHARACTERS_MAX + 1)
-    except (OSError, UnicodeDecodeError) as exc:
-        reason = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8"
-        return Layer(complaints=[Complaint(str(file), "", f"cannot be read: {reason}")])
-    if len(text) > _CHARACTERS_MAX:
-        problem = f"has more than {_CHARACTERS_MAX} characters: this is no configuration"
-        return Layer(complaints=[Complaint(str(file), "", problem)])
+        text = _text(file)
+    except ValueError as exc:
+        return Layer(complaints=[Complaint(str(file), "", str(exc))])
     layer = read_yaml(text, str(file))
     _anchor(layer.values, (), file.absolute().parent)
     return layer
+
+
+def _text(file: pathlib.Path) -> str:
+    """Return what a configuration file holds.
+
+    Raises:
+        ValueError: if it cannot be read, or is none; it says why.
+    """
+    try:
+        if checks.is_named_pipe(file):
+            raise ValueError("cannot be read: it is a pipe")
+        with file.open(encoding="utf-8") as opened:
+            text = opened.read(_CHARACTERS_MAX + 1)
+    except UnicodeDecodeError as exc:
+        raise ValueError("cannot be read: it is not UTF-8") from exc
+    except OSError as exc:
+        raise ValueError(f"cannot be read: {exc.strerror}") from exc
+    if len(text) > _CHARACTERS_MAX:
+        raise ValueError(f"has more than {_CHARACTERS_MAX} characters: this is no configuration")
+    return text
 
 
 def _anchor(values: dict[str, Value], at: Path, base: pathlib.Path) -> None:
@@ -216,7 +229,7 @@ def _validate(merged: Layer, complaints: list[Complaint]) -> tuple[Settings | No
             before = len(broken)
             for error in exc.errors(include_url=False):
                 path = _data_path(error["loc"])
-                if any(other[: len(path)] == path for other in broken):
+                if _is_broken(path, broken):
                     # Empty, say, only without what was complained about inside of it.
                     broken.add(path)
                 else:
@@ -243,7 +256,7 @@ def _without(values: dict[str, Value], at: Path, broken: set[Path]) -> dict[str,
             kept[key] = _without(value, path, broken)
         elif isinstance(value, list):
             items = enumerate(value)
-            kept[key] = [item for nth, item in items if not _is_in((*path, nth), broken)]
+            kept[key] = [item for nth, item in items if not _is_broken((*path, nth), broken)]
         else:
             kept[key] = value
     return kept
@@ -255,8 +268,8 @@ def _lacks_a_part(path: Path, value: Value, broken: set[Path]) -> bool:
     return any(other[:-1] == path and other[-1] not in value for other in broken)
 
 
-def _is_in(path: Path, broken: set[Path]) -> bool:
-    """Tell whether an item of a list, or anything inside of it, is broken."""
+def _is_broken(path: Path, broken: set[Path]) -> bool:
+    """Tell whether what stands at `path`, or anything inside of it, is broken."""
     return any(other[: len(path)] == path for other in broken)
 
 
