@@ -5,8 +5,10 @@ Each check yields the path it complains about and the problem in words.
 
 import os
 import pathlib
+import re
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from functools import partial
 
 from policies.conditions import SECRET_HEADERS
 from proxy.core.dialects import DIALECTS
@@ -21,7 +23,10 @@ from proxy.settings.values import duration_text
 
 Finding = tuple[Path, str]
 
-_NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
+_ProblemOf = Callable[[pathlib.Path], str | None]
+
+_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+_NO_NAME = "a name is made of letters, digits, '-', '_' and '.'"
 
 
 def disagreements(settings: Settings) -> Iterator[Finding]:
@@ -80,8 +85,8 @@ def _upstreams(settings: Settings) -> Iterator[Finding]:
 def _owners(settings: Settings) -> Iterator[Finding]:
     seen: dict[str, str] = {}
     for path, owner, hashes in _named_tokens(settings):
-        if not owner or not _NAME_CHARACTERS.issuperset(owner):
-            yield path, "a name is made of letters, digits, '-', '_' and '.'"
+        if not _NAME.fullmatch(owner):
+            yield path, _NO_NAME
         if owner == ANONYMOUS:
             yield path, "is the name of those who show no token: everybody could read its jobs"
         for position, token_hash in enumerate(hashes):
@@ -119,8 +124,8 @@ def _held_keys(settings: Settings) -> Iterator[Finding]:
 def _webhooks(settings: Settings) -> Iterator[Finding]:
     names = {owner for _, owner, _ in _named_tokens(settings)}
     for name, webhook in settings.webhooks.items():
-        if not name or not _NAME_CHARACTERS.issuperset(name):
-            yield ("webhooks", name), "a name is made of letters, digits, '-', '_' and '.'"
+        if not _NAME.fullmatch(name):
+            yield ("webhooks", name), _NO_NAME
         try:
             endpoint_at(webhook.url)
         except ConfigError:
@@ -150,64 +155,40 @@ def _prices(settings: Settings) -> Iterator[Finding]:
 
 def surroundings(settings: Settings) -> Iterator[Finding]:
     """Find what the machine does not offer: files to read, a directory to write to."""
-    if settings.store.path is not None:
-        problem = _unwritable(settings.store.path)
-        if problem:
-            yield ("store",), problem
-    if settings.recording.path is not None:
-        problem = _unwritable(settings.recording.path)
-        if problem:
-            yield ("recording", "path"), problem
-    yield from _secret_key(settings)
-    for path, file in (
-        (("policies",), settings.policies),
-        (("prices", "file"), settings.prices.file),
-    ):
-        problem = _unreadable(file) if file is not None else None
+    for path, file, problem_of in _files(settings):
+        problem = problem_of(file) if file is not None else None
         if problem:
             yield path, problem
+
+
+def _files(settings: Settings) -> Iterator[tuple[Path, pathlib.Path | None, _ProblemOf]]:
+    """Yield every file that can be named, with what tells why it cannot be used."""
+    yield ("store",), settings.store.path, _unwritable
+    yield ("recording", "path"), settings.recording.path, _unwritable
+    yield ("secret_key_file",), settings.secret_key_file, partial(_unusable_keys, settings)
+    yield ("policies",), settings.policies, _unreadable
+    yield ("prices", "file"), settings.prices.file, _unreadable
     admin = settings.admin
-    if admin.token_file is not None:
-        problem = _unusable(admin.token_file, admin.read_token)
-        if problem:
-            yield ("admin", "token_file"), problem
-    yield from _webhook_files(settings)
-    yield from _key_files(settings)
-
-
-def _key_files(settings: Settings) -> Iterator[Finding]:
-    for name, upstream in settings.upstreams.items():
-        if upstream.key_file is None:
-            continue
-        problem = _unusable(upstream.key_file, upstream.read_key)
-        if problem:
-            yield ("upstreams", name, "key_file"), problem
-    for path, tls in ((("tls",), settings.tls), (("admin", "tls"), settings.admin.tls)):
-        if tls is None:
-            continue
-        for field, file in (("cert_file", tls.cert_file), ("key_file", tls.key_file)):
-            problem = _unreadable(file)
-            if problem:
-                yield (*path, field), problem
-
-
-def _secret_key(settings: Settings) -> Iterator[Finding]:
-    key_file = settings.secret_key_file
-    if key_file is not None:
-        problem = _unreadable(key_file)
-        if problem and (settings.store.is_redis or not _is_absent(key_file)):
-            yield ("secret_key_file",), problem
-        elif problem and _unwritable(key_file):
-            yield ("secret_key_file",), f"is absent and cannot be made: {_unwritable(key_file)}"
-
-
-def _webhook_files(settings: Settings) -> Iterator[Finding]:
+    yield ("admin", "token_file"), admin.token_file, partial(_unusable, read=admin.read_token)
     for name, webhook in settings.webhooks.items():
-        if webhook.secret_file is None:
-            continue
-        problem = _unusable(webhook.secret_file, webhook.keys)
-        if problem:
-            yield ("webhooks", name, "secret_file"), problem
+        unusable = partial(_unusable, read=webhook.keys)
+        yield ("webhooks", name, "secret_file"), webhook.secret_file, unusable
+    for name, upstream in settings.upstreams.items():
+        unusable = partial(_unusable, read=upstream.read_key)
+        yield ("upstreams", name, "key_file"), upstream.key_file, unusable
+    for path, tls in ((("tls",), settings.tls), (("admin", "tls"), settings.admin.tls)):
+        if tls is not None:
+            yield (*path, "cert_file"), tls.cert_file, _unreadable
+            yield (*path, "key_file"), tls.key_file, _unreadable
+
+
+def _unusable_keys(settings: Settings, key_file: pathlib.Path) -> str | None:
+    problem = _unreadable(key_file)
+    if problem is None or settings.store.is_redis or not _is_absent(key_file):
+        return problem
+    # Beside SQLite it is made.
+    obstacle = _unwritable(key_file)
+    return f"is absent and cannot be made: {obstacle}" if obstacle else None
 
 
 def _unusable(file: pathlib.Path, read: Callable[[], object]) -> str | None:
