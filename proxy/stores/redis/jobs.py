@@ -20,6 +20,7 @@ from proxy.stores.redis.rows import (
     Before,
     accept_call,
     call_digest,
+    find_jobs,
     get_call,
     idempotency_place,
     likely_before,
@@ -230,14 +231,6 @@ class RedisJobStore:
         if sum(len(body) for body, _ in bodies) <= SEAL_INLINE_BYTES:
             return seal()
         return await asyncio.to_thread(seal)
-
-
-async def find_jobs(client: Client, job_ids: Sequence[JobId]) -> list[Job]:
-    """Return those of the jobs that exist, in the order asked for."""
-    ours = [job_id for job_id in job_ids if stored_here(job_id)]
-    replies = await client.call_many([get_call(job_id) for job_id in ours])
-    found = (parse_job(reply, job_id) for reply, job_id in zip(replies, ours, strict=True))
-    return [job for job in found if job is not None]
 
 
 def open_payload(vault: Vault, job_id: JobId, sealed: Reply) -> bytes:

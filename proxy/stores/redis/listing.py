@@ -1,6 +1,5 @@
 """The list of an owner's jobs: kept in every shard, and merged page by page."""
 
-from collections.abc import Sequence
 from typing import Final
 
 from proxy.core.errors import JobNotFoundError
@@ -11,7 +10,7 @@ from proxy.stores.codec import to_micros
 from proxy.stores.redis import job_scripts, keys
 from proxy.stores.redis.client import Client
 from proxy.stores.redis.merge import Front, Row, certain, parse_rows, share
-from proxy.stores.redis.rows import get_call, parse_job, stored_here
+from proxy.stores.redis.rows import find_jobs
 from proxy.stores.redis.wire import as_int, as_list
 
 PAGE: Final = 500
@@ -30,7 +29,7 @@ async def list_jobs(
     states = frozenset(JobState) if where.states is None else where.states
     position: tuple[str | int, str] = _LATEST
     if after is not None:
-        (start,) = await _read(client, [after]) or (None,)
+        (start,) = await find_jobs(client, [after], background=True) or (None,)
         if start is None or start.owner != owner:
             raise JobNotFoundError(after)
         position = (to_micros(start.accepted_at), start.id)
@@ -40,7 +39,7 @@ async def list_jobs(
         if where.tag is None and where.states is None:
             size = min(PAGE, limit - len(found))
         rows, more = await _page(client, owner, where, position, size)
-        jobs = await _read(client, [JobId(job_id) for _, job_id in rows])
+        jobs = await find_jobs(client, [JobId(job_id) for _, job_id in rows], background=True)
         found += [job for job in jobs if job.owner == owner and job.state in states]
         if not more:
             break
@@ -77,10 +76,3 @@ def _lists(shard: int, owner: OwnerId, where: JobFilter) -> list[str]:
     if JobState.BATCHED in states:
         states |= {JobState.QUEUED}
     return [keys.listed(shard, owner, state) for state in sorted(states)]
-
-
-async def _read(client: Client, job_ids: Sequence[JobId]) -> list[Job]:
-    ours = [job_id for job_id in job_ids if stored_here(job_id)]
-    replies = await client.call_many([get_call(job_id) for job_id in ours], background=True)
-    found = (parse_job(reply, job_id) for reply, job_id in zip(replies, ours, strict=True))
-    return [job for job in found if job is not None]

@@ -1,4 +1,4 @@
-"""How a job stands in Redis: the arguments of the scripts that write it."""
+"""How a job stands in Redis: the arguments of the scripts that write it, and how it is read."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from proxy.core.lanes import BatchKey
 from proxy.ports.jobs import JobWrite, NewJob
 from proxy.stores.codec import encode_key, to_micros
 from proxy.stores.redis import job_scripts, keys
+from proxy.stores.redis.client import Client
 from proxy.stores.redis.commands import Command, slot_of
 from proxy.stores.redis.ledger_rows import book_arguments, ledger_keys
 from proxy.stores.redis.packing import Argument, pack_some
@@ -274,6 +275,16 @@ def get_call(job_id: JobId) -> Command:
     """Return the command that reads a job and its claim."""
     shard = shard_of(job_id)
     return job_scripts.GET.call([keys.record(job_id), keys.claims(shard)], job_id)
+
+
+async def find_jobs(
+    client: Client, job_ids: Sequence[JobId], *, background: bool = False
+) -> list[Job]:
+    """Return those of the jobs that exist, in the order asked for."""
+    ours = [job_id for job_id in job_ids if stored_here(job_id)]
+    replies = await client.call_many([get_call(job_id) for job_id in ours], background=background)
+    found = (parse_job(reply, job_id) for reply, job_id in zip(replies, ours, strict=True))
+    return [job for job in found if job is not None]
 
 
 def stored_here(job_id: JobId) -> bool:
