@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 KEY_BYTES: Final = 32
 
+SEAL_INLINE_BYTES: Final = 65_536
+"""Up to here sealing takes under a millisecond; more of it leaves the event loop."""
+
 # Sealed: format, flags, key ID (4), nonce (12), ciphertext with its tag (16).
 _FORMAT: Final = 1
 _COMPRESSED: Final = 1

@@ -10,6 +10,7 @@ from proxy.core.errors import StoreCorruptError
 from proxy.core.ids import CredentialId, OwnerId
 from proxy.ports.jobs import Credential
 from proxy.stores.codec import from_micros, to_micros
+from proxy.stores.contexts import headers_context, refusal_context
 from proxy.stores.redis import credential_scripts, keys
 from proxy.stores.redis.batches import RedisBatchStore
 from proxy.stores.redis.client import Client
@@ -63,7 +64,7 @@ class RedisCredentialStore:
                 credential.id,
                 credential.owner,
                 credential.upstream,
-                self._vault.seal(headers, context=_headers(credential.id)),
+                self._vault.seal(headers, context=headers_context(credential.id)),
                 to_micros(succeeded) if succeeded else "",
             )
         )
@@ -95,7 +96,7 @@ class RedisCredentialStore:
         # Sealed, too: providers repeat parts of the credential in their refusals.
         sealed: Argument = ""
         if body is not None:
-            sealed = self._vault.seal(body, context=_refusal(credential_id))
+            sealed = self._vault.seal(body, context=refusal_context(credential_id))
         await self._client.call(
             credential_scripts.PAUSE.call(
                 [keys.credential(credential_id), keys.PAUSED],
@@ -185,7 +186,10 @@ class RedisCredentialStore:
         )
         for name, reply in zip(ids, replies, strict=True):
             headers, body = as_list(reply)
-            fields = (("headers", headers, _headers(name)), ("body", body, _refusal(name)))
+            fields = (
+                ("headers", headers, headers_context(name)),
+                ("body", body, refusal_context(name)),
+            )
             for field, sealed, context in fields:
                 if not isinstance(sealed, bytes):
                     continue
@@ -219,19 +223,11 @@ class RedisCredentialStore:
         return found
 
 
-def _headers(credential_id: CredentialId) -> str:
-    return f"credential:{credential_id}"
-
-
-def _refusal(credential_id: CredentialId) -> str:
-    return f"pause:{credential_id}"
-
-
 def _opened(row: _Row, vault: Vault) -> Credential:
     name, found = row.id, row.fields
     owner, upstream = row.place
     # The context is the ID that was asked for: another one's headers do not open.
-    headers = json.loads(vault.open(found["headers"], context=_headers(name)))
+    headers = json.loads(vault.open(found["headers"], context=headers_context(name)))
     body = found.get("body")
     return Credential(
         id=name,
@@ -241,7 +237,7 @@ def _opened(row: _Row, vault: Vault) -> Credential:
         succeeded_at=_time(found.get("succeeded")),
         paused_at=_time(found.get("paused")),
         pause_status=int(found["status"]) if "status" in found else None,
-        pause_body=None if body is None else vault.open(body, context=_refusal(name)),
+        pause_body=None if body is None else vault.open(body, context=refusal_context(name)),
     )
 
 

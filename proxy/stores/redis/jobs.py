@@ -10,6 +10,7 @@ from proxy.core.errors import JobNotFoundError, StoreCorruptError, StoreUnavaila
 from proxy.core.ids import JobId, OwnerId, shard_for, shard_of
 from proxy.core.job import Job
 from proxy.ports.jobs import Acceptance, Credential, JobFilter, JobWrite, NewJob, Pending, Result
+from proxy.stores.contexts import payload_context, result_context
 from proxy.stores.redis import keys
 from proxy.stores.redis.client import Client
 from proxy.stores.redis.commands import read, write
@@ -29,10 +30,7 @@ from proxy.stores.redis.rows import (
     stored_here,
 )
 from proxy.stores.redis.wire import Reply, as_list, as_map, as_text
-from proxy.stores.vault import Vault
-
-SEAL_INLINE_BYTES: Final = 65_536
-"""Up to here sealing takes under a millisecond; more of it leaves the event loop."""
+from proxy.stores.vault import SEAL_INLINE_BYTES, Vault
 
 LATE_AT_MOST: Final = timedelta(days=7)
 """By how much a job may outlive its deadline and then its retention, in all: its batch may end
@@ -70,9 +68,9 @@ class RedisJobStore:
         job, key = new.job, new.idempotency_key
         place = idempotency_place(job.owner, key) if key is not None else ""
         if len(new.body) <= SEAL_INLINE_BYTES:
-            sealed = self._vault.seal(new.body, context=_payload(job.id))
+            sealed = self._vault.seal(new.body, context=payload_context(job.id))
         else:
-            (sealed,) = await self._seal([(new.body, _payload(job.id))])
+            (sealed,) = await self._seal([(new.body, payload_context(job.id))])
         if new.credential is not None:
             # Another slot, so another call, and the first of the two.
             await self._remember(new.credential)
@@ -160,7 +158,7 @@ class RedisJobStore:
         status, content_type, request_id = json.loads(head)
         return Result(
             status_code=status,
-            body=self._vault.open(sealed, context=_answer(job_id)),
+            body=self._vault.open(sealed, context=result_context(job_id)),
             content_type=content_type,
             request_id=request_id,
         )
@@ -216,7 +214,7 @@ class RedisJobStore:
 
     async def _seal_results(self, writes: Sequence[JobWrite]) -> list[bytes]:
         bodies = [
-            (write.result.body if write.result else b"", _answer(write.after.id))
+            (write.result.body if write.result else b"", result_context(write.after.id))
             for write in writes
         ]
         return [
@@ -237,15 +235,7 @@ def open_payload(vault: Vault, job_id: JobId, sealed: Reply) -> bytes:
     """Return the body of the job's call."""
     if not isinstance(sealed, bytes):
         raise StoreCorruptError("a stored payload cannot be read")
-    return vault.open(sealed, context=_payload(job_id))
-
-
-def _payload(job_id: JobId) -> str:
-    return f"payload:{job_id}"
-
-
-def _answer(job_id: JobId) -> str:
-    return f"result:{job_id}"
+    return vault.open(sealed, context=payload_context(job_id))
 
 
 def _result_head(result: Result) -> bytes:

@@ -13,6 +13,7 @@ from proxy.core.errors import StoreCorruptError
 from proxy.core.ids import CredentialId, OwnerId
 from proxy.ports.jobs import Credential
 from proxy.stores.codec import from_micros, to_micros
+from proxy.stores.contexts import headers_context, refusal_context
 from proxy.stores.sqlite.accepting import remember
 from proxy.stores.sqlite.database import Database
 from proxy.stores.sqlite.queue import forget_keys
@@ -69,7 +70,7 @@ class CredentialRows:
             credential.id,
             credential.owner,
             credential.upstream,
-            self._vault.seal(headers, context=_headers(credential.id)),
+            self._vault.seal(headers, context=headers_context(credential.id)),
             to_micros(credential.succeeded_at) if credential.succeeded_at else None,
             *(None, None, None),
             0,
@@ -113,7 +114,7 @@ class SqliteCredentialStore:
         self, credential_id: CredentialId, *, at: datetime, status: int | None, body: bytes | None
     ) -> None:
         # Sealed, too: providers repeat parts of the credential in their refusals.
-        context = _refusal(credential_id)
+        context = refusal_context(credential_id)
         sealed = None if body is None else self._vault.seal(body, context=context)
         await self._update(
             "paused = coalesce(paused, ?), pause_status = ?, pause_body = ? WHERE id = ?",
@@ -155,8 +156,8 @@ def prepare(connection: sqlite3.Connection, vault: Vault) -> None:
     """
     rows = connection.execute("SELECT id, headers, pause_body FROM credentials").fetchall()
     for name, headers, body in rows:
-        renewed = vault.renewed(headers, context=_headers(name))
-        pause = None if body is None else vault.renewed(body, context=_refusal(name))
+        renewed = vault.renewed(headers, context=headers_context(name))
+        pause = None if body is None else vault.renewed(body, context=refusal_context(name))
         if renewed is not None or pause is not None:
             connection.execute(
                 "UPDATE credentials SET headers = ?, pause_body = ? WHERE id = ?",
@@ -164,17 +165,9 @@ def prepare(connection: sqlite3.Connection, vault: Vault) -> None:
             )
 
 
-def _headers(credential_id: CredentialId) -> str:
-    return f"credential:{credential_id}"
-
-
-def _refusal(credential_id: CredentialId) -> str:
-    return f"pause:{credential_id}"
-
-
 def _opened(row: tuple[Any, ...], vault: Vault) -> Credential:
     name, owner, upstream, headers, succeeded, paused, status, body = row
-    opened = json.loads(vault.open(headers, context=_headers(name)))
+    opened = json.loads(vault.open(headers, context=headers_context(name)))
     return Credential(
         id=name,
         owner=owner,
@@ -183,7 +176,7 @@ def _opened(row: tuple[Any, ...], vault: Vault) -> Credential:
         succeeded_at=None if succeeded is None else from_micros(succeeded),
         paused_at=None if paused is None else from_micros(paused),
         pause_status=status,
-        pause_body=None if body is None else vault.open(body, context=_refusal(name)),
+        pause_body=None if body is None else vault.open(body, context=refusal_context(name)),
     )
 
 

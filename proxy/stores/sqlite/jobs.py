@@ -12,6 +12,7 @@ from proxy.core.ids import JobId, OwnerId
 from proxy.core.job import TERMINAL, Job
 from proxy.ports.jobs import Acceptance, JobFilter, JobWrite, NewJob, Pending, Result
 from proxy.stores.codec import encode_ending, encode_job, to_micros
+from proxy.stores.contexts import payload_context, result_context
 from proxy.stores.sqlite.accepting import Accepting, accept_many, find_keyed
 from proxy.stores.sqlite.credentials import CredentialRows
 from proxy.stores.sqlite.database import Database, Work
@@ -20,12 +21,9 @@ from proxy.stores.sqlite.gather import Gatherer
 from proxy.stores.sqlite.listing import Listing
 from proxy.stores.sqlite.records import find_job, find_jobs
 from proxy.stores.sqlite.replace import EncodedWrite, replace_many
-from proxy.stores.vault import Vault
+from proxy.stores.vault import SEAL_INLINE_BYTES, Vault
 
 T = TypeVar("T")
-
-SEAL_INLINE_BYTES: Final = 65_536
-"""Up to here sealing takes under a millisecond; more of it leaves the event loop."""
 
 PRUNE_CHUNK: Final = 50
 """Jobs erased in one transaction: pages of their payloads are freed one by one."""
@@ -53,12 +51,14 @@ class SqliteJobStore:
         sealed = None
         if len(new.body) > SEAL_INLINE_BYTES:
             # Others of its group must not wait for it.
-            context = _payload(new.job.id)
+            context = payload_context(new.job.id)
             sealed = await asyncio.to_thread(self._vault.seal, new.body, context=context)
         return await self._accepting.add((new, sealed))
 
     def _prepare(self, arrivals: Sequence[_Arrival]) -> Work[Sequence[Acceptance]]:
-        unsealed = [(new.body, _payload(new.job.id)) for new, sealed in arrivals if sealed is None]
+        unsealed = [
+            (new.body, payload_context(new.job.id)) for new, sealed in arrivals if sealed is None
+        ]
         sealing = iter(self._vault.seal_many(unsealed))
         encoded = [
             Accepting(
@@ -89,7 +89,9 @@ class SqliteJobStore:
         return await self._database.write(partial(replace_many, writes=encoded))
 
     def _encoded(self, writes: Sequence[JobWrite]) -> list[EncodedWrite]:
-        answers = [(write.result.body, _answer(write.after.id)) for write in writes if write.result]
+        answers = [
+            (write.result.body, result_context(write.after.id)) for write in writes if write.result
+        ]
         sealed = iter(self._vault.seal_many(answers))
         encoded = []
         for write in writes:
@@ -145,15 +147,7 @@ async def _where_it_fits(seal: Callable[[], T], size: int) -> T:
 
 def open_payload(vault: Vault, job_id: JobId, sealed: bytes) -> bytes:
     """Return the body of the job's call."""
-    return vault.open(sealed, context=_payload(job_id))
-
-
-def _payload(job_id: JobId) -> str:
-    return f"payload:{job_id}"
-
-
-def _answer(job_id: JobId) -> str:
-    return f"result:{job_id}"
+    return vault.open(sealed, context=payload_context(job_id))
 
 
 def _body(connection: sqlite3.Connection, vault: Vault, job_id: JobId) -> bytes | None:
@@ -174,7 +168,7 @@ def _result(connection: sqlite3.Connection, vault: Vault, job_id: JobId) -> Resu
     status, content_type, request_id, sealed = row
     return Result(
         status_code=status,
-        body=vault.open(sealed, context=_answer(job_id)),
+        body=vault.open(sealed, context=result_context(job_id)),
         content_type=content_type,
         request_id=request_id,
     )
