@@ -304,6 +304,11 @@ class Job:
     """Raised by one at each write; a store refuses a write to an older one."""
 
     @property
+    def ready_at(self) -> datetime:
+        """From when on it may be claimed, as long as it waits."""
+        return self.not_before or self.accepted_at
+
+    @property
     def deadline_missed(self) -> bool:
         """Whether the job ended after its deadline."""
         return self.finalized_at is not None and self.finalized_at > self.deadline

@@ -63,11 +63,6 @@ def call_digest(owner: OwnerId, fingerprint: str) -> str:
     return keys.digest(owner, fingerprint)
 
 
-def ready(job: Job) -> int:
-    """Return from when on the job may be claimed."""
-    return to_micros(job.not_before or job.accepted_at)
-
-
 def delivery_keys(shard: int, call: str) -> list[str]:
     """Return the keys that a change of a delivery touches, in the scripts' order."""
     return [
@@ -94,7 +89,8 @@ def accept_call(new: NewJob, sealed: bytes, *, place: str, gone: str) -> Command
     common = _common(shard_of(job.id), job.owner, job.state, job.key)
     call = call_digest(job.owner, job.fingerprint)
     accepted, lease = to_micros(job.accepted_at), to_micros(new.waiter_until)
-    header = Header(job.version, job.state, job.attempt, common.key, ready(job), place or NOTHING)
+    ready = to_micros(job.ready_at)
+    header = Header(job.version, job.state, job.attempt, common.key, ready, place or NOTHING)
     facts = (
         f"{accepted} {lease} {new.retry_count} {header.idempotency} {gone or NOTHING} "
         f"{job.id} {job.attempt + 1} {job.body_bytes} {job.tokens} {to_micros(job.deadline)} "
@@ -184,7 +180,7 @@ def replace_call(
         after.attempt,
         key,
         encode_key(after.key),
-        ready(after),
+        to_micros(after.ready_at),
         pack_record(after),
         after.key.credential,
         to_micros(after.accepted_at),

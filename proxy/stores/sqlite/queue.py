@@ -74,7 +74,7 @@ def enqueue(connection: sqlite3.Connection, jobs: Sequence[tuple[int, Job]]) -> 
         [
             (
                 keys[job.key],
-                ready(job),
+                to_micros(job.ready_at),
                 number,
                 job.attempt,
                 job.body_bytes,
@@ -103,11 +103,6 @@ def _count(connection: sqlite3.Connection, jobs: Sequence[Job]) -> dict[BatchKey
     return numbers
 
 
-def ready(job: Job) -> int:
-    """Return from when on the job may be claimed."""
-    return to_micros(job.not_before or job.accepted_at)
-
-
 def dequeue(connection: sqlite3.Connection, number: int, job: Job) -> None:
     """Take the job, as it was queued, out again."""
     key_id = uncount(
@@ -116,7 +111,8 @@ def dequeue(connection: sqlite3.Connection, number: int, job: Job) -> None:
         (1, job.body_bytes, job.tokens, int(job.answer is AnswerMode.WAIT)),
     )
     gone = connection.execute(
-        "DELETE FROM queue WHERE key = ? AND ready = ? AND job = ?", (key_id, ready(job), number)
+        "DELETE FROM queue WHERE key = ? AND ready = ? AND job = ?",
+        (key_id, to_micros(job.ready_at), number),
     )
     assert gone.rowcount == 1, f"job {job.id} is not where it was queued"
 
