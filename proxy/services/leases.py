@@ -56,12 +56,14 @@ class Jumps:
         apart_s = self._clock.now().timestamp() - monotonic
         is_set = self._apart_s is not None and abs(apart_s - self._apart_s) > self._step_s
         if is_set:
-            self._doubt(monotonic)
+            self.doubt()
         if is_set or self._apart_s is None or monotonic >= self._read_at + self._step_s:
             self._apart_s, self._read_at = apart_s, monotonic
         return monotonic < self._doubted_until
 
-    def _doubt(self, monotonic: float) -> None:
+    def doubt(self) -> None:
+        """Note that leases seem to be over that are not, whatever shows it."""
+        monotonic = self._clock.monotonic()
         if monotonic >= self._doubted_until + self._ttl_s:
             self._doubted_from = monotonic
         longest = self._doubted_from + DOUBT_AT_MOST * self._ttl_s
@@ -232,6 +234,10 @@ class Leases:
         begun = self._clock.monotonic()
         # Seen by this pass, too: it runs though no lease is asked for.
         self._jumps.is_recent()
+        if self._alive.is_valid():
+            # Before it is renewed: then nothing shows it any more.
+            with suppress(StoreError):
+                await self._known_alive()
         await self._alive.renew()
         if self._notes is not None:
             # A Redis whose memory is full takes leases all the same, or nobody could prune it.
@@ -262,6 +268,17 @@ class Leases:
         Nobody while it is unclear, because the clock was just set.
         """
         others = frozenset(among) - {self.instance}
-        if not others or self._jumps.is_recent():
+        if not others:
             return frozenset()
-        return others - await self.alive()
+        alive = await self._known_alive()
+        return frozenset() if self._jumps.is_recent() else others - alive
+
+    async def _known_alive(self) -> frozenset[InstanceId]:
+        """Return who lives, and doubt it if the store takes this one for dead before its time.
+
+        Then the store's own clock was set, as that of a Redis, or it lost the leases of all.
+        """
+        alive = await self.alive()
+        if self._alive.is_valid() and self.instance not in alive:
+            self._jumps.doubt()
+        return alive

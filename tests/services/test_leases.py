@@ -328,3 +328,43 @@ async def test_many_small_steps_between_two_renewals_count_as_one_large_step() -
 
     assert await rig.one.alive() == frozenset()
     assert await rig.one.dead({TWO}) == frozenset()
+
+
+class ServersTime:
+    """A store that goes by a clock of its own, as Redis does."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+        self.ahead = timedelta()
+
+    async def acquire(self, name: str, holder: InstanceId, *, now, until) -> bool:
+        ahead = self.ahead
+        return bool(await self._store.acquire(name, holder, now=now + ahead, until=until + ahead))
+
+    async def release(self, name: str, holder: InstanceId) -> None:
+        await self._store.release(name, holder)
+
+    async def holders(self, prefix: str, *, now) -> frozenset[InstanceId]:
+        return frozenset(await self._store.holders(prefix, now=now + self.ahead))
+
+
+@pytest.mark.parametrize("looks_first", [True, False])
+async def test_setting_the_clock_of_the_store_leaves_nobody_dead(looks_first: bool) -> None:
+    rig = Rig()
+    rig.store = server = ServersTime(rig.store)
+    one, two = rig.leases(ONE), rig.leases(TWO)
+    await one.run_once()
+    await two.run_once()
+
+    server.ahead = timedelta(hours=3)
+    if looks_first:
+        assert await one.dead({ONE, TWO}) == frozenset()
+    rig.clock.advance(seconds=4)
+    await one.run_once()
+    assert await one.dead({ONE, TWO}) == frozenset()
+    async with one.held("x") as mine:
+        assert mine is None
+
+    rig.clock.advance(seconds=TTL.total_seconds())
+    await one.run_once()
+    assert await one.dead({ONE, TWO}) == {TWO}
