@@ -1,11 +1,12 @@
 """Erase what has been kept long enough."""
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Final
 
 import structlog
 
 from proxy.ports.ledger import LedgerStore
+from proxy.services.clock_steps import ClockSteps
 from proxy.services.ground import Ground
 
 log = structlog.get_logger()
@@ -40,7 +41,7 @@ class Pruner:
         self._ledger = ledger
         self._keep_results = keep_results
         self._keep_ledger = keep_ledger
-        self._last: tuple[datetime, float] | None = None
+        self._steps = ClockSteps(ground.clock)
         self._waits_until = 0.0
 
     async def run_once(self) -> int:
@@ -65,16 +66,12 @@ class Pruner:
             return pruned + await self._on.credentials.forget_unused(limit=PER_PASS)
 
     def _is_doubtful(self) -> bool:
-        now, monotonic = self._on.clock.now(), self._on.clock.monotonic()
-        if self._last is not None:
-            went_on = now - self._last[0]
-            passed = timedelta(seconds=monotonic - self._last[1])
-            if went_on - passed > SET_BY:
-                self._waits_until = monotonic + WAIT_AFTER.total_seconds()
-                log.warning(
-                    "clock.doubted",
-                    set_forward_s=round((went_on - passed).total_seconds()),
-                    hint="what is kept for long enough by the new time is erased in an hour",
-                )
-        self._last = (now, monotonic)
+        step, monotonic = self._steps.since_last(), self._on.clock.monotonic()
+        if step > SET_BY:
+            self._waits_until = monotonic + WAIT_AFTER.total_seconds()
+            log.warning(
+                "clock.doubted",
+                set_forward_s=round(step.total_seconds()),
+                hint="what is kept for long enough by the new time is erased in an hour",
+            )
         return monotonic < self._waits_until

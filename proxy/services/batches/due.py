@@ -1,14 +1,15 @@
 """Which batches are due, also after the clock on the wall was set back."""
 
 from collections.abc import Collection, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from proxy.core.batch import Batch, BatchState
 from proxy.core.ids import BatchId
 from proxy.ports.clock import Clock
+from proxy.services.clock_steps import ClockSteps
 
-SET_BACK_S: Final = 60.0
+SET_BACK: Final = timedelta(minutes=1)
 """By how much the clock must have been set back to matter: by less, pauses are a minute longer."""
 
 _HARMLESS: Final = frozenset({BatchState.SEALED, BatchState.IN_PROGRESS, BatchState.CANCELLING})
@@ -23,14 +24,14 @@ class DueBatches:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._apart_s: float | None = None
+        self._steps = ClockSteps(clock)
         self._by_old_time: dict[BatchId, datetime] = {}
 
     def among(self, live: Sequence[Batch], states: Collection[BatchState]) -> list[Batch]:
         """Return the due ones of `live` that are in one of `states`; `live` are all there are."""
         now = self._clock.now()
         waiting = {batch.id: batch for batch in live if batch.next_at and batch.next_at > now}
-        if self._was_set_back(now):
+        if self._steps.since_last() < -SET_BACK:
             self._by_old_time |= {
                 batch.id: batch.next_at
                 for batch in waiting.values()
@@ -46,7 +47,3 @@ class DueBatches:
             for batch in live
             if batch.state in states and (batch.id not in waiting or batch.id in self._by_old_time)
         ]
-
-    def _was_set_back(self, now: datetime) -> bool:
-        before, self._apart_s = self._apart_s, now.timestamp() - self._clock.monotonic()
-        return before is not None and self._apart_s < before - SET_BACK_S

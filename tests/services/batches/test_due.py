@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from proxy.core.batch import BatchState
-from proxy.services.batches.due import SET_BACK_S, DueBatches
+from proxy.services.batches.due import SET_BACK, DueBatches
 from tests.helpers.factories import T0, make_batch
 from tests.helpers.fakes import FakeClock
 from tests.helpers.fleet import Fleet
@@ -59,7 +59,7 @@ def test_a_clock_that_is_kept_in_step_makes_nothing_due() -> None:
     batch = make_batch(state=BatchState.IN_PROGRESS, next_at=SOON)
     due.among([batch], STATES)
 
-    clock.set(seconds=-SET_BACK_S)
+    clock.set(seconds=-SET_BACK.total_seconds())
 
     assert due.among([batch], STATES) == []
 
