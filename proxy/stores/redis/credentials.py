@@ -9,14 +9,14 @@ from datetime import UTC, datetime
 from proxy.core.errors import StoreCorruptError
 from proxy.core.ids import CredentialId, OwnerId
 from proxy.ports.jobs import Credential
-from proxy.stores.codec import from_micros, to_micros
+from proxy.stores.codec import to_micros
 from proxy.stores.contexts import headers_context, refusal_context
 from proxy.stores.redis import credential_scripts, keys
 from proxy.stores.redis.batches import RedisBatchStore
 from proxy.stores.redis.client import Client
 from proxy.stores.redis.commands import read, write
 from proxy.stores.redis.packing import Argument
-from proxy.stores.redis.wire import Reply, as_list, as_map, as_text
+from proxy.stores.redis.wire import Reply, as_list, as_map, as_text, as_time
 from proxy.stores.vault import Vault
 
 _NEVER = datetime.min.replace(tzinfo=UTC)
@@ -234,12 +234,8 @@ def _opened(row: _Row, vault: Vault) -> Credential:
         owner=owner,
         upstream=upstream,
         headers=tuple((header, value) for header, value in headers),
-        succeeded_at=_time(found.get("succeeded")),
-        paused_at=_time(found.get("paused")),
+        succeeded_at=as_time(found.get("succeeded")),
+        paused_at=as_time(found.get("paused")),
         pause_status=int(found["status"]) if "status" in found else None,
         pause_body=None if body is None else vault.open(body, context=refusal_context(name)),
     )
-
-
-def _time(value: bytes | None) -> datetime | None:
-    return None if value is None else from_micros(int(value))

@@ -18,7 +18,7 @@ from proxy.stores.redis.client import Client
 from proxy.stores.redis.commands import Script, read, write
 from proxy.stores.redis.merge import certain, front_of, share
 from proxy.stores.redis.rows import notice_text
-from proxy.stores.redis.wire import Reply, as_int, as_map, as_text
+from proxy.stores.redis.wire import Reply, as_int, as_map, as_text, as_time
 
 _TAKE: Final = Script(
     """
@@ -163,8 +163,8 @@ class RedisNoticeStore:
             given_up=sum(numbers[SHARDS:]),
             delivered=int(known.get("delivered", 0)),
             failed=int(known.get("failed", 0)),
-            delivered_at=_time(known.get("delivered_at")),
-            failed_at=_time(known.get("failed_at")),
+            delivered_at=as_time(known.get("delivered_at")),
+            failed_at=as_time(known.get("failed_at")),
             last_failure=known["last_failure"].decode() if "last_failure" in known else None,
         )
 
@@ -201,7 +201,3 @@ def _notice(job_id: JobId, webhook: str, text: Reply) -> Notice:
         owed_since=from_micros(int(since)),
         attempts=int(attempts),
     )
-
-
-def _time(value: bytes | None) -> datetime | None:
-    return None if value is None else from_micros(int(value))

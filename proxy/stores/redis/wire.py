@@ -10,12 +10,14 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from datetime import datetime
 from typing import Final, TypeAlias
 
 from redis.asyncio import Connection
 from redis.exceptions import ClusterCrossSlotError, RedisError, ResponseError
 
 from proxy.core.errors import StoreCorruptError, StoreError, StoreUnavailableError
+from proxy.stores.codec import from_micros
 from proxy.stores.redis.failures import translate
 from proxy.stores.redis.packing import Part, join, pack
 
@@ -298,6 +300,11 @@ def as_int(reply: Reply) -> int:
     if not isinstance(reply, int):
         raise StoreCorruptError("Redis answered with something else than a number")
     return reply
+
+
+def as_time(value: bytes | None) -> datetime | None:
+    """Return a moment, if there is one: what `to_micros` made of it."""
+    return None if value is None else from_micros(int(value))
 
 
 def as_list(reply: Reply) -> list[Reply]:
