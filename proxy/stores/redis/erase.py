@@ -11,7 +11,7 @@ from proxy.stores.codec import to_micros
 from proxy.stores.redis import job_scripts, keys
 from proxy.stores.redis.client import Client
 from proxy.stores.redis.commands import Command, read, write
-from proxy.stores.redis.merge import certain, front_of, share
+from proxy.stores.redis.merge import certain, fronts_of, share
 from proxy.stores.redis.rows import (
     NOTHING,
     call_digest,
@@ -57,20 +57,8 @@ async def prune_jobs(client: Client, finalized_before: datetime, limit: int) -> 
 async def _ended(client: Client, before: datetime, limit: int) -> tuple[list[JobId], bool]:
     """Return the first that ended, and whether there may be more."""
     each = share(limit)
-    replies = await client.call_many(
-        [
-            read(
-                "ZRANGE",
-                keys.ended(shard),
-                "-inf",
-                f"({to_micros(before)}",
-                *("BYSCORE", "LIMIT", 0, each, "WITHSCORES"),
-            )
-            for shard in keys.ALL_SHARDS
-        ],
-        background=True,
-    )
-    fronts = [front_of(reply, each) for reply in replies]
+    names = [keys.ended(shard) for shard in keys.ALL_SHARDS]
+    fronts = await fronts_of(client, names, upto=f"({to_micros(before)}", each=each)
     rows = certain(fronts)
     more = len(rows) > limit or any(front.upto is not None for front in fronts)
     return [JobId(job) for _, job in rows[:limit]], more

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from proxy.core.ids import SHARDS
+from proxy.stores.redis.client import Client
+from proxy.stores.redis.commands import read
 from proxy.stores.redis.wire import Reply, as_int, as_list, as_text
 
 Row: TypeAlias = tuple[int, str]
@@ -25,8 +27,18 @@ class Front:
     """The last row that was looked at; nothing if there are no more."""
 
 
-def front_of(reply: Reply, asked_for: int) -> Front:
-    """Return the front that a `ZRANGE … WITHSCORES` of so many rows answered."""
+async def fronts_of(
+    client: Client, names: Sequence[str], *, upto: int | str, each: int
+) -> list[Front]:
+    """Read the first `each` rows of these sorted sets, up to a score as `ZRANGE` takes it."""
+    limits = ("BYSCORE", "LIMIT", 0, each, "WITHSCORES")
+    replies = await client.call_many(
+        [read("ZRANGE", name, "-inf", upto, *limits) for name in names], background=True
+    )
+    return [_front(reply, each) for reply in replies]
+
+
+def _front(reply: Reply, asked_for: int) -> Front:
     flat = as_list(reply)
     pairs = zip(flat[::2], flat[1::2], strict=True)
     rows = [(as_int(number), as_text(job)) for job, number in pairs]

@@ -16,7 +16,7 @@ from proxy.stores.codec import from_micros, to_micros
 from proxy.stores.redis import keys
 from proxy.stores.redis.client import Client
 from proxy.stores.redis.commands import Script, read, write
-from proxy.stores.redis.merge import certain, front_of, share
+from proxy.stores.redis.merge import certain, fronts_of, share
 from proxy.stores.redis.rows import notice_text
 from proxy.stores.redis.wire import Reply, as_int, as_map, as_text, as_time
 
@@ -89,18 +89,8 @@ class RedisNoticeStore:
 
     async def _due(self, webhook: str, now: int, each: int) -> list[tuple[int, JobId]]:
         """Return the first of every shard that are due, in order."""
-        replies = await self._client.call_many(
-            [
-                read(
-                    "ZRANGE",
-                    keys.notices_due(shard, webhook),
-                    *("-inf", now, "BYSCORE", "LIMIT", 0, each, "WITHSCORES"),
-                )
-                for shard in keys.ALL_SHARDS
-            ],
-            background=True,
-        )
-        fronts = [front_of(reply, each) for reply in replies]
+        names = [keys.notices_due(shard, webhook) for shard in keys.ALL_SHARDS]
+        fronts = await fronts_of(self._client, names, upto=now, each=each)
         return [(at, JobId(job)) for at, job in certain(fronts)]
 
     async def delivered(self, notice: Notice, *, at: datetime) -> None:
