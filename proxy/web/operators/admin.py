@@ -120,16 +120,15 @@ async def _live(_request: web.Request) -> web.Response:
 def _ready(facts: AdminFacts, workers: worker_set.Workers | None = None) -> Handler:
     async def ready(_request: web.Request) -> web.Response:
         try:
-            async with asyncio.timeout(_ANSWER_TIMEOUT_S):
-                now = await facts.readiness()
-        except (StoreUnavailableError, TimeoutError) as exc:
-            message = str(exc) or "the store did not answer in time"
-            return web.json_response({"status": "store unreachable", "error": message}, status=503)
+            now = await in_time(facts.readiness())
+        except StoreUnavailableError as exc:
+            content = {"status": "store unreachable", "error": exc.message}
+            return web.json_response(content, status=503)
         status = "draining" if now.draining else "ready"
-        content: dict[str, object] = {"status": status, **asdict(now)}
+        told: dict[str, object] = {"status": status, **asdict(now)}
         if workers is not None:
-            content["workers"] = await worker_set.states_of(workers, "/readyz")
-        return web.json_response(content, status=503 if now.draining else 200)
+            told["workers"] = await worker_set.states_of(workers, "/readyz")
+        return web.json_response(told, status=503 if now.draining else 200)
 
     return ready
 
