@@ -4,7 +4,6 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
-from itertools import chain
 from typing import Final
 
 from proxy.core.ids import JobId
@@ -126,7 +125,7 @@ def owe(connection: sqlite3.Connection, ended: Sequence[tuple[int, Job]]) -> Non
             at = to_micros(job.finalized_at)
             rows.append((number, job.webhook, at, at, 0))
     if rows:
-        connection.execute(_OWED.of(len(rows)), tuple(chain.from_iterable(rows)))
+        _OWED.execute(connection, rows)
 
 
 def _due(connection: sqlite3.Connection, webhook: str, now: int, limit: int) -> list[Due]:

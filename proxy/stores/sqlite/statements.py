@@ -24,13 +24,10 @@ class Insert:
         self._row = f"({', '.join('?' * columns)})"
         self._tail = f" ON CONFLICT {on_conflict}" if on_conflict else ""
 
-    def of(self, rows: int) -> str:
-        """Return the statement that inserts so many rows."""
-        return self._head + ", ".join([self._row] * rows) + self._tail
-
     def execute(self, connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
         """Insert all rows, at least one, by one statement."""
-        connection.execute(self.of(len(rows)), tuple(chain.from_iterable(rows)))
+        statement = self._head + ", ".join([self._row] * len(rows)) + self._tail
+        connection.execute(statement, tuple(chain.from_iterable(rows)))
 
 
 class Select:
