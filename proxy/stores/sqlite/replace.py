@@ -145,13 +145,14 @@ def _dequeue(connection: sqlite3.Connection, number: int) -> None:
 def _write_records(connection: sqlite3.Connection, accepted: _Accepted) -> None:
     rows: list[Row] = []
     for before, write in accepted:
-        after, is_told_by_result = write.after, write.result is not None
-        if is_told_by_result and before.is_claimed and after.state is JobState.COMPLETED:
+        after = write.after
+        finalized, record = None, None
+        if write.result is None:
+            record = write.text
+            finalized = to_micros(after.finalized_at) if after.finalized_at is not None else None
+        elif before.is_claimed and after.state is JobState.COMPLETED:
             # Its result says all, and no index has an entry for it to be moved.
             continue
-        at = after.finalized_at if not is_told_by_result else None
-        record = write.text if not is_told_by_result else None
-        finalized = to_micros(at) if at is not None else None
         rows.append((before.number, after.state, after.attempt, after.version, finalized, record))
     row = f"({', '.join('?' * _COLUMNS)})"
     for chunk in chunked(rows, CHUNK):
