@@ -55,9 +55,8 @@ def bars(title: str, made_of: Sequence[Bar], *, scale: Sequence[tuple[float, str
 
 def _upright(bar: Bar, *, x: float, width: float, base: float, pixels: float) -> Markup:
     y = base
-    drawn = [Markup("<title>{}</title>").format(bar.title)]
     # All of the column can be pointed at, however low the bar.
-    drawn.append(_tag("rect", x=_pc(x), y=0, width=_pc(width), height=base, klass="column"))
+    drawn = [_tag("rect", x=_pc(x), y=0, width=_pc(width), height=base, klass="column")]
     for part in bar.parts:
         tall = part.value * pixels
         y -= tall
@@ -67,7 +66,7 @@ def _upright(bar: Bar, *, x: float, width: float, base: float, pixels: float) ->
         anchored = "start" if x < 50 else "end"
         at = x if x < 50 else x + width
         drawn.append(_text(bar.label, x=_pc(at), y=base + 16, klass="label", anchor=anchored))
-    return _group(drawn)
+    return _titled(bar.title, *drawn)
 
 
 def strip(title: str, parts: Sequence[tuple[Part, str]]) -> Markup:
@@ -77,7 +76,7 @@ def strip(title: str, parts: Sequence[tuple[Part, str]]) -> Markup:
     for part, said in parts:
         width = 100 * part.value / whole if whole else 0.0
         mark = _tag("rect", x=_pc(x), y=0, width=_pc(width), height=14, klass=part.kind)
-        drawn.append(_group([Markup("<title>{}</title>").format(said), mark]))
+        drawn.append(_titled(said, mark))
         x += width
     return _svg(title, height=14, klass="strip", drawn=drawn)
 
@@ -122,12 +121,12 @@ def life_line(
         x = 100 * (span.since - first).total_seconds() / whole
         width = max(0.6, 100 * (span.until - span.since).total_seconds() / whole)
         mark = _tag("rect", x=_pc(x), y=6, width=_pc(width), height=8, rx=2, klass=span.kind)
-        drawn.append(_group([Markup("<title>{}</title>").format(span.said), mark]))
+        drawn.append(_titled(span.said, mark))
     for at, kind, said in ((now, "now", "now"), (deadline, "deadline", "deadline")):
         if at is not None and first <= at <= last:
             x = 100 * (at - first).total_seconds() / whole
             line = _tag("line", x1=_pc(x), x2=_pc(x), y1=1, y2=19, klass=kind)
-            drawn.append(_group([Markup("<title>{}</title>").format(said), line]))
+            drawn.append(_titled(said, line))
     return _svg(title, height=20, klass="life", drawn=drawn)
 
 
@@ -156,7 +155,7 @@ def dots(
     for at, said in marks:
         x = _pc(_log_place(at))
         line = _tag("line", x1=x, x2=x, y1=6, y2=34, klass="mark")
-        drawn.append(_group([Markup("<title>{}</title>").format(said), line]))
+        drawn.append(_titled(said, line))
     return _svg(title, height=54, klass="dots", drawn=drawn)
 
 
@@ -243,7 +242,7 @@ def _arc(x1: float, x2: float, *, row: float, said: str, kind: str) -> Markup:
     bend = y + _bend(round(abs(x2 - x1) / _GAP)) * (-1 if onwards else 1)
     line = f"M{x1:.0f} {y:.0f}C{x1:.0f} {bend:.0f} {x2:.0f} {bend:.0f} {x2:.0f} {y:.0f}"
     path = _tag("path", d=line, klass=kind, marker_end="url(#arrow)")
-    return _group([Markup("<title>{}</title>").format(said), path])
+    return _titled(said, path)
 
 
 def _pill(state: StrEnum, place: int, *, row: float, is_end: bool, is_current: bool) -> Markup:
@@ -289,6 +288,11 @@ def _tag(name: str, **attributes: object) -> Markup:
 def _text(text: str, *, x: object, y: float, klass: str, anchor: str = "start") -> Markup:
     attributes = _attributes({"x": x, "y": y, "klass": klass, "text_anchor": anchor})
     return Markup("<text{}>{}</text>").format(attributes, text)
+
+
+def _titled(said: str, *drawn: Markup) -> Markup:
+    """Return a group that says something to who points at it."""
+    return _group([Markup("<title>{}</title>").format(said), *drawn])
 
 
 def _group(drawn: Iterable[Markup]) -> Markup:
