@@ -15,7 +15,7 @@ from proxy.services.insight import Insight
 from proxy.services.search import JobQuery
 from proxy.web.dashboard.about import About
 from proxy.web.operators.admin import in_time
-from proxy.web.operators.guard import COOKIE, SESSION, AdminAccess
+from proxy.web.operators.guard import COOKIE, SESSION, AdminAccess, see_other
 
 T = TypeVar("T")
 
@@ -135,7 +135,7 @@ class _Pages:
     async def _without_token(self) -> web.Response:
         """Answer whoever would log in where there is no token: who may look at all needs none."""
         if self._access.loopback:
-            return web.Response(status=303, headers={"Location": "/dashboard"})
+            return see_other("/dashboard")
         return await self._page("closed", status=403)
 
     async def log_in(self, request: web.Request) -> web.Response:
@@ -147,7 +147,7 @@ class _Pages:
         form = parse_qs(body.decode("utf-8", "replace"))
         if not self._access.is_token(form.get("token", [""])[0]):
             return await self._page("login", status=401, is_wrong=True)
-        answer = web.Response(status=303, headers={"Location": "/dashboard"})
+        answer = see_other("/dashboard")
         answer.set_cookie(
             COOKIE,
             self._access.session(self._insight.now()),
@@ -160,7 +160,7 @@ class _Pages:
         return answer
 
     async def log_out(self, _request: web.Request) -> web.Response:
-        answer = web.Response(status=303, headers={"Location": "/login"})
+        answer = see_other("/login")
         answer.del_cookie(COOKIE, path="/")
         return answer
 
@@ -200,7 +200,7 @@ def _job_query(given: Mapping[str, str]) -> JobQuery:
 
 def _to(place: str) -> Handler:
     async def redirect(_request: web.Request) -> web.Response:
-        return web.Response(status=303, headers={"Location": place})
+        return see_other(place)
 
     return redirect
 

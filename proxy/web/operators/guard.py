@@ -104,7 +104,7 @@ def _refused(request: web.Request, access: AdminAccess, now: datetime) -> web.Re
         if access.loopback:
             return None
         if not is_change and _is_browser(request):
-            return web.Response(status=303, headers={"Location": "/login"})
+            return see_other("/login")
         return refusal(403, "token_required", "set admin.token_file to use this off loopback")
     scheme, _, given = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() == "bearer" and access.is_token(given):
@@ -112,7 +112,7 @@ def _refused(request: web.Request, access: AdminAccess, now: datetime) -> web.Re
     if not is_change and access.is_session(request.cookies.get(COOKIE, ""), now):
         return None
     if not is_change and _is_browser(request):
-        return web.Response(status=303, headers={"Location": "/login"})
+        return see_other("/login")
     answer = refusal(401, "bad_token", "send the token of admin.token_file as a bearer token")
     answer.headers["WWW-Authenticate"] = 'Bearer realm="offramp admin"'
     return answer
@@ -170,6 +170,11 @@ def _same_origin(request: web.Request) -> bool:
 
 def _equal(given: str, expected: str) -> bool:
     return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), expected.encode())
+
+
+def see_other(place: str) -> web.Response:
+    """Return an answer that sends a browser elsewhere."""
+    return web.Response(status=303, headers={"Location": place})
 
 
 def refusal(status: int, code: str, message: str) -> web.Response:
