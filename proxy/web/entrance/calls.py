@@ -4,7 +4,6 @@ No body, no header and no query is part of it.
 """
 
 import re
-from collections.abc import Callable
 from contextvars import ContextVar
 from functools import lru_cache
 from typing import Final, NamedTuple, Protocol
@@ -20,7 +19,7 @@ from proxy.ports.upstream import UpstreamResponse
 from proxy.services.traffic.facts import Recorder, Seen, Sighting
 from proxy.services.traffic.kept import Kept, Room
 from proxy.telemetry.logs import Line
-from proxy.web.forwarding.relay import Forwarded
+from proxy.web.forwarding.relay import Forwarded, OnDone
 from proxy.web.forwarding.tap import tapped
 
 log = structlog.get_logger()
@@ -110,7 +109,7 @@ class CallRecord:
 class OfPassage(NamedTuple):
     """What is told of calls that take the shortcut."""
 
-    on_done: Callable[[Forwarded], None]
+    on_done: OnDone
     annotation: bytes
     """The line of an answer's head that says how its call was decided."""
 

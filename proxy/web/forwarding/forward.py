@@ -11,7 +11,6 @@ from collections.abc import Callable
 
 from aiohttp import web
 
-from proxy.core.dialects import ErrorAnswer
 from proxy.core.errors import ProxyError
 from proxy.core.fields import RawHeaders
 from proxy.core.routing import Route
@@ -23,11 +22,8 @@ from proxy.ports.upstream import (
     UpstreamResponse,
     UpstreamUnavailableError,
 )
-from proxy.web.forwarding.relay import Forwarded, Outcome, Relay, relayed
+from proxy.web.forwarding.relay import ErrorResponder, OnDone, Outcome, Relay, relayed
 from proxy.web.forwarding.upgrade import run_tunnel
-
-ErrorResponder = Callable[[str, ProxyError], ErrorAnswer]
-"""Puts an error of ours in the envelope of a dialect, given by name."""
 
 
 class Forwarder:
@@ -38,7 +34,7 @@ class Forwarder:
         client: UpstreamClient,
         *,
         error_response: ErrorResponder,
-        on_done: Callable[[Forwarded], None],
+        on_done: OnDone,
         tap: Callable[[UpstreamResponse], UpstreamResponse] | None = None,
         annotation: Callable[[], bytes] | None = None,
         upload_idle_s: float = 300.0,

@@ -10,7 +10,7 @@ byte cuts the caller's connection, as the upstream's own failure would have.
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
@@ -22,6 +22,7 @@ from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.http import HttpVersion11
 
 from proxy.core.dialects import ErrorAnswer
+from proxy.core.errors import ProxyError
 from proxy.core.fields import RawHeaders, persistence, response_fields, response_head
 from proxy.core.routing import Route
 from proxy.core.shapes import HeadWriter
@@ -69,6 +70,13 @@ class Forwarded:
     """Until the upstream's final head was there."""
     duration_s: float
     error: UpstreamUnavailableError | None
+
+
+OnDone = Callable[[Forwarded], None]
+"""Told of each call at its end."""
+
+ErrorResponder = Callable[[str, ProxyError], ErrorAnswer]
+"""Puts an error of ours in the envelope of a dialect, given by name."""
 
 
 class RelayedResponse(web.StreamResponse):

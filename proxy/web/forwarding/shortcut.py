@@ -11,11 +11,9 @@ What is relayed, and how, is decided by the same functions on both paths.
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from proxy.core.dialects import ErrorAnswer
-from proxy.core.errors import ProxyError
 from proxy.core.fields import RawHeaders, response_fields, response_head
 from proxy.core.routing import Route
 from proxy.core.shapes import HeadWriter
@@ -27,10 +25,14 @@ from proxy.ports.upstream import (
 )
 from proxy.web.forwarding.caller import METHOD, Caller
 from proxy.web.forwarding.endings import cut, finish_on_close, hold_open
-from proxy.web.forwarding.relay import Forwarded, Outcome, answer_head, written
-
-OnDone = Callable[[Forwarded], None]
-"""Told of each call at its end."""
+from proxy.web.forwarding.relay import (
+    ErrorResponder,
+    Forwarded,
+    OnDone,
+    Outcome,
+    answer_head,
+    written,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ class Shortcut:
         self,
         client: UpstreamClient,
         *,
-        error_response: Callable[[str, ProxyError], ErrorAnswer],
+        error_response: ErrorResponder,
     ) -> None:
         self._client = client
         self._error_response = error_response
@@ -97,7 +99,7 @@ class ShortCall:
         passage: Passage,
         caller: Caller,
         heads: HeadWriter,
-        error_response: Callable[[str, ProxyError], ErrorAnswer],
+        error_response: ErrorResponder,
     ) -> None:
         self._passage = passage
         self._caller = caller
