@@ -6,8 +6,6 @@ from policies.model import Answer
 from policies.policy import Policy
 from proxy.assembly.outside import Outside
 from proxy.assembly.shared import Shared
-from proxy.core.dialects import DIALECTS, ErrorAnswer, error_answer
-from proxy.core.errors import ProxyError
 from proxy.ports.clock import Clock
 from proxy.services.callers.clients import Clients
 from proxy.services.callers.owners import Owners
@@ -52,7 +50,6 @@ def front(settings: Settings, outside: Outside, shared: Shared) -> tuple[Front, 
         policy=policy,
         forwarder=Forwarder(
             outside.client,
-            error_response=_error_response,
             on_done=calls.forwarded,
             tap=tap,
             annotation=calls.annotation if settings.annotate else None,
@@ -95,7 +92,7 @@ def _passages(
         accounts=shared.accounts,
         calls=calls,
         annotate=settings.annotate,
-        forward=Shortcut(outside.client, error_response=_error_response).begin,
+        forward=Shortcut(outside.client).begin,
         defer=None if forwards else deferred.begin,
     )
 
@@ -141,7 +138,3 @@ def _policy(settings: Settings, policies: Policies | None) -> Callable[[], Polic
         return policies.current
     policy = Policy(default_answer=Answer(settings.deferral.default_answer))
     return lambda: policy
-
-
-def _error_response(dialect: str, error: ProxyError) -> ErrorAnswer:
-    return error_answer(DIALECTS[dialect].family, error)

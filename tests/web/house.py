@@ -15,8 +15,6 @@ from aiohttp import web
 from openai import AsyncOpenAI
 
 from policies.policy import Policy
-from proxy.core.dialects import DIALECTS, ErrorAnswer, error_answer
-from proxy.core.errors import ProxyError
 from proxy.core.fields import RawHeaders
 from proxy.core.ids import InstanceId, JobId
 from proxy.core.job import Escalated, Failed, Job, JobEvent, Outcome, Succeeded, advance
@@ -192,7 +190,6 @@ class House:
             policy=lambda: self.policy,
             forwarder=Forwarder(
                 client,
-                error_response=_error_response,
                 on_done=calls.forwarded,
                 tap=calls.tap if self.facts is not None else None,
                 annotation=calls.annotation if self.annotate else None,
@@ -236,7 +233,7 @@ class House:
             accounts=self.accounts,
             calls=calls,
             annotate=self.annotate,
-            forward=Shortcut(client, error_response=_error_response).begin,
+            forward=Shortcut(client).begin,
             defer=None if self.forwards_without_store else deferred.begin,
         )
 
@@ -324,10 +321,6 @@ class Reply:
     @property
     def json(self) -> Any:
         return json.loads(self.body)
-
-
-def _error_response(name: str, error: ProxyError) -> ErrorAnswer:
-    return error_answer(DIALECTS[name].family, error)
 
 
 async def _unknown(credential: object) -> CredentialVerdict:

@@ -22,7 +22,7 @@ from proxy.ports.upstream import (
     UpstreamResponse,
     UpstreamUnavailableError,
 )
-from proxy.web.forwarding.relay import ErrorResponder, OnDone, Outcome, Relay, relayed
+from proxy.web.forwarding.relay import OnDone, Outcome, Relay, own_error, relayed
 from proxy.web.forwarding.upgrade import run_tunnel
 
 
@@ -33,7 +33,6 @@ class Forwarder:
         self,
         client: UpstreamClient,
         *,
-        error_response: ErrorResponder,
         on_done: OnDone,
         tap: Callable[[UpstreamResponse], UpstreamResponse] | None = None,
         annotation: Callable[[], bytes] | None = None,
@@ -47,7 +46,6 @@ class Forwarder:
         self._upload_idle_s = upload_idle_s
         self._heads = HeadWriter()
         self._client = client
-        self._error_response = error_response
         self._on_done = on_done
         self._tap = tap
         self._annotation = annotation
@@ -112,6 +110,6 @@ class Forwarder:
             return call.cut()
 
     async def _refuse(self, call: Relay, error: ProxyError) -> web.StreamResponse:
-        answer = self._error_response(call.route.upstream.dialect, error)
+        answer = own_error(call.route.upstream, error)
         call.outcome = Outcome.REFUSED
         return await call.answer(answer)

@@ -21,11 +21,12 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.http import HttpVersion11
 
-from proxy.core.dialects import ErrorAnswer
+from proxy.core.dialects import DIALECTS, ErrorAnswer, error_answer
 from proxy.core.errors import ProxyError
 from proxy.core.fields import RawHeaders, persistence, response_fields, response_head
 from proxy.core.routing import Route
 from proxy.core.shapes import HeadWriter
+from proxy.core.upstream import Upstream
 from proxy.ports.upstream import (
     Body,
     BodySourceError,
@@ -74,9 +75,6 @@ class Forwarded:
 
 OnDone = Callable[[Forwarded], None]
 """Told of each call at its end."""
-
-ErrorResponder = Callable[[str, ProxyError], ErrorAnswer]
-"""Puts an error of ours in the envelope of a dialect, given by name."""
 
 
 class RelayedResponse(web.StreamResponse):
@@ -318,6 +316,11 @@ def answer_head(
     bodiless = method == "HEAD" or response.status in _BODILESS
     chunked = modern and response.chunked and not bodiless
     return head, chunked, not (bodiless or chunked or has_length)
+
+
+def own_error(upstream: Upstream, error: ProxyError) -> ErrorAnswer:
+    """Return an error of ours as the callers of that upstream understand it."""
+    return error_answer(DIALECTS[upstream.dialect].family, error)
 
 
 class Page(Protocol):

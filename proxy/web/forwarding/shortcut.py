@@ -26,11 +26,11 @@ from proxy.ports.upstream import (
 from proxy.web.forwarding.caller import METHOD, Caller
 from proxy.web.forwarding.endings import cut, finish_on_close, hold_open
 from proxy.web.forwarding.relay import (
-    ErrorResponder,
     Forwarded,
     OnDone,
     Outcome,
     answer_head,
+    own_error,
     written,
 )
 
@@ -54,21 +54,15 @@ class Passage:
 class Shortcut:
     """Forwards the calls that may take it. One instance serves all of them, concurrently."""
 
-    def __init__(
-        self,
-        client: UpstreamClient,
-        *,
-        error_response: ErrorResponder,
-    ) -> None:
+    def __init__(self, client: UpstreamClient) -> None:
         self._client = client
-        self._error_response = error_response
         self._heads = HeadWriter()
 
     def begin(
         self, passage: Passage, values: Sequence[bytes], body: bytes, caller: Caller
     ) -> "ShortCall | None":
         """Send the call, whose head has these values; return nothing if no connection is free."""
-        call = ShortCall(passage, caller, self._heads, self._error_response)
+        call = ShortCall(passage, caller, self._heads)
         response = self._client.begin(
             passage.route.upstream, lambda: call.outgoing(values, body), call.news
         )
@@ -84,7 +78,6 @@ class ShortCall:
     __slots__ = (
         "_body_bytes",
         "_caller",
-        "_error_response",
         "_first_byte_s",
         "_heads",
         "_passage",
@@ -94,17 +87,10 @@ class ShortCall:
         "response",
     )
 
-    def __init__(
-        self,
-        passage: Passage,
-        caller: Caller,
-        heads: HeadWriter,
-        error_response: ErrorResponder,
-    ) -> None:
+    def __init__(self, passage: Passage, caller: Caller, heads: HeadWriter) -> None:
         self._passage = passage
         self._caller = caller
         self._heads = heads
-        self._error_response = error_response
         self._started = time.perf_counter()
         self._first_byte_s: float | None = None
         self._status: int | None = None
@@ -182,7 +168,7 @@ class ShortCall:
     def _refuse(self, response: PromptResponse, transport: asyncio.Transport) -> None:
         error = response.failure
         assert isinstance(error, UpstreamUnavailableError)
-        answer = self._error_response(self._passage.route.upstream.dialect, error)
+        answer = own_error(self._passage.route.upstream, error)
         keep_alive = not self._caller.is_ending
         transport.write(written(answer, method=METHOD, keep_alive=keep_alive, modern=True))
         self._status = answer.status

@@ -15,8 +15,6 @@ from aiohttp.http_parser import HttpRequestParser
 
 from policies.headers import NOTHING_ASKED
 from policies.policy import Policy
-from proxy.core.dialects import DIALECTS, ErrorAnswer, Family, error_answer
-from proxy.core.errors import ProxyError
 from proxy.core.routing import Refusal, Route, resolve
 from proxy.core.upstream import Upstream
 from proxy.ports.upstream import (
@@ -151,10 +149,6 @@ def _tap(response: UpstreamResponse, running: RunningProxy) -> UpstreamResponse:
     return TappedResponse(response, kept)
 
 
-def _error_response(name: str, error: ProxyError) -> ErrorAnswer:
-    return error_answer(DIALECTS[name].family if name in DIALECTS else Family.OPENAI, error)
-
-
 @asynccontextmanager
 async def running_proxy(
     upstream_port: int,
@@ -180,7 +174,6 @@ async def running_proxy(
         running = RunningProxy(0)
         forwarder = Forwarder(
             client,
-            error_response=_error_response,
             on_done=running.done.append,
             tap=(lambda response: _tap(response, running)) if tapped else None,
             upload_idle_s=upload_idle_s,
@@ -188,7 +181,7 @@ async def running_proxy(
 
         find = None
         if factory is short_client and not (tapped or without):
-            shortcut = Shortcut(client, error_response=_error_response)
+            shortcut = Shortcut(client)
             find = _Everything(upstreams, running, shortcut).find
             await _have_a_free_connection(client, upstreams["up"])
 
