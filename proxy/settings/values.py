@@ -9,6 +9,7 @@ import binascii
 import hashlib
 import ipaddress
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -253,20 +254,17 @@ def _positive(value: timedelta) -> timedelta:
     return value
 
 
-def _hours(text: str) -> str:
-    try:
-        parse_span(text)
-    except ValueError as exc:
-        raise ValueError(f"must be {exc}") from None
-    return text
+def _read_by(parse: Callable[[str], object]) -> AfterValidator:
+    """Return what checks that `parse`, whose error says what it takes, can read a text."""
 
+    def check(text: str) -> str:
+        try:
+            parse(text)
+        except ValueError as exc:
+            raise ValueError(f"must be {exc}") from None
+        return text
 
-def _zone(text: str) -> str:
-    try:
-        parse_zone(text)
-    except ValueError as exc:
-        raise ValueError(f"must be {exc}") from None
-    return text
+    return AfterValidator(check)
 
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
@@ -274,8 +272,8 @@ PositiveDuration = Annotated[Duration, AfterValidator(_positive)]
 Size = Annotated[int, BeforeValidator(parse_size)]
 Count = Annotated[int, Field(ge=1)]
 PerSecond = Annotated[float, Field(gt=0, le=10_000, allow_inf_nan=False)]
-Hours = Annotated[str, AfterValidator(_hours)]
-Zone = Annotated[str, AfterValidator(_zone)]
+Hours = Annotated[str, _read_by(parse_span)]
+Zone = Annotated[str, _read_by(parse_zone)]
 ListenAddress = Annotated[Address, BeforeValidator(parse_address)]
 Store = Annotated[StoreUrl, BeforeValidator(parse_store)]
 TokenHash = Annotated[str, BeforeValidator(parse_token_hash)]
