@@ -154,7 +154,7 @@ def providers(
     clock: Clock,
 ) -> Mapping[str, Provider]:
     """Return the batch API of each upstream that has one."""
-    providers: dict[str, Provider] = {}
+    found: dict[str, Provider] = {}
     web_proxy_of = settings.forwarding.web_proxy_of()
     for name, upstream in upstreams.items():
         api = DIALECTS[upstream.dialect].batch
@@ -162,25 +162,24 @@ def providers(
             continue
         match api.wire:
             case BatchWire.FILES:
-                batch_models = settings.upstreams[name].batch_models
                 batches = OpenAIBatches(
                     upstream,
                     api,
                     clock=clock,
-                    batch_models=batch_models,
+                    batch_models=settings.upstreams[name].batch_models,
                     web_proxy=web_proxy_of(upstream),
                 )
                 stack.push_async_callback(batches.aclose)
-                providers[name] = batches
+                found[name] = batches
             case BatchWire.INLINE:
-                providers[name] = OpenRouterBatches(upstream, api, client, clock=clock)
+                found[name] = OpenRouterBatches(upstream, api, client, clock=clock)
             case BatchWire.JOBS:
-                providers[name] = MistralBatches(upstream, api, client, clock=clock)
+                found[name] = MistralBatches(upstream, api, client, clock=clock)
             case BatchWire.OPERATIONS:
-                providers[name] = GeminiBatches(upstream, api, client, clock=clock)
+                found[name] = GeminiBatches(upstream, api, client, clock=clock)
             case BatchWire.MESSAGES:
-                providers[name] = AnthropicBatches(upstream, api, client, clock=clock)
-    return providers
+                found[name] = AnthropicBatches(upstream, api, client, clock=clock)
+    return found
 
 
 def price_book(settings: Settings) -> PriceBook:
