@@ -28,9 +28,16 @@ _SPACE: Final = re.compile(r"[ \t\r\n]*")
 _OPENERS: Final = (b"{", b"[")
 _ESCAPED_ASCII: Final = b"\\u00"
 
-_PLAIN_MOST: Final = 64
-"""Names that are looked for in a body, one after the other: more than any API has for a call. Of
-all the names that a body of megabytes can have it would take minutes."""
+NAMES_MAX: Final = 10_000
+"""Of the object itself; no API has a hundred. Each takes some microseconds."""
+
+BRACKETS_MAX: Final = 500_000
+"""Objects and lists, and what looks like one in texts: about a hundred for each token of the
+longest context. In a parsed body each takes a hundred bytes, and a microsecond to make."""
+
+_PLAIN_BYTES: Final = 16 << 20
+"""What is looked through for names, one after the other: some milliseconds. Of a body of many
+names or megabytes it would be gigabytes."""
 
 _BYTES_PER_TOKEN: Final = 4
 _ATTACHMENT: Final = re.compile(rb'"(?:data:[^",]{1,128},)?[A-Za-z0-9+/=_\\-]{1024,}"')
@@ -79,10 +86,13 @@ def parse_body(body: bytes, *, max_bytes: int) -> ParsedBody:
             provider would take.
     """
     check_size(len(body), max_bytes=max_bytes)
+    brackets = sum(map(body.count, _OPENERS))
+    if brackets > BRACKETS_MAX:
+        raise _unreadable(f"it has more than {BRACKETS_MAX} brackets")
     fields, members = _plain_fields(body), None
     if fields is None:
         fields, members = _read(body)
-    if body.count(_OPENERS[0]) + body.count(_OPENERS[1]) > MAX_DEPTH:
+    if brackets > MAX_DEPTH:
         _check_depth(fields)
     return ParsedBody(fields, body, members)
 
@@ -148,13 +158,16 @@ def _plain_fields(body: bytes) -> dict[str, object] | None:
 
     Most are like that, and noting where members stand takes three times as long.
     """
+    if body.count(b",") > BRACKETS_MAX:
+        # Of millions of names the other way of reading makes no more than it takes.
+        return None
     try:
         fields = from_json(body, allow_inf_nan=False)
     except ValueError:
         return None
     if not isinstance(fields, dict) or not DROPPED_FIELDS.isdisjoint(fields):
         return None
-    if len(fields) > _PLAIN_MOST:
+    if len(fields) * len(body) > _PLAIN_BYTES:
         return None
     if _ESCAPED_ASCII in body:
         # A name may be written in two ways.
@@ -199,6 +212,8 @@ def _members(text: str) -> tuple[dict[str, object], list[_Member]]:
             start = at
             name, value, at = _member(text, at)
             members.append(_Member(name, text[start:at]))
+            if len(members) > NAMES_MAX:
+                raise _unreadable(f"it has more than {NAMES_MAX} names")
             fields[name] = value
             divider = _DIVIDER.match(text, at)
             if divider is None:

@@ -7,8 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.core.body import (
+    BRACKETS_MAX,
     DROPPED_FIELDS,
     MAX_DEPTH,
+    NAMES_MAX,
     carries_data,
     estimate_tokens,
     line_body,
@@ -167,7 +169,8 @@ def test_many_brackets_side_by_side_are_not_deep():
     parse_body(b'{"a":[' + b",".join([b"[]"] * 1000) + b"]}", max_bytes=1_000_000)
 
 
-def test_a_body_of_many_names_is_looked_through_a_few_times():
+@pytest.mark.parametrize(("names", "chars"), [(1_000, 1), (60, 1_000_000)])
+def test_a_long_body_of_many_names_is_looked_through_a_few_times(names, chars):
     class Counted(bytes):
         looks = 0
 
@@ -175,13 +178,33 @@ def test_a_body_of_many_names_is_looked_through_a_few_times():
             Counted.looks += 1
             return super().count(*sought)
 
-    names = {f"name_{number}": number for number in range(1_000)}
+    names = {f"name_{number}": "x" * (chars if number == 0 else 1) for number in range(names)}
     body = Counted(json.dumps(names).encode())
 
-    parsed = parse_body(body, max_bytes=1_000_000)
+    parsed = parse_body(body, max_bytes=2_000_000)
 
     assert (parsed.fields, line_body(parsed)) == (names, body)
-    assert Counted.looks < 100
+    assert Counted.looks < 10
+
+
+@pytest.mark.parametrize("stream", [b"", b'"stream":true,'])
+@pytest.mark.parametrize("name", [b'"a":1,', b'"a%d":1,'])
+def test_a_body_has_names_up_to_a_bound(stream, name):
+    def body(count):
+        names = b"".join(name % number if b"%" in name else name for number in range(count - 1))
+        return b"{" + names + (stream or b'"c":1,').rstrip(b",") + b"}"
+
+    parse_body(body(NAMES_MAX), max_bytes=1_000_000)
+
+    with pytest.raises(CallerError, match="more than 10000 names"):
+        parse_body(body(NAMES_MAX + 1), max_bytes=1_000_000)
+
+
+def test_a_body_has_brackets_up_to_a_bound():
+    parse_body(b'{"a":"' + b"[" * (BRACKETS_MAX - 1) + b'"}', max_bytes=10_000_000)
+
+    with pytest.raises(CallerError, match="more than 500000 brackets"):
+        parse_body(b'{"a":[' + b"[]," * BRACKETS_MAX + b"1]}", max_bytes=10_000_000)
 
 
 def test_a_body_above_our_bound_is_refused_with_both_lengths():
