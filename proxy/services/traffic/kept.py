@@ -9,8 +9,10 @@ an answer while it is under way; `usage_in` is for a thread, after its end.
 import json
 import re
 import zlib
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final
 
 import zstandard
@@ -171,8 +173,8 @@ def _bought(text: str) -> Bought:
         # A null says nothing: Anthropic's and others' later events leave out what stands.
         usage |= {key: value for key, value in part.items() if value is not None}
     counts = usage_of({name: usage}) if usage else None
-    tiers = _TIER.findall(text)
-    return Bought(counts, tiers[-1][:32] if tiers else tier_of({"usage": usage}))
+    tiers = deque(_TIER.finditer(text), 1)
+    return Bought(counts, tiers[0][1][:32] if tiers else tier_of({"usage": usage}))
 
 
 _USAGE: Final = re.compile(r'"(usage|usageMetadata)"\s*:\s*(?=\{)')
@@ -181,13 +183,17 @@ _TIER: Final = re.compile(r'"service_tier"\s*:\s*"([a-z_]+)"')
 _DECODER: Final = json.JSONDecoder()
 _ENDS_READ: Final = 50
 
+_USAGE_CHARS: Final = 16 << 10
+"""What is read of each: no provider's has a thousand, and what follows may be megabytes."""
+
 
 def _members(text: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     # The first and the last are enough; reading thousands that are nested takes long.
-    found = list(_USAGE.finditer(text))
-    for one in (*found[:_ENDS_READ], *found[_ENDS_READ:][-_ENDS_READ:]):
+    found = _USAGE.finditer(text)
+    for one in (*islice(found, _ENDS_READ), *deque(found, _ENDS_READ)):
+        begun = text[one.end() : one.end() + _USAGE_CHARS]
         try:
-            value, _ = _DECODER.raw_decode(text, one.end())
+            value, _ = _DECODER.raw_decode(begun)
         except (ValueError, RecursionError):
             continue
         yield one[1], value

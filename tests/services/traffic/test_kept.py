@@ -4,6 +4,7 @@ import gzip
 import json
 import zlib
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import pytest
 import zstandard
@@ -220,3 +221,21 @@ def test_all_answers_together_have_one_room() -> None:
 
     first.done()
     assert len(kept([b"x" * 800], room=room).head) == 800
+
+
+def test_of_what_is_no_usage_a_part_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+
+    class Counting(json.JSONDecoder):
+        def raw_decode(self, s: str, idx: int = 0) -> tuple[Any, int]:
+            read.append(len(s) - idx)
+            return super().raw_decode(s, idx)
+
+    monkeypatch.setattr("proxy.services.traffic.kept._DECODER", Counting())
+    nested = b'{"usage":' * 200 + b'{"a":[' + b"1," * 500_000
+    whole = gzip.compress(nested + b'"usage":{"prompt_tokens":3,"completion_tokens":1}}')
+
+    bought = usage_in(kept([whole], {"content-encoding": "gzip"}))
+
+    assert bought.usage == {"prompt_tokens": 3, "completion_tokens": 1}
+    assert sum(read) < 2_000_000
