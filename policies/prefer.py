@@ -17,7 +17,8 @@ The default read timeout of the common SDKs.
 """
 
 LONGEST_FIELD: Final = 512
-"""A longer field is ignored whole: reading quotes that never close is quadratic."""
+"""A longer field is ignored whole, and so are those after as many characters: reading quotes
+that never close is quadratic."""
 
 # preference = token [ BWS "=" BWS word ] *( OWS ";" [ OWS parameter ] ), where
 # word = token / quoted-string (RFC 7240, section 2; RFC 9110, section 5.6).
@@ -54,9 +55,11 @@ def read_preferences(values: Iterable[str]) -> Preferences:
     Of a preference that is named twice the first counts (RFC 7240, section 2).
     """
     known: dict[str, str] = {}
+    left = LONGEST_FIELD
     for value in values:
-        if len(value) > LONGEST_FIELD:
+        if len(value) > left:
             continue
+        left -= len(value)
         for name, word in _preferences(value):
             known.setdefault(name, word)
     seconds = known.get("wait", "")

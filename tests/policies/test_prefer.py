@@ -73,3 +73,11 @@ def test_what_was_applied_is_what_was_understood(preferences, applied):
 @given(st.lists(st.text(st.sampled_from('",;= \\\taw-respond1é'), max_size=80), max_size=4))
 def test_no_field_is_ever_an_error(fields):
     read_preferences(fields)
+
+
+def test_many_fields_are_read_up_to_the_length_of_one():
+    wish = "respond-async, wait=5"
+    more = [f"x={'y' * 100}"] * 5
+
+    assert read_preferences([wish, *more]).wait == timedelta(seconds=5)
+    assert read_preferences([*more, wish]) == NO_PREFERENCES
