@@ -106,6 +106,7 @@ class ChunkFraming:
     """
 
     __slots__ = (
+        "_found",
         "_held",
         "_in_trailers",
         "_keep",
@@ -120,6 +121,7 @@ class ChunkFraming:
 
     def __init__(self, *, keep: bool, max_trailer_bytes: int) -> None:
         self._keep = keep
+        self._found: list[tuple[bytes, bytes]] = []
         self._held = b""
         self._left = 0
         """Bytes of the chunk under way, with the CRLF after it."""
@@ -212,6 +214,7 @@ class ChunkFraming:
 
     def _trailer(self, data: bytes, at: int) -> int:
         if data.startswith(b"\r\n", at):
+            self.trailers = tuple(self._found)
             self.done = True
             return at + 2
         found = _TRAILER.match(data, at)
@@ -223,7 +226,7 @@ class ChunkFraming:
             self.broken = True
             return at
         if not self._keep:
-            self.trailers += ((found[1], found[2].rstrip(b" \t")),)
+            self._found.append((found[1], found[2].rstrip(b" \t")))
         return found.end()
 
     def _await_line(self, data: bytes, at: int, limit: int) -> None:

@@ -172,3 +172,17 @@ def test_a_body_without_framing_ends_with_its_connection_only():
     assert not framing.done
     assert framing.end()
     assert framing.done
+
+
+def test_trailers_are_put_together_once_at_the_end():
+    framing = ChunkFraming(keep=False, max_trailer_bytes=1_000_000)
+    trailers = [b"name-%d: %d\r\n" % (number, number) for number in range(1_000)]
+
+    framing.feed(b"0\r\n" + b"".join(trailers))
+    # Not with each of them, which is quadratic.
+    early = len(framing.trailers)
+    framing.feed(b"\r\n")
+
+    assert framing.done
+    assert (early, len(framing.trailers)) == (0, 1_000)
+    assert framing.trailers[7] == (b"name-7", b"7")
