@@ -79,3 +79,13 @@ def test_no_line_of_an_event_can_be_broken_by_its_text():
         lines = event.decode().splitlines()
         assert len(lines) == 2
         assert lines[1] == ""
+
+
+def test_what_every_event_repeats_does_not_make_a_stream_of_gigabytes(monkeypatch):
+    monkeypatch.setattr("proxy.web.synthesis._ROOM_BYTES", 0)
+    choices = [{"index": 0, "message": {"content": "x" * 6_000}}]
+    long = {"id": "x" * 20_000, "choices": choices}
+    assert synthesise(Shape.CHAT, json.dumps({**long, "id": "x"}).encode(), include_usage=False)
+
+    with pytest.raises(UnreadableResultError, match="far longer"):
+        synthesise(Shape.CHAT, json.dumps(long).encode(), include_usage=False)

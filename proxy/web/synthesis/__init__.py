@@ -21,6 +21,12 @@ __all__ = ["UnreadableResultError", "synthesise", "synthesise_array"]
 
 _DONE: Final = b"data: [DONE]\n\n"
 
+_TIMES_MOST: Final = 64
+_ROOM_BYTES: Final = 64 << 20
+"""How much longer than its result a stream may be. Usually it is six times as long, of a thousand
+texts of a word thirty times. But each event says again whose it is: an `id` of a megabyte would
+make gigabytes."""
+
 
 def synthesise(shape: Shape, body: bytes, *, include_usage: bool) -> list[bytes]:
     """Return the events of a successful result, in the order in which they are sent.
@@ -52,11 +58,20 @@ def _made(
     if make is None:
         raise UnreadableResultError(f"the {shape} API has no streams")
     try:
-        return [encoded(event) for event in make(_parsed(body), include_usage)]
+        events = make(_parsed(body), include_usage)
+        return list(_bounded(map(encoded, events), _TIMES_MOST * len(body) + _ROOM_BYTES))
     except UnreadableResultError:
         raise
     except (ValueError, RecursionError) as exc:
         raise UnreadableResultError("the result is not readable JSON") from exc
+
+
+def _bounded(events: Iterator[bytes], room: int) -> Iterator[bytes]:
+    for event in events:
+        room -= len(event)
+        if room < 0:
+            raise UnreadableResultError("a stream would be far longer than the result")
+        yield event
 
 
 def _parsed(body: bytes) -> JsonObject:
