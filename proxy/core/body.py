@@ -32,8 +32,8 @@ NAMES_MAX: Final = 10_000
 """Of the object itself; no API has a hundred. Each takes some microseconds."""
 
 BRACKETS_MAX: Final = 500_000
-"""Objects and lists, and what looks like one in texts: about a hundred for each token of the
-longest context. In a parsed body each takes a hundred bytes, and a microsecond to make."""
+"""Objects and lists, and what looks like one in texts: one for every two tokens of a context of
+a million. In a parsed body each takes a hundred bytes, and a microsecond to make."""
 
 _PLAIN_BYTES: Final = 16 << 20
 """What is looked through for names, one after the other: some milliseconds. Of a body of many
