@@ -153,10 +153,10 @@ class Acceptor:
             reservation = self._accounts.reserve(terms.caller, len(call.admitted.line_body))
         except OverloadedError:
             # Whoever may have no more keeps what he has, and it is asked for by its key.
-            known = await self._known(call)
+            known = await self._known(terms)
             if known is None:
                 raise
-            return known
+            return _accepted(Acceptance(known, created=False), call)
         with reservation:
             # What is turned away above is not counted as an occurrence of its run.
             key = await self._idempotency_key(call)
@@ -180,27 +180,17 @@ class Acceptor:
                 reservation.give_back()
         if acceptance.created:
             self._wake_for(job)
-        _check_same(acceptance, call)
-        _log_accepted(acceptance, terms)
-        facts = chosen.facts if acceptance.created else None
-        return Accepted(acceptance.job, acceptance.created, facts)
+        return _accepted(acceptance, call, chosen.facts)
 
-    async def _known(self, call: DeferredCall) -> Accepted | None:
+    async def _known(self, terms: Terms) -> Job | None:
         """Return the job that the caller's key stands for already.
 
         A run's calls are not looked for: to look is to count them.
         """
-        terms = call.terms
         if terms.idempotency_key is None:
             return None
         key = self._hashed("key", terms, terms.idempotency_key)
-        job = await self._jobs.find_keyed(terms.caller.owner, key)
-        if job is None:
-            return None
-        acceptance = Acceptance(job, created=False)
-        _check_same(acceptance, call)
-        _log_accepted(acceptance, terms)
-        return Accepted(job, created=False, facts=None)
+        return await self._jobs.find_keyed(terms.caller.owner, key)
 
     def _wake_for(self, job: Job) -> None:
         """Bring forward the pass that the job waits for."""
@@ -344,6 +334,15 @@ class Acceptor:
             affinity=admitted.affinity,
             headers=terms.direct_headers,
         )
+
+
+def _accepted(
+    acceptance: Acceptance, call: DeferredCall, facts: LaneFacts | None = None
+) -> Accepted:
+    """Return what the caller is told; `facts` are those that a new job's lane was chosen by."""
+    _check_same(acceptance, call)
+    _log_accepted(acceptance, call.terms)
+    return Accepted(acceptance.job, acceptance.created, facts if acceptance.created else None)
 
 
 def _check_same(acceptance: Acceptance, call: DeferredCall) -> None:
