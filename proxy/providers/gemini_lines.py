@@ -14,7 +14,7 @@ from typing import Final
 from proxy.core.refusals import error_code
 from proxy.ports.provider import LineKind, ResultLine
 from proxy.providers.gemini_objects import rpc_name
-from proxy.providers.item_cutter import INSIDE, MARK, QUOTE
+from proxy.providers.item_cutter import MARK, rest_of_string
 from proxy.providers.result_lines import (
     LINE_BYTES_MAX,
     SCALAR_MEMBERS,
@@ -196,10 +196,8 @@ class InlineCutter:
 
     def _ends_string(self) -> bool:
         """Read on in a string; return whether it ends in what is here."""
-        rest = INSIDE.match(self._begun, self._at)
-        assert rest is not None
-        self._at = rest.end()
-        if self._at >= len(self._begun) or self._begun[self._at] != QUOTE:
+        self._at, ends = rest_of_string(self._begun, self._at)
+        if not ends:
             return False
         self._at += 1
         self._is_in_string = False

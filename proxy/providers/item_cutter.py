@@ -15,10 +15,20 @@ _OUTLINE_BYTES_MAX: Final = 1024 * 1024
 MARK: Final = re.compile(rb'["{}\[\]]')
 """Where a string begins, and what opens or closes anything, outside of strings."""
 
-INSIDE: Final = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
+_INSIDE: Final = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 """The rest of a string, up to its end or to the end of the data within it."""
 
-QUOTE: Final = ord('"')
+_QUOTE: Final = ord('"')
+
+
+def rest_of_string(held: bytearray, at: int) -> tuple[int, bool]:
+    """Return how far the string that `at` is in goes here, and whether its closing quote is there.
+
+    An escape that is cut off is left for the next time.
+    """
+    rest = _INSIDE.match(held, at)
+    assert rest is not None
+    return rest.end(), rest.end() < len(held) and held[rest.end()] == _QUOTE
 
 
 class ItemCutter:
@@ -88,10 +98,8 @@ class ItemCutter:
     def _ends_string(self) -> bool:
         """Read on in a string; return whether it ends in what is here."""
         assert self._string is not None
-        rest = INSIDE.match(self._held, self._at)
-        assert rest is not None
-        self._at = rest.end()
-        if self._at >= len(self._held) or self._held[self._at] != QUOTE:
+        self._at, ends = rest_of_string(self._held, self._at)
+        if not ends:
             return False
         if self._depth == 1:
             # One whose beginning is gone is no name that is looked for.
