@@ -17,7 +17,7 @@ import structlog
 from policies.model import Answer
 from policies.policy import Policy
 from proxy.core.errors import ConfigError
-from proxy.settings.checks import is_named_pipe
+from proxy.settings.checks import A_PIPE, is_named_pipe
 from proxy.telemetry import Metrics
 
 if TYPE_CHECKING:
@@ -34,8 +34,6 @@ _COMPLAINTS_LOGGED: Final = 20
 _HINT: Final = (
     "`offramp policy test FILE` shows them again, `offramp policy schema` what is allowed"
 )
-
-_A_PIPE: Final = "cannot be read: it is a pipe"
 
 Signature = tuple[int, ...]
 """What shows that a file may have changed; empty if there is none."""
@@ -63,13 +61,13 @@ def read_policies(file: Path) -> "PolicyFile":
 def _refuse_pipe(file: Path) -> None:
     # It can be read once, and a service that stops would wait for the pass that waits for it.
     if file.is_fifo():
-        raise BadPoliciesError([f"{file}: {_A_PIPE}"])
+        raise BadPoliciesError([f"{file}: {A_PIPE}"])
 
 
 def _content(file: Path) -> bytes:
     try:
         if is_named_pipe(file):
-            raise BadPoliciesError([f"{file}: {_A_PIPE}"])
+            raise BadPoliciesError([f"{file}: {A_PIPE}"])
         with file.open("rb") as opened:
             return opened.read(_BYTES_MAX + 1)
     except OSError as exc:

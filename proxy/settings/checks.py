@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from functools import partial
+from typing import Final
 
 from policies.conditions import SECRET_HEADERS
 from proxy.core.dialects import DIALECTS
@@ -204,6 +205,9 @@ def _unusable(file: pathlib.Path, read: Callable[[], object]) -> str | None:
     return problem
 
 
+A_PIPE: Final = "cannot be read: it is a pipe"
+
+
 def is_named_pipe(file: pathlib.Path) -> bool:
     """Return whether to open `file` would mean to wait for whoever writes to it.
 
@@ -218,7 +222,7 @@ def is_named_pipe(file: pathlib.Path) -> bool:
 def _unreadable(file: pathlib.Path) -> str | None:
     try:
         if is_named_pipe(file):
-            return "cannot be read: it is a pipe"
+            return A_PIPE
         with file.open("rb"):
             return None
     except OSError as exc:

@@ -140,7 +140,7 @@ def _text(file: pathlib.Path) -> str:
     """
     try:
         if checks.is_named_pipe(file):
-            raise ValueError("cannot be read: it is a pipe")
+            raise ValueError(checks.A_PIPE)
         with file.open(encoding="utf-8") as opened:
             text = opened.read(_CHARACTERS_MAX + 1)
     except UnicodeDecodeError as exc:
