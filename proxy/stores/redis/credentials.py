@@ -16,7 +16,7 @@ from proxy.stores.redis.batches import RedisBatchStore
 from proxy.stores.redis.client import Client
 from proxy.stores.redis.commands import read, write
 from proxy.stores.redis.packing import Argument
-from proxy.stores.redis.wire import Reply, as_list, as_map, as_text, as_time
+from proxy.stores.redis.wire import as_list, as_map, as_text, as_time
 from proxy.stores.vault import Vault
 
 _NEVER = datetime.min.replace(tzinfo=UTC)
@@ -75,7 +75,7 @@ class RedisCredentialStore:
 
     async def of_owner(self, owner: OwnerId, upstream: str) -> Sequence[Credential]:
         name = keys.credentials_of(owner, upstream)
-        found = await self._of(await self._client.call(read("SMEMBERS", name)))
+        found = await self._read(await self._ids(name))
         # Not of another owner, whatever stands in the index.
         mine = self._readable([row for row in found if row.place == (owner, upstream)])
         return sorted(mine, key=lambda one: one.succeeded_at or _NEVER, reverse=True)
@@ -172,15 +172,12 @@ class RedisCredentialStore:
         """Seal again what was sealed with a key that is not the first one any more.
 
         A credential is kept for as long as jobs come with it. Left as it was, it could not
-        be read, nor any list with it in, once the old key is dropped.
+        be read once the old key is dropped.
 
         Raises:
             StoreCorruptError: if the key of one is missing.
         """
-        ids = sorted(
-            CredentialId(as_text(one))
-            for one in as_list(await self._client.call(read("SMEMBERS", keys.CREDENTIALS)))
-        )
+        ids = await self._ids(keys.CREDENTIALS)
         replies = await self._client.call_many(
             [read("HMGET", keys.credential(one), "headers", "body") for one in ids]
         )
@@ -202,10 +199,11 @@ class RedisCredentialStore:
                     )
 
     async def _everything(self) -> list[_Row]:
-        return await self._of(await self._client.call(read("SMEMBERS", keys.CREDENTIALS)))
+        return await self._read(await self._ids(keys.CREDENTIALS))
 
-    async def _of(self, ids: Reply) -> list[_Row]:
-        return await self._read(sorted(CredentialId(as_text(one)) for one in as_list(ids)))
+    async def _ids(self, name: str) -> list[CredentialId]:
+        ids = as_list(await self._client.call(read("SMEMBERS", name)))
+        return sorted(CredentialId(as_text(one)) for one in ids)
 
     async def _read(self, ids: Sequence[CredentialId]) -> list[_Row]:
         replies = await self._client.call_many(

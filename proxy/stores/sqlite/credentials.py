@@ -149,7 +149,7 @@ def prepare(connection: sqlite3.Connection, vault: Vault) -> None:
     """Seal again what was sealed with a key that is not the first one any more.
 
     A credential is kept for as long as jobs come with it. Left as it was, it could not be
-    read, nor any list with it in, once the old key is dropped.
+    read once the old key is dropped.
 
     Raises:
         StoreCorruptError: if the key of one is missing.
