@@ -44,6 +44,8 @@ TESTED_BY = {
     "proxy/ports/": "tests/contract/",
     "proxy/stores/sqlite/": "tests/contract/",
     "proxy/stores/redis/": "tests/contract/",
+    # Three facts, and seen by where the channel goes.
+    "proxy/providers/site.py": "tests/providers/test_channel.py",
     # What the front does with a call that it does not forward at once.
     "proxy/web/entrance/deferrer.py": "tests/web/entrance/test_front.py",
     "proxy/web/entrance/incoming.py": "tests/web/entrance/test_front.py",

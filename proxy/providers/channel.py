@@ -3,15 +3,14 @@
 import gc
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from proxy.core.errors import ProviderUnavailableError
-from proxy.core.web_proxy import WebProxy
 from proxy.ports.clock import Clock
 from proxy.ports.jobs import Credential
 from proxy.ports.provider import ResultLine
 from proxy.providers.result_lines import LineCutter, check_whole
+from proxy.providers.site import Site
 from proxy.providers.worker import Call, Worker
 
 if TYPE_CHECKING:
@@ -24,15 +23,6 @@ CALL_S: Final = 120.0
 
 READ_BYTES: Final = 256 * 1024
 """How much of a result file is read and handed out at a time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """Where a batch API is, how it is reached, and as who."""
-
-    base_url: str
-    user_agent: str = "offramp"
-    web_proxy: WebProxy | None = None
 
 
 class Channel:

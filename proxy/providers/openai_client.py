@@ -21,7 +21,7 @@ from proxy.core.dialects import FilesWay
 from proxy.core.errors import ProviderError
 from proxy.core.retry_after import pause_asked_for
 from proxy.providers import _wire
-from proxy.providers.channel import Site
+from proxy.providers.site import Site
 from proxy.providers.worker import Cutter
 
 # At debug level the transport logs whole URLs and response heads; the operator's

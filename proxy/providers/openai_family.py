@@ -34,7 +34,7 @@ from proxy.ports.provider import (
     Submission,
 )
 from proxy.providers import _wire
-from proxy.providers.channel import Channel, Site
+from proxy.providers.channel import Channel
 from proxy.providers.openai_objects import (
     STATES,
     BatchObject,
@@ -44,6 +44,7 @@ from proxy.providers.openai_objects import (
     read_file,
     read_page,
 )
+from proxy.providers.site import Site
 from proxy.providers.upload_body import UploadBody, WrongLengthError
 
 if TYPE_CHECKING:

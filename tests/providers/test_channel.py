@@ -10,7 +10,8 @@ import pytest
 from aiohttp import web
 
 from proxy.core.errors import ProviderUnavailableError
-from proxy.providers.channel import Channel, Site
+from proxy.providers.channel import Channel
+from proxy.providers.site import Site
 from tests.providers.kit import MachineClock, make_credential, serving
 
 LINE = b'{"custom_id":"a","response":{"status_code":200,"body":{"pad":"%s"}}}\n' % (b"x" * 1_000)

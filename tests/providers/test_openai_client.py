@@ -9,8 +9,8 @@ import pytest
 
 from proxy.core.errors import ProviderUnavailableError
 from proxy.core.web_proxy import WebProxy
-from proxy.providers.channel import Site
 from proxy.providers.openai_client import SESSIONS_MAX, Session, Sessions, translated
+from proxy.providers.site import Site
 from proxy.providers.worker import AbortedError
 from tests.helpers.certificates import write_certificate
 from tests.helpers.web_proxy import TunnelProxy
