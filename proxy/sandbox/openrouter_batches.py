@@ -8,11 +8,11 @@ from typing import Any, Final
 
 import pydantic_core
 
-from proxy.sandbox.batch_records import BatchRecords, check_create, check_scope
 from proxy.sandbox.engine import Engine, new_id
 from proxy.sandbox.files import FileStore
 from proxy.sandbox.openai import errors
 from proxy.sandbox.openai.batch import Batch, batch_object
+from proxy.sandbox.openai.batch_records import BatchRecords, check_create, check_scope
 from proxy.sandbox.openai.batch_run import BatchRun
 from proxy.sandbox.openai.fields import page_limit, paginate
 from proxy.sandbox.openai.habits import Habits
