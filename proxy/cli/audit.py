@@ -9,6 +9,7 @@ import click
 
 from policies.windows import parse_zone
 from proxy.app import price_book
+from proxy.cli.options import config_option, json_option
 from proxy.cli.output import print_json, print_table
 from proxy.core.errors import ConfigError
 from proxy.core.prices import NANO, dollar_text, usd
@@ -16,7 +17,6 @@ from proxy.services.traffic.audit import Auditor
 from proxy.services.traffic.findings import MONTH, Audit, Money, Proposal, Segment
 from proxy.settings import Settings, load
 
-_FILE = click.Path(path_type=Path, dir_okay=False)
 _SHOWN = 12
 """Segments that people are shown; `--json` has all of them."""
 
@@ -28,12 +28,7 @@ _SHADOWS = ("shadow rule", "calls", "as ordinary", "in batches", "saved", "a mon
 
 
 @click.command("audit")
-@click.option(
-    "--config",
-    type=_FILE,
-    envvar="OFFRAMP_CONFIG",
-    help="Configuration with `recording.path` and `prices`. Also OFFRAMP_CONFIG.",
-)
+@config_option("Configuration with `recording.path` and `prices`.")
 @click.option(
     "--facts",
     multiple=True,
@@ -42,7 +37,7 @@ _SHADOWS = ("shadow rule", "calls", "as ordinary", "in batches", "saved", "a mon
 )
 @click.option("--zone", default="UTC", show_default=True, help="Where it is night: Europe/Berlin.")
 @click.option("--shadow", is_flag=True, help="Show what rules in shadow mode really counted.")
-@click.option("--json", "as_json", is_flag=True)
+@json_option
 def command(
     *, config: Path | None, facts: tuple[Path, ...], zone: str, shadow: bool, as_json: bool
 ) -> None:

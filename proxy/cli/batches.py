@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 import click
 
+from proxy.cli.options import json_option
 from proxy.cli.output import print_facts, print_json, print_records
 from proxy.cli.remote import Remote
 
@@ -16,7 +17,7 @@ _COLUMNS = ("id", "state", "upstream", "model", "jobs", "created_at", "provider_
 def remote_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options by which the listener for operators is named."""
     for option in (
-        click.option("--json", "as_json", is_flag=True),
+        json_option,
         click.option(
             "--admin-url",
             envvar="OFFRAMP_ADMIN_URL",

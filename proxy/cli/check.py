@@ -7,18 +7,14 @@ import click
 
 from proxy.cli import BAD_CONFIGURATION
 from proxy.cli.namesake import refuse_namesake
+from proxy.cli.options import config_option, json_option
 from proxy.cli.output import print_json, print_table
 from proxy.settings import BadConfigurationError, Complaint, Configuration, load
 
 
 @click.command("check")
-@click.option(
-    "--config",
-    type=click.Path(path_type=Path, dir_okay=False),
-    envvar="OFFRAMP_CONFIG",
-    help="YAML file; without one the defaults hold. Also OFFRAMP_CONFIG.",
-)
-@click.option("--json", "as_json", is_flag=True)
+@config_option("YAML file; without one the defaults hold.")
+@json_option
 def command(config: Path | None, *, as_json: bool) -> None:
     """Print the effective configuration and where each value came from.
 

@@ -4,6 +4,7 @@ import sys
 
 import click
 
+from proxy.cli.options import json_option
 from proxy.cli.output import print_json
 from proxy.settings import credential_hash
 
@@ -14,7 +15,7 @@ def command() -> None:
 
 
 @command.command("hash")
-@click.option("--json", "as_json", is_flag=True)
+@json_option
 def hash_token(*, as_json: bool) -> None:
     """Print what stands for a token under `owners`.
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 import click
 
 from proxy.cli import FAILED
+from proxy.cli.options import json_option
 from proxy.cli.output import print_facts, print_json, print_records, print_table, shown
 from proxy.cli.remote import LONG_POLL_S, AwayError, Json, Remote, RemoteError
 from proxy.core.ids import is_job_id
@@ -37,7 +38,7 @@ class JobIdType(click.ParamType[str]):
 def remote_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options by which a running proxy and the caller's key are named."""
     for option in (
-        click.option("--json", "as_json", is_flag=True),
+        json_option,
         click.option(
             "--api-key-env",
             default="OPENAI_API_KEY",

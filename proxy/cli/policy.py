@@ -18,6 +18,7 @@ from policies.model import Answer, Reject
 from policies.reach import Idle, idle_rules
 from policies.rules import RuleSet
 from proxy.cli import BAD_CONFIGURATION, FAILED
+from proxy.cli.options import FILE, config_option, json_option
 from proxy.cli.output import plain, print_json
 from proxy.core.errors import CallerError
 from proxy.core.upstream import Upstream
@@ -28,14 +29,7 @@ from proxy.settings import Settings, load
 
 _REQUEST_BYTES_MAX: Final = 4 << 20
 
-_FILE = click.Path(path_type=Path, dir_okay=False)
-_CONFIG = click.option(
-    "--config",
-    type=_FILE,
-    envvar="OFFRAMP_CONFIG",
-    help="Configuration with the upstreams; without one the public ones. Also OFFRAMP_CONFIG.",
-)
-_JSON = click.option("--json", "as_json", is_flag=True)
+_CONFIG = config_option("Configuration with the upstreams; without one the public ones.")
 
 
 @click.group("policy")
@@ -44,10 +38,10 @@ def command() -> None:
 
 
 @command.command("test")
-@click.argument("file", type=_FILE)
-@click.option("--policies", type=_FILE, help="The rules, if FILE holds tests alone.")
+@click.argument("file", type=FILE)
+@click.option("--policies", type=FILE, help="The rules, if FILE holds tests alone.")
 @_CONFIG
-@_JSON
+@json_option
 def run_tests(file: Path, policies: Path | None, config: Path | None, *, as_json: bool) -> None:
     """Run the tests that stand in FILE, beside its rules.
 
@@ -79,10 +73,10 @@ def run_tests(file: Path, policies: Path | None, config: Path | None, *, as_json
 
 @command.command("explain", short_help="Say which rule decides a call, and why.")
 @click.argument("request", type=click.File("rb"))
-@click.option("--policies", type=_FILE, help="The rules; default: those of --config.")
+@click.option("--policies", type=FILE, help="The rules; default: those of --config.")
 @click.option("--at", metavar="TIME", help="When the call arrives, RFC 3339; default: as it says.")
 @_CONFIG
-@_JSON
+@json_option
 def explain(
     request: BinaryIO,
     policies: Path | None,

@@ -1,12 +1,11 @@
 """`offramp run`."""
 
-from pathlib import Path
-
 import click
 
 from policies.fields import read_deadline
 from proxy.app import SystemClock
 from proxy.cli.namesake import refuse_namesake
+from proxy.cli.options import config_option
 from proxy.core.dialects import DIALECTS
 from proxy.core.errors import ConfigError
 from proxy.core.upstream import Upstream
@@ -52,12 +51,6 @@ upstream_option = click.option(
     callback=_named,
     help="Where a provider is, without the /v1 of its paths. May be given several times.",
 )
-config_option = click.option(
-    "--config",
-    type=click.Path(path_type=Path, dir_okay=False),
-    envvar="OFFRAMP_CONFIG",
-    help="YAML file, as for `offramp serve`. Also OFFRAMP_CONFIG.",
-)
 
 
 @click.command(
@@ -74,7 +67,7 @@ config_option = click.option(
     help="What calls get: their answer once it is there, a job, or an error that names the job.",
 )
 @upstream_option
-@config_option
+@config_option("YAML file, as for `offramp serve`.")
 @click.option("--live/--quiet", default=None, help="A line that moves, or a few that stay.")
 @click.option("--json", "as_json", is_flag=True, help="Print the bill as one line of JSON.")
 def command(words: tuple[str, ...], *, upstreams: dict[str, str], **options: object) -> None:

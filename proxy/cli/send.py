@@ -8,13 +8,12 @@ import click
 
 from proxy.cli import FAILED
 from proxy.cli.namesake import refuse_namesake
+from proxy.cli.options import FILE, config_option
 from proxy.cli.output import print_json
-from proxy.cli.run import config_option, deadline_option, upstream_option
+from proxy.cli.run import deadline_option, upstream_option
 from proxy.send.address import proxy_url
 from proxy.send.session import SendOptions, send_file
 from proxy.send.work import Tally
-
-_FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 def _url(ctx: click.Context, param: click.Parameter, text: str | None) -> str | None:
@@ -28,7 +27,7 @@ def _url(ctx: click.Context, param: click.Parameter, text: str | None) -> str | 
 
 @click.command("send")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, exists=True))
-@click.option("-o", "--output", type=_FILE, required=True, help="Where the answers go.")
+@click.option("-o", "--output", type=FILE, required=True, help="Where the answers go.")
 @click.option(
     "--endpoint",
     default="/v1/chat/completions",
@@ -58,7 +57,7 @@ def _url(ctx: click.Context, param: click.Parameter, text: str | None) -> str | 
     help="Pay anew for lines whose answers cannot be had any more, as with another key.",
 )
 @upstream_option
-@config_option
+@config_option("YAML file, as for `offramp serve`.")
 @click.option("--json", "as_json", is_flag=True, help="Print what it came to as JSON.")
 def command(file: Path, *, upstreams: dict[str, str], as_json: bool, **options: object) -> None:
     """Send a file of calls as deferred jobs, and collect their answers.

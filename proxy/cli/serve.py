@@ -6,6 +6,7 @@ import click
 
 from proxy.app import prepare, run
 from proxy.cli.namesake import refuse_namesake
+from proxy.cli.options import config_option
 from proxy.settings import load
 from proxy.workers import supervise
 
@@ -14,12 +15,7 @@ _FORMATS = click.Choice(["auto", "json", "console"])
 
 
 @click.command("serve")
-@click.option(
-    "--config",
-    type=click.Path(path_type=Path, dir_okay=False),
-    envvar="OFFRAMP_CONFIG",
-    help="YAML file; without one the defaults hold. Also OFFRAMP_CONFIG.",
-)
+@config_option("YAML file; without one the defaults hold.")
 @click.option("--listen", metavar="HOST:PORT", help="Where calls come in.")
 @click.option("--admin-listen", metavar="HOST:PORT", help="Where operators come in.")
 @click.option("--store", metavar="URL", help="sqlite:///path or a Redis URL.")
