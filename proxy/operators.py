@@ -17,6 +17,7 @@ from proxy.assembly import House
 from proxy.core.batch import Batch
 from proxy.core.errors import ConfigError, StoreUnavailableError
 from proxy.core.ledger import Booking
+from proxy.ports.stores import Durability
 from proxy.services.insight import Insight
 from proxy.services.policies import Policies
 from proxy.settings import Address, Settings
@@ -39,7 +40,7 @@ class OperatorFacts:
         house: House,
         policies: Policies | None,
         on_stop: Callable[[], None],
-        durability: str,
+        durability: Durability,
         worker: Worker | None,
     ) -> None:
         self.settings = settings
@@ -62,9 +63,8 @@ class OperatorFacts:
         return About(
             instance=self._house.ground.leases.instance,
             store=settings.store.scheme,
-            durability=self._durability,
-            # Of Redis, in the words of `proxy.stores.redis.opening`.
-            is_durable="can be lost" not in self._durability,
+            durability=self._durability.words,
+            is_durable=self._durability.is_durable,
             is_ephemeral=settings.durability == "ephemeral",
             base_url=f"{'https' if settings.tls else 'http'}://{settings.listen}",
             webhook_hosts={name: urlsplit(hook.url).hostname or "" for name, hook in hooks},
@@ -78,7 +78,7 @@ class OperatorFacts:
             raise StoreUnavailableError("the store answers, and takes nothing that is written")
         return Readiness(
             draining=self._draining,
-            durability=self._durability,
+            durability=self._durability.words,
             policies=self._policies.current().generation if self._policies else 0,
             instance=ground.leases.instance,
             store=self.settings.store.scheme,

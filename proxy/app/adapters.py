@@ -6,6 +6,7 @@ The only place that names adapters. What has an end is closed with the stack tha
 import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
@@ -19,7 +20,7 @@ from proxy.core.price_list import PriceList
 from proxy.core.upstream import Upstream
 from proxy.ports.clock import Clock
 from proxy.ports.provider import Provider
-from proxy.ports.stores import Stores
+from proxy.ports.stores import Durability, Stores
 from proxy.ports.upstream import ClientLimits, UpstreamClient
 from proxy.providers.anthropic_batches import AnthropicBatches
 from proxy.providers.gemini_batches import GeminiBatches
@@ -76,8 +77,8 @@ def open_vault(settings: Settings) -> Vault:
 
 async def open_stores(
     stack: AsyncExitStack, settings: Settings, vault: Vault, clock: Clock
-) -> tuple[Stores, str]:
-    """Open the stores that the URL names; return them and how durable they are, in words.
+) -> tuple[Stores, Durability]:
+    """Open the stores that the URL names; return them and how durable they are.
 
     A fleet whose clocks differ is told so: by the one deadlines are promised, by another
     one they are over, and jobs expire that nobody has called.
@@ -86,7 +87,7 @@ async def open_stores(
     if path is not None:
         embedded = await SqliteStores.open(path, vault)
         stack.push_async_callback(embedded.aclose)
-        return embedded, settings.durability
+        return embedded, Durability(settings.durability, is_durable=True)
     # The library takes 9 MB and a fifth of a second: only for who uses it.
     from proxy.stores.redis import RedisStores  # noqa: PLC0415
 
@@ -96,13 +97,14 @@ async def open_stores(
     keep = max(timedelta(days=90), 4 * results)
     shared = await RedisStores.open(settings.store.url, vault, tasks, keep=keep, results=results)
     stack.push_async_callback(shared.aclose)
-    durability = f"{settings.durability}, {await shared.durability()}"
+    durability = await shared.durability()
+    words = f"{settings.durability}, {durability.words}"
     ahead = await shared.ahead_of(clock.now())
     if abs(ahead) > CLOCKS_DIFFER:
         log.warning("clock.doubted", redis_ahead_s=round(ahead.total_seconds()), hint=KEEP_IN_STEP)
         which = "ahead of" if ahead > timedelta() else "behind"
-        durability += f"; its clock is {format_duration(abs(ahead))} {which} this machine's"
-    return shared, durability
+        words += f"; its clock is {format_duration(abs(ahead))} {which} this machine's"
+    return shared, replace(durability, words=words)
 
 
 def open_client(

@@ -31,6 +31,7 @@ from proxy.assembly import House, Outside, assemble
 from proxy.core.errors import StoreError
 from proxy.core.fields import RawHeaders
 from proxy.operators import OperatorFacts, listen, listen_to_operators
+from proxy.ports.stores import Durability
 from proxy.ports.tasks import TaskOwner
 from proxy.services.callers.clients import HeldKey
 from proxy.services.policies import Policies, open_policies
@@ -189,7 +190,7 @@ async def serving(
             listen=base_url,
             admin=admin_url,
             store=str(settings.store),
-            durability=durability,
+            durability=durability.words,
         )
         try:
             yield running
@@ -204,7 +205,7 @@ async def _outside(
     worker: Worker | None,
     usual: RawHeaders,
     certificates: Sequence[Certificate],
-) -> tuple[Outside, str]:
+) -> tuple[Outside, Durability]:
     """Open what the house needs of the world; return it, and how durable its store is.
 
     Raises:

@@ -1,5 +1,6 @@
 """What every store has: one property for each port."""
 
+from dataclasses import dataclass
 from typing import Protocol
 
 from proxy.ports.batches import BatchStore, LeaseStore, UnbatchableStore
@@ -9,6 +10,17 @@ from proxy.ports.notes import NoteStore
 from proxy.ports.notices import NoticeStore
 from proxy.ports.runs import RunStore
 from proxy.ports.wakeups import Wakeups
+
+
+@dataclass(frozen=True, slots=True)
+class Durability:
+    """What of a store outlives what."""
+
+    words: str
+    """For operators, in a few words."""
+
+    is_durable: bool
+    """Whether accepted jobs outlive a crash of what keeps them."""
 
 
 class Stores(Protocol):

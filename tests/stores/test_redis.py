@@ -133,7 +133,10 @@ async def test_a_store_that_another_key_file_made_is_refused(stores, server):
 
 
 async def test_it_says_that_a_server_keeps_everything_in_memory_only(stores):
-    assert await stores.durability() == "redis: memory only: everything can be lost; 0 replicas"
+    durability = await stores.durability()
+
+    assert durability.words == "redis: memory only: everything can be lost; 0 replicas"
+    assert not durability.is_durable
 
 
 # Crashes

@@ -167,7 +167,9 @@ async def test_what_was_accepted_outlives_a_kill_of_a_server_that_syncs(tmp_path
     with redis_server(tmp_path, *options, port=port) as first:
         async with opened(first.url) as stores:
             jobs = await asyncio.gather(*(accepted(stores) for _ in range(50)))
-            assert "fsync always" in await stores.durability()
+            durability = await stores.durability()
+            assert "fsync always" in durability.words
+            assert durability.is_durable
             first.process.kill()
             first.process.wait()
             with pytest.raises(StoreUnavailableError):
@@ -213,7 +215,7 @@ async def test_a_write_counts_only_when_enough_replicas_have_it(tmp_path: Path):
             await eventually(lambda: _is_linked(replica))
             async with opened(f"{master.url}?acks=1&acks_timeout=5") as stores:
                 job = await accepted(stores)
-                assert "each write waits for 1 replicas" in await stores.durability()
+                assert "each write waits for 1 replicas" in (await stores.durability()).words
                 assert replica.admin.exists(keys.record(job.id), keys.record(alone.id)) == 2
 
 
@@ -278,7 +280,7 @@ async def test_a_server_that_tells_no_settings_is_not_said_to_keep_nothing(serve
     server.admin.execute_command("ACL", "SETUSER", "eve", "reset", "on", ">secret", *may)
 
     async with opened(server.url.replace("//", "//eve:secret@")) as stores:
-        assert "no word of snapshots" in await stores.durability()
+        assert "no word of snapshots" in (await stores.durability()).words
 
 
 async def test_calls_of_a_closed_store_are_refused(server):

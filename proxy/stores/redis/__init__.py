@@ -8,6 +8,7 @@ orders over all jobs are made of the shards' own.
 from datetime import datetime, timedelta
 from typing import Final, Self
 
+from proxy.ports.stores import Durability
 from proxy.ports.tasks import TaskOwner
 from proxy.stores.redis.address import RedisAddress
 from proxy.stores.redis.batches import RedisBatchStore
@@ -19,7 +20,7 @@ from proxy.stores.redis.leases import RedisLeaseStore, RedisUnbatchableStore
 from proxy.stores.redis.ledger import RedisLedgerStore
 from proxy.stores.redis.notes import RedisNoteStore
 from proxy.stores.redis.notices import RedisNoticeStore
-from proxy.stores.redis.opening import check_authorities, clock_ahead, describe, prepare
+from proxy.stores.redis.opening import check_authorities, clock_ahead, durability, prepare
 from proxy.stores.redis.queue import RedisQueueStore
 from proxy.stores.redis.runs import RedisRunStore
 from proxy.stores.redis.wakeups import RedisWakeups
@@ -108,13 +109,13 @@ class RedisStores:
             raise
         return stores
 
-    async def durability(self) -> str:
-        """Return in a few words what outlives a crash of Redis, as it is set now.
+    async def durability(self) -> Durability:
+        """Return what outlives a crash of Redis, as it is set now.
 
         Raises:
             StoreUnavailableError: if Redis does not answer.
         """
-        return await describe(self._client, self._address)
+        return await durability(self._client, self._address)
 
     async def ahead_of(self, now: datetime) -> timedelta:
         """Return by how much the clock of Redis is ahead of `now`.

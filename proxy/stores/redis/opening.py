@@ -8,6 +8,7 @@ from typing import Final
 from redis.exceptions import ResponseError
 
 from proxy.core.errors import ConfigError, StoreCorruptError, StoreUnavailableError
+from proxy.ports.stores import Durability
 from proxy.stores.redis import keys
 from proxy.stores.redis.address import RedisAddress
 from proxy.stores.redis.client import Client
@@ -122,21 +123,24 @@ async def clock_ahead(client: Client, now: datetime) -> timedelta:
     return max(ahead, key=abs, default=timedelta())
 
 
-async def describe(client: Client, address: RedisAddress) -> str:
-    """Return in a few words what outlives a crash of Redis, worst node first.
+async def durability(client: Client, address: RedisAddress) -> Durability:
+    """Return what outlives a crash of Redis: of every node, those alike told of once.
 
     Raises:
         StoreUnavailableError: if a node does not answer.
     """
-    texts = sorted({await _describe_node(node) for node in client.nodes})
+    nodes = {await _durability_of(node) for node in client.nodes}
+    texts = sorted(node.words for node in nodes)
     acks = f"; each write waits for {address.acks} replicas" if address.acks else ""
-    return f"redis: {' | '.join(texts)}{acks}"
+    words = f"redis: {' | '.join(texts)}{acks}"
+    return Durability(words, is_durable=all(node.is_durable for node in nodes))
 
 
-async def _describe_node(node: Node) -> str:
+async def _durability_of(node: Node) -> Durability:
     info = await _info(node)
     replicas = int(info.get("connected_slaves", "0"))
-    if info.get("aof_enabled") == "1":
+    is_durable = info.get("aof_enabled") == "1"
+    if is_durable:
         kept = f"append-only file, fsync {await _fsync(node)}"
     elif (snapshots := await _config(node, "save")) is None:
         kept = "no append-only file, and no word of snapshots: what is new can be lost"
@@ -144,7 +148,8 @@ async def _describe_node(node: Node) -> str:
         kept = "snapshots only: the last minutes can be lost"
     else:
         kept = "memory only: everything can be lost"
-    return f"{kept}; {replicas} {'replica' if replicas == 1 else 'replicas'}"
+    words = f"{kept}; {replicas} {'replica' if replicas == 1 else 'replicas'}"
+    return Durability(words, is_durable)
 
 
 async def _fsync(node: Node) -> str:
