@@ -33,11 +33,17 @@ _REQUIRED: Final = object()
 Convert = Callable[[Any], Any]
 Record = TypeVar("Record")
 Made = TypeVar("Made")
+Absent = TypeVar("Absent")
 
 
 def to_micros(at: datetime) -> int:
     """Return `at` as microseconds since 1970: exact, ordered, and short."""
     return (at - _EPOCH) // _MICROSECOND
+
+
+def to_micros_or(at: datetime | None, absent: Absent) -> int | Absent:
+    """Return `to_micros(at)`, or `absent`, which is how the store writes that there is no time."""
+    return absent if at is None else to_micros(at)
 
 
 def from_micros(micros: int) -> datetime:

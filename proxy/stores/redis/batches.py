@@ -10,7 +10,7 @@ from proxy.core.ids import BatchId, JobId
 from proxy.core.lanes import BatchKey
 from proxy.core.plan import Head
 from proxy.ports.batches import Claimed, ClaimLimits, Item, Line
-from proxy.stores.codec import decode_batch, encode_batch, to_micros
+from proxy.stores.codec import decode_batch, encode_batch, to_micros, to_micros_or
 from proxy.stores.redis import batch_scripts, keys
 from proxy.stores.redis.claim import Claim
 from proxy.stores.redis.client import Client
@@ -42,7 +42,7 @@ class RedisBatchStore:
                 batch.id,
                 _record(batch),
                 to_micros(batch.created_at),
-                (to_micros(batch.settled_at) if batch.settled_at else 0) if settled else "",
+                to_micros_or(batch.settled_at, 0) if settled else "",
             )
         )
 
@@ -163,6 +163,6 @@ def _replace_call(after: Batch, closed: str) -> Command:
         after.version,
         after.state.value,
         _record(after),
-        to_micros(after.settled_at) if after.settled_at else "",
+        to_micros_or(after.settled_at, ""),
         closed,
     )

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from proxy.core.errors import StoreCorruptError
 from proxy.core.ids import CredentialId, OwnerId
 from proxy.ports.jobs import Credential
-from proxy.stores.codec import to_micros
+from proxy.stores.codec import to_micros, to_micros_or
 from proxy.stores.contexts import headers_context, refusal_context
 from proxy.stores.redis import credential_scripts, keys
 from proxy.stores.redis.batches import RedisBatchStore
@@ -65,7 +65,7 @@ class RedisCredentialStore:
                 credential.owner,
                 credential.upstream,
                 self._vault.seal(headers, context=headers_context(credential.id)),
-                to_micros(succeeded) if succeeded else "",
+                to_micros_or(succeeded, ""),
             )
         )
 

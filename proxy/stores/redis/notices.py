@@ -12,7 +12,7 @@ from typing import Final
 from proxy.core.ids import SHARDS, JobId, shard_of
 from proxy.core.notices import Notice
 from proxy.ports.notices import Standing
-from proxy.stores.codec import from_micros, to_micros
+from proxy.stores.codec import from_micros, to_micros, to_micros_or
 from proxy.stores.redis import keys
 from proxy.stores.redis.client import Client
 from proxy.stores.redis.commands import Script, read, write
@@ -106,7 +106,7 @@ class RedisNoticeStore:
                 notice.job_id,
                 _text(notice, attempts=notice.attempts),
                 _text(notice, attempts=notice.attempts + 1),
-                "" if again_at is None else to_micros(again_at),
+                to_micros_or(again_at, ""),
                 to_micros(at),
             )
         )

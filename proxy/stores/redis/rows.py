@@ -11,7 +11,7 @@ from proxy.core.ids import SHARDS, JobId, OwnerId, is_job_id, shard_of
 from proxy.core.job import AnswerMode, Job, JobState
 from proxy.core.lanes import BatchKey
 from proxy.ports.jobs import JobWrite, NewJob
-from proxy.stores.codec import encode_key, to_micros
+from proxy.stores.codec import encode_key, to_micros, to_micros_or
 from proxy.stores.redis import job_scripts, keys
 from proxy.stores.redis.client import Client
 from proxy.stores.redis.commands import Command, slot_of
@@ -184,7 +184,7 @@ def replace_call(
         pack_record(after),
         after.key.credential,
         to_micros(after.accepted_at),
-        to_micros(after.finalized_at) if after.finalized_at else "",
+        to_micros_or(after.finalized_at, ""),
         int(keep.total_seconds()),
         packed_result,
         *_queue_arguments(after),

@@ -16,7 +16,7 @@ from proxy.core.ids import BatchId, JobId
 from proxy.core.lanes import BatchKey
 from proxy.core.plan import Head
 from proxy.ports.batches import Claimed, ClaimLimits, Item, Line
-from proxy.stores.codec import decode_batch, encode_batch, to_micros
+from proxy.stores.codec import decode_batch, encode_batch, to_micros, to_micros_or
 from proxy.stores.sqlite.claim import ChunkSize, claim_chunk
 from proxy.stores.sqlite.database import Database
 from proxy.stores.sqlite.erase import drop_items
@@ -191,7 +191,7 @@ def _add(connection: sqlite3.Connection, batch: Batch, record: str) -> None:
             batch.state,
             batch.version,
             to_micros(batch.created_at),
-            to_micros(batch.settled_at) if batch.settled_at else None,
+            to_micros_or(batch.settled_at, None),
             batch.key.credential,
             record,
         ),
@@ -205,7 +205,7 @@ def _replace(connection: sqlite3.Connection, after: Batch, record: str) -> bool:
         (
             after.state,
             after.version,
-            to_micros(after.settled_at) if after.settled_at else None,
+            to_micros_or(after.settled_at, None),
             record,
             after.id,
             after.version,

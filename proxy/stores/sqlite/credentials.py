@@ -12,7 +12,7 @@ from typing import Any, Final
 from proxy.core.errors import StoreCorruptError
 from proxy.core.ids import CredentialId, OwnerId
 from proxy.ports.jobs import Credential
-from proxy.stores.codec import from_micros, to_micros
+from proxy.stores.codec import from_micros, to_micros, to_micros_or
 from proxy.stores.contexts import headers_context, refusal_context
 from proxy.stores.sqlite.accepting import remember
 from proxy.stores.sqlite.database import Database
@@ -71,7 +71,7 @@ class CredentialRows:
             credential.owner,
             credential.upstream,
             self._vault.seal(headers, context=headers_context(credential.id)),
-            to_micros(credential.succeeded_at) if credential.succeeded_at else None,
+            to_micros_or(credential.succeeded_at, None),
             *(None, None, None),
             0,
         )

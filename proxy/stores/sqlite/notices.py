@@ -10,7 +10,7 @@ from proxy.core.ids import JobId
 from proxy.core.job import Job
 from proxy.core.notices import Notice
 from proxy.ports.notices import Standing
-from proxy.stores.codec import from_micros, to_micros
+from proxy.stores.codec import from_micros, to_micros, to_micros_or
 from proxy.stores.sqlite.database import Database
 from proxy.stores.sqlite.statements import Insert, Row
 
@@ -91,7 +91,7 @@ class SqliteNoticeStore:
     async def failed(
         self, notice: Notice, *, at: datetime, failure: str, again_at: datetime | None
     ) -> None:
-        due = to_micros(again_at) if again_at is not None else None
+        due = to_micros_or(again_at, None)
         await self._database.write(
             partial(_failed, notice=notice, at=to_micros(at), failure=failure, due=due)
         )

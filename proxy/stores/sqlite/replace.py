@@ -16,7 +16,7 @@ from proxy.core.ids import JobId
 from proxy.core.job import TERMINAL, Job, JobState
 from proxy.core.ledger import Booking
 from proxy.ports.jobs import Result
-from proxy.stores.codec import decode_job, to_micros
+from proxy.stores.codec import decode_job, to_micros, to_micros_or
 from proxy.stores.sqlite.ledger import add_bookings
 from proxy.stores.sqlite.notices import owe
 from proxy.stores.sqlite.queue import dequeue, enqueue
@@ -149,7 +149,7 @@ def _write_records(connection: sqlite3.Connection, accepted: _Accepted) -> None:
         finalized, record = None, None
         if write.result is None:
             record = write.text
-            finalized = to_micros(after.finalized_at) if after.finalized_at is not None else None
+            finalized = to_micros_or(after.finalized_at, None)
         elif before.is_claimed and after.state is JobState.COMPLETED:
             # Its result says all, and no index has an entry for it to be moved.
             continue
