@@ -34,6 +34,11 @@ SWEEP_AFTER: Final = timedelta(minutes=15)
 """How long after an unclear create to look a second time; each further look comes twice
 as late. A look reads a long list, and the later, the less likely a twin is."""
 
+UNCLEAR_WITHIN: Final = timedelta(minutes=10)
+"""How long after its beginning a create is known to be unclear. Its sender gives it up after
+`batching.create_timeout`; if that one died, others search once its lease has ended, too. Where
+they came later still, as when all were down, their own search went back to its beginning."""
+
 GIVE_UP_TWINS_AFTER: Final = 2 * SWEEP_FOR
 """How long after an unclear create a twin that never ends, or is never answered about, keeps its
 batch from being settled. It is booked as possibly bought then."""
@@ -85,7 +90,7 @@ class Twins:
         # A batch without a name is looked for from when it can have been created.
         named = provider.limits(batch.key.endpoint).names_batches
         begun = batch.ambiguous_since if named else batch.created_at
-        since = begun - LIST_SKEW - timedelta(minutes=10)
+        since = begun - LIST_SKEW - UNCLEAR_WITHIN
 
         def find(credential: Credential) -> Awaitable[Sequence[ProviderBatch]]:
             return provider.find_batches(
