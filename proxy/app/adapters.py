@@ -15,7 +15,7 @@ import structlog
 from proxy.app.machine import task_group
 from proxy.core.dialects import DIALECTS, BatchWire
 from proxy.core.errors import ConfigError
-from proxy.core.lanes import format_duration
+from proxy.core.lanes import rough_duration
 from proxy.core.price_list import PriceList
 from proxy.core.upstream import Upstream
 from proxy.ports.clock import Clock
@@ -103,7 +103,7 @@ async def open_stores(
     if abs(ahead) > CLOCKS_DIFFER:
         log.warning("clock.doubted", redis_ahead_s=round(ahead.total_seconds()), hint=KEEP_IN_STEP)
         which = "ahead of" if ahead > timedelta() else "behind"
-        words += f"; its clock is {format_duration(abs(ahead))} {which} this machine's"
+        words += f"; its clock is {rough_duration(abs(ahead))} {which} this machine's"
     return shared, replace(durability, words=words)
 
 

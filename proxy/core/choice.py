@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from proxy.core.lanes import Lane, LaneChoice, LaneTimes, Urgency, format_duration
+from proxy.core.lanes import Lane, LaneChoice, LaneTimes, Urgency, rough_duration
 from proxy.core.turnaround import USUAL_BATCH, Spread
 
 _URGENCIES: Final = ((timedelta(hours=3), Urgency.TIGHT), (timedelta(hours=10), Urgency.SOON))
@@ -143,8 +143,8 @@ def _batch_obstacle(
     if facts.batch_price >= 1:
         return "a batch of this model costs as much as calls"
     if spare <= _NO_TIME:
-        needed = format_duration(facts.batch_slack)
-        return f"{format_duration(slack)} to the deadline; a batch needs more than {needed}"
+        needed = rough_duration(facts.batch_slack)
+        return f"{rough_duration(slack)} to the deadline; a batch needs more than {needed}"
     return None
 
 
@@ -152,7 +152,7 @@ def _choose_batch(
     slack: timedelta, spare: timedelta, facts: LaneFacts, *, has_flex: bool
 ) -> LaneChoice:
     """Return the lane of a job that could enter a batch, by what each is expected to cost."""
-    far = f"{format_duration(slack)} to the deadline"
+    far = f"{rough_duration(slack)} to the deadline"
     chance = facts.turnaround.chance_within(spare) if facts.can_cancel else 1.0
     otherwise = facts.flex_price if has_flex else 1.0
     # Of a stopped batch what is finished is kept and paid for; where it is not kept,

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from proxy.app import Running
 from proxy.core.batch import Batch, BatchState
-from proxy.core.lanes import Lane, format_duration
+from proxy.core.lanes import Lane, rough_duration
 from proxy.core.plural import plural
 from proxy.ports.jobs import Credential
 
@@ -99,7 +99,7 @@ def troubles(
             longest = max(waited, unsent.get(batch.key.upstream, waited))
             unsent[batch.key.upstream] = longest
     refused += [
-        f"{upstream} has not taken a batch for {format_duration(waited)}"
+        f"{upstream} has not taken a batch for {rough_duration(waited)}"
         for upstream, waited in unsent.items()
     ]
     return tuple(refused)
@@ -112,7 +112,7 @@ def in_words(now_at: Standing, *, now: datetime) -> str:
     if now_at.batched:
         since = ""
         if now_at.sent_at is not None:
-            ago = format_duration(max(now - now_at.sent_at, timedelta(seconds=1)))
+            ago = rough_duration(max(now - now_at.sent_at, timedelta(seconds=1)))
             since = f", sent {ago} ago"
         parts.append(f"{now_at.batched:,} in {plural(now_at.batches, 'batch', 'batches')}{since}")
     if now_at.queued:

@@ -13,7 +13,7 @@ from proxy.core.lanes import (
     Urgency,
     cancel_at,
     disown_at,
-    format_duration,
+    rough_duration,
 )
 from tests.helpers.factories import T0, make_key
 
@@ -68,7 +68,7 @@ def test_in_the_other_lanes_all_wait_together() -> None:
     ],
 )
 def test_durations_are_read_in_their_two_largest_units(value: timedelta, text: str) -> None:
-    assert format_duration(value) == text
+    assert rough_duration(value) == text
 
 
 @pytest.mark.parametrize(

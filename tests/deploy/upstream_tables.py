@@ -3,7 +3,7 @@
 from typing import Final
 
 from proxy.core.dialects import DIALECTS, BatchApi, Dialect, Mark
-from proxy.core.lanes import format_duration
+from proxy.core.lanes import rough_duration
 
 _BATCHES_HEAD: Final = (
     "| `dialect` | `base_url` if you do not say | requests | MB | window | stopped early "
@@ -51,10 +51,10 @@ def _facts(api: BatchApi) -> str:
         [
             f"{api.max_requests:,}",
             f"{api.max_bytes / 1e6:,.0f}",
-            " or ".join(map(format_duration, api.windows)),
+            " or ".join(map(rough_duration, api.windows)),
             stopped,
             _MARKS[api.mark],
-            f"every {format_duration(api.poll_floor)} at most"
+            f"every {rough_duration(api.poll_floor)} at most"
             if api.poll_floor
             else "as configured",
         ]

@@ -20,7 +20,7 @@ from proxy.core.errors import (
 )
 from proxy.core.ids import ANONYMOUS, RANDOM_BYTES, mint_job_id, shard_for
 from proxy.core.job import AnswerMode, Job
-from proxy.core.lanes import BatchKey, Lane, LaneChoice, format_duration
+from proxy.core.lanes import BatchKey, Lane, LaneChoice, rough_duration
 from proxy.core.repeats import WAITER_LEASE, run_key
 from proxy.ports.clock import Clock, KeyedHash
 from proxy.ports.jobs import Acceptance, JobStore, NewJob
@@ -275,7 +275,7 @@ class Acceptor:
         paused_at = self._accounts.paused_at(key.credential)
         if paused_at is None:
             return choice, facts
-        since = format_duration(now - paused_at)
+        since = rough_duration(now - paused_at)
         reason = f"{choice.reason}; the upstream refuses the credential since {since}"
         return replace(choice, reason=reason), facts
 
