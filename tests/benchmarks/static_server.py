@@ -7,7 +7,7 @@ import asyncio
 
 from aiohttp import web
 
-from proxy.web.entrance.server import SERVER_OPTIONS
+from proxy.web.entrance.server import SERVER_OPTIONS, CallerBounds
 
 BODY = b'{"id": "job_%s", "object": "deferrable.job", "status": "queued"%s}' % (
     b"0" * 28,
@@ -21,7 +21,7 @@ async def answer(request: web.BaseRequest) -> web.StreamResponse:
 
 
 async def main() -> None:
-    runner = web.ServerRunner(web.Server(answer, **SERVER_OPTIONS))
+    runner = web.ServerRunner(web.Server(answer, **SERVER_OPTIONS | CallerBounds().head_options))
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     print(runner.addresses[0][1], flush=True)

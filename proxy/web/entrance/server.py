@@ -39,14 +39,10 @@ SERVER_OPTIONS: Final[dict[str, Any]] = {
     "auto_decompress": False,
     "access_log": None,
     "logger": _server_logger,
-    # Keys, cookies and baggage make long fields; nginx stops at 8 KB a line, node at 16 KB.
-    "max_line_size": 32768,
-    "max_field_size": 32768,
-    "max_headers": 512,
     # Once twice this waits for an upstream, no more of an upload is read.
     "read_bufsize": READ_AT_MOST // 2,
 }
-"""What `web.Server` must be given for calls to pass through unchanged."""
+"""What `web.Server` must be given for calls to pass through unchanged, besides bounds on heads."""
 
 _SWEEP_AT_MOST_S: Final = 1.0
 
@@ -64,8 +60,18 @@ class CallerBounds:
     """For a caller to take some of what waits for it. One that takes nothing holds an upstream's
     connection besides its own, and nothing else would end that."""
     max_field_bytes: int = 32_768
-    """Of the request line, and of a field. Keys, cookies and baggage make long ones."""
+    """Of the request line, and of a field. Keys, cookies and baggage make long ones; nginx stops
+    at 8 KB a line, node at 16 KB."""
     max_fields: int = 512
+
+    @property
+    def head_options(self) -> dict[str, int]:
+        """What `web.Server` must be given for heads to be bounded so."""
+        return {
+            "max_line_size": self.max_field_bytes,
+            "max_field_size": self.max_field_bytes,
+            "max_headers": self.max_fields,
+        }
 
     @property
     def max_head_bytes(self) -> int:
@@ -90,11 +96,6 @@ class DataServer(web.Server):
         `on_refused` is called for each connection that was one too many.
         """
         self.bounds = bounds or CallerBounds()
-        heads = {
-            "max_line_size": self.bounds.max_field_bytes,
-            "max_field_size": self.bounds.max_field_bytes,
-            "max_headers": self.bounds.max_fields,
-        }
 
         async def serve(request: web.BaseRequest) -> web.StreamResponse:
             doubt = ambiguity(request)
@@ -109,7 +110,7 @@ class DataServer(web.Server):
             request_factory=lambda message, payload, protocol, writer, task: _Request(
                 message, payload, protocol, writer, task, self._loop
             ),
-            **SERVER_OPTIONS | heads,
+            **SERVER_OPTIONS | self.bounds.head_options,
         )
         self._inbox = new_inbox()
         self._find = find

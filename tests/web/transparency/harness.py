@@ -30,7 +30,7 @@ from proxy.upstreams.lean import LeanClient
 from proxy.upstreams.session import AiohttpClient
 from proxy.web.entrance.calls import Calls, OfPassage
 from proxy.web.entrance.passages import Passages, Passing
-from proxy.web.entrance.server import SERVER_OPTIONS, DataServer
+from proxy.web.entrance.server import CallerBounds, DataServer
 from proxy.web.forwarding.forward import Forwarder
 from proxy.web.forwarding.relay import Forwarded
 from proxy.web.forwarding.shortcut import Shortcut
@@ -75,9 +75,7 @@ CLIENTS: dict[str, ClientFactory] = {
 
 
 _NO_POLICY: Final = Policy()
-_PARSER_LIMITS: Final[dict[str, Any]] = {
-    name: value for name, value in SERVER_OPTIONS.items() if name.startswith("max_")
-}
+_PARSER_LIMITS: Final[dict[str, Any]] = {**CallerBounds().head_options}
 
 
 @dataclass
