@@ -32,7 +32,7 @@ from proxy.web.answering.final import (
     own_answer,
 )
 from proxy.web.answering.framing import Framing, JsonFraming
-from proxy.web.answering.holding import DrainingError, Hold, Holding, TooManyHeldError
+from proxy.web.answering.holding import Hold, Holding, LetGoError, TooManyHeldError
 from proxy.web.answering.job_object import retry_after_s
 from proxy.web.forwarding.relay import page_for
 
@@ -134,7 +134,7 @@ class Holder:
         with self._holding.enter(job.id, is_waiter=True) as hold:
             try:
                 early = await self._early(hold, job, family, for_s=rhythm.first_after_s)
-            except DrainingError:
+            except LetGoError:
                 return await self._turn_away(request, job, family, _stopping(job))
             if early is not None:
                 return await send(request, framing.early(early))
@@ -148,7 +148,7 @@ class Holder:
         with self._holding.enter(job.id, is_waiter=True) as hold:
             try:
                 return await self._early(hold, job, family, for_s=for_s)
-            except DrainingError:
+            except LetGoError:
                 return None
 
     async def hold_typed(
@@ -176,7 +176,7 @@ class Holder:
             first_after_s = min(rhythm.first_after_s, wait_s)
             try:
                 early = await self._early(hold, job, family, for_s=first_after_s)
-            except DrainingError:
+            except LetGoError:
                 return (await self._turn_away(request, job, family, _stopping(job))).response
             if early is None and wait_s <= first_after_s:
                 early = self._still_pending(job, family)

@@ -36,8 +36,11 @@ UNWRITTEN_MAX: Final = 10_000
 T = TypeVar("T")
 
 
-class DrainingError(Exception):
-    """The instance is about to stop, and nothing was sent to this caller yet."""
+class LetGoError(Exception):
+    """A hold ends before its time: the instance is about to stop, and nothing was sent yet.
+
+    Never told to a caller: whoever holds one decides what it hears, such as a `StoppingError`.
+    """
 
 
 class TooManyHeldError(OverloadedError):
@@ -71,7 +74,7 @@ class Hold:
         """Await something before the first byte.
 
         Raises:
-            DrainingError: as soon as the instance wants to stop.
+            LetGoError: as soon as the instance wants to stop.
         """
         try:
             async with asyncio.timeout(0 if self._drained else None) as interruption:
@@ -79,7 +82,7 @@ class Hold:
                 return await waiting
         except TimeoutError:
             if interruption.expired():
-                raise DrainingError from None
+                raise LetGoError from None
             raise
         finally:
             self._interruption = None

@@ -39,7 +39,7 @@ from proxy.services.outlook import Outlook
 from proxy.services.waiters import Waiters
 from proxy.web.answering.final import JOB_HEADER, NEVER_AGAIN, final_answer, response_of
 from proxy.web.answering.held import TYPED_HOLD_S, Holder
-from proxy.web.answering.holding import DrainingError, Holding, TooManyHeldError
+from proxy.web.answering.holding import Holding, LetGoError, TooManyHeldError
 from proxy.web.answering.job_object import (
     job_object,
     missing_result,
@@ -239,7 +239,7 @@ class JobsApi:
                 return await hold.uncommitted(
                     self._waiters.until_terminal(job.id, timeout_s=wait_s)
                 )
-            except DrainingError:
+            except LetGoError:
                 return job
 
     async def _result(self, request: web.BaseRequest, job_id: JobId) -> web.Response:

@@ -7,7 +7,7 @@ import pytest
 
 from proxy.core.errors import StoreCorruptError, StoreError, StoreUnavailableError
 from proxy.core.repeats import WAITER_LEASE, Answered
-from proxy.web.answering.holding import RENEW_CHUNK, DrainingError, Holding
+from proxy.web.answering.holding import RENEW_CHUNK, Holding, LetGoError
 from tests.helpers.factories import OWNER, T0, make_job, new_job
 from tests.helpers.fakes import FakeClock, MemoryStores
 from tests.helpers.raw_upstream import wait_until
@@ -190,7 +190,7 @@ async def test_what_is_awaited_before_the_first_byte_ends_when_the_instance_drai
         async with asyncio.TaskGroup() as tasks:
 
             async def waits() -> None:
-                with pytest.raises(DrainingError):
+                with pytest.raises(LetGoError):
                     await hold.uncommitted(never.wait())
 
             tasks.create_task(waits())
@@ -205,7 +205,7 @@ async def test_who_comes_while_the_instance_drains_does_not_wait(bench):
 
     with (
         bench.holding.enter(await bench.job(), is_waiter=True) as hold,
-        pytest.raises(DrainingError),
+        pytest.raises(LetGoError),
     ):
         await hold.uncommitted(asyncio.Event().wait())
 
