@@ -116,11 +116,11 @@ def _document(audit: Audit, scale: float | None) -> dict[str, object]:
 
 def _segment_record(one: Segment) -> dict[str, object]:
     return {
-        "upstream": one.place.upstream,
-        "path": one.place.path,
-        "model": one.place.model,
-        "application": one.place.application,
-        "credential": one.place.credential,
+        "upstream": one.key.upstream,
+        "path": one.key.path,
+        "model": one.key.model,
+        "application": one.key.application,
+        "credential": one.key.credential,
         "nobody_waits": one.opinion.nobody_waits,
         "nights_only": one.nights_only,
         "reasons": list(one.opinion.reasons),
@@ -182,9 +182,9 @@ def _row(one: Segment) -> list[object]:
     waits = "no" if not one.opinion.nobody_waits else "at night" if one.nights_only else "yes"
     return [
         waits,
-        one.place.application or "-",
-        one.place.path,
-        one.place.model or "-",
+        one.key.application or "-",
+        one.key.path,
+        one.key.model or "-",
         one.money.calls,
         _dollars(one.money.saved_nano) if one.money.priced else "-",
         "; ".join(one.opinion.reasons),

@@ -28,9 +28,9 @@ from proxy.services.traffic.findings import (
     Audit,
     Call,
     Money,
-    Place,
     Proposal,
     Segment,
+    SegmentKey,
     Shadow,
     total,
 )
@@ -71,7 +71,7 @@ class Auditor:
         tokens = tokens_of(recorded.usage)
         retries = headers.get("x-stainless-retry-count") or "0"
         return Call(
-            place=Place(
+            segment=SegmentKey(
                 recorded.upstream,
                 recorded.path,
                 application_of(headers.get("user-agent")),
@@ -104,20 +104,20 @@ class Auditor:
         return cost_of(price, tokens, Processing.BATCH)
 
     def _segments(self, calls: Iterable[Call], span: timedelta) -> list[Segment]:
-        by_place: dict[Place, list[Call]] = {}
+        by_key: dict[SegmentKey, list[Call]] = {}
         for call in calls:
-            by_place.setdefault(call.place, []).append(call)
-        return [self._segment(place, calls, span) for place, calls in sorted(by_place.items())]
+            by_key.setdefault(call.segment, []).append(call)
+        return [self._segment(key, calls, span) for key, calls in sorted(by_key.items())]
 
-    def _segment(self, place: Place, calls: Sequence[Call], span: timedelta) -> Segment:
+    def _segment(self, key: SegmentKey, calls: Sequence[Call], span: timedelta) -> Segment:
         whole = opinion([call.arrival for call in calls], span=span, zone=self._zone)
         if not whole.nobody_waits:
             # One program may serve people by day, and work by itself at night.
             nightly = [call for call in calls if at_night(call.arrival.at, self._zone)]
             alone = opinion([call.arrival for call in nightly], span=span, zone=self._zone)
             if alone.nobody_waits:
-                return Segment(place, True, alone, _sum(filter(_is_movable, nightly)))
-        return Segment(place, False, whole, _sum(filter(_is_movable, calls)))
+                return Segment(key, True, alone, _sum(filter(_is_movable, nightly)))
+        return Segment(key, False, whole, _sum(filter(_is_movable, calls)))
 
     def _proposals(
         self, segments: Sequence[Segment], found: Sequence[tuple[RecordedCall, Call]]
@@ -126,14 +126,14 @@ class Auditor:
         groups: dict[tuple[object, ...], list[Segment]] = {}
         for one in segments:
             if one.opinion.nobody_waits and one.money.calls:
-                groups.setdefault((replace(one.place, model=""), one.nights_only), []).append(one)
+                groups.setdefault((replace(one.key, model=""), one.nights_only), []).append(one)
         meant = list(groups.values())
         diversions = _named([self._diversion(group) for group in meant])
         wrong = self._wrong(diversions, meant, found)
         if any(wrong):
             # Others call alike: only whose credential it is tells them apart.
             diversions = [
-                replace(one, credential=group[0].place.credential) if extra else one
+                replace(one, credential=group[0].key.credential) if extra else one
                 for one, group, extra in zip(diversions, meant, wrong, strict=True)
             ]
             wrong = self._wrong(diversions, meant, found)
@@ -143,13 +143,13 @@ class Auditor:
         ]
 
     def _diversion(self, group: Sequence[Segment]) -> Diversion:
-        place = group[0].place
+        key = group[0].key
         return Diversion(
-            name=place.application,
-            upstream=place.upstream,
-            path=place.path,
-            models=tuple(one.place.model for one in group),
-            user_agent=place.application,
+            name=key.application,
+            upstream=key.upstream,
+            path=key.path,
+            models=tuple(one.key.model for one in group),
+            user_agent=key.application,
             zone=self._zone_name if group[0].nights_only else None,
         )
 
@@ -163,38 +163,38 @@ class Auditor:
         if not diversions:
             return []
         owns = {
-            segment.place: one.name
+            segment.key: one.name
             for one, group in zip(diversions, meant, strict=True)
             for segment in group
         }
-        nightly = {part.place for group in meant for part in group if part.nights_only}
+        nightly = {part.key for group in meant for part in group if part.nights_only}
         text = rules_text(diversions, shadow=False)
         policy = Policy(load_policies(text, "the proposed rules").rules)
         wrong = dict.fromkeys((one.name for one in diversions), 0)
         for recorded, call in found:
-            expected = owns.get(call.place) if self._is_meant(call, nightly) else None
+            expected = owns.get(call.segment) if self._is_meant(call, nightly) else None
             taken = _taken(policy, recorded) if call.undecided else None
             if taken != expected:
                 for name in {taken, expected} - {None}:
                     wrong[str(name)] += 1
         return list(wrong.values())
 
-    def _is_meant(self, call: Call, nightly: Collection[Place]) -> bool:
-        """Return whether the rule of the call's place is meant for the call."""
+    def _is_meant(self, call: Call, nightly: Collection[SegmentKey]) -> bool:
+        """Return whether the rule of the call's segment is meant for the call."""
         return _is_movable(call) and (
-            call.place not in nightly or at_night(call.arrival.at, self._zone)
+            call.segment not in nightly or at_night(call.arrival.at, self._zone)
         )
 
     def _shadows(self, calls: Iterable[Call], proposals: Iterable[Proposal]) -> dict[str, Shadow]:
         parts = [part for one in proposals if not one.also_matches for part in one.segments]
-        places = {part.place for part in parts}
-        nightly = {part.place for part in parts if part.nights_only}
+        keys = {part.key for part in parts}
+        nightly = {part.key for part in parts if part.nights_only}
         shadows: dict[str, Shadow] = {}
         for call in calls:
             if call.shadow is not None:
                 shadow = shadows.setdefault(call.shadow, Shadow())
                 shadow.money.add(call)
-                shadow.proposed += call.place in places and self._is_meant(call, nightly)
+                shadow.proposed += call.segment in keys and self._is_meant(call, nightly)
         return shadows
 
 

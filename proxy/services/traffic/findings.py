@@ -13,7 +13,7 @@ MONTH: Final = timedelta(days=30)
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Place:
+class SegmentKey:
     """What the calls of one segment have in common."""
 
     upstream: str
@@ -68,7 +68,7 @@ def total(parts: Iterable[Money]) -> Money:
 class Call:
     """A recorded call, as far as the audit needs it."""
 
-    place: Place
+    segment: SegmentKey
     arrival: Arrival
     can_defer: bool
     undecided: bool
@@ -84,7 +84,7 @@ class Call:
 class Segment:
     """Calls that one application makes in one way, and whether anybody waits for them."""
 
-    place: Place
+    key: SegmentKey
     nights_only: bool
     opinion: Opinion
     money: Money

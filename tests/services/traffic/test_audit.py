@@ -52,10 +52,10 @@ def is_night(recorded: RecordedCall) -> bool:
 def test_it_finds_the_planted_segments_and_no_interactive_one(a_week):
     _, found = a_week
 
-    nobody = {one.place.credential for one in found.segments if one.opinion.nobody_waits}
+    nobody = {one.key.credential for one in found.segments if one.opinion.nobody_waits}
 
     assert nobody == PLANTED
-    assert [one.place.credential for one in found.segments if one.nights_only] == ["mixed-reports"]
+    assert [one.key.credential for one in found.segments if one.nights_only] == ["mixed-reports"]
 
 
 def test_its_rules_load_and_divert_exactly_what_was_planted(a_week):

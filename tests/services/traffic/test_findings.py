@@ -5,15 +5,15 @@ from datetime import timedelta
 from proxy.core.audit import Arrival, Opinion
 from proxy.core.prices import Cost
 from proxy.services.traffic.diversions import Diversion
-from proxy.services.traffic.findings import Audit, Call, Money, Place, Proposal, Segment, total
+from proxy.services.traffic.findings import Audit, Call, Money, Proposal, Segment, SegmentKey, total
 from tests.helpers.factories import T0
 
-PLACE = Place("openai", "/v1/x", "etl/*", "c1", "m")
+KEY = SegmentKey("openai", "/v1/x", "etl/*", "c1", "m")
 
 
 def call(cost: Cost | None) -> Call:
     return Call(
-        place=PLACE,
+        segment=KEY,
         arrival=Arrival(T0, timedelta(seconds=1)),
         can_defer=True,
         undecided=True,
@@ -27,7 +27,7 @@ def proposal(name: str, *, also_matches: int = 0) -> Proposal:
     diversion = Diversion(
         name=name, upstream="openai", path="/v1/x", models=("m",), user_agent="etl/*"
     )
-    segment = Segment(PLACE, False, Opinion(True, ("at night",)), Money())
+    segment = Segment(KEY, False, Opinion(True, ("at night",)), Money())
     return Proposal(diversion, (segment,), Money(), also_matches)
 
 
