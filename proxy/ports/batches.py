@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 from proxy.core.batch import Batch
 from proxy.core.ids import BatchId, CredentialId, InstanceId, JobId
-from proxy.core.lanes import BatchKey
+from proxy.core.lanes import BatchKey, ModelAccess
 from proxy.core.plan import Head
 
 
@@ -143,8 +143,8 @@ class UnbatchableStore(Protocol):
         """Remember that this credential's batches of `model` are refused."""
         ...
 
-    async def known(self, *, now: datetime) -> Mapping[tuple[CredentialId, str, str], datetime]:
-        """Return what is remembered: credential, endpoint, model, and until when."""
+    async def known(self, *, now: datetime) -> Mapping[ModelAccess, datetime]:
+        """Return what is remembered, and until when."""
         ...
 
 

@@ -4,19 +4,20 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from proxy.core.ids import CredentialId, InstanceId
+from proxy.core.lanes import ModelAccess
 from proxy.core.leases import LEASE_MAX
 
 
 class MemoryUnbatchableStore:
     def __init__(self) -> None:
-        self._until: dict[tuple[CredentialId, str, str], datetime] = {}
+        self._until: dict[ModelAccess, datetime] = {}
 
     async def note(
         self, credential_id: CredentialId, endpoint: str, model: str, *, until: datetime
     ) -> None:
         self._until[credential_id, endpoint, model] = until
 
-    async def known(self, *, now: datetime) -> Mapping[tuple[CredentialId, str, str], datetime]:
+    async def known(self, *, now: datetime) -> Mapping[ModelAccess, datetime]:
         return {place: until for place, until in self._until.items() if now < until}
 
 

@@ -6,13 +6,12 @@ from datetime import datetime
 from typing import Final
 
 from proxy.core.ids import CredentialId, InstanceId
+from proxy.core.lanes import ModelAccess
 from proxy.stores.codec import from_micros, to_micros
 from proxy.stores.redis import keys, lease_scripts
 from proxy.stores.redis.client import Client
 from proxy.stores.redis.commands import read, write
 from proxy.stores.redis.wire import as_list, as_map, as_text
-
-Place = tuple[CredentialId, str, str]
 
 _LEASES: Final = (keys.LEASES, keys.LEASES_UNTIL)
 
@@ -54,14 +53,14 @@ class RedisUnbatchableStore:
         field = f"{credential_id} {json.dumps([endpoint, model])}"
         await self._client.call(write("HSET", keys.UNBATCHABLE, field, to_micros(until)))
 
-    async def known(self, *, now: datetime) -> Mapping[Place, datetime]:
+    async def known(self, *, now: datetime) -> Mapping[ModelAccess, datetime]:
         reply = await self._client.call(read("HGETALL", keys.UNBATCHABLE))
-        found: dict[Place, datetime] = {}
+        found: dict[ModelAccess, datetime] = {}
         over = []
         for field, value in as_map(reply).items():
             until = from_micros(int(value))
-            credential_id, _, place = field.partition(" ")
-            endpoint, model = json.loads(place)
+            credential_id, _, refused = field.partition(" ")
+            endpoint, model = json.loads(refused)
             if now < until:
                 found[CredentialId(credential_id), endpoint, model] = until
             else:

@@ -6,12 +6,11 @@ from datetime import datetime, timedelta
 from functools import partial
 
 from proxy.core.ids import CredentialId, InstanceId
+from proxy.core.lanes import ModelAccess
 from proxy.core.leases import LEASE_MAX
 from proxy.stores.codec import from_micros, to_micros
 from proxy.stores.sqlite.database import Database
 from proxy.stores.sqlite.erase import as_blob
-
-Place = tuple[CredentialId, str, str]
 
 
 class SqliteLeaseStore:
@@ -47,7 +46,7 @@ class SqliteUnbatchableStore:
         values = (credential_id, endpoint, as_blob(model), to_micros(until))
         await self._database.write(partial(_note, values=values))
 
-    async def known(self, *, now: datetime) -> Mapping[Place, datetime]:
+    async def known(self, *, now: datetime) -> Mapping[ModelAccess, datetime]:
         return await self._database.read(partial(_known, now=to_micros(now)))
 
 
@@ -84,7 +83,7 @@ def _note(connection: sqlite3.Connection, values: tuple[str, str, bytes, int]) -
     connection.execute("INSERT OR REPLACE INTO unbatchable VALUES (?, ?, ?, ?)", values)
 
 
-def _known(connection: sqlite3.Connection, now: int) -> dict[Place, datetime]:
+def _known(connection: sqlite3.Connection, now: int) -> dict[ModelAccess, datetime]:
     rows = connection.execute("SELECT * FROM unbatchable WHERE until > ?", (now,))
     return {
         (credential, endpoint, model.decode("utf-8", "surrogatepass")): from_micros(until)
