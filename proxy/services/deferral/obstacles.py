@@ -11,7 +11,7 @@ from proxy.core.upstream import Upstream
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Head:
+class HeadFacts:
     """The parts of a call's head that decide whether it can run later."""
 
     method: str
@@ -27,7 +27,7 @@ class Head:
     """Whether its caller asked for it: then a body of unknown length is read."""
 
 
-def obstacle(head: Head, *, max_body_bytes: int) -> str | None:
+def obstacle(head: HeadFacts, *, max_body_bytes: int) -> str | None:
     """Return why a call with this head cannot run later, in words for its caller, or nothing."""
     if head.method != "POST":
         return "it is no POST"

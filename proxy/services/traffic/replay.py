@@ -23,7 +23,7 @@ from proxy.core.errors import CallerError
 from proxy.core.routing import Refusal, resolve
 from proxy.core.upstream import Upstream
 from proxy.services.callers.owners import credential_hash, query_key
-from proxy.services.deferral.obstacles import Head, obstacle, place_at
+from proxy.services.deferral.obstacles import HeadFacts, obstacle, place_at
 from proxy.telemetry.redact import redacted
 
 
@@ -44,7 +44,7 @@ class Scene:
         if upstream is None:
             return f"no upstream is called {call.upstream!r} (configured: {_listed(self)})"
         place = place_at(upstream, DIALECTS[upstream.dialect], call.path)
-        head = Head(
+        head = HeadFacts(
             method=call.method,
             endpoint=place.endpoint if place is not None else None,
             content_type=_header(call, b"content-type", "application/json"),

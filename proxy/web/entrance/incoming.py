@@ -11,7 +11,7 @@ from policies.model import CallFacts, Identity, Once
 from proxy.core.body import ParsedBody, estimate_tokens, parse_body
 from proxy.core.errors import CallerError
 from proxy.services.callers.owners import Caller
-from proxy.services.deferral.obstacles import Head, obstacle
+from proxy.services.deferral.obstacles import HeadFacts, obstacle
 from proxy.services.traffic.facts import Seen
 from proxy.web.bodies import read_body
 from proxy.web.entrance.calls import CallRecord
@@ -105,7 +105,7 @@ class Incoming(Call):
 
     def _obstacle(self) -> str | None:
         request = self.request
-        head = Head(
+        head = HeadFacts(
             method=request.method,
             endpoint=self.head.endpoint,
             content_type=request.content_type,

@@ -6,10 +6,10 @@ import pytest
 
 from proxy.core.dialects import DIALECTS
 from proxy.core.upstream import Upstream
-from proxy.services.deferral.obstacles import Head, obstacle, place_at
+from proxy.services.deferral.obstacles import HeadFacts, obstacle, place_at
 
 OPENAI = DIALECTS["openai"]
-CHAT = Head(
+CHAT = HeadFacts(
     method="POST",
     endpoint=OPENAI.endpoints["/v1/chat/completions"],
     content_type="application/json",
