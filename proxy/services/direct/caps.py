@@ -42,25 +42,25 @@ class EscalationLimits:
                 return self.interactive
 
 
-Place = tuple[Lane, CredentialId]
-"""What has caps of its own."""
+LaneUse = tuple[Lane, CredentialId]
+"""A lane as one credential uses it: what has caps of its own."""
 
 
 class Rate:
-    """How many calls may begin at each place: so many a second, a second's worth at once."""
+    """How many calls may begin in each `LaneUse`: so many a second, a second's worth at once."""
 
     def __init__(self) -> None:
-        self._seen: dict[Place, tuple[float, float]] = {}
+        self._seen: dict[LaneUse, tuple[float, float]] = {}
 
-    def left(self, place: Place, per_second: float, now: float) -> int:
+    def left(self, use: LaneUse, per_second: float, now: float) -> int:
         """Return how many may begin; `now` is monotonic, in seconds."""
         most = max(1.0, per_second)
-        left, since = self._seen.get(place, (most, now))
+        left, since = self._seen.get(use, (most, now))
         left = min(most, left + (now - since) * per_second)
-        self._seen[place] = left, now
+        self._seen[use] = left, now
         return int(left)
 
-    def spend(self, place: Place) -> None:
+    def spend(self, use: LaneUse) -> None:
         """Note that one begins."""
-        left, since = self._seen[place]
-        self._seen[place] = left - 1, since
+        left, since = self._seen[use]
+        self._seen[use] = left - 1, since

@@ -46,7 +46,7 @@ from proxy.ports.tasks import TaskOwner
 from proxy.services.access import Access
 from proxy.services.direct.budget import Budget
 from proxy.services.direct.call import DirectCaller
-from proxy.services.direct.caps import EscalationLimits, Place, Rate
+from proxy.services.direct.caps import EscalationLimits, LaneUse, Rate
 from proxy.services.direct.lessons import Lessons
 from proxy.services.ground import Ground, count_doubles, count_ends
 from proxy.services.ledger.bookkeeping import UselessAnswer
@@ -96,7 +96,7 @@ class Escalator:
         self._own: set[tuple[JobId, int]] = set()
         """Job and attempt of every call that begins here, or is under way."""
 
-        self._running: Counter[Place] = Counter()
+        self._running: Counter[LaneUse] = Counter()
         self._rate = Rate()
         self._unreadable: set[BatchKey] = set()
         self._stopping = False
@@ -197,12 +197,13 @@ class Escalator:
             await self._budget.give_back(head.key.credential, left, reserved_at=now)
         return len(started)
 
-    def _free(self, place: Place) -> int:
-        caps = self._limits.of(place[0])
+    def _free(self, use: LaneUse) -> int:
+        """Return how many calls may begin in this use of a lane now; none if negative."""
+        caps = self._limits.of(use[0])
         return min(
             self._limits.total - self.running,
-            caps.concurrent - self._running[place],
-            self._rate.left(place, caps.calls_per_s, self._on.clock.monotonic()),
+            caps.concurrent - self._running[use],
+            self._rate.left(use, caps.calls_per_s, self._on.clock.monotonic()),
         )
 
     async def _start(self, job: Job, reserved_at: datetime) -> bool:
@@ -213,9 +214,9 @@ class Escalator:
         escalating = advance(job, event)
         if escalating is job or not await self._intend(escalating):
             return False
-        place = (job.lane, credential.id)
-        self._running[place] += 1
-        self._rate.spend(place)
+        use = (job.lane, credential.id)
+        self._running[use] += 1
+        self._rate.spend(use)
         call = self._run(escalating, credential, reserved_at)
         task = self._tasks.create_task(call, name=f"call {job.id}")
         self._calls.add(task)
