@@ -14,9 +14,7 @@ from proxy.cli.options import json_option
 from proxy.cli.output import print_facts, print_json, print_records, print_table, shown
 from proxy.cli.remote import LONG_POLL_S, AwayError, Json, Remote, RemoteError
 from proxy.core.ids import is_job_id
-
-STATUSES: Final = ("queued", "in_progress", "completed", "failed", "expired", "cancelled")
-_FINAL: Final = frozenset(STATUSES[2:])
+from proxy.core.statuses import ENDED, STATUSES
 
 _AWAY_S: Final = 120.0
 """How long a proxy that has told of a job may be away, as for a restart."""
@@ -177,7 +175,7 @@ def _await_end(remote: Remote, job: str, timeout: float | None) -> Json:
                 raise
         else:
             status, known_at = found.get("status"), time.monotonic()
-            if status in _FINAL:
+            if status in ENDED:
                 return found
         now = time.monotonic()
         if give_up is not None and now >= give_up:

@@ -10,6 +10,7 @@ from typing import Any, Final
 import aiohttp
 
 from proxy.core.dialects import DIALECTS
+from proxy.core.statuses import PENDING
 from proxy.send.errors import KeyRefusedError, SendError
 from proxy.send.lines import Line
 
@@ -44,7 +45,6 @@ _NO_PROXY: Final = ": is this an offramp?"
 _CHECK: Final = "check --url; it is where the proxy listens, without a provider's prefix"
 
 _COMPLETED: Final = "completed"
-_PENDING: Final = frozenset({"queued", "in_progress"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class Answered:
 
     @property
     def is_pending(self) -> bool:
-        return self.status in _PENDING
+        return self.status in PENDING
 
     @property
     def is_lost(self) -> bool:
@@ -171,7 +171,7 @@ class Remote:
                 allow_redirects=False,
             ) as answer:
                 text = await answer.read()
-            if answer.status == 200 and _status_of(text) not in _PENDING:
+            if answer.status == 200 and _status_of(text) not in PENDING:
                 return
             pause_s = max(pause_s, _seconds(answer.headers.get("Retry-After")))
         except (aiohttp.ClientError, TimeoutError):

@@ -12,12 +12,11 @@ from typing import Any, Final
 from proxy.core.batch import BatchState
 from proxy.core.ids import JOB_ID_PATTERN
 from proxy.core.lanes import Lane
-from proxy.web.answering.job_object import STATUS_WORDS
+from proxy.core.statuses import STATUSES
 from proxy.web.jobs_api.queries import DEFAULT_LIMIT, MAX_IDS, MAX_LIMIT, MAX_WAIT_S
 
 Schema = Mapping[str, Any]
 
-_STATUSES: Final = list(dict.fromkeys(STATUS_WORDS.values()))
 _TIME: Final = {"type": "integer", "description": "Seconds since 1970."}
 _ID: Final = f"^{JOB_ID_PATTERN.pattern.partition('(?!')[0]}$"
 
@@ -53,7 +52,7 @@ def _named(name: str) -> dict[str, Any]:
 
 _TEXT: Final = {"type": "string"}
 _USD: Final = _or_null({"type": "number"})
-_STATUS: Final = {"type": "string", "enum": _STATUSES}
+_STATUS: Final = {"type": "string", "enum": list(STATUSES)}
 
 _JOB: Final = _record(
     {
@@ -123,7 +122,7 @@ _PROBLEM: Final = _record(
 _LINE: Final = _record(
     {
         "id": _TEXT,
-        "status": _or_null({"type": "string", "enum": [*_STATUSES, None]}),
+        "status": _or_null({"type": "string", "enum": [*STATUSES, None]}),
         "tags": {"type": "object", "additionalProperties": _TEXT},
         "response": _or_null(
             _record({"status_code": {"type": "integer"}, "request_id": _or_null(_TEXT), "body": {}})
@@ -182,7 +181,7 @@ _WAIT: Final = _parameter(
 _FILTERS: Final = [
     _parameter(
         "status",
-        {"type": "string", "pattern": f"^({'|'.join(_STATUSES)})(,({'|'.join(_STATUSES)}))*$"},
+        {"type": "string", "pattern": f"^({'|'.join(STATUSES)})(,({'|'.join(STATUSES)}))*$"},
         "One or several, with commas between.",
     ),
     _parameter("tag", {"type": "string", "pattern": "^[^=]+=[^=]"}, "`name=value`."),
