@@ -94,25 +94,23 @@ class Access:
                 only what it says to the batch's own key.
         """
         own = await self._credentials.get(batch.key.credential)
-        candidates = [own] if own is not None else []
-        if own is not None:
-            others = await self._credentials.of_owner(own.owner, own.upstream)
-            candidates += [other for other in others if other.id != own.id]
-        refusal: CredentialRefusedError | ProviderRejectedError = CredentialRefusedError(
-            f"batch {batch.id}: its credential is not known any more"
-        )
-        for position, credential in enumerate(candidates):
+        if own is None:
+            raise CredentialRefusedError(f"batch {batch.id}: its credential is not known any more")
+        try:
+            return await operation(own)
+        except CredentialRefusedError as exc:
+            refusal = exc
+        if may_pause:
+            await self.pause(own.id, refusal)
+        for other in await self._credentials.of_owner(own.owner, own.upstream):
+            if other.id == own.id:
+                continue
             try:
-                return await operation(credential)
-            except CredentialRefusedError as exc:
-                if position == 0:
-                    refusal = exc
-                    if may_pause:
-                        await self.pause(credential.id, exc)
+                return await operation(other)
+            except CredentialRefusedError:
+                continue
             except ProviderRejectedError as exc:
                 # Another project's key does not see the batch. Only what the
                 # batch's own key says about it counts.
-                if position == 0:
-                    raise
                 log.debug("credential.skipped", batch_id=batch.id, code=exc.code)
         raise refusal
