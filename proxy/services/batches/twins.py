@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Sequence
 from datetime import timedelta
+from enum import Enum, auto
 from typing import Final
 
 import structlog
@@ -45,6 +46,17 @@ batch from being settled. It is booked as possibly bought then."""
 
 READ_AGAIN_AFTER: Final = timedelta(seconds=30)
 """How long to wait for a file that cannot be read yet, or a twin that still runs."""
+
+
+class _News(Enum):
+    """How a twin stands."""
+
+    READ = auto()
+    PENDING = auto()
+    """It runs, or its files cannot be read yet."""
+
+    GIVEN_UP = auto()
+    """Nobody will tell what it answered: all of it may have been bought."""
 
 
 class Twins:
@@ -128,23 +140,35 @@ class Twins:
         for twin_id in batch.twins:
             if twin_id in batch.twins_read:
                 continue
-            done, is_hopeless, is_late = False, False, self._is_over(batch)
-            try:
-                done = await self._read(batch, twin_id, provider)
-                is_hopeless = not done and is_late
-            except ProviderRejectedError as exc:
-                log.warning("batch.unreadable", batch_id=batch.id, error=str(exc))
-                is_hopeless = is_given_up(batch, self._on.clock.now())
-            except (ProviderUnavailableError, ProviderBusyError) as exc:
-                if not self._in_vain.is_hopeless(twin_id, exc, is_late=is_late):
-                    raise
-                is_hopeless = True
+            news = await self._news_of(batch, twin_id, provider)
             self._in_vain.answered(twin_id)
-            if is_hopeless:
+            if news is _News.PENDING:
+                continue
+            if news is _News.GIVEN_UP:
                 await self._on.books.book_possible(batch, batch.count, why=twin_id)
-            if done or is_hopeless:
-                batch = await write_batch(self._on.batches, batch, TwinRead(twin_id))
+            batch = await write_batch(self._on.batches, batch, TwinRead(twin_id))
         return batch
+
+    async def _news_of(self, batch: Batch, twin_id: str, provider: Provider) -> _News:
+        """Stop and read a twin, and tell how it stands.
+
+        Raises:
+            ProviderError: if the provider gave no answer, and may do so yet.
+        """
+        is_late = self._is_over(batch)
+        try:
+            is_read = await self._read(batch, twin_id, provider)
+        except ProviderRejectedError as exc:
+            log.warning("batch.unreadable", batch_id=batch.id, error=str(exc))
+            is_over = is_given_up(batch, self._on.clock.now())
+            return _News.GIVEN_UP if is_over else _News.PENDING
+        except (ProviderUnavailableError, ProviderBusyError) as exc:
+            if not self._in_vain.is_hopeless(twin_id, exc, is_late=is_late):
+                raise
+            return _News.GIVEN_UP
+        if is_read:
+            return _News.READ
+        return _News.GIVEN_UP if is_late else _News.PENDING
 
     def _is_over(self, batch: Batch) -> bool:
         """Return whether a twin was waited for beyond all that it may take."""
