@@ -24,7 +24,7 @@ from proxy.core.upstream import Upstream
 from proxy.ports.batches import UnbatchableStore
 from proxy.ports.clock import Clock
 from proxy.ports.notes import Note, NoteStore
-from proxy.ports.provider import Provider
+from proxy.ports.provider import BatchLimits, Provider
 from proxy.services.flex import FlexTier
 from proxy.services.trickle import TrickleHours
 
@@ -122,7 +122,8 @@ class Outlook:
         waiting = self._waiting.get(key.credential, _NONE_WAIT)
         price = self._price(key.upstream, key.model)
         flex_price = _share(price, Processing.FLEX)
-        others: dict[str, Any] = {
+        # In a dictionary, since accepted calls ask: `replace` takes half as long again.
+        beside_batches: dict[str, Any] = {
             "has_flex": flex_price < 1 and self.flex.is_open(key, now=now),
             "flex_price": flex_price,
             "batch_price": _share(price, Processing.BATCH),
@@ -133,12 +134,9 @@ class Outlook:
             "calls_waiting": waiting.direct,
             "times": self.times(key.upstream),
         }
-        provider = self._providers.get(key.upstream)
-        if provider is None or not self._is_batched(key):
-            return LaneFacts(has_batch=False, **others)
-        limits = provider.limits(key.endpoint)
-        if limits.batch_model(key.model) is None:
-            return LaneFacts(has_batch=False, **others)
+        limits = self._batch_limits(key)
+        if limits is None:
+            return LaneFacts(has_batch=False, **beside_batches)
         return LaneFacts(
             has_batch=True,
             unbatchable_until=self._unbatchable.get(key.model_access),
@@ -146,7 +144,7 @@ class Outlook:
             keeps_partial_results=limits.keeps_partial_results,
             window=limits.window,
             turnaround=self.turnaround(key, now),
-            **others,
+            **beside_batches,
         )
 
     def may_call(self, key: BatchKey) -> bool:
@@ -242,6 +240,14 @@ class Outlook:
         self._known = known
         self._slow.clear()
         self._changes += 1
+
+    def _batch_limits(self, key: BatchKey) -> BatchLimits | None:
+        """Return the limits on batches of `key`; nothing if there can be no such batch."""
+        provider = self._providers.get(key.upstream)
+        if provider is None or not self._is_batched(key):
+            return None
+        limits = provider.limits(key.endpoint)
+        return limits if limits.batch_model(key.model) is not None else None
 
     def _is_batched(self, key: BatchKey) -> bool:
         upstream = self._upstreams.get(key.upstream)
