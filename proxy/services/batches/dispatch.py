@@ -86,38 +86,46 @@ class Flusher:
         async with self._on.leases.held("pass:flush") as lease:
             if lease is None:
                 return 0
-            moved = 0
             await self._governor.refresh()
             live = await self._on.batches.live()
             under_way = dict(open_batches(live))
             heads = await self._heads()
-            filling = [
+            begun = [
                 batch
                 for batch in live
                 if batch.state is BatchState.FILLING and self._outlook.knows(batch.key.upstream)
             ]
-            if filling or any(head.key.lane is Lane.BATCH for head in heads):
+            if begun or any(head.key.lane is Lane.BATCH for head in heads):
                 recent = await self._on.batches.recent(limit=LOOKED_THROUGH)
                 self._cut_sizes = cut_sizes(recent, now=self._on.clock.now())
-            for batch in filling:
+            filled = 0
+            for batch in begun:
                 # Its instance died between the claim and the seal.
-                moved += await self._fill(batch, self._flush_of(batch, under_way), lease)
-            if filling:
+                filled += await self._fill(batch, self._flush_of(batch, under_way), lease)
+            if begun:
                 heads = await self._heads()
             self._outlook.saw_heads(heads)
-            rerouted = 0
-            for head in heads:
-                rerouted += await self._reroute(head)
+            rerouted = sum([await self._reroute(head) for head in heads])
             if rerouted:
                 heads = await self._heads()
-            heads = [head for head in heads if head.key.lane is Lane.BATCH]
-            for head in fair_order(heads):
-                if not await lease.renew():
-                    break
-                moved += await self._flush_all(head, under_way, lease)
-            return moved + rerouted
+            return filled + rerouted + await self._flush_due(heads, under_way, lease)
+
+    async def _flush_due(
+        self, heads: Sequence[Head], under_way: dict[ProviderQueue, OpenBatches], lease: HeldLease
+    ) -> int:
+        """Flush what is due of `heads` while the lease is ours; return the number of jobs moved.
+
+        Batches that are made on the way are added to `under_way`.
+        """
+        moved = 0
+        for head in fair_order([head for head in heads if head.key.lane is Lane.BATCH]):
+            if not await lease.renew():
+                break
+            moved += await self._flush_all(head, under_way, lease)
+        return moved
 
     async def _heads(self) -> list[Head]:
+        """Return the heads of upstreams that are known here, and warn of the others once."""
         heads = await self._on.batches.heads()
         known = [head for head in heads if self._outlook.knows(head.key.upstream)]
         strange = Counter[str]()
@@ -141,7 +149,10 @@ class Flusher:
         under_way: dict[ProviderQueue, OpenBatches],
         lease: HeldLease,
     ) -> int:
-        """Flush `head` as often as it is due: 200,000 jobs make several batches."""
+        """Flush `head` as often as it is due: 200,000 jobs make several batches.
+
+        Each is added to `under_way`, since the next one must fit in beside it.
+        """
         moved = 0
         queue = head.key.provider_queue
         while True:
@@ -165,7 +176,7 @@ class Flusher:
             current = await self._on.batches.get(batch.id)
             tokens = current.tokens if current else 0
             under_way[queue] = OpenBatches(seen.count + 1, seen.tokens + tokens)
-            fresh = {head.key: head for head in await self._on.batches.heads()}.get(flush.key)
+            fresh = {one.key: one for one in await self._on.batches.heads()}.get(flush.key)
             if fresh is None or count == 0:
                 return moved
             head = fresh
