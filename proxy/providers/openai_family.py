@@ -38,6 +38,7 @@ from proxy.providers.channel import Channel
 from proxy.providers.openai_objects import (
     STATES,
     BatchObject,
+    FileObject,
     Page,
     provider_batch,
     read_batch,
@@ -129,18 +130,13 @@ class OpenAIBatches:
         return file.id
 
     async def find_upload(self, credential: Credential, submission: Submission) -> str | None:
-        name, following = _file_name(submission.batch_id), None
+        following = None
         for _ in range(_FILE_LIST_PAGES_MAX):
             page = await self._files_page(credential, following)
-            for entry in page.entries:
-                file = read_file(entry)
-                if (
-                    file is not None
-                    and file.filename == name
-                    and file.bytes == submission.input_bytes
-                    and file.status != "error"
-                ):
-                    return file.id
+            files = [file for entry in page.entries if (file := read_file(entry))]
+            found = next((file for file in files if _is_input(file, submission)), None)
+            if found is not None:
+                return found.id
             if page.next_query in (None, following):
                 break
             following = page.next_query
@@ -201,14 +197,14 @@ class OpenAIBatches:
         following = None
         for _ in range(_LIST_PAGES_MAX):
             # No page is kept while the next one is awaited: searches come in dozens.
-            more, is_behind, next_query = await self._search_page(
+            more, is_last, next_query = await self._search_page(
                 credential,
                 following,
                 created_after,
                 lambda b: self._is_meant(b, batch_id, input_file_id),
             )
             found += more
-            if is_behind:
+            if is_last:
                 return sorted(found, key=lambda batch: batch.created_at)
             if next_query in (None, following):
                 break
@@ -222,7 +218,7 @@ class OpenAIBatches:
         created_after: datetime,
         is_meant: Callable[[BatchObject], bool],
     ) -> tuple[list[ProviderBatch], bool, Following]:
-        """Return what is meant on a page, whether all behind it is older, and what asks on."""
+        """Return what is meant on a page, whether nothing behind it can be, and what asks on."""
         page = await self._batches_page(credential, following)
         batches = [batch for entry in page.entries if (batch := read_batch(entry))]
         times = [batch.created_at for batch in batches if batch.created_at]
@@ -320,6 +316,15 @@ class OpenAIBatches:
 def _file_name(batch_id: BatchId) -> str:
     # The extension is required: "Invalid file format for Batch API. Must be .jsonl".
     return f"{batch_id}.jsonl"
+
+
+def _is_input(file: FileObject, submission: Submission) -> bool:
+    """Return whether a file is the whole input of the batch, as an upload of ours left it."""
+    return (
+        file.filename == _file_name(submission.batch_id)
+        and file.bytes == submission.input_bytes
+        and file.status != "error"
+    )
 
 
 def _cause(what: str, failure: Exception) -> Exception:
