@@ -5,18 +5,27 @@ from datetime import timedelta
 from proxy.ports.clock import Clock
 
 
+def wall_ahead_s(clock: Clock) -> float:
+    """Return by how many seconds the clock on the wall is ahead of the one that nobody sets.
+
+    Since where that one begins means nothing, only the difference of two such numbers does: by
+    so much the clock was set between them, or the machine slept.
+    """
+    return clock.now().timestamp() - clock.monotonic()
+
+
 class ClockSteps:
     """Compares both clocks whenever it is asked."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._apart_s: float | None = None
+        self._ahead_s: float | None = None
 
     def since_last(self) -> timedelta:
         """Return by how much it was set since this was last asked, back if that is negative.
 
         A machine that slept counts as one whose clock was set forward. At first nothing is known.
         """
-        before = self._apart_s
-        self._apart_s = self._clock.now().timestamp() - self._clock.monotonic()
-        return timedelta(seconds=0 if before is None else self._apart_s - before)
+        before = self._ahead_s
+        self._ahead_s = wall_ahead_s(self._clock)
+        return timedelta(seconds=0 if before is None else self._ahead_s - before)

@@ -11,6 +11,7 @@ from proxy.core.ids import InstanceId
 from proxy.ports.batches import LeaseStore
 from proxy.ports.clock import Clock
 from proxy.ports.notes import Note, NoteStore
+from proxy.services.clock_steps import wall_ahead_s
 
 T = TypeVar("T")
 
@@ -30,10 +31,11 @@ class LeaseLostError(ProxyError):
     code = "lease_lost"
 
 
-class Jumps:
-    """Whether the clock on the wall was set, or the machine slept, a moment ago.
+class Doubt:
+    """Whether leases of others may seem to be over that are not.
 
-    Then leases of others seem to be over that are not: all were noted by the other time.
+    So it is for a moment after the clock on the wall was set, or the machine slept: all leases
+    were noted by the other time.
     """
 
     def __init__(self, clock: Clock, ttl: timedelta) -> None:
@@ -43,25 +45,24 @@ class Jumps:
         # renewals leaves another third, and is no reason to stop: clocks are kept in step by
         # steps, too, and some of them every few seconds.
         self._step_s = self._ttl_s / 3
-        self._apart_s: float | None = None
+        self._ahead_s: float | None = None
         self._read_at = 0.0
         self._doubted_from = self._doubted_until = -self._ttl_s
 
-    def is_recent(self) -> bool:
-        """Return whether it was set within the time in which whoever lives renews a lease.
+    def holds(self) -> bool:
+        """Return whether the clock was set within the time in which whoever lives renews a lease.
 
         By so much that a lease can seem over; and not without end, however often it is set.
         """
-        monotonic = self._clock.monotonic()
-        apart_s = self._clock.now().timestamp() - monotonic
-        is_set = self._apart_s is not None and abs(apart_s - self._apart_s) > self._step_s
+        ahead_s, monotonic = wall_ahead_s(self._clock), self._clock.monotonic()
+        is_set = self._ahead_s is not None and abs(ahead_s - self._ahead_s) > self._step_s
         if is_set:
-            self.doubt()
-        if is_set or self._apart_s is None or monotonic >= self._read_at + self._step_s:
-            self._apart_s, self._read_at = apart_s, monotonic
+            self.begin()
+        if is_set or self._ahead_s is None or monotonic >= self._read_at + self._step_s:
+            self._ahead_s, self._read_at = ahead_s, monotonic
         return monotonic < self._doubted_until
 
-    def doubt(self) -> None:
+    def begin(self) -> None:
         """Note that leases seem to be over that are not, whatever shows it."""
         monotonic = self._clock.monotonic()
         if monotonic >= self._doubted_until + self._ttl_s:
@@ -82,10 +83,10 @@ class HeldLease:
         clock: Clock,
         holder: InstanceId,
         ttl: timedelta,
-        jumps: Jumps | None = None,
+        doubt: Doubt | None = None,
     ) -> None:
-        """With `jumps`, it is not taken from others while it is unclear if they live."""
-        self._jumps = jumps
+        """With `doubt`, it is not taken from others as long as that holds."""
+        self._doubt = doubt
         self.name = name
         self._store = store
         self._clock = clock
@@ -123,7 +124,7 @@ class HeldLease:
         is_ours = begun < self._expires_at
         if not self.is_valid():
             self._lapses += 1
-        if self._jumps is not None and self._jumps.is_recent() and not is_ours:
+        if self._doubt is not None and self._doubt.holds() and not is_ours:
             return False
         if not await self._store.acquire(self.name, self._holder, now=now, until=now + self._ttl):
             self._expires_at = 0.0
@@ -195,18 +196,18 @@ class Leases:
         self._clock = clock
         self.instance = instance
         self.ttl = ttl
-        self._jumps = Jumps(clock, ttl)
+        self._doubt = Doubt(clock, ttl)
         # Nobody else takes that one.
-        self._alive = self._lease(f"{INSTANCE_PREFIX}{instance}", jumps=None)
+        self._alive = self._lease(f"{INSTANCE_PREFIX}{instance}", doubt=None)
 
-    def _lease(self, name: str, *, jumps: Jumps | None) -> HeldLease:
+    def _lease(self, name: str, *, doubt: Doubt | None) -> HeldLease:
         return HeldLease(
             name,
             store=self._store,
             clock=self._clock,
             holder=self.instance,
             ttl=self.ttl,
-            jumps=jumps,
+            doubt=doubt,
         )
 
     @asynccontextmanager
@@ -216,7 +217,7 @@ class Leases:
         The clock may just have been set: until whoever lives has said so by the new time,
         their leases seem to be over.
         """
-        lease = self._lease(name, jumps=self._jumps)
+        lease = self._lease(name, doubt=self._doubt)
         if not await lease.renew():
             yield None
             return
@@ -233,7 +234,7 @@ class Leases:
         """
         begun = self._clock.monotonic()
         # Seen by this pass, too: it runs though no lease is asked for.
-        self._jumps.is_recent()
+        self._doubt.holds()
         if self._alive.is_valid():
             # Before it is renewed: then nothing shows it any more.
             with suppress(StoreError):
@@ -271,7 +272,7 @@ class Leases:
         if not others:
             return frozenset()
         alive = await self._known_alive()
-        return frozenset() if self._jumps.is_recent() else others - alive
+        return frozenset() if self._doubt.holds() else others - alive
 
     async def _known_alive(self) -> frozenset[InstanceId]:
         """Return who lives, and doubt it if the store takes this one for dead before its time.
@@ -280,5 +281,5 @@ class Leases:
         """
         alive = await self.alive()
         if self._alive.is_valid() and self.instance not in alive:
-            self._jumps.doubt()
+            self._doubt.begin()
         return alive
