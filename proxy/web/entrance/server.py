@@ -18,7 +18,7 @@ from proxy.reading import READ_AT_MOST, SmallReads, new_inbox
 from proxy.web.entrance.ambiguous import ambiguity
 from proxy.web.entrance.connection import CallerConnection, Find, last_answer
 from proxy.web.entrance.refused import TOO_MANY_CONNECTIONS, refusal
-from proxy.web.forwarding.relay import written
+from proxy.web.forwarding.relay import may_go_on, written
 
 
 class _WithoutCallersBytes(logging.Filter):
@@ -171,3 +171,6 @@ class _Request(web.BaseRequest):
     async def _prepare_hook(self, response: web.StreamResponse) -> None:
         # aiohttp has just put it in. Callers need not know what serves them, nor its version.
         response.headers.popall(hdrs.SERVER, None)
+        if not may_go_on(self):
+            response.force_close()
+            response.headers[hdrs.CONNECTION] = "close"

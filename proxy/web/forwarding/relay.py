@@ -215,7 +215,7 @@ class Relay:
         head, chunked, self._until_close = answer_head(
             self._heads, response, method=request.method, modern=modern
         )
-        keep_alive = request.keep_alive and not self._until_close
+        keep_alive = may_go_on(request) and not self._until_close
         if not keep_alive or not modern:
             head += b"%b: %b\r\n" % persistence(keep_alive=keep_alive, modern=modern)[0]
         self.status = response.status
@@ -354,12 +354,22 @@ def written(page: Page, *, method: str, keep_alive: bool, modern: bool) -> bytes
     return response_head(page.status, None, fields) + body
 
 
+def may_go_on(request: web.BaseRequest) -> bool:
+    """Return whether another call may follow on the connection, if this one is answered now.
+
+    Not if its body is not here: whoever waited for the word to send it and is answered
+    instead may leave it out (RFC 9110, section 10.1.1). The next call, perhaps of somebody
+    else behind the same proxy, would be read as that body.
+    """
+    return request.keep_alive and request.content.is_eof()
+
+
 def page_for(request: web.BaseRequest, page: Page) -> tuple[bytes, RelayedResponse]:
     """Return an answer of ours to that call as it is written, and what stands for it.
 
     The connection is dropped if the body of the call did not come whole.
     """
-    keep_alive = request.keep_alive and request.content.is_eof()
+    keep_alive = may_go_on(request)
     modern = request.version >= HttpVersion11
     data = written(page, method=request.method, keep_alive=keep_alive, modern=modern)
     return data, relayed(page.status, keep_alive=keep_alive)

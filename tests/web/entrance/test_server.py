@@ -109,6 +109,19 @@ async def test_answers_of_ours_say_when_they_were_made_and_not_by_what(handle, s
     assert (answer.value(b"Date") or b"").endswith(b" GMT")
 
 
+@pytest.mark.parametrize("version", [b"1.1", b"1.0"])
+async def test_an_answer_to_a_call_whose_body_is_to_come_is_the_last(version):
+    head = b"POST / HTTP/%b\r\nHost: x\r\nConnection: keep-alive\r\nContent-Length: 9\r\n\r\n"
+    async with serving(hello) as port, RawCaller(port) as caller:
+        await caller.send(head % version)
+        answer = await caller.response()
+        # Read as the body, it must not leave a rest that is a call.
+        await caller.send(b"123456789GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+
+        assert (answer.body, answer.value(b"connection")) == (b"hello", b"close")
+        assert await caller.reader.read() == b""
+
+
 @pytest.mark.parametrize("beginning", [b"", b"G", b"GET / HTTP/1.1\r\nHost: x\r\nA: b\r\n"])
 async def test_a_connection_without_a_whole_head_is_ended_in_the_end(beginning):
     async with serving(hello, CallerBounds(head_s=0.2)) as port, RawCaller(port) as caller:

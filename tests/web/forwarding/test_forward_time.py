@@ -144,6 +144,23 @@ async def test_a_body_that_is_not_wanted_is_never_asked_for(factory):
         await wait_until(upstream.connections[0].closed.is_set, "the upstream to be hung up on")
 
 
+async def test_no_call_follows_one_that_is_answered_before_its_body_is_here(factory):
+    async def script(connection):
+        await read_head(connection.reader)
+        await connection.send(b"HTTP/1.1 401 No\r\nContent-Length: 2\r\n\r\nno")
+        await connection.wait_closed_by_peer()
+
+    async with stage(script, factory) as (upstream, _, caller):
+        await caller.send(EXPECTING)
+        answer = await caller.response()
+        # A caller that was answered instead of told to go on need not send the body.
+        await caller.send(GET)
+
+        assert answer.value(b"connection") == b"close"
+        assert await caller.reader.read() == b""
+        assert len(upstream.connections) == 1
+
+
 async def test_an_upstream_that_knows_no_continue_gets_the_body_after_a_while(factory):
     limits = ClientLimits(continue_s=0.01)
     async with stage(replying(OK), factory, limits=limits) as (upstream, _, caller):
