@@ -138,6 +138,8 @@ class Relay:
             more=more,
         )
         self._expects = fields.expect_continue and body is None
+        # Whoever read the body has asked for it.
+        self._said_here = fields.expect_continue and body is not None
         return UpstreamRequest(
             upstream=upstream,
             method=method,

@@ -186,3 +186,18 @@ async def test_the_word_to_go_on_is_passed_once(factory):
         await caller.send(b"abc")
 
         assert (await caller.response()).start_line == b"HTTP/1.1 200 OK"
+
+
+async def test_who_has_read_a_body_passes_no_second_word_to_send_it(factory):
+    async def script(connection):
+        await read_head(connection.reader)
+        await connection.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        await connection.reader.readexactly(3)
+        await connection.send(OK)
+
+    async with stage(script, factory, reads=True) as (_, _, caller):
+        await caller.send(EXPECTING)
+        assert (await caller.response()).start_line == b"HTTP/1.1 100 Continue"
+        await caller.send(b"abc")
+
+        assert (await caller.response()).start_line == b"HTTP/1.1 200 OK"

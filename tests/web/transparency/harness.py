@@ -28,6 +28,7 @@ from proxy.services.deferral.repeats import Repeats
 from proxy.services.traffic.kept import Kept, Room
 from proxy.upstreams.lean import LeanClient
 from proxy.upstreams.session import AiohttpClient
+from proxy.web.bodies import read_body
 from proxy.web.entrance.calls import Calls, OfPassage
 from proxy.web.entrance.passages import Passages, Passing
 from proxy.web.entrance.server import CallerBounds, DataServer
@@ -75,6 +76,7 @@ CLIENTS: dict[str, ClientFactory] = {
 
 
 _NO_POLICY: Final = Policy()
+_READ_AT_MOST: Final = 1 << 20
 _PARSER_LIMITS: Final[dict[str, Any]] = {**CallerBounds().head_options}
 
 
@@ -157,12 +159,14 @@ async def running_proxy(
     base_path: str = "",
     without: frozenset[bytes] = frozenset(),
     upload_idle_s: float = 300.0,
+    reads: bool = False,
     tapped: bool = False,
     tls: ssl.SSLContext | None = None,
     drain_s: float = 5.0,
 ) -> AsyncIterator[RunningProxy]:
     """Serve `/up/…` from the upstream on the given port, and `/up/v1` to SDKs.
 
+    With `reads` the body of each call is read before that is forwarded, as for rules.
     `tapped` says that parts of every answer are kept, as for a call that is recorded.
     """
     base_url = f"http://127.0.0.1:{upstream_port}{base_path}"
@@ -189,7 +193,8 @@ async def running_proxy(
             if isinstance(route, Refusal):
                 return web.Response(status=route.status, text=route.message)
             assert isinstance(route, Route)
-            return await forwarder.forward(request, route, without=without)
+            body = await read_body(request, max_bytes=_READ_AT_MOST) if reads else None
+            return await forwarder.forward(request, route, body=body, without=without)
 
         running.server = DataServer(handle, find=find)
         runner = web.ServerRunner(running.server, shutdown_timeout=drain_s)
