@@ -196,27 +196,43 @@ class CredentialRefusedError(ProviderError):
     code = "credential_paused"
 
 
+# OpenAI API, "Error codes" and "Spend limits", where `insufficient_quota` is a type as well;
+# `blocked_api_access` is Groq's, with a 400 (Groq, "Spend limits"), `billing_error` a type of
+# Anthropic's, `enforced_spend_limit_reached` a detail of its 429 ("Errors" and "Rate limits"),
+# and `BILLING_DISABLED` Google's (`google.api.ErrorReason`).
+MONEY_CODES: Final = frozenset(
+    {
+        "billing_error",
+        "billing_hard_limit_reached",
+        "billing_not_active",
+        "blocked_api_access",
+        "credit_balance_exhausted",
+        "enforced_spend_limit_reached",
+        "insufficient_quota",
+        "organization_spend_limit_exceeded",
+        "organization_usage_limit_exceeded",
+        "project_spend_limit_exceeded",
+        "BILLING_DISABLED",
+    }
+)
+"""Error codes that mean that the account has no means left, or may spend none."""
+
 # OpenAI API errors, section "Error codes"; where they surface (create, batch
 # object or line) is not documented, so they are recognised in all three;
 # `organization_restricted` is Groq's, with a 400 (songquanpeng/one-api #1764). The
 # types among them are Anthropic's (Anthropic API, "Errors"), those in capitals Google's
 # (`google.rpc.Code` and `google.api.ErrorReason`), which come with a 400 too.
-CREDENTIAL_CODES: Final = frozenset(
+CREDENTIAL_CODES: Final = MONEY_CODES | frozenset(
     {
         "authentication_error",
-        "billing_error",
         "permission_error",
         "account_deactivated",
-        "billing_hard_limit_reached",
-        "billing_not_active",
-        "insufficient_quota",
         "invalid_api_key",
         "invalid_organization",
         "organization_restricted",
         "ACCESS_TOKEN_EXPIRED",
         "API_KEY_INVALID",
         "API_KEY_SERVICE_BLOCKED",
-        "BILLING_DISABLED",
         "CONSUMER_INVALID",
         "CONSUMER_SUSPENDED",
         "PERMISSION_DENIED",

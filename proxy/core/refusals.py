@@ -7,7 +7,7 @@ an HTTP status as a number, its name, and details of which one may give the reas
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from proxy.core.errors import CREDENTIAL_CODES
+from proxy.core.errors import CREDENTIAL_CODES, MONEY_CODES
 from proxy.core.loose_json import loose_json
 
 INSUFFICIENT_QUOTA: Final = "insufficient_quota"
@@ -25,23 +25,19 @@ MODEL_UNKNOWN: Final = "model_not_found"
 OF_THE_CALL: Final = frozenset({FILE_REFUSED, INPUT_FLAGGED, MODEL_UNKNOWN})
 """What is the call's fault and no credential's, though its status may be that of a refused one."""
 
-_OF_MONEY: Final = frozenset(
-    {
-        INSUFFICIENT_QUOTA,
-        "billing_error",
-        "billing_hard_limit_reached",
-        "billing_not_active",
-        "BILLING_DISABLED",
-    }
-)
-
 # Gemini API: with the status of a rate limit, and in no other field than the message.
 _NO_CREDIT: Final = ("credits are depleted", "spending cap")
 
-# Anthropic: with the status and the type of a call that is wrong, and no word elsewhere.
+# Anthropic: with the status and the type of a call that is wrong or comes too soon, and no word
+# elsewhere; but for the last one, for which some of its APIs have a word in the details
+# (Anthropic API, "Rate limits", on spend limits).
+_OF_A_CALL: Final = frozenset({"invalid_request_error", "rate_limit_error"})
 _OF_THE_ACCOUNT: Final = {
     "your credit balance is too low": "billing_error",
     "this organization has been disabled": "permission_error",
+    "you have reached your specified api usage limits": "billing_error",
+    "you have reached your specified workspace api usage limits": "billing_error",
+    "you have reached your api usage limits": "billing_error",
 }
 
 # Gemini API: with the status and the name of a refused key.
@@ -57,10 +53,11 @@ def error_code(error: object) -> str | None:
     if not isinstance(error, dict):
         return None
     code, kind = error.get("code"), error.get("type")
-    if isinstance(kind, str) and kind in CREDENTIAL_CODES:
-        return kind
-    if kind == "invalid_request_error" and code is None and (blamed := _blamed(error)):
-        return blamed
+    if isinstance(kind, str):
+        if kind in CREDENTIAL_CODES:
+            return kind
+        if kind in _OF_A_CALL and code is None and (blamed := _blamed(error)):
+            return blamed
     if isinstance(error.get("status"), str) and not isinstance(code, str):
         return _google_code(error)
     if isinstance(code, str) and code:
@@ -76,11 +73,15 @@ def blames_money(body: bytes | None) -> bool:
         answer = loose_json(body or b"")
     except ValueError:
         return False
-    return isinstance(answer, dict) and error_code(answer.get("error")) in _OF_MONEY
+    return isinstance(answer, dict) and error_code(answer.get("error")) in MONEY_CODES
 
 
 def _blamed(error: Mapping[str, object]) -> str | None:
-    """Return the type that an error would have which blames the account by its words alone."""
+    """Return the code or type of an error that blames the account by a detail or its words."""
+    details = error.get("details")
+    detail = details.get("error_code") if isinstance(details, dict) else None
+    if isinstance(detail, str) and detail in CREDENTIAL_CODES:
+        return detail
     message = str(error.get("message") or "").lower()
     found = (kind for words, kind in _OF_THE_ACCOUNT.items() if message.startswith(words))
     return next(found, None)

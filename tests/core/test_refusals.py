@@ -1,5 +1,6 @@
 """The one word of a provider's error, whichever provider it is."""
 
+import json
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ def google(status: str, message: str = "", *reasons: object) -> dict[str, Any]:
         ({"code": 403, "message": "no", "metadata": {"provider_name": "x"}}, "403"),
         ({"code": 403, "metadata": {"reasons": ["a"], "flagged_input": "b"}}, "input_flagged"),
         ({"code": [], "type": ""}, None),
+        ({"code": [], "type": []}, None),
         ({}, None),
         ("text", None),
         (None, None),
@@ -39,6 +41,8 @@ def test_codes_and_types_are_read(error, code) -> None:
     [
         ("Your credit balance is too low to access the Anthropic API. Go to …", "billing_error"),
         ("This organization has been disabled.", "permission_error"),
+        ("You have reached your specified API usage limits. You will …", "billing_error"),
+        ("You have reached your specified workspace API usage limits.", "billing_error"),
         ("messages.0: your credit balance is too low", "invalid_request_error"),
         ("messages: Field required", "invalid_request_error"),
         (None, "invalid_request_error"),
@@ -51,6 +55,45 @@ def test_an_account_is_blamed_that_only_the_words_blame(message, code) -> None:
     blames = code != "invalid_request_error"
     assert verdict(400, error_code(error)) is (Verdict.CREDENTIAL if blames else Verdict.PERMANENT)
     assert error_code({**error, "code": "x"}) == "x"
+
+
+@pytest.mark.parametrize(
+    ("told", "code"),
+    [
+        (
+            {"details": {"error_code": "enforced_spend_limit_reached"}},
+            "enforced_spend_limit_reached",
+        ),
+        ({"message": "You have reached your API usage limits: your …"}, "billing_error"),
+        ({"message": "Number of request tokens has exceeded your limit"}, "rate_limit_error"),
+        ({"details": {"error_code": "slow_down"}}, "rate_limit_error"),
+        ({"details": {"error_code": []}}, "rate_limit_error"),
+        ({"details": ["enforced_spend_limit_reached"]}, "rate_limit_error"),
+    ],
+)
+def test_a_spend_limit_is_told_from_a_rate_limit_of_the_same_type(told, code) -> None:
+    assert error_code({"type": "rate_limit_error", **told}) == code
+    is_rate = code == "rate_limit_error"
+    assert verdict(429, code) is (Verdict.BUSY if is_rate else Verdict.CREDENTIAL)
+
+
+@pytest.mark.parametrize("status", [400, 403, 429])
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        ("organization_spend_limit_exceeded", "server_error"),
+        ("project_spend_limit_exceeded", "insufficient_quota"),
+        ("organization_usage_limit_exceeded", None),
+        ("credit_balance_exhausted", "insufficient_quota"),
+        ("blocked_api_access", "invalid_request_error"),
+    ],
+)
+def test_a_spend_limit_pauses_the_credential_whatever_its_status(status, code, kind) -> None:
+    """What is tried again all month, or ends with a 400, was only to wait."""
+    error = {"message": "no", "type": kind, "param": None, "code": code}
+
+    assert verdict(status, error_code(error)) is Verdict.CREDENTIAL
+    assert blames_money(json.dumps({"error": error}).encode())
 
 
 @pytest.mark.parametrize(
