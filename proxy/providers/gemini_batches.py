@@ -71,8 +71,9 @@ _UPLOAD: Final = "/upload/v1beta/files"
 _SHOWN: Final = (
     "name,done,error,metadata(state,displayName,createTime,batchStats,output/responsesFile)"
 )
-_RESULTS_FILE: Final = "?fields=metadata/output/responsesFile"
-_INLINE_RESULTS: Final = "?fields=metadata/output"
+_RESULTS_FILE: Final = "?fields=metadata/output/responsesFile,response/responsesFile"
+_INLINE_RESULTS: Final = ("?fields=metadata/output", "?fields=response")
+"""The places of results, which are told in both: the SDK reads the one, the guide the other."""
 
 _NAME: Final = re.compile(r"(?:batches|files)/[A-Za-z0-9_-]{1,256}")
 _MODEL: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -212,15 +213,20 @@ class GeminiBatches:
     ) -> AsyncGenerator[Sequence[ResultLine], None]:
         what = f"results of {file_id}"
         file_name = await self._results_file(what, credential, file_id)
-        cutter: Cutter
+        sources: list[tuple[str, Cutter]]
         if file_name is None:
-            path, cutter = _place(file_id) + _INLINE_RESULTS, InlineCutter()
+            sources = [(_place(file_id) + mask, InlineCutter()) for mask in _INLINE_RESULTS]
         else:
-            path = f"/download/v1beta/{_checked(file_name)}:download?alt=media"
-            cutter = LineCutter(result_line)
-        async with aclosing(cut(self._calls.stream(what, credential, path), cutter)) as results:
-            async for lines in results:
-                yield lines
+            download = f"/download/v1beta/{_checked(file_name)}:download?alt=media"
+            sources = [(download, LineCutter(result_line))]
+        for path, cutter in sources:
+            is_here = False
+            async with aclosing(cut(self._calls.stream(what, credential, path), cutter)) as results:
+                async for lines in results:
+                    is_here = True
+                    yield lines
+            if is_here:
+                return
 
     async def delete_file(self, credential: Credential, file_id: str) -> None:
         try:

@@ -122,12 +122,13 @@ class OperationObject(_Read):
     done: Annotated[bool, BeforeValidator(lambda value: value in (True, "true"))] = False
     metadata: Annotated[_Metadata, BeforeValidator(mapping)] = Field(default_factory=_Metadata)
     error: Loose = {}
+    response: Loose = {}
 
     @property
     def responses_file(self) -> str | None:
         """The file with its results, where they are not inline."""
-        name = self.metadata.output.get("responsesFile")
-        return name if isinstance(name, str) and name else None
+        names = (told.get("responsesFile") for told in (self.metadata.output, self.response))
+        return next((name for name in names if isinstance(name, str) and name), None)
 
 
 class FileObject(_Read):

@@ -229,6 +229,18 @@ async def test_inline_results_are_read_out_of_the_batch(recorder, provider):
     ]
 
 
+async def test_inline_results_are_read_that_only_the_response_tells(recorder, provider):
+    recorder.answer({})
+    recorder.answer({})
+    recorder.answer({"response": {"inlinedResponses": {"inlinedResponses": INLINED}}})
+
+    lines = await all_results(provider, MINE, ["batches/b1"])
+
+    assert [line.custom_id for line in lines] == ["job-0", "job-1"]
+    masks = [query(asked.target)["fields"][0] for asked in recorder.asked]
+    assert masks[1:] == ["metadata/output", "response"]
+
+
 @pytest.mark.parametrize(
     "answer",
     [
@@ -248,8 +260,11 @@ async def test_inline_results_that_are_not_whole_are_not_all_there_is(recorder, 
         await all_results(provider, MINE, ["batches/b1"])
 
 
-async def test_results_in_a_file_are_downloaded(recorder, provider):
-    recorder.answer({"metadata": {"output": {"responsesFile": "files/batch-b1"}}})
+@pytest.mark.parametrize(
+    "place", [lambda output: {"metadata": {"output": output}}, lambda output: {"response": output}]
+)
+async def test_results_in_a_file_are_downloaded(recorder, provider, place):
+    recorder.answer(place({"responsesFile": "files/batch-b1"}))
     recorder.answer('{"key":"job-0","response":{}}\n{"key":"job-1","status":{"code":14}}')
 
     lines = await all_results(provider, MINE, ["batches/b1"])
@@ -271,7 +286,7 @@ async def test_results_of_what_is_no_batch_are_asked_for_again(recorder, provide
 
 
 async def test_a_batch_that_left_no_results_has_none(recorder, provider):
-    for _ in range(2):
+    for _ in range(3):
         recorder.answer({})
 
     assert await all_results(provider, MINE, ["batches/b1"]) == []
