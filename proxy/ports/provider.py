@@ -31,6 +31,9 @@ class BatchLimits:
 
     max_line_bytes: int
 
+    max_inputs: int | None = None
+    """Texts that all calls of the batch may carry together, where the provider counts them."""
+
     names_batches: bool = True
     """Whether a batch can carry our ID, so that a search knows it for certain.
 
@@ -67,6 +70,7 @@ class BatchLimits:
             max_requests=api.max_requests,
             max_bytes=api.max_bytes,
             max_line_bytes=api.max_line_bytes,
+            max_inputs=api.max_inputs,
             names_batches=api.mark is not Mark.NOTHING,
             can_cancel=api.can_cancel,
             window=api.longest,

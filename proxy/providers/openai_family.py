@@ -10,6 +10,7 @@ and the Batch guide; types of the SDKs of Groq 1.7 and Together 3.1.
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import IO, TYPE_CHECKING, Final, NoReturn, cast
 
@@ -57,6 +58,9 @@ METADATA_KEY: Final = "offramp_batch"
 UPLOAD_S: Final = 1_800.0
 """Bound of one upload: 200 MB at 1 Mbit/s, and some for what is before it."""
 
+_EMBEDDINGS: Final = "/v1/embeddings"
+"""Where inputs are counted, if they are."""
+
 _LIST_LIMIT: Final = 100
 _LIST_PAGES_MAX: Final = 600
 """Creates are limited to 2,000 an hour (Batch guide): more than a day of them."""
@@ -89,6 +93,7 @@ class OpenAIBatches:
         self._name = upstream.dialect
         self._api = api
         self._limits = BatchLimits.of(api, batch_models)
+        self._limits_of_others = replace(self._limits, max_inputs=None)
         self._clock = clock
         base_url = upstream.origin + upstream.target_of("/v1")
         agent = api.files.user_agent
@@ -96,8 +101,8 @@ class OpenAIBatches:
         self._calls = Channel(f"{upstream.name}-calls", site, clock)
         self._transfers = Channel(f"{upstream.name}-transfers", site, clock)
 
-    def limits(self, endpoint: str) -> BatchLimits:  # noqa: ARG002
-        return self._limits
+    def limits(self, endpoint: str) -> BatchLimits:
+        return self._limits if endpoint == _EMBEDDINGS else self._limits_of_others
 
     def frame(self, custom_id: str, endpoint: str) -> tuple[bytes, bytes]:
         name, url = pydantic_core.to_json(custom_id), pydantic_core.to_json(endpoint)

@@ -449,6 +449,11 @@ async def test_an_id_cannot_lead_to_another_path(wire, provider):
     assert wire.asked[0].target.count("/") == 3
 
 
+async def test_openai_counts_the_inputs_of_embeddings_alone(provider):
+    assert provider.limits("/v1/embeddings").max_inputs == 50_000
+    assert provider.limits(CHAT).max_inputs is None
+
+
 async def test_a_clone_is_a_row(wire):
     clone = BatchApi(
         wire=BatchWire.FILES,

@@ -87,6 +87,9 @@ class BatchApi:
     """Bytes of the whole input, line framing included."""
 
     max_line_bytes: int = LINE_BYTES_MAX
+    max_inputs: int | None = None
+    """Texts that all embedding calls of a batch may carry together, where that is bounded."""
+
     mark: Mark = Mark.METADATA
     windows: tuple[timedelta, ...] = (DAY,)
     """How long a batch may be asked to take at most, ascending."""

@@ -51,7 +51,13 @@ OPENAI: Final = Dialect(
     public_url="https://api.openai.com",
     endpoints=_endpoints(_FLEX_CHAT, _FLEX_RESPONSES, _COMPLETIONS, _EMBEDDINGS, _MODERATIONS),
     billing_headers=("openai-organization", "openai-project"),
-    batch=BatchApi(wire=BatchWire.FILES, max_requests=_REQUESTS, max_bytes=_FILE_BYTES),
+    batch=BatchApi(
+        wire=BatchWire.FILES,
+        max_requests=_REQUESTS,
+        max_bytes=_FILE_BYTES,
+        # Batch guide: "a maximum of 50,000 embedding inputs across all requests in the batch".
+        max_inputs=50_000,
+    ),
 )
 
 AZURE: Final = Dialect(

@@ -29,10 +29,10 @@ from proxy.core.plan import (
     open_batches,
     yields_to_flex,
 )
-from proxy.ports.batches import ClaimLimits
 from proxy.ports.jobs import JobWrite
 from proxy.ports.provider import Provider
 from proxy.services.access import Access
+from proxy.services.batches.claim import claim_all
 from proxy.services.batches.governor import TokenGovernor
 from proxy.services.ground import JOBS_PER_WRITE, Ground
 from proxy.services.leases import HeldLease
@@ -217,20 +217,18 @@ class Flusher:
 
         An instance that was suspended for longer than its lease stops here: another goes on.
         """
-        limits = ClaimLimits(
-            max_requests=flush.max_requests,
-            max_bytes=flush.max_bytes,
-            max_tokens=flush.max_tokens,
+        provider = self._access.provider(flush.key.upstream)
+        claimed = await claim_all(
+            self._on.batches,
+            batch,
+            flush,
+            max_inputs=provider.limits(flush.key.endpoint).max_inputs if provider else None,
+            clock=self._on.clock,
+            may_go_on=lease.is_valid,
         )
-        while True:
-            if not lease.is_valid():
-                log.warning("lease.lost", name=lease.name)
-                return 0
-            claimed = await self._on.batches.claim(
-                flush.key, batch.id, limits, ready_at=self._on.clock.now()
-            )
-            if claimed.complete:
-                break
+        if claimed is None:
+            log.warning("lease.lost", name=lease.name)
+            return 0
         sealed = advance(
             batch,
             Sealed(claimed.count, claimed.body_bytes, claimed.tokens, claimed.nearest_deadline),
