@@ -47,6 +47,8 @@ READ_TIMEOUT_BOUNDS_S: Final = (3.0, 600.0)
 """What a caller may say of its own read timeout: no reason to send a byte per millisecond."""
 
 _STORE_PAUSE_S: Final = 1.0
+"""Between two questions for a job while the store is away, for each held
+connection. One that is away may fail at once, and without a pause they would do nothing but ask."""
 
 
 @dataclass(frozen=True, slots=True)

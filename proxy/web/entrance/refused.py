@@ -7,6 +7,8 @@ from proxy.core.dialects import ErrorAnswer, Family, error_answer
 from proxy.core.errors import CallerError, ProxyError, StoreError
 
 _STORE_PAUSE_S: Final = 5
+"""Told to a call that no job could be made of: it comes again with its whole body, as do all the
+others, and meets a store that has just begun to answer. Who asks after a job is told less."""
 
 
 class _TooManyConnectionsError(ProxyError):

@@ -62,6 +62,9 @@ DESCRIPTION: Final = f"{ROOT}/openapi.json"
 _RESULTS: Final = f"{ROOT}/results"
 _READ: Final = ("GET", "HEAD")
 
+_STORE_PAUSE_S: Final = 1
+"""Told to who asks after a job: a question is small, and nothing is accepted by it."""
+
 _CANCEL_TRIES: Final = 5
 """A refusal is a lost race; nothing changes one job so often in so short a time."""
 
@@ -135,7 +138,7 @@ class JobsApi:
             answer = error_answer(family, error) if typed else problem(error)
             headers = list(answer.headers)
             if isinstance(error, StoreError):
-                headers.append(("Retry-After", "1"))
+                headers.append(("Retry-After", str(_STORE_PAUSE_S)))
             if isinstance(error, _WrongMethodError):
                 headers.append(("Allow", error.allowed))
             return web.Response(status=answer.status, headers=headers, body=answer.body)
