@@ -125,7 +125,6 @@ def _jobs_api(outside: Outside, shared: Shared, holder: Holder, owners: Owners) 
         owners=owners,
         waiters=shared.waiters,
         holder=holder,
-        holding=shared.holding,
         upstreams=outside.upstreams,
         outlook=shared.outlook,
         clock=outside.clock,

@@ -206,7 +206,6 @@ class House:
                 owners=self.owners,
                 waiters=self.waiters,
                 holder=holder,
-                holding=self.holding,
                 upstreams=upstreams,
                 outlook=outlook,
                 clock=clock,

@@ -153,6 +153,23 @@ class Holder:
             except LetGoError:
                 return None
 
+    async def awaited(self, job: Job, *, for_s: float) -> Job:
+        """Return the job once it has ended, or as it is after `for_s`; nothing is sent.
+
+        Also as it is as soon as the instance drains.
+
+        Raises:
+            OverloadedError: if no more connections can be held.
+            JobNotFoundError: if it is erased in the meantime.
+        """
+        if not self._holding.has_room():
+            raise TooManyHeldError
+        with self._holding.enter(job.id, is_waiter=False) as hold:
+            try:
+                return await hold.uncommitted(self._waiters.until_terminal(job.id, timeout_s=for_s))
+            except LetGoError:
+                return job
+
     async def hold_typed(
         self,
         request: web.BaseRequest,

@@ -39,7 +39,6 @@ from proxy.services.outlook import Outlook
 from proxy.services.waiters import Waiters
 from proxy.web.answering.final import JOB_HEADER, NEVER_AGAIN, final_answer, response_of
 from proxy.web.answering.held import TYPED_HOLD_S, Holder
-from proxy.web.answering.holding import Holding, LetGoError, TooManyHeldError
 from proxy.web.answering.job_object import (
     job_object,
     missing_result,
@@ -102,7 +101,6 @@ class JobsApi:
         owners: Owners,
         waiters: Waiters,
         holder: Holder,
-        holding: Holding,
         upstreams: Mapping[str, Upstream],
         outlook: Outlook,
         clock: Clock,
@@ -114,7 +112,6 @@ class JobsApi:
         self._owners = owners
         self._waiters = waiters
         self._holder = holder
-        self._holding = holding
         self._upstreams = upstreams
         self._outlook = outlook
         self._clock = clock
@@ -235,15 +232,7 @@ class JobsApi:
         wait_s = read_wait(request.raw_path)
         if job.state.is_terminal or not wait_s:
             return job
-        if not self._holding.has_room():
-            raise TooManyHeldError
-        with self._holding.enter(job.id, is_waiter=False) as hold:
-            try:
-                return await hold.uncommitted(
-                    self._waiters.until_terminal(job.id, timeout_s=wait_s)
-                )
-            except LetGoError:
-                return job
+        return await self._holder.awaited(job, for_s=wait_s)
 
     async def _result(self, request: web.BaseRequest, job_id: JobId) -> web.Response:
         job = await self._awaited(request, await self._owned(request, job_id))
