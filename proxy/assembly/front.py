@@ -9,6 +9,7 @@ from proxy.assembly.shared import Shared
 from proxy.ports.clock import Clock
 from proxy.services.callers.clients import Clients
 from proxy.services.callers.owners import Owners
+from proxy.services.deferral.cancel import Canceller
 from proxy.services.deferral.paces import Paces
 from proxy.services.policies import Policies
 from proxy.settings import Settings
@@ -119,16 +120,12 @@ def _deferrer(
 
 def _jobs_api(outside: Outside, shared: Shared, holder: Holder, owners: Owners) -> JobsApi:
     return JobsApi(
-        jobs=outside.stores.jobs,
-        batches=outside.stores.batches,
-        books=shared.ground.books,
+        shared.ground,
         owners=owners,
-        waiters=shared.waiters,
         holder=holder,
+        canceller=Canceller(shared.ground, waiters=shared.waiters),
         upstreams=outside.upstreams,
         outlook=shared.outlook,
-        clock=outside.clock,
-        tally=outside.metrics,
     )
 
 

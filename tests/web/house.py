@@ -8,6 +8,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import aiohttp
@@ -26,8 +27,11 @@ from proxy.services.callers.clients import Clients, HeldKey
 from proxy.services.callers.owners import Owners
 from proxy.services.callers.quota import Limits
 from proxy.services.deferral.accept import Acceptor, DeferralSettings
+from proxy.services.deferral.cancel import Canceller
 from proxy.services.deferral.paces import Paces
 from proxy.services.deferral.repeats import Repeats
+from proxy.services.ground import Ground
+from proxy.services.leases import Leases
 from proxy.services.outlook import Outlook
 from proxy.services.traffic.facts import Recorder
 from proxy.services.waiters import Waiters
@@ -54,6 +58,7 @@ from tests.helpers.raw_upstream import wait_until
 
 KEY = "sk-canary-owner"
 MAX_BODY = 5_000
+LEASE = timedelta(seconds=30)
 CHAT = "/v1/chat/completions"
 CHAT_BODY = {"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "canary prompt"}]}
 COMPLETION = json.dumps(
@@ -133,6 +138,7 @@ class House:
         }
         stores, clock = self.stores, self.clock
         self.books = make_books(stores.ledger, clock, self.metrics)
+        ground = self._ground()
         names = {one: "client" for key in self.keys.values() for one in key.clients}
         self.owners = Owners(keyed_hash=FakeHash(), names=names, held=self.keys)
         self.waiters = Waiters(jobs=stores.jobs, clock=clock)
@@ -200,22 +206,34 @@ class House:
             clients=Clients(self.keys),
             accounts=self.accounts,
             jobs_api=JobsApi(
-                jobs=stores.jobs,
-                batches=stores.batches,
-                books=self.books,
+                ground,
                 owners=self.owners,
-                waiters=self.waiters,
                 holder=holder,
+                canceller=Canceller(ground, waiters=self.waiters),
                 upstreams=upstreams,
                 outlook=outlook,
-                clock=clock,
-                tally=self.metrics,
             ),
             calls=calls,
             clock=clock,
             max_body_bytes=MAX_BODY,
             usual=self.usual,
             passages=self.passages,
+        )
+
+    def _ground(self) -> Ground:
+        stores, clock = self.stores, self.clock
+        instance = InstanceId("instance-1")
+        return Ground(
+            jobs=stores.jobs,
+            queue=stores.queue,
+            deliveries=stores.deliveries,
+            credentials=stores.credentials,
+            batches=stores.batches,
+            notices=stores.notices,
+            clock=clock,
+            leases=Leases(store=stores.leases, clock=clock, instance=instance, ttl=LEASE),
+            books=self.books,
+            tally=self.metrics,
         )
 
     def _passages(self, client: UpstreamClient, calls: Calls, deferrer: Deferrer) -> Passages:

@@ -12,31 +12,23 @@ import json
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final
 
-import structlog
 from aiohttp import web
 
-from proxy.core.batch import BatchState
 from proxy.core.dialects import DIALECTS, Family, Shape, error_answer
 from proxy.core.errors import (
     CallerError,
     JobNotFoundError,
-    OverloadedError,
     ProxyError,
     StoreError,
 )
 from proxy.core.fields import RawHeaders
 from proxy.core.ids import ANONYMOUS, JobId, OwnerId, find_job_id
-from proxy.core.job import CancelRequested, Job, advance
+from proxy.core.job import Job
 from proxy.core.upstream import Upstream
-from proxy.ports.batches import BatchStore
-from proxy.ports.clock import Clock
-from proxy.ports.jobs import JobStore
-from proxy.ports.tally import Tally
 from proxy.services.callers.owners import Owners, owns, query_key
-from proxy.services.ground import count_ends
-from proxy.services.ledger.bookkeeping import Bookkeeper
+from proxy.services.deferral.cancel import Canceller
+from proxy.services.ground import Ground
 from proxy.services.outlook import Outlook
-from proxy.services.waiters import Waiters
 from proxy.web.answering.final import JOB_HEADER, NEVER_AGAIN, final_answer, response_of
 from proxy.web.answering.held import TYPED_HOLD_S, Holder
 from proxy.web.answering.job_object import (
@@ -51,8 +43,6 @@ from proxy.web.jobs_api.bulk import Bulk
 from proxy.web.jobs_api.openapi import openapi
 from proxy.web.jobs_api.queries import check_whole, read_listing, read_wait
 
-log = structlog.get_logger()
-
 ROOT: Final = "/v1/jobs"
 
 DESCRIPTION: Final = f"{ROOT}/openapi.json"
@@ -63,9 +53,6 @@ _READ: Final = ("GET", "HEAD")
 
 _STORE_PAUSE_S: Final = 1
 """Told to who asks after a job: a question is small, and nothing is accepted by it."""
-
-_CANCEL_TRIES: Final = 5
-"""A refusal is a lost race; nothing changes one job so often in so short a time."""
 
 Verb = Callable[[web.BaseRequest, JobId], Awaitable[web.StreamResponse]]
 
@@ -92,31 +79,25 @@ def caller_family(target: str, headers: RawHeaders, upstreams: Mapping[str, Upst
 class JobsApi:
     """Answers everything that `is_job_path` claims."""
 
-    def __init__(  # noqa: PLR0913 - collaborators, each by its name
+    def __init__(
         self,
+        ground: Ground,
         *,
-        jobs: JobStore,
-        batches: BatchStore,
-        books: Bookkeeper,
         owners: Owners,
-        waiters: Waiters,
         holder: Holder,
+        canceller: Canceller,
         upstreams: Mapping[str, Upstream],
         outlook: Outlook,
-        clock: Clock,
-        tally: Tally,
     ) -> None:
-        self._jobs = jobs
-        self._batches = batches
-        self._books = books
+        self._jobs = ground.jobs
+        self._batches = ground.batches
+        self._clock = ground.clock
         self._owners = owners
-        self._waiters = waiters
         self._holder = holder
+        self._canceller = canceller
         self._upstreams = upstreams
         self._outlook = outlook
-        self._clock = clock
-        self._tally = tally
-        self._bulk = Bulk(jobs=jobs)
+        self._bulk = Bulk(jobs=ground.jobs)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request; errors in the shape that fits its path."""
@@ -274,7 +255,7 @@ class JobsApi:
         job = await self._owned(request, job_id)
         if not self._is_response(job):
             raise JobNotFoundError(job_id)
-        job = await self._cancelled(job)
+        job = await self._canceller.cancel(job)
         result = await self._jobs.result(job.id)
         if result is not None:
             # It had ended before: natively that is answered with the Response.
@@ -286,34 +267,13 @@ class JobsApi:
         return _json(pending_response(job), (JOB_HEADER, job.id), *pause)
 
     async def _cancel(self, request: web.BaseRequest, job_id: JobId) -> web.Response:
-        return await self._object(await self._cancelled(await self._owned(request, job_id)))
+        job = await self._owned(request, job_id)
+        return await self._object(await self._canceller.cancel(job))
 
     async def _delete(self, request: web.BaseRequest, job_id: JobId) -> web.Response:
-        job = await self._cancelled(await self._owned(request, job_id))
-        batch = await self._batches.get(job.batch_id) if job.batch_id is not None else None
-        if batch is not None and batch.state is not BatchState.SETTLED:
-            await self._books.note_answered(job)
-        await self._books.note_undoubted(job)
-        await self._jobs.erase(job.id)
-        log.info("job.deleted", job_id=job.id)
-        self._waiters.wake([job.id])
+        job = await self._owned(request, job_id)
+        await self._canceller.erase(job)
         return _json({"id": job.id, "object": "deferrable.job", "deleted": True})
-
-    async def _cancelled(self, job: Job) -> Job:
-        """Return the job as it ended: by this, or before."""
-        for _ in range(_CANCEL_TRIES):
-            after = advance(job, CancelRequested(self._clock.now()))
-            if after is job:
-                return job
-            if not await self._jobs.replace_many([self._books.write(after)]):
-                log.info("job.cancelled", job_id=job.id, was=job.state.value)
-                count_ends(self._tally, [after])
-                self._waiters.wake([job.id])
-                return after
-            job = await self._jobs.get(job.id)
-        raise OverloadedError(
-            f"job {job.id} changes too fast to be cancelled", retry_after_s=1, code="job_busy"
-        )
 
     def _family(self, job: Job) -> Family:
         upstream = self._upstreams.get(job.key.upstream)

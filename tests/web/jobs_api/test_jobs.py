@@ -5,14 +5,11 @@ import pytest
 from proxy.core.dialects import Family
 from proxy.core.errors import StoreUnavailableError
 from proxy.core.ids import InstanceId
-from proxy.core.job import DeadlinePassed, Escalated, JobState, Outcome, Succeeded, advance
-from proxy.core.ledger import total
+from proxy.core.job import DeadlinePassed, Escalated, JobState, advance
 from proxy.core.upstream import Upstream
-from proxy.ports.batches import ClaimLimits
 from proxy.ports.jobs import JobWrite
-from proxy.services.ledger.bookkeeping import UselessAnswer, line_receipt
 from proxy.web.jobs_api.jobs import caller_family, is_job_path
-from tests.helpers.factories import IDS, T0, make_batch
+from tests.helpers.factories import IDS, T0
 from tests.web.house import COMPLETION, KEY, open_house
 
 
@@ -298,22 +295,6 @@ async def test_a_job_that_ended_cannot_be_cancelled_any_more(house):
     assert (await house.send("GET", f"/v1/jobs/{job.id}/result")).body == COMPLETION
 
 
-async def test_a_cancellation_that_loses_a_race_reads_again(house):
-    job = await house.job()
-    replace_many = house.stores.jobs.replace_many
-
-    async def race(writes):
-        house.stores.jobs.replace_many = replace_many
-        await house._advance(job, Escalated(InstanceId("instance-1"), T0))
-        return await replace_many(writes)
-
-    house.stores.jobs.replace_many = race
-    reply = await house.send("POST", f"/v1/jobs/{job.id}/cancel")
-
-    assert reply.json["status"] == "cancelled"
-    assert (await house.stores.jobs.get(job.id)).attempt == 1
-
-
 async def test_deleting_erases_prompt_result_and_job(house):
     pending, ended = await house.job(), await house.finish(await house.job())
 
@@ -323,44 +304,6 @@ async def test_deleting_erases_prompt_result_and_job(house):
         assert (await house.send("GET", f"/v1/jobs/{job.id}")).status == 404
         assert await house.stores.jobs.result(job.id) is None
     assert (await house.send("GET", "/v1/jobs")).json["data"] == []
-
-
-async def test_of_a_deleted_job_that_was_not_cancelled_no_double_is_taken_back(house):
-    job = await house.job()
-    called = advance(job, Escalated(InstanceId("instance-1"), house.clock.now()))
-    late = advance(called, Succeeded(0, house.clock.now(), Outcome(200)))
-    for after in (called, late):
-        await house.stores.jobs.replace_many([house.books.write(after)])
-
-    await house.send("DELETE", f"/v1/jobs/{job.id}")
-
-    await house.books.take_back(called, called.attempt)
-    rows = await house.books.rows(since=T0.date(), until=T0.date())
-    assert total(rows).possible_doubles == 0
-
-
-async def test_what_a_deleted_job_was_answered_is_never_taken_for_bought_in_vain(house):
-    waiting, batch = await house.job(), make_batch()
-    await house.stores.batches.add(batch)
-    limits = ClaimLimits(max_requests=1, max_bytes=10_000, max_tokens=None)
-    await house.stores.batches.claim(waiting.key, batch.id, limits, ready_at=house.clock.now())
-    job = await house.stores.jobs.get(waiting.id)
-    answered = advance(job, Succeeded(job.attempt, house.clock.now(), Outcome(200)))
-    await house.stores.jobs.replace_many([JobWrite(answered)])
-
-    await house.send("DELETE", f"/v1/jobs/{job.id}")
-
-    again = UselessAnswer(
-        receipt=line_receipt(batch.id, job.id, job.attempt),
-        job_id=job.id,
-        job=None,
-        key=job.key,
-        attempt=job.attempt,
-        outcome=Outcome(200),
-    )
-    await house.books.book_useless([again])
-    rows = await house.books.rows(since=T0.date(), until=T0.date())
-    assert total(rows).useless == 0
 
 
 async def test_a_store_that_is_away_is_said_to_be_away(house):
