@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +20,6 @@ from proxy.ports.batches import ClaimLimits
 from proxy.ports.jobs import DeliveryNote, JobFilter, JobWrite, Result
 from proxy.stores.codec import to_micros
 from proxy.stores.redis import RedisStores, keys
-from proxy.stores.redis.address import RedisAddress
 from proxy.stores.redis.claim import Claim
 from proxy.stores.redis.deliveries import EXPECTED
 from proxy.stores.redis.opening import SCHEMA
@@ -118,18 +116,6 @@ async def test_a_store_of_another_version_is_refused(stores, server, schema, ver
     async with asyncio.TaskGroup() as tasks:
         with pytest.raises(StoreCorruptError, match=f"{version} version"):
             await RedisStores.open(server.url, KEYS, tasks)
-
-
-async def test_a_store_that_another_key_file_made_is_refused(stores, server):
-    other = Vault(keys=[b"k" * 32], hash_key=b"x" * 32, path=Path("/etc/offramp/keys"))
-
-    async with asyncio.TaskGroup() as tasks:
-        with pytest.raises(StoreCorruptError, match="another key file") as refused:
-            await RedisStores.open(server.url, other, tasks)
-
-    shown = RedisAddress.parse(server.url).shown
-    assert shown in refused.value.message
-    assert "/etc/offramp/keys" in refused.value.message
 
 
 async def test_it_says_that_a_server_keeps_everything_in_memory_only(stores):

@@ -3,9 +3,7 @@
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
+from contextlib import AsyncExitStack
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -14,16 +12,13 @@ from structlog.testing import capture_logs
 
 from proxy.app import SystemClock, serving
 from proxy.app.adapters import open_stores
-from proxy.app.machine import task_group
 from proxy.core.errors import StoreCorruptError, StoreUnavailableError
-from proxy.core.ids import CredentialId
 from proxy.settings import Settings, load
 from proxy.settings.values import parse_store
 from proxy.stores.redis import RedisStores, keys
 from proxy.stores.vault import Vault
 from tests.chaos.cable import Cable
 from tests.e2e.processes import settings_for
-from tests.helpers.factories import T0, make_credential, new_job
 from tests.helpers.redis_server import (
     STORE_KEYS,
     RedisClusterServers,
@@ -37,19 +32,6 @@ pytestmark = pytest.mark.redis
 
 BOUND_S = 20
 """A start has some ten steps, none of which may take longer than the store's time limit."""
-
-
-def vault_of(*keys: bytes) -> Vault:
-    """Return a vault whose sealing keys are of these letters."""
-    return Vault(keys=[key * 32 for key in keys], hash_key=b"h" * 32)
-
-
-@asynccontextmanager
-async def opened_with(server: RedisServer, *keys: bytes) -> AsyncIterator[RedisStores]:
-    async with task_group() as tasks:
-        stores = await RedisStores.open(server.url, vault_of(*keys), tasks)
-        yield stores
-        await stores.aclose()
 
 
 class Breaking:
@@ -247,47 +229,3 @@ def test_a_server_that_was_faster_to_take_the_port_is_not_ours(
         redis_server(tmp_path, port=server.port),
     ):
         pass
-
-
-async def test_what_jobs_go_on_to_come_with_outlives_the_key_that_first_sealed_it(
-    server: RedisServer,
-) -> None:
-    server.admin.flushall()
-    one = make_credential()
-    async with opened_with(server, b"o") as stores:
-        await stores.jobs.accept(replace(new_job(), credential=one))
-        await stores.credentials.pause(one.id, at=T0, status=401, body=b"no")
-    async with opened_with(server, b"n", b"o") as stores:
-        await stores.jobs.accept(replace(new_job(), credential=one))
-
-    async with opened_with(server, b"n") as stores:
-        paused = replace(one, paused_at=T0, pause_status=401, pause_body=b"no")
-        assert await stores.credentials.all() == [paused]
-
-
-async def test_a_key_that_is_dropped_too_early_is_missed_at_the_start(server: RedisServer) -> None:
-    server.admin.flushall()
-    async with opened_with(server, b"o") as stores:
-        await stores.jobs.accept(replace(new_job(), credential=make_credential()))
-
-    async with task_group() as tasks:
-        with pytest.raises(StoreCorruptError, match="which the key file does not hold"):
-            await RedisStores.open(server.url, vault_of(b"n"), tasks)
-
-
-async def test_a_credential_that_is_damaged_hides_no_other(server: RedisServer) -> None:
-    server.admin.flushall()
-    one, damaged = make_credential(), make_credential(id=CredentialId("damaged"))
-    async with opened_with(server, b"k") as stores:
-        await stores.credentials.remember(one)
-        await stores.credentials.remember(damaged)
-        moved = server.admin.hget(keys.credential(one.id), "headers")
-        server.admin.hset(keys.credential(damaged.id), "headers", moved)
-
-        assert await stores.credentials.all() == [one]
-        assert await stores.credentials.of_owner(one.owner, one.upstream) == [one]
-        assert await stores.credentials.get(one.id) == one
-        with pytest.raises(StoreCorruptError, match="altered or moved"):
-            await stores.credentials.get(damaged.id)
-        assert await stores.credentials.forget_unused(limit=9) == 0
-        assert await stores.credentials.forget_unused(limit=9) == 2

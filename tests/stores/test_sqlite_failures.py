@@ -3,33 +3,20 @@
 import asyncio
 import os
 import sqlite3
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from proxy.core.errors import StoreCorruptError, StoreError, StoreUnavailableError
-from proxy.core.ids import CredentialId, JobId
+from proxy.core.ids import JobId
 from proxy.stores.sqlite import SqliteStores, schema
 from proxy.stores.sqlite.connection import connect
-from proxy.stores.vault import Vault
 from tests.contract.steps import PLENTY, finished, listed
 from tests.helpers.factories import T0, make_batch, make_credential, new_job
 from tests.helpers.old_files import put_back, schema_of
 
 CREDENTIAL = make_credential()
-
-
-@asynccontextmanager
-async def store_with_keys(path: Path, *keys: bytes) -> AsyncIterator[SqliteStores]:
-    """Open the store with sealing keys of these letters."""
-    vault = Vault(keys=[key * 32 for key in keys], hash_key=b"h" * 32)
-    stores = await SqliteStores.open(path, vault)
-    yield stores
-    await stores.aclose()
 
 
 async def accepted(stores: SqliteStores, **changes: Any) -> JobId:
@@ -130,61 +117,6 @@ async def test_an_older_file_gets_the_tables_that_it_lacks(open_stores, path):
         (notice,) = await stores.notices.take("done", now=T0, until=T0, limit=9)
 
     assert notice.job_id == job.id
-
-
-async def test_a_store_of_another_key_file_is_refused_with_a_hint(open_stores, path):
-    async with open_stores():
-        pass
-    other = path.with_name("other-keys")
-    Vault.load_or_create(other)
-
-    with pytest.raises(StoreCorruptError, match="another key file") as refused:
-        await SqliteStores.open(path, Vault.load(other))
-
-    assert str(path) in refused.value.message
-    assert str(other) in refused.value.message
-    assert refused.value.hint
-
-
-async def test_what_jobs_go_on_to_come_with_outlives_the_key_that_first_sealed_it(path):
-    async with store_with_keys(path, b"o") as stores:
-        await stores.jobs.accept(replace(new_job(), credential=CREDENTIAL))
-        await stores.credentials.pause(CREDENTIAL.id, at=T0, status=401, body=b"no")
-    async with store_with_keys(path, b"n", b"o") as stores:
-        await stores.jobs.accept(replace(new_job(), credential=CREDENTIAL))
-
-    async with store_with_keys(path, b"n") as stores:
-        paused = replace(CREDENTIAL, paused_at=T0, pause_status=401, pause_body=b"no")
-        assert await stores.credentials.all() == [paused]
-
-
-async def test_a_key_that_is_dropped_too_early_is_missed_at_the_start(path):
-    async with store_with_keys(path, b"o") as stores:
-        await stores.jobs.accept(replace(new_job(), credential=CREDENTIAL))
-
-    with pytest.raises(StoreCorruptError, match="which the key file does not hold") as refused:
-        async with store_with_keys(path, b"n"):
-            pass
-
-    assert "put the old key back" in (refused.value.hint or "")
-
-
-async def test_a_credential_that_is_damaged_hides_no_other(path):
-    damaged = make_credential(id=CredentialId("damaged"))
-    async with store_with_keys(path, b"k") as stores:
-        await stores.credentials.remember(CREDENTIAL)
-        await stores.credentials.remember(damaged)
-        moved = "UPDATE credentials SET headers = (SELECT headers FROM credentials WHERE id = ?)"
-        run(path, f"{moved} WHERE id = ?", CREDENTIAL.id, damaged.id)
-
-        assert await stores.credentials.all() == [CREDENTIAL]
-        mine = await stores.credentials.of_owner(CREDENTIAL.owner, CREDENTIAL.upstream)
-        assert mine == [CREDENTIAL]
-        assert await stores.credentials.get(CREDENTIAL.id) == CREDENTIAL
-        with pytest.raises(StoreCorruptError, match="altered or moved"):
-            await stores.credentials.get(damaged.id)
-        assert await stores.credentials.forget_unused(limit=9) == 0
-        assert await stores.credentials.forget_unused(limit=9) == 2
 
 
 async def test_a_place_that_cannot_be_written_is_refused_with_a_hint(tmp_path, vault):
