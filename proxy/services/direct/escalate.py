@@ -7,7 +7,6 @@ is booked as a possible double: known, shown, never silent.
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
@@ -28,10 +27,8 @@ from proxy.core.job import (
     Failed,
     Job,
     JobEvent,
-    JobState,
     Outcome,
     Released,
-    Succeeded,
     advance,
 )
 from proxy.core.lanes import CALL_LANES, BatchKey, Lane
@@ -47,9 +44,9 @@ from proxy.services.access import Access
 from proxy.services.direct.budget import Budget
 from proxy.services.direct.call import DirectCaller
 from proxy.services.direct.caps import EscalationLimits, LaneUse, Rate
+from proxy.services.direct.finish import Finisher
 from proxy.services.direct.lessons import Lessons
-from proxy.services.ground import Ground, count_doubles, count_ends
-from proxy.services.ledger.bookkeeping import UselessAnswer
+from proxy.services.ground import Ground
 from proxy.services.outlook import Outlook
 from proxy.services.waiters import Waiters
 
@@ -57,9 +54,6 @@ log = structlog.get_logger()
 
 UNREACHED_PAUSE: Final = timedelta(seconds=10)
 """Until the next try of a call that did not leave: an outage is no fault of the job."""
-
-STORE_PAUSE_S: Final = 1.0
-"""Between two attempts to write an answer down while the store is away."""
 
 CALLS_LOOKED_AT: Final = 10_000
 """More than all instances of a fleet make at once: the others' calls must not hide a lost one."""
@@ -86,7 +80,7 @@ class Escalator:
         self._on = ground
         self._access = access
         self._caller = caller
-        self._waiters = waiters
+        self._finisher = Finisher(ground, waiters=waiters)
         self._limits = limits
         self._outlook = outlook
         self._lessons = Lessons(ground, access=access, outlook=outlook)
@@ -144,7 +138,7 @@ class Escalator:
         lost = [job for job in mine if (job.id, job.attempt) not in self._own]
         for job in lost:
             event = Released(job.attempt, "its call did not begin", uncharged=True)
-            await self._finish(job, event, None)
+            await self._finisher.finish(job, event, None)
         if lost:
             log.warning("job.rescued", jobs=len(lost))
         return len(lost)
@@ -207,6 +201,11 @@ class Escalator:
         )
 
     async def _start(self, job: Job, reserved_at: datetime) -> bool:
+        """Begin the call of a job, if it is ours; return whether it began.
+
+        The call goes on as a task, and gives back what the budget had reserved for it at
+        `reserved_at` if it turns out to have bought nothing.
+        """
         credential = await self._access.own(job.key.credential)
         if credential is None or self._stopping:
             return False
@@ -239,7 +238,8 @@ class Escalator:
     async def _run(self, job: Job, credential: Credential, reserved_at: datetime) -> None:
         try:
             event, result = await self._call(job, credential)
-            await self._record(job, partial(self._finish, job, event, result))
+            write = partial(self._finisher.finish, job, event, result)
+            await self._finisher.insist(job.id, write)
             if isinstance(event, Released) and event.uncharged and job.lane is not Lane.FLEX:
                 # Refused, or never sent: it has spent nothing. Kept, an outage or a rate
                 # limit would use up the hour's budget without a single answer.
@@ -251,20 +251,12 @@ class Escalator:
             # There is room for the next one.
             self._on.wake("escalate")
 
-    async def _record(self, job: Job, write: Callable[[], Awaitable[None]]) -> None:
-        """Make durable what an answer says, however long the store is away.
-
-        The answer is paid for, and nobody else will record it: the job says that this
-        instance is calling, and this instance lives.
-        """
-        while True:
-            try:
-                return await write()
-            except StoreError as exc:
-                log.warning("call.unrecorded", job_id=job.id, code=exc.code)
-            await self._on.clock.sleep(STORE_PAUSE_S)
-
     async def _call(self, job: Job, credential: Credential) -> tuple[JobEvent, Result | None]:
+        """Make the call once; return what it means for the job, and what the job gets of it.
+
+        What the answer says of the credential is durable by then, and the rest of what it
+        teaches is learned. Nothing is raised for the provider's sake, nor for the store's.
+        """
         try:
             body = await self._on.jobs.body(job.id)
         except JobNotFoundError:
@@ -291,7 +283,8 @@ class Escalator:
             duration_s=round(took, 3),
         )
         # Before the answer: no pass may find the job in a lane that is not paused yet.
-        await self._record(job, partial(self._lessons.note_credential, credential, answer))
+        note = partial(self._lessons.note_credential, credential, answer)
+        await self._finisher.insist(job.id, note)
         self._lessons.note_answer(job, answer, took=timedelta(seconds=took))
         event = after_answer(
             job,
@@ -307,6 +300,7 @@ class Escalator:
         return self._outlook.flex.field(job.key) if job.lane is Lane.FLEX else None
 
     def _unanswered(self, job: Job, exc: Exception) -> Released | Failed:
+        """Return what it means for the job that its call got no whole answer."""
         reason = exc.code if isinstance(exc, ProxyError) else "timeout"
         log.warning("call.unanswered", job_id=job.id, attempt=job.attempt, reason=reason)
         now = self._now()
@@ -323,67 +317,5 @@ class Escalator:
             possible_double=True,
         )
 
-    async def _finish(self, called: Job, event: JobEvent, result: Result | None) -> None:
-        job = called
-        while (after := advance(job, event)) is not job:
-            write = self._on.books.write(after, result)
-            if not await self._on.jobs.replace_many([write]):
-                if after.state.is_terminal:
-                    count_ends(self._on.tally, [after])
-                if _is_doubtful(event):
-                    count_doubles(self._on, [job])
-                self._waiters.wake([job.id])
-                return
-            # Changed meanwhile. If this instance was taken for dead and the job given
-            # back, its answer is as good as ever.
-            current = await self._on.jobs.get_many([job.id])
-            if not current:
-                await self._book_late(called, None, event)
-                return
-            job = current[0]
-        if job.answered_by == called.attempt:
-            # It was this very answer: the store had written it before its own was lost.
-            count_ends(self._on.tally, [job])
-            self._waiters.wake([job.id])
-        else:
-            await self._book_late(called, job, event)
-
-    async def _book_late(self, called: Job, job: Job | None, event: JobEvent) -> None:
-        """Book what a call came to whose job ended meanwhile; `job` is `None` if it was erased."""
-        # Who erases a job cancels it before, or notes that it ended otherwise. An instance of
-        # an earlier version books nothing.
-        is_cancelled = job is None or (
-            job.state is JobState.CANCELLED
-            and job.attempt == called.attempt
-            and job.possible_doubles > called.possible_doubles
-        )
-        if isinstance(event, Succeeded):
-            # Bought, and of no use.
-            answer = UselessAnswer(
-                receipt=f"{called.id}:{called.attempt}",
-                job_id=called.id,
-                job=job or called,
-                key=called.key,
-                attempt=called.attempt,
-                outcome=event.outcome,
-            )
-            await self._on.books.book_useless([answer])
-        if is_cancelled and _is_doubtful(event):
-            # The cancellation has booked it.
-            count_doubles(self._on, [called])
-        elif is_cancelled:
-            # Last: after a crash in between, the bill is too high rather than too low.
-            await self._on.books.take_back(job or called, called.attempt)
-
     def _now(self) -> datetime:
         return self._on.clock.now()
-
-
-def _is_doubtful(event: JobEvent) -> bool:
-    """Return whether nobody can tell if the call that ended so was bought."""
-    match event:
-        case Released():
-            return event.possible_double
-        case Failed(outcome=outcome):
-            return outcome.status_code is None
-    return False

@@ -15,7 +15,7 @@ from proxy.ports.jobs import JobWrite
 from proxy.ports.notes import Note
 from proxy.services.direct.budget import HourlyLimits
 from proxy.services.direct.busy import FIRST_PAUSE
-from proxy.services.direct.escalate import STORE_PAUSE_S
+from proxy.services.direct.finish import STORE_PAUSE_S
 from tests.helpers.factories import CREDENTIAL
 from tests.helpers.fleet import TIMES, Fleet
 from tests.services.direct.test_escalate import Line, abandoned, settled

@@ -1,0 +1,112 @@
+"""Make durable what the call of a job came to, and book it."""
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import structlog
+
+from proxy.core.errors import StoreError
+from proxy.core.ids import JobId
+from proxy.core.job import Failed, Job, JobEvent, JobState, Released, Succeeded, advance
+from proxy.ports.jobs import Result
+from proxy.services.ground import Ground, count_doubles, count_ends
+from proxy.services.ledger.bookkeeping import UselessAnswer
+from proxy.services.waiters import Waiters
+
+log = structlog.get_logger()
+
+STORE_PAUSE_S: Final = 1.0
+"""Between two attempts to write an answer down while the store is away. Each call has its own,
+and there are dozens at the most."""
+
+
+class Finisher:
+    """Finishes calls, whatever has become of their jobs meanwhile."""
+
+    def __init__(self, ground: Ground, *, waiters: Waiters) -> None:
+        self._on = ground
+        self._waiters = waiters
+
+    async def insist(self, job_id: JobId, write: Callable[[], Awaitable[None]]) -> None:
+        """Make durable what an answer says, however long the store is away.
+
+        The answer is paid for, and nobody else will record it: the job says that this
+        instance is calling, and this instance lives. So `write` must bear being repeated
+        after its effect.
+        """
+        while True:
+            try:
+                return await write()
+            except StoreError as exc:
+                log.warning("call.unrecorded", job_id=job_id, code=exc.code)
+            await self._on.clock.sleep(STORE_PAUSE_S)
+
+    async def finish(self, called: Job, event: JobEvent, result: Result | None) -> None:
+        """Let `event` happen to the job, or book what it came to if the job has ended otherwise.
+
+        `called` is the job as its call began: its attempt is that of the event. May be
+        repeated: what was written is known again.
+
+        Raises:
+            StoreError: if the store fails; some of it may be written.
+        """
+        job = called
+        while (after := advance(job, event)) is not job:
+            write = self._on.books.write(after, result)
+            if not await self._on.jobs.replace_many([write]):
+                if after.state.is_terminal:
+                    count_ends(self._on.tally, [after])
+                if _is_doubtful(event):
+                    count_doubles(self._on, [job])
+                self._waiters.wake([job.id])
+                return
+            # Changed meanwhile. If this instance was taken for dead and the job given
+            # back, its answer is as good as ever.
+            current = await self._on.jobs.get_many([job.id])
+            if not current:
+                await self._book_late(called, None, event)
+                return
+            job = current[0]
+        if job.answered_by == called.attempt:
+            # It was this very answer: the store had written it before its own was lost.
+            count_ends(self._on.tally, [job])
+            self._waiters.wake([job.id])
+        else:
+            await self._book_late(called, job, event)
+
+    async def _book_late(self, called: Job, job: Job | None, event: JobEvent) -> None:
+        """Book what a call came to whose job ended meanwhile; `job` is `None` if it was erased."""
+        # Who erases a job cancels it before, or notes that it ended otherwise. An instance of
+        # an earlier version books nothing.
+        is_cancelled = job is None or (
+            job.state is JobState.CANCELLED
+            and job.attempt == called.attempt
+            and job.possible_doubles > called.possible_doubles
+        )
+        if isinstance(event, Succeeded):
+            # Bought, and of no use.
+            answer = UselessAnswer(
+                receipt=f"{called.id}:{called.attempt}",
+                job_id=called.id,
+                job=job or called,
+                key=called.key,
+                attempt=called.attempt,
+                outcome=event.outcome,
+            )
+            await self._on.books.book_useless([answer])
+        if is_cancelled and _is_doubtful(event):
+            # The cancellation has booked it.
+            count_doubles(self._on, [called])
+        elif is_cancelled:
+            # Last: after a crash in between, the bill is too high rather than too low.
+            await self._on.books.take_back(job or called, called.attempt)
+
+
+def _is_doubtful(event: JobEvent) -> bool:
+    """Return whether nobody can tell if the call that ended so was bought."""
+    match event:
+        case Released():
+            return event.possible_double
+        case Failed(outcome=outcome):
+            return outcome.status_code is None
+    return False
