@@ -137,6 +137,10 @@ class Submitter:
             return batch.version != before
 
     async def _submit(self, batch: Batch, provider: Provider, lease: HeldLease) -> Batch:
+        """Upload the input of a batch and create it, or give its jobs back.
+
+        What fails is cared for: the batch returned says how.
+        """
         # Before its credential, which may not be readable here.
         if self._is_too_late(batch):
             return await self._steps.dissolve(batch, TOO_LATE)
@@ -186,17 +190,26 @@ class Submitter:
     async def _create(
         self, batch: Batch, provider: Provider, credential: Credential, lease: HeldLease
     ) -> Batch:
+        """Send the create, once its intent is durable; this is what costs.
+
+        Sent at most once: an unclear end is noted, and its batch searched for later.
+        """
         if batch.state is not BatchState.SUBMITTING:
+            # Every job was cancelled, so nothing was uploaded.
             return batch
         submission = await self._submission(batch, provider)
         intent = await self._intend(batch, provider, submission.count)
-        if intent is not None and intent.state is not BatchState.SUBMITTING:
+        if intent is None:
+            log.warning("lease.lost", name=lease.name)
+            return batch
+        if intent.state is not BatchState.SUBMITTING:
+            # It waits for its turn.
             return intent
-        if intent is None or not lease.is_valid():
+        if not lease.is_valid():
             # We were suspended for longer than our lease: whoever took over will
             # search, find nothing of ours, and submit. Sending now would buy it twice.
             log.warning("lease.lost", name=lease.name)
-            return intent or batch
+            return intent
         guarded = replace(submission, may_send=lease.unbroken())
         create = provider.create(credential, guarded, intent.input_file_id)
         try:
@@ -214,7 +227,10 @@ class Submitter:
         return await self._steps.created(intent, answer)
 
     async def _intend(self, batch: Batch, provider: Provider, count: int) -> Batch | None:
-        """Make durable that the create begins, or put the batch back to wait for its turn."""
+        """Make durable that the create begins, or put the batch back to wait for its turn.
+
+        Returns the batch as it is then; nothing if another instance has changed it.
+        """
         started = CreateStarted(self._now(), count)
         if provider.limits(batch.key.endpoint).names_batches:
             return await self._steps.take(batch, started)
@@ -225,6 +241,7 @@ class Submitter:
             return await self._steps.take(batch, started)
 
     async def _create_failed(self, batch: Batch, exc: ProviderError) -> Batch:
+        """Care for a failed create: only of one that was surely not bought is another sent."""
         if exc.code == INPUT_MISSING:
             self._unseen[batch.id] += 1
             if self._unseen[batch.id] < INPUT_TRIES:
@@ -251,6 +268,7 @@ class Submitter:
         return await self._put_back(batch, exc)
 
     async def _rejected(self, batch: Batch, exc: ProviderRejectedError) -> Batch:
+        """End a batch that its provider does not take. Its jobs are given back as it is settled."""
         log.warning("batch.rejected", batch_id=batch.id, code=exc.code, error=str(exc))
         line = await line_to_blame(self._on, batch, exc.line)
         rejected = Rejected(self._now(), exc.code, exc.message, line)
@@ -268,6 +286,10 @@ class Submitter:
         return await self._put_back(batch, exc)
 
     async def _put_back(self, batch: Batch, exc: ProviderError) -> Batch:
+        """Have the batch sent again later: when the provider asks for it, and not at once.
+
+        But no later than its jobs must go another way.
+        """
         log.warning("batch.put_back", batch_id=batch.id, code=exc.code, error=str(exc))
         next_at = self._now() + max(exc.retry_after or timedelta(), RETRY_PAUSE)
         end = self._outlook.cancel_at(batch)
