@@ -172,6 +172,11 @@ class Collector:
         return await self._write(batch, BatchEnded(self._now(), reason))
 
     async def _poll(self, batch: Batch, provider: Provider) -> Batch:
+        """Ask how the batch stands, and note it: its end, its cancellation, or when to ask again.
+
+        Raises:
+            ProviderError: if the provider did not say.
+        """
         assert batch.provider_batch_id is not None
         try:
             news = await retrieve(self._access, batch, provider, batch.provider_batch_id)
@@ -249,6 +254,11 @@ class Collector:
         )
 
     async def _cancel(self, batch: Batch, provider: Provider) -> Batch:
+        """Have the provider stop the batch; its end is asked for like any other.
+
+        Raises:
+            ProviderError: if it did not take that, and may do so yet.
+        """
         assert batch.provider_batch_id is not None
         what = f"cancel of {batch.id}"
         try:
@@ -280,24 +290,26 @@ class Collector:
         return await self._write(batch, replace(ended(news, at=now), error_line=line))
 
     async def _missing(self, batch: Batch) -> Batch:
-        now = self._now()
+        """Note that the provider does not know the batch. Right after a create it may not yet.
+
+        After `LOST_AFTER` it is lost, and asked after more seldom; when its jobs must go
+        another way, it has ended, and what it may have bought is booked.
+        """
+        now, pace = self._now(), self._pace(batch)
+        later = self._in_time(batch, now + pace.slowest)
         if batch.state is BatchState.LOST:
             end = self._outlook.cancel_at(batch)
             if end is None or now >= end:
                 return await self._write(batch, BatchEnded(now, "lost"))
-            next_at = self._in_time(batch, now + self._pace(batch).slowest)
-            return await self._write(batch, Missing(now, next_at))
+            return await self._write(batch, Missing(now, later))
         since = batch.missing_since or now
         if now - since < LOST_AFTER:
-            next_at = self._in_time(batch, now + self._pace(batch).interval)
-            return await self._write(batch, Missing(now, next_at))
+            return await self._write(batch, Missing(now, self._in_time(batch, now + pace.interval)))
         if batch.is_provisional:
             return await disown(self._on, batch, UNCONFIRMED)
         log.error("batch.lost", batch_id=batch.id, provider_batch_id=batch.provider_batch_id)
         self._on.tally.count("batch_lost", upstream=batch.key.upstream)
-        return await self._write(
-            batch, Vanished(self._in_time(batch, now + self._pace(batch).slowest))
-        )
+        return await self._write(batch, Vanished(later))
 
     def _next_poll(self, batch: Batch) -> datetime:
         due = next_poll(batch, self._pace(batch), now=self._now(), jitter=self._jitter())
