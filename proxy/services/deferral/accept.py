@@ -312,11 +312,12 @@ class Acceptor:
         return self._hash.digest("idempotency", kind, terms.caller.owner, *parts)
 
     def _job(
-        self, call: DeferredCall, chosen: Chosen, deadline: datetime, now: datetime, place: str
+        self, call: DeferredCall, chosen: Chosen, deadline: datetime, now: datetime, sharded_by: str
     ) -> Job:
+        """Return the job of the call; calls that may share one job are `sharded_by` the same."""
         terms, admitted = call.terms, call.admitted
         return Job(
-            id=mint_job_id(now, shard=shard_for(place), random=self._random(RANDOM_BYTES)),
+            id=mint_job_id(now, shard=shard_for(sharded_by), random=self._random(RANDOM_BYTES)),
             owner=terms.caller.owner,
             accepted_at=now,
             deadline=deadline,
