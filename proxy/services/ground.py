@@ -1,4 +1,4 @@
-"""What every background pass stands on."""
+"""What services stand on: those of the background, and those that callers wait for."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
