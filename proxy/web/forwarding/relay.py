@@ -201,7 +201,9 @@ class Relay:
 
     def _write_informational(self, status: int, reason: str, headers: RawHeaders) -> None:
         transport = self.request.transport
-        if self._modern and transport is not None and self.status is None:
+        if transport is None or transport.is_closing():
+            return
+        if self._modern and self.status is None:
             transport.write(response_head(status, reason, response_fields(headers)))
 
     async def relay(self, response: UpstreamResponse, lines: bytes) -> web.StreamResponse:

@@ -178,7 +178,9 @@ class ShortCall:
         """Pass it on, unless the caller takes no more: nothing bounds how many come."""
         caller = self._caller
         transport = caller.transport
-        if transport is not None and not caller.writing_paused:
+        if transport is None or transport.is_closing():
+            return
+        if not caller.writing_paused:
             transport.write(response_head(status, reason, response_fields(headers)))
 
     def _end(self, outcome: Outcome, *, keep_alive: bool) -> None:

@@ -1,11 +1,13 @@
 """The relay at the pace of its slower end: nothing gathered, nothing lost."""
 
 import asyncio
+import socket
+import struct
 
 import pytest
 
 from proxy.web.forwarding.relay import Outcome
-from tests.helpers.raw_upstream import RawCaller, read_head, replying, wait_until
+from tests.helpers.raw_upstream import RawCaller, RawUpstream, read_head, replying, wait_until
 from tests.web.stage import (
     CHUNKED_HEAD,
     GET,
@@ -14,9 +16,11 @@ from tests.web.stage import (
     OK,
     POST,
     one_record,
+    silent,
     stage,
     stalled,
 )
+from tests.web.transparency.harness import running_proxy
 
 
 @pytest.mark.parametrize(
@@ -78,6 +82,19 @@ async def test_hints_to_one_who_takes_no_more_fill_no_memory_and_cost_no_answer(
         while b" 103 " in (answer := await caller.response()).start_line:
             pass
         assert answer.body == b"ok"
+        assert caplog.records == []
+
+
+async def test_hints_to_one_who_left_in_the_same_turn_of_the_loop_are_not_written(factory, caplog):
+    async with RawUpstream(silent) as upstream, running_proxy(upstream.port, factory) as proxy:
+        with socket.create_connection(("127.0.0.1", proxy.port)) as caller:
+            caller.sendall(POST)
+            await wait_until(lambda: upstream.requests, "the call")
+            [connection] = upstream.connections
+            caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.writer.write(b"HTTP/1.1 102 Processing\r\n\r\n" * 1000)
+
+        assert (await one_record(proxy)).outcome is Outcome.CALLER_LEFT
         assert caplog.records == []
 
 
