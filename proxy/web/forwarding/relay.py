@@ -137,14 +137,18 @@ class Relay:
             without=without,
             more=more,
         )
-        self._expects = fields.expect_continue and body is None
         # Whoever read the body has asked for it.
         self._said_here = fields.expect_continue and body is not None
+        content = self._body(body, framed=fields.has_body)
+        # What is here is sent, as its caller did, without waiting to be told so; nor may the
+        # callers of HTTP/1.0 be made to wait (RFC 9110, section 10.1.1).
+        waits = self._modern and not isinstance(content, bytes | None)
+        self._expects = fields.expect_continue and waits
         return UpstreamRequest(
             upstream=upstream,
             method=method,
             target=target,
-            body=self._body(body, framed=fields.has_body),
+            body=content,
             chunked=fields.chunked,
             expect_continue=self._expects,
             upgrade=fields.upgrade,

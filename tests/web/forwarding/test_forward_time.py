@@ -4,6 +4,8 @@ import asyncio
 import json
 import socket
 
+import pytest
+
 from proxy.ports.upstream import ClientLimits, Phase
 from tests.helpers.raw_upstream import RawCaller, read_head, replying, wait_until
 from tests.web.stage import CHUNKED_HEAD, GET, MIB, OK, POST, failure, one_record, silent, stage
@@ -170,6 +172,27 @@ async def test_an_upstream_that_knows_no_continue_gets_the_body_after_a_while(fa
 
         assert (await caller.response()).body == b"ok"
         assert upstream.requests[0].body == b"abc"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        # All at once, by a caller who does not wait for the word.
+        [EXPECTING + b"abc"],
+        [EXPECTING.replace(b"HTTP/1.1", b"HTTP/1.0"), b"abc"],
+    ],
+    ids=["here", "HTTP/1.0"],
+)
+async def test_a_body_that_waits_for_no_word_is_held_for_none(factory, sent):
+    limits = ClientLimits(continue_s=3600)
+    async with stage(replying(OK), factory, limits=limits) as (upstream, _, caller):
+        for piece in sent:
+            await caller.send(piece)
+            await asyncio.sleep(0)
+
+        assert (await caller.response()).start_line == b"HTTP/1.1 200 OK"
+        assert upstream.requests[0].body == b"abc"
+        assert upstream.requests[0].value(b"expect") == b"100-continue"
 
 
 async def test_the_word_to_go_on_is_passed_once(factory):
