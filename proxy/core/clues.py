@@ -120,7 +120,20 @@ def _clues(headers: RawHeaders) -> _Clues:
                 clues.anthropic = True
             case b"sec-websocket-protocol":
                 clues.bearer = clues.bearer or _WEBSOCKET_KEY in value
+            case b"access-control-request-headers":
+                _announced(clues, value)
     return clues
+
+
+def _announced(clues: _Clues, value: bytes) -> None:
+    """Read what a browser's preflight says of the call that is to follow, since it shows no token.
+
+    It lists the names of that call's fields (Fetch standard, "CORS-preflight fetch").
+    """
+    names = {name.strip() for name in value.lower().split(b",")}
+    clues.bearer = clues.bearer or b"authorization" in names
+    clues.goog_key = clues.goog_key or b"x-goog-api-key" in names
+    clues.anthropic = clues.anthropic or not names.isdisjoint({b"anthropic-version", b"x-api-key"})
 
 
 def _foreign_token(tokens: list[bytes], upstream: Upstream) -> str | None:
@@ -167,7 +180,7 @@ _TOKEN_SOURCES: Final[dict[bytes, Callable[[bytes], list[bytes]]]] = {
 _CLUES: Final = frozenset(
     {
         *(b"authorization", b"x-goog-api-key", b"anthropic-version", b"x-api-key"),
-        b"sec-websocket-protocol",
+        *(b"sec-websocket-protocol", b"access-control-request-headers"),
     }
 )
 

@@ -8,6 +8,8 @@ from proxy.core.routing import Refusal, Route, resolve
 from proxy.core.upstream import Upstream
 from tests.core.routed import BEARER, UPSTREAMS, VERSION, refused, routed
 
+PREFLIGHT = b"Access-Control-Request-Headers"
+
 
 @pytest.mark.parametrize(
     ("target", "name", "upstream_target"),
@@ -97,6 +99,11 @@ def test_a_prefix_names_the_upstream(target, name, upstream_target):
             "openai",
             None,
         ),
+        # Preflights of browsers, which show no token.
+        ("/v1/models", ((PREFLIGHT, b"authorization,content-type"),), "openai", None),
+        ("/v1/models", ((PREFLIGHT, b"content-type, X-Api-Key"),), "anthropic", None),
+        ("/v1/models", ((PREFLIGHT, b"anthropic-version"),), "anthropic", None),
+        ("/v1/models", ((PREFLIGHT, b"x-goog-api-key"),), "gemini", None),
     ],
 )
 def test_without_a_prefix_the_call_itself_names_the_upstream(
@@ -134,6 +141,8 @@ def test_a_dialect_is_served_by_the_only_upstream_that_speaks_it():
         ("/v1/messages/other", ()),
         ("/v1/models/x:", ()),
         ("/x?monkey=1", ()),
+        ("/v1/x", ((PREFLIGHT, b"x-authorization"),)),
+        ("/x", ((PREFLIGHT, b"authorization"),)),
     ],
 )
 def test_a_call_that_names_nobody_is_a_404_with_the_prefixes(target, headers):
