@@ -35,7 +35,7 @@ def obstacle(head: HeadFacts, *, max_body_bytes: int) -> str | None:
         return "its path is none that can be deferred"
     if head.content_type != "application/json":
         return "its body is not `application/json`"
-    if head.content_encoding != "identity":
+    if head.content_encoding.lower() not in {"", "identity"}:
         return "its body is compressed"
     if head.length is None and not head.tagged:
         # What is forwarded after all must not have to be read whole before.

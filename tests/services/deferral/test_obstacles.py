@@ -17,8 +17,9 @@ CHAT = HeadFacts(
 )
 
 
-def test_an_ordinary_call_can_run_later():
-    assert obstacle(CHAT, max_body_bytes=10) is None
+@pytest.mark.parametrize("encoding", ["identity", "Identity", ""])
+def test_an_ordinary_call_can_run_later(encoding):
+    assert obstacle(replace(CHAT, content_encoding=encoding), max_body_bytes=10) is None
 
 
 @pytest.mark.parametrize(
