@@ -74,7 +74,10 @@ class Claim:
                 return held
             wide = self._width(held, waiting)
             if wide < FEW or is_stuck:
-                return await self._take_exactly(held, shards, sorted(waiting))
+                exactly = await self._take_exactly(held, shards, sorted(waiting))
+                if exactly.complete:
+                    return exactly
+                continue
             if wide < rank:
                 # The places that were asked for are too far back; ask again.
                 rank = wide
@@ -119,15 +122,17 @@ class Claim:
         while True:
             fronts = await self._peek(waiting, each)
             planned, complete = plan(fronts, held, self.limits)
-            missed = sum(map(len, planned.values()))
-            for shard, got in (await self._take(planned)).items():
-                by_shard[shard] = total([by_shard[shard], got])
-                taken += got.count
-                missed -= got.count
+            got = await self._take(planned)
+            for shard, part in got.items():
+                by_shard[shard] = total([by_shard[shard], part])
             held = total(by_shard.values())
+            came = sum(part.count for part in got.values())
+            taken += came
             # What another claim or a cancel took away leaves room for others.
-            complete = complete and not missed
-            if complete or taken >= CLAIM or not await self._is_filling():
+            complete = complete and came == sum(map(len, planned.values()))
+            # Where nothing came, another claim was faster, or the shards are closed, by one that
+            # died before it sealed the batch: whoever looks again finds out.
+            if complete or not came or taken >= CLAIM or not await self._is_filling():
                 return replace(held, complete=complete)
             waiting = [shard for shard, front in fronts.items() if front.more or front.rows]
             # Where few shards have any, each must give more.
