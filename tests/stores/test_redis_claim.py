@@ -1,4 +1,4 @@
-"""What a claim does that can take nothing."""
+"""Which jobs a claim takes where shards differ, and what it does if it can take none."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -45,6 +45,29 @@ async def filling(stores: RedisStores) -> Batch:
     batch = make_batch()
     await stores.batches.add(batch)
     return batch
+
+
+async def claimed(stores: RedisStores, limits: ClaimLimits) -> set[JobId]:
+    """Fill a batch; return what is in it."""
+    batch = await filling(stores)
+    while not (await stores.batches.claim(batch.key, batch.id, limits, ready_at=LATER)).complete:
+        pass
+    return {item.job_id async for page in stores.batches.items(batch.id) for item in page}
+
+
+@pytest.mark.parametrize("place", [0, 20])
+async def test_a_large_job_waits_for_no_smaller_ones_that_are_younger(stores, place):
+    """Equal calls are all in one shard: thousands of them, beside one that is half a batch."""
+    limits = ClaimLimits(max_requests=50_000, max_bytes=10**9, max_tokens=9_000)
+    older = await accepted(stores, 5, count=place, tokens=40)
+    large = await accepted(stores, 5, count=1, tokens=5_000, after=place)
+    younger = await accepted(stores, 7, count=300, tokens=40, after=place + 1)
+
+    batch = await claimed(stores, limits)
+
+    assert batch >= {*older, *large}
+    assert batch - {*older, *large} < {*younger}
+    assert len(batch) == place + 1 + (9_000 - 5_000 - place * 40) // 40
 
 
 async def test_a_claim_that_can_take_nothing_any_more_comes_to_an_end(stores, server):

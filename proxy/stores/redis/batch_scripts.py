@@ -9,9 +9,9 @@ LOOK: Final = Script(
     HEAD
     + """
 -- What a batch holds of this shard; then of the queue: how many rows are ready, when
--- the row at a rank was, and what all rows add up to.
+-- the row at a rank was, what all rows add up to, and how large the first one is.
 local sums = redis.call('HMGET', KEYS[2], 'count', 'bytes', 'tokens', 'deadline', 'closed')
-local count, at, rows, bytes, tokens = 0, '', 0, 0, 0
+local count, at, rows, bytes, tokens, next_bytes, next_tokens = 0, '', 0, 0, 0, 0, 0
 if not sums[5] then
   count = redis.call('ZCOUNT', KEYS[1], '-inf', ARGV[1])
   if count >= tonumber(ARGV[2]) then
@@ -19,9 +19,13 @@ if not sums[5] then
   end
   local head = redis.call('HGET', KEYS[3], ARGV[3])
   if head then rows, bytes, tokens = struct.unpack(HEAD, head) end
+  if count > 0 then
+    local row = redis.call('ZRANGE', KEYS[1], 0, 0)[1]
+    next_bytes, next_tokens = string.match(row, '^%S+ %S+ (%S+) (%S+)')
+  end
 end
 return {sums[1] or '0', sums[2] or '0', sums[3] or '0', sums[4] or '', count, at,
-  rows, bytes, tokens}
+  rows, bytes, tokens, next_bytes, next_tokens}
 """,
     writes=False,
 )

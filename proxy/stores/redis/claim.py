@@ -73,7 +73,7 @@ class Claim:
             if held.count - begun >= CLAIM:
                 return held
             wide = self._width(held, waiting)
-            if wide < FEW or is_stuck:
+            if wide < FEW or is_stuck or self._is_one_too_large(held, waiting):
                 exactly = await self._take_exactly(held, shards, sorted(waiting))
                 if exactly.complete:
                     return exactly
@@ -82,7 +82,6 @@ class Claim:
                 # The places that were asked for are too far back; ask again.
                 rank = wide
                 continue
-            # One that is larger than its shard's part of the room holds its shard up.
             is_stuck = not await self._take_widely(held, waiting, wide)
 
     def _width(self, held: Claimed, waiting: Mapping[int, Shard]) -> int:
@@ -97,6 +96,18 @@ class Claim:
             room.count,
             room.body_bytes // max(1, size),
             room.tokens // max(1, tokens),
+        )
+
+    def _is_one_too_large(self, held: Claimed, waiting: Mapping[int, Shard]) -> bool:
+        """Return whether a row that is the next of its shard is too large for a wide step.
+
+        It would hold its shard up until the others, however young, had filled the batch, and the
+        next one, and so on.
+        """
+        part = Room.of(self.limits, held).part(len(waiting))
+        return any(
+            shard.next_bytes > part.body_bytes or shard.next_tokens > part.tokens
+            for shard in waiting.values()
         )
 
     async def _take_widely(self, held: Claimed, waiting: Mapping[int, Shard], rank: int) -> int:

@@ -39,6 +39,11 @@ class Shard:
     body_bytes: int
     tokens: int
 
+    next_bytes: int
+    """Of the row that may be claimed first, with `next_tokens`; 0 if there is none."""
+
+    next_tokens: int
+
 
 @dataclass(frozen=True, slots=True)
 class Front:
@@ -101,7 +106,7 @@ def _oldest(fronts: Mapping[int, Front]) -> tuple[list[Waiting], bool]:
 
 
 def parse_shard(reply: Reply) -> Shard:
-    *sums, ready, at, count, size, tokens = as_list(reply)
+    *sums, ready, at, count, size, tokens, next_size, next_tokens = as_list(reply)
     place = as_text(at)
     return Shard(
         held=parse_claimed(sums),
@@ -110,6 +115,8 @@ def parse_shard(reply: Reply) -> Shard:
         count=as_int(count),
         body_bytes=as_int(size),
         tokens=as_int(tokens),
+        next_bytes=as_int(next_size),
+        next_tokens=as_int(next_tokens),
     )
 
 
