@@ -339,6 +339,16 @@ async def test_a_user_can_be_confined_to_our_keys(stores, server):
     assert all(name.startswith(b"offramp:{") for name in server.admin.scan_iter())
 
 
+async def test_an_instance_remembers_only_batch_keys_under_which_jobs_wait(stores):
+    for model in ("one", "two", "three"):
+        job = await accepted(stores, key=make_key(model=model))
+        assert [head.key.model for head in await stores.batches.heads()] == [model]
+        assert not await stores.jobs.replace_many([JobWrite(advance(job, CancelRequested(T0)))])
+
+    assert await stores.batches.heads() == []
+    assert not stores.batches._heads._keys
+
+
 # Repeats
 
 

@@ -1,6 +1,6 @@
 """The slim queue: what waits under each batch key, and its counters."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -109,8 +109,8 @@ class Heads:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        # A digest stands for one key for ever.
         self._keys: dict[str, BatchKey] = {}
+        """Those of the last time, by their digests, each of which stands for one key for ever."""
 
     async def read(self) -> list[Head]:
         """Return one row for each key that has queued jobs."""
@@ -126,27 +126,29 @@ class Heads:
             for line in as_text(reply).splitlines():
                 name, *numbers = line.split(" ")
                 counts.setdefault(name, []).append([int(number) for number in numbers])
-        await self._learn(counts)
+        batch_keys = self._keys = await self._known(counts)
         small_by_key = {name: int(value) for name, value in as_map(small).items()}
         halted = {CredentialId(as_text(one)) for one in as_list(paused)}
         return [
-            _head(self._keys[name], rows, small_by_key, halted)
+            _head(batch_keys[name], rows, small_by_key, halted)
             for name, rows in counts.items()
-            if name in self._keys
+            if name in batch_keys
         ]
 
-    async def _learn(self, counts: Mapping[str, object]) -> None:
-        """Look up the keys that were not seen before."""
-        unknown = [name for name in counts if name not in self._keys]
+    async def _known(self, names: Collection[str]) -> dict[str, BatchKey]:
+        """Return the keys of these names; those that are new since the last time are looked up."""
+        found = {name: self._keys[name] for name in names if name in self._keys}
+        unknown = [name for name in names if name not in found]
         if not unknown:
-            return
+            return found
         replies = await self._client.call_many(
             [read("HMGET", keys.batch_keys(shard), *unknown) for shard in keys.ALL_SHARDS]
         )
         for reply in replies:
             for name, text in zip(unknown, as_list(reply), strict=True):
                 if text is not None:
-                    self._keys[name] = decode_key(as_text(text))
+                    found[name] = decode_key(as_text(text))
+        return found
 
 
 def small_field(key: BatchKey) -> str:
