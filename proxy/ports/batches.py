@@ -125,6 +125,13 @@ class BatchStore(Protocol):
         """Stream the items whose job is still `BATCHED` in this batch."""
         ...
 
+    async def lost(self) -> Sequence[BatchId]:
+        """Return the batches that hold items and are not known: their records were lost.
+
+        Only a store of several servers can lose the one without the other.
+        """
+        ...
+
     async def drop_items(self, batch_id: BatchId) -> None:
         """Forget the items of a settled batch, and the tombstones that waited for it."""
         ...

@@ -1,7 +1,8 @@
 """Take over what dead instances left, end what can end no other way, wake paused lanes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 
 import structlog
@@ -9,7 +10,7 @@ import structlog
 from proxy.core.batch import Batch
 from proxy.core.chunks import chunked
 from proxy.core.errors import StoreCorruptError
-from proxy.core.ids import CredentialId
+from proxy.core.ids import BatchId, CredentialId
 from proxy.core.job import DeadlinePassed, Failed, Job, Outcome, Released, advance
 from proxy.core.plan import Head
 from proxy.ports.jobs import Credential, Result
@@ -21,6 +22,10 @@ from proxy.services.waiters import Waiters
 log = structlog.get_logger()
 
 JOBS_PER_PASS: Final = 1_000
+
+LOST_FOR: Final = timedelta(minutes=10)
+"""For how long a batch must be unknown to the store before its jobs are given back. A server
+that was shut out answers for a while as if it had never heard of the latest batches."""
 
 PROBE_EVERY: Final = timedelta(minutes=5)
 """How often a paused credential is tried again, by a free call."""
@@ -34,13 +39,14 @@ class Rescuer:
         self._waiters = waiters
         self._verify = verify
         self._probed_at: datetime | None = None
+        self._lost_since: Mapping[BatchId, float] = {}
 
     async def run_once(self) -> int:
         """Look once, within bounds, at all that may need help; return how many jobs moved."""
         async with self._on.leases.held("pass:rescue") as lease:
             if lease is None:
                 return 0
-            moved = await self._release_orphans()
+            moved = await self._release_orphans() + await self._release_lost()
             for head in await self._on.batches.heads():
                 if head.nearest_deadline <= self._now():
                     moved += await self._end_overdue(head)
@@ -50,6 +56,32 @@ class Rescuer:
             await self._probe_paused()
             return moved
 
+    async def _release_lost(self) -> int:
+        """Give back the jobs of batches that the store has lost: nobody can tell what they bought.
+
+        A failover of one server in a cluster may take a batch with it and leave its jobs.
+        """
+        now = self._on.clock.monotonic()
+        lost = await self._on.batches.lost()
+        self._lost_since = {batch_id: self._lost_since.get(batch_id, now) for batch_id in lost}
+        moved = 0
+        for batch_id, since in self._lost_since.items():
+            if now - since >= LOST_FOR.total_seconds():
+                moved += await self._release_all_of(batch_id)
+        return moved
+
+    async def _release_all_of(self, batch_id: BatchId) -> int:
+        """Release every job that still waits for the batch, and forget its items."""
+        moved = 0
+        async for items in self._on.batches.open_items(batch_id):
+            for chunk in chunked(items, JOBS_PER_WRITE):
+                jobs = await self._on.jobs.get_many([item.job_id for item in chunk])
+                moved += await self._release(
+                    [job for job in jobs if job.batch_id == batch_id], "its batch was lost"
+                )
+        await self._on.batches.drop_items(batch_id)
+        return moved
+
     async def _release_orphans(self) -> int:
         """Give back jobs whose caller died in mid-call: they may be paid for."""
         jobs = await self._on.queue.escalating(limit=CALLS_LOOKED_AT)
@@ -57,14 +89,14 @@ class Rescuer:
             return 0
         holders = {job.holder for job in jobs if job.holder is not None}
         dead = await self._on.leases.dead(holders)
-        after = [
-            advance(job, Released(job.attempt, "its instance died", possible_double=True))
-            for job in jobs
-            if job.holder in dead
-        ]
-        released = await self._write(after)
+        return await self._release([job for job in jobs if job.holder in dead], "its instance died")
+
+    async def _release(self, jobs: Sequence[Job], reason: str) -> int:
+        """Give back jobs that may be paid for; return how many."""
+        event = partial(Released, reason=reason, possible_double=True)
+        released = await self._write([advance(job, event(job.attempt)) for job in jobs])
         if released:
-            log.warning("job.rescued", jobs=len(released))
+            log.warning("job.rescued", jobs=len(released), reason=reason)
             count_doubles(self._on, released)
         return len(released)
 

@@ -335,6 +335,15 @@ async def test_two_batches_that_claim_at_once_share_no_job(stores):
     assert sorted(taken) == sorted(job.id for job in jobs)
 
 
+async def test_a_batch_is_lost_only_if_it_holds_items_and_is_not_known(stores):
+    await accepted(stores)
+    await claim(stores, IDS.batch())
+    batch_id = await filling(stores)
+    assert (await claim(stores, batch_id)).count == 1
+
+    assert await stores.batches.lost() == []
+
+
 async def test_a_batch_that_is_sealed_or_unknown_takes_no_more_jobs(stores):
     batch = make_batch()
     await stores.batches.add(batch)

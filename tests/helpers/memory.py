@@ -469,6 +469,10 @@ class MemoryBatchStore:
         for chunk in _chunks(self._still_open(batch_id), LINES_CHUNK):
             yield chunk
 
+    async def lost(self) -> Sequence[BatchId]:
+        filled = [batch_id for batch_id, claims in self._memory.items.items() if claims]
+        return [batch_id for batch_id in filled if batch_id not in self._memory.batches]
+
     async def drop_items(self, batch_id: BatchId) -> None:
         for claim in self._memory.items.pop(batch_id, ()):
             self._memory.claimed_by.pop((claim.item.job_id, claim.item.attempt), None)

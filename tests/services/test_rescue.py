@@ -6,7 +6,7 @@ from proxy.core.ids import CredentialId, InstanceId, JobId
 from proxy.core.job import Escalated, JobState, advance
 from proxy.core.lanes import Lane
 from proxy.ports.jobs import JobWrite
-from proxy.services.rescue import PROBE_EVERY, Rescuer
+from proxy.services.rescue import LOST_FOR, PROBE_EVERY, Rescuer
 from tests.helpers.factories import T0
 from tests.helpers.fleet import LEASE, Fleet
 
@@ -75,6 +75,41 @@ async def test_setting_the_clock_forward_buys_no_call_again_that_is_under_way() 
 
     assert await fleet.states() == {JobState.COMPLETED: 1}
     assert fleet.doubles() == (0, 0)
+
+
+async def test_the_jobs_of_a_batch_that_the_store_lost_are_given_back_as_possible_doubles() -> None:
+    fleet = Fleet()
+    fleet.provider.stalled = True
+    await fleet.submit(12)
+    fleet.stores.batches.lose_all()
+
+    await fleet.run("live", "rescue")
+    fleet.clock.advance(seconds=LOST_FOR.total_seconds() - 1)
+    await fleet.run("live", "rescue")
+    assert await fleet.states() == {JobState.BATCHED: 12}
+    fleet.clock.advance(seconds=1)
+    await fleet.run("live", "rescue")
+
+    assert await fleet.states() == {JobState.QUEUED: 12}
+    assert fleet.tally.counts["possible_double"] == 12
+    assert await fleet.stores.batches.lost() == []
+
+
+async def test_a_batch_that_the_store_knows_again_keeps_its_jobs() -> None:
+    fleet = Fleet()
+    fleet.provider.stalled = True
+    await fleet.submit(12)
+    batch = await fleet.batch()
+    fleet.stores.batches.lose_all()
+    await fleet.run("live", "rescue")
+
+    await fleet.stores.batches.add(batch)
+    fleet.clock.advance(seconds=LOST_FOR.total_seconds())
+    await fleet.run("live", "rescue")
+    fleet.stores.batches.lose_all()
+    await fleet.run("live", "rescue")
+
+    assert await fleet.states() == {JobState.BATCHED: 12}
 
 
 async def test_the_calls_of_a_large_fleet_do_not_hide_an_orphan() -> None:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from proxy.core.batch import BatchState
 from proxy.core.errors import ConfigError, StoreCorruptError
 from proxy.core.ids import BatchId, JobId, shard_for
-from proxy.core.job import CancelRequested, Job, Outcome, Succeeded, advance
+from proxy.core.job import CancelRequested, Job, Outcome, Released, Succeeded, advance
 from proxy.core.repeats import CLAIM_WINDOW
 from proxy.ports.batches import ClaimLimits
 from proxy.ports.jobs import DeliveryNote, JobFilter, JobWrite, Result
@@ -163,6 +163,28 @@ async def test_a_take_that_was_planned_before_the_batch_was_sealed_takes_nothing
 
     assert sum(one.count for one in taken.values()) == 0
     assert await items(stores, batch.id) == []
+    assert await claim(stores, await filling(stores)) == 64
+
+
+async def test_the_jobs_of_a_batch_that_is_lost_can_be_given_back(stores, server):
+    """Of a cluster's servers, the one that has the batches fails over to one that is behind."""
+    jobs = await accepted_everywhere(stores, 64)
+    lost, other = await filling(stores), await filling(stores)
+    await claim(stores, lost)
+    await accepted_everywhere(stores, 3)
+    await claim(stores, other)
+
+    server.admin.hdel(keys.BATCHES, lost)
+    server.admin.zrem(keys.BATCHES_LIVE, lost)
+
+    assert await stores.batches.lost() == [lost]
+    waiting = [item.job_id async for page in stores.batches.open_items(lost) for item in page]
+    assert sorted(waiting) == sorted(job.id for job in jobs)
+    found = await stores.jobs.get_many(waiting)
+    released = [advance(job, Released(job.attempt, "its batch was lost")) for job in found]
+    assert not await stores.jobs.replace_many([JobWrite(job) for job in released])
+    await stores.batches.drop_items(lost)
+    assert await stores.batches.lost() == []
     assert await claim(stores, await filling(stores)) == 64
 
 

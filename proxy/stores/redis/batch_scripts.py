@@ -50,7 +50,7 @@ TAKE: Final = Script(
 -- Move the front of the queue into the batch: what is not behind a place, and fits. The
 -- place is a moment, and a job of that moment or all of them.
 local k = {queue = KEYS[1], due = KEYS[2], heads = KEYS[3], keys = KEYS[4]}
-local items, claims, sums = KEYS[5], KEYS[6], KEYS[7]
+local items, claims, sums, filled = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
 local kid, batch = ARGV[1], ARGV[2]
 local last_ready, last_job = tonumber(ARGV[3]), ARGV[4]
 local most, most_bytes, most_tokens = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
@@ -76,6 +76,7 @@ if n == 0 then return {0, 0, 0, ''} end
 redis.call('ZREMRANGEBYRANK', k.queue, 0, n - 1)
 redis.call('ZREM', k.due, unpack(due))
 redis.call('RPUSH', items, unpack(rows, 1, n))
+redis.call('SADD', filled, batch)
 redis.call('HSET', claims, unpack(named))
 count_out(k, kid, n, bytes, tokens, held)
 redis.call('HINCRBY', sums, 'count', n)
@@ -100,7 +101,9 @@ for i = 1, #rows do
 end
 if #rows > 0 then redis.call('HDEL', KEYS[2], unpack(names)) end
 redis.call('EXPIRE', KEYS[3], ARGV[2])
-return #rows == tonumber(ARGV[1]) and 1 or 0
+if #rows == tonumber(ARGV[1]) then return 1 end
+redis.call('SREM', KEYS[4], ARGV[3])
+return 0
 """
 )
 

@@ -105,6 +105,17 @@ class RedisBatchStore:
     def open_items(self, batch_id: BatchId) -> AsyncIterator[Sequence[Item]]:
         return self._items(batch_id).still_open()
 
+    async def lost(self) -> Sequence[BatchId]:
+        replies = await self._client.call_many(
+            [read("SMEMBERS", keys.filled(shard)) for shard in keys.ALL_SHARDS], background=True
+        )
+        # Asked for after the items were seen: a batch is there before it is filled.
+        filled = sorted({as_text(one) for reply in replies for one in as_list(reply)})
+        known = await self._client.call_many(
+            [read("HEXISTS", keys.BATCHES, batch_id) for batch_id in filled], background=True
+        )
+        return [BatchId(one) for one, is_known in zip(filled, known, strict=True) if not is_known]
+
     async def drop_items(self, batch_id: BatchId) -> None:
         await self._items(batch_id).drop()
 

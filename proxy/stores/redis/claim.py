@@ -220,6 +220,7 @@ class Claim:
                 keys.items(shard, self.batch_id),
                 keys.claims(shard),
                 keys.sums(shard, self.batch_id),
+                keys.filled(shard),
             ],
             *(self.key, self.batch_id, ready, job, room.count, room.body_bytes, room.tokens),
         )

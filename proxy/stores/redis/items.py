@@ -83,9 +83,11 @@ class Items:
                             keys.items(shard, self._batch_id),
                             keys.claims(shard),
                             keys.sums(shard, self._batch_id),
+                            keys.filled(shard),
                         ],
                         DROP_CHUNK,
                         KEEP_CLOSED_S,
+                        self._batch_id,
                     )
                     for shard in shards
                 ],

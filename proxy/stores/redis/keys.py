@@ -130,6 +130,11 @@ def sums(shard: int, batch_id: BatchId) -> str:
     return f"{_SHARD[shard]}sums:{batch_id}"
 
 
+def filled(shard: int) -> str:
+    """Name the batches that hold items of the shard."""
+    return f"{_SHARD[shard]}filled"
+
+
 def ledger(shard: int, day: str) -> str:
     """Name the shard's part of a day's ledger."""
     return f"{_SHARD[shard]}ledger:{day}"
