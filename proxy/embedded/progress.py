@@ -49,6 +49,7 @@ class Progress:
         )
         self._waiting_since: float | None = None
         self._told_at: float | None = None
+        self._told_troubles = False
         self._told_alone = False
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -81,8 +82,13 @@ class Progress:
         text = in_words(now_at, now=self._now())
         if self._line is not None:
             self._line.show(text)
-        elif self._told_at is None or seconds - self._told_at >= _QUIET_EVERY_S:
+        elif (
+            self._told_at is None
+            or seconds - self._told_at >= _QUIET_EVERY_S
+            or (now_at.troubles and not self._told_troubles)
+        ):
             self._told_at = seconds
+            self._told_troubles = bool(now_at.troubles)
             self._tell(text)
 
     def _tell_if_alone(self, now_at: Standing) -> None:

@@ -1,6 +1,6 @@
 """How far the calls of a command are, in numbers and in words."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -68,6 +68,8 @@ async def standing(proxy: Running) -> Standing:
     escalating = await proxy.house.ground.queue.escalating(limit=10_000)
     credentials = await proxy.house.ground.credentials.all()
     metrics = proxy.metrics
+    direct = sum(head.count for head in heads if head.key.lane is not Lane.BATCH) + len(escalating)
+    said = proxy.house.ground.troubles.all() if direct or open_batches else {}
     return Standing(
         answered=int(metrics.value("calls", decision="defer", outcome="answered")),
         forwarded=int(metrics.value("calls", decision="forward", outcome="completed")),
@@ -76,17 +78,23 @@ async def standing(proxy: Running) -> Standing:
         batched=sum(batch.count for batch in open_batches),
         batches=len(open_batches),
         sent_at=min((at for at in sent if at is not None), default=None),
-        direct=sum(head.count for head in heads if head.key.lane is not Lane.BATCH)
-        + len(escalating),
+        direct=direct,
         alone=int(metrics.value("calls_alone")),
-        troubles=troubles(credentials, open_batches, now=proxy.house.ground.clock.now()),
+        troubles=troubles(credentials, open_batches, said, now=proxy.house.ground.clock.now()),
     )
 
 
 def troubles(
-    credentials: Iterable[Credential], batches: Iterable[Batch], *, now: datetime
+    credentials: Collection[Credential],
+    batches: Iterable[Batch],
+    said: Mapping[str, str],
+    *,
+    now: datetime,
 ) -> tuple[str, ...]:
-    """Return what a user could do something about: a key, or the way to the provider."""
+    """Return what a user could do something about: a key, or the way to the provider.
+
+    `said` is why upstreams do not answer, by their names.
+    """
     refused = [
         f"{one.upstream} refuses the key (HTTP {one.pause_status})"
         for one in credentials
@@ -100,8 +108,12 @@ def troubles(
             unsent[batch.key.upstream] = longest
     refused += [
         f"{upstream} has not taken a batch for {rough_duration(waited)}"
+        + (f": {said[upstream]}" if upstream in said else "")
         for upstream, waited in unsent.items()
     ]
+    # A refused key is told above, in fewer words.
+    told = {one.upstream for one in credentials if one.paused_at is not None} | unsent.keys()
+    refused += [f"{name} does not answer: {said[name]}" for name in said if name not in told]
     return tuple(refused)
 
 

@@ -253,4 +253,9 @@ def _refusal(
 
 
 def _no_answer(what: str, cause: BaseException) -> ProviderError:
-    return _wire.unavailable(what, type(cause).__name__, sent=not isinstance(cause, _UNSENT))
+    reason = type(cause).__name__
+    unsent = isinstance(cause, _UNSENT)
+    if unsent and str(cause):
+        # The words of the system or of TLS: no request was made that they could tell of.
+        reason = f"{reason}: {cause}"
+    return _wire.unavailable(what, reason, sent=not unsent)

@@ -118,7 +118,7 @@ class _Session:
             if child.failure is not None:
                 _say(child.failure)
             elif left.pending or (left.answered and (child.interrupted or code)):
-                self._say_how_to_go_on(left, interrupted=child.interrupted)
+                self._say_how_to_go_on(left, bill.total.answers, interrupted=child.interrupted)
             elif not code and not left.answered and not left.forwarded:
                 _say(
                     "no call came through the proxy before the command ended.",
@@ -135,13 +135,15 @@ class _Session:
         }
         return tuple((name.encode(), value.encode()) for name, value in headers.items() if value)
 
-    def _say_how_to_go_on(self, left: Standing, *, interrupted: bool) -> None:
+    def _say_how_to_go_on(self, left: Standing, answers: int, *, interrupted: bool) -> None:
         what = "interrupted" if interrupted else "the command has ended"
-        kept = f"{plural(left.answered, 'answer')} kept"
+        # Those of the ledger: that calls were answered may mean no more than a job or an error.
+        kept = f"{plural(answers, 'answer')} kept"
         going = f", {plural(left.pending, 'call')} still without one" if left.pending else ""
         again = f"offramp run --resume {self.folder.name} -- {shlex.join(self._command)}"
         _say(
             f"{what}; {kept}{going}.",
+            *(left.troubles if left.pending else ()),
             "It goes on where it was, and buys nothing twice, with",
             f"  {again}",
         )

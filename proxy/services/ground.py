@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
 
@@ -18,6 +18,7 @@ from proxy.ports.passes import Wake, wake_nobody
 from proxy.ports.tally import Tally
 from proxy.services.leases import Leases
 from proxy.services.ledger.bookkeeping import Bookkeeper
+from proxy.services.troubles import Troubles
 
 JOBS_PER_WRITE: Final = 100
 """What holds the store for a few milliseconds: nobody else's write waits for longer."""
@@ -45,6 +46,8 @@ class Ground:
     tally: Tally
     wake: Wake = wake_nobody
     """Brings the pass forward that goes on with what another one did."""
+
+    troubles: Troubles = field(default_factory=Troubles)
 
 
 async def write_batch(batches: BatchStore, batch: Batch, event: BatchEvent) -> Batch:

@@ -85,6 +85,17 @@ async def test_what_was_interrupted_goes_on_and_buys_nothing_twice(slow_desk, nu
     assert len({entry.body_hash for entry in batched}) == 40
 
 
+async def test_an_upstream_that_is_not_there_is_named_while_it_lasts_and_leaves_no_answer(desk):
+    script = desk.script(MANY)
+    nobody = ("--upstream", "openai=http://127.0.0.1:1", "--deadline", "6s")
+
+    ended = await desk.run("run", *nobody, "--", sys.executable, script, "1")
+
+    assert ended.code == 1
+    assert "offramp: openai does not answer: cannot connect to upstream 'openai'" in ended.stderr
+    assert "the command has ended; 0 answers kept." in ended.stderr
+
+
 async def test_a_command_that_goes_on_in_the_background_is_told_that_the_proxy_does_not(desk):
     ended = await desk.run("run", "--", "sh", "-c", "sleep 3 >/dev/null 2>&1 &")
 

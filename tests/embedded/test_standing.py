@@ -47,7 +47,7 @@ def test_direct_calls_are_told_apart():
 def test_a_refused_key_comes_before_all_numbers():
     paused = make_credential(paused_at=T0, pause_status=401)
 
-    found = troubles([make_credential(), paused], [], now=T0)
+    found = troubles([make_credential(), paused], [], {"openai": "HTTP 401"}, now=T0)
 
     assert found == ("openai refuses the key (HTTP 401)",)
     assert words(held=1, queued=1, troubles=found).startswith(
@@ -60,8 +60,19 @@ def test_a_batch_that_its_provider_does_not_take_is_told_after_a_while():
     old = make_batch(created_at=T0 - timedelta(seconds=65))
     older = make_batch(created_at=T0 - timedelta(seconds=70))
 
-    assert troubles([], [young], now=T0) == ()
-    assert troubles([], [young, older, old], now=T0) == ("openai has not taken a batch for 1m10s",)
+    assert troubles([], [young], {}, now=T0) == ()
+    assert troubles([], [young, older, old], {}, now=T0) == (
+        "openai has not taken a batch for 1m10s",
+    )
+    assert troubles([], [old], {"openai": "it hung up"}, now=T0) == (
+        "openai has not taken a batch for 1m5s: it hung up",
+    )
+
+
+def test_an_upstream_that_does_not_answer_direct_calls_is_told_with_the_reason():
+    found = troubles([make_credential()], [], {"openai": "connection refused"}, now=T0)
+
+    assert found == ("openai does not answer: connection refused",)
 
 
 def test_what_is_pending_has_no_answer_in_any_lane():

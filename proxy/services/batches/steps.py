@@ -52,6 +52,7 @@ class SubmissionSteps:
             "batch.submitted", batch_id=batch.id, provider_batch_id=answer.id, jobs=batch.count
         )
         self._on.tally.count("batch_submitted", upstream=batch.key.upstream)
+        self._on.troubles.are_over(batch.key.upstream)
         event = Created(
             answer.id,
             now,

@@ -274,6 +274,7 @@ class Escalator:
         except (ProviderError, TimeoutError) as exc:
             return self._unanswered(job, exc), None
         took = self._on.clock.monotonic() - begun
+        self._on.troubles.are_over(job.key.upstream)
         log.info(
             "job.called",
             job_id=job.id,
@@ -302,7 +303,15 @@ class Escalator:
     def _unanswered(self, job: Job, exc: Exception) -> Released | Failed:
         """Return what it means for the job that its call got no whole answer."""
         reason = exc.code if isinstance(exc, ProxyError) else "timeout"
-        log.warning("call.unanswered", job_id=job.id, attempt=job.attempt, reason=reason)
+        log.warning(
+            "call.unanswered",
+            job_id=job.id,
+            upstream=job.key.upstream,
+            attempt=job.attempt,
+            reason=reason,
+            error=str(exc) or "timed out",
+        )
+        self._on.troubles.note(job.key.upstream, exc)
         now = self._now()
         if isinstance(exc, ProviderError) and not exc.sent:
             # Nothing was bought and nothing says that the call is at fault.

@@ -1,0 +1,71 @@
+"""Why an upstream does not answer, as those are told who wait for it."""
+
+from datetime import timedelta
+
+import structlog
+
+from proxy.core.errors import ProviderUnavailableError
+from proxy.core.lanes import Lane
+from proxy.services.troubles import Troubles
+from tests.helpers.fleet import Fleet
+
+
+def test_the_words_are_those_of_the_cause():
+    troubles = Troubles()
+    error = ProviderUnavailableError("POST /v1/x at openai: connection refused")
+    error.__cause__ = OSError("connection refused")
+
+    troubles.note("openai", error)
+
+    assert troubles.all() == {"openai": "connection refused"}
+
+
+def test_an_error_without_words_is_named_and_a_page_is_cut():
+    troubles = Troubles()
+
+    troubles.note("openai", TimeoutError())
+    troubles.note("groq", ValueError("x" * 10_000))
+
+    assert troubles.of("openai") == "TimeoutError"
+    assert len(troubles.of("groq") or "") == 300
+
+
+def test_an_upstream_that_answers_is_in_no_trouble():
+    troubles = Troubles()
+    troubles.note("openai", TimeoutError("timed out"))
+
+    troubles.are_over("openai")
+    troubles.are_over("openai")
+
+    assert troubles.of("openai") is None
+
+
+async def test_a_batch_that_is_put_back_says_why_until_one_is_taken() -> None:
+    fleet = Fleet()
+    fleet.will("upload", "unavailable")
+    troubles = fleet.instances[0].ground.troubles
+
+    await fleet.submit(12)
+    told = troubles.of("openai")
+    await fleet.wait(timedelta(seconds=30), "submit")
+
+    assert told
+    assert troubles.of("openai") is None
+
+
+async def test_a_direct_call_without_an_answer_says_why_until_one_is_answered() -> None:
+    fleet = Fleet()
+    await fleet.accept(lane=Lane.INTERACTIVE)
+    fleet.will("call", "lost_before")
+    troubles = fleet.instances[0].ground.troubles
+
+    with structlog.testing.capture_logs() as logs:
+        await fleet.run("live", "escalate")
+    told = troubles.of("openai")
+    await fleet.wait(timedelta(seconds=30), "escalate")
+
+    (line,) = [line for line in logs if line["event"] == "call.unanswered"]
+    assert (line["upstream"], line["log_level"]) == ("openai", "warning")
+    assert "refused" in line["error"]
+    assert told == "refused"
+    assert troubles.of("openai") is None
