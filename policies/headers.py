@@ -79,6 +79,9 @@ class Asked:
     typed_sdk: bool = False
     """Whether an SDK is going to parse the answer into its own types, whatever it is."""
 
+    parsed_at_once: bool = False
+    """Whether it is going to read the choices of that answer before its caller gets it."""
+
     @property
     def defers(self) -> bool:
         """Whether the caller asked for this very call to be deferred."""
@@ -104,11 +107,14 @@ _STANDARD: Final = frozenset({b"prefer", b"idempotency-key"})
 _SDK: Final = (
     b"x-stainless-lang",
     b"x-stainless-raw-response",
+    b"x-stainless-helper-method",
     b"x-stainless-retry-count",
     b"x-stainless-read-timeout",
     b"x-stainless-timeout",
     b"x-server-timeout",
 )
+
+_PARSE: Final = b"chat.completions.parse"
 
 # Tells most header fields apart without making a lower-case copy of their name.
 _INITIALS: Final = frozenset(b"xXpPiI")
@@ -231,6 +237,7 @@ def _is_responses(facts: CallFacts) -> bool:
 def _read_sdk(
     lang: bytes | None,
     raw_response: bytes | None,
+    helper_method: bytes | None,
     retry_count: bytes | None,
     read_timeout: bytes | None,
     timeout: bytes | None,
@@ -241,6 +248,7 @@ def _read_sdk(
         retry_count=read_retry_count(retry_count),
         read_timeout=read_read_timeout(next((one for one in waits if one is not None), None)),
         typed_sdk=lang is not None and raw_response is None,
+        parsed_at_once=helper_method == _PARSE and raw_response is None,
     )
 
 

@@ -79,6 +79,14 @@ def test_a_raw_sdk_call_is_not_typed_and_its_other_timeout_counts():
     assert (read.typed_sdk, read.read_timeout) == (False, timedelta(seconds=60))
 
 
+def test_an_sdk_that_reads_the_choices_itself_says_so():
+    parse = {"X_Stainless_Lang": "python", "X_Stainless_Helper_Method": "chat.completions.parse"}
+
+    assert asked(**parse).parsed_at_once
+    assert not asked(**parse, X_Stainless_Raw_Response="true").parsed_at_once
+    assert not asked(X_Stainless_Helper_Method="chat.completions.stream").parsed_at_once
+
+
 def test_googles_sdk_says_how_long_it_waits_in_a_header_of_its_own():
     read = asked(X_Server_Timeout="9")
 

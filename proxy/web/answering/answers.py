@@ -58,6 +58,9 @@ class AnsweredCall:
     typed_sdk: bool = False
     """Whether an SDK will parse the answer into the type of the endpoint."""
 
+    parsed_at_once: bool = False
+    """Whether it will read the choices of a completion before its caller gets it."""
+
     prefer_wait_s: float | None = None
     """`Prefer: respond-async, wait=N`: how long to wait for the result first."""
 
@@ -247,8 +250,9 @@ def _raised(job: Job, call: AnsweredCall) -> FinalAnswer:
 
 def _would_lose_the_id(call: AnsweredCall) -> bool:
     # openai-python raises "No embedding data received" for a job object and keeps
-    # nothing of it.
-    return call.typed_sdk and call.endpoint.shape is Shape.EMBEDDINGS
+    # nothing of it. `parse`, also that of JavaScript, goes through choices that are not there.
+    is_embedding = call.endpoint.shape is Shape.EMBEDDINGS
+    return call.parsed_at_once or (call.typed_sdk and is_embedding)
 
 
 def _silent_hold_s(call: AnsweredCall) -> float | None:

@@ -7,6 +7,7 @@ from typing import Any
 import openai
 import pytest
 from openai.types.responses import Response
+from pydantic import BaseModel
 
 from proxy.core.ids import find_job_id
 from proxy.core.job import AnswerMode, CancelRequested, DeadlinePassed
@@ -85,6 +86,20 @@ async def test_a_typed_embeddings_call_gets_an_error_that_carries_the_job():
     ):
         with pytest.raises(openai.BadRequestError) as raised:
             await client.embeddings.create(model="m", input="x")
+
+    assert raised.value.code == "deferred_accepted"
+    assert find_job_id(str(raised.value)) == desk.jobs[0]
+
+
+async def test_a_completion_that_its_sdk_parses_gets_an_error_that_carries_the_job():
+    class Ticket(BaseModel):
+        label: str
+
+    async with open_desk(AnswerMode.JOB, parsed_at_once=True) as desk, desk.sdk() as client:
+        with pytest.raises(openai.BadRequestError) as raised:
+            await client.chat.completions.parse(
+                model="m", messages=MESSAGES, response_format=Ticket
+            )
 
     assert raised.value.code == "deferred_accepted"
     assert find_job_id(str(raised.value)) == desk.jobs[0]
