@@ -238,6 +238,10 @@ _LONG: Final = Record(
 
 
 def _read_outcome(node: Node) -> Outcome:
+    if isinstance(node, Scalar) and node.value == "reject":
+        # The one word of the three that cannot stand alone: what would its caller be told?
+        need = "'reject' needs a message for the caller: reject: {message: \"...\"}"
+        raise BadNodeError([Complaint(node.mark, need)])
     if not isinstance(node, MappingNode):
         return INTERACTIVE if _SHORT.read(node) == "interactive" else Divert()
     first, *others = _LONG.read(node)

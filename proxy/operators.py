@@ -15,7 +15,7 @@ from aiohttp import web
 
 from proxy.assembly import House
 from proxy.core.batch import Batch
-from proxy.core.errors import ConfigError, StoreUnavailableError
+from proxy.core.errors import StoreUnavailableError
 from proxy.core.ledger import Booking
 from proxy.ports.stores import Durability
 from proxy.services.insight import Insight
@@ -28,7 +28,7 @@ from proxy.web.handshakes import BACKLOG, Handshakes, SecureSite
 from proxy.web.operators.admin import Readiness, admin_application, worker_application
 from proxy.web.operators.guard import AdminAccess
 from proxy.web.operators.worker_set import Workers
-from proxy.workers import Worker
+from proxy.workers import Worker, cannot_listen
 
 
 class OperatorFacts:
@@ -205,9 +205,6 @@ async def listen(
     try:
         await site.start()
     except OSError as exc:
-        raise ConfigError(
-            f"cannot listen on {at}: {exc.strerror or exc}",
-            hint="another process may have the port; choose one with --listen or --admin-listen",
-        ) from exc
+        raise cannot_listen(at, exc) from exc
     host, port = runner.addresses[0][:2]
     return f"{'http' if handshakes is None else 'https'}://{Address(host, port)}"

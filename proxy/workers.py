@@ -11,6 +11,7 @@ work goes to whoever holds its lease, as among the instances of a fleet.
 """
 
 import asyncio
+import errno
 import os
 import pickle
 import secrets
@@ -276,11 +277,26 @@ def _reserved(address: Address) -> Iterator[Address]:
             # and ours for the other listener, is to be told that the port is taken.
             holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
         except OSError as exc:
-            raise ConfigError(
-                f"cannot listen on {address}: {exc.strerror or exc}",
-                hint="another process may have the port; choose one with --listen",
-            ) from exc
+            raise cannot_listen(address, exc) from exc
         yield Address(address.host, holder.getsockname()[1])
+
+
+def cannot_listen(address: Address, exc: OSError) -> ConfigError:
+    """Return how somebody is told that a listener cannot have its address."""
+    # asyncio says in its words what was tried as well, which stands before them here.
+    known = exc.errno is not None and exc.errno > 0
+    reason = os.strerror(exc.errno) if known and exc.errno else exc.strerror or str(exc)
+    return ConfigError(f"cannot listen on {address}: {reason}", hint=_cure(exc))
+
+
+def _cure(exc: OSError) -> str:
+    match exc.errno:
+        case errno.EADDRINUSE:
+            return "another process may have the port; choose one with --listen or --admin-listen"
+        case errno.EACCES:
+            return "a port below 1024 takes a right of its own; choose a higher one"
+        case _:
+            return "name an address of this machine, such as 127.0.0.1, or 0.0.0.0 for all of them"
 
 
 def _refuse_if_taken(family: socket.AddressFamily, address: Address) -> None:

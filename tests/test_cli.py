@@ -671,7 +671,7 @@ def test_a_proxy_that_does_not_run_is_a_hint_and_no_traceback(run):
 
     assert code == 1
     assert errors.startswith(f"offramp: cannot reach {url}: ")
-    assert "hint: is `offramp serve` running there?" in errors
+    assert "hint: is `offramp serve` running there," in errors
     assert KEY not in errors
 
 
@@ -682,6 +682,45 @@ def test_something_else_that_listens_there_is_no_proxy(run, proxy):
 
     assert code == 1
     assert "is this an offramp?" in errors
+
+
+@pytest.mark.parametrize(
+    ("content", "content_type"),
+    [
+        (b"404: Not Found", "text/plain"),  # the listener for operators
+        (
+            {"error": {"message": "Invalid URL", "code": None, "type": "x", "param": None}},
+            "application/json",
+        ),
+    ],
+)
+def test_a_port_that_knows_no_jobs_is_doubted(run, proxy, content, content_type):
+    proxy.answer("/v1/jobs?limit=20", content, status=404, content_type=content_type)
+
+    code, _, errors = run("jobs", "list", "--url", proxy.url)
+
+    assert code == 1
+    assert errors.startswith("offramp: HTTP 404: ")
+    assert "hint: is `offramp serve` running there, and is this its port for callers?" in errors
+
+
+def test_the_port_for_callers_has_no_bill(run, proxy):
+    target = "/ledger?by=model"
+    unknown = {"message": "no upstream follows", "type": "x", "param": None, "code": "y"}
+    proxy.answer(target, {"error": unknown}, status=404)
+
+    code, _, errors = run("bill", "--admin-url", proxy.url)
+
+    assert code == 1
+    assert "hint: the bill is on the proxy's admin listener" in errors
+
+
+def test_what_the_right_port_refuses_is_no_question_of_ports(run, proxy):
+    proxy.answer("/batches/b", {"error": {"code": "x", "message": "no such batch"}}, status=404)
+
+    _, _, errors = run("batches", "show", "b", "--admin-url", proxy.url)
+
+    assert errors == "offramp: HTTP 404: no such batch\n"
 
 
 def test_a_redirect_is_not_followed_with_the_key(run, proxy):

@@ -1,6 +1,7 @@
 """Several processes serve as one: on the same ports, over the same store."""
 
 import asyncio
+import errno
 import json
 import os
 import re
@@ -22,7 +23,7 @@ from proxy.core.errors import ConfigError
 from proxy.sandbox import Running as Provider
 from proxy.settings import Address, load
 from proxy.stores.sqlite.schema import SCHEMA
-from proxy.workers import Worker, _Place, _reserved
+from proxy.workers import Worker, _Place, _reserved, cannot_listen
 from tests.e2e.processes import (
     Proxy,
     bought,
@@ -313,6 +314,23 @@ def test_a_port_is_held_before_any_worker_listens(second):
         # Not from the workers that it is held for.
         with listener_at(held) as one, listener_at(held) as two:
             assert one.getsockname() == two.getsockname()
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "hint"),
+    [
+        (OSError(errno.EADDRINUSE, "while binding: in use"), "Address already in use", "--listen"),
+        (OSError(errno.EACCES, "no"), "Permission denied", "below 1024"),
+        (OSError(errno.EADDRNOTAVAIL, "no"), "Cannot assign requested", "of this machine"),
+        (socket.gaierror(-2, "Name or service not known"), "Name or service not", "of this mach"),
+        (OSError("odd"), "odd", "of this machine"),
+    ],
+)
+def test_why_a_listener_cannot_have_its_address_and_what_to_do(error, reason, hint):
+    told = cannot_listen(Address("127.0.0.1", 80), error)
+
+    assert told.message.startswith(f"cannot listen on 127.0.0.1:80: {reason}")
+    assert hint in (told.hint or "")
 
 
 def test_a_port_can_be_had_again_while_the_last_connections_to_it_fade():

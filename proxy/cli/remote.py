@@ -20,6 +20,8 @@ from proxy.send.address import proxy_url
 LONG_POLL_S: Final = 60
 _TIMEOUT_S: Final = LONG_POLL_S + 30.0
 
+_NOT_HERE: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND})
+
 Json = dict[str, object]
 
 
@@ -40,6 +42,8 @@ class Answer:
     status: int
     content_type: str
     body: bytes
+    hint: str = ""
+    """What to look at if it was no Offramp that answered, or its other listener."""
 
     @property
     def is_own_error(self) -> bool:
@@ -61,10 +65,17 @@ class Answer:
             raise click.UsageError(_message(content))
         if self.status >= 400:
             kind = AwayError if self.status == HTTPStatus.SERVICE_UNAVAILABLE else RemoteError
-            raise kind(f"HTTP {self.status}: {_message(content)}")
+            hint = self.hint if self._is_strange(content) else ""
+            raise kind(f"HTTP {self.status}: {_message(content)}", hint=hint or None)
         if not isinstance(content, dict):
             raise RemoteError(f"HTTP {self.status} without a JSON object: is this an offramp?")
         return content
+
+    def _is_strange(self, content: object) -> bool:
+        """Return whether a refusal has the form of none that the asked listener writes."""
+        error = content.get("error") if isinstance(content, dict) else None
+        of_operators = isinstance(error, dict) and error.keys() == {"code", "message"}
+        return self.status in _NOT_HERE and not self.is_own_error and not of_operators
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +84,7 @@ class Remote:
 
     url: str
     token: str | None = field(default=None, repr=False)
-    hint: str = "is `offramp serve` running there?"
+    hint: str = "is `offramp serve` running there, and is this its port for callers?"
 
     def get(self, path: str, query: Mapping[str, object] | None = None) -> Answer:
         """Read something. Query values that are `None` are left out."""
@@ -101,7 +112,7 @@ class Remote:
             raise AwayError(f"cannot reach {self.url}: {reason}", hint=self.hint) from exc
         finally:
             connection.close()
-        return Answer(response.status, response.headers.get("Content-Type", ""), body)
+        return Answer(response.status, response.headers.get("Content-Type", ""), body, self.hint)
 
     def _connection(self) -> tuple[http.client.HTTPConnection, str]:
         try:

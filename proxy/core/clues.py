@@ -106,6 +106,11 @@ def _is_openai_path(target: str) -> bool:
     return target.startswith("/v1/") or target[1 : segment_end(target, 1)] in OPENAI_PATHS
 
 
+def lacks_bearer(target: str, headers: RawHeaders) -> bool:
+    """Return whether a call would be known for OpenAI's if it carried a token."""
+    return _is_openai_path(target) and not _clues(headers).bearer
+
+
 def _clues(headers: RawHeaders) -> _Clues:
     clues = _Clues()
     for name, value in headers:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from proxy.core.clues import foreign_credential, intended_dialect
+from proxy.core.clues import foreign_credential, intended_dialect, lacks_bearer
 from proxy.core.dialects import Family
 from proxy.core.errors import CallerError
 from proxy.core.fields import RawHeaders
@@ -52,7 +52,7 @@ def resolve(target: str, headers: RawHeaders, upstreams: Mapping[str, Upstream])
         return _refuse_form(target)
     route = _by_prefix(target, upstreams) or _by_inference(target, headers, upstreams)
     if route is None:
-        return _refuse_unknown(upstreams)
+        return _refuse_unknown(upstreams, is_bare=lacks_bearer(target, headers))
     owner = foreign_credential(target, headers, route.upstream)
     if owner is not None:
         return _refuse_credential(owner, route.upstream)
@@ -131,12 +131,14 @@ def _refuse_form(target: str) -> Refusal:
     )
 
 
-def _refuse_unknown(upstreams: Mapping[str, Upstream]) -> Refusal:
+def _refuse_unknown(upstreams: Mapping[str, Upstream], *, is_bare: bool) -> Refusal:
+    # Most often the key was forgotten, of which a prefix is no cure.
+    why = ", which has no `Authorization: Bearer KEY`: send one, or" if is_bare else ";"
     prefixes = ", ".join(
         f"/{name}/v1" if name == "openai" else f"/{name}" for name in sorted(upstreams)
     )
     return Refusal(
-        404, "unknown_upstream", f"no upstream follows from this call; use a prefix: {prefixes}"
+        404, "unknown_upstream", f"no upstream follows from this call{why} use a prefix: {prefixes}"
     )
 
 

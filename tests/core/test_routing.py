@@ -153,6 +153,15 @@ def test_a_call_that_names_nobody_is_a_404_with_the_prefixes(target, headers):
         assert prefix in refusal.message
 
 
+def test_a_call_whose_key_was_forgotten_is_told_so():
+    target = "/v1/chat/completions"
+
+    assert "has no `Authorization: Bearer KEY`" in refused(target, ()).message
+    assert "has no `Authorization" in refused(target, ((b"authorization", b"Basic eA"),)).message
+    assert "Authorization" not in refused("/nowhere", ()).message
+    assert "Authorization" not in refused("/healthz", BEARER).message
+
+
 @pytest.mark.parametrize("target", ["*", "http://api.openai.com/v1/x", "api.openai.com:443", ""])
 def test_only_origin_form_targets_are_served(target):
     refusal = refused(target, BEARER)

@@ -73,6 +73,7 @@ def test_a_rule_is_live_unless_it_says_shadow():
         (rule(name="a\nb"), "names have up to 64"),
         (rule(then="deferred"), "allowed: interactive, defer"),
         (rule(then=None), "one of interactive, defer"),
+        (rule(then="reject"), "'reject' needs a message for the caller: reject: {message: "),
         (rule(then={}), "at least one is needed here of defer, reject"),
         (rule(then={"defer": {}, "reject": {"message": "m"}}), "only one of defer and reject"),
         (rule(then={"defer": {"answer": "later"}}), "job, wait, background, raise"),

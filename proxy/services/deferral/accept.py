@@ -239,7 +239,7 @@ class Acceptor:
         if owners is not None and owners.isdisjoint(caller.names):
             # One answer for both, so that nobody learns the names of others.
             raise CallerError(
-                f"no webhook {name!r} is configured for this caller",
+                f"X-Deferrable-Webhook: no webhook {name!r} is configured for this caller",
                 param="X-Deferrable-Webhook",
                 code="unknown_webhook",
             )

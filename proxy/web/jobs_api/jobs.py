@@ -147,6 +147,13 @@ class JobsApi:
         does = _of_head(request.method), path
         if does == ("GET", DESCRIPTION):
             return web.Response(body=openapi(), content_type="application/json")
+        named = path.removeprefix(f"{ROOT}/").partition("/")[0]
+        if path not in {ROOT, DESCRIPTION, _RESULTS} and named:
+            raise CallerError(
+                f"{named[:100]!r} is no job ID: mistyped, or cut off?",
+                code="not_found",
+                http_status=404,
+            )
         owners = self._listing_owners(request)
         if does == ("GET", ROOT):
             return await self._list(request, owners[0])

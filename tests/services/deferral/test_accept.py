@@ -447,7 +447,9 @@ async def test_an_unknown_webhook_and_one_of_others_are_refused_alike():
         with pytest.raises(CallerError) as refusal:
             await world.accept(webhook=name)
         assert refusal.value.code == "unknown_webhook"
-        assert refusal.value.message == f"no webhook '{name}' is configured for this caller"
+        assert refusal.value.message == (
+            f"X-Deferrable-Webhook: no webhook '{name}' is configured for this caller"
+        )
 
     assert (await world.accept(webhook="all")).job.webhook == "all"
     assert (await world.accept(webhook="etl-only", token="sk-etl")).job.webhook == "etl-only"

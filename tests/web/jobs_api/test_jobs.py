@@ -34,6 +34,16 @@ async def test_the_job_object_says_how_it_stands_and_when_to_ask_again(house):
     assert ended.headers["X-Deferrable-Job"] == job.id
 
 
+@pytest.mark.parametrize("name", ["job_xyz", "nothing", "job_1K01M8FW0DKHBF0T5JA64NCY2AN"])
+@pytest.mark.parametrize("key", [KEY, None])
+async def test_an_id_that_is_none_is_told_from_one_that_nobody_has(house, name, key):
+    for path in (f"/v1/jobs/{name}", f"/v1/jobs/{name}/result?wait=1"):
+        answer = await house.send("GET", path, key=key)
+
+        assert (answer.status, answer.json["error"]["code"]) == (404, "not_found")
+        assert answer.json["detail"] == f"{name!r} is no job ID: mistyped, or cut off?"
+
+
 async def test_a_result_is_the_providers_own_bytes_status_and_type(house):
     job = await house.job()
     pending = await house.send("GET", f"/v1/jobs/{job.id}/result")
