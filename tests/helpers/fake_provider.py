@@ -48,6 +48,7 @@ Fault = Literal[
     "refused",
     "forbidden",
     "rejected",
+    "unknown",
     "no_input",
     "redirected",
 ]
@@ -361,6 +362,8 @@ class FakeProvider:
             raise CredentialRefusedError(f"{operation}: 401", status_code=401, body=b"{}")
         if fault == "forbidden":
             raise CredentialRefusedError(f"{operation}: 403", status_code=403, body=self.forbids)
+        if fault == "unknown":
+            raise ProviderRejectedError(f"{operation}: 404", status_code=404)
         code = INPUT_MISSING if fault == "no_input" else None
         raise ProviderRejectedError(f"{operation}: 400", code=code, status_code=400)
 

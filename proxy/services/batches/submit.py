@@ -18,9 +18,9 @@ Where batches have no names the search is less sure: see `proxy.services.batches
 from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 
@@ -42,7 +42,7 @@ from proxy.core.errors import (
     ProviderUnavailableError,
 )
 from proxy.core.ids import BatchId
-from proxy.core.lanes import ModelAccess
+from proxy.core.lanes import BatchKey, ModelAccess
 from proxy.core.plan import PollPace
 from proxy.core.refusals import blames_money
 from proxy.ports.jobs import Credential
@@ -66,8 +66,15 @@ INPUT_TRIES: Final = 5
 find: it may lag behind its upload. One that is gone is uploaded again, with the next batch."""
 
 FORBIDDEN_TIMES: Final = 3
-"""How often in a row a batch is refused with 403 before its lane is switched off for the credential
-and model: in between, the provider let the credential in to list its models."""
+"""How often in a row batches are refused with one of `_FORBIDDEN` before their lane is switched off
+for the credential and model: in between, the provider let the credential in to list its models."""
+
+_FORBIDDEN: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND})
+"""What a key without the scope of batches is told, where the account has some or none."""
+
+FORBIDDEN_TOGETHER: Final = timedelta(minutes=2)
+"""Within this, refusals count once: those of batches that are on their way together when a key is
+revoked, or a provider in trouble knows nobody."""
 
 AT_ONCE: Final = 4
 """Batches on their way to one upstream; more would only share the line."""
@@ -77,6 +84,16 @@ RETRY_PAUSE: Final = timedelta(seconds=30)
 
 TURN_PAUSE: Final = timedelta(seconds=2)
 """How soon a batch that waits for another's create looks again."""
+
+
+class _Forbidden(NamedTuple):
+    """How often in a row batches were denied, and when last."""
+
+    times: int
+    at: datetime
+
+
+_NEVER_FORBIDDEN: Final = _Forbidden(0, datetime.min.replace(tzinfo=UTC))
 
 
 class Submitter:
@@ -101,8 +118,7 @@ class Submitter:
         )
         self._due = DueBatches(ground.clock)
         self._fanout: Fanout[BatchId] = Fanout(limit=AT_ONCE)
-        self._forbidden: Counter[ModelAccess] = Counter()
-        """How often in a row a batch was refused."""
+        self._forbidden: dict[ModelAccess, _Forbidden] = {}
 
         self._unseen: Counter[BatchId] = Counter()
         """How often the input of a batch was not found. A batch also comes back for
@@ -270,20 +286,31 @@ class Submitter:
     async def _rejected(self, batch: Batch, exc: ProviderRejectedError) -> Batch:
         """End a batch that its provider does not take. Its jobs are given back as it is settled."""
         log.warning("batch.rejected", batch_id=batch.id, code=exc.code, error=str(exc))
+        if exc.code == ProviderRejectedError.code:
+            # Nothing is known that would cure it.
+            await self._note_forbidden(batch.key, exc)
         line = await line_to_blame(self._on, batch, exc.line)
         rejected = Rejected(self._now(), exc.code, exc.message, line)
         return await self._steps.take(batch, rejected) or batch
 
     async def _refused(self, batch: Batch, exc: CredentialRefusedError) -> Batch:
         """Pause the credential; one that is let in again and again may do all but batches."""
-        key = batch.key
-        await self._access.pause(key.credential, exc)
-        if exc.status_code == HTTPStatus.FORBIDDEN and not blames_money(exc.body):
-            self._forbidden[key.model_access] += 1
-            if self._forbidden[key.model_access] >= FORBIDDEN_TIMES:
-                del self._forbidden[key.model_access]
-                await self._outlook.note_unbatchable(key, until=self._now() + UNBATCHABLE_FOR)
+        await self._access.pause(batch.key.credential, exc)
+        if not blames_money(exc.body):
+            await self._note_forbidden(batch.key, exc)
         return await self._put_back(batch, exc)
+
+    async def _note_forbidden(self, key: BatchKey, exc: ProviderError) -> None:
+        """Switch the lane off for a credential and model that are always denied batches."""
+        now, last = self._now(), self._forbidden.get(key.model_access, _NEVER_FORBIDDEN)
+        if exc.status_code not in _FORBIDDEN or now < last.at + FORBIDDEN_TOGETHER:
+            return
+        times = last.times + 1
+        if times < FORBIDDEN_TIMES:
+            self._forbidden[key.model_access] = _Forbidden(times, now)
+            return
+        self._forbidden.pop(key.model_access, None)
+        await self._outlook.note_unbatchable(key, until=now + UNBATCHABLE_FOR)
 
     async def _put_back(self, batch: Batch, exc: ProviderError) -> Batch:
         """Have the batch sent again later: when the provider asks for it, and not at once.

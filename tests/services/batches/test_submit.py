@@ -196,10 +196,12 @@ async def test_a_refused_credential_pauses_its_lane_and_burns_no_job(operation: 
 
 
 @pytest.mark.parametrize("operation", ["upload", "create"])
-async def test_a_key_without_the_scope_of_batches_loses_that_lane_alone(operation: str) -> None:
+@pytest.mark.parametrize("fault", ["refused", "forbidden"])
+async def test_a_key_without_the_scope_of_batches_loses_that_lane_alone(
+    operation: str, fault: Fault
+) -> None:
     fleet = Fleet()
-    always: list[Fault] = ["forbidden"] * 1_000
-    fleet.will(operation, *always)
+    fleet.will(operation, *[fault] * 1_000)
     await fleet.accept_many(12)
 
     await fleet.run_for(timedelta(minutes=30), step=timedelta(seconds=30))
@@ -207,6 +209,38 @@ async def test_a_key_without_the_scope_of_batches_loses_that_lane_alone(operatio
     assert await fleet.states() == {JobState.COMPLETED: 12}
     assert fleet.provider.requests[operation] == FORBIDDEN_TIMES
     assert fleet.tally.counts["credential_paused"] == FORBIDDEN_TIMES
+
+
+@pytest.mark.parametrize("operation", ["upload", "create"])
+async def test_an_account_without_batches_is_soon_asked_for_none(operation: str) -> None:
+    fleet = Fleet()
+    always: list[Fault] = ["unknown"] * 1_000
+    fleet.will(operation, *always)
+    asked = []
+    for _ in range(FORBIDDEN_TIMES + 1):
+        await fleet.accept_many(12)
+        await fleet.run_for(timedelta(minutes=30), step=timedelta(seconds=30))
+        asked.append(fleet.provider.requests[operation])
+
+    assert await fleet.states() == {JobState.COMPLETED: 12 * len(asked)}
+    assert asked[-1] == asked[-2]
+    assert fleet.tally.counts["credential_paused"] == 0
+
+
+@pytest.mark.parametrize("status", ["refused", "forbidden", "unknown"])
+async def test_batches_that_are_refused_together_leave_the_lane_as_it_is(status: Fault) -> None:
+    """As when a key is revoked: once it is good again, all goes on at half the price."""
+    fleet = Fleet()
+    for _ in range(2 * FORBIDDEN_TIMES):
+        await fleet.flush(12)
+    fleet.will("upload", *[status] * FORBIDDEN_TIMES)
+
+    await fleet.run("submit")
+    assert fleet.provider.requests["upload"] >= FORBIDDEN_TIMES
+    await fleet.run_for(timedelta(hours=1), step=timedelta(seconds=30))
+
+    assert await fleet.states() == {JobState.COMPLETED: 2 * FORBIDDEN_TIMES * 12}
+    assert fleet.provider.requests["call"] == 0
 
 
 async def test_a_key_that_is_let_into_batches_in_between_keeps_that_lane() -> None:
