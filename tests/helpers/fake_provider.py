@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from itertools import count
 from typing import Literal
 
-from proxy.core.batch_ends import INPUT_MISSING, INVALID_INPUT
+from proxy.core.batch_ends import INPUT_MISSING, INVALID_INPUT, TOO_MANY_TOKENS
 from proxy.core.errors import (
     CredentialRefusedError,
     ProviderBusyError,
@@ -49,6 +49,7 @@ Fault = Literal[
     "forbidden",
     "rejected",
     "unknown",
+    "throttled",
     "no_input",
     "redirected",
 ]
@@ -364,7 +365,8 @@ class FakeProvider:
             raise CredentialRefusedError(f"{operation}: 403", status_code=403, body=self.forbids)
         if fault == "unknown":
             raise ProviderRejectedError(f"{operation}: 404", status_code=404)
-        code = INPUT_MISSING if fault == "no_input" else None
+        codes = {"no_input": INPUT_MISSING, "throttled": TOO_MANY_TOKENS}
+        code = codes.get(fault)
         raise ProviderRejectedError(f"{operation}: 400", code=code, status_code=400)
 
     def _after(self, operation: str) -> None:

@@ -5,8 +5,9 @@ figure: it shows when a batch fails with `token_limit_exceeded`, at no cost.
 """
 
 import json
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -31,6 +32,10 @@ _GROWTH_PER_HOUR: Final = 1.25
 """How fast a learned bound rises again, since tiers grow and other users of the account come and
 go. Trying a little more costs a pause; trying everything would cost a refused batch."""
 
+LEAST_LIMIT: Final = 20_000
+"""Below the limit of any account that we know of: OpenAI's lowest tier has 90,000. A bound that is
+lower comes of refusals that were no matter of tokens (googleapis/python-genai #1901)."""
+
 _FORGET_AFTER: Final = timedelta(days=2)
 """By then a bound has grown by four orders of magnitude, and bounds nothing."""
 
@@ -47,8 +52,15 @@ class _Learned:
 
     def grown(self, now: datetime) -> int:
         """Return the bound after it has grown with time."""
+        return int(self.max_tokens * self._growth(now))
+
+    def raised(self, bound: int, now: datetime) -> "_Learned":
+        """Return the same with another bound by now; what is said of rests stays."""
+        return replace(self, max_tokens=math.ceil(bound / self._growth(now)))
+
+    def _growth(self, now: datetime) -> float:
         hours = min(max(now - self.at, timedelta(0)), _FORGET_AFTER) / timedelta(hours=1)
-        return int(self.max_tokens * _GROWTH_PER_HOUR**hours)
+        return math.pow(_GROWTH_PER_HOUR, hours)
 
 
 class TokenGovernor:
@@ -92,6 +104,30 @@ class TokenGovernor:
             if await self._notes.write(NAME, Note.after(note, text)):
                 break
         return lesson.rests_until
+
+    async def let_in(self, queue: ProviderQueue, tokens: int, *, now: datetime) -> None:
+        """Note that a batch of `tokens` was let in: below `LEAST_LIMIT`, twice as many may be.
+
+        Growing with time alone, a bound that false refusals had left at next to nothing made
+        a batch of each job, one after the other, for hours.
+
+        Raises:
+            StoreError: if it cannot be noted.
+        """
+        bound = min(2 * tokens, LEAST_LIMIT)
+        known = self._learned.get(queue)
+        for _ in range(RACES):
+            if known is None or known.grown(now) >= bound:
+                return
+            note = await self._notes.read(NAME)
+            self._learned = _parse(note)
+            known = self._learned.get(queue)
+            if note is None or known is None:
+                return
+            raised = self._learned | {queue: known.raised(bound, now)}
+            if await self._notes.write(NAME, Note.after(note, _text(raised, now))):
+                self._learned = raised
+                return
 
     def max_tokens(self, queue: ProviderQueue, *, now: datetime) -> int | None:
         """Return how many tokens may be enqueued; nothing if no bound is known."""

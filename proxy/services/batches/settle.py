@@ -10,7 +10,13 @@ from datetime import datetime, timedelta
 import structlog
 
 from proxy.core.batch import Batch, BatchState
-from proxy.core.batch_ends import ANOTHERS, TOO_MANY_TOKENS, UNBATCHABLE_CODES, UNCONFIRMED
+from proxy.core.batch_ends import (
+    ANOTHERS,
+    TOO_MANY_TOKENS,
+    UNBATCHABLE_CODES,
+    UNCONFIRMED,
+    ran_to_its_end,
+)
 from proxy.core.batch_events import (
     BatchEnded,
     BatchEvent,
@@ -131,6 +137,8 @@ class Settler:
                 f"batch {batch.id}: {batch.error_code}", code=batch.error_code
             )
             await self._access.pause(batch.key.credential, refusal)
+        elif ran_to_its_end(batch):
+            await self._governor.let_in(batch.key.provider_queue, batch.tokens, now=now)
 
     async def _later(self, batch: Batch, pause: timedelta) -> Batch:
         return await self._write(batch, Delayed(self._now() + pause))

@@ -4,9 +4,11 @@ from datetime import timedelta
 
 import pytest
 
+from proxy.core.job import JobState
 from proxy.ports.notes import Note
-from proxy.services.batches.governor import TokenGovernor
+from proxy.services.batches.governor import LEAST_LIMIT, TokenGovernor
 from tests.helpers.factories import CREDENTIAL, T0
+from tests.helpers.fleet import Fleet
 from tests.helpers.memory_notes import MemoryNoteStore
 
 MODEL = "gpt-4o-mini"
@@ -103,6 +105,47 @@ async def test_a_refusal_long_after_the_last_one_pauses_shortly() -> None:
 
     until = await governor.exceeded(QUEUE, 1_000, now=later)
     assert until == later + timedelta(minutes=1)
+
+
+async def test_a_bound_below_all_limits_doubles_with_each_batch_that_is_let_in() -> None:
+    notes = MemoryNoteStore()
+    governor, other = make_governor(notes=notes), make_governor(notes=notes)
+    await governor.exceeded(QUEUE, 200, now=T0)
+    later = T0 + timedelta(minutes=30)
+    rest = governor.resting_until(QUEUE)
+
+    bounds = []
+    for tokens in (10, 100, 300, 9_000, 15_000, 90_000):
+        await governor.let_in(QUEUE, tokens, now=later)
+        bounds.append(governor.max_tokens(QUEUE, now=later))
+    await other.refresh()
+
+    assert bounds == [111, 200, 600, 18_000, LEAST_LIMIT, LEAST_LIMIT]
+    assert other.max_tokens(QUEUE, now=later) == LEAST_LIMIT
+    assert governor.resting_until(QUEUE) == rest
+
+
+async def test_what_is_let_in_raises_no_bound_that_a_limit_may_have_taught() -> None:
+    governor = make_governor()
+    await governor.let_in(QUEUE, 10, now=T0)
+    assert governor.max_tokens(QUEUE, now=T0) is None
+    await governor.exceeded(QUEUE, 4 * LEAST_LIMIT, now=T0)
+
+    await governor.let_in(QUEUE, 2 * LEAST_LIMIT, now=T0)
+
+    assert governor.max_tokens(QUEUE, now=T0) == 2 * LEAST_LIMIT
+
+
+async def test_refusals_far_below_the_limit_do_not_make_a_batch_of_each_job() -> None:
+    fleet = Fleet()
+    fleet.will("create", "throttled", times=8)
+    await fleet.accept_many(60)
+
+    await fleet.run_for(timedelta(hours=5), step=timedelta(minutes=1))
+
+    assert await fleet.states() == {JobState.COMPLETED: 60}
+    assert fleet.provider.requests["create"] <= 8 + 12
+    assert fleet.provider.requests["call"] == 0
 
 
 @pytest.mark.parametrize("other", [("credential-2", MODEL), (CREDENTIAL, "gpt-4o")])
