@@ -108,8 +108,8 @@ class Repeats:
         """
         return run.session is not None or self._ends_sessions
 
-    def _broke(self, owner: OwnerId, fingerprint: str, run: Run) -> bool:
-        """Return whether such a call broke in this session, and count this one as its repeat."""
+    def _spend_break(self, owner: OwnerId, fingerprint: str, run: Run) -> bool:
+        """Count a call as the repeat of one alike that broke in its session; false if none did."""
         breaks = self._broken_in_runs.get((owner, run))
         if breaks is None or not breaks.calls[fingerprint]:
             return False
@@ -134,8 +134,8 @@ class Repeats:
         way. A claim whose answer came too late ends with its lease.
         """
         if run is not None and self._is_session(run):
-            broke = self._broke(owner, fingerprint, run)
-            if not broke and retry_count == 0:
+            is_repeat = self._spend_break(owner, fingerprint, run)
+            if not is_repeat and retry_count == 0:
                 return None
         self._tally.count("claims")
         timeout_s = self._timeout_s if is_forwarded else PATIENT_CLAIM_TIMEOUT_S
