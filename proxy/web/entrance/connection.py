@@ -64,6 +64,10 @@ class CallerConnection(web.RequestHandler):
         `options` are those of `web.RequestHandler`.
         """
         super().__init__(manager, **options)
+        # aiohttp's parser counts the call that is being served as well, if its body came after
+        # that had begun, and holds back what is behind so many. aiohttp asks for that only once
+        # as many wait: with one less it would wait for ever.
+        self._max_msg_queue_size -= 1
         self._find = find
         self._boundary = Boundary()
         self._intake = Intake(max_head_bytes)

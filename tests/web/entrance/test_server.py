@@ -88,6 +88,24 @@ async def test_calls_are_served_as_ever():
             assert (await caller.response()).body == b"hello"
 
 
+async def test_all_calls_are_answered_that_come_behind_a_body():
+    begun = asyncio.Event()
+
+    async def reading(request: web.BaseRequest) -> web.Response:
+        begun.set()
+        return web.Response(body=await request.read())
+
+    async with serving(reading) as port, RawCaller(port) as caller:
+        await caller.send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nab")
+        await begun.wait()
+        # More than aiohttp lets wait.
+        await caller.send(b"cd" + b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 100)
+
+        assert (await caller.response()).body == b"abcd"
+        for _ in range(100):
+            assert (await caller.response()).body == b""
+
+
 @pytest.mark.parametrize(
     ("handle", "sent"),
     [
