@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, Final, cast
 
 from aiohttp import web
+from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 from aiohttp.streams import StreamReader
 
 from proxy.core.dialects import ErrorAnswer
@@ -269,7 +270,7 @@ class CallerConnection(web.RequestHandler):
         """Answer what could not be parsed, and what a bug left without an answer."""
         # Logs it, and has the connection closed afterwards.
         theirs = super().handle_error(request, status, exc, message)
-        return last_answer(unreadable_or_bug(theirs.status))
+        return last_answer(unreadable_or_bug(431 if _is_too_long(exc) else theirs.status))
 
     async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109 - aiohttp's
         """Give the call that is on its way `timeout` to end, then cut it off.
@@ -290,6 +291,13 @@ class CallerConnection(web.RequestHandler):
     def _is_serving(self) -> bool:
         """Whether a call is here whose answer is not."""
         return bool(self._request_in_progress or self._messages or self._call is not None)
+
+
+def _is_too_long(exc: BaseException | None) -> bool:
+    """Tell whether a head was refused for its length; aiohttp calls it a bad one."""
+    # Of the number of fields it tells in words alone.
+    too_many = isinstance(exc, BadHttpMessage) and exc.message.startswith("Too many headers")
+    return too_many or isinstance(exc, LineTooLong)
 
 
 def last_answer(answer: ErrorAnswer) -> web.Response:

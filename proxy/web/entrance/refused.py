@@ -30,10 +30,19 @@ def refusal(family: Family, error: ProxyError) -> ErrorAnswer:
 def unreadable_or_bug(status: int) -> ErrorAnswer:
     """Return the answer where aiohttp has found `status`: 4xx for what it could not read.
 
+    431 is for a head that is too long, or has a line that is, or too many fields.
+
     Whose SDK called is not known at that point, so the dialect is OpenAI's.
     """
     error: ProxyError
-    if status < 500:
+    if status == 431:
+        error = CallerError(
+            "the head of this call is too long, in all, in one line or by its number of fields: "
+            "callers.max_field_bytes and callers.max_fields of the configuration bound it",
+            code="head_too_long",
+            http_status=status,
+        )
+    elif status < 500:
         error = CallerError(
             "this cannot be read as an HTTP request", code="bad_request", http_status=status
         )

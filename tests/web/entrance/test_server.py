@@ -69,6 +69,25 @@ async def test_bytes_that_are_no_call_are_not_quoted(sent, caplog):
     assert SECRET.decode() not in caplog.text
 
 
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET /" + b"x" * 2000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nBaggage: " + b"x" * 2000 + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X: y\r\n" * 20 + b"\r\n",
+    ],
+    ids=["target", "field", "fields"],
+)
+async def test_a_head_that_is_too_long_is_told_so(sent):
+    bounds = CallerBounds(max_field_bytes=1024, max_fields=16)
+    async with serving(hello, bounds) as port, RawCaller(port) as caller:
+        await caller.send(sent)
+        answer = await caller.response()
+
+    assert answer.start_line.split()[1] == b"431"
+    assert b"callers.max_field_bytes" in answer.body
+
+
 async def test_a_bug_is_told_in_a_form_that_sdks_read_and_logged_with_its_place(caplog):
     with caplog.at_level(logging.ERROR):
         async with serving(buggy) as port, RawCaller(port) as caller:
