@@ -211,6 +211,39 @@ async def test_what_stands_in_another_jobs_place_is_not_taken_for_it(stores, ser
             await read(mine.id)
 
 
+DAMAGED = b"1 cancelled 0 key 0 -\nneither a job nor what a newer version makes of one"
+
+
+async def test_a_record_that_cannot_be_read_keeps_no_other_job_from_being_pruned(stores, server):
+    damaged, *others = await accepted_everywhere(stores, 3)
+    for minutes, job in enumerate((damaged, *others)):
+        after = advance(job, Succeeded(0, T0 + minutes * MINUTE, Outcome(200)))
+        result = Result(status_code=200, body=b"{}")
+        assert not await stores.jobs.replace_many([JobWrite(after, result)])
+    server.admin.set(keys.record(damaged.id), DAMAGED)
+
+    assert await stores.jobs.prune(finalized_before=T0 + HOUR, limit=9) == 3
+
+    assert await stores.jobs.get_many([job.id for job in others]) == []
+    assert not [*server.admin.scan_iter(f"*:{damaged.id}")]
+    assert await stores.jobs.prune(finalized_before=T0 + HOUR, limit=9) == 0
+
+
+async def test_a_record_that_cannot_be_read_ends_no_other_waiters_lease(stores, server):
+    damaged, other = [await accepted(stores) for _ in range(2)]
+    server.admin.set(keys.record(damaged.id), DAMAGED)
+
+    async with opened(server) as another:
+        await another.deliveries.renew([damaged.id, other.id], until=T0 + HOUR)
+        now = T0 + HOUR - SECOND
+        claims = [
+            await another.deliveries.claim(OWNER, other.fingerprint, retry_count=0, now=now)
+            for _ in range(2)
+        ]
+
+    assert claims == [damaged.id, None]
+
+
 # Order over all shards
 
 

@@ -8,10 +8,12 @@ the best one's script claims what is best by then.
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from proxy.core.errors import StoreCorruptError
 from proxy.core.ids import JobId, OwnerId, shard_for, shard_of
 from proxy.core.job import Job
 from proxy.core.repeats import CLAIM_WINDOW, WAITER_LEASE, Answered
@@ -131,7 +133,10 @@ class RedisDeliveryStore:
             [read("GET", keys.record(job_id)) for job_id in unknown]
         )
         for job_id, reply in zip(unknown, replies, strict=True):
-            if reply is not None:
+            if reply is None:
+                continue
+            # One that cannot be read must not let the leases of all others end.
+            with suppress(StoreCorruptError):
                 places[job_id] = _Place.of(parse_record(reply)[1])
         return places
 

@@ -1,10 +1,11 @@
 """What goes when a job goes."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Final
 
-from proxy.core.errors import StoreUnavailableError
+from proxy.core.errors import StoreCorruptError, StoreUnavailableError
 from proxy.core.ids import JobId, shard_of
 from proxy.core.job import TERMINAL, JobState
 from proxy.stores.codec import to_micros
@@ -69,15 +70,25 @@ async def _erase_many(client: Client, job_ids: Sequence[JobId]) -> int:
     records = await client.call_many(
         [read("GET", keys.record(job_id)) for job_id in job_ids], background=True
     )
-    commands = []
-    for job_id, record in zip(job_ids, records, strict=True):
-        if record is None:
-            # It vanished with its time.
-            commands.append(write("ZREM", keys.ended(shard_of(job_id)), job_id))
-        else:
-            commands.append(_erase_call(job_id, record)[0])
-    await client.call_many(commands, background=True)
+    calls = [
+        call
+        for job_id, record in zip(job_ids, records, strict=True)
+        for call in _erase_calls(job_id, record)
+    ]
+    await client.call_many(calls, background=True)
     return len(job_ids)
+
+
+def _erase_calls(job_id: JobId, record: Reply) -> list[Command]:
+    if record is not None:
+        with suppress(StoreCorruptError):
+            return [_erase_call(job_id, record)[0]]
+    # It vanished with its time, or cannot be read, and must not keep the others from being
+    # erased. Which lists name it is not known then.
+    return [
+        write("DEL", keys.record(job_id), keys.payload(job_id), keys.result(job_id)),
+        write("ZREM", keys.ended(shard_of(job_id)), job_id),
+    ]
 
 
 def _erase_call(job_id: JobId, record: Reply) -> tuple[Command, JobState]:
