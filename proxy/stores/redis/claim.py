@@ -17,7 +17,6 @@ from proxy.core.ids import BatchId
 from proxy.ports.batches import Claimed, ClaimLimits
 from proxy.stores.redis import batch_scripts, keys
 from proxy.stores.redis.claim_plan import (
-    Front,
     Room,
     Shard,
     Waiting,
@@ -29,6 +28,7 @@ from proxy.stores.redis.claim_plan import (
 )
 from proxy.stores.redis.client import Client
 from proxy.stores.redis.commands import Command, read
+from proxy.stores.redis.merge import Front
 from proxy.stores.redis.wire import Reply, as_list, as_text
 
 CLAIM: Final = 20_000
@@ -132,7 +132,7 @@ class Claim:
         taken, each = 0, 4 * FEW
         while True:
             fronts = await self._peek(waiting, each)
-            planned, complete = plan(fronts, held, self.limits)
+            planned, complete = plan(fronts.values(), held, self.limits)
             got = await self._take(planned)
             for shard, part in got.items():
                 by_shard[shard] = total([by_shard[shard], part])
@@ -145,7 +145,7 @@ class Claim:
             # died before it sealed the batch: whoever looks again finds out.
             if complete or not came or taken >= CLAIM or not await self._is_filling():
                 return replace(held, complete=complete)
-            waiting = [shard for shard, front in fronts.items() if front.more or front.rows]
+            waiting = [shard for shard, front in fronts.items() if front.rows]
             # Where few shards have any, each must give more.
             each = min(STEP, each * 2)
 
@@ -173,7 +173,7 @@ class Claim:
     async def _is_filling(self) -> bool:
         return _is_filling(await self.client.call(read("HGET", keys.BATCHES, self.batch_id)))
 
-    async def _peek(self, shards: Sequence[int], each: int) -> dict[int, Front]:
+    async def _peek(self, shards: Sequence[int], each: int) -> dict[int, Front[Waiting]]:
         replies = await self.client.call_many(
             [
                 batch_scripts.PEEK.call([keys.queue(shard, self.key)], self.ready_at, each)

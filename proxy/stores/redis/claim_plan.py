@@ -1,18 +1,18 @@
 """What a claim knows of the queue, and which rows it therefore takes."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from proxy.ports.batches import Claimed, ClaimLimits
 from proxy.stores.codec import from_micros
+from proxy.stores.redis.merge import Front, certain, front_of
 from proxy.stores.redis.wire import Reply, as_int, as_list, as_text
 
 _NO_LIMIT: Final = 1 << 52
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Waiting:
+class Waiting(NamedTuple):
     """A row of a queue, as far as a plan must know it."""
 
     ready: int
@@ -46,14 +46,6 @@ class Shard:
 
 
 @dataclass(frozen=True, slots=True)
-class Front:
-    """The first rows of one shard's queue, and whether there are more."""
-
-    rows: Sequence[Waiting]
-    more: bool
-
-
-@dataclass(frozen=True, slots=True)
 class Room:
     """What a batch has room for."""
 
@@ -76,14 +68,13 @@ class Room:
 
 
 def plan(
-    fronts: Mapping[int, Front], held: Claimed, limits: ClaimLimits
+    fronts: Collection[Front[Waiting]], held: Claimed, limits: ClaimLimits
 ) -> tuple[dict[int, list[Waiting]], bool]:
     """Return which rows to take of each shard, and whether that is all there is to take."""
     taken: dict[int, list[Waiting]] = {}
-    rows, is_all = _oldest(fronts)
     count, size, tokens = held.count, held.body_bytes, held.tokens
     max_tokens = _NO_LIMIT if limits.max_tokens is None else limits.max_tokens
-    for row in rows:
+    for row in certain(fronts):
         if count and (
             count >= limits.max_requests
             or size + row.body_bytes > limits.max_bytes
@@ -92,17 +83,8 @@ def plan(
             return taken, True
         count, size, tokens = count + 1, size + row.body_bytes, tokens + row.tokens
         taken.setdefault(row.shard, []).append(row)
+    is_all = all(front.upto is None for front in fronts)
     return taken, is_all or count >= limits.max_requests
-
-
-def _oldest(fronts: Mapping[int, Front]) -> tuple[list[Waiting], bool]:
-    """Return the rows that no unread row precedes, oldest first, and whether these are all."""
-    rows = sorted(row for front in fronts.values() for row in front.rows)
-    bounds = [front.rows[-1] for front in fronts.values() if front.more]
-    if not bounds:
-        return rows, True
-    bound = min(bounds)
-    return [row for row in rows if row <= bound], False
 
 
 def parse_shard(reply: Reply) -> Shard:
@@ -120,12 +102,12 @@ def parse_shard(reply: Reply) -> Shard:
     )
 
 
-def parse_front(shard: int, reply: Reply, each: int) -> Front:
+def parse_front(shard: int, reply: Reply, each: int) -> Front[Waiting]:
     rows = []
     for line in as_text(reply).splitlines():
         ready, job, size, tokens = line.split(" ")
         rows.append(Waiting(int(ready), job, shard, int(size), int(tokens)))
-    return Front(rows, more=len(rows) == each)
+    return front_of(rows, each)
 
 
 def parse_claimed(sums: Sequence[Reply]) -> Claimed:

@@ -7,7 +7,7 @@ for the next round.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Generic, TypeAlias, TypeVar
 
 from proxy.core.ids import SHARDS
 from proxy.stores.redis.client import Client
@@ -17,19 +17,22 @@ from proxy.stores.redis.wire import Reply, as_int, as_list, as_text
 Row: TypeAlias = tuple[int, str]
 """A number to order by, and a job."""
 
+AnyRow = TypeVar("AnyRow", bound=tuple[object, ...])
+"""Such a row, or one with more behind these two."""
+
 
 @dataclass(frozen=True, slots=True)
-class Front:
+class Front(Generic[AnyRow]):
     """The first rows of one shard."""
 
-    rows: Sequence[Row]
-    upto: Row | None
+    rows: Sequence[AnyRow]
+    upto: AnyRow | None
     """The last row that was looked at; nothing if there are no more."""
 
 
 async def fronts_of(
     client: Client, names: Sequence[str], *, upto: int | str, each: int
-) -> list[Front]:
+) -> list[Front[Row]]:
     """Read the first `each` rows of these sorted sets, up to a score as `ZRANGE` takes it."""
     limits = ("BYSCORE", "LIMIT", 0, each, "WITHSCORES")
     replies = await client.call_many(
@@ -38,14 +41,19 @@ async def fronts_of(
     return [_front(reply, each) for reply in replies]
 
 
-def _front(reply: Reply, asked_for: int) -> Front:
+def _front(reply: Reply, asked_for: int) -> Front[Row]:
     flat = as_list(reply)
     pairs = zip(flat[::2], flat[1::2], strict=True)
     rows = [(as_int(number), as_text(job)) for job, number in pairs]
+    return front_of(rows, asked_for)
+
+
+def front_of(rows: Sequence[AnyRow], asked_for: int) -> Front[AnyRow]:
+    """Return the front of a shard that was asked for so many rows and gave these."""
     return Front(rows, rows[-1] if len(rows) == asked_for else None)
 
 
-def certain(fronts: Iterable[Front], *, reverse: bool = False) -> list[Row]:
+def certain(fronts: Iterable[Front[AnyRow]], *, reverse: bool = False) -> list[AnyRow]:
     """Return, in order, the rows that no unread row of any shard can precede."""
     fronts = list(fronts)
     rows = sorted((row for front in fronts for row in front.rows), reverse=reverse)

@@ -84,7 +84,7 @@ class _Look:
     upto: Row | None = (-1, "")
 
     @property
-    def front(self) -> Front:
+    def front(self) -> Front[Row]:
         return Front(self.rows, self.upto)
 
     def further(self, reply: Reply) -> "_Look":
