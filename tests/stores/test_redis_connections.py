@@ -232,6 +232,26 @@ async def test_a_server_that_takes_no_writes_is_away_and_not_damaged(stores, ser
     await _cancel(stores, job)
 
 
+async def test_a_server_that_cannot_save_says_where_to_look(tmp_path: Path):
+    with redis_server(tmp_path) as server:
+        async with opened(server.url) as stores:
+            job = await accepted(stores)
+            (tmp_path / "dump.rdb").mkdir()
+            server.admin.config_set("save", "3600 1")
+            server.admin.bgsave()
+            await eventually(lambda: _cannot_save(server))
+
+            for write in (accepted(stores), stores.batches.add(make_batch())):
+                with pytest.raises(StoreUnavailableError, match="cannot save") as refused:
+                    await write
+                assert "its disk" in (refused.value.hint or "")
+            assert await stores.jobs.get(job.id) == job
+
+
+async def _cannot_save(server: RedisServer) -> bool:
+    return bool(server.admin.info("persistence")["rdb_last_bgsave_status"] == "err")
+
+
 async def _cancel(stores: RedisStores, job: Job) -> None:
     assert not await stores.jobs.replace_many([JobWrite(advance(job, CancelRequested(T0)))])
 

@@ -122,7 +122,6 @@ async def test_only_those_who_bring_a_new_credential_have_it_added(stores, serve
 
     await asyncio.gather(*map(stores.credentials.remember, [known, known, known, known, new]))
 
-    # A shared call over each connection, and what adds the new one, for which its script may
     # A shared call over each connection, and what adds the new one.
     assert calls(server) <= 2 + 1
     found = await stores.credentials.all()

@@ -56,6 +56,10 @@ def _known(exc: ResponseError) -> StoreError | None:
         )
     if isinstance(exc, TryAgainError):
         return StoreUnavailableError("Redis moves what belongs to the job to another node")
+    if text.startswith("MISCONF"):
+        return StoreUnavailableError(
+            "Redis takes no writes, since it cannot save them", hint="look at its log and its disk"
+        )
     if text.startswith(_NO_DATABASE):
         return StoreUnavailableError(
             "Redis has no such database", hint="its number ends the path of the store's URL"
