@@ -46,7 +46,7 @@ from openai import OpenAI
 with OpenAI() as client:
     for number in range(int(sys.argv[1])):
         answer = client.chat.completions.create(
-            model="gpt-4o-mini", messages=[{"role": "user", "content": f"turn {number}"}]
+            model="gpt-5.4-mini", messages=[{"role": "user", "content": f"turn {number}"}]
         )
         print(answer.choices[0].message.content)
 """

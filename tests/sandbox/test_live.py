@@ -58,8 +58,9 @@ async def test_flex_can_be_refused_and_costs_nothing_then(rig, path, body):
     assert rig.running.ledger.totals(lane="flex").executions == 1
 
 
-async def test_flex_is_not_sold_for_every_model(rig):
-    asked = chat_body(model="gpt-5.4-interactive", service_tier="flex")
+@pytest.mark.parametrize("model", ["gpt-5.4-interactive", "gpt-4o-mini", "gpt-4.1"])
+async def test_flex_is_not_sold_for_every_model(rig, model):
+    asked = chat_body(model=model, service_tier="flex")
 
     assert (await rig.call("POST", CHAT, asked))[0] == 400
 
