@@ -389,6 +389,19 @@ def test_a_bad_configuration_ends_with_3_and_every_complaint(run, tmp_path):
     assert [one["key"] for one in content["complaints"]] == ["listen", "log.level"]
 
 
+def test_check_knows_whose_prices_there_are(run, tmp_path):
+    config = tmp_path / "c.yaml"
+    config.write_text("prices: {providers: {openai: opnai, gemini: google}}\n")
+
+    code, _, err = run("check", "--config", config)
+
+    assert code == 3
+    assert err.startswith(
+        f"offramp: {config}:1:30: prices.providers.openai: 'opnai' is no provider of the price list"
+    )
+    assert "google" in err
+
+
 def test_check_reads_the_url_of_a_redis_as_a_start_would(run, tmp_path, monkeypatch):
     key = tmp_path / "offramp.key"
     Vault.load_or_create(key)

@@ -30,7 +30,7 @@ from proxy.providers.openrouter_batches import OpenRouterBatches
 from proxy.services.ledger.prices import PriceBook, book_of
 from proxy.settings import Settings
 from proxy.stores.facts_file import FactsFile
-from proxy.stores.price_file import read_prices, shipped_prices
+from proxy.stores.price_file import check_providers, read_prices, shipped_prices
 from proxy.stores.sqlite import SqliteStores
 from proxy.stores.sqlite.schema import is_ours
 from proxy.stores.vault import Vault
@@ -194,14 +194,17 @@ def price_book(settings: Settings) -> PriceBook:
 
 
 def price_reader(settings: Settings) -> Callable[[], PriceList]:
-    """Return what reads the prices. An operator's own list is read now, since it may be wrong.
+    """Return what reads the prices. What an operator says of them is checked now.
 
-    Of the shipped one only its bytes are: later there may be no file to spare for it.
+    Of the shipped list only its bytes are read, if nothing is said: later there may be no file
+    to spare for it.
     """
-    if settings.prices.file is None:
+    prices = settings.prices
+    if prices.file is None and not prices.providers:
         return shipped_prices()
-    stated = read_prices(settings.prices.file)
-    return lambda: stated
+    known = read_prices(prices.file)
+    check_providers(prices.providers, known)
+    return lambda: known
 
 
 def facts_file(settings: Settings, worker: Worker | None) -> FactsFile | None:

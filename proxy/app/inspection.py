@@ -1,11 +1,12 @@
 """What a start would refuse among the files that settings name, found without starting."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from pathlib import Path
 
 from proxy.core.errors import ConfigError
 from proxy.settings import Settings
-from proxy.stores.price_file import read_prices
+from proxy.stores.price_file import check_providers, read_prices
 from proxy.stores.vault import Vault
 from proxy.web.certificates import Certificate
 
@@ -31,10 +32,23 @@ def _readings(settings: Settings) -> Iterator[tuple[tuple[str, ...], Callable[[]
     for path, tls in ((("tls",), settings.tls), (("admin", "tls"), settings.admin.tls)):
         if tls is not None:
             yield (*path, "cert_file"), partial(Certificate, tls.cert_file, tls.key_file)
-    if settings.prices.file is not None:
-        yield ("prices", "file"), partial(read_prices, settings.prices.file)
+    prices = settings.prices
+    if prices.file is not None:
+        yield ("prices", "file"), partial(read_prices, prices.file)
+    for upstream, provider in prices.providers.items():
+        check = partial(_check_provider, prices.file, {upstream: provider})
+        yield ("prices", "providers", upstream), check
     if settings.store.is_redis:
         yield ("store",), partial(_read_address, settings.store.url)
+
+
+def _check_provider(file: Path | None, providers: Mapping[str, str]) -> None:
+    try:
+        known = read_prices(file)
+    except ConfigError:
+        # Complained about at its own place.
+        return
+    check_providers(providers, known)
 
 
 def _read_address(url: str) -> None:

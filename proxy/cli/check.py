@@ -57,8 +57,9 @@ def _check_inside(configuration: Configuration) -> None:
     A Redis goes with a key file, which must be named then.
     """
     settings = configuration.settings
-    named = (settings.secret_key_file, settings.tls, settings.admin.tls, settings.prices.file)
-    if not any(named):
+    named = (settings.secret_key_file, settings.tls, settings.admin.tls)
+    prices = settings.prices
+    if not any((*named, prices.file, prices.providers)):
         return
     from proxy.app.inspection import unusable  # noqa: PLC0415 - the whole proxy
 

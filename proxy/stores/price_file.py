@@ -1,7 +1,7 @@
 """The price list as a file: the one that is shipped, or the operator's."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.resources import files
 from pathlib import Path
 
@@ -32,3 +32,17 @@ def read_prices(path: Path | None = None) -> PriceList:
             f"prices.file: {path} is no price list: {type(exc).__name__}: {exc}",
             hint="it has the form of the shipped one, proxy/data/prices.json",
         ) from exc
+
+
+def check_providers(providers: Mapping[str, str], known: PriceList) -> None:
+    """Check that the list has each provider whose prices shall hold for an upstream.
+
+    Raises:
+        ConfigError: if not: every price there would be unknown, and nothing would say why.
+    """
+    for upstream, provider in providers.items():
+        if provider not in known.providers:
+            raise ConfigError(
+                f"prices.providers.{upstream}: {provider!r} is no provider of the price list;"
+                f" it has {', '.join(sorted(known.providers))}"
+            )

@@ -50,3 +50,16 @@ def test_what_is_no_list_is_refused_by_its_name(tmp_path: Path, text: str) -> No
 def test_a_list_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="No such file"):
         read_prices(tmp_path / "none.json")
+
+
+def test_a_provider_that_the_list_has_not_is_refused_and_told_those_it_has() -> None:
+    settings = Settings.model_validate({"prices": {"providers": {"openai": "opnai"}}})
+
+    with pytest.raises(ConfigError, match=r"providers\.openai: 'opnai' is no provider .* openai, "):
+        price_reader(settings)
+
+
+def test_a_provider_that_the_list_has_is_taken() -> None:
+    settings = Settings.model_validate({"prices": {"providers": {"openai": "groq"}}})
+
+    assert price_reader(settings)().find("groq", "llama-3.1-8b-instant") is not None
