@@ -4,10 +4,12 @@ The only place that names adapters. What has an end is closed with the stack tha
 """
 
 import asyncio
+import stat
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Final
 
 import structlog
@@ -87,6 +89,7 @@ async def open_stores(
     if path is not None:
         embedded = await SqliteStores.open(path, vault)
         stack.push_async_callback(embedded.aclose)
+        _tell_of_mode(path)
         return embedded, Durability(settings.durability, is_durable=True)
     # The library takes 9 MB and a fifth of a second: only for who uses it.
     from proxy.stores.redis import RedisStores  # noqa: PLC0415
@@ -105,6 +108,16 @@ async def open_stores(
         which = "ahead of" if ahead > timedelta() else "behind"
         words += f"; its clock is {rough_duration(abs(ahead))} {which} this machine's"
     return shared, replace(durability, words=words)
+
+
+def _tell_of_mode(path: Path) -> None:
+    """Log that others may read the store, as one that was put back from a backup.
+
+    It is not refused: a file system that knows no modes shows every file so.
+    """
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & stat.S_IRWXO:
+        log.warning("store.exposed", path=str(path), mode=f"{mode:04o}", hint=f"chmod 600 {path}*")
 
 
 def open_client(

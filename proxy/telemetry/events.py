@@ -98,6 +98,7 @@ EVENTS: Final = frozenset(
         "policies.unchanged",
         "request.refused",
         "step.failed",
+        "store.exposed",
         "web_proxy.used",
         # Logging itself.
         UNLISTED,

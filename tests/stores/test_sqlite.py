@@ -8,20 +8,26 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
+from proxy.app.adapters import open_stores as open_stores_of
+from proxy.app.adapters import open_vault
 from proxy.core.batch import BatchState
 from proxy.core.errors import StoreError, StoreUnavailableError
 from proxy.core.ids import JobId
 from proxy.core.job import CancelRequested, Outcome, Succeeded, advance
 from proxy.ports.batches import ClaimLimits
 from proxy.ports.jobs import DeliveryNote, JobWrite, Result
+from proxy.settings import Settings
 from proxy.stores.sqlite import SqliteStores, checkpoint, claim, connection, database
 from tests.helpers.factories import BODY, OWNER, T0, make_batch, make_credential, make_job, new_job
+from tests.helpers.fakes import FakeClock
 
 PLENTY = ClaimLimits(max_requests=10_000, max_bytes=10**9)
 CANARY = b"canary-7f3a"
@@ -713,3 +719,22 @@ async def test_pruning_leaves_nothing_of_jobs_batches_and_idle_owners(stores, pa
         for table in ("jobs", "batches", "owners", "deliveries", "payloads", "results"):
             assert direct.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
     direct.close()
+
+
+@pytest.mark.parametrize(("mode", "told"), [(0o600, []), (0o660, []), (0o644, ["0644"])])
+async def test_a_file_that_others_may_read_is_told_of_at_the_start(tmp_path, mode, told):
+    path = tmp_path / "offramp.db"
+    settings = Settings.model_validate({"store": f"sqlite://{path}"})
+    async with AsyncExitStack() as stack:
+        await open_stores_of(stack, settings, open_vault(settings), FakeClock(T0))
+    path.chmod(mode)
+
+    with structlog.testing.capture_logs() as logs:
+        async with AsyncExitStack() as stack:
+            await open_stores_of(stack, settings, open_vault(settings), FakeClock(T0))
+
+    exposed = [line for line in logs if line["event"] == "store.exposed"]
+    assert [(line["mode"], line["log_level"]) for line in exposed] == [
+        (mode, "warning") for mode in told
+    ]
+    assert all(line["hint"] == f"chmod 600 {path}*" for line in exposed)
