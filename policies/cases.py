@@ -166,12 +166,18 @@ def _failures(policy: Policy, case: Case, obstacle_of: ObstacleOf) -> Iterable[s
         facts = call_facts(case.call, now=DEFAULT_NOW, obstacle_of=obstacle_of)
     except HeaderError as exc:
         decision: Decision = Reject(status=400, message=str(exc), decided_by="header")
+        bar = None
     else:
+        bar = facts.bar()
         decision = policy.decide(read_headers(facts.headers, now=facts.now), facts)
     seen = outcome(decision)
     for key, expected in case.expected.items():
         if seen.get(key) != expected:
-            yield f"{key} is {_shown(seen.get(key))}, expected {_shown(expected)}"
+            why = ""
+            if (key, expected) == ("decision", "defer") and bar is not None:
+                # Most often the call of the test was given no body.
+                why = f"; it cannot run later: {bar}"
+            yield f"{key} is {_shown(seen.get(key))}, expected {_shown(expected)}{why}"
 
 
 def _shown(value: object) -> str:

@@ -25,6 +25,7 @@ rules:
 tests:
 """
 NIGHTLY = "call: {body: {model: gpt-5-mini}, now: 2026-11-23T21:00:00Z}"
+NOT_DEFERRED = "decision is interactive, expected defer; it cannot run later"
 
 
 def run(*tests, **options):
@@ -68,6 +69,7 @@ def test_a_case_that_is_met_passes(test):
         (f"{NIGHTLY}, expect: {{tags: {{}}}}", "tags is by=rule, expected none"),
         (f"{NIGHTLY}, expect: {{status: 403}}", "status is none, expected 403"),
         ("call: {owner: web}, expect: {answer: wait}", "answer is none, expected wait"),
+        ("call: {}, expect: {decision: defer}", f"{NOT_DEFERRED}: its body is not a JSON object"),
     ],
 )
 def test_a_case_that_is_not_met_says_what_is_and_what_was_expected(test, failure):
