@@ -215,6 +215,33 @@ async def test_who_is_cancelled_before_the_call_goes_out_is_not_in_it(stores, se
     assert await stores.jobs.get_many([new.job.id for new in news]) == kept
 
 
+async def test_who_is_cancelled_while_the_call_is_out_leaves_others_their_own_answers(
+    stores, server
+):
+    """Callers are cancelled after each number of turns of the loop; what they share a call
+    with are others, who must be told of their own jobs."""
+    names = [f"key-{number}" for number in range(6)]
+    known = [at_home(name, idempotency_key=name) for name in names]
+    await together(stores, known)
+
+    for turns in range(20):
+        # Replies are late: the call is sent, and nothing has come back yet.
+        server.admin.execute_command("CLIENT", "PAUSE", 20, "ALL")
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(stores.jobs.accept(at_home(name, idempotency_key=name)))
+                for name in names
+            ]
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            for task in tasks[::3]:
+                task.cancel()
+
+        for task, first in zip(tasks, known, strict=True):
+            if not task.cancelled():
+                assert task.result() == Acceptance(first.job, created=False)
+
+
 async def test_in_a_cluster_a_call_stays_within_a_slot(cluster):
     cluster.flush()
     async with opened(cluster.url) as stores:
