@@ -201,6 +201,18 @@ async def test_a_credential_that_is_remembered_again_at_the_last_moment_stays(st
     assert await stores.credentials.all() == [one]
 
 
+async def test_a_model_that_is_noted_again_at_the_last_moment_stays_known(stores):
+    credential, later = make_credential().id, T0 + HOUR
+    await stores.unbatchable.note(credential, "/v1/x", "m", until=T0)
+
+    # Another instance has read that it is over, and is about to forget it.
+    over = {f'{credential} ["/v1/x", "m"]': b"%d" % to_micros(T0)}
+    await stores.unbatchable.note(credential, "/v1/x", "m", until=later)
+    await stores.unbatchable._forget(over)
+
+    assert await stores.unbatchable.known(now=T0) == {(credential, "/v1/x", "m"): later}
+
+
 async def test_what_stands_in_another_jobs_place_is_not_taken_for_it(stores, server):
     mine, theirs = await accepted(stores), await accepted(stores)
     for name in (keys.record, keys.payload):

@@ -10,10 +10,22 @@ from proxy.core.lanes import ModelAccess
 from proxy.stores.codec import from_micros, to_micros
 from proxy.stores.redis import keys, lease_scripts
 from proxy.stores.redis.client import Client
-from proxy.stores.redis.commands import read, write
+from proxy.stores.redis.commands import Script, read, write
 from proxy.stores.redis.wire import as_list, as_map, as_text
 
 _LEASES: Final = (keys.LEASES, keys.LEASES_UNTIL)
+
+_FORGET: Final = Script(
+    """
+-- Only as they were read: one of them may have been noted anew since then.
+for i = 1, #ARGV, 2 do
+  if redis.call('HGET', KEYS[1], ARGV[i]) == ARGV[i + 1] then
+    redis.call('HDEL', KEYS[1], ARGV[i])
+  end
+end
+return 1
+"""
+)
 
 
 class RedisLeaseStore:
@@ -56,7 +68,7 @@ class RedisUnbatchableStore:
     async def known(self, *, now: datetime) -> Mapping[ModelAccess, datetime]:
         reply = await self._client.call(read("HGETALL", keys.UNBATCHABLE))
         found: dict[ModelAccess, datetime] = {}
-        over = []
+        over: dict[str, bytes] = {}
         for field, value in as_map(reply).items():
             until = from_micros(int(value))
             credential_id, _, refused = field.partition(" ")
@@ -64,7 +76,12 @@ class RedisUnbatchableStore:
             if now < until:
                 found[CredentialId(credential_id), endpoint, model] = until
             else:
-                over.append(field)
+                over[field] = value
         if over:
-            await self._client.call(write("HDEL", keys.UNBATCHABLE, *over))
+            await self._forget(over)
         return found
+
+    async def _forget(self, over: Mapping[str, bytes]) -> None:
+        """Forget notes that were found to be over, each with its time."""
+        each = [part for note in over.items() for part in note]
+        await self._client.call(_FORGET.call([keys.UNBATCHABLE], *each))
