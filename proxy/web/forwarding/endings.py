@@ -7,6 +7,7 @@ connection does not: it looks whole by any end that is in order.
 import asyncio
 import socket
 import struct
+from contextlib import suppress
 from typing import Final, cast
 
 _LINGER: Final = struct.Struct("ii")
@@ -58,6 +59,17 @@ def finish_on_close(transport: asyncio.BaseTransport | None) -> None:
     if transport is not None and not transport.is_closing():
         sock = transport.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _FINISH)
+
+
+def end_now(transport: asyncio.Transport | None) -> None:
+    """Tell the peer, where that can be told alone, that nothing more comes.
+
+    For an answer that ends with its connection and came before the call was here to its
+    end: what is left of that is read for a while before the connection is closed.
+    """
+    if transport is not None and not transport.is_closing() and transport.can_write_eof():
+        with suppress(OSError):  # It reset the connection, and the loop has not read that yet.
+            transport.write_eof()
 
 
 def resets_on_close(transport: asyncio.BaseTransport | None) -> bool:

@@ -34,7 +34,7 @@ from proxy.ports.upstream import (
     UpstreamResponse,
     UpstreamUnavailableError,
 )
-from proxy.web.forwarding.endings import cut, finish_on_close, hold_open
+from proxy.web.forwarding.endings import cut, end_now, finish_on_close, hold_open
 
 _ENDS: Final = re.compile(r"[\r\n\0]")
 _LAST_CHUNK: Final = b"0\r\n\r\n"
@@ -238,6 +238,7 @@ class Relay:
             await self._caller_takes_more()
         if self._until_close:
             finish_on_close(request.transport)
+            end_now(request.transport)
         self.outcome = Outcome.COMPLETED
         return relayed(response.status, keep_alive=keep_alive)
 

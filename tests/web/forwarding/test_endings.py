@@ -1,13 +1,22 @@
 """What a caller sees of the end of an answer that ends with its connection."""
 
 import asyncio
+import socket
 import ssl
+import struct
 from typing import Any
 
 import pytest
 
+from proxy.web.forwarding.endings import end_now
 from tests.helpers.certificates import write_certificate
-from tests.helpers.raw_upstream import TIMEOUT_S, RawConnection, RawUpstream, wait_until
+from tests.helpers.raw_upstream import (
+    TIMEOUT_S,
+    RawConnection,
+    RawUpstream,
+    read_head,
+    wait_until,
+)
 from tests.web.stage import CLOSE_HEAD, OK, POST, stage
 from tests.web.transparency.harness import RunningProxy, running_proxy
 
@@ -144,3 +153,31 @@ async def turns() -> None:
     """Let the loop read what is here already."""
     for _ in range(20):
         await asyncio.sleep(0)
+
+
+async def test_an_answer_that_does_not_await_the_call_ends_at_once(factory):
+    async def script(connection: RawConnection) -> None:
+        await read_head(connection.reader)
+        await connection.send(CLOSE_HEAD + b"no")
+
+    async with stage(script, factory) as (_, proxy, caller):
+        await caller.send(b"POST /up/x HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc")
+
+        assert (await caller.response()).body == b"no"
+        # What is left of the call is still read, or closing would reset the connection.
+        assert proxy.server.connections
+        await caller.send(b"def")
+
+
+async def test_who_has_just_reset_its_connection_is_told_no_end():
+    loop = asyncio.get_running_loop()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        caller = socket.create_connection(listener.getsockname())
+        accepted, _ = listener.accept()
+    transport, _ = await loop.connect_accepted_socket(asyncio.Protocol, accepted)
+    caller.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    caller.close()
+
+    end_now(transport)
+
+    transport.abort()
