@@ -68,6 +68,7 @@ class OperatorFacts:
             is_ephemeral=settings.durability == "ephemeral",
             base_url=f"{'https' if settings.tls else 'http'}://{settings.listen}",
             webhook_hosts={name: urlsplit(hook.url).hostname or "" for name, hook in hooks},
+            upstreams=frozenset(settings.upstreams),
         )
 
     async def readiness(self) -> Readiness:

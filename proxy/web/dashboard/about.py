@@ -1,6 +1,6 @@
 """What pages say of the instance that makes them."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 
@@ -26,3 +26,6 @@ class About:
 
     webhook_hosts: Mapping[str, str]
     """Of each webhook, less what may be secret in its URL."""
+
+    upstreams: Collection[str]
+    """Names of those that it can call."""

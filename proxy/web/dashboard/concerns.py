@@ -1,5 +1,6 @@
 """What somebody should look at, gravest first, in a sentence each and with what to do."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -34,6 +35,7 @@ def concerns(seen: Overview, now: datetime, about: About) -> Sequence[Concern]:
     found = [
         *_instance(seen, about),
         *_paused(seen, now),
+        *_stranded(seen, about),
         *_queue(seen, now),
         *_lost(seen),
         *_missed(seen),
@@ -74,6 +76,20 @@ def _paused(seen: Overview, now: datetime) -> Iterator[Concern]:
             f"{one.upstream} refuses a credential{status} since {ago(one.paused_at, now)}; "
             f"{plural(waiting, 'job')} of its owner wait for it.",
             "Top up the account, or let the owner make a call with a new key.",
+            "jobs?status=queued",
+        )
+
+
+def _stranded(seen: Overview, about: About) -> Iterator[Concern]:
+    strange = Counter[str]()
+    for head in seen.heads:
+        if head.key.upstream not in about.upstreams:
+            strange[head.key.upstream] += head.count
+    for upstream, jobs in strange.items():
+        yield Concern(
+            "bad",
+            f"Upstream {upstream} is not configured here; waiting for it: {plural(jobs, 'job')}.",
+            "Configure it again, or they wait until their deadlines; another instance may have it.",
             "jobs?status=queued",
         )
 

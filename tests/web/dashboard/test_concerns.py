@@ -32,6 +32,7 @@ HERE = About(
     is_ephemeral=False,
     base_url="http://127.0.0.1:8080",
     webhook_hosts={},
+    upstreams={"openai"},
 )
 
 
@@ -160,3 +161,14 @@ def test_a_store_that_is_meant_to_go_is_no_alarm():
     (one,) = concerns(WELL, T0, replace(HERE, is_ephemeral=True, durability="ephemeral"))
 
     assert one.level == "odd"
+
+
+def test_jobs_of_an_upstream_that_was_taken_out_are_told_once_for_each():
+    key = make_key(upstream="groq")
+    seen = replace(WELL, heads=[head(), head(key=key), head(key=key, count=3)])
+
+    (found,) = concerns(seen, T0, HERE)
+
+    assert found.level == "bad"
+    assert found.said == "Upstream groq is not configured here; waiting for it: 7 jobs."
+    assert "until their deadlines" in found.advice

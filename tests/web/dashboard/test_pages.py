@@ -81,6 +81,7 @@ async def desk(*, token=None, loopback=None, rules=None, now=T0):
         is_ephemeral=False,
         base_url="http://127.0.0.1:8080",
         webhook_hosts={"done": "hooks.example"},
+        upstreams={"openai"},
     )
     add_dashboard(application, insight, access=access, about=about)
     # The jar of a browser, which takes cookies of addresses too.
