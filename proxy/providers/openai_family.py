@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Final, NoReturn, cast
 
 import pydantic_core
 
-from proxy.core.dialects import BatchApi, Mark, window_for
+from proxy.core.dialects import DIALECTS, BatchApi, Mark, window_for
 from proxy.core.errors import (
     CredentialRefusedError,
     ProviderError,
@@ -96,8 +96,7 @@ class OpenAIBatches:
         self._limits_of_others = replace(self._limits, max_inputs=None)
         self._clock = clock
         base_url = upstream.origin + upstream.target_of("/v1")
-        agent = api.files.user_agent
-        site = Site(base_url, agent, web_proxy)
+        site = Site(base_url, DIALECTS[upstream.dialect].user_agent, web_proxy)
         self._calls = Channel(f"{upstream.name}-calls", site, clock)
         self._transfers = Channel(f"{upstream.name}-transfers", site, clock)
 

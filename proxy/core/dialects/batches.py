@@ -74,8 +74,6 @@ class FilesWay:
     bare_lists: bool = False
     """Whether a list may come without an envelope."""
 
-    user_agent: str = "offramp"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchApi:

@@ -130,11 +130,11 @@ TOGETHER: Final = Dialect(
             file_life=None,
             pages=False,
             bare_lists=True,
-            # What stands before its API refuses names that it does not know. This one is
-            # true: the package makes the call.
-            user_agent="OpenAI/Python",
         ),
     ),
+    # What stands before its API refuses names that it does not know, with a 403. By this
+    # package its batches are made.
+    user_agent="OpenAI/Python",
 )
 
 DEEPINFRA: Final = Dialect(

@@ -103,6 +103,9 @@ class Dialect:
     listing_headers: tuple[tuple[str, str], ...] = ()
     """What that listing wants besides the credential."""
 
+    user_agent: str = "offramp"
+    """As who we make calls of our own: those of jobs, of batches and of listings."""
+
     def key_header(self, key: str) -> tuple[str, str]:
         """Return the header field by which a call presents `key`."""
         name = self.credential_headers[0]

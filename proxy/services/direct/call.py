@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
+from proxy.core.dialects import DIALECTS
 from proxy.core.errors import (
     ProviderRejectedError,
     ProviderUnavailableError,
@@ -95,7 +96,8 @@ class DirectCaller:
                 f"upstream {upstream_name} is not configured any more", sent=False
             )
         length = {} if body is None else {"content-length": str(len(body))}
-        fields = {**headers, **length, "accept-encoding": "identity"}
+        agent = DIALECTS[upstream.dialect].user_agent
+        fields = {"user-agent": agent, **headers, **length, "accept-encoding": "identity"}
         request = UpstreamRequest(
             upstream=upstream,
             method=method,

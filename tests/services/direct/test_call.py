@@ -25,8 +25,10 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @asynccontextmanager
-async def caller_of(port: int, *, path: str = "") -> AsyncIterator[DirectCaller]:
-    upstream = Upstream.parse("openai", "openai", f"http://127.0.0.1:{port}{path}")
+async def caller_of(
+    port: int, *, path: str = "", dialect: str = "openai"
+) -> AsyncIterator[DirectCaller]:
+    upstream = Upstream.parse("openai", dialect, f"http://127.0.0.1:{port}{path}")
     async with asyncio.TaskGroup() as tasks:
         client = AiohttpClient(tasks)
         try:
@@ -36,12 +38,14 @@ async def caller_of(port: int, *, path: str = "") -> AsyncIterator[DirectCaller]
 
 
 @asynccontextmanager
-async def upstream_with(handler: Handler) -> AsyncIterator[DirectCaller]:
+async def upstream_with(
+    handler: Handler, *, dialect: str = "openai"
+) -> AsyncIterator[DirectCaller]:
     application = web.Application()
     application.router.add_route("*", "/{rest:.*}", handler)
     async with TestServer(application) as server:
         assert server.port is not None
-        async with caller_of(server.port) as caller:
+        async with caller_of(server.port, dialect=dialect) as caller:
             yield caller
 
 
@@ -77,9 +81,25 @@ async def test_a_call_leaves_as_an_ordinary_client_would_make_it() -> None:
         "content-length": str(len(BODY)),
         "accept": "application/xml",
         "accept-encoding": "identity",
+        "user-agent": "offramp",
         "openai-beta": "b",
         "anthropic-version": "2023-06-01",
     }
+
+
+async def test_calls_and_listings_are_made_by_a_name_that_the_provider_lets_in() -> None:
+    """What stands before Together's API answers 403 to those that it does not know."""
+    agents = []
+
+    async def handler(request: web.Request) -> web.Response:
+        agents.append(request.headers.get("user-agent"))
+        return web.Response(body=b"{}")
+
+    async with upstream_with(handler, dialect="together") as caller:
+        await called(caller)
+        await caller.list_models(make_credential(), "/v1/models", {})
+
+    assert agents == ["OpenAI/Python"] * 2
 
 
 @pytest.mark.parametrize("status", [200, 400, 401, 429, 500, 503])
