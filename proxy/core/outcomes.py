@@ -140,8 +140,11 @@ def after_answer(
     if answer.has_succeeded:
         return Succeeded(attempt, now, answer.outcome())
     meaning = verdict(answer.status, answer.error_code)
-    if job.lane is Lane.FLEX and (
-        answer.status in FULL or meaning in (Verdict.BUSY, Verdict.PERMANENT)
+    if (
+        job.lane is Lane.FLEX
+        # An account that may spend nothing is refused with the status of a full tier.
+        and meaning is not Verdict.CREDENTIAL
+        and (answer.status in FULL or meaning in (Verdict.BUSY, Verdict.PERMANENT))
     ):
         return _not_in_flex(
             job, attempt, answer, meaning, facts=facts(), now=now, pause=retry_after

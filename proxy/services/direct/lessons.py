@@ -50,9 +50,12 @@ class Lessons:
     def note_answer(self, job: Job, answer: CallAnswer, *, took: timedelta) -> None:
         """Note what an answer says about the calls that are like this one."""
         now = self._on.clock.now()
+        meaning = verdict(answer.answer.status, answer.answer.error_code)
         if job.lane is Lane.FLEX:
-            self._note_tier(job.key, answer.answer, now, took=took)
-        elif verdict(answer.answer.status, answer.answer.error_code) is Verdict.BUSY:
+            # What is said of the account says nothing of the tier.
+            if meaning is not Verdict.CREDENTIAL:
+                self._note_tier(job.key, answer.answer, now, took=took)
+        elif meaning is Verdict.BUSY:
             self._busy.refused(job.key, now, asked=answer.retry_after)
         else:
             self._busy.answered(job.key)

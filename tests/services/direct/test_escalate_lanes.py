@@ -81,6 +81,21 @@ async def test_a_full_tier_costs_nothing_and_a_batch_takes_its_jobs() -> None:
     assert max(fleet.provider.bought.values()) == 1
 
 
+async def test_an_account_that_may_spend_nothing_is_no_full_tier() -> None:
+    fleet = Fleet(has_flex=True)
+    fleet.provider.answer_call = with_tier(
+        [(429, {"code": "project_spend_limit_exceeded"}), GRANTED]
+    )
+    job_id = await fleet.accept(deadline=45 * MINUTE, lane=Lane.FLEX)
+
+    await fleet.run_for(30 * MINUTE, step=timedelta(seconds=30))
+
+    job = await fleet.job(job_id)
+    assert (job.state, job.lane) == (JobState.COMPLETED, Lane.FLEX)
+    assert fleet.tally.counts["credential_paused"] == 1
+    assert fleet.tally.counts["flex_full"] == 0
+
+
 async def test_one_refusal_keeps_all_others_from_asking_for_a_while() -> None:
     fleet = Fleet(
         has_flex=True,
