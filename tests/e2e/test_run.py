@@ -130,7 +130,7 @@ async def test_what_had_failed_is_tried_again_when_it_goes_on(desk):
     assert "1 call failed" in first.stderr
     assert "offramp run --resume" in first.stderr
     # Over both starts: the one that had failed is bought, and four that are new.
-    assert re.search(r"in all +14\b", again.stderr)
+    assert re.search(r"in batches +14\b", again.stderr)
     assert len(again.stdout.splitlines()) == 14
     assert desk.bought() == {1}
 
