@@ -253,7 +253,7 @@ REFUSE = "rules: [{name: no, then: {reject: {message: 'no'}}}]"
 )
 async def test_a_repeat_gets_the_job_of_its_call_whatever_rules_say_by_then(between):
     changed = {
-        "no rules": Policy(),
+        "no rules": Policy(generation=2),
         "another rule": policy("rules: [{name: humans, then: interactive}]", 2),
         "a refusal": policy(REFUSE, 2),
         "a shadow": policy(NIGHTLY + "    mode: shadow\n", 2),

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 
 from aiohttp import web
 
-from policies.fields import Tag
 from policies.headers import Asked, with_usual
 from policies.model import UNDECIDED, Decision, Defer, Forward, Reject, deciding_rule
 from policies.policy import Policy
@@ -29,7 +28,7 @@ from proxy.services.deferral.repeats import Repeats
 from proxy.web.asked import read_asked
 from proxy.web.entrance.calls import CallRecord, Calls
 from proxy.web.entrance.deferrer import Deferrer
-from proxy.web.entrance.heads import Identify, caller_of, read_head
+from proxy.web.entrance.heads import Identify, caller_of, could_repeat, read_head
 from proxy.web.entrance.incoming import Incoming
 from proxy.web.entrance.passages import Passages
 from proxy.web.entrance.refused import refusal
@@ -105,7 +104,7 @@ class Front:
         asked = read_asked(with_usual(request.raw_headers, self._usual), now=now)
         policy = self._policy()
         caller = caller_of(request.raw_headers, route, self._owners)
-        may_repeat = self._may_repeat(request, asked, caller)
+        may_repeat = could_repeat(asked, policy) and self._may_repeat(request, asked, caller)
         samples = self._calls.samples()
         busy = may_repeat or samples or self._wants_news(request, caller)
         if not busy and _is_idle(policy, asked, request, route):
@@ -122,7 +121,7 @@ class Front:
         return await self._consider(call, policy, may_repeat=may_repeat, samples=samples)
 
     def _may_repeat(self, request: web.BaseRequest, asked: Asked, caller: Identify) -> bool:
-        if request.method != "POST" or asked.tag is Tag.FALSE:
+        if request.method != "POST":
             return False
         if asked.retry_count >= 1:
             return True

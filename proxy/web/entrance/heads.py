@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from aiohttp import web
 
+from policies.fields import Tag
 from policies.headers import NOTHING_ASKED, Asked
 from policies.model import Decision, Once
 from policies.policy import Policy
@@ -91,6 +92,16 @@ class CallHead:
             self._policy = policy
             self._decisions.clear()
         self._decisions[_telling(parsed)] = decision
+
+
+def could_repeat(asked: Asked, policy: Policy) -> bool:
+    """Return whether a call, by its head, could be the repeat of one that was deferred.
+
+    Who repeats a call sends its head again. So one that does not ask to be deferred repeats
+    none that did, and what was done without being asked was done by rules: where there never
+    were any, its caller gets a plain answer, whatever became of an equal call with a tag.
+    """
+    return asked.defers or (asked.tag is not Tag.FALSE and policy.generation > 0)
 
 
 def _telling(parsed: ParsedBody) -> object:

@@ -27,7 +27,7 @@ from proxy.core.routing import Route
 from proxy.services.callers.accounts import Accounts
 from proxy.services.deferral.repeats import Repeats
 from proxy.web.entrance.calls import Calls
-from proxy.web.entrance.heads import CallHead, Identify
+from proxy.web.entrance.heads import CallHead, Identify, could_repeat
 from proxy.web.forwarding.caller import METHOD, Caller, CallOnItsWay
 from proxy.web.forwarding.shortcut import Passage
 
@@ -235,8 +235,10 @@ class Passages:
     def _may_repeat(self, known: _Forwarded | _Deferred) -> bool:
         """Tell whether such a call could be a repeat, for which its caller is offered a job."""
         # Heads that count retries are not kept.
-        return self._repeats.expects_any and self._repeats.expects(
-            known.identify().owner, retry_count=0, run=known.asked.run
+        return (
+            self._repeats.expects_any
+            and could_repeat(known.asked, self._policy())
+            and self._repeats.expects(known.identify().owner, retry_count=0, run=known.asked.run)
         )
 
     def _wants_news(self, known: _Forwarded) -> bool:

@@ -75,6 +75,7 @@ async def test_a_call_that_asks_for_nothing_is_forwarded_as_it_is(house):
 
 async def test_interactive_calls_do_not_notice_a_store_that_is_away(house):
     no_store(house)
+    house.policy = Policy(generation=1)
 
     replies = [
         await house.send("POST", CHAT, json=CHAT_BODY),

@@ -5,6 +5,8 @@ from dataclasses import replace
 
 import pytest
 
+from policies.policy import Policy
+from proxy.core.job import JobState
 from proxy.ports.jobs import JobWrite
 from tests.helpers.factories import IdFactory
 from tests.web.house import CHAT, CHAT_BODY, COMPLETION, open_house
@@ -57,14 +59,26 @@ async def test_a_repeat_that_cannot_be_held_finds_its_job_when_it_comes_again():
     assert (again.status, again.headers["X-Deferrable-Job"]) == (200, job.id)
 
 
-async def test_a_repeat_without_a_tag_is_answered_as_the_call_that_it_repeats(house):
-    job = await house.abandoned()
-    await house.finish(job)
+async def test_under_rules_a_repeat_without_a_tag_is_answered_as_the_call_that_it_repeats():
+    async with open_house(policy=Policy(generation=1)) as house:
+        job = await house.abandoned()
+        await house.finish(job)
 
-    reply = await house.send("POST", CHAT, json=CHAT_BODY)
+        reply = await house.send("POST", CHAT, json=CHAT_BODY)
 
     assert (reply.status, reply.body) == (200, COMPLETION)
     assert house.seen == []
+
+
+@pytest.mark.parametrize("retry_count", ["0", "2"])
+async def test_without_rules_a_call_without_a_tag_repeats_none_that_had_one(house, retry_count):
+    await house.abandoned()
+    headers = {"x-stainless-retry-count": retry_count}
+
+    reply = await house.send("POST", CHAT, json=CHAT_BODY, headers=headers)
+
+    assert reply.json == {"up": True}
+    assert (await house.jobs())[0].state is JobState.QUEUED
 
 
 async def test_a_call_that_must_not_be_deferred_claims_nothing(house):

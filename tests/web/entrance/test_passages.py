@@ -275,7 +275,7 @@ async def is_short(house: House, sending: Awaitable[Reply]) -> bool:
 
 
 async def test_a_job_that_can_be_claimed_keeps_no_other_owner_from_the_shortcut():
-    async with open_house(lean=True) as house:
+    async with open_house(lean=True, policy=Policy(generation=1)) as house:
         for key in (KEY, OTHER):
             await plain(house, key)
         job = await house.finish(await house.abandoned())
@@ -283,6 +283,16 @@ async def test_a_job_that_can_be_claimed_keeps_no_other_owner_from_the_shortcut(
         assert await is_short(house, plain(house, OTHER))
         repeat = await plain(house, KEY)
         assert (repeat.body, repeat.headers["X-Deferrable-Job"]) == (COMPLETION, job.id)
+
+
+async def test_without_rules_a_call_without_a_tag_takes_the_shortcut_whatever_can_be_claimed():
+    async with open_house(lean=True) as house:
+        await plain(house, KEY)
+        await house.abandoned()
+        # That one proves the key of the job, which the usual path notes.
+        await plain(house, KEY)
+
+        assert await is_short(house, plain(house, KEY))
 
 
 async def test_heads_are_learned_though_another_owner_may_repeat_a_call():
@@ -295,7 +305,7 @@ async def test_heads_are_learned_though_another_owner_may_repeat_a_call():
 
 
 async def test_an_owner_takes_the_shortcut_again_when_nothing_can_be_claimed_any_more():
-    async with open_house(lean=True) as house:
+    async with open_house(lean=True, policy=Policy(generation=1)) as house:
         await plain(house, KEY)
         await house.finish(await house.abandoned())
         await plain(house, KEY)
