@@ -36,6 +36,7 @@ ANTHROPIC_STATUS: Final[Mapping[str, int]] = {
     "billing_error": 402,
     "permission_error": 403,
     "not_found_error": 404,
+    "conflict_error": 409,
     "request_too_large": 413,
     "rate_limit_error": 429,
     "api_error": 500,

@@ -14,6 +14,7 @@ VERDICTS = {
     "billing_error": Verdict.CREDENTIAL,
     "permission_error": Verdict.CREDENTIAL,
     "not_found_error": Verdict.PERMANENT,
+    "conflict_error": Verdict.TRANSIENT,
     "request_too_large": Verdict.PERMANENT,
     "rate_limit_error": Verdict.BUSY,
     "api_error": Verdict.TRANSIENT,
@@ -36,7 +37,8 @@ def test_every_type_has_its_verdict(kind):
     [
         (400, "invalid_request_error"),
         (404, "not_found_error"),
-        (409, "invalid_request_error"),
+        (409, "conflict_error"),
+        (410, "invalid_request_error"),
         (429, "rate_limit_error"),
         (502, "api_error"),
         (529, "overloaded_error"),
@@ -49,3 +51,7 @@ def test_our_own_errors_have_the_type_of_their_status(status, kind):
 
     assert envelope["type"] == "error"
     assert (envelope["error"]["type"], envelope["error"]["message"]) == (kind, "no")
+
+
+def test_all_documented_types_have_a_status():
+    assert VERDICTS.keys() == ANTHROPIC_STATUS.keys()
