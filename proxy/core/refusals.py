@@ -67,13 +67,18 @@ def error_code(error: object) -> str | None:
     return kind if isinstance(kind, str) and kind else None
 
 
-def blames_money(body: bytes | None) -> bool:
-    """Return whether the body of a refusal says that the account has no means left."""
+def code_of(body: bytes | None) -> str | None:
+    """Return the code of the error that the body of a refusal holds; nothing without one."""
     try:
         answer = loose_json(body or b"")
     except ValueError:
-        return False
-    return isinstance(answer, dict) and error_code(answer.get("error")) in MONEY_CODES
+        return None
+    return error_code(answer.get("error")) if isinstance(answer, dict) else None
+
+
+def blames_money(body: bytes | None) -> bool:
+    """Return whether the body of a refusal says that the account has no means left."""
+    return code_of(body) in MONEY_CODES
 
 
 def _blamed(error: Mapping[str, object]) -> str | None:

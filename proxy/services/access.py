@@ -1,7 +1,7 @@
 """Which credential a provider is spoken to with, and what its refusal means."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import structlog
 
@@ -10,6 +10,7 @@ from proxy.core.errors import CredentialRefusedError, ProviderRejectedError
 from proxy.core.ids import CredentialId
 from proxy.core.lanes import BatchKey
 from proxy.core.plan import PollPace
+from proxy.core.refusals import code_of
 from proxy.ports.clock import Clock
 from proxy.ports.jobs import Credential, CredentialStore
 from proxy.ports.provider import Provider
@@ -18,6 +19,9 @@ from proxy.ports.tally import Tally
 log = structlog.get_logger()
 
 T = TypeVar("T")
+
+_CODE_CHARS: Final = 64
+"""What is logged of a provider's code: what stands there is its own choice."""
 
 
 class Access:
@@ -67,10 +71,12 @@ class Access:
             # Each poll of each of its batches is refused again.
             return
         self._tally.count("credential_paused", code=refusal.code)
+        code = code_of(refusal.body)
         log.warning(
             "credential.paused",
             credential=credential_id,
             status_code=refusal.status_code,
+            code=code[:_CODE_CHARS] if code else None,
             hint="deferred jobs of this credential wait; replace the key or restore its account",
         )
 

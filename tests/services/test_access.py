@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import pytest
+from structlog.testing import capture_logs
 
 from proxy.core.errors import (
     CredentialRefusedError,
@@ -73,6 +74,28 @@ async def test_a_pause_keeps_the_providers_words_and_is_counted_once() -> None:
     assert paused is not None
     assert (paused.paused_at, paused.pause_status, paused.pause_body) == (T0, 401, b"no")
     assert rig.tally.counts["credential_paused"] == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b'{"error": {"code": "billing_not_active", "message": "no"}}', "billing_not_active"),
+        (b'{"error": {"code": "%b"}}' % (b"x" * 300), "x" * 64),
+        (b"no", None),
+        (None, None),
+    ],
+    ids=["a code", "a long one", "no JSON", "nothing"],
+)
+async def test_the_log_says_why_a_credential_was_paused(
+    body: bytes | None, code: str | None
+) -> None:
+    rig = await Rig().filled(CREDENTIAL)
+
+    with capture_logs() as logs:
+        await rig.access.pause(CREDENTIAL, CredentialRefusedError("no", status_code=429, body=body))
+
+    (line,) = logs
+    assert (line["event"], line["status_code"], line["code"]) == ("credential.paused", 429, code)
 
 
 async def test_a_second_pause_after_a_good_day_counts_again() -> None:
