@@ -51,6 +51,7 @@ Fault = Literal[
     "unknown",
     "throttled",
     "no_input",
+    "no_path",
     "redirected",
 ]
 """`lost_before` surely did nothing; `lost_after` did it and lost the answer."""
@@ -363,8 +364,10 @@ class FakeProvider:
             raise CredentialRefusedError(f"{operation}: 401", status_code=401, body=b"{}")
         if fault == "forbidden":
             raise CredentialRefusedError(f"{operation}: 403", status_code=403, body=self.forbids)
-        if fault == "unknown":
-            raise ProviderRejectedError(f"{operation}: 404", status_code=404)
+        if fault in ("unknown", "no_path"):
+            # A server that takes files and knows no batches reads like one that knows no file.
+            code = INPUT_MISSING if fault == "no_path" else None
+            raise ProviderRejectedError(f"{operation}: 404", code=code, status_code=404)
         codes = {"no_input": INPUT_MISSING, "throttled": TOO_MANY_TOKENS}
         code = codes.get(fault)
         raise ProviderRejectedError(f"{operation}: 400", code=code, status_code=400)

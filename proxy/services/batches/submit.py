@@ -286,8 +286,9 @@ class Submitter:
     async def _rejected(self, batch: Batch, exc: ProviderRejectedError) -> Batch:
         """End a batch that its provider does not take. Its jobs are given back as it is settled."""
         log.warning("batch.rejected", batch_id=batch.id, code=exc.code, error=str(exc))
-        if exc.code == ProviderRejectedError.code:
-            # Nothing is known that would cure it.
+        if exc.code in (ProviderRejectedError.code, INPUT_MISSING):
+            # Nothing is known that would cure it. An input that is not found by a 404, time and
+            # again, may also be a path that is not: of a server that has files and no batches.
             await self._note_forbidden(batch.key, exc)
         line = await line_to_blame(self._on, batch, exc.line)
         rejected = Rejected(self._now(), exc.code, exc.message, line)

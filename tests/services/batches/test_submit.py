@@ -211,11 +211,14 @@ async def test_a_key_without_the_scope_of_batches_loses_that_lane_alone(
     assert fleet.tally.counts["credential_paused"] == FORBIDDEN_TIMES
 
 
-@pytest.mark.parametrize("operation", ["upload", "create"])
-async def test_an_account_without_batches_is_soon_asked_for_none(operation: str) -> None:
+@pytest.mark.parametrize(
+    ("operation", "fault"), [("upload", "unknown"), ("create", "unknown"), ("create", "no_path")]
+)
+async def test_an_account_without_batches_is_soon_asked_for_none(
+    operation: str, fault: Fault
+) -> None:
     fleet = Fleet()
-    always: list[Fault] = ["unknown"] * 1_000
-    fleet.will(operation, *always)
+    fleet.will(operation, *[fault] * 1_000)
     asked = []
     for _ in range(FORBIDDEN_TIMES + 1):
         await fleet.accept_many(12)
