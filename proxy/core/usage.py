@@ -110,6 +110,7 @@ def tokens_of(counts: Mapping[str, int] | None) -> Tokens | None:
 # What these count is priced apart, wherever it occurs.
 _OTHER_THAN_TEXT: Final = frozenset(
     {
+        "prompt_audio_seconds",  # Mistral
         "prompt_tokens_details.audio_tokens",
         "completion_tokens_details.audio_tokens",
         "input_tokens_details.audio_tokens",
@@ -124,6 +125,16 @@ _OTHER_THAN_TEXT: Final = frozenset(
 )
 
 
+_CACHED_OF_CHAT: Final = (
+    "prompt_tokens_details.cached_tokens",
+    # Mistral (API description, `UsageInfo`): any of these two, or that above.
+    "prompt_token_details.cached_tokens",
+    "num_cached_tokens",
+    "prompt_cache_hit_tokens",  # DeepSeek
+)
+"""Where a count of cached tokens may stand; the first one that does counts."""
+
+
 def _of_chat(counts: Mapping[str, int]) -> Tokens:
     """Chat completions, legacy completions and embeddings, of OpenAI and its clones."""
     prompt = counts["prompt_tokens"]
@@ -133,9 +144,7 @@ def _of_chat(counts: Mapping[str, int]) -> Tokens:
     # then only the total tells.
     if thinking and counts.get("total_tokens") == prompt + completion + thinking:
         completion += thinking
-    cached = counts.get("prompt_tokens_details.cached_tokens")
-    if cached is None:
-        cached = counts.get("prompt_cache_hit_tokens", 0)  # DeepSeek
+    cached = next((counts[name] for name in _CACHED_OF_CHAT if name in counts), 0)
     written = counts.get("prompt_tokens_details.cache_write_tokens", 0)
     return Tokens(
         input=prompt,

@@ -67,6 +67,23 @@ def test_a_chat_counts_cached_tokens_within_the_prompt() -> None:
     assert tokens.plain == 36
 
 
+@pytest.mark.parametrize(
+    "cached",
+    [
+        {"num_cached_tokens": 8},
+        {"prompt_token_details": {"cached_tokens": 8}},
+        {"prompt_tokens_details": None, "prompt_token_details": None, "num_cached_tokens": 8},
+        {"prompt_tokens_details": {"cached_tokens": 8}, "num_cached_tokens": 0},
+    ],
+)
+def test_a_chat_of_mistral_counts_cached_tokens_by_any_of_three_names(
+    cached: dict[str, object],
+) -> None:
+    usage = {"prompt_tokens": 12, "completion_tokens": 3, "total_tokens": 15, **cached}
+
+    assert tokens_of(usage_of({"usage": usage})) == Tokens(input=12, output=3, cached=8)
+
+
 def test_messages_count_what_a_cache_had_a_part_in_apart() -> None:
     tokens = priced(
         input_tokens=10,
@@ -141,6 +158,15 @@ def test_thinking_is_added_only_where_the_total_says_that_it_stands_beside(
 )
 def test_sound_is_not_priced_as_text(details: dict[str, object]) -> None:
     assert priced(prompt_tokens=9, completion_tokens=9, **details) is None
+
+
+@pytest.mark.parametrize(("seconds", "is_text"), [(7, False), (0, True), (None, True)])
+def test_sound_that_mistral_counts_by_seconds_is_not_priced_as_text(
+    seconds: int | None, is_text: bool
+) -> None:
+    usage = {"prompt_tokens": 12, "completion_tokens": 3, "prompt_audio_seconds": seconds}
+
+    assert (tokens_of(usage_of({"usage": usage})) is not None) is is_text
 
 
 def test_a_picture_of_gemini_is_not_priced_as_text() -> None:
