@@ -44,7 +44,7 @@ class Rates:
     """Pico-dollars per token, for prompts above a length."""
 
     above: int = 0
-    """These rates hold for a whole call whose prompt has more tokens than this."""
+    """These rates hold for a whole call whose prompt has more tokens than this: -1 for any."""
 
     input: int
     output: int
@@ -142,11 +142,17 @@ class Cost:
 
 
 def cost_of(price: ModelPrice, tokens: Tokens, processing: Processing) -> Cost | None:
-    """Return what an answer cost; nothing if that way of processing has no known price."""
+    """Return what an answer cost; nothing if that way of processing has no known price.
+
+    Nor has it one for a prompt so long that an ordinary call is dearer, where the list says
+    nothing of such prompts: by the rates of short ones, more would be saved than is true.
+    """
     tariff = price.tariff(processing)
     if tariff is None:
         return None
     usual, reduced = price.standard.rates(tokens), tariff.rates(tokens)
+    if usual.above > 0 and reduced.above < 0:
+        return None
     return Cost(usual.price(tokens), reduced.price(tokens), _cache_lost(usual, reduced, tokens))
 
 

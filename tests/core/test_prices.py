@@ -79,6 +79,21 @@ def test_a_long_prompt_makes_the_whole_call_dearer() -> None:
     assert dollars(price, tokens(300_000, 0, cached=300_000), Processing.STANDARD) == 0.15
 
 
+def test_where_only_ordinary_calls_have_rates_for_long_prompts_others_have_none_known() -> None:
+    long = {"tokens": 200_000, "input": 4, "output": 15}
+    price = parse_price(
+        {
+            "standard": {"input": 2, "output": 10, "above": [long]},
+            "batch": {"input": 1, "output": 5},
+            "flex": {"input": 1, "output": 5, "above": [long]},
+        }
+    )
+
+    assert cost_of(price, tokens(200_000), Processing.BATCH) == Cost(4 * 10**8, 2 * 10**8)
+    assert cost_of(price, tokens(200_001), Processing.BATCH) is None
+    assert dollars(price, tokens(200_001), Processing.FLEX) == 0.800004
+
+
 def test_cached_tokens_without_a_price_of_their_own_cost_what_others_do() -> None:
     price = parse_price({"standard": {"input": 2, "cached": 1}, "batch": {"input": 1}})
 

@@ -52,7 +52,7 @@ def source_price(model: ModelInfo, tokens: Tokens, processing: Processing) -> fl
     [(Processing.STANDARD, 500), (Processing.BATCH, 90), (Processing.FLEX, 20)],
 )
 def test_prices_are_those_of_the_source(processing: Processing, at_least: int) -> None:
-    compared = set()
+    compared, unknown = set(), set()
     for provider, model in MODELS:
         price = LIST.find(provider, model.id)
         by_rule = processing is Processing.BATCH and provider in BATCH_SHARE
@@ -61,12 +61,16 @@ def test_prices_are_those_of_the_source(processing: Processing, at_least: int) -
         cached = processing is not Processing.BATCH or provider not in NO_CACHE_IN_BATCH
         for tokens in usages(cached=cached):
             cost = cost_of(price, tokens, processing)
-            assert cost is not None
+            if cost is None:
+                # Of a prompt so long the source tells what an ordinary call costs, and no more.
+                unknown.add((model.id, tokens.input))
+                continue
             expected = source_price(model, tokens, processing)
             assert cost.paid_nano / 1e9 == pytest.approx(expected, abs=2e-9), (model.id, tokens)
             compared.add(model.id)
 
     assert len(compared) >= at_least
+    assert unknown <= {("gpt-5.5-pro", 900_000)}
 
 
 def test_a_price_in_a_batch_stands_only_where_the_source_has_one() -> None:
