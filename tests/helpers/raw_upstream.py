@@ -13,7 +13,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import cast
 
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0
+"""When a wait is a hang: two programs that start one after the other, each with its imports,
+took more than twenty seconds on a busy machine."""
 
 
 @dataclass(frozen=True)
