@@ -1,6 +1,6 @@
 """Take over what dead instances left, end what can end no other way, wake paused lanes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
@@ -73,12 +73,9 @@ class Rescuer:
     async def _release_all_of(self, batch_id: BatchId) -> int:
         """Release every job that still waits for the batch, and forget its items."""
         moved = 0
-        async for items in self._on.batches.open_items(batch_id):
-            for chunk in chunked(items, JOBS_PER_WRITE):
-                jobs = await self._on.jobs.get_many([item.job_id for item in chunk])
-                moved += await self._release(
-                    [job for job in jobs if job.batch_id == batch_id], "its batch was lost"
-                )
+        async for jobs in self._open_jobs(batch_id):
+            held = [job for job in jobs if job.batch_id == batch_id]
+            moved += await self._release(held, "its batch was lost")
         await self._on.batches.drop_items(batch_id)
         return moved
 
@@ -119,11 +116,15 @@ class Rescuer:
         if refused is None:
             return 0
         moved = 0
-        async for items in self._on.batches.open_items(batch.id):
-            for chunk in chunked(items, JOBS_PER_WRITE):
-                jobs = await self._on.jobs.get_many([item.job_id for item in chunk])
-                moved += await self._fail([j for j in jobs if j.deadline <= self._now()], refused)
+        async for jobs in self._open_jobs(batch.id):
+            moved += await self._fail([j for j in jobs if j.deadline <= self._now()], refused)
         return moved
+
+    async def _open_jobs(self, batch_id: BatchId) -> AsyncIterator[Sequence[Job]]:
+        """Stream the jobs that wait for the batch, in parts that may be written at once."""
+        async for items in self._on.batches.open_items(batch_id):
+            for chunk in chunked(items, JOBS_PER_WRITE):
+                yield await self._on.jobs.get_many([item.job_id for item in chunk])
 
     async def _fail(self, jobs: Sequence[Job], refused: Credential) -> int:
         """End `jobs` with the provider's own refusal of their credential."""
