@@ -1,10 +1,10 @@
 """What a start would refuse among the files that settings name, found without starting."""
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
-from pathlib import Path
+from functools import cache, partial
 
 from proxy.core.errors import ConfigError
+from proxy.core.price_list import PriceList
 from proxy.settings import Settings
 from proxy.stores.price_file import check_providers, read_prices
 from proxy.stores.vault import Vault
@@ -35,16 +35,17 @@ def _readings(settings: Settings) -> Iterator[tuple[tuple[str, ...], Callable[[]
     prices = settings.prices
     if prices.file is not None:
         yield ("prices", "file"), partial(read_prices, prices.file)
+    known = cache(partial(read_prices, prices.file))
     for upstream, provider in prices.providers.items():
-        check = partial(_check_provider, prices.file, {upstream: provider})
+        check = partial(_check_provider, known, {upstream: provider})
         yield ("prices", "providers", upstream), check
     if settings.store.is_redis:
         yield ("store",), partial(_read_address, settings.store.url)
 
 
-def _check_provider(file: Path | None, providers: Mapping[str, str]) -> None:
+def _check_provider(read: Callable[[], PriceList], providers: Mapping[str, str]) -> None:
     try:
-        known = read_prices(file)
+        known = read()
     except ConfigError:
         # Complained about at its own place.
         return

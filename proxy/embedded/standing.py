@@ -1,6 +1,6 @@
 """How far the calls of a command are, in numbers and in words."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -85,7 +85,7 @@ async def standing(proxy: Running) -> Standing:
 
 
 def troubles(
-    credentials: Collection[Credential],
+    credentials: Iterable[Credential],
     batches: Iterable[Batch],
     said: Mapping[str, str],
     *,
@@ -95,11 +95,8 @@ def troubles(
 
     `said` is why upstreams do not answer, by their names.
     """
-    refused = [
-        f"{one.upstream} refuses the key (HTTP {one.pause_status})"
-        for one in credentials
-        if one.paused_at is not None
-    ]
+    paused = [one for one in credentials if one.paused_at is not None]
+    refused = [f"{one.upstream} refuses the key (HTTP {one.pause_status})" for one in paused]
     unsent: dict[str, timedelta] = {}
     for batch in batches:
         waited = now - batch.created_at
@@ -112,7 +109,7 @@ def troubles(
         for upstream, waited in unsent.items()
     ]
     # A refused key is told above, in fewer words.
-    told = {one.upstream for one in credentials if one.paused_at is not None} | unsent.keys()
+    told = {one.upstream for one in paused} | unsent.keys()
     refused += [f"{name} does not answer: {said[name]}" for name in said if name not in told]
     return tuple(refused)
 
