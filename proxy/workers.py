@@ -284,8 +284,8 @@ def _reserved(address: Address) -> Iterator[Address]:
 def cannot_listen(address: Address, exc: OSError) -> ConfigError:
     """Return how somebody is told that a listener cannot have its address."""
     # asyncio says in its words what was tried as well, which stands before them here.
-    known = exc.errno is not None and exc.errno > 0
-    reason = os.strerror(exc.errno) if known and exc.errno else exc.strerror or str(exc)
+    number = exc.errno or 0
+    reason = os.strerror(number) if number > 0 else exc.strerror or str(exc)
     return ConfigError(f"cannot listen on {address}: {reason}", hint=_cure(exc))
 
 

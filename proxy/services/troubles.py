@@ -21,10 +21,6 @@ class Troubles:
         """Forget it: the upstream answers."""
         self._words.pop(upstream, None)
 
-    def of(self, upstream: str) -> str | None:
-        """Return why it did not answer the last time, if it did not."""
-        return self._words.get(upstream)
-
     def all(self) -> dict[str, str]:
-        """Return the same of all upstreams that do not answer."""
+        """Return why upstreams did not answer the last time, by their names."""
         return dict(self._words)

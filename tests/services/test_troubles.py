@@ -26,8 +26,8 @@ def test_an_error_without_words_is_named_and_a_page_is_cut():
     troubles.note("openai", TimeoutError())
     troubles.note("groq", ValueError("x" * 10_000))
 
-    assert troubles.of("openai") == "TimeoutError"
-    assert len(troubles.of("groq") or "") == 300
+    assert troubles.all().get("openai") == "TimeoutError"
+    assert len(troubles.all().get("groq") or "") == 300
 
 
 def test_an_upstream_that_answers_is_in_no_trouble():
@@ -37,7 +37,7 @@ def test_an_upstream_that_answers_is_in_no_trouble():
     troubles.are_over("openai")
     troubles.are_over("openai")
 
-    assert troubles.of("openai") is None
+    assert troubles.all().get("openai") is None
 
 
 async def test_a_batch_that_is_put_back_says_why_until_one_is_taken() -> None:
@@ -46,11 +46,11 @@ async def test_a_batch_that_is_put_back_says_why_until_one_is_taken() -> None:
     troubles = fleet.instances[0].ground.troubles
 
     await fleet.submit(12)
-    told = troubles.of("openai")
+    told = troubles.all().get("openai")
     await fleet.wait(timedelta(seconds=30), "submit")
 
     assert told
-    assert troubles.of("openai") is None
+    assert troubles.all().get("openai") is None
 
 
 async def test_a_direct_call_without_an_answer_says_why_until_one_is_answered() -> None:
@@ -61,11 +61,11 @@ async def test_a_direct_call_without_an_answer_says_why_until_one_is_answered() 
 
     with structlog.testing.capture_logs() as logs:
         await fleet.run("live", "escalate")
-    told = troubles.of("openai")
+    told = troubles.all().get("openai")
     await fleet.wait(timedelta(seconds=30), "escalate")
 
     (line,) = [line for line in logs if line["event"] == "call.unanswered"]
     assert (line["upstream"], line["log_level"]) == ("openai", "warning")
     assert "refused" in line["error"]
     assert told == "refused"
-    assert troubles.of("openai") is None
+    assert troubles.all().get("openai") is None
