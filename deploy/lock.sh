@@ -2,14 +2,16 @@
 # Write deploy/requirements.txt and deploy/requirements-build.txt: everything that
 # the image installs, by exact version and hash.
 #
-# Run it with the Python of the image (3.11), after a change in pyproject.toml and
-# whenever a dependency is to be renewed. Versions that are locked already are kept;
+# Run it with Debian 12's own Python, after a change in pyproject.toml and whenever a
+# dependency is to be renewed. Versions that are locked already are kept;
 # `deploy/lock.sh --upgrade` renews them all.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-python3 -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || {
-    echo "deploy/lock.sh: needs Python 3.11, as the image has it" >&2
+# A lock that is made by a later Python lacks what distributions want below 3.11.3, and
+# by hash nothing is installed there that it lacks. What is too much elsewhere is small.
+python3 -c 'import sys; sys.exit(sys.version_info[:3] != (3, 11, 2))' || {
+    echo "deploy/lock.sh: needs Python 3.11.2, which is Debian 12's own: PATH=/usr/bin:\$PATH" >&2
     exit 1
 }
 scratch=$(mktemp -d)
