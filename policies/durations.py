@@ -1,4 +1,4 @@
-"""Durations as people write them in headers and configuration: `10s`, `5m`, `6h`, `1d`."""
+"""Durations as people write them in headers and configuration: `10s`, `5m`, `1h30m`, `1d`."""
 
 import re
 from datetime import timedelta
@@ -6,12 +6,13 @@ from typing import Final
 
 UNITS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
-ALLOWED: Final = "a whole number with s, m, h or d, such as 10s, 90m, 6h or 1d"
+ALLOWED: Final = "whole numbers with s, m, h or d, such as 10s, 6h, 1h30m or 1d"
 
 LONGEST: Final = timedelta(days=3_650)
 """Ten years: more is a slip of the finger, and would overflow dates further on."""
 
-_PATTERN: Final = re.compile(r"([0-9]{1,9})([smhd])")
+_PART: Final = re.compile(r"([0-9]{1,9})([smhd])")
+_WHOLE: Final = re.compile(rf"(?:{_PART.pattern})+")
 
 
 def parse_duration(text: str) -> timedelta:
@@ -20,13 +21,12 @@ def parse_duration(text: str) -> timedelta:
     Raises:
         ValueError: naming the text, shortened, and what is allowed.
     """
-    match = _PATTERN.fullmatch(text)
-    if match is None:
+    if not _WHOLE.fullmatch(text):
         raise ValueError(f"{text[:40]!r} is not a duration: write {ALLOWED}")
-    duration = timedelta(seconds=int(match[1]) * UNITS[match[2]])
-    if duration > LONGEST:
-        raise ValueError(f"{text!r} is longer than {format_duration(LONGEST)}")
-    return duration
+    seconds = sum(int(count) * UNITS[unit] for count, unit in _PART.findall(text))
+    if seconds > LONGEST.total_seconds():
+        raise ValueError(f"{text[:40]!r} is longer than {format_duration(LONGEST)}")
+    return timedelta(seconds=seconds)
 
 
 def format_duration(duration: timedelta) -> str:

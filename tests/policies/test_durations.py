@@ -9,17 +9,26 @@ from policies.durations import LONGEST, UNITS, format_duration, parse_duration
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("10s", 10), ("90m", 5_400), ("6h", 21_600), ("1d", 86_400), ("0s", 0), ("007m", 420)],
+    [
+        ("10s", 10),
+        ("90m", 5_400),
+        ("1h30m", 5_400),
+        ("1d0h15s", 86_415),
+        ("6h", 21_600),
+        ("1d", 86_400),
+        ("0s", 0),
+        ("007m", 420),
+    ],
 )
-def test_a_number_with_a_unit_is_a_duration(text, seconds):
+def test_numbers_with_units_are_a_duration(text, seconds):
     assert parse_duration(text) == timedelta(seconds=seconds)
 
 
 @pytest.mark.parametrize(
-    "text", ["", "5", "m", "1.5h", "-1h", "+1h", " 1h", "1 h", "1h30m", "1w", "1H", "٣h", "1h\n"]
+    "text", ["", "5", "m", "1.5h", "-1h", "+1h", " 1h", "1 h", "1h30", "1h 30m", "1w", "1H", "٣h", "1h\n"]
 )
 def test_anything_else_is_refused_with_what_is_allowed(text):
-    with pytest.raises(ValueError, match="such as 10s, 90m, 6h or 1d"):
+    with pytest.raises(ValueError, match="such as 10s, 6h, 1h30m or 1d"):
         parse_duration(text)
 
 
@@ -31,8 +40,11 @@ def test_an_endless_text_is_not_repeated_whole():
 
 
 def test_a_duration_that_would_overflow_dates_is_refused():
-    with pytest.raises(ValueError, match="longer than 3650d"):
-        parse_duration("999999999d")
+    for text in ("999999999d", "3650d1s", "999999999d" * 1_000):
+        with pytest.raises(ValueError, match="longer than 3650d") as caught:
+            parse_duration(text)
+
+        assert len(str(caught.value)) < 200
 
 
 @given(st.integers(0, 999_999_999), st.sampled_from(list(UNITS)))

@@ -79,7 +79,7 @@ def test_a_rule_is_live_unless_it_says_shadow():
         (rule(then={"defer": {"answer": "later"}}), "job, wait, background, raise"),
         (rule(then={"defer": {"deadline": "0s"}}), "longer than 0s and at most 30d"),
         (rule(then={"defer": {"deadline": "31d"}}), "longer than 0s and at most 30d"),
-        (rule(then={"defer": {"deadline": "soon"}}), "such as 10s, 90m"),
+        (rule(then={"defer": {"deadline": "soon"}}), "such as 10s, 6h"),
         (rule(then={"defer": {"lane": "fast"}}), "batch, flex, trickle, interactive"),
         (rule(then={"defer": {"tags": {"a,b": "c"}}}), "names of tags"),
         (rule(then={"defer": {"tags": {"a": "x,y"}}}), "values of tags"),
