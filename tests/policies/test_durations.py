@@ -25,7 +25,8 @@ def test_numbers_with_units_are_a_duration(text, seconds):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "5", "m", "1.5h", "-1h", "+1h", " 1h", "1 h", "1h30", "1h 30m", "1w", "1H", "٣h", "1h\n"]
+    "text",
+    ["", "5", "m", "1.5h", "-1h", "+1h", " 1h", "1 h", "1h30", "1h 30m", "1w", "1H", "٣h", "1h\n"],
 )
 def test_anything_else_is_refused_with_what_is_allowed(text):
     with pytest.raises(ValueError, match="such as 10s, 6h, 1h30m or 1d"):

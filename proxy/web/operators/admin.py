@@ -99,6 +99,7 @@ def admin_application(
     application.router.add_get("/ledger", _ledger(facts))
     application.router.add_post("/webhooks/{name}/revive", _revive(facts))
     application.router.add_post("/drain", _drain(facts))
+    application.on_response_prepare.append(_without_server)
     return application
 
 
@@ -243,6 +244,11 @@ def _plain(value: object) -> str:
         return value.isoformat().replace("+00:00", "Z")
     assert isinstance(value, timedelta), value
     return f"{value.total_seconds():g}s"
+
+
+async def _without_server(_request: web.Request, response: web.StreamResponse) -> None:
+    # aiohttp has just put it in. Who probes the port need not know what serves it.
+    response.headers.popall("Server", None)
 
 
 @web.middleware

@@ -108,6 +108,12 @@ async def test_liveness_never_asks_the_store_and_survives_a_drain():
     assert facts.asked == 0
 
 
+@pytest.mark.parametrize("path", ["/livez", "/metrics", "/batches", "/nowhere"])
+async def test_no_answer_tells_what_serves_it(path):
+    async with listener() as client, client.get(path) as response:
+        assert "Server" not in response.headers
+
+
 async def test_readiness_says_what_an_operator_needs():
     async with listener() as client, client.get("/readyz") as response:
         assert response.status == 200
