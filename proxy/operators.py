@@ -49,7 +49,8 @@ class OperatorFacts:
         self._policies = policies
         self._on_stop = on_stop
         self._durability = durability
-        self._draining = False
+        self.draining = False
+        """Whether the end has begun."""
 
     @property
     def insight(self) -> Insight:
@@ -78,7 +79,7 @@ class OperatorFacts:
             # A full disk can be read.
             raise StoreUnavailableError("the store answers, and takes nothing that is written")
         return Readiness(
-            draining=self._draining,
+            draining=self.draining,
             durability=self._durability.words,
             policies=self._policies.current().generation if self._policies else 0,
             instance=ground.leases.instance,
@@ -122,9 +123,9 @@ class OperatorFacts:
 
     def leave(self) -> None:
         """Make no more promises, and let the end begin. May be called more than once."""
-        if self._draining:
+        if self.draining:
             return
-        self._draining = True
+        self.draining = True
         self._house.drain()
         self._on_stop()
 

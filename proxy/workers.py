@@ -140,8 +140,16 @@ def _codes(group: ExceptionGroup[WorkerFailedError]) -> Iterator[int]:
 
 def _hear_signals(crew: "list[_Place]", stop: asyncio.Event, *, reloads: bool) -> None:
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+
+    def interrupt() -> None:
+        # The second time it is passed on: each worker then gives its calls no more time.
+        if stop.is_set():
+            for place in crew:
+                place.tell(signal.SIGINT)
+        stop.set()
+
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_signal_handler(signal.SIGINT, interrupt)
 
     def reload() -> None:
         for place in crew:

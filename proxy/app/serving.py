@@ -65,6 +65,9 @@ class Running:
     stop: Callable[[], None]
     """Begin to end: make no more promises. May be called more than once."""
 
+    interrupt: Callable[[], None]
+    """Begin to end; if that has begun, give what is under way no more time. As Ctrl-C does."""
+
     reload: Callable[[], None]
     """Read rules and certificates anew, if there are any."""
 
@@ -99,8 +102,8 @@ async def _serve_until_told(settings: Settings, worker: Worker | None = None) ->
 def _obey(settings: Settings, worker: Worker | None, running: Running) -> None:
     """Listen to signals, and to a supervisor if there is one."""
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, running.stop)
+    loop.add_signal_handler(signal.SIGTERM, running.stop)
+    loop.add_signal_handler(signal.SIGINT, running.interrupt)
     if settings.reloads:
         # Without files to read again, SIGHUP keeps its usual meaning: the terminal is gone.
         loop.add_signal_handler(signal.SIGHUP, running.reload)
@@ -170,7 +173,9 @@ async def serving(
         secured = partial(_handshakes, settings, outside.tasks)
         admin_url = await listen_to_operators(stack, facts, outside.metrics, secured(operators))
         refused = partial(outside.metrics.count, "connections_refused")
-        front = _front_server(settings, house, refused)
+        server = _front_server(settings, house, refused)
+        drain_s = settings.instance.drain_timeout.total_seconds()
+        front = web.ServerRunner(server, shutdown_timeout=drain_s)
         base_url = await listen(
             stack,
             front,
@@ -181,7 +186,13 @@ async def serving(
         )
         passes = outside.tasks.create_task(house.scheduler.run(), name="passes")
         running = Running(
-            base_url, admin_url, outside.metrics, house, stop=facts.leave, reload=facts.reload
+            base_url,
+            admin_url,
+            outside.metrics,
+            house,
+            stop=facts.leave,
+            interrupt=lambda: server.cut_off() if facts.draining else facts.leave(),
+            reload=facts.reload,
         )
         on_start(running)
         log.info(
@@ -316,11 +327,9 @@ def _session(settings: Settings, worker: Worker | None) -> str:
     return secrets.token_hex(8) if worker is None else worker.session
 
 
-def _front_server(
-    settings: Settings, house: House, on_refused: Callable[[], None]
-) -> web.ServerRunner:
+def _front_server(settings: Settings, house: House, on_refused: Callable[[], None]) -> DataServer:
     callers = settings.callers
-    server = DataServer(
+    return DataServer(
         house.front.handle,
         CallerBounds(
             max_connections=callers.max_connections,
@@ -332,5 +341,3 @@ def _front_server(
         find=house.passages.find if house.passages is not None else None,
         on_refused=on_refused,
     )
-    drain_s = settings.instance.drain_timeout.total_seconds()
-    return web.ServerRunner(server, shutdown_timeout=drain_s)

@@ -113,7 +113,8 @@ class Instance(Section):
     """How long another instance waits before it takes over from a silent one."""
 
     drain_timeout: Duration = timedelta(seconds=25)
-    """How long streams may go on after SIGTERM. Kubernetes kills after 30 s."""
+    """How long streams may go on after SIGTERM. Kubernetes kills after 30 s. A second Ctrl-C cuts
+    them off."""
 
     event_loop: Literal["uvloop", "asyncio"] = "uvloop"
     """What turns the loop: libuv's, by which a forwarded call costs an eighth less, or

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,37 @@ async def test_a_stream_that_outlasts_the_drain_is_cut_and_the_process_ends(tmp_
 
     assert code == 0
     assert stream.result()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_who_interrupts_twice_waits_for_no_stream(tmp_path: Path, workers: int) -> None:
+    settings = SandboxSettings(stream_pause_s=3_600)
+    changes = {"instance": {"drain_timeout": "1h", "workers": workers}}
+    async with (
+        proxy_and_provider(tmp_path, provider_settings=settings, changes=changes) as (proxy, _),
+        aiohttp.ClientSession() as http,
+        http.post(
+            f"{proxy.base_url}/v1/chat/completions",
+            json=body_of("endless") | {"stream": True},
+            headers={"Authorization": f"Bearer {KEY}"},
+        ) as stream,
+    ):
+        assert proxy.process is not None
+        proxy.process.send_signal(signal.SIGINT)
+        while await _readiness(http, proxy) == 200:
+            pass
+        proxy.process.send_signal(signal.SIGINT)
+        async with asyncio.timeout(60):
+            code = await proxy.process.wait()
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await stream.read()
+
+    assert code == 0
+
+
+async def _readiness(http: aiohttp.ClientSession, proxy: Proxy) -> int:
+    async with http.get(f"{proxy.admin_url}/readyz") as answer:
+        return answer.status
 
 
 async def _cut(proxy: Proxy, begun: asyncio.Event) -> bool:

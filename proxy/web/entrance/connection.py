@@ -282,10 +282,15 @@ class CallerConnection(web.RequestHandler):
         if serving is not None and self._is_serving:
             await asyncio.wait([serving], timeout=timeout)
             if not serving.done():
-                # Whoever is held is noted as cut off while the connection still stands.
-                serving.cancel()
+                self.cut_off()
                 await asyncio.wait([serving], timeout=_CUT_WITHIN_S)
         await super().shutdown(_CUT_WITHIN_S)
+
+    def cut_off(self) -> None:
+        """End the call that is on its way, if any; its caller sees a broken connection."""
+        # Whoever is held is noted as cut off while the connection still stands.
+        if self._task_handler is not None and self._is_serving:
+            self._task_handler.cancel()
 
     @property
     def _is_serving(self) -> bool:

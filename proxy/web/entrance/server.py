@@ -143,6 +143,11 @@ class DataServer(web.Server):
         if self._timer is None:
             self._arm()
 
+    def cut_off(self) -> None:
+        """End all calls that are on their way, and wait for none, as `shutdown` does in the end."""
+        for connection in cast("list[CallerConnection]", self.connections):
+            connection.cut_off()
+
     def _arm(self) -> None:
         self._timer = self._loop.call_later(self._sweep_s, self._sweep)
 
