@@ -111,6 +111,7 @@ def tokens_of(counts: Mapping[str, int] | None) -> Tokens | None:
 _OTHER_THAN_TEXT: Final = frozenset(
     {
         "prompt_audio_seconds",  # Mistral
+        "citation_tokens",  # Perplexity, whose deep research has thinking at a price of its own too
         "prompt_tokens_details.audio_tokens",
         "completion_tokens_details.audio_tokens",
         "input_tokens_details.audio_tokens",
@@ -119,6 +120,8 @@ _OTHER_THAN_TEXT: Final = frozenset(
         "output_tokens_details.image_tokens",
         "promptTokensDetails.AUDIO",
         "promptTokensDetails.VIDEO",
+        "toolUsePromptTokensDetails.AUDIO",
+        "toolUsePromptTokensDetails.VIDEO",
         "candidatesTokensDetails.AUDIO",
         "candidatesTokensDetails.IMAGE",
     }
@@ -131,8 +134,27 @@ _CACHED_OF_CHAT: Final = (
     "prompt_token_details.cached_tokens",
     "num_cached_tokens",
     "prompt_cache_hit_tokens",  # DeepSeek
+    "cached_tokens",  # Moonshot, Together, and Anthropic's chat completions
+    "cached_prompt_text_tokens",  # xAI
+    "cache_read_input_tokens",  # Databricks, and LiteLLM for whatever is behind it
 )
-"""Where a count of cached tokens may stand; the first one that does counts."""
+_WRITTEN_OF_CHAT: Final = (
+    "prompt_tokens_details.cache_write_tokens",
+    # LiteLLM for Anthropic; Alibaba's Qwen has the second beside the cached ones.
+    "cache_creation_input_tokens",
+    "prompt_tokens_details.cache_creation_input_tokens",
+    "prompt_tokens_details.cache_creation_tokens",
+)
+_CACHED_OF_RESPONSES: Final = (
+    "input_tokens_details.cached_tokens",
+    "input_tokens_details.cache_read_input_tokens",  # Perplexity
+)
+"""Where one count may stand. Whoever has several says the same in each, but for gateways that
+fill with zeros what their upstream does not know: so the largest holds."""
+
+
+def _any_of(counts: Mapping[str, int], names: tuple[str, ...]) -> int:
+    return max(counts.get(name, 0) for name in names)
 
 
 def _of_chat(counts: Mapping[str, int]) -> Tokens:
@@ -144,8 +166,8 @@ def _of_chat(counts: Mapping[str, int]) -> Tokens:
     # then only the total tells.
     if thinking and counts.get("total_tokens") == prompt + completion + thinking:
         completion += thinking
-    cached = next((counts[name] for name in _CACHED_OF_CHAT if name in counts), 0)
-    written = counts.get("prompt_tokens_details.cache_write_tokens", 0)
+    cached = _any_of(counts, _CACHED_OF_CHAT)
+    written = _any_of(counts, _WRITTEN_OF_CHAT)
     return Tokens(
         input=prompt,
         output=completion,
@@ -156,7 +178,7 @@ def _of_chat(counts: Mapping[str, int]) -> Tokens:
 
 def _of_responses(counts: Mapping[str, int]) -> Tokens:
     prompt = counts["input_tokens"]
-    cached = counts.get("input_tokens_details.cached_tokens", 0)
+    cached = _any_of(counts, _CACHED_OF_RESPONSES)
     written = counts.get("input_tokens_details.cache_write_tokens", 0)
     return Tokens(
         input=prompt,

@@ -84,6 +84,43 @@ def test_a_chat_of_mistral_counts_cached_tokens_by_any_of_three_names(
     assert tokens_of(usage_of({"usage": usage})) == Tokens(input=12, output=3, cached=8)
 
 
+@pytest.mark.parametrize(
+    "cached",
+    [
+        {"cached_tokens": 8},
+        {"prompt_cache_hit_tokens": 8, "prompt_cache_miss_tokens": 4},
+        {"cached_prompt_text_tokens": 8},
+        {"cache_read_input_tokens": 8},
+        # A gateway fills with zeros what it knows of OpenAI's shape.
+        {"prompt_tokens_details": {"cached_tokens": 0}, "cached_tokens": 8},
+    ],
+)
+def test_a_chat_of_others_counts_cached_tokens_by_names_of_its_own(
+    cached: dict[str, object],
+) -> None:
+    assert priced(prompt_tokens=12, completion_tokens=3, **cached) == Tokens(12, 3, cached=8)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        {"prompt_tokens_details": {"cache_write_tokens": 8}},
+        {"prompt_tokens_details": {"cache_creation_tokens": 8}, "cache_creation_input_tokens": 8},
+        {
+            "prompt_tokens_details": {
+                "cache_type": "ephemeral",
+                "cache_creation": {"ephemeral_5m_input_tokens": 8},
+                "cache_creation_input_tokens": 8,
+            }
+        },
+    ],
+)
+def test_a_chat_counts_what_it_wrote_to_a_cache_within_the_prompt(
+    written: dict[str, object],
+) -> None:
+    assert priced(prompt_tokens=12, completion_tokens=3, **written) == Tokens(12, 3, cache_write=8)
+
+
 def test_messages_count_what_a_cache_had_a_part_in_apart() -> None:
     tokens = priced(
         input_tokens=10,
@@ -100,6 +137,14 @@ def test_messages_count_what_a_cache_had_a_part_in_apart() -> None:
 
 def test_a_response_counts_cached_tokens_within_its_input() -> None:
     tokens = priced(input_tokens=100, output_tokens=7, input_tokens_details={"cached_tokens": 64})
+
+    assert tokens == Tokens(input=100, output=7, cached=64)
+
+
+def test_a_response_of_perplexity_counts_cached_tokens_by_another_name() -> None:
+    tokens = priced(
+        input_tokens=100, output_tokens=7, input_tokens_details={"cache_read_input_tokens": 64}
+    )
 
     assert tokens == Tokens(input=100, output=7, cached=64)
 
@@ -167,6 +212,20 @@ def test_sound_that_mistral_counts_by_seconds_is_not_priced_as_text(
     usage = {"prompt_tokens": 12, "completion_tokens": 3, "prompt_audio_seconds": seconds}
 
     assert (tokens_of(usage_of({"usage": usage})) is not None) is is_text
+
+
+def test_citations_are_not_priced_as_what_was_generated() -> None:
+    assert priced(prompt_tokens=12, completion_tokens=3, citation_tokens=20_016) is None
+
+
+def test_sound_that_a_tool_of_gemini_brought_is_not_priced_as_text() -> None:
+    metadata = {
+        "promptTokenCount": 9,
+        "toolUsePromptTokenCount": 50,
+        "toolUsePromptTokensDetails": [{"modality": "AUDIO", "tokenCount": 50}],
+    }
+
+    assert tokens_of(usage_of({"usageMetadata": metadata})) is None
 
 
 def test_a_picture_of_gemini_is_not_priced_as_text() -> None:
