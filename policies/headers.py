@@ -80,7 +80,7 @@ class Asked:
     """Whether an SDK is going to parse the answer into its own types, whatever it is."""
 
     parsed_at_once: bool = False
-    """Whether it is going to read the choices of that answer before its caller gets it."""
+    """Whether it is going to read the text of that answer before its caller gets it."""
 
     @property
     def defers(self) -> bool:
@@ -108,13 +108,15 @@ _SDK: Final = (
     b"x-stainless-lang",
     b"x-stainless-raw-response",
     b"x-stainless-helper-method",
+    b"x-stainless-helper",
     b"x-stainless-retry-count",
     b"x-stainless-read-timeout",
     b"x-stainless-timeout",
     b"x-server-timeout",
 )
 
-_PARSE: Final = b"chat.completions.parse"
+_PARSES: Final = frozenset({b"chat.completions.parse", b"messages.parse", b"beta.messages.parse"})
+"""Helpers of these SDKs: OpenAI's name one, Anthropic's all that had a part in the call."""
 
 # Tells most header fields apart without making a lower-case copy of their name.
 _INITIALS: Final = frozenset(b"xXpPiI")
@@ -234,21 +236,14 @@ def _is_responses(facts: CallFacts) -> bool:
 # SDKs send the same few values with every call, and forwarded calls should not
 # pay for reading them again.
 @lru_cache(maxsize=256)
-def _read_sdk(
-    lang: bytes | None,
-    raw_response: bytes | None,
-    helper_method: bytes | None,
-    retry_count: bytes | None,
-    read_timeout: bytes | None,
-    timeout: bytes | None,
-    server_timeout: bytes | None,
-) -> Asked:
-    waits = (read_timeout, timeout, server_timeout)
+def _read_sdk(*values: bytes | None) -> Asked:
+    lang, raw_response, helper_method, helpers, retry_count, *waits = values
+    named = {helper_method, *(one.strip() for one in (helpers or b"").split(b","))}
     return Asked(
         retry_count=read_retry_count(retry_count),
         read_timeout=read_read_timeout(next((one for one in waits if one is not None), None)),
         typed_sdk=lang is not None and raw_response is None,
-        parsed_at_once=helper_method == _PARSE and raw_response is None,
+        parsed_at_once=not _PARSES.isdisjoint(named) and raw_response is None,
     )
 
 

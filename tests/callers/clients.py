@@ -111,8 +111,8 @@ class Client:
 
 
 _NO_JOB: Final = {
-    "job": "a job is no completion, and becomes an obscure error there; "
-    "`wait` gets the answer, `raise` the ID"
+    "job": "a job is no completion, and becomes an error there, an obscure one where it wraps "
+    "a stock SDK without saying so; `wait` gets the answer, `raise` the ID"
 }
 _NO_ANSWER: Final = "job, an error there"
 _TOKENS: Final = "give it a `timeout` where `max_tokens` is above 21,333, or it sends nothing"

@@ -87,6 +87,12 @@ def test_an_sdk_that_reads_the_choices_itself_says_so():
     assert not asked(X_Stainless_Helper_Method="chat.completions.stream").parsed_at_once
 
 
+@pytest.mark.parametrize("helper", ["messages.parse", "beta.messages.parse", "mcp, messages.parse"])
+def test_anthropics_sdk_says_that_it_reads_the_text_itself_among_its_helpers(helper):
+    assert asked(X_Stainless_Lang="python", X_Stainless_Helper=helper).parsed_at_once
+    assert not asked(X_Stainless_Lang="python", X_Stainless_Helper="mcp").parsed_at_once
+
+
 def test_googles_sdk_says_how_long_it_waits_in_a_header_of_its_own():
     read = asked(X_Server_Timeout="9")
 

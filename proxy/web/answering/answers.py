@@ -59,7 +59,10 @@ class AnsweredCall:
     """Whether an SDK will parse the answer into the type of the endpoint."""
 
     parsed_at_once: bool = False
-    """Whether it will read the choices of a completion before its caller gets it."""
+    """Whether it will read the text of a completion before its caller gets it."""
+
+    takes_no_job: bool = False
+    """Whether it would take a job for an empty answer, or lose it."""
 
     prefer_wait_s: float | None = None
     """`Prefer: respond-async, wait=N`: how long to wait for the result first."""
@@ -241,18 +244,18 @@ class Answers:
 
 def _raised(job: Job, call: AnsweredCall) -> FinalAnswer:
     url = status_url(job.id, base_path=call.base_path)
-    error = CallerError(
-        f"accepted as job {job.id}: its status is at {url}, its result at {url}/result",
-        code="deferred_accepted",
-    )
+    told = f"accepted as job {job.id}: its status is at {url}, its result at {url}/result"
+    if call.mode is not AnswerMode.RAISE:
+        told += "; this client cannot be answered with a job, X-Deferrable: wait gets the result"
+    error = CallerError(told, code="deferred_accepted")
     return own_answer(error_answer(call.dialect.family, error), job, NEVER_AGAIN)
 
 
 def _would_lose_the_id(call: AnsweredCall) -> bool:
     # openai-python raises "No embedding data received" for a job object and keeps
-    # nothing of it. `parse`, also that of JavaScript, goes through choices that are not there.
+    # nothing of it. `parse`, also OpenAI's in JavaScript, goes through a text that is not there.
     is_embedding = call.endpoint.shape is Shape.EMBEDDINGS
-    return call.parsed_at_once or (call.typed_sdk and is_embedding)
+    return call.takes_no_job or call.parsed_at_once or (call.typed_sdk and is_embedding)
 
 
 def _silent_hold_s(call: AnsweredCall) -> float | None:

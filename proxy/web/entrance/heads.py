@@ -22,6 +22,7 @@ from proxy.core.fields import RawHeaders
 from proxy.core.repeats import Digest
 from proxy.core.routing import Route
 from proxy.core.targets import without_credentials
+from proxy.core.wrappers import takes_no_job
 from proxy.services.callers.clients import Exchange
 from proxy.services.callers.owners import Caller, Owners, query_key
 from proxy.services.deferral.obstacles import place_at
@@ -60,6 +61,9 @@ class CallHead:
     caller: Identify
     exchange: Exchange | None
     """What is changed on the way to an upstream whose key is held here."""
+
+    takes_no_job: Callable[[], bool]
+    """Whether its caller names itself as one that cannot be answered with a job."""
 
     _fingerprint: Callable[[], Digest]
     _unnamed: Callable[[], Digest] | None
@@ -136,16 +140,25 @@ def read_head(
     def begun(asked: Asked = NOTHING_ASKED) -> Digest:
         return fingerprint_of(caller(), dialect, target=target, headers=kept, asked=asked)
 
+    place = place_at(route.upstream, dialect, route.upstream_target)
+
+    fields = request.raw_headers
+
+    def is_no_help() -> bool:
+        names = (value for name, value in fields if name.lower() == b"user-agent")
+        return place is not None and takes_no_job(next(names, None), place.endpoint.shape)
+
     return CallHead(
         route=route,
         asked=asked,
         dialect=dialect,
-        place=place_at(route.upstream, dialect, route.upstream_target),
+        place=place,
         target=target,
         path=route.upstream_target.partition("?")[0],
         kept=kept,
         caller=caller,
         exchange=exchange,
+        takes_no_job=Once(is_no_help),
         _fingerprint=Once(partial(begun, asked=asked)),
         _unnamed=Once(begun) if is_named(asked) else None,
     )

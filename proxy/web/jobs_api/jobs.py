@@ -125,14 +125,20 @@ class JobsApi:
         place = _PLACES.get((before.rpartition("/")[0].rpartition("/")[2], after))
         if not before.endswith("/") or place is None:
             # Also what looks like a job of ours below a provider's own path.
-            raise JobNotFoundError(job_id)
+            raise CallerError(
+                f"nothing of a job is at this path: {ROOT}/{job_id} is its status,"
+                f" {ROOT}/{job_id}/result its result",
+                code="job_not_found",
+                http_status=404,
+            )
         own = before == f"{ROOT}/"
         read = _of_head(method) if own else method
         if own and (read, after) == ("GET", ""):
             return self._show
         name = place.get(read)
         if name is None:
-            raise _WrongMethodError(method, _with_head(place) if own else place)
+            hint = f"; {ROOT}/{job_id} takes DELETE" if (method, own) == ("DELETE", False) else ""
+            raise _WrongMethodError(method, _with_head(place) if own else place, hint)
         verbs: Mapping[str, Verb] = {
             "result": self._result,
             "cancel": self._cancel,
@@ -315,9 +321,9 @@ class _WrongMethodError(CallerError):
     code = "method_not_allowed"
     http_status = 405
 
-    def __init__(self, method: str, allowed: Iterable[str]) -> None:
+    def __init__(self, method: str, allowed: Iterable[str], hint: str = "") -> None:
         self.allowed = ", ".join(sorted(allowed))
-        super().__init__(f"{method} is not possible here, only {self.allowed}")
+        super().__init__(f"{method} is not possible here, only {self.allowed}{hint}")
 
 
 def _of_head(method: str) -> str:

@@ -267,6 +267,20 @@ async def test_the_stock_sdk_gets_a_loud_error_with_the_job_by_raise(house):
     assert job.id in raised.value.message
 
 
+@pytest.mark.parametrize(("path", "status"), [("chat/completions", 400), ("responses", 200)])
+async def test_a_wrapper_that_would_lose_a_job_gets_a_loud_error_for_it(house, path, status):
+    body = CHAT_BODY if status == 400 else {"model": "m", "input": "hello"}
+
+    reply = await house.defer(
+        "true", body, path=f"/v1/{path}", headers={"User-Agent": "pydantic-ai/2.68.0"}
+    )
+
+    (job,) = await house.jobs()
+    assert (reply.status, reply.headers["X-Deferrable-Job"]) == (status, job.id)
+    if status == 400:
+        assert "X-Deferrable: wait" in reply.json["error"]["message"]
+
+
 async def test_no_more_connections_are_held_than_configured():
     async with open_house(max_held=0) as house:
         reply = await house.defer("wait")

@@ -89,6 +89,23 @@ async def test_a_typed_retrieval_of_nothing_speaks_the_providers_dialect(house):
     assert ours.json["title"] == "Not Found"
 
 
+@pytest.mark.parametrize("path", ["/v1/responses/{}/input_items", "/v1/messages/batches/{}"])
+async def test_what_a_job_has_not_got_is_told_with_what_it_has(house, path):
+    job = await house.job()
+
+    reply = await house.send("GET", path.format(job.id))
+
+    assert reply.status == 404
+    assert f"/v1/jobs/{job.id}/result" in reply.json["error"]["message"]
+
+
+async def test_the_stock_sdk_is_told_where_a_job_is_deleted(house):
+    job = await house.job()
+    async with house.sdk() as client:
+        with pytest.raises(openai.APIStatusError, match=f"/v1/jobs/{job.id} takes DELETE"):
+            await client.responses.delete(job.id)
+
+
 async def test_the_stock_sdk_follows_a_background_response_to_its_end(house):
     async with house.sdk(default_headers={"X-Deferrable": "background"}) as client:
         created = await client.responses.create(**RESPONSE_BODY)

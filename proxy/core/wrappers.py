@@ -1,0 +1,32 @@
+"""Clients to whom a job in the place of an answer is no use, by how they name themselves.
+
+Each of these wraps an API in its own types. Told of a job, it takes that for an empty
+answer, or fails without naming the job and makes another one by its next attempt. Those that
+call by a stock SDK without a word of their own (LangChain over OpenAI's, LlamaIndex,
+instructor) cannot be told from that SDK.
+"""
+
+from typing import Final
+
+from proxy.core.dialects import Shape
+
+_WRAPPERS: Final = (
+    b"ai/",  # AI SDK (Vercel), by its core and by its providers
+    b"ai-sdk/",
+    b"agents/",  # OpenAI's Agents
+    b"dspy/",
+    b"langchain",
+    b"litellm/",
+    b"mistral-client-",  # Mistral's SDKs take no status but 200, and no body but a completion
+    b"pydantic-ai/",
+)
+_POLLS_RESPONSES: Final = b"pydantic-ai/"
+"""Asks for a Response that is queued until it is there."""
+
+
+def takes_no_job(user_agent: bytes | None, shape: Shape) -> bool:
+    """Return whether whoever names itself so cannot be answered with a job on such an endpoint."""
+    name = (user_agent or b"").lower()
+    if shape is Shape.RESPONSES and name.startswith(_POLLS_RESPONSES):
+        return False
+    return name.startswith(_WRAPPERS)
