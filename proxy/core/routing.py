@@ -91,9 +91,10 @@ def _upstream_target(upstream: Upstream, rest: str) -> str:
     base = upstream.base_path
     if not base and rest.startswith("/v1/") and not rest.startswith("/v1/", 3):
         return rest
-    if base and upstream.is_at_root and begins(rest, base):
-        # An SDK that was given the provider's whole path below our prefix.
-        rest = rest[len(base) :]
+    root = upstream.own_root
+    if root and begins(rest, root):
+        # An SDK that was given the provider's whole path below our prefix, or adds it itself.
+        rest = rest[len(root) :]
     elif upstream.is_at_root and not upstream.is_versioned and upstream.family in _V1_FAMILIES:
         while rest.startswith("/v1/v1/"):
             rest = rest[3:]

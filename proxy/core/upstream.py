@@ -36,6 +36,8 @@ class Upstream:
     """Whether the base path stands for the `/v1` of the dialect's paths."""
     is_at_root: bool
     """Whether the base path is the one that the provider has for everybody."""
+    own_root: str
+    """That one, if the base path ends with it or its `/v1`, as behind a gateway with names."""
     credential_headers: frozenset[bytes]
     """Where its callers may put their tokens, whatever these headers mean elsewhere."""
 
@@ -74,6 +76,7 @@ class Upstream:
             family=row.family,
             is_versioned=base_path.endswith(("/v1", row.root) if "/v1" in row.root else "/v1"),
             is_at_root=base_path == row.root,
+            own_root=row.root if base_path.removesuffix("/v1").endswith(row.root) else "",
             credential_headers=frozenset(name.encode() for name in row.credential_headers),
         )
 

@@ -45,6 +45,8 @@ PREFLIGHT = b"Access-Control-Request-Headers"
         ),
         ("/azure-v1/v1/responses", "azure-v1", "/openai/v1/responses"),
         ("/azure-v1/responses", "azure-v1", "/openai/v1/responses"),
+        ("/azure-v1/openai/v1/responses?a", "azure-v1", "/openai/v1/responses?a"),
+        ("/openrouter/api/v1/chat/completions", "openrouter", "/api/v1/chat/completions"),
         ("/deepinfra/v1/embeddings", "deepinfra", "/v1/openai/embeddings"),
         ("/deepinfra/v1/openai/embeddings", "deepinfra", "/v1/openai/embeddings"),
         ("/deepinfra/embeddings", "deepinfra", "/v1/openai/embeddings"),
@@ -62,6 +64,17 @@ PREFLIGHT = b"Access-Control-Request-Headers"
 )
 def test_a_prefix_names_the_upstream(target, name, upstream_target):
     assert routed(target) == (name, upstream_target)
+
+
+@pytest.mark.parametrize("base", ["/groq/openai", "/groq/openai/v1"])
+@pytest.mark.parametrize("path", ["/v1/models", "/openai/v1/models"])
+def test_behind_a_gateway_both_forms_of_a_path_lead_to_the_same_place(base, path):
+    upstream = Upstream.parse("groq", "groq", f"https://gateway.example{base}")
+
+    route = resolve(f"/groq{path}", (), {"groq": upstream})
+
+    assert isinstance(route, Route)
+    assert route.upstream_target == "/groq/openai/v1/models"
 
 
 @pytest.mark.parametrize(
