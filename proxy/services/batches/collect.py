@@ -26,7 +26,6 @@ from proxy.core.errors import (
     ProviderRejectedError,
     ProviderUnavailableError,
 )
-from proxy.core.ids import BatchId
 from proxy.core.lanes import Lane, disown_at
 from proxy.core.plan import (
     OpenBatches,
@@ -41,16 +40,16 @@ from proxy.core.turnaround import Ended, Stopped
 from proxy.ports.provider import Provider, ProviderBatch, ProviderBatchState
 from proxy.services.access import Access
 from proxy.services.batches.at_provider import cancel, retrieve
-from proxy.services.batches.due import DueBatches
-from proxy.services.batches.fanout import Fanout
 from proxy.services.batches.governor import TokenGovernor
 from proxy.services.batches.in_vain import WINDOW_AND_HOUR, InVain
 from proxy.services.batches.release import line_to_blame
 from proxy.services.batches.result_files import EMPTY_FOR
+from proxy.services.batches.rounds import BatchRounds
 from proxy.services.batches.settle import Settler
 from proxy.services.batches.twins import READ_AGAIN_AFTER
 from proxy.services.batches.unnamed import disown
 from proxy.services.ground import Ground, is_forsaken, read_again, write_batch
+from proxy.services.leases import HeldLease
 from proxy.services.outlook import Outlook
 
 log = structlog.get_logger()
@@ -60,9 +59,6 @@ LOST_AFTER: Final = timedelta(minutes=10)
 
 Right after a create that is a known lag of up to two minutes.
 """
-
-AT_ONCE: Final = 4
-"""Batches of one upstream that are asked after, or read, beside each other."""
 
 GIVE_UP_WAITING_AFTER: Final = WINDOW_AND_HOUR
 """How long after the first deadline of its jobs, and its cancellation, the end of a batch is
@@ -91,8 +87,13 @@ class Collector:
         self._outlook = outlook
         self._governor = governor
         self._usual_pace = pace
-        self._due = DueBatches(ground.clock)
-        self._fanout: Fanout[BatchId] = Fanout(limit=AT_ONCE)
+        self._rounds = BatchRounds(
+            ground,
+            access=access,
+            states=_AT_PROVIDER | {BatchState.ENDED},
+            step=self._step,
+            group=_group,
+        )
         self._jitter = jitter
         self._in_vain = InVain(ground.clock)
 
@@ -101,9 +102,7 @@ class Collector:
 
         May be called while another call is under way.
         """
-        states = _AT_PROVIDER | {BatchState.ENDED}
-        due = self._due.among(await self._on.batches.live(), states)
-        return await self._fanout.each([(batch.id, _group(batch)) for batch in due], self._one)
+        return await self._rounds.run_once()
 
     def _is_late(self, batch: Batch) -> bool:
         """Return whether the batch must stop now so that its rest is in time."""
@@ -122,24 +121,15 @@ class Collector:
             return disown_at(batch.submitted_at, batch.nearest_deadline, batch.count, times)
         return self._outlook.cancel_at(batch)
 
-    async def _one(self, batch_id: BatchId) -> bool:
-        async with self._on.leases.held(f"batch:{batch_id}") as lease:
-            batch = await self._on.batches.get(batch_id)
-            if lease is None or batch is None:
-                return False
-            before = batch.version
-            provider = self._access.provider(batch.key.upstream)
-            if provider is None:
-                log.error("batch.stranded", batch_id=batch_id, upstream=batch.key.upstream)
-                return False
-            try:
-                if batch.state in _AT_PROVIDER:
-                    batch = await self._poll(batch, provider)
-                if batch.state is BatchState.ENDED:
-                    batch = await lease.during(self._settler.settle(batch, provider))
-            except ProviderError as exc:
-                batch = await self._unreached(batch, exc)
-            return batch.version != before
+    async def _step(self, batch: Batch, provider: Provider, lease: HeldLease) -> Batch:
+        try:
+            if batch.state in _AT_PROVIDER:
+                batch = await self._poll(batch, provider)
+            if batch.state is BatchState.ENDED:
+                batch = await lease.during(self._settler.settle(batch, provider))
+        except ProviderError as exc:
+            return await self._unreached(batch, exc)
+        return batch
 
     async def _unreached(self, batch: Batch, exc: ProviderError) -> Batch:
         """Ask again later; a refused credential may take an operator to mend."""

@@ -48,10 +48,9 @@ from proxy.core.refusals import blames_money
 from proxy.ports.jobs import Credential
 from proxy.ports.provider import Provider, Submission
 from proxy.services.access import Access
-from proxy.services.batches.due import DueBatches
-from proxy.services.batches.fanout import Fanout
 from proxy.services.batches.recover import Recoverer
 from proxy.services.batches.release import line_to_blame
+from proxy.services.batches.rounds import BatchRounds
 from proxy.services.batches.steps import SubmissionSteps, SubmitTimes
 from proxy.services.batches.submission import describe
 from proxy.services.batches.unnamed import is_one_in_doubt
@@ -75,9 +74,6 @@ _FORBIDDEN: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HT
 FORBIDDEN_TOGETHER: Final = timedelta(minutes=2)
 """Within this, refusals count once: those of batches that are on their way together when a key is
 revoked, or a provider in trouble knows nobody."""
-
-AT_ONCE: Final = 4
-"""Batches on their way to one upstream; more would only share the line."""
 
 RETRY_PAUSE: Final = timedelta(seconds=30)
 """How long a batch waits that could not be submitted, if its provider asks for no more."""
@@ -116,8 +112,13 @@ class Submitter:
         self._recoverer = Recoverer(
             ground, access=access, times=times, pace=pace, steps=self._steps
         )
-        self._due = DueBatches(ground.clock)
-        self._fanout: Fanout[BatchId] = Fanout(limit=AT_ONCE)
+        self._rounds = BatchRounds(
+            ground,
+            access=access,
+            states=(BatchState.SEALED, BatchState.SUBMITTING),
+            step=self._step,
+            group=_group,
+        )
         self._forbidden: dict[ModelAccess, _Forbidden] = {}
 
         self._unseen: Counter[BatchId] = Counter()
@@ -129,28 +130,12 @@ class Submitter:
 
         May be called while another call is under way.
         """
-        states = (BatchState.SEALED, BatchState.SUBMITTING)
-        due = self._due.among(await self._on.batches.live(), states)
-        return await self._fanout.each([(batch.id, _group(batch)) for batch in due], self._one)
+        return await self._rounds.run_once()
 
-    async def _one(self, batch_id: BatchId) -> bool:
-        async with self._on.leases.held(f"batch:{batch_id}") as lease:
-            # Read again under the lease: another instance may have moved it.
-            batch = await self._on.batches.get(batch_id)
-            if lease is None or batch is None:
-                return False
-            provider = self._access.provider(batch.key.upstream)
-            if provider is None:
-                log.error("batch.stranded", batch_id=batch_id, upstream=batch.key.upstream)
-                return False
-            before = batch.version
-            if batch.state is BatchState.SEALED or (
-                batch.state is BatchState.SUBMITTING and batch.create_started_at is None
-            ):
-                batch = await self._submit(batch, provider, lease)
-            elif batch.state is BatchState.SUBMITTING:
-                batch = await self._recoverer.recover(batch, provider)
-            return batch.version != before
+    async def _step(self, batch: Batch, provider: Provider, lease: HeldLease) -> Batch:
+        if batch.create_started_at is None:
+            return await self._submit(batch, provider, lease)
+        return await self._recoverer.recover(batch, provider)
 
     async def _submit(self, batch: Batch, provider: Provider, lease: HeldLease) -> Batch:
         """Upload the input of a batch and create it, or give its jobs back.
