@@ -139,9 +139,9 @@ def due_flush(
     return Flush(head.key, reason, limits.max_requests, limits.max_bytes, free)
 
 
-def free_tokens(max_tokens: int, under_way: OpenBatches | None) -> int:
+def free_tokens(max_tokens: int, under_way: OpenBatches) -> int:
     """Return how many tokens the next batch may have beside those under way; at least one."""
-    return max(max_tokens - (under_way.tokens if under_way else 0), 1)
+    return max(max_tokens - under_way.tokens, 1)
 
 
 def is_crowded(head: Head, under_way: OpenBatches, max_tokens: int) -> bool:

@@ -99,10 +99,11 @@ class Flusher:
                 recent = await self._on.batches.recent(limit=LOOKED_THROUGH)
                 self._cut_sizes = cut_sizes(recent, now=self._on.clock.now())
             filled = 0
-            for batch in begun:
-                # Its instance died between the claim and the seal.
-                filled += await self._fill(batch, self._flush_of(batch, under_way), lease)
             if begun:
+                # Their instance died between the claim and the seal.
+                for batch in begun:
+                    sealed = await self._fill(batch, self._flush_of(batch, under_way), lease)
+                    filled += sealed.count if sealed is not None else 0
                 heads = await self._heads()
             self._outlook.saw_heads(heads)
             rerouted = sum([await self._reroute(head) for head in heads])
@@ -126,11 +127,11 @@ class Flusher:
 
     async def _heads(self) -> list[Head]:
         """Return the heads of upstreams that are known here, and warn of the others once."""
-        heads = await self._on.batches.heads()
-        known = [head for head in heads if self._outlook.knows(head.key.upstream)]
-        strange = Counter[str]()
-        for head in heads:
-            if not self._outlook.knows(head.key.upstream):
+        known, strange = [], Counter[str]()
+        for head in await self._on.batches.heads():
+            if self._outlook.knows(head.key.upstream):
+                known.append(head)
+            else:
                 strange[head.key.upstream] += head.count
         for upstream in strange.keys() - self._strange:
             log.warning(
@@ -144,10 +145,7 @@ class Flusher:
         return known
 
     async def _flush_all(
-        self,
-        head: Head,
-        under_way: dict[ProviderQueue, OpenBatches],
-        lease: HeldLease,
+        self, head: Head, under_way: dict[ProviderQueue, OpenBatches], lease: HeldLease
     ) -> int:
         """Flush `head` as often as it is due: 200,000 jobs make several batches.
 
@@ -171,15 +169,14 @@ class Flusher:
                 flush_reason=flush.reason,
             )
             await self._on.batches.add(batch)
-            count = await self._fill(batch, flush, lease)
-            moved += count
-            current = await self._on.batches.get(batch.id)
-            tokens = current.tokens if current else 0
-            under_way[queue] = OpenBatches(seen.count + 1, seen.tokens + tokens)
-            fresh = {one.key: one for one in await self._on.batches.heads()}.get(flush.key)
-            if fresh is None or count == 0:
+            sealed = await self._fill(batch, flush, lease) or batch
+            moved += sealed.count
+            under_way[queue] = OpenBatches(seen.count + 1, seen.tokens + sealed.tokens)
+            heads = await self._on.batches.heads()
+            rest = next((one for one in heads if one.key == flush.key), None)
+            if rest is None or sealed.count == 0:
                 return moved
-            head = fresh
+            head = rest
 
     def _due(self, head: Head, seen: OpenBatches, facts: LaneFacts) -> Flush | None:
         provider = self._access.provider(head.key.upstream)
@@ -195,12 +192,11 @@ class Flusher:
     def _limits_of(self, key: BatchKey, provider: Provider) -> FlushLimits:
         most = min(self._limits.max_requests, provider.limits(key.endpoint).max_requests)
         most = min(most, self._cut_sizes.get(key, most))
-        now = self._on.clock.now()
         return replace(
             self._limits,
             max_requests=most,
             max_bytes=min(self._limits.max_bytes, max_body_bytes(provider, key, most)),
-            max_tokens=self._governor.max_tokens(key.provider_queue, now=now),
+            max_tokens=self._governor.max_tokens(key.provider_queue, now=self._on.clock.now()),
         )
 
     def _flush_of(self, batch: Batch, under_way: Mapping[ProviderQueue, OpenBatches]) -> Flush:
@@ -209,13 +205,13 @@ class Flusher:
         limits = self._limits if provider is None else self._limits_of(key, provider)
         tokens = limits.max_tokens
         if tokens is not None:
-            tokens = free_tokens(tokens, under_way.get(key.provider_queue))
+            tokens = free_tokens(tokens, under_way.get(key.provider_queue, OpenBatches()))
         return Flush(key, batch.flush_reason, limits.max_requests, limits.max_bytes, tokens)
 
-    async def _fill(self, batch: Batch, flush: Flush, lease: HeldLease) -> int:
-        """Claim until the batch is complete, and seal it; return its size.
+    async def _fill(self, batch: Batch, flush: Flush, lease: HeldLease) -> Batch | None:
+        """Claim until the batch is complete, and seal it; nothing if another instance goes on.
 
-        An instance that was suspended for longer than its lease stops here: another goes on.
+        So it does where this one was suspended for longer than its lease.
         """
         provider = self._access.provider(flush.key.upstream)
         claimed = await claim_all(
@@ -228,13 +224,13 @@ class Flusher:
         )
         if claimed is None:
             log.warning("lease.lost", name=lease.name)
-            return 0
+            return None
         sealed = advance(
             batch,
             Sealed(claimed.count, claimed.body_bytes, claimed.tokens, claimed.nearest_deadline),
         )
         if not await self._on.batches.replace(sealed):
-            return 0
+            return None
         await self._on.batches.note_size(flush.key, small=claimed.count < self._limits.worth)
         log.info(
             "batch.sealed",
@@ -244,7 +240,7 @@ class Flusher:
             reason=flush.reason,
         )
         self._on.wake("submit")
-        return claimed.count
+        return sealed
 
     async def _reroute(self, head: Head) -> int:
         """Take out the jobs that their lane cannot answer in time; return how many."""
