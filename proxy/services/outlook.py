@@ -168,6 +168,11 @@ class Outlook:
         times = self.times(batch.key.upstream)
         return cancel_at(batch.nearest_deadline, batch.count, times)
 
+    def is_too_late(self, batch: Batch) -> bool:
+        """Return whether what a batch leaves open could hardly be called in time any more."""
+        end = self.cancel_at(batch)
+        return end is not None and self._clock.now() >= end
+
     def times(self, upstream: str) -> LaneTimes:
         """Return how long things take.
 

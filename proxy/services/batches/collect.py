@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -104,15 +103,10 @@ class Collector:
         """
         return await self._rounds.run_once()
 
-    def _is_late(self, batch: Batch) -> bool:
-        """Return whether the batch must stop now so that its rest is in time."""
-        end = self._outlook.cancel_at(batch)
-        return end is not None and self._now() >= end
-
-    def _must_disown(self, batch: Batch, now: datetime) -> bool:
+    def _must_disown(self, batch: Batch) -> bool:
         """Return whether we have waited long enough for a batch that may be somebody else's."""
         end = self._last_moment(batch)
-        return batch.is_provisional and end is not None and now >= end
+        return batch.is_provisional and end is not None and self._now() >= end
 
     def _last_moment(self, batch: Batch) -> datetime | None:
         """Return when a batch that has not ended is cancelled or, if it may not be, disowned."""
@@ -137,16 +131,15 @@ class Collector:
         batch = await read_again(self._on.batches, batch)
         refused = isinstance(exc, CredentialRefusedError)
         pause = self._pace(batch).slowest if refused else self._pace(batch).interval
-        if exc.retry_after is not None:
-            pause = max(pause, exc.retry_after)
-        now = self._now()
+        pause = max(pause, exc.retry_after or timedelta())
         if refused and await is_forsaken(self._on, batch):
             return await self._settler.forsake(batch)
-        if self._must_disown(batch, now):
+        if self._must_disown(batch):
             return await disown(self._on, batch, UNCONFIRMED)
         is_awaited = batch.state in _AT_PROVIDER and not refused
         if is_awaited and self._in_vain.is_hopeless(batch.id, exc, is_late=self._is_over(batch)):
             return await self._give_up(batch, "unreached", str(exc))
+        now = self._now()
         next_at = self._in_time(batch, now + pause * self._jitter())
         return await self._write(batch, Delayed(next_at, now if refused else None))
 
@@ -181,7 +174,7 @@ class Collector:
                 return await self._write(batch, Polled(self._now() + READ_AGAIN_AFTER))
             log.info("batch.ended", batch_id=batch.id, status=news.status)
             return await self._end(batch, news)
-        if self._must_disown(batch, self._now()):
+        if self._must_disown(batch):
             return await disown(self._on, batch, UNCONFIRMED)
         if news.state is ProviderBatchState.RUNNING and await self._is_unwanted(batch, provider):
             return await self._cancel(batch, provider)
@@ -214,7 +207,7 @@ class Collector:
         limits = provider.limits(batch.key.endpoint)
         if not limits.can_cancel:
             return False
-        if self._is_late(batch):
+        if self._outlook.is_too_late(batch):
             return True
         if limits.keeps_partial_results and await self._is_in_the_way(batch):
             return True
@@ -276,8 +269,15 @@ class Collector:
             self._outlook.observe(Ended(key.upstream, key.model, batch.submitted_at, took))
             if batch.cancelled_at is not None:
                 self._outlook.observe(Stopped(key.upstream, now - batch.cancelled_at))
-        line = await line_to_blame(self._on, batch, news.error_line)
-        return await self._write(batch, replace(ended(news, at=now), error_line=line))
+        ended = BatchEnded(
+            at=now,
+            reason=news.status,
+            output_file_ids=news.output_file_ids,
+            error_code=news.error_code,
+            error_message=news.error_message,
+            error_line=await line_to_blame(self._on, batch, news.error_line),
+        )
+        return await self._write(batch, ended)
 
     async def _missing(self, batch: Batch) -> Batch:
         """Note that the provider does not know the batch. Right after a create it may not yet.
@@ -318,18 +318,6 @@ class Collector:
 
     def _now(self) -> datetime:
         return self._on.clock.now()
-
-
-def ended(news: ProviderBatch, *, at: datetime) -> BatchEnded:
-    """Return the event by which our batch ends as the provider's did."""
-    return BatchEnded(
-        at=at,
-        reason=news.status,
-        output_file_ids=news.output_file_ids,
-        error_code=news.error_code,
-        error_message=news.error_message,
-        error_line=news.error_line,
-    )
 
 
 def _group(batch: Batch) -> str:

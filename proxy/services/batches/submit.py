@@ -143,7 +143,7 @@ class Submitter:
         What fails is cared for: the batch returned says how.
         """
         # Before its credential, which may not be readable here.
-        if self._is_too_late(batch):
+        if self._outlook.is_too_late(batch):
             return await self._steps.dissolve(batch, TOO_LATE)
         credential = await self._access.own(batch.key.credential)
         if credential is None:
@@ -159,11 +159,6 @@ class Submitter:
             log.warning("lease.lost", name=lease.name)
             return started
         return await self._create(uploaded, provider, credential, lease)
-
-    def _is_too_late(self, batch: Batch) -> bool:
-        """Return whether what a batch left open could not be called in time any more."""
-        end = self._outlook.cancel_at(batch)
-        return end is not None and self._now() >= end
 
     async def _upload(
         self, batch: Batch, provider: Provider, credential: Credential, lease: HeldLease
