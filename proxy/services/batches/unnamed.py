@@ -50,10 +50,8 @@ async def candidates(
 
     They have its size, as far as that is told, and belong to no batch that we know.
     """
-    known = {batch_id for one in await ground.batches.live() for batch_id in _ids(one)}
-    known |= {
-        batch_id for one in await ground.batches.recent(limit=_REMEMBERED) for batch_id in _ids(one)
-    }
+    ours = (*await ground.batches.live(), *await ground.batches.recent(limit=_REMEMBERED))
+    known = {batch_id for one in ours for batch_id in (one.provider_batch_id, *one.twins)}
     return [
         one
         for one in found
@@ -114,8 +112,3 @@ async def disown(ground: Ground, batch: Batch, reason: str) -> Batch:
 def count_unnamed(ground: Ground, batch: Batch, outcome: str) -> None:
     """Count how an unclear create without a name came out."""
     ground.tally.count("create_unnamed", upstream=batch.key.upstream, outcome=outcome)
-
-
-def _ids(batch: Batch) -> set[str]:
-    own = [] if batch.provider_batch_id is None else [batch.provider_batch_id]
-    return {*own, *batch.twins}
