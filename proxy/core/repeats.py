@@ -69,28 +69,14 @@ class Delivery:
     claimed_at: datetime
 
 
-def fingerprint(
-    *,
-    owner: OwnerId,
-    upstream: str,
-    target: str,
-    headers: Iterable[tuple[str, str]],
-    body: bytes,
-) -> str:
-    """Return what two calls share exactly if one may be the repeat of the other.
+def begun_fingerprint(
+    *, owner: OwnerId, upstream: str, target: str, headers: Iterable[tuple[str, str]]
+) -> Digest:
+    """Return what calls with the same head share of their fingerprints: see `with_body`.
 
     `target` comes without credentials; `headers` are those that change the
     answer or the bill: batch-wide ones, organisation, project.
     """
-    digest = begun_fingerprint(owner=owner, upstream=upstream, target=target, headers=headers)
-    digest.update(body)
-    return digest.hexdigest()
-
-
-def begun_fingerprint(
-    *, owner: OwnerId, upstream: str, target: str, headers: Iterable[tuple[str, str]]
-) -> Digest:
-    """Return the hash of all but the body, which calls with the same head share."""
     digest = hashlib.sha256()
     parts = [owner, upstream, target]
     for name, value in sorted(headers):
@@ -101,6 +87,13 @@ def begun_fingerprint(
         # Length first: no two lists of parts may read the same when joined.
         digest.update(len(encoded).to_bytes(8) + encoded)
     return digest
+
+
+def with_body(begun: Digest, body: bytes) -> str:
+    """Return what two calls share exactly if one may be the repeat of the other."""
+    digest = begun.copy()
+    digest.update(body)
+    return digest.hexdigest()
 
 
 ClaimRank = tuple[int, int]

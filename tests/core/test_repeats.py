@@ -13,10 +13,11 @@ from proxy.core.repeats import (
     WAITER_LEASE,
     Answered,
     Delivery,
+    begun_fingerprint,
     claim_rank,
     claimed,
-    fingerprint,
     run_key,
+    with_body,
 )
 from tests.helpers.factories import OWNER, T0, IdFactory
 
@@ -27,6 +28,10 @@ CALL: dict[str, Any] = {
     "headers": [("openai-organization", "org-1"), ("openai-project", "p")],
     "body": b'{"model":"m"}',
 }
+
+
+def fingerprint(*, body: bytes, **head: Any) -> str:
+    return with_body(begun_fingerprint(**head), body)
 
 
 def delivery(**changes) -> Delivery:

@@ -17,7 +17,7 @@ from proxy.core.ids import (
 )
 from proxy.core.job import AnswerMode, Job
 from proxy.core.lanes import BatchKey, Lane
-from proxy.core.repeats import WAITER_LEASE, fingerprint
+from proxy.core.repeats import WAITER_LEASE, begun_fingerprint, with_body
 from proxy.ports.jobs import Credential, NewJob
 
 T0: Final = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -25,6 +25,9 @@ T0: Final = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 OWNER: Final = OwnerId("owner-1")
 CREDENTIAL: Final = CredentialId("credential-1")
 BODY: Final = b'{"model":"gpt-4o-mini","messages":[{"role":"user","content":"hello"}]}'
+_BEGUN: Final = begun_fingerprint(
+    owner=OWNER, upstream="openai", target="/v1/chat/completions", headers=()
+)
 
 
 class IdFactory:
@@ -81,9 +84,7 @@ def make_job(**changes: Any) -> Job:
         target="/v1/chat/completions",
         answer=AnswerMode.JOB,
         decided_by="header",
-        fingerprint=fingerprint(
-            owner=OWNER, upstream="openai", target="/v1/chat/completions", headers=(), body=BODY
-        ),
+        fingerprint=with_body(_BEGUN, BODY),
         body_bytes=len(BODY),
         tokens=20,
     )

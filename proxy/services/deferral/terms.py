@@ -115,7 +115,7 @@ def fingerprint_of(
     headers: RawHeaders,
     asked: Asked = NOTHING_ASKED,
 ) -> Digest:
-    """Return what a call and its repeats share, less the body; see `with_body`.
+    """Return what a call and its repeats share, less the body: see `core.repeats.with_body`.
 
     `target` comes without credentials.
     """
@@ -125,13 +125,6 @@ def fingerprint_of(
         target=target,
         headers=(*pick_headers(_kept_names(dialect), headers), *_named(asked)),
     )
-
-
-def with_body(begun: Digest, body: bytes) -> str:
-    """Finish a fingerprint that `fingerprint_of` began, with the body of the call."""
-    digest = begun.copy()
-    digest.update(body)
-    return digest.hexdigest()
 
 
 def is_named(asked: Asked) -> bool:

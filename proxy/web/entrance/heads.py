@@ -19,14 +19,14 @@ from policies.policy import Policy
 from proxy.core.body import ParsedBody
 from proxy.core.dialects import DIALECTS, Dialect, Endpoint, Family, Place, presented_credential
 from proxy.core.fields import RawHeaders
-from proxy.core.repeats import Digest
+from proxy.core.repeats import Digest, with_body
 from proxy.core.routing import Route
 from proxy.core.targets import without_credentials
 from proxy.core.wrappers import takes_no_job
 from proxy.services.callers.clients import Exchange
 from proxy.services.callers.owners import Caller, Owners, query_key
 from proxy.services.deferral.obstacles import place_at
-from proxy.services.deferral.terms import Terms, fingerprint_of, is_named, kept_headers, with_body
+from proxy.services.deferral.terms import Terms, fingerprint_of, is_named, kept_headers
 from proxy.web.answering.answers import AnsweredCall
 
 Identify = Callable[[], Caller]

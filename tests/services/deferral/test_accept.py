@@ -16,6 +16,7 @@ from proxy.core.errors import CallerError, OverloadedError
 from proxy.core.ids import is_job_id, shard_of
 from proxy.core.job import AnswerMode
 from proxy.core.lanes import Lane
+from proxy.core.repeats import with_body
 from proxy.ports.provider import BatchLimits, Provider
 from proxy.services.callers.accounts import Accounts, CredentialVerdict
 from proxy.services.callers.owners import Owners, credential_hash
@@ -25,7 +26,7 @@ from proxy.services.deferral.accept import (
     Acceptor,
     DeferralSettings,
 )
-from proxy.services.deferral.terms import DeferredCall, Terms, fingerprint_of, with_body
+from proxy.services.deferral.terms import DeferredCall, Terms, fingerprint_of
 from proxy.services.outlook import Outlook
 from tests.helpers.factories import T0, IdFactory
 from tests.helpers.fakes import FakeClock, FakeHash, MemoryStores
