@@ -155,20 +155,17 @@ class Twins:
         Raises:
             ProviderError: if the provider gave no answer, and may do so yet.
         """
-        is_late = self._is_over(batch)
+        is_over = self._is_over(batch)
         try:
-            is_read = await self._read(batch, twin_id, provider)
+            if await self._read(batch, twin_id, provider):
+                return _News.READ
         except ProviderRejectedError as exc:
             log.warning("batch.unreadable", batch_id=batch.id, error=str(exc))
             is_over = is_given_up(batch, self._on.clock.now())
-            return _News.GIVEN_UP if is_over else _News.PENDING
         except (ProviderUnavailableError, ProviderBusyError) as exc:
-            if not self._in_vain.is_hopeless(twin_id, exc, is_late=is_late):
+            if not self._in_vain.is_hopeless(twin_id, exc, is_late=is_over):
                 raise
-            return _News.GIVEN_UP
-        if is_read:
-            return _News.READ
-        return _News.GIVEN_UP if is_late else _News.PENDING
+        return _News.GIVEN_UP if is_over else _News.PENDING
 
     def _is_over(self, batch: Batch) -> bool:
         """Return whether a twin was waited for beyond all that it may take."""
