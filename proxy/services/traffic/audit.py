@@ -5,9 +5,11 @@ that a service runs: it must decide the calls that it is meant for, and no other
 """
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta, tzinfo
+from itertools import chain, count
 from typing import Final
 
 from pydantic import ValidationError
@@ -170,14 +172,13 @@ class Auditor:
         nightly = {part.key for group in meant for part in group if part.nights_only}
         text = rules_text(diversions, shadow=False)
         policy = Policy(load_policies(text, "the proposed rules").rules)
-        wrong = dict.fromkeys((one.name for one in diversions), 0)
+        wrong = Counter[str | None]()
         for recorded, call in found:
             expected = owns.get(call.segment) if self._is_meant(call, nightly) else None
             taken = _taken(policy, recorded) if call.undecided else None
             if taken != expected:
-                for name in {taken, expected} - {None}:
-                    wrong[str(name)] += 1
-        return list(wrong.values())
+                wrong.update((taken, expected))
+        return [wrong[one.name] for one in diversions]
 
     def _is_meant(self, call: Call, nightly: Collection[SegmentKey]) -> bool:
         """Return whether the rule of the call's segment is meant for the call."""
@@ -243,11 +244,8 @@ def _named(diversions: Sequence[Diversion]) -> list[Diversion]:
     for one in diversions:
         words = re.sub(r"[^a-z0-9]+", "-", f"{one.name} {one.path}".lower()).strip("-")
         base = f"{words}-at-night" if one.zone is not None else words
-        name = next(
-            text
-            for number in range(1, len(diversions) + 2)
-            if (text := base if number == 1 else f"{base}-{number}") not in taken
-        )
+        names = chain([base], (f"{base}-{number}" for number in count(2)))
+        name = next(text for text in names if text not in taken)
         taken.add(name)
         named.append(replace(one, name=name))
     return named
