@@ -272,22 +272,17 @@ def _skip(text: str, at: int) -> int:
 
 
 def _check_depth(fields: Mapping[str, object]) -> None:
-    level: list[object] = [fields]
+    level: list[Mapping[str, object] | list[object]] = [fields]
     for _ in range(MAX_DEPTH):
         level = [
             child
             for node in level
-            for child in (node.values() if isinstance(node, dict) else _as_list(node))
+            for child in (node if isinstance(node, list) else node.values())
             if isinstance(child, dict | list)
         ]
         if not level:
             return
     raise _too_deep()
-
-
-def _as_list(node: object) -> list[object]:
-    assert isinstance(node, list)
-    return node
 
 
 def _unreadable(reason: str) -> CallerError:

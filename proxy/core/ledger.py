@@ -168,20 +168,17 @@ def ending(job: Job, tokens: Tokens | None, *, batch: Cost | None) -> Sums:
     if job.state is not JobState.COMPLETED:
         expired = int(job.state is JobState.EXPIRED)
         return Sums(jobs=1, expired=expired, possible_doubles=doubles, possible_unpriced=doubles)
-    most = doubles * cost.list_nano if cost is not None else 0
-    if cost is None:
-        cost = _NO_COST
-        unpriced = 1
-    else:
-        unpriced = 0
+    unpriced = int(cost is None)
+    cost = cost or _NO_COST
+    tokens = tokens or _NO_TOKENS
     dearer = cost.paid_nano - batch.paid_nano if batch is not None else 0
     # All at once, and in their order: this is done for every line of every batch.
     return Sums(
         jobs=1,
         answers=1,
-        input_tokens=tokens.input if tokens is not None else 0,
-        cached_tokens=tokens.cached if tokens is not None else 0,
-        output_tokens=tokens.output if tokens is not None else 0,
+        input_tokens=tokens.input,
+        cached_tokens=tokens.cached,
+        output_tokens=tokens.output,
         list_nano=cost.list_nano,
         paid_nano=cost.paid_nano,
         cache_lost_nano=cost.cache_lost_nano,
@@ -189,12 +186,13 @@ def ending(job: Job, tokens: Tokens | None, *, batch: Cost | None) -> Sums:
         escalated_nano=max(0, dearer),
         unpriced=unpriced,
         possible_doubles=doubles,
-        possible_nano=most,
-        possible_unpriced=doubles if unpriced else 0,
+        possible_nano=doubles * cost.list_nano,
+        possible_unpriced=doubles * unpriced,
     )
 
 
 _NO_COST: Final = Cost(0, 0)
+_NO_TOKENS: Final = Tokens(0, 0)
 
 
 def useless(cost: Cost | None) -> Sums:
