@@ -72,19 +72,17 @@ def plan(
 ) -> tuple[dict[int, list[Waiting]], bool]:
     """Return which rows to take of each shard, and whether that is all there is to take."""
     taken: dict[int, list[Waiting]] = {}
-    count, size, tokens = held.count, held.body_bytes, held.tokens
-    max_tokens = _NO_LIMIT if limits.max_tokens is None else limits.max_tokens
+    room = Room.of(limits, held)
+    count, size, tokens = room.count, room.body_bytes, room.tokens
     for row in certain(fronts):
-        if count and (
-            count >= limits.max_requests
-            or size + row.body_bytes > limits.max_bytes
-            or tokens + row.tokens > max_tokens
-        ):
+        fits = count > 0 and row.body_bytes <= size and row.tokens <= tokens
+        # An empty batch takes the first, whatever it is.
+        if not fits and (held.count or taken):
             return taken, True
-        count, size, tokens = count + 1, size + row.body_bytes, tokens + row.tokens
+        count, size, tokens = count - 1, size - row.body_bytes, tokens - row.tokens
         taken.setdefault(row.shard, []).append(row)
     is_all = all(front.upto is None for front in fronts)
-    return taken, is_all or count >= limits.max_requests
+    return taken, is_all or count <= 0
 
 
 def parse_shard(reply: Reply) -> Shard:

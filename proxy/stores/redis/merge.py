@@ -67,13 +67,13 @@ def certain(fronts: Iterable[Front[AnyRow]], *, reverse: bool = False) -> list[A
     return [row for row in rows if row <= bound]
 
 
-def share(limit: int, shards: int = SHARDS) -> int:
+def share(limit: int) -> int:
     """Return how many rows to ask each shard for, so that about `limit` are certain.
 
     Shards are filled by a hash, so the fullest is not far above the mean; asking for
     all `limit` from each would read 64 times too much.
     """
-    return max(1, min(limit, limit * 2 // max(1, shards) + 8))
+    return max(1, min(limit, limit * 2 // SHARDS + 8))
 
 
 def parse_rows(reply: Reply) -> list[Row]:

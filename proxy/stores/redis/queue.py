@@ -50,10 +50,7 @@ class RedisQueueStore:
         """Return jobs by deadline, from the fronts of all shards."""
         name = keys.key_digest(key)
         looks = {shard: _Look() for shard in keys.ALL_SHARDS}
-        while True:
-            behind = _behind(looks, limit)
-            if not behind:
-                break
+        while behind := _behind(looks, limit):
             replies = await self._client.call_many(
                 [
                     job_scripts.NEAR.call(
@@ -97,11 +94,9 @@ def _behind(looks: Mapping[int, _Look], limit: int) -> list[int]:
     """Return the shards that must be looked at further, if any."""
     if len(certain(look.front for look in looks.values())) >= limit:
         return []
-    left = [shard for shard, look in looks.items() if look.upto is not None]
-    if not left:
-        return []
-    least = min(looks[shard].upto or (0, "") for shard in left)
-    return [shard for shard in left if (looks[shard].upto or (0, "")) <= least]
+    places = {shard: look.upto for shard, look in looks.items() if look.upto is not None}
+    least = min(places.values(), default=None)
+    return [shard for shard, place in places.items() if place == least]
 
 
 class Heads:
