@@ -38,8 +38,6 @@ TESTED_BY = {
     # What is sent, kept and collected takes a proxy, and something that ends it.
     "proxy/send/errors.py": "tests/e2e/test_send.py",
     "proxy/send/session.py": "tests/e2e/test_send.py",
-    # What an answer teaches shows in which calls are made after it.
-    "proxy/services/direct/lessons.py": "tests/services/direct/test_escalate_lanes.py",
     # How a call is finished shows in what is booked of it.
     "proxy/services/direct/finish.py": "tests/services/direct/test_escalate_booked.py",
     # Every adapter of a port is held to one suite.

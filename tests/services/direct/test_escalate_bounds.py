@@ -14,8 +14,8 @@ from proxy.core.job import JobState
 from proxy.ports.jobs import JobWrite
 from proxy.ports.notes import Note
 from proxy.services.direct.budget import HourlyLimits
-from proxy.services.direct.busy import FIRST_PAUSE
 from proxy.services.direct.finish import STORE_PAUSE_S
+from proxy.services.direct.lessons import BUSY
 from tests.helpers.factories import CREDENTIAL
 from tests.helpers.fleet import TIMES, Fleet
 from tests.services.direct.test_escalate import Line, abandoned, settled
@@ -57,7 +57,7 @@ async def test_a_busy_provider_is_left_alone_for_other_jobs_too():
             await escalator.run_once()
             await settled()
             calls.append(fleet.provider.requests["call"])
-            fleet.clock.advance(seconds=FIRST_PAUSE.total_seconds() / 2)
+            fleet.clock.advance(seconds=BUSY.first.total_seconds() / 2)
 
     assert calls == [at_once, at_once, 2 * at_once, 3 * at_once]
 
@@ -72,7 +72,7 @@ async def test_a_provider_that_has_answered_since_is_left_alone_no_longer_than_b
             for _ in range(2):
                 await escalator.run_once()
                 await settled()
-                fleet.clock.advance(seconds=FIRST_PAUSE.total_seconds())
+                fleet.clock.advance(seconds=BUSY.first.total_seconds())
 
     assert fleet.provider.requests["call"] == 4
     assert await fleet.states() == {JobState.COMPLETED: 2}
