@@ -122,7 +122,7 @@ def choose_lane(deadline: datetime, facts: LaneFacts, *, now: datetime) -> LaneC
         return _choose_batch(slack, spare, facts, has_flex=has_flex)
     if has_flex:
         return LaneChoice(Lane.FLEX, obstacle)
-    if facts.has_trickle and not facts.alone and now < trickle_until(deadline, facts, now=now):
+    if facts.has_trickle and not facts.alone and _trickles_in_time(deadline, facts, now=now):
         return LaneChoice(Lane.TRICKLE, obstacle)
     return LaneChoice(Lane.INTERACTIVE, obstacle)
 
@@ -163,19 +163,15 @@ def _choose_batch(
         return LaneChoice(Lane.FLEX, f"{far}; a batch ends in time at {chance:.0%}")
     if batch >= 1:
         return LaneChoice(Lane.INTERACTIVE, f"{far}; a batch ends in time at {chance:.0%}")
-    return LaneChoice(Lane.BATCH, far, urgency_of(slack))
+    return LaneChoice(Lane.BATCH, far, _urgency_of(slack))
 
 
-def urgency_of(slack: timedelta) -> Urgency:
+def _urgency_of(slack: timedelta) -> Urgency:
     """Return how urgent a job is: only jobs of one urgency share a batch."""
     return next((urgency for most, urgency in _URGENCIES if slack <= most), Urgency.LOOSE)
 
 
-def trickle_until(deadline: datetime, facts: LaneFacts, *, now: datetime) -> datetime:
-    """Return until when a job can wait in the trickle; the past if it could not.
-
-    It is called there within its hours and after those that wait already.
-    """
+def _trickles_in_time(deadline: datetime, facts: LaneFacts, *, now: datetime) -> bool:
+    """Return whether a job can wait in the trickle: for its hours, and for those before it."""
     begins = max(now, facts.trickle_from or now) + timedelta(seconds=facts.trickle_s)
-    last = deadline - facts.reserve
-    return last if begins < last else now
+    return begins < deadline - facts.reserve
