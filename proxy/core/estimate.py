@@ -47,7 +47,7 @@ def _expected(job: Job, facts: LaneFacts, batch: Batch | None, now: datetime) ->
             return begins + timedelta(seconds=facts.trickle_s) + facts.times.call
         case Lane.BATCH:
             begun = batch.submitted_at if batch is not None and batch.id == job.batch_id else None
-            begun = begun or max(job.accepted_at, job.not_before or job.accepted_at) + LINGER
+            begun = begun or job.ready_at + LINGER
             age = max(now - begun, timedelta(0))
             return begun + facts.turnaround.quantile(0.5, after=age)
         case _:  # pragma: no cover

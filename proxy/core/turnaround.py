@@ -67,11 +67,11 @@ class Spread:
     @lru_cache(maxsize=_REMEMBERED)  # noqa: B019 - as above
     def quantile(self, share: float, *, after: timedelta = timedelta(0)) -> timedelta:
         """Return by when `share` of what is not over `after` some time already will be over."""
+        if not self.total:
+            return after
         gone = self.chance_within(after)
         wanted = (gone + share * (1 - gone)) * self.total
         below, start = 0.0, 0.0
-        if not self.total:
-            return after
         for end, weight in zip(_MINUTES, self.weights, strict=True):
             if weight and below + weight >= wanted:
                 minutes = start + (end - start) * (wanted - below) / weight
@@ -230,19 +230,19 @@ class Turnarounds:
         """Return what is known after `news` too."""
         batches, cancels, flex = dict(self.batches), dict(self.cancels), dict(self.flex)
         for one in news:
-            if isinstance(one, Stopped):
-                known = cancels.pop(one.upstream, NOTHING)
-                cancels[one.upstream] = known.observed(one.took)
-                continue
-            if isinstance(one, Answered):
-                known = flex.pop(one.upstream, NOTHING)
-                flex[one.upstream] = known.observed(one.took, _CALL_FADE)
-                continue
-            seen = batches.pop((one.upstream, one.model), _Seen())
-            slot = _slot(one.began_at)
-            slots = dict(seen.slots)
-            slots[slot] = slots.get(slot, NOTHING).observed(one.took)
-            batches[one.upstream, one.model] = _Seen(seen.all_day.observed(one.took), slots)
+            # Taken out and put in again, so that the latest seen stand last.
+            match one:
+                case Stopped(upstream, took):
+                    cancels[upstream] = cancels.pop(upstream, NOTHING).observed(took)
+                case Answered(upstream, took):
+                    flex[upstream] = flex.pop(upstream, NOTHING).observed(took, _CALL_FADE)
+                case Ended(upstream, model, began_at, took):
+                    seen = batches.pop((upstream, model), _Seen())
+                    slot = _slot(began_at)
+                    in_slot = seen.slots.get(slot, NOTHING).observed(took)
+                    batches[upstream, model] = _Seen(
+                        seen.all_day.observed(took), {**seen.slots, slot: in_slot}
+                    )
         return Turnarounds(_latest(batches), _latest(cancels), _latest(flex))
 
     def to_json(self) -> dict[str, Any]:
