@@ -122,7 +122,10 @@ class BatchStore(Protocol):
         ...
 
     def open_items(self, batch_id: BatchId) -> AsyncIterator[Sequence[Item]]:
-        """Stream the items whose job is still `BATCHED` in this batch."""
+        """Stream the same items as `items`, in any order: to count them, or to end their jobs.
+
+        So a store need not sort them, and the first come at once.
+        """
         ...
 
     async def lost(self) -> Sequence[BatchId]:

@@ -38,22 +38,14 @@ class Items:
         self._client = client
         self._batch_id = batch_id
 
-    async def pages(self) -> AsyncIterator[list[Item]]:
-        """Stream all items, whatever became of their jobs.
-
-        Put in order here and not by Redis: that would cost each claim more than it
-        costs to sort some megabytes of rows.
-        """
+    async def still_open(self) -> AsyncIterator[list[Item]]:
+        """Stream the items whose job is still `BATCHED` in this batch, in their order."""
         rows = await self._rows()
         for start in range(0, len(rows), PAGE):
-            yield [
+            page = [
                 _parse_item(seq, row)
                 for seq, row in enumerate(rows[start : start + PAGE], start + 1)
             ]
-
-    async def still_open(self) -> AsyncIterator[list[Item]]:
-        """Stream the items whose job is still `BATCHED` in this batch."""
-        async for page in self.pages():
             replies = await self._client.call_many(
                 [read("GETRANGE", keys.record(item.job_id), 0, _HEADER_BYTES - 1) for item in page],
                 background=True,
@@ -110,7 +102,11 @@ class Items:
         )
 
     async def _rows(self) -> list[bytes]:
-        """Return all items in the order of submission: by affinity, then age."""
+        """Return all items in the order of submission: by affinity, then age.
+
+        Put in order here and not by Redis: that would cost each claim more than it
+        costs to sort some megabytes of rows.
+        """
         rows: list[bytes] = []
         shards, start = list(keys.ALL_SHARDS), 0
         while shards:
