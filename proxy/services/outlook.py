@@ -5,8 +5,9 @@ None of them waits for the store: only `run_once` asks it, and keeps what it rea
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -45,17 +46,6 @@ UNBATCHABLE_FOR: Final = timedelta(hours=24)
 
 MAX_UNWRITTEN: Final = 1_000
 """Observations kept while the store is away; some batches then go unlearned."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Waiting:
-    """Calls of one credential that wait, by lane."""
-
-    direct: int = 0
-    trickle: int = 0
-
-
-_NONE_WAIT: Final = _Waiting()
 
 
 class Outlook:
@@ -98,7 +88,8 @@ class Outlook:
 
         self._changes = 0
         self._unwritten: list[Observation] = []
-        self._waiting: Mapping[CredentialId, _Waiting] = {}
+        self._waiting: Counter[tuple[Lane, CredentialId]] = Counter()
+        """How many jobs of each credential wait in each lane."""
 
     @property
     def changes(self) -> int:
@@ -118,8 +109,10 @@ class Outlook:
 
         `alone` says that they come from a run that makes one call at a time.
         """
-        now, trickle = self._clock.now(), self._trickle
-        waiting = self._waiting.get(key.credential, _NONE_WAIT)
+        now, trickle, trickle_s = self._clock.now(), self._trickle, 0.0
+        if trickle is not None:
+            waiting = self._waiting.get((Lane.TRICKLE, key.credential), 0)
+            trickle_s = waiting / trickle.calls_per_s
         price = self._price(key.upstream, key.model)
         flex_price = _share(price, Processing.FLEX)
         # In a dictionary, since accepted calls ask: `replace` takes half as long again.
@@ -129,9 +122,9 @@ class Outlook:
             "batch_price": _share(price, Processing.BATCH),
             "has_trickle": trickle is not None,
             "trickle_from": trickle.begins(now) if trickle is not None else None,
-            "trickle_s": waiting.trickle / trickle.calls_per_s if trickle is not None else 0.0,
+            "trickle_s": trickle_s,
             "alone": alone,
-            "calls_waiting": waiting.direct,
+            "calls_waiting": self._waiting.get((Lane.INTERACTIVE, key.credential), 0),
             "times": self.times(key.upstream),
         }
         limits = self._batch_limits(key)
@@ -197,15 +190,9 @@ class Outlook:
 
     def saw_heads(self, heads: Iterable[Head]) -> None:
         """Note how many calls wait: the next one comes after them."""
-        waiting: dict[CredentialId, _Waiting] = {}
+        self._waiting = Counter()
         for head in heads:
-            seen = waiting.get(head.key.credential, _NONE_WAIT)
-            if head.key.lane is Lane.INTERACTIVE:
-                seen = replace(seen, direct=seen.direct + head.count)
-            elif head.key.lane is Lane.TRICKLE:
-                seen = replace(seen, trickle=seen.trickle + head.count)
-            waiting[head.key.credential] = seen
-        self._waiting = waiting
+            self._waiting[head.key.lane, head.key.credential] += head.count
         self._changes += 1
 
     def observe(self, news: Observation) -> None:
@@ -214,8 +201,9 @@ class Outlook:
         if len(self._unwritten) < MAX_UNWRITTEN:
             self._unwritten.append(news)
 
-    async def note_unbatchable(self, key: BatchKey, *, until: datetime) -> None:
-        """Remember that the provider does not batch this model for this credential."""
+    async def note_unbatchable(self, key: BatchKey) -> None:
+        """Remember for a while that the provider does not batch this model for this credential."""
+        until = self._clock.now() + UNBATCHABLE_FOR
         await self._unbatchable_store.note(key.credential, key.endpoint, key.model, until=until)
         self._unbatchable = {**self._unbatchable, key.model_access: until}
         self._changes += 1

@@ -14,7 +14,7 @@ from proxy.core.upstream import Upstream
 from proxy.ports.notes import Note
 from proxy.ports.provider import BatchLimits
 from proxy.services.flex import FlexTier
-from proxy.services.outlook import MAX_UNWRITTEN, TURNAROUNDS, Outlook
+from proxy.services.outlook import MAX_UNWRITTEN, TURNAROUNDS, UNBATCHABLE_FOR, Outlook
 from proxy.services.trickle import TrickleHours
 from tests.helpers.factories import T0, make_key
 from tests.helpers.fakes import FakeClock, MemoryStores
@@ -236,9 +236,9 @@ def test_the_discount_tier_needs_less_time_once_it_was_seen_to_be_quick(world):
 async def test_a_model_that_is_not_batched_is_known_at_once_and_to_all(world):
     one, other = world.outlook(), world.outlook()
 
-    await one.note_unbatchable(KEY, until=T0 + HOUR)
+    await one.note_unbatchable(KEY)
     await other.run_once()
 
-    assert one.facts(KEY).unbatchable_until == T0 + HOUR
-    assert other.facts(KEY).unbatchable_until == T0 + HOUR
+    assert one.facts(KEY).unbatchable_until == T0 + UNBATCHABLE_FOR
+    assert other.facts(KEY).unbatchable_until == T0 + UNBATCHABLE_FOR
     assert one.facts(make_key(model="other")).unbatchable_until is None

@@ -41,7 +41,7 @@ from proxy.services.batches.result_files import EMPTY_FOR, ResultFiles, is_given
 from proxy.services.batches.twins import READ_AGAIN_AFTER, Twins
 from proxy.services.batches.unnamed import count_unnamed, disown
 from proxy.services.ground import Ground, write_batch
-from proxy.services.outlook import UNBATCHABLE_FOR, Outlook
+from proxy.services.outlook import Outlook
 
 log = structlog.get_logger()
 
@@ -131,7 +131,7 @@ class Settler:
             until = await self._governor.exceeded(queue, batch.tokens, others=others, now=now)
             log.warning("batch.throttled", batch_id=batch.id, until=until.isoformat())
         elif batch.error_code in UNBATCHABLE_CODES:
-            await self._outlook.note_unbatchable(batch.key, until=now + UNBATCHABLE_FOR)
+            await self._outlook.note_unbatchable(batch.key)
         elif batch.error_code in CREDENTIAL_CODES:
             refusal = CredentialRefusedError(
                 f"batch {batch.id}: {batch.error_code}", code=batch.error_code

@@ -56,7 +56,7 @@ from proxy.services.batches.submission import describe
 from proxy.services.batches.unnamed import is_one_in_doubt
 from proxy.services.ground import Ground
 from proxy.services.leases import HeldLease, LeaseLostError
-from proxy.services.outlook import UNBATCHABLE_FOR, Outlook
+from proxy.services.outlook import Outlook
 
 log = structlog.get_logger()
 
@@ -291,7 +291,7 @@ class Submitter:
             self._forbidden[key.model_access] = _Forbidden(times, now)
             return
         self._forbidden.pop(key.model_access, None)
-        await self._outlook.note_unbatchable(key, until=now + UNBATCHABLE_FOR)
+        await self._outlook.note_unbatchable(key)
 
     async def _put_back(self, batch: Batch, exc: ProviderError) -> Batch:
         """Have the batch sent again later: when the provider asks for it, and not at once.

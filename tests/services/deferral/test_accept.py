@@ -510,7 +510,7 @@ async def test_alike_calls_are_given_one_lane_until_something_is_learned(world):
     assert (await world.acceptor.accept(call)).job.lane is Lane.BATCH
     assert not looked
 
-    await world.outlook.note_unbatchable(key, until=T0 + timedelta(days=1))
+    await world.outlook.note_unbatchable(key)
     assert (await world.acceptor.accept(call)).job.lane is Lane.INTERACTIVE
     assert len(looked) == 1
 
