@@ -78,13 +78,14 @@ class Repeats:
 
     @property
     def expects_any(self) -> bool:
-        """Whether a call, of any owner, could be a retry although it does not say so."""
+        """Whether a call, of any owner, could be a repeat although it counts no retries."""
         return bool(self._claimable or self._broken_here or self._broken_in_runs)
 
-    def expects(self, owner: OwnerId, *, retry_count: int, run: Run | None = None) -> bool:
-        """Return whether to look for a job that a call of `owner` could claim. Never blocks."""
-        if retry_count >= 1:
-            return True
+    def expects(self, owner: OwnerId, run: Run | None = None) -> bool:
+        """Return whether a call of `owner` that counts no retries could claim a job. Never blocks.
+
+        One that counts them may always ask.
+        """
         if run is not None and self._is_session(run):
             return (owner, run) in self._broken_in_runs
         return owner in self._claimable or owner in self._broken_here

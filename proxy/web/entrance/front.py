@@ -126,7 +126,7 @@ class Front:
         if asked.retry_count >= 1:
             return True
         repeats = self._repeats
-        return repeats.expects_any and repeats.expects(caller().owner, retry_count=0, run=asked.run)
+        return repeats.expects_any and repeats.expects(caller().owner, asked.run)
 
     def _wants_news(self, request: web.BaseRequest, caller: Identify) -> bool:
         """Return whether `_forward` must note that the upstream accepts the credential."""

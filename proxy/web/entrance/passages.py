@@ -238,7 +238,7 @@ class Passages:
         return (
             self._repeats.expects_any
             and could_repeat(known.asked, self._policy())
-            and self._repeats.expects(known.identify().owner, retry_count=0, run=known.asked.run)
+            and self._repeats.expects(known.identify().owner, known.asked.run)
         )
 
     def _wants_news(self, known: _Forwarded) -> bool:

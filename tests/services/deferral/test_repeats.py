@@ -59,8 +59,7 @@ async def test_a_call_whose_owner_lost_no_connection_does_not_ask(world):
     await world.repeats.run_once()
 
     assert not world.repeats.expects_any
-    assert not world.repeats.expects(OWNER, retry_count=0)
-    assert world.repeats.expects(OWNER, retry_count=1)
+    assert not world.repeats.expects(OWNER)
 
 
 async def test_after_a_pass_the_owner_of_a_broken_connection_asks(world):
@@ -69,20 +68,20 @@ async def test_after_a_pass_the_owner_of_a_broken_connection_asks(world):
     await world.repeats.run_once()
 
     assert world.repeats.expects_any
-    assert world.repeats.expects(OWNER, retry_count=0)
-    assert not world.repeats.expects(OTHER, retry_count=0)
+    assert world.repeats.expects(OWNER)
+    assert not world.repeats.expects(OTHER)
 
 
 async def test_a_connection_that_broke_here_is_known_at_once_and_over_some_passes(world):
     world.repeats.note_broken(OWNER, "call")
-    assert world.repeats.expects(OWNER, retry_count=0)
+    assert world.repeats.expects(OWNER)
 
     await world.repeats.run_once()
-    assert world.repeats.expects(OWNER, retry_count=0)
+    assert world.repeats.expects(OWNER)
 
     world.clock.advance(seconds=BROKEN_HERE_S)
     await world.repeats.run_once()
-    assert not world.repeats.expects(OWNER, retry_count=0)
+    assert not world.repeats.expects(OWNER)
 
 
 @pytest.mark.parametrize(("run", "ends"), [(Run("r", "s"), False), (Run("r"), True)])
@@ -90,15 +89,15 @@ async def test_in_a_session_of_a_run_its_own_breaks_alone_are_repeated(world, ru
     repeats = world.over(world.stores.deliveries, ends_sessions=ends)
     earlier, own = [await world.broken_job(fingerprint=name) for name in ("earlier", "own")]
     await repeats.run_once()
-    assert not repeats.expects(OWNER, retry_count=0, run=run)
+    assert not repeats.expects(OWNER, run)
 
     repeats.note_broken(OWNER, "own", run)
 
-    assert repeats.expects(OWNER, retry_count=0, run=run)
+    assert repeats.expects(OWNER, run)
     assert await repeats.claim(OWNER, "earlier", retry_count=0, run=run) is None
     assert await repeats.claim(OWNER, "own", retry_count=0, run=run) == own
     # As often as it broke: what comes now is one more of the same.
-    assert not repeats.expects(OWNER, retry_count=0, run=run)
+    assert not repeats.expects(OWNER, run)
     assert await repeats.claim(OWNER, "earlier", retry_count=1, run=run) == earlier
 
 
@@ -106,7 +105,7 @@ async def test_where_no_session_ends_a_run_repeats_what_any_call_of_it_lost(worl
     job = await world.broken_job()
     await world.repeats.run_once()
 
-    assert world.repeats.expects(OWNER, retry_count=0, run=Run("r"))
+    assert world.repeats.expects(OWNER, Run("r"))
     claimed = await world.repeats.claim(OWNER, job.fingerprint, retry_count=0, run=Run("r"))
     assert claimed == job
 
@@ -208,4 +207,4 @@ async def test_a_failed_pass_keeps_what_was_known(world):
     with pytest.raises(StoreUnavailableError):
         await repeats.run_once()
 
-    assert repeats.expects(OWNER, retry_count=0)
+    assert repeats.expects(OWNER)
