@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from proxy.core.fields import RawHeaders
-from proxy.core.targets import OPENAI_PATHS, begins, query_tokens, segment_end
+from proxy.core.targets import OPENAI_PATHS, begins, first_segment, query_tokens
 from proxy.core.upstream import Upstream
 
 # Shapes of tokens as the vendors document them, with the dialect and the host
@@ -103,7 +103,7 @@ def _is_messages_path(target: str) -> bool:
 
 
 def _is_openai_path(target: str) -> bool:
-    return target.startswith("/v1/") or target[1 : segment_end(target, 1)] in OPENAI_PATHS
+    return target.startswith("/v1/") or first_segment(target) in OPENAI_PATHS
 
 
 def lacks_bearer(target: str, headers: RawHeaders) -> bool:

@@ -13,7 +13,7 @@ from proxy.core.clues import foreign_credential, intended_dialect, lacks_bearer
 from proxy.core.dialects import Family
 from proxy.core.errors import CallerError
 from proxy.core.fields import RawHeaders
-from proxy.core.targets import OPENAI_PATHS, begins, segment_end
+from proxy.core.targets import OPENAI_PATHS, begins, first_segment
 from proxy.core.upstream import Upstream
 
 _V1_FAMILIES: Final = frozenset({Family.OPENAI, Family.ANTHROPIC})
@@ -112,7 +112,7 @@ def _upstream_target(upstream: Upstream, rest: str) -> str:
 
 
 def _lacks_v1(rest: str, family: Family) -> bool:
-    segment = rest[1 : segment_end(rest, 1)]
+    segment = first_segment(rest)
     if family is Family.ANTHROPIC:
         return segment == "messages"
     return segment in OPENAI_PATHS

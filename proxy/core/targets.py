@@ -55,12 +55,9 @@ def begins(target: str, path: str) -> bool:
     return target.startswith(path) and (len(target) == len(path) or target[len(path)] in "/?")
 
 
-def segment_end(target: str, start: int) -> int:
-    slash = target.find("/", start)
-    query = target.find("?", start)
-    if slash < 0:
-        slash = len(target)
-    return slash if query < 0 or slash < query else query
+def first_segment(target: str) -> str:
+    """Return what stands between the slash that begins a target and the next, or its query."""
+    return target[1:].partition("?")[0].partition("/")[0]
 
 
 def without_credentials(target: str) -> str:
