@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from functools import partial
-from typing import Final, assert_never
+from typing import Final, assert_never, get_args
 
 from proxy.core.ids import BatchId, InstanceId, JobId, OwnerId
 from proxy.core.lanes import BatchKey, Lane, LaneChoice
@@ -104,7 +104,6 @@ class Escalated:
     """`holder` is about to call the provider directly."""
 
     holder: InstanceId
-    at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,16 +181,9 @@ class Stale:
 
 STALE: Final = Stale()
 
-_TERMINAL_ROW: Final[dict[type[JobEvent], JobState | Stale]] = {
-    Succeeded: STALE,
-    Failed: STALE,
-    Released: STALE,
-    Rerouted: STALE,
-    DeadlinePassed: STALE,
-    CancelRequested: STALE,
-    Assigned: STALE,
-    Escalated: STALE,
-}
+_TERMINAL_ROW: Final[dict[type[JobEvent], JobState | Stale]] = dict.fromkeys(
+    get_args(JobEvent), STALE
+)
 
 TRANSITIONS: Final[dict[JobState, dict[type[JobEvent], JobState | Stale]]] = {
     JobState.QUEUED: {

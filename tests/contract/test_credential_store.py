@@ -136,7 +136,7 @@ async def test_a_queued_job_keeps_its_credential(stores):
 async def test_a_job_that_is_being_called_keeps_its_credential(stores):
     await stores.credentials.remember(ONE)
     job = (await stores.jobs.accept(new_job())).job
-    called = advance(job, Escalated(InstanceId("i"), T0))
+    called = advance(job, Escalated(InstanceId("i")))
     await stores.jobs.replace_many([JobWrite(called)])
 
     assert await forget(stores) == 0

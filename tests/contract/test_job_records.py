@@ -177,7 +177,7 @@ async def test_pending_is_what_is_not_terminal(stores):
     await accepted(stores, body=b"12345")
     await claim(stores)
     called = await accepted(stores, body=b"123")
-    assert await write(stores, advance(called, Escalated(InstanceId("i"), T0)))
+    assert await write(stores, advance(called, Escalated(InstanceId("i"))))
     await accepted(stores, body=b"1", owner=OTHER)
     await finished(stores, await accepted(stores))
 

@@ -186,7 +186,7 @@ async def test_there_is_no_result_before_the_end(stores):
 async def test_of_two_writers_the_second_is_refused(stores):
     job = await accepted(stores)
     cancelled = advance(job, CancelRequested(T0))
-    escalated = advance(job, Escalated(InstanceId("i"), T0))
+    escalated = advance(job, Escalated(InstanceId("i")))
 
     assert await stores.jobs.replace_many([JobWrite(cancelled)]) == frozenset()
     assert await stores.jobs.replace_many([JobWrite(escalated)]) == {job.id}
@@ -217,7 +217,7 @@ async def test_more_jobs_than_fit_in_one_statement_are_written_at_one_moment(sto
 
 async def test_of_many_writers_at_once_one_wins(stores):
     job = await accepted(stores)
-    afters = [advance(job, Escalated(InstanceId(f"i{n}"), T0)) for n in range(20)]
+    afters = [advance(job, Escalated(InstanceId(f"i{n}"))) for n in range(20)]
 
     refused = await asyncio.gather(
         *(stores.jobs.replace_many([JobWrite(after)]) for after in afters)
@@ -262,7 +262,7 @@ async def test_a_job_ends_together_with_its_result(stores):
 
 async def test_a_job_that_was_called_directly_ends_with_all_that_it_was(stores):
     job = await accepted(stores, tags={"team": "search"})
-    called = advance(job, Escalated(InstanceId("i"), T0))
+    called = advance(job, Escalated(InstanceId("i")))
     assert await write(stores, called)
     ended = advance(called, Succeeded(1, T0, OK))
 
@@ -276,7 +276,7 @@ async def test_a_job_that_was_called_directly_ends_with_all_that_it_was(stores):
 async def test_the_result_of_a_refused_write_is_not_kept(stores):
     job = await accepted(stores)
     late = advance(job, Succeeded(0, T0, OK))
-    assert await write(stores, advance(job, Escalated(InstanceId("i"), T0)))
+    assert await write(stores, advance(job, Escalated(InstanceId("i"))))
 
     assert not await write(stores, late, ANSWER)
 
@@ -285,7 +285,7 @@ async def test_the_result_of_a_refused_write_is_not_kept(stores):
 
 async def test_a_released_job_is_queued_from_its_next_attempt_on(stores):
     job = await accepted(stores)
-    called = advance(job, Escalated(InstanceId("i"), T0))
+    called = advance(job, Escalated(InstanceId("i")))
     assert await write(stores, called)
 
     released = advance(called, Released(1, "HTTP 503", not_before=T0 + HOUR))
@@ -319,7 +319,7 @@ async def test_a_rerouted_job_waits_under_its_new_key(stores):
 @pytest.mark.parametrize(
     "event",
     [
-        Escalated(InstanceId("i"), T0),
+        Escalated(InstanceId("i")),
         Succeeded(0, T0, OK),
         Failed(0, T0, Outcome(400)),
         DeadlinePassed(T0),

@@ -37,7 +37,7 @@ async def test_taking_takes_nothing_away(stores):
 
 async def test_a_job_is_not_taken_before_it_is_ready(stores):
     job = await accepted(stores, deadline=T0 + 2 * HOUR)
-    called = advance(job, Escalated(InstanceId("i"), T0))
+    called = advance(job, Escalated(InstanceId("i")))
     paused = advance(called, Released(1, "HTTP 503", not_before=T0 + HOUR))
     await stores.jobs.replace_many([JobWrite(called)])
     await stores.jobs.replace_many([JobWrite(paused)])
@@ -87,7 +87,7 @@ async def test_a_claimed_job_is_neither_taken_nor_due(stores):
 async def test_escalating_jobs_are_found_whoever_calls_them(stores):
     await accepted(stores)
     called = [await accepted(stores) for _ in range(3)]
-    afters = [advance(job, Escalated(InstanceId(job.id), T0)) for job in called]
+    afters = [advance(job, Escalated(InstanceId(job.id))) for job in called]
     await stores.jobs.replace_many([JobWrite(after) for after in afters])
 
     found = await stores.queue.escalating(limit=9)

@@ -61,7 +61,7 @@ def test_each_lane_has_a_time_of_its_own(lane: Lane, facts: LaneFacts, takes: ti
     job = make_job(lane=lane)
 
     assert completion_at(job, facts, now=T0) == T0 + takes
-    calling = advance(job, Escalated(InstanceId("one"), T0))
+    calling = advance(job, Escalated(InstanceId("one")))
     assert completion_at(calling, facts, now=T0) == T0 + (
         FLEX_USUAL if lane is Lane.FLEX else MINUTE
     )

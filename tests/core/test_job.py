@@ -38,7 +38,7 @@ DIRECTLY = LaneChoice(Lane.INTERACTIVE, "near")
 
 EVENTS: dict[type[JobEvent], JobEvent] = {
     Assigned: Assigned(BatchId("b1")),
-    Escalated: Escalated(InstanceId("i1"), T0),
+    Escalated: Escalated(InstanceId("i1")),
     Released: Released(1, "expired"),
     Rerouted: Rerouted(DIRECTLY),
     Succeeded: Succeeded(1, T0, OK),
@@ -58,7 +58,7 @@ def batched(batch_id: str = "b1", **changes) -> Job:
 
 
 def escalating(**changes) -> Job:
-    return advance(make_job(**changes), Escalated(InstanceId("i1"), T0))
+    return advance(make_job(**changes), Escalated(InstanceId("i1")))
 
 
 def test_every_state_has_a_row_and_every_event_an_example() -> None:

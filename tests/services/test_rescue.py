@@ -7,7 +7,6 @@ from proxy.core.job import Escalated, JobState, advance
 from proxy.core.lanes import Lane
 from proxy.ports.jobs import JobWrite
 from proxy.services.rescue import LOST_FOR, PROBE_EVERY, Rescuer
-from tests.helpers.factories import T0
 from tests.helpers.fleet import LEASE, Fleet
 
 CREDENTIAL = CredentialId("credential-1")
@@ -120,7 +119,7 @@ async def test_the_calls_of_a_large_fleet_do_not_hide_an_orphan() -> None:
     holders = dict.fromkeys(job_ids, living) | {job_ids[-1]: InstanceId("dead")}
     jobs = await fleet.stores.jobs.get_many(job_ids)
     await fleet.stores.jobs.replace_many(
-        [JobWrite(advance(job, Escalated(holders[job.id], T0))) for job in jobs]
+        [JobWrite(advance(job, Escalated(holders[job.id]))) for job in jobs]
     )
 
     await fleet.run("live", "rescue")

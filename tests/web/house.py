@@ -304,7 +304,7 @@ class House:
         self, job: Job, body: bytes = COMPLETION, status: int = 200, **result: Any
     ) -> Job:
         """End the job as if a provider had answered."""
-        job = await self._advance(job, Escalated(InstanceId("instance-1"), self.clock.now()))
+        job = await self._advance(job, Escalated(InstanceId("instance-1")))
         outcome = Outcome(status)
         ended = Succeeded if status < 400 else Failed
         event = ended(job.attempt, self.clock.now(), outcome)

@@ -209,7 +209,7 @@ class Escalator:
         credential = await self._access.own(job.key.credential)
         if credential is None or self._stopping:
             return False
-        event = Escalated(self._on.leases.instance, self._now())
+        event = Escalated(self._on.leases.instance)
         escalating = advance(job, event)
         if escalating is job or not await self._intend(escalating):
             return False

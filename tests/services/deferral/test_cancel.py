@@ -40,7 +40,7 @@ async def test_a_cancellation_that_loses_a_race_reads_again(monkeypatch) -> None
 
     async def raced(writes):
         monkeypatch.undo()
-        await write([JobWrite(advance(job, Escalated(CALLER, fleet.clock.now())))])
+        await write([JobWrite(advance(job, Escalated(CALLER)))])
         return await write(writes)
 
     monkeypatch.setattr(fleet.stores.jobs, "replace_many", raced)
@@ -80,7 +80,7 @@ async def test_of_an_erased_job_that_was_not_cancelled_no_double_is_taken_back()
     fleet = Fleet()
     books = fleet.instances[0].ground.books
     job = await fleet.job(await fleet.accept())
-    called = advance(job, Escalated(CALLER, fleet.clock.now()))
+    called = advance(job, Escalated(CALLER))
     late = advance(called, Succeeded(0, fleet.clock.now(), Outcome(200)))
     for after in (called, late):
         await fleet.stores.jobs.replace_many([books.write(after)])

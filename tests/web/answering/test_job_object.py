@@ -47,7 +47,7 @@ def in_state(state: JobState, *, at: datetime = T0 + HOUR) -> Job:
     events: dict[JobState, tuple[JobEvent, ...]] = {
         JobState.QUEUED: (),
         JobState.BATCHED: (Assigned(batch.id),),
-        JobState.ESCALATING: (Escalated(InstanceId("i"), at),),
+        JobState.ESCALATING: (Escalated(InstanceId("i")),),
         JobState.COMPLETED: (Assigned(batch.id), Succeeded(1, at, ANSWERED)),
         JobState.FAILED: (Failed(0, at, Outcome(429, "rate_limited", "too fast")),),
         JobState.EXPIRED: (DeadlinePassed(at),),

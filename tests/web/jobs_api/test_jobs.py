@@ -9,7 +9,7 @@ from proxy.core.job import DeadlinePassed, Escalated, JobState, advance
 from proxy.core.upstream import Upstream
 from proxy.ports.jobs import JobWrite
 from proxy.web.jobs_api.jobs import caller_family, is_job_path
-from tests.helpers.factories import IDS, T0
+from tests.helpers.factories import IDS
 from tests.web.house import COMPLETION, KEY, open_house
 
 
@@ -197,7 +197,7 @@ async def test_a_listing_is_filtered_by_status_and_tag(house):
     queued = await house.job(headers={"X-Deferrable-Tags": "team=etl, run=1"})
     done = await house.finish(await house.job(headers={"X-Deferrable-Tags": "team=etl"}))
     calling = await house.job()
-    await house._advance(calling, Escalated(InstanceId("instance-1"), T0))
+    await house._advance(calling, Escalated(InstanceId("instance-1")))
 
     async def listed(query):
         reply = await house.send("GET", f"/v1/jobs?{query}")
