@@ -5,7 +5,6 @@ stays with the adapter. Where members of the OpenAI family differ in how files a
 handed over, that is here too (`FilesWay`): so a clone is one row, and no code.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -127,9 +126,6 @@ def window_for(api: BatchApi, slack: timedelta | None) -> timedelta:
     if slack is None:
         return api.longest
     if api.is_promise:
-        return _last([window for window in api.windows if window <= slack]) or api.windows[0]
+        in_time = (window for window in api.windows if window <= slack)
+        return max(in_time, default=api.windows[0])
     return next((window for window in api.windows if window >= slack), api.longest)
-
-
-def _last(windows: Sequence[timedelta]) -> timedelta | None:
-    return windows[-1] if windows else None

@@ -81,8 +81,6 @@ class _Reading:
     has_paused: bool = False
     """Whether a line of it has paused the credential: one is enough."""
 
-    room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(SIDE_BY_SIDE))
-
 
 @dataclass(slots=True)
 class _Judged:
@@ -127,14 +125,16 @@ class Ingestor:
             ProviderError: if the file breaks off; what came before is applied, and in `sums`.
         """
         reading = _Reading(batch, sums, source, is_twin)
+        room = asyncio.Semaphore(SIDE_BY_SIDE)
         broken: ProviderError | None = None
         try:
             async with asyncio.TaskGroup() as group:
                 try:
                     async for lines in chunks:
                         for part in _parts(lines):
-                            await reading.room.acquire()
-                            group.create_task(self._apply(reading, part))
+                            await room.acquire()
+                            applying = group.create_task(self._apply(reading, part))
+                            applying.add_done_callback(lambda _: room.release())
                 except ProviderError as exc:
                     # Raised below: the group would cut off what is being applied, and a file
                     # that always breaks off there would never give its last answers.
@@ -146,12 +146,6 @@ class Ingestor:
             raise broken
 
     async def _apply(self, reading: _Reading, lines: Sequence[ResultLine]) -> None:
-        try:
-            await self._apply_part(reading, lines)
-        finally:
-            reading.room.release()
-
-    async def _apply_part(self, reading: _Reading, lines: Sequence[ResultLine]) -> None:
         named = _named(lines)
         jobs = await self._jobs(named)
         named = await self._own_lines(reading.batch, named, jobs, count=len(lines))

@@ -268,9 +268,8 @@ class Escalator:
         begun = self._on.clock.monotonic()
         try:
             async with asyncio.timeout(self._limits.of(job.lane).timeout.total_seconds()):
-                answer = await self._caller.call(
-                    job, credential, body, tier_field=self._tier_field(job)
-                )
+                field = self._outlook.flex.field(job.key) if job.lane is Lane.FLEX else None
+                answer = await self._caller.call(job, credential, body, tier_field=field)
         except (ProviderError, TimeoutError) as exc:
             return self._unanswered(job, exc), None
         took = self._on.clock.monotonic() - begun
@@ -296,9 +295,6 @@ class Escalator:
             retry_after=answer.retry_after,
         )
         return self._on.books.priced(event, job.key), answer.result
-
-    def _tier_field(self, job: Job) -> str | None:
-        return self._outlook.flex.field(job.key) if job.lane is Lane.FLEX else None
 
     def _unanswered(self, job: Job, exc: Exception) -> Released | Failed:
         """Return what it means for the job that its call got no whole answer."""

@@ -141,7 +141,7 @@ async def _durability_of(node: Node) -> Durability:
     replicas = int(info.get("connected_slaves", "0"))
     is_durable = info.get("aof_enabled") == "1"
     if is_durable:
-        kept = f"append-only file, fsync {await _fsync(node)}"
+        kept = f"append-only file, fsync {await _config(node, 'appendfsync') or 'unknown'}"
     elif (snapshots := await _config(node, "save")) is None:
         kept = "no append-only file, and no word of snapshots: what is new can be lost"
     elif int(info.get("rdb_last_save_time", "0")) and snapshots:
@@ -150,10 +150,6 @@ async def _durability_of(node: Node) -> Durability:
         kept = "memory only: everything can be lost"
     words = f"{kept}; {replicas} {'replica' if replicas == 1 else 'replicas'}"
     return Durability(words, is_durable)
-
-
-async def _fsync(node: Node) -> str:
-    return await _config(node, "appendfsync") or "unknown"
 
 
 async def _config(node: Node, name: str) -> str | None:

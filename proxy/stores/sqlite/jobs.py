@@ -2,10 +2,10 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final
 
 from proxy.core.errors import JobNotFoundError
 from proxy.core.ids import JobId, OwnerId
@@ -22,8 +22,6 @@ from proxy.stores.sqlite.listing import Listing
 from proxy.stores.sqlite.records import find_job, find_jobs
 from proxy.stores.sqlite.replace import EncodedWrite, replace_many
 from proxy.stores.vault import SEAL_INLINE_BYTES, Vault
-
-T = TypeVar("T")
 
 PRUNE_CHUNK: Final = 50
 """Jobs erased in one transaction: pages of their payloads are freed one by one."""
@@ -85,7 +83,9 @@ class SqliteJobStore:
 
     async def replace_many(self, writes: Sequence[JobWrite]) -> frozenset[JobId]:
         size = sum(len(write.result.body) for write in writes if write.result)
-        encoded = await _where_it_fits(lambda: self._encoded(writes), size)
+        encode = partial(self._encoded, writes)
+        # What takes long to seal must not hold up the event loop.
+        encoded = encode() if size <= SEAL_INLINE_BYTES else await asyncio.to_thread(encode)
         return await self._database.write(partial(replace_many, writes=encoded))
 
     def _encoded(self, writes: Sequence[JobWrite]) -> list[EncodedWrite]:
@@ -138,11 +138,6 @@ class SqliteJobStore:
             if count < chunk:
                 break
         return pruned
-
-
-async def _where_it_fits(seal: Callable[[], T], size: int) -> T:
-    """Seal here, or in another thread if it is more than the event loop may wait for."""
-    return seal() if size <= SEAL_INLINE_BYTES else await asyncio.to_thread(seal)
 
 
 def open_payload(vault: Vault, job_id: JobId, sealed: bytes) -> bytes:
