@@ -18,11 +18,11 @@ T = TypeVar("T")
 INSTANCE_PREFIX: Final = "instance:"
 
 DOUBT_AT_MOST: Final = 4
-"""For how many lengths of a lease at a stretch nothing is taken from others, and then it is
-for one: a clock that is set again and again must not stop all work for ever."""
+"""For how many lengths of a lease in a row nothing is taken from others; for one length after
+that, it is. A clock that is set again and again must not stop all work for ever."""
 
 TRIED: Final = "tried"
-"""The note that is written to see whether anything can be."""
+"""The note that is written to find out whether the store takes any."""
 
 
 class LeaseLostError(ProxyError):
@@ -32,10 +32,10 @@ class LeaseLostError(ProxyError):
 
 
 class Doubt:
-    """Whether leases of others may seem to be over that are not.
+    """Whether leases of others may look as if they were over although they are not.
 
-    So it is for a moment after the clock on the wall was set, or the machine slept: all leases
-    were noted by the other time.
+    They do for a moment after the clock on the wall was set, or the machine slept: all of them
+    were noted by the time as it was before.
     """
 
     def __init__(self, clock: Clock, ttl: timedelta) -> None:
@@ -50,9 +50,10 @@ class Doubt:
         self._doubted_from = self._doubted_until = -self._ttl_s
 
     def holds(self) -> bool:
-        """Return whether the clock was set within the time in which whoever lives renews a lease.
+        """Return whether the clock was set lately, by so much that a lease can look over.
 
-        By so much that a lease can seem over; and not without end, however often it is set.
+        Lately is within the length of a lease, in which whoever lives renews it. However often
+        the clock is set, this does not hold without end.
         """
         ahead_s, monotonic = wall_ahead_s(self._clock), self._clock.monotonic()
         is_set = self._ahead_s is not None and abs(ahead_s - self._ahead_s) > self._step_s
@@ -63,7 +64,7 @@ class Doubt:
         return monotonic < self._doubted_until
 
     def begin(self) -> None:
-        """Note that leases seem to be over that are not, whatever shows it."""
+        """Begin to doubt, for a reason that the clocks here do not show."""
         monotonic = self._clock.monotonic()
         if monotonic >= self._doubted_until + self._ttl_s:
             self._doubted_from = monotonic
@@ -197,7 +198,7 @@ class Leases:
         self.instance = instance
         self.ttl = ttl
         self._doubt = Doubt(clock, ttl)
-        # Nobody else takes that one.
+        # No other instance ever takes this one: there is nothing to doubt.
         self._alive = self._lease(f"{INSTANCE_PREFIX}{instance}", doubt=None)
 
     def _lease(self, name: str, *, doubt: Doubt | None) -> HeldLease:
@@ -230,13 +231,13 @@ class Leases:
         """Say that this instance lives. Due well within `ttl`.
 
         Raises:
-            StoreError: if the store does not take that, or nothing else.
+            StoreError: if the store does not take that, or takes nothing else.
         """
         begun = self._clock.monotonic()
-        # Seen by this pass, too: it runs though no lease is asked for.
+        # Also where no lease is asked for, this pass watches the clock.
         self._doubt.holds()
         if self._alive.is_valid():
-            # Before it is renewed: then nothing shows it any more.
+            # Before the renewal, which would hide that the store took us for dead.
             with suppress(StoreError):
                 await self._known_alive()
         await self._alive.renew()
@@ -249,9 +250,9 @@ class Leases:
         return 0
 
     def is_noted(self) -> bool:
-        """Return whether the store took our word, within `ttl`, that this instance lives.
+        """Return whether the store has taken our word, within `ttl`, that this instance lives.
 
-        And what takes up room, too.
+        And a note as well: with its memory full, a Redis takes the one and not the other.
         """
         return self._alive.is_valid() and self._clock.monotonic() < self._taken_until
 

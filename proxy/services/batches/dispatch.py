@@ -41,7 +41,7 @@ from proxy.services.outlook import Outlook
 log = structlog.get_logger()
 
 CUSTOM_ID_CHARS_MAX: Final = 64
-"""Longer than any of ours; what the providers take that have a limit."""
+"""The limit of the providers that have one. Ours are shorter."""
 
 REROUTES_PER_PASS: Final = 500
 """Bounds a pass: jobs come near their deadline by the thousand after an outage."""
@@ -76,7 +76,7 @@ class Flusher:
         self._outlook = outlook
         self._new_batch_id = new_batch_id
         self._cut_sizes: Mapping[BatchKey, int] = {}
-        """As of the pass that runs."""
+        """The most jobs that batches of a key may hold; read by each pass."""
 
         self._strange: set[str] = set()
         """Upstreams of jobs that only other instances can place."""

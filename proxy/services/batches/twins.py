@@ -36,9 +36,9 @@ SWEEP_AFTER: Final = timedelta(minutes=15)
 as late. A look reads a long list, and the later, the less likely a twin is."""
 
 UNCLEAR_WITHIN: Final = timedelta(minutes=10)
-"""How long after its beginning a create is known to be unclear. Its sender gives it up after
-`batching.create_timeout`; if that one died, others search once its lease has ended, too. Where
-they came later still, as when all were down, their own search went back to its beginning."""
+"""How long after its beginning a create is noted as unclear, at the latest. Its sender gives it
+up after `batching.create_timeout`; if the sender died, others search once its lease has ended.
+Where they came later still, as when all were down, their search went back to its beginning."""
 
 GIVE_UP_TWINS_AFTER: Final = 2 * SWEEP_FOR
 """How long after an unclear create a twin that never ends, or is never answered about, keeps its

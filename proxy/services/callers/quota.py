@@ -61,7 +61,7 @@ class Quota:
     def reserve(
         self, owner: OwnerId, body_bytes: int, *, verified: frozenset[OwnerId] | None
     ) -> "Reservation":
-        """Count one more job, which the block of the reservation makes durable.
+        """Count one more job, which is made durable in a `with` block of the reservation.
 
         `verified` are the verified owners, given if `owner` is not one and so takes from the pool.
 

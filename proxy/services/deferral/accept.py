@@ -152,13 +152,13 @@ class Acceptor:
         try:
             reservation = self._accounts.reserve(terms.caller, len(call.admitted.line_body))
         except OverloadedError:
-            # Whoever may have no more keeps what he has, and it is asked for by its key.
+            # There is no room for another job, but the key may stand for one that is there.
             known = await self._known(terms)
             if known is None:
                 raise
             return _accepted(Acceptance(known, created=False), call)
         with reservation:
-            # What is turned away above is not counted as an occurrence of its run.
+            # Only now: a call that was turned away is no occurrence of its run.
             key = await self._idempotency_key(call)
             job = self._job(call, chosen, deadline, now, key or call.fingerprint)
             new = NewJob(

@@ -25,14 +25,14 @@ from proxy.services.callers.owners import owns
 log = structlog.get_logger()
 
 CLAIM_TIMEOUT_S: Final = 0.05
-"""What a call may lose by asking: nobody notices it, and a store in health needs 2 ms."""
+"""How long asking may delay a call: nobody notices it, and a healthy store needs 2 ms."""
 
 PATIENT_CLAIM_TIMEOUT_S: Final = 5.0
-"""The same for a call that is not forwarded in any case. Without an answer one that is
-deferred would be bought a second time, and one that is refused now would lose its job."""
+"""The same for a call that will not be forwarded anyway. Without an answer, one that is deferred
+would be bought a second time, and one that is refused would lose its job."""
 
 BROKEN_HERE_S: Final = 60.0
-"""How long an owner is kept in mind whom the store may not name yet, or any more."""
+"""How long an owner is remembered whose connection broke here: the store may not name it yet."""
 
 BROKEN_IN_RUN_S: Final = CLAIM_WINDOW.total_seconds()
 """The same for a session of a run, which no store names."""

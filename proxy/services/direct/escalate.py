@@ -121,7 +121,7 @@ class Escalator:
         started = 0
         for lane in CALL_LANES:
             for head in fair_order([head for head in heads if head.key.lane is lane]):
-                started += await self._start_some_of(head)
+                started += await self._start_readable(head)
         return started
 
     async def release_lost(self) -> int:
@@ -143,11 +143,11 @@ class Escalator:
             log.warning("job.rescued", jobs=len(lost))
         return len(lost)
 
-    async def _start_some_of(self, head: Head) -> int:
-        """Start calls of `head`; none if a credential or a job of it cannot be read.
+    async def _start_readable(self, head: Head) -> int:
+        """Start calls of `head`; none if its credential or a job of it cannot be read.
 
-        It is damaged, or sealed with a key that this instance has not got: the calls of all
-        others go on, and those of this one wait, for another instance or the operator.
+        That is damaged, or sealed with a key that this instance has not got. Calls of other
+        heads go on, and those of this one wait for another instance, or the operator.
         """
         try:
             started = await self._start_some(head)

@@ -34,11 +34,11 @@ from proxy.stores.redis.topology import topology_of
 from proxy.stores.redis.wire import Answer, Ask, Reply
 
 ROUNDS: Final = 40
-"""How often a command is sent on.
+"""How often a command is sent before it is given up.
 
-While a slot moves, its two nodes refuse scripts whose keys are partly here and partly
-there (`TRYAGAIN`); with the pause, that is waited for for a second, since every other round
-only asks the wrong one of the two. A master that is chosen anew is waited for for two.
+While a slot moves, its two nodes refuse scripts whose keys are split between them
+(`TRYAGAIN`). With the pause, that is waited for for a second, since every other round
+only asks the wrong one of the two; and the election of a master for two seconds.
 """
 
 CHUNK: Final = 500
