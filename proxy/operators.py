@@ -94,10 +94,10 @@ class OperatorFacts:
         if webhook not in self.settings.webhooks:
             return None
         ground = self._house.ground
-        return await ground.notices.revive(webhook, at=ground.clock.now())
+        return await ground.notices.revive(webhook, at=ground.now())
 
     def today(self) -> date:
-        return self._house.ground.clock.now().date()
+        return self._house.ground.now().date()
 
     async def ledger(self, *, since: date, until: date) -> Sequence[Booking]:
         return await self._house.ground.books.rows(since=since, until=until)

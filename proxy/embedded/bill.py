@@ -47,7 +47,7 @@ async def bill_of(proxy: Running) -> Bill:
         StoreError: if the store does not tell.
     """
     ground = proxy.house.ground
-    today = ground.clock.now().date()
+    today = ground.now().date()
     rows = await ground.books.rows(since=today - _LONGEST, until=today)
     calls = proxy.metrics.snapshot().values.get("calls", {})
     return Bill(

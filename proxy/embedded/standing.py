@@ -80,7 +80,7 @@ async def standing(proxy: Running) -> Standing:
         sent_at=min((at for at in sent if at is not None), default=None),
         direct=direct,
         alone=int(metrics.value("calls_alone")),
-        troubles=troubles(credentials, open_batches, said, now=proxy.house.ground.clock.now()),
+        troubles=troubles(credentials, open_batches, said, now=proxy.house.ground.now()),
     )
 
 

@@ -167,7 +167,7 @@ class _Courier:
 
     async def _some(self) -> int:
         """Send up to a chunk of what is due; return how many there were."""
-        now = self._on.clock.now()
+        now = self._on.now()
         taken = await self._on.notices.take(
             self.endpoint.name,
             now=now,
@@ -219,7 +219,7 @@ class _Courier:
             "user-agent": "offramp-webhooks",
             "accept-encoding": "identity",
             **signed_headers(
-                message_id(job.id), body, at=self._on.clock.now(), secrets=self.endpoint.secrets
+                message_id(job.id), body, at=self._on.now(), secrets=self.endpoint.secrets
             ),
         }
         upstream = self.endpoint.upstream
@@ -234,13 +234,13 @@ class _Courier:
         )
         await _read_away(response)
         retry_after = by_name(response.headers).get("retry-after")
-        pause = pause_asked_for(retry_after, now=self._on.clock.now())
+        pause = pause_asked_for(retry_after, now=self._on.now())
         return _Attempt(reached(response.status), f"HTTP {response.status}", pause)
 
     async def _arrived(self, notice: Notice) -> None:
         self._failures_in_a_row = 0
         name = self.endpoint.name
-        await self._on.notices.delivered(notice, at=self._on.clock.now())
+        await self._on.notices.delivered(notice, at=self._on.now())
         self._on.tally.count("webhook_delivered", webhook=name)
         log.debug(
             "webhook.delivered",
@@ -251,7 +251,7 @@ class _Courier:
 
     async def _failed(self, notice: Notice, attempt: _Attempt) -> None:
         self._failures_in_a_row += 1
-        now = self._on.clock.now()
+        now = self._on.now()
         again_at = next_attempt(
             notice,
             attempt.outcome,

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from proxy.core.batch import Batch, advance
@@ -49,39 +49,50 @@ class Ground:
 
     troubles: Troubles = field(default_factory=Troubles)
 
+    def now(self) -> datetime:
+        """Return the time on the wall, in UTC."""
+        return self.clock.now()
 
-async def write_batch(batches: BatchStore, batch: Batch, event: BatchEvent) -> Batch:
-    """Make `event` durable and return the batch as it is then.
+    async def write_batch(self, batch: Batch, event: BatchEvent) -> Batch:
+        """Make `event` durable and return the batch as it is then.
 
-    If another instance changed the batch in the meantime, the event is applied
-    to what it is now; the table says whether it still means anything.
+        If another instance changed the batch in the meantime, the event is applied
+        to what it is now; the table says whether it still means anything.
 
-    Raises:
-        StoreForgotError: if the store has not got the batch as it was once written.
-    """
-    while True:
-        after = advance(batch, event)
-        if after is batch or await batches.replace(after):
-            return after
-        batch = await read_again(batches, batch)
+        Raises:
+            StoreForgotError: if the store has not got the batch as it was once written.
+        """
+        while True:
+            after = advance(batch, event)
+            if after is batch or await self.batches.replace(after):
+                return after
+            batch = await self.read_again(batch)
 
+    async def read_again(self, batch: Batch) -> Batch:
+        """Return what has become of a batch that was read or written before.
 
-async def read_again(batches: BatchStore, batch: Batch) -> Batch:
-    """Return what has become of a batch that was read or written before.
+        Raises:
+            StoreForgotError: if the store has not got the batch as it was once written.
+        """
+        current = await self.batches.get(batch.id)
+        # A Redis that failed over to a replica behind it, or was started again without its
+        # files. What comes next is illegal to the past, and yet no bug of ours that may end
+        # the instance, and with it the calls of everybody.
+        if current is None or current.version < batch.version:
+            raise StoreForgotError(
+                f"the store has lost what it had taken of batch {batch.id}",
+                hint="jobs that were accepted shortly before it went away may be lost",
+            )
+        return current
 
-    Raises:
-        StoreForgotError: if the store has not got the batch as it was once written.
-    """
-    current = await batches.get(batch.id)
-    # A Redis that failed over to a replica behind it, or was started again without its
-    # files. What comes next is illegal to the past, and yet no bug of ours that may end
-    # the instance, and with it the calls of everybody.
-    if current is None or current.version < batch.version:
-        raise StoreForgotError(
-            f"the store has lost what it had taken of batch {batch.id}",
-            hint="jobs that were accepted shortly before it went away may be lost",
-        )
-    return current
+    async def is_forsaken(self, batch: Batch) -> bool:
+        """Return whether no credential has been let in for long and nobody waits for the batch."""
+        since = batch.refused_since
+        if since is None or self.now() - since < FORSAKE_AFTER:
+            return False
+        async for _ in self.batches.open_items(batch.id):
+            return False
+        return True
 
 
 def count_ends(tally: Tally, ended: Sequence[Job]) -> None:
@@ -101,17 +112,7 @@ def _missed_by(job: Job) -> str | None:
     return "queued" if job.attempt == 0 else "retried" if job.failures else "in_flight"
 
 
-def count_doubles(ground: Ground, doubtful: Iterable[Job]) -> None:
+def count_doubles(tally: Tally, doubtful: Iterable[Job]) -> None:
     """Count jobs that were released after an attempt that may have been computed and paid."""
     for job in doubtful:
-        ground.tally.count("possible_double", lane=job.lane.value)
-
-
-async def is_forsaken(ground: Ground, batch: Batch) -> bool:
-    """Return whether no credential has been let in for long and nobody waits for the batch."""
-    since = batch.refused_since
-    if since is None or ground.clock.now() - since < FORSAKE_AFTER:
-        return False
-    async for _ in ground.batches.open_items(batch.id):
-        return False
-    return True
+        tally.count("possible_double", lane=job.lane.value)

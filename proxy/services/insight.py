@@ -131,7 +131,7 @@ class Insight:
 
     def now(self) -> datetime:
         """Return the time that everything here is as of."""
-        return self._on.clock.now()
+        return self._on.now()
 
     async def overview(self) -> Overview:
         """Return everything at a glance."""

@@ -54,7 +54,7 @@ class Pruner:
         async with self._on.leases.held("pass:prune") as lease:
             if lease is None:
                 return 0
-            now = self._on.clock.now()
+            now = self._on.now()
             before = now - self._keep_results
             pruned = await self._ledger.prune(before=(now - self._keep_ledger).date())
             for _ in range(MAX_ROUNDS):

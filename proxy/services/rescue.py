@@ -48,10 +48,10 @@ class Rescuer:
                 return 0
             moved = await self._release_orphans() + await self._release_lost()
             for head in await self._on.batches.heads():
-                if head.nearest_deadline <= self._now():
+                if head.nearest_deadline <= self._on.now():
                     moved += await self._end_overdue(head)
             for batch in await self._on.batches.live():
-                if _is_overdue_and_refused(batch, self._now()):
+                if _is_overdue_and_refused(batch, self._on.now()):
                     moved += await self._end_unreadable(batch)
             await self._probe_paused()
             return moved
@@ -94,12 +94,12 @@ class Rescuer:
         released = await self._write([advance(job, event(job.attempt)) for job in jobs])
         if released:
             log.warning("job.rescued", jobs=len(released), reason=reason)
-            count_doubles(self._on, released)
+            count_doubles(self._on.tally, released)
         return len(released)
 
     async def _end_overdue(self, head: Head) -> int:
         """End queued jobs whose deadline has passed: nothing of them is in flight."""
-        now = self._now()
+        now = self._on.now()
         jobs = await self._on.queue.due(head.key, before=now, limit=JOBS_PER_PASS)
         refused = await self._paused(head.key.credential) if head.paused else None
         if refused is not None:
@@ -117,7 +117,7 @@ class Rescuer:
             return 0
         moved = 0
         async for jobs in self._open_jobs(batch.id):
-            moved += await self._fail([j for j in jobs if j.deadline <= self._now()], refused)
+            moved += await self._fail([j for j in jobs if j.deadline <= self._on.now()], refused)
         return moved
 
     async def _open_jobs(self, batch_id: BatchId) -> AsyncIterator[Sequence[Job]]:
@@ -135,7 +135,7 @@ class Rescuer:
             if refused.pause_body is not None
             else None
         )
-        now = self._now()
+        now = self._on.now()
         after = [advance(job, Failed(job.attempt, now, outcome)) for job in jobs]
         ended = await self._write(after, result)
         count_ends(self._on.tally, ended)
@@ -163,7 +163,7 @@ class Rescuer:
 
     async def _probe_paused(self) -> None:
         """Try paused credentials again: accounts are topped up, scopes are granted."""
-        now = self._now()
+        now = self._on.now()
         if self._probed_at is not None and now - self._probed_at < PROBE_EVERY:
             return
         self._probed_at = now
@@ -171,11 +171,8 @@ class Rescuer:
             if credential.paused_at is None:
                 continue
             if await self._verify(credential) is CredentialVerdict.ACCEPTED:
-                await self._on.credentials.accepted(credential.id, at=self._now())
+                await self._on.credentials.accepted(credential.id, at=self._on.now())
                 log.info("credential.resumed", credential=credential.id)
-
-    def _now(self) -> datetime:
-        return self._on.clock.now()
 
 
 def _is_overdue_and_refused(batch: Batch, now: datetime) -> bool:

@@ -8,70 +8,69 @@ from proxy.core.batch import BatchState, advance
 from proxy.core.batch_events import BatchEnded, Delayed, Missing, Polled, Sealed
 from proxy.core.errors import StoreForgotError
 from proxy.core.job import InvalidTransitionError, JobState
-from proxy.services.ground import FORSAKE_AFTER, count_ends, is_forsaken, write_batch
+from proxy.services.ground import FORSAKE_AFTER, Ground, count_ends
 from tests.helpers.factories import T0, make_batch, make_job
-from tests.helpers.fakes import MemoryStores
 from tests.helpers.fleet import Fleet
 
 LATER = T0 + timedelta(minutes=1)
 
 
-async def test_an_event_becomes_durable() -> None:
-    batches = MemoryStores().batches
+@pytest.fixture
+def ground() -> Ground:
+    return Fleet().instances[0].ground
+
+
+async def test_an_event_becomes_durable(ground: Ground) -> None:
     batch = make_batch(state=BatchState.IN_PROGRESS)
-    await batches.add(batch)
+    await ground.batches.add(batch)
 
-    after = await write_batch(batches, batch, Polled(LATER))
+    after = await ground.write_batch(batch, Polled(LATER))
 
-    assert await batches.get(batch.id) == after
+    assert await ground.batches.get(batch.id) == after
     assert (after.version, after.polls) == (1, 1)
 
 
-async def test_news_is_merged_into_what_another_instance_wrote_meanwhile() -> None:
-    batches = MemoryStores().batches
+async def test_news_is_merged_into_what_another_instance_wrote_meanwhile(ground: Ground) -> None:
     batch = make_batch(state=BatchState.IN_PROGRESS)
-    await batches.add(batch)
-    await batches.replace(advance(batch, Missing(T0, LATER)))
+    await ground.batches.add(batch)
+    await ground.batches.replace(advance(batch, Missing(T0, LATER)))
 
-    after = await write_batch(batches, batch, BatchEnded(T0, "completed"))
+    after = await ground.write_batch(batch, BatchEnded(T0, "completed"))
 
     assert (after.state, after.version, after.missing_since) == (BatchState.ENDED, 2, T0)
 
 
-async def test_news_that_means_nothing_any_more_changes_nothing() -> None:
-    batches = MemoryStores().batches
+async def test_news_that_means_nothing_any_more_changes_nothing(ground: Ground) -> None:
     batch = make_batch(state=BatchState.IN_PROGRESS)
-    await batches.add(batch)
+    await ground.batches.add(batch)
     ended = advance(batch, BatchEnded(T0, "completed"))
-    await batches.replace(ended)
+    await ground.batches.replace(ended)
 
-    assert await write_batch(batches, batch, BatchEnded(LATER, "expired")) == ended
-    assert await batches.get(batch.id) == ended
+    assert await ground.write_batch(batch, BatchEnded(LATER, "expired")) == ended
+    assert await ground.batches.get(batch.id) == ended
 
 
-async def test_an_event_that_no_state_explains_is_a_bug() -> None:
-    batches = MemoryStores().batches
+async def test_an_event_that_no_state_explains_is_a_bug(ground: Ground) -> None:
     batch = make_batch(state=BatchState.IN_PROGRESS)
-    await batches.add(batch)
+    await ground.batches.add(batch)
 
     with pytest.raises(InvalidTransitionError):
-        await write_batch(batches, batch, Sealed(1, 1, 1, None))
+        await ground.write_batch(batch, Sealed(1, 1, 1, None))
 
 
 @pytest.mark.parametrize("keeps_an_older_one", [False, True])
 async def test_a_store_that_lost_what_it_had_taken_is_no_bug_of_ours(
-    keeps_an_older_one: bool,
+    ground: Ground, keeps_an_older_one: bool
 ) -> None:
-    batches = MemoryStores().batches
     old = make_batch(state=BatchState.SUBMITTING, version=3)
     if keeps_an_older_one:
-        await batches.add(old)
+        await ground.batches.add(old)
     batch = make_batch(id=old.id, state=BatchState.IN_PROGRESS, version=4)
 
     with pytest.raises(StoreForgotError):
-        await write_batch(batches, batch, BatchEnded(T0, "completed"))
+        await ground.write_batch(batch, BatchEnded(T0, "completed"))
 
-    assert await batches.get(old.id) == (old if keeps_an_older_one else None)
+    assert await ground.batches.get(old.id) == (old if keeps_an_older_one else None)
 
 
 def ended(**changes):
@@ -140,13 +139,13 @@ async def test_a_batch_is_forsaken_a_week_after_the_last_key_was_refused() -> No
     (job_id,) = await fleet.submit(1)
     ground = fleet.instances[0].ground
     since = fleet.clock.now()
-    batch = await write_batch(ground.batches, await fleet.batch(), Delayed(LATER, since))
+    batch = await ground.write_batch(await fleet.batch(), Delayed(LATER, since))
     fleet.clock.advance(seconds=FORSAKE_AFTER.total_seconds())
-    assert not await is_forsaken(ground, batch), "somebody waits for it"
+    assert not await ground.is_forsaken(batch), "somebody waits for it"
 
     await fleet.cancel(job_id)
 
-    assert await is_forsaken(ground, batch)
-    assert not await is_forsaken(ground, make_batch(id=batch.id)), "nobody was refused"
+    assert await ground.is_forsaken(batch)
+    assert not await ground.is_forsaken(make_batch(id=batch.id)), "nobody was refused"
     fleet.clock.advance(seconds=-1)
-    assert not await is_forsaken(ground, batch)
+    assert not await ground.is_forsaken(batch)

@@ -77,4 +77,4 @@ class Cleaner:
         if batch.ambiguous_since is not None:
             # Until then twins were looked for.
             begun = max(begun, batch.ambiguous_since + SWEEP_FOR)
-        return self._on.clock.now() >= begun + GIVE_UP_DELETING_AFTER
+        return self._on.now() >= begun + GIVE_UP_DELETING_AFTER

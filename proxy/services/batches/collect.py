@@ -11,7 +11,6 @@ from proxy.core.batch import Batch, BatchState
 from proxy.core.batch_ends import UNCONFIRMED
 from proxy.core.batch_events import (
     BatchEnded,
-    BatchEvent,
     CancelStarted,
     Delayed,
     Missing,
@@ -47,7 +46,7 @@ from proxy.services.batches.rounds import BatchRounds
 from proxy.services.batches.settle import Settler
 from proxy.services.batches.twins import READ_AGAIN_AFTER
 from proxy.services.batches.unnamed import disown
-from proxy.services.ground import Ground, is_forsaken, read_again, write_batch
+from proxy.services.ground import Ground
 from proxy.services.leases import HeldLease
 from proxy.services.outlook import Outlook
 
@@ -106,7 +105,7 @@ class Collector:
     def _must_disown(self, batch: Batch) -> bool:
         """Return whether we have waited long enough for a batch that may be somebody else's."""
         end = self._last_moment(batch)
-        return batch.is_provisional and end is not None and self._now() >= end
+        return batch.is_provisional and end is not None and self._on.now() >= end
 
     def _last_moment(self, batch: Batch) -> datetime | None:
         """Return when a batch that has not ended is cancelled or, if it may not be, disowned."""
@@ -128,31 +127,31 @@ class Collector:
     async def _unreached(self, batch: Batch, exc: ProviderError) -> Batch:
         """Ask again later; a refused credential may take an operator to mend."""
         log.warning("batch.unreached", batch_id=batch.id, code=exc.code, error=str(exc))
-        batch = await read_again(self._on.batches, batch)
+        batch = await self._on.read_again(batch)
         refused = isinstance(exc, CredentialRefusedError)
         pause = self._pace(batch).slowest if refused else self._pace(batch).interval
         pause = max(pause, exc.retry_after or timedelta())
-        if refused and await is_forsaken(self._on, batch):
+        if refused and await self._on.is_forsaken(batch):
             return await self._settler.forsake(batch)
         if self._must_disown(batch):
             return await disown(self._on, batch, UNCONFIRMED)
         is_awaited = batch.state in _AT_PROVIDER and not refused
         if is_awaited and self._in_vain.is_hopeless(batch.id, exc, is_late=self._is_over(batch)):
             return await self._give_up(batch, "unreached", str(exc))
-        now = self._now()
+        now = self._on.now()
         next_at = self._in_time(batch, now + pause * self._jitter())
-        return await self._write(batch, Delayed(next_at, now if refused else None))
+        return await self._on.write_batch(batch, Delayed(next_at, now if refused else None))
 
     def _is_over(self, batch: Batch) -> bool:
         """Return whether the end of a batch was waited for beyond all that it may take."""
         times = (batch.submitted_at, batch.nearest_deadline, batch.cancelled_at)
         last = max(time for time in times if time is not None)
-        return self._now() >= last + GIVE_UP_WAITING_AFTER
+        return self._on.now() >= last + GIVE_UP_WAITING_AFTER
 
     async def _give_up(self, batch: Batch, reason: str, told: str) -> Batch:
         """Give back the jobs of a batch whose end nobody will see; it may be paid for."""
         log.error("batch.unread", batch_id=batch.id, reason=reason, error=told)
-        return await self._write(batch, BatchEnded(self._now(), reason))
+        return await self._on.write_batch(batch, BatchEnded(self._on.now(), reason))
 
     async def _poll(self, batch: Batch, provider: Provider) -> Batch:
         """Ask how the batch stands, and note it: its end, its cancellation, or when to ask again.
@@ -171,7 +170,7 @@ class Collector:
         if news.state is ProviderBatchState.ENDED:
             if self._lacks_results(batch, news):
                 log.warning("batch.unreadable", batch_id=batch.id, error="it names no results")
-                return await self._write(batch, Polled(self._now() + READ_AGAIN_AFTER))
+                return await self._on.write_batch(batch, Polled(self._on.now() + READ_AGAIN_AFTER))
             log.info("batch.ended", batch_id=batch.id, status=news.status)
             return await self._end(batch, news)
         if self._must_disown(batch):
@@ -182,15 +181,15 @@ class Collector:
             return await self._give_up(batch, "unended", news.status)
         cancelling = news.state is ProviderBatchState.CANCELLING
         next_at = self._next_poll(batch)
-        self._on.wake("collect", within=next_at - self._now())
-        return await self._write(batch, Polled(next_at, cancelling))
+        self._on.wake("collect", within=next_at - self._on.now())
+        return await self._on.write_batch(batch, Polled(next_at, cancelling))
 
     def _lacks_results(self, batch: Batch, news: ProviderBatch) -> bool:
         """Return whether a batch that ended by itself may name its results a little later.
 
         Believed at once, every job of it would be bought again.
         """
-        is_over = news.window_ends_at is not None and self._now() >= news.window_ends_at
+        is_over = news.window_ends_at is not None and self._on.now() >= news.window_ends_at
         has_named = bool(news.output_file_ids) and not news.lacks_answers
         if has_named or news.error_code is not None or batch.cancelled_at or is_over:
             return False
@@ -217,7 +216,7 @@ class Collector:
 
     async def _is_in_the_way(self, batch: Batch) -> bool:
         """Return whether a slow batch keeps its own jobs, or others, out of a quicker one."""
-        key, now = batch.key, self._now()
+        key, now = batch.key, self._on.now()
         if await self._access.own(key.credential) is None:
             # Nothing else could be bought with it now.
             return False
@@ -257,12 +256,12 @@ class Collector:
         self._on.tally.count("batch_cancelled", upstream=batch.key.upstream)
         if news.state is ProviderBatchState.ENDED:
             return await self._end(batch, news)
-        now = self._now()
-        return await self._write(batch, CancelStarted(now + self._pace(batch).first, now))
+        now = self._on.now()
+        return await self._on.write_batch(batch, CancelStarted(now + self._pace(batch).first, now))
 
     async def _end(self, batch: Batch, news: ProviderBatch) -> Batch:
         """Note the end, and learn from it how long such batches take."""
-        now = self._now()
+        now = self._on.now()
         if batch.submitted_at is not None and news.error_code is None and not batch.is_provisional:
             key = batch.key
             took = (batch.cancelled_at or now) - batch.submitted_at
@@ -277,7 +276,7 @@ class Collector:
             error_message=news.error_message,
             error_line=await line_to_blame(self._on, batch, news.error_line),
         )
-        return await self._write(batch, ended)
+        return await self._on.write_batch(batch, ended)
 
     async def _missing(self, batch: Batch) -> Batch:
         """Note that the provider does not know the batch. Right after a create it may not yet.
@@ -285,39 +284,35 @@ class Collector:
         After `LOST_AFTER` it is lost, and asked after more seldom; when its jobs must go
         another way, it has ended, and what it may have bought is booked.
         """
-        now, pace = self._now(), self._pace(batch)
+        now, pace = self._on.now(), self._pace(batch)
         later = self._in_time(batch, now + pace.slowest)
         if batch.state is BatchState.LOST:
             end = self._outlook.cancel_at(batch)
             if end is None or now >= end:
-                return await self._write(batch, BatchEnded(now, "lost"))
-            return await self._write(batch, Missing(now, later))
+                return await self._on.write_batch(batch, BatchEnded(now, "lost"))
+            return await self._on.write_batch(batch, Missing(now, later))
         since = batch.missing_since or now
         if now - since < LOST_AFTER:
-            return await self._write(batch, Missing(now, self._in_time(batch, now + pace.interval)))
+            return await self._on.write_batch(
+                batch, Missing(now, self._in_time(batch, now + pace.interval))
+            )
         if batch.is_provisional:
             return await disown(self._on, batch, UNCONFIRMED)
         log.error("batch.lost", batch_id=batch.id, provider_batch_id=batch.provider_batch_id)
         self._on.tally.count("batch_lost", upstream=batch.key.upstream)
-        return await self._write(batch, Vanished(later))
+        return await self._on.write_batch(batch, Vanished(later))
 
     def _next_poll(self, batch: Batch) -> datetime:
-        due = next_poll(batch, self._pace(batch), now=self._now(), jitter=self._jitter())
+        due = next_poll(batch, self._pace(batch), now=self._on.now(), jitter=self._jitter())
         return self._in_time(batch, due)
 
     def _in_time(self, batch: Batch, due: datetime) -> datetime:
         """Return `due`, or the time to cancel the batch if that comes before."""
         urgent = self._last_moment(batch)
-        return urgent if urgent is not None and self._now() < urgent < due else due
+        return urgent if urgent is not None and self._on.now() < urgent < due else due
 
     def _pace(self, batch: Batch) -> PollPace:
         return self._access.pace(batch.key, self._usual_pace)
-
-    async def _write(self, batch: Batch, event: BatchEvent) -> Batch:
-        return await write_batch(self._on.batches, batch, event)
-
-    def _now(self) -> datetime:
-        return self._on.clock.now()
 
 
 def _group(batch: Batch) -> str:

@@ -97,7 +97,7 @@ class Flusher:
             ]
             if begun or any(head.key.lane is Lane.BATCH for head in heads):
                 recent = await self._on.batches.recent(limit=LOOKED_THROUGH)
-                self._cut_sizes = cut_sizes(recent, now=self._on.clock.now())
+                self._cut_sizes = cut_sizes(recent, now=self._on.now())
             filled = 0
             if begun:
                 # Their instance died between the claim and the seal.
@@ -159,13 +159,13 @@ class Flusher:
             flush = self._due(head, seen, facts)
             if flush is None:
                 return moved
-            flex = yields_to_flex(head, facts, now=self._on.clock.now(), limits=self._limits)
+            flex = yields_to_flex(head, facts, now=self._on.now(), limits=self._limits)
             if flex is not None:
                 return moved + await self._give_to(flex, head)
             batch = Batch(
                 id=self._new_batch_id(),
                 key=flush.key,
-                created_at=self._on.clock.now(),
+                created_at=self._on.now(),
                 flush_reason=flush.reason,
             )
             await self._on.batches.add(batch)
@@ -182,7 +182,7 @@ class Flusher:
         provider = self._access.provider(head.key.upstream)
         if provider is None:
             return None
-        now = self._on.clock.now()
+        now = self._on.now()
         resting = self._governor.resting_until(head.key.provider_queue)
         if resting is not None and now < resting:
             return None
@@ -196,7 +196,7 @@ class Flusher:
             self._limits,
             max_requests=most,
             max_bytes=min(self._limits.max_bytes, max_body_bytes(provider, key, most)),
-            max_tokens=self._governor.max_tokens(key.provider_queue, now=self._on.clock.now()),
+            max_tokens=self._governor.max_tokens(key.provider_queue, now=self._on.now()),
         )
 
     def _flush_of(self, batch: Batch, under_way: Mapping[ProviderQueue, OpenBatches]) -> Flush:
@@ -244,11 +244,11 @@ class Flusher:
 
     async def _reroute(self, head: Head) -> int:
         """Take out the jobs that their lane cannot answer in time; return how many."""
-        reroute = due_reroute(head, self._outlook.facts(head.key), now=self._on.clock.now())
+        reroute = due_reroute(head, self._outlook.facts(head.key), now=self._on.now())
         if reroute is None:
             return 0
         jobs = await self._on.queue.due(reroute.key, before=reroute.before, limit=REROUTES_PER_PASS)
-        now = self._on.clock.now()
+        now = self._on.now()
         return await self._move(
             [
                 (job, choice)
@@ -259,7 +259,7 @@ class Flusher:
 
     async def _give_to(self, choice: LaneChoice, head: Head) -> int:
         """Move the few jobs of `head` to another lane; return how many."""
-        now = self._on.clock.now()
+        now = self._on.now()
         jobs = await self._on.queue.take(head.key, ready_at=now, limit=head.count)
         return await self._move([(job, choice) for job in jobs])
 

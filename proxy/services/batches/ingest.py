@@ -221,7 +221,7 @@ class Ingestor:
         return self._on.books.write(after, result, lane=key.lane)
 
     def _event(self, job: Job, entry: _Named) -> JobEvent:
-        now = self._on.clock.now()
+        now = self._on.now()
         facts = partial(self._outlook.facts, job.key)
         line = entry.line
         if line.kind is not LineKind.NOT_EXECUTED:

@@ -1,6 +1,6 @@
 """Find out whether a begun create happened. Sends nothing that costs."""
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Final
 
 import structlog
@@ -15,7 +15,7 @@ from proxy.services.access import Access
 from proxy.services.batches.in_vain import WINDOW_AND_HOUR
 from proxy.services.batches.steps import SubmissionSteps, SubmitTimes
 from proxy.services.batches.unnamed import LONGEST_CREATE, candidates, count_unnamed
-from proxy.services.ground import Ground, is_forsaken, write_batch
+from proxy.services.ground import Ground
 
 log = structlog.get_logger()
 
@@ -54,7 +54,7 @@ class Recoverer:
     async def recover(self, batch: Batch, provider: Provider) -> Batch:
         """Adopt what the create made, or free the batch to be sent again; or look later."""
         assert batch.create_started_at is not None
-        now = self._now()
+        now = self._on.now()
         patience = self._on.leases.ttl + self._times.create_timeout
         # A batch without a holder: its sender noted that this create failed, so it is no
         # longer on its way. (`ambiguous_since` may be that of an earlier create.)
@@ -71,7 +71,7 @@ class Recoverer:
             self._on.tally.count("batch_adopted", upstream=batch.key.upstream)
             adopted = await self._steps.created(batch, found[0])
             for twin in found[1:]:
-                adopted = await write_batch(self._on.batches, adopted, TwinFound(twin.id))
+                adopted = await self._on.write_batch(adopted, TwinFound(twin.id))
             return adopted
         return await self._not_found(batch)
 
@@ -96,7 +96,7 @@ class Recoverer:
 
     async def _not_found(self, batch: Batch) -> Batch:
         """Note a search in vain; after the last of them the batch is free to be sent again."""
-        now = self._now()
+        now = self._on.now()
         in_vain = CreateUnclear(now, now + self._times.search_pause, searched=True)
         searched = await self._steps.take(batch, in_vain)
         if searched is None or searched.searches < SEARCHES:
@@ -108,11 +108,11 @@ class Recoverer:
         """Search again later; until then nothing is known and nothing is sent."""
         log.warning("batch.unreached", batch_id=batch.id, code=exc.code, error=str(exc))
         assert batch.create_started_at is not None
-        now, pause, refused_at = self._now(), self._times.search_pause, None
+        now, pause, refused_at = self._on.now(), self._times.search_pause, None
         is_given_up = now >= batch.create_started_at + GIVE_UP_SEARCHING_AFTER
         if isinstance(exc, CredentialRefusedError):
             pause, refused_at = self._pace.slowest, now
-            is_given_up = await is_forsaken(self._on, batch)
+            is_given_up = await self._on.is_forsaken(batch)
         if is_given_up:
             await self._on.books.book_possible(batch, batch.create_count, why="unsearched")
             return await self._steps.dissolve(batch, "its create is unclear")
@@ -137,6 +137,3 @@ class Recoverer:
             return list(found)
 
         return await self._access.with_any_credential(batch, find)
-
-    def _now(self) -> datetime:
-        return self._on.clock.now()

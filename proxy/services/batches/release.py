@@ -78,7 +78,7 @@ class Releaser:
                 batch,
                 is_bad_line=bad_line is not None and bad_line.job_id == job.id,
                 facts=self._outlook.facts(job.key),
-                now=self._on.clock.now(),
+                now=self._on.now(),
             )
             after = advance(job, event)
             if after is not job:
@@ -88,7 +88,7 @@ class Releaser:
         # A refused one was cancelled by its caller at this moment.
         refused = await self._on.jobs.replace_many(writes)
         released = [write.after for write in writes if write.after.id not in refused]
-        count_doubles(self._on, [job for job in released if job.id in doubtful])
+        count_doubles(self._on.tally, [job for job in released if job.id in doubtful])
         return len(released)
 
     async def _bad_line(self, batch: Batch) -> Item | None:
@@ -113,5 +113,5 @@ async def line_to_blame(ground: Ground, batch: Batch, line: int | None) -> int |
     if line is None:
         return None
     recent = await ground.batches.recent(limit=LOOKED_THROUGH)
-    too_many = are_too_many_to_name(recent, batch.key, now=ground.clock.now())
+    too_many = are_too_many_to_name(recent, batch.key, now=ground.now())
     return None if too_many else line

@@ -66,7 +66,7 @@ class ResultFiles:
             own |= sums.own
             if failure is None:
                 continue
-            if not is_given_up(batch, self._on.clock.now()):
+            if not is_given_up(batch, self._on.now()):
                 log.warning("batch.unreadable", batch_id=batch.id, error=failure)
                 return None
             log.warning("batch.unread", batch_id=batch.id, error=failure)
@@ -115,13 +115,13 @@ class ResultFiles:
     def _is_late(self, batch: Batch) -> bool:
         """Return whether the files of a batch should have been read long ago."""
         ended_at = batch.ended_at
-        return ended_at is not None and self._on.clock.now() >= ended_at + GIVE_UP_UNREACHED_AFTER
+        return ended_at is not None and self._on.now() >= ended_at + GIVE_UP_UNREACHED_AFTER
 
     async def _lacks_lines(self, batch: Batch) -> bool:
         """Return whether empty results must be a mistake that will pass soon."""
         if batch.error_code is not None or batch.cancelled_at is not None:
             return False
-        if batch.ended_at is None or self._on.clock.now() >= batch.ended_at + EMPTY_FOR:
+        if batch.ended_at is None or self._on.now() >= batch.ended_at + EMPTY_FOR:
             return False
         async for _ in self._on.batches.open_items(batch.id):
             return True

@@ -5,7 +5,7 @@ batch may hold finished and paid answers. Only what is left open then is bought
 again. Every step can be repeated after a crash.
 """
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import structlog
 
@@ -19,7 +19,6 @@ from proxy.core.batch_ends import (
 )
 from proxy.core.batch_events import (
     BatchEnded,
-    BatchEvent,
     BatchSettled,
     Confirmed,
     Delayed,
@@ -40,7 +39,7 @@ from proxy.services.batches.release import Releaser
 from proxy.services.batches.result_files import EMPTY_FOR, ResultFiles, is_given_up
 from proxy.services.batches.twins import READ_AGAIN_AFTER, Twins
 from proxy.services.batches.unnamed import count_unnamed, disown
-from proxy.services.ground import Ground, write_batch
+from proxy.services.ground import Ground
 from proxy.services.outlook import Outlook
 
 log = structlog.get_logger()
@@ -79,16 +78,16 @@ class Settler:
             return await self._later(batch, pause)
         await self._cleaner.clean_up(batch, provider)
         log.info("batch.settled", batch_id=batch.id, reason=batch.end_reason)
-        return await self._write(batch, BatchSettled(self._now()))
+        return await self._on.write_batch(batch, BatchSettled(self._on.now()))
 
     async def forsake(self, batch: Batch) -> Batch:
         """Settle a batch unread: no credential may read it and nobody waits for it."""
         log.error("batch.unread", batch_id=batch.id, reason="no credential is let in")
         await self._on.books.book_possible(batch, batch.count, why="unread")
         if batch.state is not BatchState.ENDED:
-            batch = await self._write(batch, BatchEnded(self._now(), "unreadable"))
+            batch = await self._on.write_batch(batch, BatchEnded(self._on.now(), "unreadable"))
         await self._on.batches.drop_items(batch.id)
-        return await self._write(batch, BatchSettled(self._now()))
+        return await self._on.write_batch(batch, BatchSettled(self._on.now()))
 
     async def _harvest(self, batch: Batch, provider: Provider) -> Batch:
         """Read the results, and give back the jobs that have none; or say when to go on."""
@@ -101,7 +100,7 @@ class Settler:
             return await self._later(batch, READ_AGAIN_AFTER)
         await self._learn(batch)
         await self._releaser.release(batch, read.told)
-        return await self._write(batch, Harvested(self._now()))
+        return await self._on.write_batch(batch, Harvested(self._on.now()))
 
     async def _claim(self, batch: Batch, provider: Provider) -> Batch:
         """Find out whose an adopted batch is; unchanged if that cannot be read yet."""
@@ -109,22 +108,22 @@ class Settler:
             ours = await self._files.name_us(batch, provider, batch.output_file_ids)
         except ProviderRejectedError as exc:
             log.warning("batch.unreadable", batch_id=batch.id, error=str(exc))
-            if not is_given_up(batch, self._now()):
+            if not is_given_up(batch, self._on.now()):
                 return batch
             return await disown(self._on, batch, UNCONFIRMED)
         if ours is None and batch.error_code is None:
             # Taken at its word, an empty answer would give up what may be ours and paid for.
-            is_over = batch.ended_at is None or self._now() >= batch.ended_at + EMPTY_FOR
+            is_over = batch.ended_at is None or self._on.now() >= batch.ended_at + EMPTY_FOR
             return await disown(self._on, batch, UNCONFIRMED) if is_over else batch
         if not ours:
             return await disown(self._on, batch, ANOTHERS)
         log.info("batch.confirmed", batch_id=batch.id)
         count_unnamed(self._on, batch, "confirmed")
-        return await self._write(batch, Confirmed())
+        return await self._on.write_batch(batch, Confirmed())
 
     async def _learn(self, batch: Batch) -> None:
         """Note what the end of the batch says about the account or the model."""
-        now = self._now()
+        now = self._on.now()
         if batch.error_code == TOO_MANY_TOKENS:
             queue = batch.key.provider_queue
             others = enqueued(await self._on.batches.live(), queue)
@@ -141,10 +140,4 @@ class Settler:
             await self._governor.let_in(batch.key.provider_queue, batch.tokens, now=now)
 
     async def _later(self, batch: Batch, pause: timedelta) -> Batch:
-        return await self._write(batch, Delayed(self._now() + pause))
-
-    async def _write(self, batch: Batch, event: BatchEvent) -> Batch:
-        return await write_batch(self._on.batches, batch, event)
-
-    def _now(self) -> datetime:
-        return self._on.clock.now()
+        return await self._on.write_batch(batch, Delayed(self._on.now() + pause))

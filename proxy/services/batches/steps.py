@@ -10,7 +10,7 @@ from proxy.core.batch_events import BatchEvent, Confirmed, Created, Dissolved, T
 from proxy.core.plan import PollPace
 from proxy.ports.provider import ProviderBatch
 from proxy.services.access import Access
-from proxy.services.ground import Ground, write_batch
+from proxy.services.ground import Ground
 
 log = structlog.get_logger()
 
@@ -47,7 +47,7 @@ class SubmissionSteps:
         self, batch: Batch, answer: ProviderBatch, *, provisional: bool = False
     ) -> Batch:
         """Note what a create made, or what a search found; `provisional` if it may not be ours."""
-        now = self._on.clock.now()
+        now = self._on.now()
         log.info(
             "batch.submitted", batch_id=batch.id, provider_batch_id=answer.id, jobs=batch.count
         )
@@ -61,18 +61,18 @@ class SubmissionSteps:
             provisional=provisional,
         )
         # Whatever another instance made of the batch meanwhile: this one exists.
-        after = await write_batch(self._on.batches, batch, event)
+        after = await self._on.write_batch(batch, event)
         self._on.wake("collect", within=self._pace.first)
         if after.provider_batch_id != answer.id:
             # Someone else's create was noted first: both exist, ours is the twin.
             self._on.tally.count("batch_twin", upstream=batch.key.upstream)
-            return await write_batch(self._on.batches, after, TwinFound(answer.id))
+            return await self._on.write_batch(after, TwinFound(answer.id))
         if after.is_provisional and not provisional:
             # Adopted by another instance while we were suspended: the answer is the proof.
-            return await write_batch(self._on.batches, after, Confirmed())
+            return await self._on.write_batch(after, Confirmed())
         return after
 
     async def dissolve(self, batch: Batch, reason: str) -> Batch:
         """Give the jobs back to their queue: nothing was bought, or it is booked as possible."""
         log.info("batch.dissolved", batch_id=batch.id, jobs=batch.count, reason=reason)
-        return await self.take(batch, Dissolved(self._on.clock.now(), reason)) or batch
+        return await self.take(batch, Dissolved(self._on.now(), reason)) or batch

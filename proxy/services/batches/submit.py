@@ -168,7 +168,7 @@ class Submitter:
             return batch
         submission = await self._submission(batch, provider)
         if submission.count == 0:
-            nothing = Rejected(self._now(), EMPTY, "every job was cancelled")
+            nothing = Rejected(self._on.now(), EMPTY, "every job was cancelled")
             return await self._steps.take(batch, nothing)
         file_id = None
         if batch.submissions > 1:
@@ -227,13 +227,13 @@ class Submitter:
 
         Returns the batch as it is then; nothing if another instance has changed it.
         """
-        started = CreateStarted(self._now(), count)
+        started = CreateStarted(self._on.now(), count)
         if provider.limits(batch.key.endpoint).names_batches:
             return await self._steps.take(batch, started)
         # Two creates in doubt could not be told apart.
         async with self._on.leases.held(f"create:{batch.key.credential}") as turn:
             if turn is None or await is_one_in_doubt(self._on, batch):
-                return await self._steps.take(batch, PutBack(self._now() + TURN_PAUSE))
+                return await self._steps.take(batch, PutBack(self._on.now() + TURN_PAUSE))
             return await self._steps.take(batch, started)
 
     async def _create_failed(self, batch: Batch, exc: ProviderError) -> Batch:
@@ -251,7 +251,7 @@ class Submitter:
             return await self._put_back(batch, exc)
         log.warning("batch.unclear", batch_id=batch.id, error=str(exc))
         self._on.tally.count("create_unclear", upstream=batch.key.upstream)
-        now = self._now()
+        now = self._on.now()
         unclear = CreateUnclear(now, now + self._times.search_pause, searched=False)
         return await self._steps.take(batch, unclear) or batch
 
@@ -271,7 +271,7 @@ class Submitter:
             # again, may also be a path that is not: of a server that has files and no batches.
             await self._note_forbidden(batch.key, exc)
         line = await line_to_blame(self._on, batch, exc.line)
-        rejected = Rejected(self._now(), exc.code, exc.message, line)
+        rejected = Rejected(self._on.now(), exc.code, exc.message, line)
         return await self._steps.take(batch, rejected) or batch
 
     async def _refused(self, batch: Batch, exc: CredentialRefusedError) -> Batch:
@@ -283,7 +283,7 @@ class Submitter:
 
     async def _note_forbidden(self, key: BatchKey, exc: ProviderError) -> None:
         """Switch the lane off for a credential and model that are always denied batches."""
-        now, last = self._now(), self._forbidden.get(key.model_access, _NEVER_FORBIDDEN)
+        now, last = self._on.now(), self._forbidden.get(key.model_access, _NEVER_FORBIDDEN)
         if exc.status_code not in _FORBIDDEN or now < last.at + FORBIDDEN_TOGETHER:
             return
         times = last.times + 1
@@ -300,18 +300,15 @@ class Submitter:
         """
         log.warning("batch.put_back", batch_id=batch.id, code=exc.code, error=str(exc))
         self._on.troubles.note(batch.key.upstream, exc)
-        next_at = self._now() + max(exc.retry_after or timedelta(), RETRY_PAUSE)
+        next_at = self._on.now() + max(exc.retry_after or timedelta(), RETRY_PAUSE)
         end = self._outlook.cancel_at(batch)
         if end is not None and end < next_at:
             # Then it is given up, without asking. Its jobs must not wait any longer than that.
-            next_at = max(end, self._now())
+            next_at = max(end, self._on.now())
         return await self._steps.take(batch, PutBack(next_at)) or batch
 
     async def _submission(self, batch: Batch, provider: Provider) -> Submission:
-        return await describe(self._on.batches, batch, provider, now=self._now())
-
-    def _now(self) -> datetime:
-        return self._on.clock.now()
+        return await describe(self._on.batches, batch, provider, now=self._on.now())
 
 
 def _group(batch: Batch) -> str:

@@ -24,7 +24,7 @@ from proxy.services.batches.in_vain import WINDOW_AND_HOUR, InVain
 from proxy.services.batches.recover import LIST_SKEW
 from proxy.services.batches.result_files import ResultFiles, is_given_up
 from proxy.services.batches.unnamed import LONGEST_CREATE, candidates, count_unnamed
-from proxy.services.ground import Ground, write_batch
+from proxy.services.ground import Ground
 
 log = structlog.get_logger()
 
@@ -88,7 +88,7 @@ class Twins:
             return batch, READ_AGAIN_AFTER
         if batch.ambiguous_since is None:
             return batch, None
-        passed = self._on.clock.now() - batch.ambiguous_since
+        passed = self._on.now() - batch.ambiguous_since
         if passed < SWEEP_FOR:
             pause = max(passed, SWEEP_AFTER) if was_searched else SWEEP_AFTER
             return batch, min(pause, SWEEP_FOR - passed)
@@ -117,7 +117,7 @@ class Twins:
                 continue
             log.error("batch.twin_found", batch_id=batch.id, provider_batch_id=found.id)
             self._on.tally.count("batch_twin", upstream=batch.key.upstream)
-            batch = await write_batch(self._on.batches, batch, TwinFound(found.id))
+            batch = await self._on.write_batch(batch, TwinFound(found.id))
         return batch
 
     async def _unnamed(
@@ -146,7 +146,7 @@ class Twins:
                 continue
             if news is _News.GIVEN_UP:
                 await self._on.books.book_possible(batch, batch.count, why=twin_id)
-            batch = await write_batch(self._on.batches, batch, TwinRead(twin_id))
+            batch = await self._on.write_batch(batch, TwinRead(twin_id))
         return batch
 
     async def _news_of(self, batch: Batch, twin_id: str, provider: Provider) -> _News:
@@ -161,7 +161,7 @@ class Twins:
                 return _News.READ
         except ProviderRejectedError as exc:
             log.warning("batch.unreadable", batch_id=batch.id, error=str(exc))
-            is_over = is_given_up(batch, self._on.clock.now())
+            is_over = is_given_up(batch, self._on.now())
         except (ProviderUnavailableError, ProviderBusyError) as exc:
             if not self._in_vain.is_hopeless(twin_id, exc, is_late=is_over):
                 raise
@@ -170,7 +170,7 @@ class Twins:
     def _is_over(self, batch: Batch) -> bool:
         """Return whether a twin was waited for beyond all that it may take."""
         begun = batch.ambiguous_since or batch.ended_at
-        return begun is not None and self._on.clock.now() >= begun + GIVE_UP_TWINS_AFTER
+        return begun is not None and self._on.now() >= begun + GIVE_UP_TWINS_AFTER
 
     async def _read(self, batch: Batch, twin_id: str, provider: Provider) -> bool:
         """Stop a twin and read what it answered; false while it still runs."""

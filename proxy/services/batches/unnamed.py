@@ -29,7 +29,7 @@ from proxy.core.batch_ends import ANOTHERS
 from proxy.core.batch_events import Disowned
 from proxy.core.ids import parse_custom_id
 from proxy.ports.provider import ProviderBatch, ResultLine
-from proxy.services.ground import Ground, write_batch
+from proxy.services.ground import Ground
 
 log = structlog.get_logger()
 
@@ -106,7 +106,7 @@ async def disown(ground: Ground, batch: Batch, reason: str) -> Batch:
     """
     log.warning("batch.disowned", batch_id=batch.id, provider_batch_id=batch.provider_batch_id)
     count_unnamed(ground, batch, "anothers" if reason == ANOTHERS else "unconfirmed")
-    return await write_batch(ground.batches, batch, Disowned(ground.clock.now(), reason))
+    return await ground.write_batch(batch, Disowned(ground.now(), reason))
 
 
 def count_unnamed(ground: Ground, batch: Batch, outcome: str) -> None:

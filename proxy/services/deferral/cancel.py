@@ -33,7 +33,7 @@ class Canceller:
             JobNotFoundError: if it is erased in the meantime.
         """
         for _ in range(TRIES):
-            after = advance(job, CancelRequested(self._on.clock.now()))
+            after = advance(job, CancelRequested(self._on.now()))
             if after is job:
                 return job
             if not await self._on.jobs.replace_many([self._on.books.write(after)]):

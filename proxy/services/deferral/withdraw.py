@@ -41,7 +41,7 @@ class Withdrawer:
         """Note a job that may exist although its call is forwarded. Never blocks, never fails."""
         if len(self._noted) >= REMEMBERED:
             del self._noted[next(iter(self._noted))]
-        self._noted[job_id] = self._on.clock.now()
+        self._noted[job_id] = self._on.now()
 
     def keep(self, job_id: JobId) -> None:
         """Leave a job alone: its call was repeated, and the repeat now waits for it."""
@@ -59,7 +59,7 @@ class Withdrawer:
             found = [job for job in there if job.id in self._noted]
             refused = await self._withdraw(found)
             withdrawn += len(found) - len(refused)
-            now = self._on.clock.now()
+            now = self._on.now()
             ended = {job.id for job in found} - refused
             for job_id in chunk:
                 since = self._noted.get(job_id)
@@ -69,7 +69,7 @@ class Withdrawer:
 
     async def _withdraw(self, jobs: Sequence[Job]) -> frozenset[JobId]:
         """Cancel what has not ended; return what changed just now, to be seen again."""
-        now = self._on.clock.now()
+        now = self._on.now()
         writes = []
         for job in jobs:
             after = advance(job, CancelRequested(now))

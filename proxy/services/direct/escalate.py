@@ -167,7 +167,7 @@ class Escalator:
 
     async def _start_some(self, head: Head) -> int:
         """Start the most urgent calls of `head`, as many as its caps leave room for."""
-        now = self._on.clock.now()
+        now = self._on.now()
         if head.paused or not self._lessons.may_call(head.key, now):
             return 0
         free = self._free((head.key.lane, head.key.credential))
@@ -291,7 +291,7 @@ class Escalator:
             job.attempt,
             answer.answer,
             facts=partial(self._outlook.facts, job.key),
-            now=self._now(),
+            now=self._on.now(),
             retry_after=answer.retry_after,
         )
         return self._on.books.priced(event, job.key), answer.result
@@ -308,7 +308,7 @@ class Escalator:
             error=str(exc) or "timed out",
         )
         self._on.troubles.note(job.key.upstream, exc)
-        now = self._now()
+        now = self._on.now()
         if isinstance(exc, ProviderError) and not exc.sent:
             # Nothing was bought and nothing says that the call is at fault.
             return Released(job.attempt, reason, not_before=now + UNREACHED_PAUSE, uncharged=True)
@@ -321,6 +321,3 @@ class Escalator:
             not_before=now + backoff(job.failures + 1),
             possible_double=True,
         )
-
-    def _now(self) -> datetime:
-        return self._on.clock.now()

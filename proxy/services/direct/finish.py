@@ -57,7 +57,7 @@ class Finisher:
                 if after.state.is_terminal:
                     count_ends(self._on.tally, [after])
                 if _is_doubtful(event):
-                    count_doubles(self._on, [job])
+                    count_doubles(self._on.tally, [job])
                 self._waiters.wake([job.id])
                 return
             # Changed meanwhile. If this instance was taken for dead and the job given
@@ -96,7 +96,7 @@ class Finisher:
             await self._on.books.book_useless([answer])
         if is_cancelled and _is_doubtful(event):
             # The cancellation has booked it.
-            count_doubles(self._on, [called])
+            count_doubles(self._on.tally, [called])
         elif is_cancelled:
             # Last: after a crash in between, the bill is too high rather than too low.
             await self._on.books.take_back(job or called, called.attempt)

@@ -50,7 +50,7 @@ class Lessons:
         meaning = verdict(status, answer.answer.error_code)
         if meaning is Verdict.SUCCESS:
             if credential.succeeded_at is None:
-                await self._on.credentials.accepted(credential.id, at=self._on.clock.now())
+                await self._on.credentials.accepted(credential.id, at=self._on.now())
         elif meaning is Verdict.CREDENTIAL:
             refusal = CredentialRefusedError(
                 f"a direct call was refused with {status}",
@@ -61,7 +61,7 @@ class Lessons:
 
     def note_answer(self, job: Job, answer: CallAnswer, *, took: timedelta) -> None:
         """Note what an answer says about the calls that are like this one."""
-        now = self._on.clock.now()
+        now = self._on.now()
         meaning = verdict(answer.answer.status, answer.answer.error_code)
         if job.lane is Lane.FLEX:
             # What is said of the account says nothing of the tier.

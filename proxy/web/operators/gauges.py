@@ -43,7 +43,7 @@ class Gauges:
 
     async def show_money(self) -> int:
         """Set the gauges of money: by a pass of its own, as the ledger is longer to read."""
-        today = self._on.clock.now().date()
+        today = self._on.now().date()
         rows = await self._ledger.rows(since=today, until=today)
         self._metrics.show_money(
             {lane: sums for (lane,), sums in broken_down(rows, ("lane",)).items()}
