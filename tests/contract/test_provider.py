@@ -570,6 +570,9 @@ async def test_whoever_reads_results_may_call_the_provider_meanwhile(bench):
         async for chunk in bench.provider.results(bench.credential, file_id):
             chunks += 1
             assert len(chunk) < 2_000
+            if chunks > 1:
+                # Where results are part of the batch, each of these calls reads all of them.
+                continue
             await bench.provider.retrieve(bench.credential, ended.id)
             await all_results(bench.provider, bench.credential, [file_id])
             await bench.bought(ten(bench))
