@@ -14,9 +14,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = Path(sys.executable).parent
 
-# Two processes: the runners have two cores, and most tests wait for sockets. Whole
-# files go to one of them, since fixtures of a file are expensive where they exist.
-PYTEST = ("-q", "-n", os.environ.get("TEST_PROCESSES", "2"), "--dist", "loadfile")
+# Three processes for the two cores of the runners, since many tests wait for a process or a
+# socket. Each has a third of the files in a row, since fixtures of a file are expensive where
+# they exist; whoever is done takes half of what another has left, file or not: by whole files,
+# and those of the most tests first, one process was alone at last with the slowest tests of all.
+PYTEST = ("-q", "-n", os.environ.get("TEST_PROCESSES", "3"), "--dist", "worksteal")
 
 
 PROGRAMS = ("redis-server", "chromium", "nginx")
