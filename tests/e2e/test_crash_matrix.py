@@ -121,6 +121,8 @@ async def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
     return found
 
 
+# Whichever is first waits for the outcomes of all: twenty starts of a process.
+@pytest.mark.timeout(300)
 @pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("step", [step.name for step in STEPS])
 async def test_a_killed_process_loses_no_job_and_buys_none_twice(
