@@ -282,7 +282,7 @@ async def test_a_pipe_in_place_of_the_file_keeps_the_rules_and_nobody_waiting(
     os.mkfifo(file)
 
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await settle(policies)
     finally:
         # Whoever waits to read from it is let go.

@@ -138,7 +138,7 @@ async def test_what_is_granted_to_one_who_just_gave_up_goes_to_the_next(granted)
     async with RawUpstream(replying(OK)) as upstream, opened(LeanClient, limits) as client:
         pool, site = client._pool, request(upstream.port).upstream
         lent = await pool.open(site)
-        async with asyncio.TaskGroup() as tasks, asyncio.timeout(5):
+        async with asyncio.TaskGroup() as tasks, asyncio.timeout(30):
             waiting = tasks.create_task(pool.open(site))
             await settled(client, 1)
             if granted == "a place":

@@ -152,7 +152,7 @@ async def test_a_silent_store_costs_a_call_little_and_no_error(world):
         async def claim(self, owner, fingerprint, *, retry_count, now):
             await asyncio.Event().wait()
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         assert await world.over(Silent()).claim(OWNER, "f", retry_count=1) is None
 
     assert world.tally.counts[1:] == [("claims_failed", {"reason": "timeout"})]
