@@ -1,6 +1,8 @@
 """The store is away: direct calls do not notice, and no promise is made that cannot be kept."""
 
 import asyncio
+import base64
+import random
 import resource
 import sqlite3
 import time
@@ -118,8 +120,10 @@ async def test_a_full_disk_is_a_503_and_no_end(tmp_path: Path) -> None:
     async with proxy_and_provider(tmp_path, provider_settings=SandboxSettings()) as (proxy, _):
         assert (await chat(proxy, "direct"))[0] == 200
         assert proxy.process is not None
-        _limit_file_size(proxy.process.pid, tmp_path)
-        refused = await chat(proxy, "x" * 200_000, headers={"X-Deferrable": "job"})
+        limit = _limit_file_size(proxy.process.pid, tmp_path)
+        # However much room is left in the files that are there, and however it is compressed.
+        large = base64.b64encode(random.Random(1).randbytes(limit)).decode()
+        refused = await chat(proxy, large, headers={"X-Deferrable": "job"})
         direct = await chat(proxy, "direct again")
         _limit_file_size(proxy.process.pid, None)
         accepted = await _defer_until_accepted(proxy, "room again")
@@ -129,9 +133,10 @@ async def test_a_full_disk_is_a_503_and_no_end(tmp_path: Path) -> None:
     assert (direct[0], status) == (200, 200)
 
 
-def _limit_file_size(pid: int, folder: Path | None) -> None:
-    """Let no file of the process grow beyond what the largest in `folder` has."""
+def _limit_file_size(pid: int, folder: Path | None) -> int:
+    """Let no file of the process grow beyond what the largest in `folder` has; return that."""
     limit = resource.RLIM_INFINITY
     if folder is not None:
         limit = max(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     resource.prlimit(pid, resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    return limit
