@@ -13,13 +13,11 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from proxy.assembly import House
+from proxy.assembly import House, Outside
 from proxy.core.batch import Batch
 from proxy.core.errors import StoreUnavailableError
 from proxy.core.ledger import Booking
-from proxy.ports.stores import Durability
 from proxy.services.insight import Insight
-from proxy.services.policies import Policies
 from proxy.settings import Address, Settings
 from proxy.telemetry import Metrics
 from proxy.web.dashboard.about import About
@@ -38,17 +36,16 @@ class OperatorFacts:
         self,
         settings: Settings,
         house: House,
-        policies: Policies | None,
+        outside: Outside,
         on_stop: Callable[[], None],
-        durability: Durability,
         worker: Worker | None,
     ) -> None:
         self.settings = settings
         self.worker = worker
         self._house = house
-        self._policies = policies
+        self._policies = outside.policies
         self._on_stop = on_stop
-        self._durability = durability
+        self._durability = outside.durability
         self.draining = False
         """Whether the end has begun."""
 
@@ -64,8 +61,8 @@ class OperatorFacts:
         return About(
             instance=self._house.ground.leases.instance,
             store=settings.store.scheme,
-            durability=self._durability.words,
-            is_durable=self._durability.is_durable,
+            durability=self._durability.known.words,
+            is_durable=self._durability.known.is_durable,
             is_ephemeral=settings.durability == "ephemeral",
             base_url=f"{'https' if settings.tls else 'http'}://{settings.listen}",
             webhook_hosts={name: urlsplit(hook.url).hostname or "" for name, hook in hooks},
@@ -80,7 +77,7 @@ class OperatorFacts:
             raise StoreUnavailableError("the store answers, and takes nothing that is written")
         return Readiness(
             draining=self.draining,
-            durability=self._durability.words,
+            durability=self._durability.known.words,
             policies=self._policies.current().generation if self._policies else 0,
             instance=ground.leases.instance,
             store=self.settings.store.scheme,

@@ -7,10 +7,10 @@ import asyncio
 import stat
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -29,6 +29,7 @@ from proxy.providers.gemini_batches import GeminiBatches
 from proxy.providers.mistral_jobs import MistralBatches
 from proxy.providers.openai_family import OpenAIBatches
 from proxy.providers.openrouter_batches import OpenRouterBatches
+from proxy.services.durability import DurabilityWatch
 from proxy.services.ledger.prices import PriceBook, book_of
 from proxy.settings import Settings
 from proxy.stores.facts_file import FactsFile
@@ -39,6 +40,9 @@ from proxy.stores.vault import Vault
 from proxy.upstreams.lean import LeanClient
 from proxy.upstreams.session import AiohttpClient
 from proxy.workers import Worker
+
+if TYPE_CHECKING:
+    from proxy.stores.redis import RedisStores
 
 log = structlog.get_logger()
 
@@ -79,8 +83,8 @@ def open_vault(settings: Settings) -> Vault:
 
 async def open_stores(
     stack: AsyncExitStack, settings: Settings, vault: Vault, clock: Clock
-) -> tuple[Stores, Durability]:
-    """Open the stores that the URL names; return them and how durable they are.
+) -> tuple[Stores, DurabilityWatch]:
+    """Open the stores that the URL names; return them and what knows how durable they are.
 
     A fleet whose clocks differ is told so: by the one deadlines are promised, by another
     one they are over, and jobs expire that nobody has called.
@@ -90,7 +94,7 @@ async def open_stores(
         embedded = await SqliteStores.open(path, vault)
         stack.push_async_callback(embedded.aclose)
         _tell_of_mode(path)
-        return embedded, Durability(settings.durability, is_durable=True)
+        return embedded, DurabilityWatch(Durability(settings.durability, is_durable=True))
     # The library takes 9 MB and a fifth of a second: only for who uses it.
     from proxy.stores.redis import RedisStores  # noqa: PLC0415
 
@@ -100,14 +104,23 @@ async def open_stores(
     keep = max(timedelta(days=90), 4 * results)
     shared = await RedisStores.open(settings.store.url, vault, tasks, keep=keep, results=results)
     stack.push_async_callback(shared.aclose)
-    durability = await shared.durability()
-    words = f"{settings.durability}, {durability.words}"
     ahead = await shared.ahead_of(clock.now())
     if abs(ahead) > CLOCKS_DIFFER:
         log.warning("clock.doubted", redis_ahead_s=round(ahead.total_seconds()), hint=KEEP_IN_STEP)
+    ask = partial(_durability_of, shared, settings.durability, clock)
+    return shared, DurabilityWatch(await ask(), ask)
+
+
+async def _durability_of(shared: "RedisStores", promised: str, clock: Clock) -> Durability:
+    found = await shared.durability()
+    # Of what can be lost nobody shall read that it is durable.
+    is_false = promised == "durable" and not found.is_durable
+    words = f"{'not ' * is_false}{promised}, {found.words}"
+    ahead = await shared.ahead_of(clock.now())
+    if abs(ahead) > CLOCKS_DIFFER:
         which = "ahead of" if ahead > timedelta() else "behind"
         words += f"; its clock is {rough_duration(abs(ahead))} {which} this machine's"
-    return shared, replace(durability, words=words)
+    return Durability(words, found.is_durable)
 
 
 def _tell_of_mode(path: Path) -> None:

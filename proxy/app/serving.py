@@ -31,7 +31,6 @@ from proxy.assembly import House, Outside, assemble
 from proxy.core.errors import StoreError
 from proxy.core.fields import RawHeaders
 from proxy.operators import OperatorFacts, listen, listen_to_operators
-from proxy.ports.stores import Durability
 from proxy.ports.tasks import TaskOwner
 from proxy.services.callers.clients import HeldKey
 from proxy.services.policies import Policies, open_policies
@@ -166,10 +165,10 @@ async def serving(
     own, operators = _certificate(settings.tls), _certificate(settings.admin.tls)
     async with AsyncExitStack() as stack:
         certificates = [one for one in (own, operators) if one is not None]
-        outside, durability = await _outside(stack, settings, worker, usual, certificates)
+        outside = await _outside(stack, settings, worker, usual, certificates)
         house = assemble(settings, outside)
         await house.warm_up()
-        facts = OperatorFacts(settings, house, outside.policies, on_stop, durability, worker)
+        facts = OperatorFacts(settings, house, outside, on_stop, worker)
         secured = partial(_handshakes, settings, outside.tasks)
         admin_url = await listen_to_operators(stack, facts, outside.metrics, secured(operators))
         refused = partial(outside.metrics.count, "connections_refused")
@@ -201,7 +200,7 @@ async def serving(
             listen=base_url,
             admin=admin_url,
             store=str(settings.store),
-            durability=durability.words,
+            durability=outside.durability.known.words,
         )
         try:
             yield running
@@ -216,8 +215,8 @@ async def _outside(
     worker: Worker | None,
     usual: RawHeaders,
     certificates: Sequence[Certificate],
-) -> tuple[Outside, Durability]:
-    """Open what the house needs of the world; return it, and how durable its store is.
+) -> Outside:
+    """Open what the house needs of the world, and return it.
 
     Raises:
         ProxyError: if some of it cannot be had.
@@ -230,8 +229,9 @@ async def _outside(
     stores, durability = await open_stores(stack, settings, vault, clock)
     tasks = await stack.enter_async_context(task_group())
     client = open_client(stack, settings, tasks)
-    outside = Outside(
+    return Outside(
         stores=stores,
+        durability=durability,
         keyed_hash=vault,
         clock=clock,
         upstreams=upstreams,
@@ -248,7 +248,6 @@ async def _outside(
         usual=usual,
         counts=Workers(worker.sockets).counts if worker is not None else None,
     )
-    return outside, durability
 
 
 async def _end(house: House, front: web.ServerRunner, passes: asyncio.Task[None]) -> None:

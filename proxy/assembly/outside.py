@@ -13,6 +13,7 @@ from proxy.ports.tasks import TaskOwner
 from proxy.ports.upstream import UpstreamClient
 from proxy.runtime import random_bytes
 from proxy.services.callers.clients import HeldKey
+from proxy.services.durability import DurabilityWatch
 from proxy.services.insight import Counts
 from proxy.services.policies import Policies
 from proxy.services.traffic.facts import Sink
@@ -25,6 +26,7 @@ class Outside:
     """Everything that the house needs of the world."""
 
     stores: Stores
+    durability: DurabilityWatch
     keyed_hash: KeyedHash
     clock: Clock
     upstreams: Mapping[str, Upstream]

@@ -102,6 +102,7 @@ def other_passes(
         Pass("rescue", CALM, rescuer.run_once),
         Pass("withdraw", CALM, shared.withdrawer.run_once),
         Pass("prune", SLOW, pruner.run_once),
+        Pass("durability", CALM, outside.durability.run_once),
         Pass("accounts", CALM, shared.accounts.run_once),
         Pass("verify", CALM / 5, shared.accounts.verify_once),
         Pass("outlook", CALM, shared.outlook.run_once),

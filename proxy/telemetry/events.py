@@ -98,7 +98,9 @@ EVENTS: Final = frozenset(
         "policies.unchanged",
         "request.refused",
         "step.failed",
+        "store.doubted",
         "store.exposed",
+        "store.trusted",
         "web_proxy.used",
         # Logging itself.
         UNLISTED,

@@ -125,6 +125,25 @@ async def test_it_says_that_a_server_keeps_everything_in_memory_only(stores):
     assert not durability.is_durable
 
 
+@pytest.mark.parametrize(
+    ("fsync", "lost"),
+    [("everysec", "the last second"), ("no", "half a minute"), ("always", None)],
+)
+async def test_a_file_that_reaches_the_disk_later_than_the_answer_is_not_durable(
+    stores, server, fsync, lost
+):
+    server.admin.config_set("appendfsync", fsync)
+    server.admin.config_set("appendonly", "yes")
+    try:
+        durability = await stores.durability()
+    finally:
+        server.admin.config_set("appendonly", "no")
+
+    can_be_lost = f": {lost} can be lost with its machine" if lost else ""
+    assert f"fsync {fsync}{can_be_lost}; 0" in durability.words
+    assert durability.is_durable == (lost is None)
+
+
 # Crashes
 
 

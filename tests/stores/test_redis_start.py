@@ -84,10 +84,11 @@ async def test_an_instance_whose_clock_is_another_than_that_of_redis_is_told(
         settings = settings_over(tmp_path, server.port, timeout_s=5).model_copy(update=store)
         async with AsyncExitStack() as stack:
             with capture_logs() as logs:
-                _, durability = await open_stores(stack, settings, STORE_KEYS, Clock())
+                _, watch = await open_stores(stack, settings, STORE_KEYS, Clock())
 
-    assert re.search(told, durability.words)
-    assert [one["event"] for one in logs] == ["clock.doubted"] * bool(off)
+    assert re.search(told, watch.known.words)
+    assert watch.known.words.startswith("not durable, redis: memory only")
+    assert [one["event"] for one in logs] == ["clock.doubted"] * bool(off) + ["store.doubted"]
 
 
 @pytest.mark.parametrize(("abruptly", "stride"), [(True, 1), (False, 3)], ids=["broken", "silent"])

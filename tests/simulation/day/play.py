@@ -16,10 +16,11 @@ from proxy.core.job import AnswerMode, Job, JobState
 from proxy.core.price_list import PriceList
 from proxy.core.upstream import Upstream
 from proxy.ports.jobs import Credential
-from proxy.ports.stores import Stores
+from proxy.ports.stores import Durability, Stores
 from proxy.services.callers.owners import Caller
 from proxy.services.deferral.accept import Acceptor
 from proxy.services.deferral.terms import DeferredCall, Terms
+from proxy.services.durability import DurabilityWatch
 from proxy.settings import Settings
 from proxy.telemetry import Metrics
 from tests.helpers.factories import make_credential
@@ -84,6 +85,7 @@ async def _play(day: Day, loop: VirtualLoop) -> Outcome:
             Settings.model_validate({"instance": {"lease": "2m"}} | dict(day.settings)),
             Outside(
                 stores=stores,
+                durability=DurabilityWatch(Durability("memory", is_durable=True)),
                 keyed_hash=FakeHash(),
                 clock=clock,
                 upstreams=_upstreams(),
