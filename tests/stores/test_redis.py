@@ -353,28 +353,35 @@ async def test_nothing_that_is_pending_has_a_time_to_live(stores, server):
     assert {server.admin.ttl(name) for name in lasting} == {-1}
 
 
-async def test_a_job_that_ended_vanishes_by_itself_long_after_its_retention(stores, server):
+async def test_the_contents_of_a_job_that_ended_vanish_long_after_its_retention(stores, server):
     job = await accepted(stores)
     after = advance(job, Succeeded(0, T0, Outcome(200)))
     await stores.jobs.replace_many([JobWrite(after, Result(status_code=200, body=b"{}"))])
 
-    for name in (keys.record, keys.payload, keys.result):
+    for name in (keys.payload, keys.result):
         assert 80 * 86_400 < server.admin.ttl(name(job.id)) <= 90 * 86_400
 
-    # As when the time is over: it is gone from lists, and the pruner is not confused.
-    server.admin.delete(keys.record(job.id), keys.payload(job.id), keys.result(job.id))
-    assert await stores.jobs.get_many([job.id]) == []
+    # As when the time is over: nothing is there to be read, and the pruner still knows
+    # what else there is of the job.
+    server.admin.delete(keys.payload(job.id), keys.result(job.id))
+    assert await stores.jobs.get(job.id) == after
+    assert await stores.jobs.result(job.id) is None
     assert await stores.jobs.prune(finalized_before=T0 + HOUR, limit=9) == 1
     assert await stores.jobs.prune(finalized_before=T0 + HOUR, limit=9) == 0
 
 
-async def test_when_all_is_over_nothing_is_left_that_does_not_vanish_by_itself(stores, server):
+@pytest.mark.parametrize("pruned_late", [False, True], ids=["in time", "long after"])
+async def test_when_all_is_over_nothing_is_left_that_does_not_vanish_by_itself(
+    stores, server, pruned_late
+):
     await stores.credentials.remember(make_credential())
     await stores.credentials.pause(make_credential().id, at=T0, status=401, body=b"no")
     await stores.unbatchable.note(make_credential().id, "/v1/x", "m", until=T0)
     await stores.batches.note_size(make_key(), small=True)
     jobs = [
-        await accepted(stores, id=IDS.job(shard=n), idempotency_key=f"k{n}", tags={"a": "b"})
+        await accepted(
+            stores, id=IDS.job(shard=n), idempotency_key=f"k{n}", tags={"a": "b"}, webhook="w"
+        )
         for n in range(6)
     ]
     batch = make_batch()
@@ -391,6 +398,11 @@ async def test_when_all_is_over_nothing_is_left_that_does_not_vanish_by_itself(s
         assert await stores.batches.replace(
             replace(batch, state=state, settled_at=T0, version=version)
         )
+
+    if pruned_late:
+        # As of a fleet that comes back after months: what has its time is gone before.
+        mortal = [name for name in server.admin.scan_iter() if server.admin.ttl(name) != -1]
+        server.admin.delete(*mortal)
 
     assert await stores.jobs.prune(finalized_before=T0 + HOUR, limit=99) == 6
     assert await stores.batches.prune(settled_before=T0 + HOUR, limit=9) == 1

@@ -27,7 +27,8 @@ from proxy.stores.redis.wakeups import RedisWakeups
 from proxy.stores.vault import Vault
 
 KEEP: Final = timedelta(days=90)
-"""When a job that ended vanishes even if nobody prunes it: far beyond any retention."""
+"""When call and result of a job that ended vanish even if nobody prunes it: far beyond any
+retention. Its record, which holds neither, waits for the pruner with all that names it."""
 
 
 class RedisStores:
@@ -79,7 +80,8 @@ class RedisStores:
     ) -> Self:
         """Connect. `tasks` owns the connections and must outlive the stores.
 
-        Jobs that ended are pruned after `results`; if nobody does, they vanish after `keep`.
+        Jobs that ended are pruned after `results`; if nobody does, what was said in them
+        vanishes after `keep`.
 
         Leases end by the clock of Redis, unless all callers share one that is moved by hand.
 

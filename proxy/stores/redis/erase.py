@@ -83,8 +83,8 @@ def _erase_calls(job_id: JobId, record: Reply) -> list[Command]:
     if record is not None:
         with suppress(StoreCorruptError):
             return [_erase_call(job_id, record)[0]]
-    # It vanished with its time, or cannot be read, and must not keep the others from being
-    # erased. Which lists name it is not known then.
+    # It is lost, or cannot be read, and must not keep the others from being erased. Which
+    # lists name it is not known then.
     return [
         write("DEL", keys.record(job_id), keys.payload(job_id), keys.result(job_id)),
         write("ZREM", keys.ended(shard_of(job_id)), job_id),

@@ -121,8 +121,8 @@ if state == 'cancelled' then
   redis.call('DEL', k.body)
   forget(k, owner, job, accepted)
 end
+-- The record stays: only it tells the pruner what else names the job.
 if not live[state] then
-  redis.call('EXPIRE', k.record, keep)
   redis.call('EXPIRE', k.body, keep)
   redis.call('EXPIRE', k.result, keep)
 end

@@ -41,7 +41,7 @@ TRIES: Final = 20
 
 
 class RedisJobStore:
-    """Durable jobs. A job that ended vanishes by itself `keep` later, if nobody prunes it."""
+    """Durable jobs. What was said in one vanishes `keep` after its end, if nobody prunes it."""
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class RedisJobStore:
             found = await self._find(JobId(gone))
             if found is not None:
                 return Acceptance(found, created=False)
-            # Erased, or vanished with its time: the key is free again.
+            # Erased: the key is free again.
         raise StoreUnavailableError("an idempotency key changes faster than it can be read")
 
     async def find_keyed(self, owner: OwnerId, idempotency_key: str) -> Job | None:
