@@ -224,7 +224,7 @@ async def test_a_server_that_takes_no_writes_is_away_and_not_damaged(stores, ser
     server.admin.config_set("min-replicas-to-write", 1)
     try:
         for write in (accepted(stores), _cancel(stores, job), stores.batches.add(make_batch())):
-            with pytest.raises(StoreUnavailableError, match="refused a command: NOREPLICAS"):
+            with pytest.raises(StoreUnavailableError, match="too few replicas follow it"):
                 await write
     finally:
         server.admin.config_set("min-replicas-to-write", 0)

@@ -19,10 +19,12 @@ from proxy.stores.redis import RedisStores, keys
 from proxy.stores.vault import Vault
 from tests.chaos.cable import Cable
 from tests.e2e.processes import settings_for
+from tests.helpers.factories import IDS, T0
 from tests.helpers.redis_server import (
     STORE_KEYS,
     RedisClusterServers,
     RedisServer,
+    free_port,
     opened,
     redis_sentinel,
     redis_server,
@@ -200,6 +202,67 @@ async def test_sentinels_that_refuse_the_password_are_told_from_those_that_know_
     assert "refused the credentials" in str(wrong)
     assert "canary" not in f"{wrong} {wrong.hint}"
     assert "no sentinel knows a master of 'other'" in str(unknown)
+    assert "SENTINEL MASTERS" in (unknown.hint or "")
+
+
+async def test_sentinels_that_are_away_are_told_from_those_that_know_no_master(
+    server: RedisServer,
+) -> None:
+    nobody = await refusal(f"redis+sentinel://127.0.0.1:{free_port()}/main")
+    # A server is none, as where its port is named by mistake.
+    mistaken = await refusal(f"redis+sentinel://127.0.0.1:{server.port}/main")
+
+    assert [str(one) for one in (nobody, mistaken)] == ["no sentinel answers"] * 2
+    assert "26379" in (nobody.hint or "")
+
+
+async def test_a_cluster_whose_nodes_have_no_slots_is_told_from_one_that_is_away(
+    tmp_path: Path,
+) -> None:
+    with redis_server(tmp_path, "--cluster-enabled", "yes") as node:
+        empty = await refusal(f"redis+cluster://127.0.0.1:{node.port}")
+        down = await refusal(node.url)
+    away = await refusal(f"redis+cluster://127.0.0.1:{node.port}")
+
+    assert "has one of our slots" in str(empty)
+    assert str(down) == "the cluster of Redis is down"
+    assert [*map(_has_hint, (empty, down, away))] == [True] * 3
+    assert "does not answer" in str(away)
+
+
+def _has_hint(refused: StoreUnavailableError) -> bool:
+    return bool(refused.hint)
+
+
+async def test_a_replica_that_has_lost_its_master_is_told_as_one(tmp_path: Path) -> None:
+    with redis_server(tmp_path) as replica:
+        replica.admin.config_set("replica-serve-stale-data", "no")
+        async with opened(replica.url) as stores:
+            replica.admin.execute_command("REPLICAOF", "127.0.0.1", free_port())
+            with pytest.raises(StoreUnavailableError, match="without its master") as refused:
+                await stores.jobs.get(IDS.job(T0))
+
+    assert _has_hint(refused.value)
+
+
+async def test_a_password_that_is_missing_and_a_right_that_is_are_told_apart(
+    server: RedisServer,
+) -> None:
+    may = ("reset", "on", ">secret", "~offramp:*", "&offramp:*", "+@read")
+    server.admin.execute_command("ACL", "SETUSER", "few", *may)
+
+    poor = await refusal(server.url.replace("//", "//few:secret@"))
+    server.admin.execute_command("ACL", "SETUSER", "default", "resetpass", ">secret")
+    try:
+        nameless = await refusal(server.url)
+    finally:
+        server.admin.execute_command("AUTH", "secret")
+        server.admin.execute_command("ACL", "SETUSER", "default", "nopass")
+
+    assert "rights" in str(poor)
+    assert "ACL SETUSER" in (poor.hint or "")
+    assert str(nameless) == "Redis refused the credentials"
+    assert "PASSWORD@" in (nameless.hint or "")
 
 
 async def test_what_somebody_else_put_under_our_names_is_no_store_of_ours(

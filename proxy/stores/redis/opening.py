@@ -13,7 +13,7 @@ from proxy.stores.redis import keys
 from proxy.stores.redis.address import RedisAddress
 from proxy.stores.redis.client import Client
 from proxy.stores.redis.commands import Script, read, write
-from proxy.stores.redis.failures import translate
+from proxy.stores.redis.failures import ALL_RIGHTS, GRANT, translate
 from proxy.stores.redis.node import Node, StoreEvictsError
 from proxy.stores.redis.wire import as_int, as_list, as_text
 from proxy.stores.vault import Vault
@@ -113,7 +113,7 @@ async def _check_rights(client: Client) -> None:
     if missed:
         raise StoreUnavailableError(
             f"the user of Redis lacks the right to call {missed}",
-            hint="it needs all commands on keys and channels that begin with offramp:",
+            hint=f"{ALL_RIGHTS} ({GRANT})",
         )
 
 

@@ -20,7 +20,9 @@ async def find_master(address: RedisAddress) -> Place:
     Raises:
         StoreUnavailableError: if none of them names one.
     """
-    problem = StoreUnavailableError(f"no sentinel knows a master of {address.service!r}")
+    problem = StoreUnavailableError(
+        "no sentinel answers", hint="the store's URL names sentinels, by default at port 26379"
+    )
     votes: Counter[Place] = Counter()
     async with asyncio.TaskGroup() as group:
         asks = [group.create_task(_ask(place, address)) for place in address.places]
@@ -61,7 +63,10 @@ async def _ask(place: Place, address: RedisAddress) -> Place | StoreUnavailableE
             )
             found = await sentinel.read_response()
         if not isinstance(found, list):
-            return None
+            return StoreUnavailableError(
+                f"no sentinel knows a master of {address.service!r}",
+                hint="SENTINEL MASTERS lists what they know; its name begins the URL's path",
+            )
         host, port = found
         return as_text(host), as_int(port)
     except (AuthenticationError, NoPermissionError):

@@ -86,9 +86,7 @@ class Cluster:
     def node_of(self, slot: int) -> Node:
         node = self._owners[slot]
         if node is None:
-            raise StoreUnavailableError(
-                "no node of the cluster has one of our slots", hint="look at CLUSTER INFO"
-            )
+            raise _no_slots()
         return node
 
     def node_at(self, place: Place) -> Node:
@@ -106,7 +104,9 @@ class Cluster:
         Raises:
             StoreUnavailableError: if none answers.
         """
-        problem: StoreError = StoreUnavailableError("no node of the cluster answers")
+        problem: StoreError = StoreUnavailableError(
+            "no node of the cluster answers", hint="the store's URL may name several: are they up?"
+        )
         best: list[Range] = []
         for place in dict.fromkeys((*self._nodes, *self._address.places)):
             node = self.node_at(place)
@@ -121,6 +121,7 @@ class Cluster:
                 problem = _no_cluster(answer)
                 continue
             best = max(best, _ranges(answer, place), key=_covered)
+            problem = _no_slots()
             if _covered(best) == SLOTS:
                 break
         if not best:
@@ -150,6 +151,13 @@ def _ranges(answer: Reply, asked: Place) -> list[Range]:
         place = ((as_text(name) if name else "") or asked[0], as_int(port))
         ranges.append((as_int(first), as_int(last), place))
     return ranges
+
+
+def _no_slots() -> StoreError:
+    return StoreUnavailableError(
+        "no node of the cluster has one of our slots",
+        hint="look at CLUSTER INFO: redis-cli --cluster create (or fix) gives slots to masters",
+    )
 
 
 def _covered(ranges: Sequence[Range]) -> int:
