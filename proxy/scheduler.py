@@ -26,6 +26,11 @@ REST: Final = timedelta(milliseconds=100)
 gathered meanwhile instead of running once for each arrival."""
 
 
+TOLD_AGAIN: Final = timedelta(minutes=1)
+"""How often a failure that lasts is logged. A store that is away fails every pass, a dozen times
+a second at each instance, and what else the log says would be hidden between them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Pass:
     """One background activity."""
@@ -49,9 +54,9 @@ class Pass:
 class Scheduler:
     """Runs passes beside each other, each that does not overlap once at a time.
 
-    A `ProxyError` is logged and counted, and the next pass goes on. Anything
-    else is a bug: it cancels the others and comes out of `run`, since a pass
-    that hides a bug loses jobs.
+    A `ProxyError` is counted, and logged once and each minute while it lasts, and the
+    next pass goes on. Anything else is a bug: it cancels the others and comes out of
+    `run`, since a pass that hides a bug loses jobs.
     """
 
     def __init__(
@@ -67,6 +72,9 @@ class Scheduler:
         self._clock = clock
         self._metrics = metrics
         self._jitter = jitter
+        self._failures: dict[str, _Failure] = {}
+        """Of the passes that failed the last time."""
+
         self._stop = asyncio.Event()
         self._nudges: Mapping[str, asyncio.Event] = {
             one.name: asyncio.Event() for one in self._passes
@@ -123,11 +131,48 @@ class Scheduler:
             moved = await one.run_once()
         except ProxyError as exc:
             self._metrics.count("pass_failed", name=one.name, code=exc.code)
-            log.warning("pass.failed", name=one.name, code=exc.code, error=str(exc), hint=exc.hint)
+            self._tell(one.name, exc)
         else:
             log.debug("pass.done", name=one.name, moved=moved)
+            self._tell_of_end(one.name)
         finally:
             self._metrics.observe("pass_seconds", self._clock.monotonic() - begun, name=one.name)
+
+    def _tell(self, name: str, exc: ProxyError) -> None:
+        now, error = self._clock.monotonic(), str(exc)
+        known = self._failures.get(name)
+        if known is None:
+            known = self._failures[name] = _Failure(since=now)
+        known.times += 1
+        if (known.error, known.code) == (error, exc.code) and now < known.quiet_until:
+            return
+        known.error, known.code = error, exc.code
+        known.quiet_until = now + TOLD_AGAIN.total_seconds()
+        log.warning(
+            "pass.failed",
+            name=name,
+            code=exc.code,
+            error=error,
+            hint=exc.hint,
+            times=known.times,
+        )
+
+    def _tell_of_end(self, name: str) -> None:
+        failure = self._failures.pop(name, None)
+        if failure is not None:
+            lasted_s = round(self._clock.monotonic() - failure.since, 1)
+            log.info("pass.recovered", name=name, times=failure.times, lasted_s=lasted_s)
+
+
+@dataclass(slots=True)
+class _Failure:
+    """Since when a pass fails, how often it has, and what was told of that."""
+
+    since: float
+    times: int = 0
+    error: str = ""
+    code: str = ""
+    quiet_until: float = 0.0
 
 
 def _now() -> float:

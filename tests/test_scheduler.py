@@ -156,6 +156,41 @@ async def test_an_expected_failure_is_logged_and_counted_and_the_next_pass_goes_
     assert line["log_level"] == "warning"
 
 
+async def test_a_failure_that_lasts_is_logged_now_and_then_and_its_end_once():
+    clock, runs = FakeClock(T0), 0
+    away, full = StoreUnavailableError("no answer"), StoreUnavailableError("it is full")
+    scheduler = Scheduler([], clock=clock, metrics=Metrics(strict=True))
+    # Half a minute between any two.
+    outcomes = [away, away, away, away, full, None, None, away]
+
+    async def run_once() -> int:
+        nonlocal runs
+        runs += 1
+        outcome = outcomes[runs - 1]
+        if outcome is not None:
+            raise outcome
+        return 0
+
+    with capture_logs() as logs:
+        for _ in outcomes:
+            await scheduler._run_once(Pass("poll", NEVER, run_once))
+            clock.advance(seconds=30)
+
+    told = [
+        (one["event"], one.get("error"), one["times"])
+        for one in logs
+        if one["event"] != "pass.done"
+    ]
+    assert told == [
+        ("pass.failed", "no answer", 1),
+        ("pass.failed", "no answer", 3),
+        ("pass.failed", "it is full", 5),
+        ("pass.recovered", None, 5),
+        ("pass.failed", "no answer", 1),
+    ]
+    assert [one["lasted_s"] for one in logs if one["event"] == "pass.recovered"] == [150.0]
+
+
 async def test_a_bug_stops_every_pass_and_comes_out():
     bug = Counted(fails=AssertionError("a bug"))
     cancelled = asyncio.Event()

@@ -90,6 +90,7 @@ EVENTS: Final = frozenset(
         "lease.lost",
         "pass.done",
         "pass.failed",
+        "pass.recovered",
         "certificate.kept",
         "handshake.failed",
         "certificate.loaded",
