@@ -44,6 +44,10 @@ class Access:
         """Return the batch API of `upstream`, if it has one."""
         return self._providers.get(upstream)
 
+    def has_batches(self, upstream: str) -> bool:
+        """Return whether `upstream` is configured here and has a batch API."""
+        return upstream in self._providers
+
     def pace(self, key: BatchKey, usual: PollPace) -> PollPace:
         """Return how often to ask after batches of `key`: slower where the provider wants that."""
         provider = self._providers.get(key.upstream)

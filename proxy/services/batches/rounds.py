@@ -3,18 +3,15 @@
 from collections.abc import Awaitable, Callable, Collection
 from typing import Final
 
-import structlog
-
 from proxy.core.batch import Batch, BatchState
 from proxy.core.ids import BatchId
 from proxy.ports.provider import Provider
 from proxy.services.access import Access
 from proxy.services.batches.due import DueBatches
 from proxy.services.batches.fanout import Fanout
+from proxy.services.batches.stranded import StrandedBatches
 from proxy.services.ground import Ground
 from proxy.services.leases import HeldLease
-
-log = structlog.get_logger()
 
 AT_ONCE: Final = 4
 """Batches of one group that are on their way at once; more would only share the line."""
@@ -42,6 +39,7 @@ class BatchRounds:
         self._step = step
         self._group = group
         self._due = DueBatches(ground.clock)
+        self._stranded = StrandedBatches(access.has_batches)
         self._fanout: Fanout[BatchId] = Fanout(limit=AT_ONCE)
 
     async def run_once(self) -> int:
@@ -49,7 +47,7 @@ class BatchRounds:
 
         May be called while another call is under way.
         """
-        due = self._due.among(await self._on.batches.live(), self._states)
+        due = self._stranded.without(self._due.among(await self._on.batches.live(), self._states))
         return await self._fanout.each([(batch.id, self._group(batch)) for batch in due], self._one)
 
     async def _one(self, batch_id: BatchId) -> bool:
@@ -59,8 +57,6 @@ class BatchRounds:
             if lease is None or batch is None or batch.state not in self._states:
                 return False
             provider = self._access.provider(batch.key.upstream)
-            if provider is None:
-                log.error("batch.stranded", batch_id=batch_id, upstream=batch.key.upstream)
-                return False
+            assert provider is not None  # or it would be stranded
             after = await self._step(batch, provider, lease)
             return after.version != batch.version
