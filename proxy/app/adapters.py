@@ -51,6 +51,11 @@ CLOCKS_DIFFER: Final = timedelta(seconds=5)
 
 KEEP_IN_STEP: Final = "deadlines go by each machine's clock: keep them in step (NTP)"
 
+EMPTIED: Final = (
+    "Redis has lost what it held, as by FLUSHALL or a restart without files: jobs from before are"
+    " gone, and what their batches bought is neither read nor booked"
+)
+
 _CLIENTS: Final[Mapping[str, type[LeanClient] | type[AiohttpClient]]] = {
     "lean": LeanClient,
     "aiohttp": AiohttpClient,
@@ -112,6 +117,8 @@ async def open_stores(
 
 
 async def _durability_of(shared: "RedisStores", promised: str, clock: Clock) -> Durability:
+    if await shared.mark():
+        log.error("store.emptied", hint=EMPTIED)
     found = await shared.durability()
     # Of what can be lost nobody shall read that it is durable.
     is_false = promised == "durable" and not found.is_durable

@@ -100,6 +100,7 @@ EVENTS: Final = frozenset(
         "request.refused",
         "step.failed",
         "store.doubted",
+        "store.emptied",
         "store.exposed",
         "store.trusted",
         "web_proxy.used",

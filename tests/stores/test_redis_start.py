@@ -230,6 +230,27 @@ async def test_a_cluster_whose_nodes_have_no_slots_is_told_from_one_that_is_away
     assert "does not answer" in str(away)
 
 
+async def test_a_store_that_was_emptied_is_told_of_and_stays_ours(
+    server: RedisServer, tmp_path: Path
+) -> None:
+    server.admin.flushall()
+    settings = settings_over(tmp_path, server.port, timeout_s=5)
+    async with AsyncExitStack() as stack:
+        _, watch = await open_stores(stack, settings, STORE_KEYS, SystemClock())
+        with capture_logs() as logs:
+            await watch.run_once()
+            server.admin.flushall()
+            await watch.run_once()
+            await watch.run_once()
+
+        strange = Vault(keys=[b"k" * 32], hash_key=b"x" * 32)
+        async with asyncio.TaskGroup() as tasks:
+            with pytest.raises(StoreCorruptError, match="another key file"):
+                await RedisStores.open(settings.store.url, strange, tasks)
+
+    assert [(one["event"], one["log_level"]) for one in logs] == [("store.emptied", "error")]
+
+
 def _has_hint(refused: StoreUnavailableError) -> bool:
     return bool(refused.hint)
 

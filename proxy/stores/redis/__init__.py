@@ -20,7 +20,7 @@ from proxy.stores.redis.leases import RedisLeaseStore, RedisUnbatchableStore
 from proxy.stores.redis.ledger import RedisLedgerStore
 from proxy.stores.redis.notes import RedisNoteStore
 from proxy.stores.redis.notices import RedisNoticeStore
-from proxy.stores.redis.opening import check_authorities, clock_ahead, durability, prepare
+from proxy.stores.redis.opening import check_authorities, clock_ahead, durability, mark, prepare
 from proxy.stores.redis.queue import RedisQueueStore
 from proxy.stores.redis.runs import RedisRunStore
 from proxy.stores.redis.wakeups import RedisWakeups
@@ -47,6 +47,7 @@ class RedisStores:
     ) -> None:
         self._client = client
         self._address = address
+        self._vault = vault
         self.queue = RedisQueueStore(client)
         self.deliveries = RedisDeliveryStore(client)
         self.batches = RedisBatchStore(client, vault)
@@ -110,6 +111,17 @@ class RedisStores:
             client.close()
             raise
         return stores
+
+    async def mark(self) -> bool:
+        """Mark the store as ours if it was emptied, so that nobody comes with other keys.
+
+        Return whether it was.
+
+        Raises:
+            StoreCorruptError: if others have marked it since.
+            StoreUnavailableError: if Redis does not answer.
+        """
+        return await mark(self._client, self._vault, place=self._address.shown)
 
     async def durability(self) -> Durability:
         """Return what outlives a crash of Redis, as it is set now.

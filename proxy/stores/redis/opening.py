@@ -79,12 +79,23 @@ async def prepare(client: Client, vault: Vault, *, place: str) -> None:
             _check_server(await _info(node))
     except StoreEvictsError as exc:
         raise ConfigError(f"store: {exc.message}", hint=exc.hint) from exc
-    mark = vault.digest("offramp", "store")
-    for field, value in (("schema", SCHEMA), ("hash_key", mark)):
-        await client.call(write("HSETNX", keys.META, field, value))
-    await _check_rights(client)
-    # One node of a cluster may have our marks, and no place for most of the jobs.
-    await client.call_many([read("EXISTS", keys.heads(shard)) for shard in keys.ALL_SHARDS])
+    await mark(client, vault, place=place, is_start=True)
+
+
+async def mark(client: Client, vault: Vault, *, place: str, is_start: bool = False) -> bool:
+    """Mark the store as ours if nothing in it is; return whether that was so.
+
+    Raises:
+        StoreCorruptError: if another version or another key file made the store.
+        StoreUnavailableError: if it does not answer.
+    """
+    digest, is_new = vault.digest("offramp", "store"), False
+    for field, value in (("schema", SCHEMA), ("hash_key", digest)):
+        is_new |= await client.call(write("HSETNX", keys.META, field, value)) == 1
+    if is_start:
+        await _check_rights(client)
+        # One node of a cluster may have our marks, and no place for most of the jobs.
+        await client.call_many([read("EXISTS", keys.heads(shard)) for shard in keys.ALL_SHARDS])
     found, known = as_list(await client.call(read("HMGET", keys.META, "schema", "hash_key")))
     schema = as_int(found)
     if schema > SCHEMA:
@@ -99,11 +110,12 @@ async def prepare(client: Client, vault: Vault, *, place: str) -> None:
             hint="let the older version end its jobs, then start this one on an empty Redis",
         )
     # With another hash key every owner would be a stranger to their own jobs.
-    if as_text(known) != mark:
+    if as_text(known) != digest:
         raise StoreCorruptError(
             f"the store at {place} was made with another key file than {vault.source}",
             hint="set secret_key_file to the one that was there first",
         )
+    return is_new
 
 
 async def _check_rights(client: Client) -> None:
