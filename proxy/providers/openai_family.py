@@ -50,6 +50,8 @@ from proxy.providers.site import Site
 from proxy.providers.upload_body import UploadBody, WrongLengthError
 
 if TYPE_CHECKING:
+    from openai.resources.batches import BatchesWithRawResponse
+
     from proxy.providers.openai_client import Session
 
 METADATA_KEY: Final = "offramp_batch"
@@ -232,24 +234,25 @@ class OpenAIBatches:
         return meant, is_older or not page.has_more, page.next_query
 
     async def retrieve(self, credential: Credential, provider_batch_id: str) -> ProviderBatch:
-        what = f"retrieve of {provider_batch_id}"
-        raw = await self._calls.run(
-            what,
+        return await self._about(
+            f"retrieve of {provider_batch_id}",
             credential,
-            lambda session: (
-                session.client.batches.with_raw_response.retrieve(provider_batch_id).content
-            ),
+            lambda batches: batches.retrieve(provider_batch_id).content,
         )
-        return self._batch(_wire.json_value(raw)) or _raise(_vanished(what, raw))
 
     async def cancel(self, credential: Credential, provider_batch_id: str) -> ProviderBatch:
-        what = f"cancel of {provider_batch_id}"
-        raw = await self._calls.run(
-            what,
+        return await self._about(
+            f"cancel of {provider_batch_id}",
             credential,
-            lambda session: (
-                session.client.batches.with_raw_response.cancel(provider_batch_id).content
-            ),
+            lambda batches: batches.cancel(provider_batch_id).content,
+        )
+
+    async def _about(
+        self, what: str, credential: Credential, ask: "Callable[[BatchesWithRawResponse], bytes]"
+    ) -> ProviderBatch:
+        """Return the batch that `ask` is answered with."""
+        raw = await self._calls.run(
+            what, credential, lambda session: ask(session.client.batches.with_raw_response)
         )
         return self._batch(_wire.json_value(raw)) or _raise(_vanished(what, raw))
 
