@@ -64,8 +64,8 @@ class Schedule:
         self._held_to = 0.0
         """When a fault that held the batch was last lifted; nothing ends before that."""
 
-    async def run_lines(self, run_next: Callable[[], None], *, stage: str) -> None:
-        """Call `run_next` once for every line of the batch, each when it is due.
+    async def run_lines(self, run_next: Callable[[], None]) -> None:
+        """Call `run_next` once for every line of the batch in progress, each when it is due.
 
         Raises:
             StoppedError: if a cancel or the end of the window came first.
@@ -75,7 +75,7 @@ class Schedule:
         step = max(1, batch.total // _WAKES_MAX)
         done = 0
         while done < batch.total:
-            stop = self._stop_at(stage)
+            stop = self._stop_at("in_progress")
             allowed = min(
                 (f.stop_after for f in self.faults() if f.stop_after is not None),
                 default=batch.total,
@@ -85,7 +85,7 @@ class Schedule:
                 done += 1
                 await pause.breathe()
                 continue
-            self._raise_if_stopped(stage)
+            self._raise_if_stopped("in_progress")
             ahead = min(batch.total, done + step)
             await self._rest(min(stop, self.line_due(ahead)) if done < allowed else stop)
 

@@ -98,9 +98,7 @@ class MessageBatchRun:
         with batch.results.open("wb") as file:
             requests = batch.requests.read(order)
             try:
-                await self._schedule.run_lines(
-                    lambda: self._run(file, *next(requests)), stage="in_progress"
-                )
+                await self._schedule.run_lines(lambda: self._run(file, *next(requests)))
                 due = self._schedule.line_due(batch.total)
                 ended = await self._schedule.reach(due, "in_progress")
             except StoppedError as stopped:

@@ -135,9 +135,7 @@ class BatchRun:
             self._fail_if_told()
             with batch.results.open("wb") as file:
                 rows = batch.rows.read()
-                await self._schedule.run_lines(
-                    lambda: self._run(file, *next(rows)), stage="in_progress"
-                )
+                await self._schedule.run_lines(lambda: self._run(file, *next(rows)))
             due = self._schedule.line_due(batch.total)
             ended = await self._schedule.reach(due, "in_progress")
             self._end("SUCCEEDED", ended, None)

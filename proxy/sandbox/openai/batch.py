@@ -65,7 +65,7 @@ class Batch:
         self.at[status] = at
 
 
-def batch_object(batch: Batch, faults: Iterable[BatchFault] = ()) -> dict[str, Any]:
+def batch_object(batch: Batch, faults: Iterable[BatchFault]) -> dict[str, Any]:
     """Return the Batch object of the API, with what the faults falsify in it."""
     shown: dict[str, Any] = {
         "id": batch.id,

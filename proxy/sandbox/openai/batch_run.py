@@ -114,7 +114,7 @@ class BatchRun:
         with Results(self._store.new_path(), self._store.new_path()) as results:
             runner = LineRunner(self._engine, batch, results, self._habits)
             try:
-                await self._schedule.run_lines(lambda: runner.run(next(lines)), stage="in_progress")
+                await self._schedule.run_lines(lambda: runner.run(next(lines)))
                 finished = await self._schedule.reach(
                     self._schedule.line_due(batch.total), "in_progress"
                 )
