@@ -27,14 +27,7 @@ def number(body: dict[str, Any], name: str, low: float, high: float) -> None:
         raise errors.invalid(
             name, f"Invalid type for '{name}': expected a decimal.", code="invalid_type"
         )
-    if value < low:
-        raise errors.invalid(
-            name, f"Invalid '{name}': below minimum value {low}.", code="decimal_below_min_value"
-        )
-    if value > high:
-        raise errors.invalid(
-            name, f"Invalid '{name}': above maximum value {high}.", code="decimal_above_max_value"
-        )
+    _within(value, name, low, high, kind="decimal")
 
 
 def integer(
@@ -48,15 +41,19 @@ def integer(
         raise errors.invalid(
             name, f"Invalid type for '{name}': expected an integer.", code="invalid_type"
         )
+    _within(value, name, low, high, kind="integer")
+    return value
+
+
+def _within(value: float, name: str, low: float, high: float, *, kind: str) -> None:
     if value < low:
         raise errors.invalid(
-            name, f"Invalid '{name}': below minimum value {low}.", code="integer_below_min_value"
+            name, f"Invalid '{name}': below minimum value {low}.", code=f"{kind}_below_min_value"
         )
     if value > high:
         raise errors.invalid(
-            name, f"Invalid '{name}': above maximum value {high}.", code="integer_above_max_value"
+            name, f"Invalid '{name}': above maximum value {high}.", code=f"{kind}_above_max_value"
         )
-    return value
 
 
 def forced_function(body: dict[str, Any]) -> dict[str, Any] | None:
