@@ -131,7 +131,7 @@ async def listen_to_operators(
     stack: AsyncExitStack,
     facts: OperatorFacts,
     metrics: Metrics,
-    handshakes: Handshakes | None = None,
+    handshakes: Handshakes | None,
 ) -> str:
     """Open the operators' listener, of this process or of all its workers; return its URL.
 
@@ -167,8 +167,8 @@ async def listen(
     runner: web.BaseRunner,
     at: Address,
     *,
+    handshakes: Handshakes | None,
     shared: bool = False,
-    handshakes: Handshakes | None = None,
     on_refused: Callable[[], None] = lambda: None,
 ) -> str:
     """Listen, on a port that other workers listen on too if it is `shared`; return the URL.

@@ -89,7 +89,7 @@ def run(configuration: Configuration, worker: Worker | None = None) -> None:
         writer.flush()
 
 
-async def _serve_until_told(settings: Settings, worker: Worker | None = None) -> None:
+async def _serve_until_told(settings: Settings, worker: Worker | None) -> None:
     told = asyncio.Event()
     obey = partial(_obey, settings, worker)
     async with serving(settings, on_start=obey, on_stop=told.set, worker=worker):

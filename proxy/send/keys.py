@@ -9,7 +9,7 @@ _NAMES: Final[Mapping[str, tuple[str, ...]]] = {"gemini": ("GEMINI_API_KEY", "GO
 """Of providers that have others than `NAME_API_KEY`; the first that is set counts."""
 
 
-def key_names(provider: str, named: str | None = None) -> tuple[str, ...]:
+def key_names(provider: str, named: str | None) -> tuple[str, ...]:
     """Return the variables that may hold the key; only `named` if the user named one."""
     if named:
         return (named,)
