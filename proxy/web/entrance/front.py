@@ -177,7 +177,7 @@ class Front:
         response = await self._relay(call.request, head.route, head.exchange, call.body)
         # Only what costs something proves a credential: some providers show
         # their models to everybody.
-        served = 200 <= response.status < 300 and call.head.endpoint is not None
+        served = 200 <= response.status < 300 and head.endpoint is not None
         if served and call.request.method == "POST" and self._accounts.wants_news:
             self._accounts.note_accepted(call.caller().credential.id)
         return response
