@@ -389,6 +389,44 @@ def test_a_bad_configuration_ends_with_3_and_every_complaint(run, tmp_path):
     assert [one["key"] for one in content["complaints"]] == ["listen", "log.level"]
 
 
+def test_check_looks_at_every_file_beside_a_bad_value_and_tells_of_each_once(run, tmp_path):
+    rules, words = tmp_path / "rules.yaml", tmp_path / "words"
+    rules.write_text("rules:\n  - nam: x\n")
+    words.write_text("some words\n")
+    file = tmp_path / "offramp.yaml"
+    file.write_text(
+        "log: {level: y}\n"
+        "policies: rules.yaml\n"
+        "tls: {cert_file: words, key_file: words}\n"
+        "admin: {tls: {cert_file: words, key_file: absent}}\n"
+        "prices: {file: nowhere.json}\n"
+        "store: redis://host:99999999\n"
+    )
+
+    code, output, _ = run("check", "--json", "--config", file)
+
+    complaints = json.loads(output)["complaints"]
+    assert code == 3
+    assert [(one["place"], one["key"]) for one in complaints] == [
+        (f"{file}:1:14", "log.level"),
+        ("default", "secret_key_file"),
+        (f"{file}:5:16", "prices.file"),
+        (f"{file}:4:43", "admin.tls.key_file"),
+        *[(f"{rules}:2:5", "policies")] * 3,
+        (f"{file}:3:18", "tls.cert_file"),
+        (f"{file}:6:8", "store"),
+    ]
+
+
+def test_check_names_rules_that_are_not_there_once(run, tmp_path):
+    file = tmp_path / "offramp.yaml"
+    file.write_text("policies: absent.yaml\n")
+
+    _, output, _ = run("check", "--json", "--config", file)
+
+    assert [one["key"] for one in json.loads(output)["complaints"]] == ["policies"]
+
+
 def test_check_knows_whose_prices_there_are(run, tmp_path):
     config = tmp_path / "c.yaml"
     config.write_text("prices: {providers: {openai: opnai, gemini: google}}\n")

@@ -233,6 +233,25 @@ policies: absent.yaml
     ]
 
 
+def test_an_upstream_without_a_usable_dialect_hides_nothing_and_is_missed_nowhere(complaints):
+    found = complaints(
+        f"""\
+upstreams:
+  own: {{dialect: klingon, base_url: "https://x.example", key: k, clients: {{etl: [{HASH}]}}}}
+  other: {{dialect: openai, base_url: "ftp://x.example"}}
+prices: {{models: {{own/m: {{input: 1, output: 1}}}}}}
+webhooks: {{done: {{url: "https://x.example", secret: {SECRET}, owners: [etl]}}}}
+deferral: {{default_deadline: 90d}}
+"""
+    )
+
+    assert [line.partition(": ")[2].split(":")[0] for line in found] == [
+        "upstreams.own.dialect",
+        "upstreams.other.base_url",
+        "deferral.default_deadline",
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [

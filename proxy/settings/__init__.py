@@ -6,7 +6,7 @@ from proxy.settings.listeners import (
     Admin,
     Tls,
 )
-from proxy.settings.load import BadConfigurationError, Configuration, Effective, load
+from proxy.settings.load import BadConfigurationError, Configuration, Effective, examine, load
 from proxy.settings.tree import Instance, Log, Recording, Retention, Settings, Webhook
 from proxy.settings.upstreams import (
     Forwarding,
@@ -43,6 +43,7 @@ __all__ = [
     "Webhook",
     "credential_hash",
     "duration_text",
+    "examine",
     "load",
     "parse_address",
     "parse_duration",

@@ -97,6 +97,23 @@ def load(
     Raises:
         BadConfigurationError: with every complaint that could be found.
     """
+    configuration, complaints = examine(file, environ=environ, flags=flags)
+    if complaints or configuration is None:
+        raise BadConfigurationError(complaints)
+    return configuration
+
+
+def examine(
+    file: pathlib.Path | None = None,
+    *,
+    environ: Mapping[str, str] = os.environ,
+    flags: Mapping[str, str] | None = None,
+) -> tuple[Configuration | None, list[Complaint]]:
+    """Return the configuration without what is wrong with it, and what that is.
+
+    With any complaint it is good for looking further alone, never for a start; nothing is
+    returned of one that is no tree at all.
+    """
     layers = [_from_file(file), _from_environment(environ), _from_flags(flags or {})]
     merged = Layer(values={"store": default_store(environ).url})
     if not any(("upstreams",) in layer.places for layer in layers):
@@ -107,14 +124,13 @@ def load(
         merged.merge(layer)
     complaints = list(merged.complaints)
     settings, broken = _validate(merged, complaints)
-    if settings is not None:
-        for check in (checks.disagreements, checks.surroundings):
-            for path, problem in check(settings):
-                if not any(_overlap(path, other) for other in broken):
-                    complaints.append(_complaint(merged, path, problem))
-    if complaints or settings is None:
-        raise BadConfigurationError(complaints)
-    return Configuration(settings, file, dict(merged.places))
+    if settings is None:
+        return None, complaints
+    for check in (checks.disagreements, checks.surroundings):
+        for path, problem in check(settings):
+            if not _is_moot(path, settings, broken):
+                complaints.append(_complaint(merged, path, problem))
+    return Configuration(settings, file, dict(merged.places)), complaints
 
 
 def _from_file(file: pathlib.Path | None) -> Layer:
@@ -226,7 +242,6 @@ def _validate(merged: Layer, complaints: list[Complaint]) -> tuple[Settings | No
         try:
             return Settings.model_validate(values), broken
         except ValidationError as exc:
-            before = len(broken)
             for error in exc.errors(include_url=False):
                 path = _data_path(error["loc"])
                 if _is_broken(path, broken):
@@ -236,9 +251,10 @@ def _validate(merged: Layer, complaints: list[Complaint]) -> tuple[Settings | No
                     problem = problem_text(error["type"], error["msg"], error.get("ctx", {}), path)
                     complaints.append(_complaint(merged, path, problem))
                     broken.add(path)
-            if len(broken) == before:
+            rest = _without(values, (), broken)
+            if rest == values:
                 return None, broken
-            values = _without(values, (), broken)
+            values = rest
 
 
 def _data_path(loc: tuple[int | str, ...]) -> Path:
@@ -294,6 +310,24 @@ def _hides_a_password(path: Path, value: Value) -> bool:
 
 def _clipped(text: str) -> str:
     return text if len(text) <= _SHOWN_MAX else f"{text[:_SHOWN_MAX]}…"
+
+
+def _is_moot(path: Path, settings: Settings, broken: set[Path]) -> bool:
+    """Tell whether a complaint at `path` may be about nothing but what was left out as broken."""
+    if any(_overlap(path, other) for other in broken):
+        return True
+    # A name that is not known may be that of something left out.
+    if path[0] == "prices" and path[1] != "file":
+        return _lacks_any("upstreams", settings.upstreams, broken)
+    if path[0] == "webhooks" and "owners" in path[2:]:
+        return _lacks_any("upstreams", settings.upstreams, broken) or _lacks_any(
+            "owners", settings.owners, broken
+        )
+    return False
+
+
+def _lacks_any(section: str, kept: Mapping[str, object], broken: set[Path]) -> bool:
+    return any(path[0] == section and path[1:2] and path[1] not in kept for path in broken)
 
 
 def _overlap(one: Path, other: Path) -> bool:
