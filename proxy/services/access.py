@@ -6,7 +6,7 @@ from typing import Final, TypeVar
 import structlog
 
 from proxy.core.batch import Batch
-from proxy.core.errors import CredentialRefusedError, ProviderRejectedError
+from proxy.core.errors import CREDENTIAL_CODES, CredentialRefusedError, ProviderRejectedError
 from proxy.core.ids import CredentialId
 from proxy.core.lanes import BatchKey
 from proxy.core.plan import PollPace
@@ -74,8 +74,10 @@ class Access:
         if known is not None and known.paused_at is not None:
             # Each poll of each of its batches is refused again.
             return
-        self._tally.count("credential_paused", code=refusal.code)
-        code = code_of(refusal.body)
+        # Without one of the provider's it has ours.
+        ours = refusal.code == CredentialRefusedError.code
+        code = code_of(refusal.body) or (None if ours else refusal.code)
+        self._tally.count("credential_paused", code=_counted(code, refusal.status_code))
         log.warning(
             "credential.paused",
             credential=credential_id,
@@ -124,3 +126,10 @@ class Access:
                 # batch's own key says about it counts.
                 log.debug("credential.skipped", batch_id=batch.id, code=exc.code)
         raise refusal
+
+
+def _counted(code: str | None, status: int | None) -> str:
+    """Return what to count a refusal under: one of few, whatever a provider makes up."""
+    if code in CREDENTIAL_CODES:
+        return code
+    return "unknown" if status is None else str(status)

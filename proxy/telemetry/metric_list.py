@@ -86,7 +86,9 @@ METRICS: Final[Mapping[str, Metric]] = {
         "outcome",
     ),
     "flex_full": _counter("Refusals of the discount tier for want of room.", "upstream"),
-    "credential_paused": _counter("Refusals that paused a credential's lane.", "code"),
+    "credential_paused": _counter(
+        "Refusals that paused a credential's lane, by the provider's code, or its status.", "code"
+    ),
     "credentials_paused": _gauge("Credentials whose lane is paused."),
     # Money, of this day in UTC: gauges out of the ledger, which counts once what a counter
     # would forget or count twice over a crash.

@@ -61,9 +61,11 @@ class TallyCounter:
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
+        self.labels: dict[str, list[dict[str, str]]] = {}
 
     def count(self, name: str, amount: float = 1, /, **labels: str) -> None:
         self.counts[name] += int(amount)
+        self.labels.setdefault(name, []).append(labels)
 
 
 class Mortal:

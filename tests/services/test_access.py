@@ -98,6 +98,32 @@ async def test_the_log_says_why_a_credential_was_paused(
     assert (line["event"], line["status_code"], line["code"]) == ("credential.paused", 429, code)
 
 
+@pytest.mark.parametrize(
+    ("refusal", "counted"),
+    [
+        (
+            CredentialRefusedError("no", status_code=429, body=b'{"error": {"code": "%b"}}' % code),
+            label,
+        )
+        for code, label in [(b"billing_not_active", "billing_not_active"), (b"made_up", "429")]
+    ]
+    + [
+        (CredentialRefusedError("no", code="invalid_api_key"), "invalid_api_key"),
+        (REFUSED, "401"),
+        (CredentialRefusedError("no"), "unknown"),
+    ],
+    ids=["a code", "one nobody knows", "a code without a body", "a status", "nothing"],
+)
+async def test_a_pause_is_counted_under_a_code_that_is_one_of_few(
+    refusal: CredentialRefusedError, counted: str
+) -> None:
+    rig = await Rig().filled(CREDENTIAL)
+
+    await rig.access.pause(CREDENTIAL, refusal)
+
+    assert rig.tally.labels["credential_paused"] == [{"code": counted}]
+
+
 async def test_a_second_pause_after_a_good_day_counts_again() -> None:
     rig = await Rig().filled(CREDENTIAL)
 

@@ -238,7 +238,9 @@ class Ingestor:
         if line.kind is LineKind.NOT_EXECUTED:
             if line.error_code not in CREDENTIAL_CODES:
                 return False
-            refusal = CredentialRefusedError(f"batch {batch.id}: {line.error_code}")
+            refusal = CredentialRefusedError(
+                f"batch {batch.id}: {line.error_code}", code=line.error_code
+            )
         else:
             code = _answer(line).error_code
             if verdict(line.status_code, code) is not Verdict.CREDENTIAL:

@@ -156,18 +156,29 @@ async def test_a_line_refused_without_the_providers_words_is_called_directly_at_
 
 
 @pytest.mark.parametrize(
-    "refused",
+    ("code", "refused"),
     [
-        lambda job_id: line(job_id, status=401, body=error("invalid_api_key")),
-        lambda job_id: line(job_id, status=429, body=error("insufficient_quota")),
-        lambda job_id: ResultLine(
-            kind=LineKind.NOT_EXECUTED,
-            custom_id=custom_id(job_id, 1),
-            error_code="insufficient_quota",
+        (
+            "invalid_api_key",
+            lambda job_id: line(job_id, status=401, body=error("invalid_api_key")),
+        ),
+        (
+            "insufficient_quota",
+            lambda job_id: line(job_id, status=429, body=error("insufficient_quota")),
+        ),
+        (
+            "insufficient_quota",
+            lambda job_id: ResultLine(
+                kind=LineKind.NOT_EXECUTED,
+                custom_id=custom_id(job_id, 1),
+                error_code="insufficient_quota",
+            ),
         ),
     ],
 )
-async def test_a_line_refused_for_its_account_pauses_the_lane_and_burns_no_job(refused) -> None:
+async def test_a_line_refused_for_its_account_pauses_the_lane_and_burns_no_job(
+    code, refused
+) -> None:
     fleet = Fleet()
     job_ids = await fleet.submit(5)
 
@@ -177,7 +188,7 @@ async def test_a_line_refused_for_its_account_pauses_the_lane_and_burns_no_job(r
     assert credential is not None
     assert credential.paused_at is not None
     assert {(job.state, job.failures) for job in await fleet.jobs()} == {(JobState.QUEUED, 0)}
-    assert fleet.tally.counts["credential_paused"] == 1
+    assert fleet.tally.labels["credential_paused"] == [{"code": code}]
 
 
 async def test_a_credential_is_paused_once_per_file_and_with_the_providers_words() -> None:
