@@ -15,8 +15,9 @@
 No credential is asked: the sandbox listens on loopback and holds nothing of value.
 """
 
-from dataclasses import asdict
-from typing import Annotated, Any, Final, Literal
+from collections.abc import Iterator
+from dataclasses import asdict, fields, is_dataclass
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import pydantic
 import pydantic_core
@@ -28,29 +29,24 @@ from proxy.sandbox.faults import BatchFault, Fault, HttpFault, LineFault
 from proxy.sandbox.keys import QuotaSurface
 from proxy.sandbox.ledger import key_id
 
-_KINDS: Final[dict[str, pydantic.TypeAdapter[Any]]] = {
-    kind: pydantic.TypeAdapter(record)
-    for kind, record in (("http", HttpFault), ("batch", BatchFault), ("line", LineFault))
-}
+_T = TypeVar("_T")
+
+_KINDS: Final[dict[str, type[Fault]]] = {"http": HttpFault, "batch": BatchFault, "line": LineFault}
 
 
-class _Strict(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(extra="forbid")
-
-
-class _Advance(_Strict):
+class _Advance(pydantic.BaseModel):
     seconds: Annotated[float, pydantic.Field(ge=0)]
 
 
-class _Bought(_Strict):
+class _Bought(pydantic.BaseModel):
     body: dict[str, Any]
 
 
-class _Flex(_Strict):
+class _Flex(pydantic.BaseModel):
     refusals: Annotated[int, pydantic.Field(ge=0)] | None
 
 
-class _KeyChange(_Strict):
+class _KeyChange(pydantic.BaseModel):
     key: str
     do: Literal["revoke", "exhaust", "deny_batch", "restore", "assign"]
     surface: QuotaSurface = "call"
@@ -79,7 +75,7 @@ class Control:
             ("POST", "/keys", self._change_key),
             ("POST", "/flex", self._set_flex),
         ):
-            app.router.add_route(method, f"/sandbox{path}", _checked(handler))
+            app.router.add_route(method, f"/sandbox{path}", _answered(handler))
 
     async def _about(self, _: web.Request) -> Any:
         models = [model.id for model in self._engine.settings.models]
@@ -108,7 +104,7 @@ class Control:
         return {}
 
     async def _bought(self, request: web.Request) -> Any:
-        asked = _Bought.model_validate_json(await request.read())
+        asked = _checked(_Bought, await _json(request))
         return {"executions": self._engine.ledger.bought(body_hash(asked.body))}
 
     async def _faults(self, _: web.Request) -> Any:
@@ -121,14 +117,14 @@ class Control:
         }
 
     async def _add_fault(self, request: web.Request) -> Any:
-        given = pydantic_core.from_json(await request.read())
+        given = await _json(request)
         kind = given.pop("kind", None) if isinstance(given, dict) else None
-        if kind not in _KINDS:
-            raise ValueError("kind must be http, batch or line")
+        if not isinstance(kind, str) or kind not in _KINDS:
+            raise ValueError("kind: must be 'http', 'batch' or 'line'")
         # A key comes in clear over loopback and is kept as a fingerprint.
         if "key" in given:
             given["key_id"] = key_id(str(given.pop("key")))
-        fault = _KINDS[kind].validate_python(given, extra="forbid")
+        fault = _checked(_KINDS[kind], given)
         return {"id": self._engine.faults.add(fault)}
 
     async def _clear_faults(self, _: web.Request) -> Any:
@@ -142,12 +138,12 @@ class Control:
         return {"now": self._engine.clock.now()}
 
     async def _advance(self, request: web.Request) -> Any:
-        asked = _Advance.model_validate_json(await request.read())
+        asked = _checked(_Advance, await _json(request))
         await self._engine.advance(asked.seconds)
         return {"now": self._engine.clock.now()}
 
     async def _change_key(self, request: web.Request) -> Any:
-        asked = _KeyChange.model_validate_json(await request.read())
+        asked = _checked(_KeyChange, await _json(request))
         keys = self._engine.keys
         match asked.do:
             case "revoke":
@@ -163,7 +159,7 @@ class Control:
         return asdict(keys.state(asked.key))
 
     async def _set_flex(self, request: web.Request) -> Any:
-        asked = _Flex.model_validate_json(await request.read())
+        asked = _checked(_Flex, await _json(request))
         self._engine.flex.refusals = asked.refusals
         return {"refusals": asked.refusals}
 
@@ -172,13 +168,54 @@ def _kind(fault: Fault) -> str:
     return {HttpFault: "http", BatchFault: "batch", LineFault: "line"}[type(fault)]
 
 
-def _checked(handler: Any) -> Any:
+async def _json(request: web.Request) -> Any:
+    try:
+        return pydantic_core.from_json(await request.read())
+    except ValueError as exc:
+        raise ValueError(f"the body is no JSON: {exc}") from exc
+
+
+def _checked(record: type[_T], given: object) -> _T:
+    """Return what was given as a record.
+
+    Raises:
+        ValueError: with all that is wrong with it: where, and what is allowed instead.
+    """
+    try:
+        return pydantic.TypeAdapter(record).validate_python(given, extra="forbid")
+    except pydantic.ValidationError as exc:
+        raise ValueError("; ".join(_problems(exc, record))) from exc
+
+
+def _problems(exc: pydantic.ValidationError, record: type) -> Iterator[str]:
+    for error in exc.errors(include_url=False):
+        where = ".".join(str(step) for step in error["loc"]) or "the body"
+        match error["type"]:
+            case "missing":
+                yield f"{where}: is required"
+            case "extra_forbidden" | "unexpected_keyword_argument":
+                yield f"{where}: is unknown; known are {', '.join(_members(record))}"
+            case "model_type" | "dataclass_type":
+                yield f"{where}: must be an object with {', '.join(_members(record))}"
+            case _:
+                yield f"{where}: {error['msg'].replace('Input should be', 'must be')}"
+
+
+def _members(record: type) -> list[str]:
+    if is_dataclass(record):
+        # Of a fault; the key itself may stand for its fingerprint.
+        return ["kind", "key", *(one.name for one in fields(record))]
+    assert issubclass(record, pydantic.BaseModel)
+    return list(record.model_fields)
+
+
+def _answered(handler: Any) -> Any:
     """Answer what the handler returns as JSON; what it cannot accept is a 400."""
 
     async def handle(request: web.Request) -> web.Response:
         try:
             value, status = await handler(request), 200
-        except (ValueError, pydantic.ValidationError) as exc:
+        except ValueError as exc:
             value, status = {"error": str(exc)}, 400
         return web.Response(
             body=pydantic_core.to_json(value), status=status, content_type="application/json"

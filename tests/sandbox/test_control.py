@@ -84,21 +84,37 @@ async def test_batch_and_line_faults_come_over_the_wire_too(rig):
 
 
 @pytest.mark.parametrize(
-    ("path", "body"),
+    ("path", "body", "problem"),
     [
-        ("/sandbox/faults", {"kind": "none"}),
-        ("/sandbox/faults", {"kind": "http", "action": "explode"}),
-        ("/sandbox/faults", {"kind": "http", "action": "status", "typo": 1}),
-        ("/sandbox/keys", {"key": "a", "do": "love"}),
-        ("/sandbox/clock/advance", {"seconds": -1}),
-        ("/sandbox/flex", {}),
+        ("faults", {"kind": "none"}, "kind: must be 'http', 'batch' or 'line'"),
+        ("faults", {"kind": ["http"]}, "kind: must be 'http', 'batch' or 'line'"),
+        ("faults", {"kind": "http", "action": "explode"}, "action: must be 'status', 'delay', "),
+        ("faults", {"kind": "line", "outcome": "missing", "nth": "x"}, "nth: must be a valid int"),
+        (
+            "faults",
+            {"kind": "batch", "typo": 1},
+            "typo: is unknown; known are kind, key, batch_id, key_id, model, nth, count, stick_in",
+        ),
+        ("faults", {"kind": "http", "typo": 1}, "action: is required; typo: is unknown; known are"),
+        ("keys", {"key": "a", "do": "love"}, "do: must be 'revoke', 'exhaust', 'deny_batch', "),
+        ("keys", {"do": "revoke", "x": 1}, "key: is required; x: is unknown; known are key, do, "),
+        ("clock/advance", {"seconds": -1}, "seconds: must be greater than or equal to 0"),
+        ("flex", {}, "refusals: is required"),
+        ("flex", [], "the body: must be an object with refusals"),
+        ("flex", b"{", "the body is no JSON: EOF while parsing an object at line 1 column 1"),
+        ("faults", b"", "the body is no JSON: EOF while parsing a value at line 1 column 0"),
     ],
 )
-async def test_what_control_does_not_understand_is_refused(rig, path, body):
-    status, answer = await rig.call("POST", path, body, key=None)
+async def test_what_control_does_not_understand_is_refused_with_what_it_does(
+    rig, path, body, problem
+):
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    async with rig.http.post(f"{rig.running.base_url}/sandbox/{path}", data=raw) as response:
+        answer = await response.json()
 
-    assert status == 400
-    assert answer["error"]
+    assert response.status == 400
+    assert answer["error"].startswith(problem)
+    assert "pydantic" not in answer["error"]
 
 
 async def test_the_clock_moves_and_work_is_done_by_the_answer(slow):
