@@ -10,5 +10,5 @@ class Site:
     """Where a batch API is, how it is reached, and as who."""
 
     base_url: str
-    user_agent: str = "offramp"
+    user_agent: str
     web_proxy: WebProxy | None = None

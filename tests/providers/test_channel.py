@@ -44,7 +44,7 @@ async def test_a_download_that_nobody_reads_on_leaves_the_thread_to_others():
     app.router.add_get("/v1/files/{id}/content", endless)
     app.router.add_get("/v1/batches/{id}", batch)
     async with serving(app) as base_url, asyncio.timeout(60):
-        channel = Channel("test-channel", Site(f"{base_url}/v1"), MachineClock())
+        channel = Channel("test-channel", Site(f"{base_url}/v1", "test"), MachineClock())
         downloads = [channel.download(make_credential(), "file-1") for _ in range(3)]
         for _ in range(3):
             for download in downloads:
@@ -64,7 +64,7 @@ async def test_a_download_that_nobody_reads_on_leaves_the_thread_to_others():
 
 async def test_without_a_file_to_spare_a_batch_api_is_unavailable_for_now(monkeypatch):
     async with serving(web.Application()) as base_url:
-        channel = Channel("test-channel", Site(f"{base_url}/v1"), MachineClock())
+        channel = Channel("test-channel", Site(f"{base_url}/v1", "test"), MachineClock())
         with monkeypatch.context() as scarce:
             # As the system refuses to open the list of whom to trust.
             scarce.setattr(ssl, "create_default_context", _no_more_files)

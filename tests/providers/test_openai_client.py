@@ -29,7 +29,7 @@ def is_open(session: Session) -> bool:
 
 
 def test_a_credential_keeps_its_client_and_only_so_many_are_kept():
-    sessions = Sessions(Site("http://127.0.0.1:9/v1"))
+    sessions = Sessions(Site("http://127.0.0.1:9/v1", "test"))
     first = sessions.of(headers(0))
     others = [sessions.of(headers(n)) for n in range(1, SESSIONS_MAX)]
 
@@ -43,7 +43,7 @@ def test_a_credential_keeps_its_client_and_only_so_many_are_kept():
 
 
 def test_a_client_whose_connection_was_cut_is_not_used_again():
-    sessions = Sessions(Site("http://127.0.0.1:9/v1"))
+    sessions = Sessions(Site("http://127.0.0.1:9/v1", "test"))
     cut = sessions.of(headers(1))
     cut.cutter.cut()
 
@@ -55,7 +55,7 @@ def test_a_client_whose_connection_was_cut_is_not_used_again():
 
 
 def test_a_session_is_lent_to_one_at_a_time_and_then_to_the_next():
-    sessions = Sessions(Site("http://127.0.0.1:9/v1"))
+    sessions = Sessions(Site("http://127.0.0.1:9/v1", "test"))
     with sessions.lent(headers(1)) as first, sessions.lent(headers(1)) as second:
         assert first is not second
         assert sessions.of(headers(1)) not in (first, second)
@@ -70,7 +70,7 @@ def test_a_session_is_lent_to_one_at_a_time_and_then_to_the_next():
 
 
 def test_a_session_that_was_cut_while_it_was_lent_is_not_lent_again():
-    sessions = Sessions(Site("http://127.0.0.1:9/v1"))
+    sessions = Sessions(Site("http://127.0.0.1:9/v1", "test"))
     with sessions.lent(headers(1)) as cut:
         cut.cutter.cut()
 
@@ -83,7 +83,9 @@ def test_a_session_that_was_cut_while_it_was_lent_is_not_lent_again():
 def test_a_call_that_was_aborted_before_it_had_a_connection_opens_none():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(0)
-        session = Sessions(Site(f"http://127.0.0.1:{listener.getsockname()[1]}/v1")).of(headers(1))
+        session = Sessions(Site(f"http://127.0.0.1:{listener.getsockname()[1]}/v1", "test")).of(
+            headers(1)
+        )
         session.cutter.cut()
 
         with pytest.raises(AbortedError):
@@ -144,4 +146,6 @@ async def test_where_there_is_no_way_through_a_web_proxy_nothing_was_sent():
 
 
 def session_through(web_proxy: WebProxy, port: int) -> Session:
-    return Sessions(Site(f"https://127.0.0.1:{port}/v1", web_proxy=web_proxy)).of(headers(1))
+    return Sessions(Site(f"https://127.0.0.1:{port}/v1", "test", web_proxy=web_proxy)).of(
+        headers(1)
+    )
