@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, Final, cast
 
 from aiohttp import web
-from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
+from aiohttp.http_exceptions import BadHttpMessage, BadHttpMethod, LineTooLong
 from aiohttp.streams import StreamReader
 
 from proxy.core.dialects import ErrorAnswer
@@ -270,7 +270,10 @@ class CallerConnection(web.RequestHandler):
         """Answer what could not be parsed, and what a bug left without an answer."""
         # Logs it, and has the connection closed afterwards.
         theirs = super().handle_error(request, status, exc, message)
-        return last_answer(unreadable_or_bug(431 if _is_too_long(exc) else theirs.status))
+        # Methods are case-sensitive (RFC 9110, section 9.1), and llhttp has a list of them.
+        bad_method = isinstance(exc, BadHttpMethod)
+        status = 431 if _is_too_long(exc) else theirs.status
+        return last_answer(unreadable_or_bug(status, bad_method=bad_method))
 
     async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109 - aiohttp's
         """Give the call that is on its way `timeout` to end, then cut it off.

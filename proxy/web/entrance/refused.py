@@ -27,10 +27,11 @@ def refusal(family: Family, error: ProxyError) -> ErrorAnswer:
     return replace(answer, headers=(*answer.headers, ("Retry-After", str(_STORE_PAUSE_S))))
 
 
-def unreadable_or_bug(status: int) -> ErrorAnswer:
+def unreadable_or_bug(status: int, *, bad_method: bool = False) -> ErrorAnswer:
     """Return the answer where aiohttp has found `status`: 4xx for what it could not read.
 
-    431 is for a head that is too long, or has a line that is, or too many fields.
+    431 is for a head that is too long, or has a line that is, or too many fields;
+    `bad_method` for one that does not begin with a method that the parser knows.
 
     Whose SDK called is not known at that point, so the dialect is OpenAI's.
     """
@@ -43,8 +44,11 @@ def unreadable_or_bug(status: int) -> ErrorAnswer:
             http_status=status,
         )
     elif status < 500:
+        why = ": it begins with no known method in capital letters, such as POST"
         error = CallerError(
-            "this cannot be read as an HTTP request", code="bad_request", http_status=status
+            f"this cannot be read as an HTTP request{why if bad_method else ''}",
+            code="bad_request",
+            http_status=status,
         )
     else:
         error = ProxyError("the proxy failed: a bug, of which its log tells", code="internal_error")

@@ -70,6 +70,20 @@ async def test_bytes_that_are_no_call_are_not_quoted(sent, caplog):
 
 
 @pytest.mark.parametrize(
+    ("head", "told"),
+    [(b"post / HTTP/1.1", True), (b"Get / HTTP/1.1", True), (b"GET / HTTP/9", False)],
+)
+async def test_a_method_in_small_letters_is_told_so(head, told):
+    async with serving(hello) as port, RawCaller(port) as caller:
+        await caller.send(head + b"\r\nHost: x\r\n\r\n")
+        answer = await caller.response()
+
+    assert answer.start_line.endswith(b"400 Bad Request")
+    message = json.loads(answer.body)["error"]["message"]
+    assert ("known method in capital letters, such as POST" in message) is told
+
+
+@pytest.mark.parametrize(
     "sent",
     [
         b"GET /" + b"x" * 2000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
