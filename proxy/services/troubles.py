@@ -1,26 +1,55 @@
 """Why upstreams do not answer, for those who ask why nothing goes on."""
 
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
+
+from proxy.core.errors import ProviderError, ProviderUnavailableError
 
 _WORDS_MAX: Final = 300
 """Of what an error says; a provider's may be a page."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Trouble:
+    words: str
+    at: datetime
+    silent: bool
+    """Whether the upstream gave no answer at all, or none that promises anything."""
 
 
 class Troubles:
     """The last failure of each upstream that gave this instance no answer since."""
 
     def __init__(self) -> None:
-        self._words: dict[str, str] = {}
+        self._last: dict[str, _Trouble] = {}
 
-    def note(self, upstream: str, error: Exception) -> None:
+    def note(self, upstream: str, error: Exception, *, at: datetime) -> None:
         """Keep what went wrong, in the words of what is nearest to its cause."""
         words = str(error.__cause__ or error) or type(error).__name__
-        self._words[upstream] = words[:_WORDS_MAX]
+        self._last[upstream] = _Trouble(words[:_WORDS_MAX], at, _is_silence(error))
 
     def are_over(self, upstream: str) -> None:
         """Forget it: the upstream answers."""
-        self._words.pop(upstream, None)
+        self._last.pop(upstream, None)
 
     def all(self) -> dict[str, str]:
         """Return why upstreams did not answer the last time, by their names."""
-        return dict(self._words)
+        return {upstream: trouble.words for upstream, trouble in self._last.items()}
+
+    def silent_at(self, upstream: str, accepted_at: datetime) -> datetime | None:
+        """Return when it last gave no answer, if that was after a job was accepted.
+
+        Nothing of what was said then: it may be about another caller's account, or about
+        the network here.
+        """
+        trouble = self._last.get(upstream)
+        if trouble is None or not trouble.silent or trouble.at < accepted_at:
+            return None
+        return trouble.at
+
+
+def _is_silence(error: Exception) -> bool:
+    if isinstance(error, ProviderError):
+        return isinstance(error, ProviderUnavailableError) or not error.sent
+    return isinstance(error, TimeoutError)

@@ -2,11 +2,13 @@
 
 from datetime import timedelta
 
+import pytest
 import structlog
 
-from proxy.core.errors import ProviderUnavailableError
+from proxy.core.errors import CredentialRefusedError, ProviderBusyError, ProviderUnavailableError
 from proxy.core.lanes import Lane
 from proxy.services.troubles import Troubles
+from tests.helpers.factories import T0
 from tests.helpers.fleet import Fleet
 
 
@@ -15,7 +17,7 @@ def test_the_words_are_those_of_the_cause():
     error = ProviderUnavailableError("POST /v1/x at openai: connection refused")
     error.__cause__ = OSError("connection refused")
 
-    troubles.note("openai", error)
+    troubles.note("openai", error, at=T0)
 
     assert troubles.all() == {"openai": "connection refused"}
 
@@ -23,8 +25,8 @@ def test_the_words_are_those_of_the_cause():
 def test_an_error_without_words_is_named_and_a_page_is_cut():
     troubles = Troubles()
 
-    troubles.note("openai", TimeoutError())
-    troubles.note("groq", ValueError("x" * 10_000))
+    troubles.note("openai", TimeoutError(), at=T0)
+    troubles.note("groq", ValueError("x" * 10_000), at=T0)
 
     assert troubles.all().get("openai") == "TimeoutError"
     assert len(troubles.all().get("groq") or "") == 300
@@ -32,12 +34,32 @@ def test_an_error_without_words_is_named_and_a_page_is_cut():
 
 def test_an_upstream_that_answers_is_in_no_trouble():
     troubles = Troubles()
-    troubles.note("openai", TimeoutError("timed out"))
+    troubles.note("openai", TimeoutError("timed out"), at=T0)
 
     troubles.are_over("openai")
     troubles.are_over("openai")
 
     assert troubles.all().get("openai") is None
+
+
+@pytest.mark.parametrize(
+    ("error", "silent"),
+    [
+        (ProviderUnavailableError("no answer"), True),
+        (ProviderBusyError("not sent", sent=False), True),
+        (TimeoutError(), True),
+        (ProviderBusyError("slow down", status_code=429), False),
+        (CredentialRefusedError("somebody's key", status_code=401), False),
+    ],
+    ids=["unavailable", "unsent", "timeout", "busy", "refused"],
+)
+def test_what_is_told_to_anybody_is_when_an_upstream_gave_no_answer(error, silent):
+    troubles = Troubles()
+    troubles.note("openai", error, at=T0)
+
+    assert troubles.silent_at("openai", T0) == (T0 if silent else None)
+    assert troubles.silent_at("openai", T0 + timedelta(seconds=1)) is None
+    assert troubles.silent_at("groq", T0) is None
 
 
 async def test_a_batch_that_is_put_back_says_why_until_one_is_taken() -> None:

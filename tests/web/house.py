@@ -131,14 +131,14 @@ class House:
 
     def build(self, client: UpstreamClient, upstream_port: int) -> None:
         base = f"http://127.0.0.1:{upstream_port}"
-        upstreams = {
+        self.upstreams = upstreams = {
             "openai": Upstream.parse("openai", "openai", base),
             "anthropic": Upstream.parse("anthropic", "anthropic", base),
             "based": Upstream.parse("based", "openai", f"{base}/serving/v1"),
         }
         stores, clock = self.stores, self.clock
         self.books = make_books(stores.ledger, clock, self.metrics)
-        ground = self._ground()
+        self.ground = ground = self._ground()
         names = {one: "client" for key in self.keys.values() for one in key.clients}
         self.owners = Owners(keyed_hash=FakeHash(), names=names, held=self.keys)
         self.waiters = Waiters(jobs=stores.jobs, clock=clock)

@@ -299,7 +299,7 @@ class Submitter:
         But no later than its jobs must go another way.
         """
         log.warning("batch.put_back", batch_id=batch.id, code=exc.code, error=str(exc))
-        self._on.troubles.note(batch.key.upstream, exc)
+        self._on.troubles.note(batch.key.upstream, exc, at=self._on.now())
         next_at = self._on.now() + max(exc.retry_after or timedelta(), RETRY_PAUSE)
         end = self._outlook.cancel_at(batch)
         if end is not None and end < next_at:

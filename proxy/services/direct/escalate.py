@@ -307,8 +307,8 @@ class Escalator:
             reason=reason,
             error=str(exc) or "timed out",
         )
-        self._on.troubles.note(job.key.upstream, exc)
         now = self._on.now()
+        self._on.troubles.note(job.key.upstream, exc, at=now)
         if isinstance(exc, ProviderError) and not exc.sent:
             # Nothing was bought and nothing says that the call is at fault.
             return Released(job.attempt, reason, not_before=now + UNREACHED_PAUSE, uncharged=True)

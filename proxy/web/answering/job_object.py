@@ -43,13 +43,15 @@ def job_object(
     facts: LaneFacts = USUAL,
     *,
     batch: Batch | None = None,
+    trouble: str | None = None,
     now: datetime,
     base_path: str,
 ) -> dict[str, object]:
     """Return the job as `/v1/jobs` shows it.
 
     Its end is estimated by `facts`. `batch` is the job's batch, where the caller has it
-    at hand. `base_path` is what stands before `/v1/jobs` in a URL, usually nothing.
+    at hand, and `trouble` what a pending job waits for, if that is known. `base_path` is
+    what stands before `/v1/jobs` in a URL, usually nothing.
     """
     finalized_at = job.finalized_at
     outcome = job.outcome
@@ -68,6 +70,7 @@ def job_object(
         "endpoint": job.key.endpoint,
         "model": job.key.model,
         "lane": {"name": job.lane.value, "reason": job.lane_reason},
+        "trouble": None if job.state.is_terminal else trouble,
         "decided_by": job.decided_by,
         "tags": dict(job.tags),
         "batch": _batch_member(job, batch),

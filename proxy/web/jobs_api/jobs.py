@@ -14,6 +14,7 @@ from typing import Final
 
 from aiohttp import web
 
+from proxy.core.batch import Batch
 from proxy.core.dialects import DIALECTS, Family, Shape, error_answer
 from proxy.core.errors import (
     CallerError,
@@ -91,6 +92,7 @@ class JobsApi:
     ) -> None:
         self._jobs = ground.jobs
         self._batches = ground.batches
+        self._troubles = ground.troubles
         self._clock = ground.clock
         self._owners = owners
         self._holder = holder
@@ -200,7 +202,13 @@ class JobsApi:
             {
                 "object": "list",
                 "data": [
-                    job_object(job, self._outlook.facts(job.key), now=now, base_path="")
+                    job_object(
+                        job,
+                        self._outlook.facts(job.key),
+                        trouble=self._trouble(job),
+                        now=now,
+                        base_path="",
+                    )
                     for job in shown
                 ],
                 "first_id": shown[0].id if shown else None,
@@ -217,9 +225,25 @@ class JobsApi:
         batch = await self._batches.get(job.batch_id) if job.batch_id is not None else None
         now = self._clock.now()
         facts = self._outlook.facts(job.key)
-        content = job_object(job, facts, batch=batch, now=now, base_path="")
+        trouble = self._trouble(job, batch)
+        content = job_object(job, facts, batch=batch, trouble=trouble, now=now, base_path="")
         pause = retry_after(job, facts, batch=batch, now=now)
         return _json(content, (JOB_HEADER, job.id), *pause, status=status)
+
+    def _trouble(self, job: Job, batch: Batch | None = None) -> str | None:
+        """Return what a pending job waits for, as far as this instance knows."""
+        name = job.key.upstream
+        if name not in self._upstreams:
+            return f"no upstream {name!r} is configured here: its jobs wait, each to its deadline"
+        if job.batch_id is not None and (batch is None or batch.provider_batch_id is not None):
+            # The provider has it, or may have it.
+            return None
+        at = self._troubles.silent_at(name, job.accepted_at)
+        if at is None:
+            return None
+        return (
+            f"upstream {name!r} did not answer when it was last asked, at {at:%Y-%m-%dT%H:%M:%SZ}"
+        )
 
     async def _awaited(self, request: web.BaseRequest, job: Job) -> Job:
         """Return the job after `?wait=`, as it is then."""

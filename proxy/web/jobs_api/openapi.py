@@ -71,6 +71,10 @@ _JOB: Final = _record(
             {"name": {"type": "string", "enum": [lane.value for lane in Lane]}, "reason": _TEXT},
             description="The way in which the job gets its answer.",
         ),
+        "trouble": {
+            **_or_null(_TEXT),
+            "description": "What keeps a pending job from being sent, if this instance knows.",
+        },
         "decided_by": {**_TEXT, "description": "`header:…` or `rule:NAME`."},
         "tags": {"type": "object", "additionalProperties": _TEXT},
         "batch": _or_null(

@@ -79,6 +79,7 @@ def test_a_queued_job_shows_every_field_and_null_for_what_is_unknown():
         "endpoint": "/v1/chat/completions",
         "model": "gpt-4o-mini",
         "lane": {"name": "batch", "reason": "26h to the deadline"},
+        "trouble": None,
         "decided_by": "header",
         "tags": {"team": "etl"},
         "batch": None,
@@ -87,6 +88,13 @@ def test_a_queued_job_shows_every_field_and_null_for_what_is_unknown():
         "cost": {"list_usd": None, "paid_usd": None, "saved_usd": None},
         "error": None,
     }
+
+
+@pytest.mark.parametrize("state", list(JobState))
+def test_only_what_has_not_ended_waits_for_anything(state):
+    told = shown(in_state(state), trouble="no answer")["trouble"]
+
+    assert told == (None if state.is_terminal else "no answer")
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import pytest
 
 from proxy.core.dialects import Family
-from proxy.core.errors import StoreUnavailableError
+from proxy.core.errors import ProviderUnavailableError, StoreUnavailableError
 from proxy.core.ids import InstanceId
 from proxy.core.job import DeadlinePassed, Escalated, JobState, advance
 from proxy.core.upstream import Upstream
@@ -32,6 +32,36 @@ async def test_the_job_object_says_how_it_stands_and_when_to_ask_again(house):
     assert "Retry-After" not in ended.headers
     assert ended.json["result"] == {"status_code": 200, "url": f"/v1/jobs/{job.id}/result"}
     assert ended.headers["X-Deferrable-Job"] == job.id
+
+
+@pytest.mark.parametrize("place", ["", "/{}"])
+async def test_a_job_tells_that_its_upstream_does_not_answer_and_no_words_of_that(house, place):
+    job = await house.job()
+    house.clock.advance(minutes=5)
+    house.ground.troubles.note(
+        "openai", ProviderUnavailableError("10.0.0.7 is down"), at=house.clock.now()
+    )
+
+    told = await house.send("GET", f"/v1/jobs{place.format(job.id)}")
+    house.ground.troubles.are_over("openai")
+    over = await house.send("GET", f"/v1/jobs{place.format(job.id)}")
+
+    when = f"{house.clock.now():%Y-%m-%dT%H:%M:%SZ}"
+    assert (told.json if place else told.json["data"][0])["trouble"] == (
+        f"upstream 'openai' did not answer when it was last asked, at {when}"
+    )
+    assert (over.json if place else over.json["data"][0])["trouble"] is None
+
+
+async def test_a_job_tells_that_its_upstream_is_not_configured_any_more(house):
+    job = await house.job()
+    del house.upstreams["openai"]
+
+    answer = await house.send("GET", f"/v1/jobs/{job.id}")
+
+    assert answer.json["trouble"] == (
+        "no upstream 'openai' is configured here: its jobs wait, each to its deadline"
+    )
 
 
 @pytest.mark.parametrize("name", ["job_xyz", "nothing", "job_1K01M8FW0DKHBF0T5JA64NCY2AN"])
