@@ -4,6 +4,7 @@ Every block of every Markdown file is tried in the way of its language. A langua
 that is not known here fails, so that no block goes untried.
 """
 
+import ast
 import asyncio
 import base64
 import json
@@ -28,6 +29,7 @@ from proxy.app import serving
 from proxy.sandbox import Running as Provider
 from proxy.sandbox import Sandbox, SandboxSettings
 from proxy.settings import Settings, load
+from proxy.settings.load import NOT_SETTINGS
 from tests.callers.clients import NODE as CALLERS
 from tests.deploy.generated import PARTS, current, settings_rows
 
@@ -360,6 +362,45 @@ def test_mermaid_is_never_drawn_by_hand():
 
 def test_every_key_has_a_meaning():
     assert [key for key, _, meaning in settings_rows() if not meaning] == []
+
+
+_CODE = re.compile(r"^[a-z]+(_[a-z]+)*$")
+
+_TOLD_TO_NO_CALLER = {"bad_configuration", "bad_policies", "lease_lost"}
+
+
+def _codes_of_errors():
+    """Return the codes that errors are given by their class or where they are raised."""
+    for room in ("core", "ports", "services", "web"):
+        for file in (ROOT / "proxy" / room).rglob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text())):
+                value = None
+                if isinstance(node, ast.keyword | ast.Assign):
+                    name = (
+                        node.arg if isinstance(node, ast.keyword) else ast.unparse(node.targets[0])
+                    )
+                    value = node.value if name == "code" else None
+                elif isinstance(node, ast.Call) and ast.unparse(node.func) == "Refusal":
+                    value = node.args[1]
+                for part in ast.walk(value) if value is not None else ():
+                    if isinstance(part, ast.Constant) and _CODE.match(str(part.value)):
+                        yield part.value
+
+
+def test_every_error_code_is_documented_and_no_other():
+    text = (ROOT / "deploy" / "README.md").read_text()
+    table = text.partition("### Every error code")[2].partition("## What is checked")[0]
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    documented = {code for row in rows for code in re.findall(r"`(\w+)`", row)}
+
+    # Of those of direct calls one is no error's.
+    assert documented - {"timeout"} == set(_codes_of_errors()) - _TOLD_TO_NO_CALLER
+
+
+def test_every_variable_of_the_command_line_is_documented():
+    text = (ROOT / "deploy" / "README.md").read_text()
+
+    assert [name for name in sorted(NOT_SETTINGS) if f"`{name}`" not in text] == []
 
 
 def test_every_key_of_the_table_is_one_that_the_settings_know(tmp_path):
