@@ -24,6 +24,7 @@ from proxy.core import lanes as job_lanes
 from proxy.settings import tree
 from proxy.settings.words import shown_value
 from proxy.telemetry import METRICS
+from proxy.telemetry.events import EVENTS, UNLISTED
 from proxy.telemetry.metric_list import PREFIX, Kind
 from tests.callers.record import callers_table
 from tests.deploy.upstream_tables import batches_table, upstreams_table
@@ -176,6 +177,35 @@ def metrics_table() -> str:
     return "\n".join(lines)
 
 
+# The log.
+
+
+def events_table() -> str:
+    """Return every event by the level at which it is logged."""
+    rows: dict[str, list[str]] = {"error": [], "warning": [], "info": [], "debug": []}
+    levels = {"call.deferred": {"info"}, "log.dropped": {"warning"}} | _levels()
+    # Two stand for others, at the level of those.
+    for event in sorted(EVENTS - {UNLISTED, "library.logged"}):
+        for level in levels[event]:
+            rows[level].append(f"`{event}`")
+    lines = ["| level | events |", "|---|---|"]
+    lines += [f"| `{level}` | {', '.join(events)} |" for level, events in rows.items()]
+    return "\n".join(lines)
+
+
+def _levels() -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for file in sorted((ROOT / "proxy").rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+                continue
+            first = next(iter(node.args), None)
+            if isinstance(first, ast.Constant) and first.value in EVENTS:
+                level = node.func.attr.replace("exception", "error")
+                found.setdefault(str(first.value), set()).add(level)
+    return found
+
+
 # The manifests of the fleet.
 
 
@@ -206,6 +236,7 @@ PARTS: Final[Mapping[str, tuple[str, Callable[[], str]]]] = {
     "callers": ("README.md", callers_table),
     "provider batches": ("deploy/README.md", batches_table),
     "metrics": ("deploy/README.md", metrics_table),
+    "events": ("deploy/README.md", events_table),
 }
 
 
