@@ -34,7 +34,7 @@ _DURATION = _Duration()
 
 
 @click.command()
-@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where it listens.")
 @click.option(
     "--port",
     type=click.IntRange(0, 65_535),
@@ -50,11 +50,15 @@ _DURATION = _Duration()
 @click.option("--finalizing", type=_DURATION, default="0s", help="Of batches.")
 @click.option("--cancel", type=_DURATION, default="0s", help="Time spent cancelling.")
 @click.option("--window", type=_DURATION, default="24h", help="Until a batch expires.")
-@click.option("--batch-list-lag", type=_DURATION, default="0s")
-@click.option("--batch-get-lag", type=_DURATION, default="0s")
-@click.option("--file-lag", type=_DURATION, default="0s")
-@click.option("--enqueued-tokens-max", type=int, default=None)
-@click.option("--shuffle-seed", type=int, default=0, show_default=True)
+@click.option("--batch-list-lag", type=_DURATION, default="0s", help="Until a new batch is listed.")
+@click.option("--batch-get-lag", type=_DURATION, default="0s", help="Until a new batch is found.")
+@click.option("--file-lag", type=_DURATION, default="0s", help="Until a new file is found.")
+@click.option(
+    "--enqueued-tokens-max", type=int, default=None, help="In batches of one model and project."
+)
+@click.option(
+    "--shuffle-seed", type=int, default=0, show_default=True, help="Of the order of result lines."
+)
 @click.option(
     "--directory",
     type=click.Path(file_okay=False, path_type=Path),
