@@ -1,5 +1,6 @@
 """What the command line does for people: help, completion, tables that fit, a sandbox."""
 
+import importlib
 import json
 import os
 import socket
@@ -35,6 +36,17 @@ def test_help_groups_the_commands_and_leaves_none_out(capsys):
     assert "Defer calls without changing code:\n  run " in shown
     assert [name for name in COMMANDS if f"\n  {name} " not in shown] == []
     assert [title for title in SECTIONS if f"{title}:" not in shown] == []
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_option_says_what_it_is(name):
+    command = importlib.import_module(f"proxy.cli.{name}").command
+    below = command.commands.values() if isinstance(command, click.Group) else ()
+
+    options = [
+        one for each in (command, *below) for one in each.params if isinstance(one, click.Option)
+    ]
+    assert [one.name for one in options if not one.help] == []
 
 
 @pytest.mark.parametrize("name", ["jobs", "batches", "credential", "policy"])

@@ -42,7 +42,13 @@ def command() -> None:
 
 
 @command.command("list")
-@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True)
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 1000),
+    default=20,
+    show_default=True,
+    help="The most to show.",
+)
 @remote_options
 def list_batches(*, limit: int, admin_url: str, as_json: bool) -> None:
     """List batches, newest first."""

@@ -7,7 +7,13 @@ from proxy.demo import run_demo
 
 
 @click.command("demo")
-@click.option("--jobs", default=300, show_default=True, type=click.IntRange(1, 50_000))
+@click.option(
+    "--jobs",
+    default=300,
+    show_default=True,
+    type=click.IntRange(1, 50_000),
+    help="How many calls are sent.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the bill as JSON.")
 def command(*, jobs: int, as_json: bool) -> None:
     """Send calls through the proxy to a provider in a sandbox, and show the bill.

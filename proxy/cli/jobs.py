@@ -71,10 +71,16 @@ def command() -> None:
 
 
 @command.command("list")
-@click.option("--status", type=click.Choice(STATUSES))
-@click.option("--tag", metavar="NAME=VALUE")
+@click.option("--status", type=click.Choice(STATUSES), help="Only jobs that stand so.")
+@click.option("--tag", metavar="NAME=VALUE", help="Only jobs with this tag.")
 @click.option("--after", type=JobIdType(), help="Go on behind this job.")
-@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True)
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 1000),
+    default=20,
+    show_default=True,
+    help="The most to show.",
+)
 @remote_options
 def list_jobs(*, url: str, api_key_env: str, as_json: bool, **where: object) -> None:
     """List jobs, newest first."""

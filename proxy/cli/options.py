@@ -23,4 +23,6 @@ def config_option(use: str) -> Callable[[Command], Command]:
     )
 
 
-json_option: Final = click.option("--json", "as_json", is_flag=True)
+json_option: Final = click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON, for programs."
+)

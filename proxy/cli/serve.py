@@ -21,8 +21,12 @@ _FORMATS = click.Choice(["auto", "json", "console"])
 @click.option("--store", metavar="URL", help="sqlite:///path or a Redis URL.")
 @click.option("--policies", metavar="FILE", help="Rules that divert calls nobody tagged.")
 @click.option("--workers", metavar="N", help="Processes that share the ports and the store.")
-@click.option("--log-level", type=_LEVELS)
-@click.option("--log-format", type=_FORMATS)
+@click.option("--log-level", type=_LEVELS, help="The least that is logged.")
+@click.option(
+    "--log-format",
+    type=_FORMATS,
+    help="Lines for people, or JSON; auto asks whether a terminal reads them.",
+)
 def command(config: Path | None, **options: str | None) -> None:
     """Run the proxy until it is told to stop.
 

@@ -6,11 +6,9 @@ import os
 import signal
 import sys
 
-import click
 import pytest
 
 from proxy.sandbox import body_hash, key_id
-from proxy.sandbox.__main__ import main
 from tests.sandbox.rigs import KEY, chat_body, line
 
 CHAT = "/v1/chat/completions"
@@ -160,10 +158,3 @@ async def test_as_a_process_it_prints_its_url_and_ends_on_a_signal(rig, tmp_path
     assert about["object"] == "sandbox"
     assert code == 0
     assert not list(tmp_path.iterdir())
-
-
-def test_every_option_of_the_process_says_what_it_is():
-    options = [one for one in main.params if isinstance(one, click.Option)]
-
-    assert options
-    assert [one.name for one in options if not one.help] == []
