@@ -112,6 +112,7 @@ _OTHER_THAN_TEXT: Final = frozenset(
     {
         "prompt_audio_seconds",  # Mistral
         "citation_tokens",  # Perplexity, whose deep research has thinking at a price of its own too
+        "server_tool_use.web_search_requests",  # Anthropic, which takes a fee for each search
         "prompt_tokens_details.audio_tokens",
         "completion_tokens_details.audio_tokens",
         "input_tokens_details.audio_tokens",

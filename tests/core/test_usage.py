@@ -218,6 +218,16 @@ def test_citations_are_not_priced_as_what_was_generated() -> None:
     assert priced(prompt_tokens=12, completion_tokens=3, citation_tokens=20_016) is None
 
 
+def test_an_answer_that_searched_the_web_for_a_fee_has_no_known_price():
+    searched = {"web_search_requests": 2, "web_fetch_requests": 0}
+    fetched = {"web_search_requests": 0, "web_fetch_requests": 2}
+    usage = {"input_tokens": 12, "output_tokens": 3, "cache_read_input_tokens": 0}
+
+    assert priced(**usage, server_tool_use=searched) is None
+    # A fetch costs its tokens alone.
+    assert priced(**usage, server_tool_use=fetched) == Tokens(input=12, output=3)
+
+
 def test_sound_that_a_tool_of_gemini_brought_is_not_priced_as_text() -> None:
     metadata = {
         "promptTokenCount": 9,
