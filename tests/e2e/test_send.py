@@ -2,8 +2,6 @@
 
 import json
 import signal
-import sqlite3
-from contextlib import closing
 
 import pytest
 
@@ -20,6 +18,7 @@ from tests.e2e.processes import (
     settings_for,
 )
 from tests.helpers.raw_upstream import wait_until
+from tests.helpers.sqlite_file import opened
 
 
 @pytest.fixture
@@ -300,9 +299,9 @@ async def test_an_answer_that_the_proxy_cannot_read_is_none_and_not_bought_again
     first = read_answers(desk)[0]["id"]
     output.unlink()
     (store,) = (desk.folder / "state").rglob("offramp.db")
-    with closing(sqlite3.connect(store)) as opened, opened:
+    with opened(store) as direct:
         where = "job = (SELECT num FROM jobs WHERE id = ?)"
-        opened.execute(f"UPDATE results SET body = x'00' WHERE {where}", [first])
+        direct.execute(f"UPDATE results SET body = x'00' WHERE {where}", [first])
 
     refused = await desk.run(*words)
 

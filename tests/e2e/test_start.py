@@ -1,7 +1,6 @@
 """Starts that cannot succeed: each names its cause, exits, and leaves what was stored intact."""
 
 import json
-import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from tests.e2e.processes import (
     settings_for,
 )
 from tests.helpers.raw_upstream import wait_until
+from tests.helpers.sqlite_file import opened
 
 BAD_CONFIGURATION, FAILED = 3, 1
 URLS = {"openai": "http://127.0.0.1:9"}
@@ -133,15 +133,13 @@ async def test_a_file_that_is_no_store_is_left_as_it_is(tmp_path: Path) -> None:
 
 async def test_another_programs_database_is_left_as_it_is(tmp_path: Path) -> None:
     store = tmp_path / "offramp.db"
-    with sqlite3.connect(store) as other:
+    with opened(store) as other:
         other.execute("CREATE TABLE songs (title TEXT)")
-    other.close()
 
     ended = await serve(tmp_path, settings_for(tmp_path, URLS, {}))
 
-    with sqlite3.connect(store) as other:
+    with opened(store) as other:
         tables = other.execute("SELECT name FROM sqlite_master").fetchall()
-    other.close()
     assert ended.code == FAILED
     assert "another program" in ended.stderr
     assert tables == [("songs",)]
@@ -183,10 +181,9 @@ async def _no_start_with_another_key(proxy: Proxy) -> None:
 async def _no_start_with_a_newer_schema(proxy: Proxy) -> None:
     store = proxy.folder / "offramp.db"
     kept = store.read_bytes()
-    with sqlite3.connect(store) as database:
+    with opened(store) as database:
         (version,) = database.execute("PRAGMA user_version").fetchone()
         database.execute(f"PRAGMA user_version = {version + 1}")
-    database.close()
     ended = await serve(proxy.folder, proxy.settings)
     assert ended.code == FAILED
     assert "newer" in ended.stderr

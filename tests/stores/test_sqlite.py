@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,6 +27,7 @@ from proxy.settings import Settings
 from proxy.stores.sqlite import SqliteStores, checkpoint, claim, connection, database
 from tests.helpers.factories import BODY, OWNER, T0, make_batch, make_credential, make_job, new_job
 from tests.helpers.fakes import FakeClock
+from tests.helpers.sqlite_file import opened
 
 PLENTY = ClaimLimits(max_requests=10_000, max_bytes=10**9)
 CANARY = b"canary-7f3a"
@@ -35,13 +35,6 @@ CANARY = b"canary-7f3a"
 
 async def accepted(stores: SqliteStores, **changes: Any) -> JobId:
     return (await stores.jobs.accept(new_job(**changes))).job.id
-
-
-def run(path: Path, statement: str, *values: object) -> None:
-    """Change the file behind the store's back."""
-    with sqlite3.connect(path) as direct:
-        direct.execute(statement, values)
-    direct.close()
 
 
 async def wait_until(predicate: Callable[[], bool]) -> None:
@@ -99,10 +92,9 @@ async def test_a_kill_in_the_middle_of_accepts_loses_no_acknowledged_job(open_st
     assert set(bodies) == {BODY}
     # Not acknowledged is whole or not there: all counters tell the same number.
     assert head.count == pending.jobs >= len(jobs)
-    with sqlite3.connect(path) as direct:
+    with opened(path) as direct:
         assert direct.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         assert direct.execute("SELECT count(*) FROM jobs").fetchone() == (head.count,)
-    direct.close()
 
 
 async def test_a_claim_goes_on_where_it_stopped_after_a_restart(open_stores):
@@ -439,7 +431,7 @@ async def test_one_write_that_fails_harms_none_of_its_group(stores, tags):
 async def test_what_is_prepared_is_prepared_outside_of_any_transaction(stores, path):
     def prepare() -> Any:
         # Another who shares the file can write meanwhile.
-        with sqlite3.connect(path, timeout=0) as other:
+        with opened(path, timeout=0) as other:
             other.execute("INSERT INTO meta VALUES ('other', '')")
         return lambda direct: direct.execute("INSERT INTO meta VALUES ('ours', '')") and None
 
@@ -551,9 +543,8 @@ async def test_closing_waits_for_no_write_that_could_share_a_commit(open_stores,
 
         with pytest.raises(StoreUnavailableError, match="closed"):
             await stores._database.write_along(remembering)
-    with sqlite3.connect(path) as direct:
+    with opened(path) as direct:
         assert direct.execute("SELECT count(*) FROM meta WHERE name = 'rider'").fetchone() == (1,)
-    direct.close()
 
 
 async def test_no_write_is_left_behind_while_a_store_closes(open_stores, monkeypatch):
@@ -655,12 +646,11 @@ async def test_nothing_of_a_job_is_left_once_its_batch_is_settled(stores, path):
     await stores.jobs.erase(job.id)
     await stores.batches.drop_items(batch.id)
 
-    with sqlite3.connect(path) as direct:
+    with opened(path) as direct:
         left = {
             table: direct.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
             for (table,) in direct.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
         }
-    direct.close()
 
     assert {table for table, count in left.items() if count} == {
         "meta",
@@ -680,10 +670,9 @@ async def test_nothing_of_an_answer_is_left_once_its_job_is_erased(stores, path)
 
     await stores.jobs.erase(job.id)
 
-    with sqlite3.connect(path) as direct:
+    with opened(path) as direct:
         assert direct.execute("SELECT count(*) FROM results").fetchone() == (0,)
         assert direct.execute("SELECT state, record FROM jobs").fetchall() == [("erased", "")]
-    direct.close()
 
 
 async def test_an_answer_out_of_a_batch_writes_nothing_to_the_row_of_its_job(stores, path):
@@ -693,14 +682,13 @@ async def test_an_answer_out_of_a_batch_writes_nothing_to_the_row_of_its_job(sto
     await stores.batches.add(batch)
     await stores.batches.claim(batch.key, batch.id, PLENTY, ready_at=T0)
     ended = advance(await stores.jobs.get(job.id), Succeeded(1, T0, Outcome(200)))
-    with sqlite3.connect(path) as direct:
+    with opened(path) as direct:
         before = direct.execute("SELECT * FROM jobs").fetchall()
 
     await stores.jobs.replace_many([JobWrite(ended, Result(status_code=200, body=b"{}"))])
 
-    with sqlite3.connect(path) as direct:
+    with opened(path) as direct:
         assert direct.execute("SELECT * FROM jobs").fetchall() == before
-    direct.close()
     assert await stores.jobs.get(job.id) == ended
 
 
@@ -715,10 +703,9 @@ async def test_pruning_leaves_nothing_of_jobs_batches_and_idle_owners(stores, pa
     assert await stores.jobs.prune(finalized_before=later, limit=9) == 2
     assert await stores.batches.prune(settled_before=later, limit=9) == 1
 
-    with sqlite3.connect(path) as direct:
+    with opened(path) as direct:
         for table in ("jobs", "batches", "owners", "deliveries", "payloads", "results"):
             assert direct.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
-    direct.close()
 
 
 @pytest.mark.parametrize(("mode", "told"), [(0o600, []), (0o660, []), (0o644, ["0644"])])

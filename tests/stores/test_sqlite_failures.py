@@ -15,19 +15,13 @@ from proxy.stores.sqlite.connection import connect
 from tests.contract.steps import PLENTY, finished, listed
 from tests.helpers.factories import T0, make_batch, make_credential, new_job
 from tests.helpers.old_files import put_back, schema_of
+from tests.helpers.sqlite_file import opened, run
 
 CREDENTIAL = make_credential()
 
 
 async def accepted(stores: SqliteStores, **changes: Any) -> JobId:
     return (await stores.jobs.accept(new_job(**changes))).job.id
-
-
-def run(path: Path, statement: str, *values: object) -> None:
-    """Change the file behind the store's back."""
-    with sqlite3.connect(path) as direct:
-        direct.execute(statement, values)
-    direct.close()
 
 
 async def test_a_file_that_is_no_database_is_refused(path, vault):
@@ -40,6 +34,24 @@ async def test_a_file_that_is_no_database_is_refused(path, vault):
     assert str(path) in (refused.value.hint or "")
     # The log of the damaged file would damage what is put in its place.
     assert f"no {path.name}-wal" in (refused.value.hint or "")
+
+
+async def test_a_file_that_is_refused_does_not_stay_open(path, vault):
+    path.write_bytes(b"this is not a database, but long enough to be looked at" * 100)
+
+    with pytest.raises(StoreCorruptError) as refused:
+        await SqliteStores.open(path, vault)
+
+    # The error leads to all that failed, for as long as anybody keeps it.
+    assert refused.value.__traceback__ is not None
+    assert not [link for link in Path("/proc/self/fd").iterdir() if _leads_to(link, path)]
+
+
+def _leads_to(link: Path, path: Path) -> bool:
+    try:
+        return link.readlink() == path
+    except FileNotFoundError:  # What listed the folder was open as well.
+        return False
 
 
 async def test_a_damaged_page_is_refused_when_it_is_met(open_stores, path):
@@ -60,9 +72,8 @@ async def test_another_programs_database_is_refused_and_left_alone(path, vault):
     with pytest.raises(StoreCorruptError, match="another program"):
         await SqliteStores.open(path, vault)
 
-    with sqlite3.connect(path) as direct:
+    with opened(path) as direct:
         assert direct.execute("SELECT name FROM sqlite_master").fetchall() == [("notes",)]
-    direct.close()
 
 
 async def test_a_newer_schema_is_refused_with_a_hint(open_stores, path, vault):
@@ -87,9 +98,8 @@ async def test_results_of_the_first_schema_are_found_and_pruned(open_stores, pat
         assert await stores.jobs.result(answered) is not None
         assert await stores.jobs.prune(finalized_before=T0.replace(year=2099), limit=9) == 1
         assert [job.id for job in await stores.jobs.get_many([waiting, answered])] == [waiting]
-    with sqlite3.connect(path) as direct:
+    with opened(path) as direct:
         assert direct.execute("SELECT count(*) FROM results").fetchone() == (0,)
-    direct.close()
     assert schema_of(path) == schema.SCHEMA
 
 

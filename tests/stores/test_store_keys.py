@@ -1,8 +1,7 @@
 """What a store does with the keys that it is opened with. A new one joins by one class below."""
 
-import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -19,6 +18,7 @@ from proxy.stores.sqlite import SqliteStores
 from proxy.stores.vault import Vault
 from tests.helpers.factories import T0, make_credential, new_job
 from tests.helpers.redis_server import RedisServer
+from tests.helpers.sqlite_file import opened
 
 CREDENTIAL = make_credential()
 
@@ -51,7 +51,7 @@ class KeptInFile:
 
     def copy_headers(self, from_id: CredentialId, to_id: CredentialId) -> None:
         theirs = "UPDATE credentials SET headers = (SELECT headers FROM credentials WHERE id = ?)"
-        with closing(sqlite3.connect(self._path)) as direct, direct:
+        with opened(self._path) as direct:
             direct.execute(f"{theirs} WHERE id = ?", (from_id, to_id))
 
 

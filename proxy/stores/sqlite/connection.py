@@ -60,6 +60,16 @@ def connect(path: Path, *, writes: bool) -> sqlite3.Connection:
         check_same_thread=False,
         cached_statements=256,
     )
+    try:
+        _set_up(connection, writes=writes)
+    except sqlite3.Error:
+        # Its caller tries anew at each call, and an error keeps what it came from.
+        connection.close()
+        raise
+    return connection
+
+
+def _set_up(connection: sqlite3.Connection, *, writes: bool) -> None:
     # An acknowledged job survives the machine, not only the process: NORMAL is
     # 13 % faster and loses the last commits when the power does.
     connection.execute("PRAGMA synchronous = FULL")
@@ -74,7 +84,6 @@ def connect(path: Path, *, writes: bool) -> sqlite3.Connection:
         connection.execute("PRAGMA temp_store = MEMORY")
     else:
         connection.execute("PRAGMA query_only = ON")
-    return connection
 
 
 class OpenFile:
