@@ -20,7 +20,7 @@ def refuse_namesake(installed: Iterable[Distribution] | None = None) -> None:
     time of `importlib.metadata.packages_distributions`, and every start pays it.
     """
     for distribution in distributions() if installed is None else installed:
-        name = distribution.metadata["Name"] or "an unnamed distribution"
+        (name, *_) = distribution.metadata.get_all("Name") or ["an unnamed distribution"]
         record = distribution.read_text("RECORD") or ""
         if name.lower() != _OURS and ("\nproxy/" in record or record.startswith("proxy/")):
             raise ConfigError(
