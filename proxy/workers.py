@@ -31,6 +31,7 @@ import structlog
 
 from proxy.core.errors import ConfigError
 from proxy.settings import Address, Configuration
+from proxy.system_words import system_words
 from proxy.telemetry import set_up_logging
 
 log = structlog.get_logger()
@@ -291,10 +292,7 @@ def _reserved(address: Address) -> Iterator[Address]:
 
 def cannot_listen(address: Address, exc: OSError) -> ConfigError:
     """Return how somebody is told that a listener cannot have its address."""
-    # asyncio says in its words what was tried as well, which stands before them here.
-    number = exc.errno or 0
-    reason = os.strerror(number) if number > 0 else exc.strerror or str(exc)
-    return ConfigError(f"cannot listen on {address}: {reason}", hint=_cure(exc))
+    return ConfigError(f"cannot listen on {address}: {system_words(exc)}", hint=_cure(exc))
 
 
 def _cure(exc: OSError) -> str:

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -13,6 +12,7 @@ from proxy.core.dialects import DIALECTS
 from proxy.core.statuses import PENDING
 from proxy.send.errors import KeyRefusedError, SendError
 from proxy.send.lines import Line
+from proxy.system_words import system_words
 
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=120, sock_connect=10)
 _TRIES: Final = 10
@@ -272,6 +272,5 @@ def _seconds(text: str | None) -> float:
 def _in_words(error: aiohttp.ClientError | TimeoutError) -> str:
     # The library's own words for a refused connection to `http://…` speak of SSL.
     if isinstance(error, aiohttp.ClientConnectorError):
-        number = error.os_error.errno or 0
-        return os.strerror(number) if number > 0 else str(error.os_error.strerror or error)
+        return system_words(error.os_error)
     return str(error) or type(error).__name__

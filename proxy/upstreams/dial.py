@@ -12,6 +12,7 @@ from proxy.core.upstream import Upstream
 from proxy.core.web_proxy import WebProxy, WebProxyOf, directly
 from proxy.ports.upstream import Cause, Phase, UpstreamUnavailableError
 from proxy.reading import SmallReads, new_inbox
+from proxy.system_words import system_words
 from proxy.upstreams.addresses import Addresses
 from proxy.upstreams.connection import Connection
 from proxy.upstreams.tls import resume_sessions, verifying_context
@@ -72,7 +73,7 @@ class Dialer:
             try:
                 sock = await self._reach(web_proxy.host, web_proxy.port)
             except OSError as exc:
-                raise web_proxy_error(web_proxy, str(exc)) from exc
+                raise web_proxy_error(web_proxy, system_words(exc)) from exc
         connection: Connection | None = None
 
         def take_over() -> SmallReads:
@@ -116,7 +117,7 @@ def connect_error(upstream: Upstream, exc: Exception) -> UpstreamUnavailableErro
     """Return how a caller is told that there is no connection to its upstream."""
     timed_out = isinstance(exc, TimeoutError)
     # Neither a timeout nor a handshake that was hung up on has words of its own.
-    words = str(exc) or ("timed out" if timed_out else "it hung up")
+    words = system_words(exc) or ("timed out" if timed_out else "it hung up")
     cause: Cause = "timeout" if timed_out else "refused"
     return UpstreamUnavailableError(
         f"cannot connect to upstream {upstream.name!r}: {words}",

@@ -13,7 +13,13 @@ from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary, ref
 
-from aiohttp import ClientError, ClientRequest, ClientTimeout, TCPConnector
+from aiohttp import (
+    ClientError,
+    ClientProxyConnectionError,
+    ClientRequest,
+    ClientTimeout,
+    TCPConnector,
+)
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
 from multidict import CIMultiDict
@@ -28,9 +34,11 @@ from proxy.ports.upstream import (
     UpstreamResponse,
     UpstreamUnavailableError,
 )
+from proxy.system_words import system_words
 from proxy.upstreams.dial import connect_error
 from proxy.upstreams.sending import may_repeat
 from proxy.upstreams.session_response import SessionResponse, has_news
+from proxy.upstreams.tunnel import web_proxy_error
 
 
 class AiohttpClient:
@@ -100,6 +108,11 @@ class AiohttpClient:
                 connection = await self._connector.connect(
                     self._recipe(upstream), [], self._timeout
                 )
+            except ClientProxyConnectionError as exc:
+                web_proxy = self._web_proxy_of(upstream)
+                assert web_proxy is not None  # or there is none to refuse us
+                refused = web_proxy_error(web_proxy, system_words(exc))
+                raise connect_error(upstream, refused) from exc
             except (ClientError, OSError, TimeoutError) as exc:
                 raise connect_error(upstream, exc) from exc
             protocol = connection.protocol

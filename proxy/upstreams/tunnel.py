@@ -12,6 +12,7 @@ from typing import Final
 from proxy.core.authority import authority
 from proxy.core.upstream import Upstream
 from proxy.core.web_proxy import WebProxy
+from proxy.system_words import system_words
 
 _STATUS: Final = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})[ \r]")
 _HEAD_ENDS: Final = b"\r\n\r\n"
@@ -39,7 +40,7 @@ async def open_tunnel(sock: socket.socket, web_proxy: WebProxy, upstream: Upstre
                 raise ConnectionResetError("it hung up")
             answer += data
     except OSError as exc:
-        raise web_proxy_error(web_proxy, str(exc)) from exc
+        raise web_proxy_error(web_proxy, system_words(exc)) from exc
     found = _STATUS.match(answer)
     if found is None or _HEAD_ENDS not in answer:
         raise web_proxy_error(web_proxy, "it sent no valid HTTP")

@@ -21,6 +21,16 @@ def kind(request):
     return CLIENTS[request.param]
 
 
+async def test_a_caller_is_told_that_its_upstream_refuses_and_not_at_which_address(kind):
+    async with RawUpstream(replying(OK)) as upstream:
+        port = upstream.port
+    async with opened(kind) as sender:
+        with pytest.raises(UpstreamUnavailableError) as caught:
+            await sender.send(request(port))
+
+    assert str(caught.value) == "cannot connect to upstream 'up': Connection refused"
+
+
 async def test_a_call_waits_for_a_free_connection_and_no_longer_than_allowed(kind):
     go = asyncio.Event()
 
