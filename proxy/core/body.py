@@ -107,7 +107,6 @@ def check_size(size: int, *, max_bytes: int) -> None:
         raise CallerError(
             f"the body has {size} bytes; a call that is deferred may have {max_bytes}",
             code="request_too_large",
-            http_status=413,
         )
 
 

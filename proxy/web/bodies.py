@@ -38,9 +38,7 @@ async def read_body(request: web.BaseRequest, *, max_bytes: int) -> bytes:
 
 def _check_size(size: int, max_bytes: int) -> None:
     if size > max_bytes:
-        raise CallerError(
-            f"the body has more than {max_bytes} bytes", code="request_too_large", http_status=413
-        )
+        raise CallerError(f"the body has more than {max_bytes} bytes", code="request_too_large")
 
 
 async def _next_piece(request: web.BaseRequest, *, so_far: int) -> bytes:
