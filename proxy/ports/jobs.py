@@ -196,7 +196,10 @@ class JobStore(Protocol):
 
 
 class QueueStore(Protocol):
-    """Jobs that wait to be called directly: one by one, not by batch."""
+    """Jobs that wait to be called directly: one by one, not by batch.
+
+    One that cannot be read is left out, and told of in the log: it must not hold up others.
+    """
 
     async def take(self, key: BatchKey, *, ready_at: datetime, limit: int) -> Sequence[Job]:
         """Return up to `limit` queued jobs of `key`, ready by `ready_at`, nearest deadline first.

@@ -97,6 +97,7 @@ EVENTS: Final = frozenset(
         "policies.kept",
         "policies.loaded",
         "policies.unchanged",
+        "record.unread",
         "request.refused",
         "step.failed",
         "store.doubted",

@@ -9,12 +9,13 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+import structlog
 from hypothesis import given, settings
 
 from proxy.core.batch import BatchState
 from proxy.core.errors import ConfigError, StoreCorruptError
-from proxy.core.ids import BatchId, JobId, shard_for
-from proxy.core.job import CancelRequested, Job, Outcome, Released, Succeeded, advance
+from proxy.core.ids import BatchId, InstanceId, JobId, shard_for
+from proxy.core.job import CancelRequested, Escalated, Job, Outcome, Released, Succeeded, advance
 from proxy.core.repeats import CLAIM_WINDOW
 from proxy.ports.batches import ClaimLimits
 from proxy.ports.jobs import DeliveryNote, JobFilter, JobWrite, Result
@@ -273,6 +274,27 @@ async def test_a_record_that_cannot_be_read_ends_no_other_waiters_lease(stores, 
         ]
 
     assert claims == [damaged.id, None]
+
+
+async def test_a_queued_job_that_cannot_be_read_holds_up_no_other(stores, server):
+    damaged, other = await accepted_everywhere(stores, 2)
+    server.admin.set(keys.record(damaged.id), DAMAGED)
+
+    with structlog.testing.capture_logs() as said:
+        taken = await stores.queue.take(make_key(), ready_at=T0, limit=9)
+        due = await stores.queue.due(make_key(), before=T0 + 99 * HOUR, limit=9)
+
+    assert [job.id for job in taken] == [job.id for job in due] == [other.id]
+    assert [(line["event"], line["subject"]) for line in said] == [("record.unread", damaged.id)]
+
+
+async def test_a_called_job_that_cannot_be_read_holds_up_no_other(stores, server):
+    damaged, other = jobs = await accepted_everywhere(stores, 2)
+    called = [JobWrite(advance(job, Escalated(InstanceId("one")))) for job in jobs]
+    assert not await stores.jobs.replace_many(called)
+    server.admin.set(keys.record(damaged.id), DAMAGED)
+
+    assert [job.id for job in await stores.queue.escalating(limit=9)] == [other.id]
 
 
 # Order over all shards

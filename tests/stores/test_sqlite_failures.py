@@ -3,17 +3,21 @@
 import asyncio
 import os
 import sqlite3
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from proxy.core.errors import StoreCorruptError, StoreError, StoreUnavailableError
-from proxy.core.ids import JobId
+from proxy.core.ids import InstanceId, JobId
+from proxy.core.job import Escalated, advance
+from proxy.ports.jobs import JobWrite
 from proxy.stores.sqlite import SqliteStores, schema
 from proxy.stores.sqlite.connection import connect
 from tests.contract.steps import PLENTY, finished, listed
-from tests.helpers.factories import T0, make_batch, make_credential, new_job
+from tests.helpers.factories import T0, make_batch, make_credential, make_key, new_job
 from tests.helpers.old_files import put_back, schema_of
 from tests.helpers.sqlite_file import opened, run
 
@@ -204,6 +208,28 @@ async def test_a_record_that_cannot_be_read_is_corrupt(stores, path, damage):
     assert str(path) not in refused.value.message
     with pytest.raises(StoreCorruptError):
         await listed(stores)
+
+
+async def test_a_queued_job_that_cannot_be_read_holds_up_no_other(stores, path):
+    damaged, other = [await accepted(stores) for _ in range(2)]
+    run(path, "UPDATE jobs SET record = 'x' WHERE id = ?", damaged)
+
+    with structlog.testing.capture_logs() as said:
+        taken = await stores.queue.take(make_key(), ready_at=T0, limit=9)
+        due = await stores.queue.due(make_key(), before=T0 + timedelta(days=9), limit=9)
+
+    assert [job.id for job in taken] == [job.id for job in due] == [other]
+    assert [(line["event"], line["subject"]) for line in said] == [("record.unread", damaged)]
+
+
+async def test_a_called_job_that_cannot_be_read_holds_up_no_other(stores, path):
+    damaged, other = [await accepted(stores) for _ in range(2)]
+    for job_id in (damaged, other):
+        called = advance(await stores.jobs.get(job_id), Escalated(InstanceId("one")))
+        assert not await stores.jobs.replace_many([JobWrite(called)])
+    run(path, "UPDATE jobs SET record = 'x' WHERE id = ?", damaged)
+
+    assert [job.id for job in await stores.queue.escalating(limit=9)] == [other]
 
 
 async def test_bodies_that_were_swapped_do_not_open(stores, path):

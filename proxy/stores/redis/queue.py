@@ -14,8 +14,9 @@ from proxy.stores.redis import job_scripts, keys
 from proxy.stores.redis.client import Client
 from proxy.stores.redis.commands import read
 from proxy.stores.redis.merge import Front, Row, certain, parse_row, parse_rows, share
-from proxy.stores.redis.rows import find_jobs
+from proxy.stores.redis.rows import find_readable
 from proxy.stores.redis.wire import Reply, as_int, as_list, as_map, as_text
+from proxy.stores.unread import Unread
 
 LOOK: Final = 500
 """Rows that a script looks at, at most."""
@@ -28,6 +29,7 @@ class RedisQueueStore:
 
     def __init__(self, client: Client) -> None:
         self._client = client
+        self._unread = Unread()
 
     async def take(self, key: BatchKey, *, ready_at: datetime, limit: int) -> Sequence[Job]:
         return await self._near(key, before="+inf", ready_at=to_micros(ready_at), limit=limit)
@@ -41,7 +43,7 @@ class RedisQueueStore:
             [read("HKEYS", keys.escalating(shard)) for shard in keys.ALL_SHARDS], background=True
         )
         ids = [JobId(as_text(one)) for reply in replies for one in as_list(reply)][:limit]
-        found = await find_jobs(self._client, ids)
+        found = await find_readable(self._client, ids, self._unread)
         return [job for job in found if job.state is JobState.ESCALATING]
 
     async def _near(
@@ -67,7 +69,8 @@ class RedisQueueStore:
             for shard, reply in zip(behind, replies, strict=True):
                 looks[shard] = looks[shard].further(reply)
         rows = certain(look.front for look in looks.values())[:limit]
-        found = await find_jobs(self._client, [JobId(job) for _, job in rows])
+        job_ids = [JobId(job) for _, job in rows]
+        found = await find_readable(self._client, job_ids, self._unread)
         # What a claim took in between is not to be called directly.
         return [job for job in found if job.state is JobState.QUEUED and job.key == key]
 

@@ -19,6 +19,7 @@ from proxy.stores.redis.ledger_rows import book_arguments, ledger_keys
 from proxy.stores.redis.packing import Argument, pack_some
 from proxy.stores.redis.records import open_record, pack_record
 from proxy.stores.redis.wire import Reply, as_bytes, as_list, as_text
+from proxy.stores.unread import Unread
 
 NOTHING: Final = "-"
 
@@ -281,6 +282,14 @@ async def find_jobs(
     replies = await client.call_many([get_call(job_id) for job_id in ours], background=background)
     found = (parse_job(reply, job_id) for reply, job_id in zip(replies, ours, strict=True))
     return [job for job in found if job is not None]
+
+
+async def find_readable(client: Client, job_ids: Sequence[JobId], unread: Unread) -> list[Job]:
+    """Return what `find_jobs` does, less those that cannot be read."""
+    ours = [job_id for job_id in job_ids if stored_here(job_id)]
+    replies = await client.call_many([get_call(job_id) for job_id in ours])
+    stored = [(job_id, (reply, job_id)) for reply, job_id in zip(replies, ours, strict=True)]
+    return [job for job in unread.less(stored, lambda one: parse_job(*one)) if job is not None]
 
 
 def stored_here(job_id: JobId) -> bool:

@@ -3,7 +3,6 @@
 import sqlite3
 from collections.abc import Sequence
 from datetime import datetime
-from functools import partial
 from typing import Final
 
 from proxy.core.ids import CredentialId
@@ -13,16 +12,19 @@ from proxy.core.plan import Head
 from proxy.stores.codec import decode_job, decode_key, encode_key, from_micros, to_micros
 from proxy.stores.sqlite.database import Database
 from proxy.stores.sqlite.statements import Insert
+from proxy.stores.unread import Unread
 
 # The index by name: both conditions could also be met by reading the whole queue
 # in the order of claiming, and the planner has no statistics to know better.
 _BY_DEADLINE: Final = """
-    SELECT jobs.record FROM queue INDEXED BY queue_deadlines
+    SELECT jobs.id, jobs.record FROM queue INDEXED BY queue_deadlines
     JOIN jobs ON jobs.num = queue.job
     WHERE queue.key = (SELECT id FROM keys WHERE key = ?)
     AND queue.ready <= ? AND queue.deadline < ?
     ORDER BY queue.deadline, queue.ready LIMIT ?
 """
+
+_ESCALATING: Final = "SELECT id, record FROM jobs WHERE state = 'escalating' LIMIT ?"
 
 _HEADS: Final = """
     SELECT key, count, bytes, tokens, held, small,
@@ -53,17 +55,24 @@ class SqliteQueueStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._unread = Unread()
 
     async def take(self, key: BatchKey, *, ready_at: datetime, limit: int) -> Sequence[Job]:
         values = (encode_key(key), to_micros(ready_at), _ALWAYS, limit)
-        return await self._database.read(partial(_queued, values=values))
+        return await self._read(_BY_DEADLINE, *values)
 
     async def due(self, key: BatchKey, *, before: datetime, limit: int) -> Sequence[Job]:
         values = (encode_key(key), _ALWAYS, to_micros(before), limit)
-        return await self._database.read(partial(_queued, values=values))
+        return await self._read(_BY_DEADLINE, *values)
 
     async def escalating(self, *, limit: int) -> Sequence[Job]:
-        return await self._database.read(partial(_escalating, limit=limit))
+        return await self._read(_ESCALATING, limit)
+
+    async def _read(self, query: str, *values: object) -> Sequence[Job]:
+        def read(connection: sqlite3.Connection) -> list[Job]:
+            return self._unread.less(connection.execute(query, values), decode_job)
+
+        return await self._database.read(read)
 
 
 def enqueue(connection: sqlite3.Connection, jobs: Sequence[tuple[int, Job]]) -> None:
@@ -161,14 +170,3 @@ def note_size(connection: sqlite3.Connection, *, key: BatchKey, small: bool) -> 
 def forget_keys(connection: sqlite3.Connection, credential_id: CredentialId) -> None:
     """Forget the counters of a credential under which nothing waits."""
     connection.execute("DELETE FROM keys WHERE credential = ? AND count = 0", (credential_id,))
-
-
-def _queued(connection: sqlite3.Connection, values: tuple[str, int, int, int]) -> list[Job]:
-    return [decode_job(record) for (record,) in connection.execute(_BY_DEADLINE, values)]
-
-
-def _escalating(connection: sqlite3.Connection, limit: int) -> list[Job]:
-    rows = connection.execute(
-        "SELECT record FROM jobs WHERE state = 'escalating' LIMIT ?", (limit,)
-    )
-    return [decode_job(record) for (record,) in rows]

@@ -1,0 +1,43 @@
+"""What cannot be read is left out where many are read, and told of once.
+
+It is damaged, or a newer version wrote it: the work on all others must not wait for that.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Final, TypeVar
+
+import structlog
+
+from proxy.core.errors import StoreCorruptError
+
+log = structlog.get_logger()
+
+Stored = TypeVar("Stored")
+Read = TypeVar("Read")
+
+TOLD: Final = 1_000
+"""What is told of, at most: where everything is damaged, these say it."""
+
+
+class Unread:
+    """Reads of many records what can be read."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+
+    def less(
+        self, stored: Iterable[tuple[str, Stored]], read: Callable[[Stored], Read]
+    ) -> list[Read]:
+        """Return what `read` makes of each that is stored under an ID, less the unreadable."""
+        found = []
+        for name, record in stored:
+            try:
+                found.append(read(record))
+            except StoreCorruptError as exc:
+                self._tell(name, exc)
+        return found
+
+    def _tell(self, name: str, exc: StoreCorruptError) -> None:
+        if name not in self._told and len(self._told) < TOLD:
+            self._told.add(name)
+            log.error("record.unread", subject=name, error=str(exc), hint=exc.hint)
