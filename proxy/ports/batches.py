@@ -75,7 +75,11 @@ class BatchStore(Protocol):
         ...
 
     async def live(self) -> Sequence[Batch]:
-        """Return all batches that are not settled, oldest first."""
+        """Return all batches that are not settled, oldest first.
+
+        One that cannot be read is left out, here and by `recent`, and told of in the log: it
+        must not hold up others.
+        """
         ...
 
     async def recent(self, *, limit: int) -> Sequence[Batch]:

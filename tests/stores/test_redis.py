@@ -297,6 +297,34 @@ async def test_a_called_job_that_cannot_be_read_holds_up_no_other(stores, server
     assert [job.id for job in await stores.queue.escalating(limit=9)] == [other.id]
 
 
+@pytest.mark.parametrize("damage", [b"1 sealed {", b"damaged", b"\xff 1 2"])
+async def test_a_batch_that_cannot_be_read_holds_up_no_other(stores, server, damage):
+    damaged, other = make_batch(), make_batch()
+    for batch in (damaged, other):
+        await stores.batches.add(batch)
+    server.admin.hset(keys.BATCHES, damaged.id, damage)
+
+    with structlog.testing.capture_logs() as said:
+        assert await stores.batches.live() == [other]
+        assert await stores.batches.recent(limit=9) == [other]
+
+    assert [(line["event"], line["subject"]) for line in said] == [("record.unread", damaged.id)]
+    with pytest.raises(StoreCorruptError):
+        await stores.batches.get(damaged.id)
+
+
+async def test_no_credential_is_forgotten_that_an_unreadable_batch_may_need(stores, server):
+    damaged = await filling(stores)
+    await stores.credentials.remember(make_credential())
+    server.admin.hset(keys.BATCHES, damaged, b"damaged")
+
+    for _ in range(2):
+        with pytest.raises(StoreCorruptError):
+            await stores.credentials.forget_unused(limit=9)
+
+    assert await stores.credentials.all()
+
+
 # Order over all shards
 
 

@@ -232,6 +232,21 @@ async def test_a_called_job_that_cannot_be_read_holds_up_no_other(stores, path):
     assert [job.id for job in await stores.queue.escalating(limit=9)] == [other]
 
 
+async def test_a_batch_that_cannot_be_read_holds_up_no_other(stores, path):
+    damaged, other = make_batch(), make_batch()
+    for batch in (damaged, other):
+        await stores.batches.add(batch)
+    run(path, "UPDATE batches SET record = 'x' WHERE id = ?", damaged.id)
+
+    with structlog.testing.capture_logs() as said:
+        assert await stores.batches.live() == [other]
+        assert await stores.batches.recent(limit=9) == [other]
+
+    assert [(line["event"], line["subject"]) for line in said] == [("record.unread", damaged.id)]
+    with pytest.raises(StoreCorruptError):
+        await stores.batches.get(damaged.id)
+
+
 async def test_bodies_that_were_swapped_do_not_open(stores, path):
     one, two = await accepted(stores, body=b"1"), await accepted(stores, body=b"2")
     run(path, "UPDATE payloads SET job = -job")

@@ -1,6 +1,6 @@
 """Batches and their items."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import datetime
 
 from proxy.core.batch import Batch, BatchState
@@ -18,9 +18,13 @@ from proxy.stores.redis.commands import Command, read, write
 from proxy.stores.redis.items import Items
 from proxy.stores.redis.queue import Heads, small_field
 from proxy.stores.redis.wire import Reply, as_list, as_text
+from proxy.stores.unread import Unread
 from proxy.stores.vault import Vault
 
 READ_CHUNK = 500
+
+_Stored = tuple[Reply, BatchId]
+"""What is stored under the ID of a batch, and the ID."""
 
 
 class RedisBatchStore:
@@ -30,6 +34,7 @@ class RedisBatchStore:
         self._client = client
         self._vault = vault
         self._heads = Heads(client)
+        self._unread = Unread()
 
     async def heads(self) -> Sequence[Head]:
         return await self._heads.read()
@@ -47,8 +52,7 @@ class RedisBatchStore:
         )
 
     async def get(self, batch_id: BatchId) -> Batch | None:
-        found = await self._read([batch_id])
-        return found[0] if found else None
+        return next((_parse(*one) for _, one in await self._stored([batch_id])), None)
 
     async def replace(self, after: Batch) -> bool:
         outcome = as_text(await self._client.call(_replace_call(after, "")))
@@ -65,15 +69,22 @@ class RedisBatchStore:
         return outcome == "written"
 
     async def live(self) -> Sequence[Batch]:
-        ids = await self._client.call(read("ZRANGE", keys.BATCHES_LIVE, 0, -1))
-        found = await self._read([BatchId(as_text(one)) for one in as_list(ids)])
-        return [batch for batch in found if batch.state is not BatchState.SETTLED]
+        return _less_settled(self._unread.less(await self._stored_live(), lambda one: _parse(*one)))
+
+    async def all_live(self) -> Sequence[Batch]:
+        """Return what `live` does, where none may be left out.
+
+        Raises:
+            StoreCorruptError: if one cannot be read.
+        """
+        return _less_settled(_parse(*one) for _, one in await self._stored_live())
 
     async def recent(self, *, limit: int) -> Sequence[Batch]:
         if limit <= 0:
             return []
         ids = await self._client.call(read("ZREVRANGE", keys.BATCHES_RECENT, 0, limit - 1))
-        return await self._read([BatchId(as_text(one)) for one in as_list(ids)])
+        stored = await self._stored([BatchId(as_text(one)) for one in as_list(ids)])
+        return self._unread.less(stored, lambda one: _parse(*one))
 
     async def claim(
         self, key: BatchKey, batch_id: BatchId, limits: ClaimLimits, *, ready_at: datetime
@@ -143,12 +154,16 @@ class RedisBatchStore:
     def _items(self, batch_id: BatchId) -> Items:
         return Items(self._client, batch_id)
 
-    async def _read(self, ids: Sequence[BatchId]) -> list[Batch]:
-        found: list[Batch] = []
+    async def _stored_live(self) -> list[tuple[str, _Stored]]:
+        ids = await self._client.call(read("ZRANGE", keys.BATCHES_LIVE, 0, -1))
+        return await self._stored([BatchId(as_text(one)) for one in as_list(ids)])
+
+    async def _stored(self, ids: Sequence[BatchId]) -> list[tuple[str, _Stored]]:
+        found: list[tuple[str, _Stored]] = []
         for chunk in chunked(ids, READ_CHUNK):
             replies = as_list(await self._client.call(read("HMGET", keys.BATCHES, *chunk)))
             found += [
-                _parse(reply, batch_id)
+                (batch_id, (reply, batch_id))
                 for reply, batch_id in zip(replies, chunk, strict=True)
                 if reply is not None
             ]
@@ -161,10 +176,18 @@ def _record(batch: Batch) -> str:
 
 
 def _parse(reply: Reply, batch_id: BatchId) -> Batch:
-    batch = decode_batch(as_text(reply).split(" ", 2)[2])
+    try:
+        _, _, record = as_text(reply).split(" ", 2)
+    except ValueError:
+        raise StoreCorruptError("a stored batch cannot be read") from None
+    batch = decode_batch(record)
     if batch.id != batch_id:
         raise StoreCorruptError(f"another batch stands where {batch_id} should")
     return batch
+
+
+def _less_settled(batches: Iterable[Batch]) -> list[Batch]:
+    return [batch for batch in batches if batch.state is not BatchState.SETTLED]
 
 
 def _replace_call(after: Batch, closed: str) -> Command:

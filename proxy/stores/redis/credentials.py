@@ -131,7 +131,7 @@ class RedisCredentialStore:
             [read("HVALS", keys.escalating(shard)) for shard in keys.ALL_SHARDS], background=True
         )
         needed |= {CredentialId(as_text(one)) for reply in replies for one in as_list(reply)}
-        needed |= {batch.key.credential for batch in await self._batches.live()}
+        needed |= {batch.key.credential for batch in await self._batches.all_live()}
         return needed | {head.key.credential for head in await self._batches.heads()}
 
     async def _forget(self, row: _Row) -> bool:

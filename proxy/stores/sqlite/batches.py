@@ -22,6 +22,7 @@ from proxy.stores.sqlite.database import Database
 from proxy.stores.sqlite.erase import drop_items
 from proxy.stores.sqlite.jobs import open_payload
 from proxy.stores.sqlite.queue import heads, note_size
+from proxy.stores.unread import Unread
 from proxy.stores.vault import Vault
 
 T = TypeVar("T")
@@ -81,6 +82,7 @@ class SqliteBatchStore:
         self._database = database
         self._vault = vault
         self._claim_size = ChunkSize()
+        self._unread = Unread()
 
     async def heads(self) -> Sequence[Head]:
         return await self._database.read(heads)
@@ -89,8 +91,10 @@ class SqliteBatchStore:
         await self._database.write(partial(_add, batch=batch, record=encode_batch(batch)))
 
     async def get(self, batch_id: BatchId) -> Batch | None:
-        found = await self._select("WHERE id = ?", batch_id)
-        return found[0] if found else None
+        found = await self._database.read(
+            partial(_select, where="WHERE id = ?", values=(batch_id,))
+        )
+        return decode_batch(found[0][1]) if found else None
 
     async def replace(self, after: Batch) -> bool:
         return await self._database.write(
@@ -98,10 +102,10 @@ class SqliteBatchStore:
         )
 
     async def live(self) -> Sequence[Batch]:
-        return await self._select("WHERE state <> 'settled' ORDER BY created, num")
+        return await self._readable("WHERE state <> 'settled' ORDER BY created, num")
 
     async def recent(self, *, limit: int) -> Sequence[Batch]:
-        return await self._select("ORDER BY created DESC, num DESC LIMIT ?", limit)
+        return await self._readable("ORDER BY created DESC, num DESC LIMIT ?", limit)
 
     async def claim(
         self, key: BatchKey, batch_id: BatchId, limits: ClaimLimits, *, ready_at: datetime
@@ -164,12 +168,11 @@ class SqliteBatchStore:
             await self._database.write(partial(_erase, batch_id=batch_id))
         return len(settled)
 
-    async def _select(self, where: str, *values: object) -> list[Batch]:
-        def select(connection: sqlite3.Connection) -> list[Batch]:
-            rows = connection.execute(f"SELECT record FROM batches {where}", values)  # noqa: S608
-            return [decode_batch(record) for (record,) in rows]
+    async def _readable(self, where: str, *values: object) -> list[Batch]:
+        def read(connection: sqlite3.Connection) -> list[Batch]:
+            return self._unread.less(_select(connection, where, values), decode_batch)
 
-        return await self._database.read(select)
+        return await self._database.read(read)
 
     async def _in_order(
         self, batch_id: BatchId, page: Callable[..., _Page[T]]
@@ -184,6 +187,12 @@ class SqliteBatchStore:
             if chunk:
                 yield chunk
             at += looked_at
+
+
+def _select(
+    connection: sqlite3.Connection, where: str, values: tuple[object, ...]
+) -> list[tuple[str, str]]:
+    return connection.execute(f"SELECT id, record FROM batches {where}", values).fetchall()  # noqa: S608
 
 
 def _add(connection: sqlite3.Connection, batch: Batch, record: str) -> None:
