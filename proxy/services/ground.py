@@ -1,14 +1,15 @@
 """What services stand on: those of the background, and those that callers wait for."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
 from proxy.core.batch import Batch, advance
 from proxy.core.batch_events import BatchEvent
-from proxy.core.errors import StoreForgotError
+from proxy.core.errors import StoreCorruptError, StoreForgotError
+from proxy.core.ids import JobId
 from proxy.core.job import Job, JobState
 from proxy.ports.batches import BatchStore
 from proxy.ports.clock import Clock
@@ -84,6 +85,23 @@ class Ground:
                 hint="jobs that were accepted shortly before it went away may be lost",
             )
         return current
+
+    async def readable(
+        self, job_ids: Sequence[JobId]
+    ) -> tuple[Sequence[Job], Mapping[JobId, StoreCorruptError]]:
+        """Return those of the jobs that can be read, and why each of the others cannot."""
+        try:
+            return await self.jobs.get_many(job_ids), {}
+        except StoreCorruptError:
+            # One of them, which must not hold up the others.
+            found: list[Job] = []
+            unread: dict[JobId, StoreCorruptError] = {}
+        for job_id in job_ids:
+            try:
+                found += await self.jobs.get_many([job_id])
+            except StoreCorruptError as exc:
+                unread[job_id] = exc
+        return found, unread
 
     async def is_forsaken(self, batch: Batch) -> bool:
         """Return whether no credential has been let in for long and nobody waits for the batch."""

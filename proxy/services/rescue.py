@@ -10,7 +10,7 @@ import structlog
 from proxy.core.batch import Batch
 from proxy.core.chunks import chunked
 from proxy.core.errors import StoreCorruptError
-from proxy.core.ids import BatchId, CredentialId
+from proxy.core.ids import BatchId, CredentialId, JobId
 from proxy.core.job import DeadlinePassed, Failed, Job, Outcome, Released, advance
 from proxy.core.plan import Head
 from proxy.ports.jobs import Credential, Result
@@ -72,11 +72,13 @@ class Rescuer:
 
     async def _release_all_of(self, batch_id: BatchId) -> int:
         """Release every job that still waits for the batch, and forget its items."""
-        moved = 0
-        async for jobs in self._open_jobs(batch_id):
+        moved, unread = 0, set[JobId]()
+        async for jobs in self._open_jobs(batch_id, unread):
             held = [job for job in jobs if job.batch_id == batch_id]
             moved += await self._release(held, "its batch was lost")
-        await self._on.batches.drop_items(batch_id)
+        if not unread:
+            # The claim is all that says what became of a job that cannot be read here.
+            await self._on.batches.drop_items(batch_id)
         return moved
 
     async def _release_orphans(self) -> int:
@@ -116,15 +118,22 @@ class Rescuer:
         if refused is None:
             return 0
         moved = 0
-        async for jobs in self._open_jobs(batch.id):
+        async for jobs in self._open_jobs(batch.id, set()):
             moved += await self._fail([j for j in jobs if j.deadline <= self._on.now()], refused)
         return moved
 
-    async def _open_jobs(self, batch_id: BatchId) -> AsyncIterator[Sequence[Job]]:
-        """Stream the jobs that wait for the batch, in parts that may be written at once."""
+    async def _open_jobs(
+        self, batch_id: BatchId, unread: set[JobId]
+    ) -> AsyncIterator[Sequence[Job]]:
+        """Stream the jobs that wait for the batch, in parts that may be written at once.
+
+        Adds to `unread` those that cannot be read.
+        """
         async for items in self._on.batches.open_items(batch_id):
             for chunk in chunked(items, JOBS_PER_WRITE):
-                yield await self._on.jobs.get_many([item.job_id for item in chunk])
+                jobs, others = await self._on.readable([item.job_id for item in chunk])
+                unread.update(others)
+                yield jobs
 
     async def _fail(self, jobs: Sequence[Job], refused: Credential) -> int:
         """End `jobs` with the provider's own refusal of their credential."""

@@ -134,6 +134,8 @@ def _ready_at(job: Job) -> datetime:
 class MemoryJobStore:
     def __init__(self, memory: _Memory) -> None:
         self._memory = memory
+        self.damaged: set[JobId] = set()
+        """Those whose records cannot be read."""
 
     async def accept(self, new: NewJob) -> Acceptance:
         memory, job = self._memory, new.job
@@ -163,6 +165,8 @@ class MemoryJobStore:
         return None if known is None else await self.get(known)
 
     async def get(self, job_id: JobId) -> Job:
+        if job_id in self.damaged:
+            raise StoreCorruptError("a stored job cannot be read")
         try:
             return self._memory.view(self._memory.records[job_id])
         except KeyError:

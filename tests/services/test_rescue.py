@@ -94,6 +94,27 @@ async def test_the_jobs_of_a_batch_that_the_store_lost_are_given_back_as_possibl
     assert await fleet.stores.batches.lost() == []
 
 
+async def test_a_job_of_a_lost_batch_that_cannot_be_read_waits_and_holds_up_no_other() -> None:
+    fleet = Fleet()
+    fleet.provider.stalled = True
+    damaged, *others = await fleet.submit(12)
+    overdue = await fleet.accept(deadline=timedelta(minutes=5))
+    fleet.stores.batches.lose_all()
+    fleet.stores.jobs.damaged.add(damaged)
+
+    await fleet.run("live", "rescue")
+    fleet.clock.advance(seconds=LOST_FOR.total_seconds())
+    await fleet.run("live", "rescue")
+
+    assert {(await fleet.job(one)).state for one in others} == {JobState.QUEUED}
+    assert (await fleet.job(overdue)).state is JobState.EXPIRED
+    fleet.stores.jobs.damaged.clear()
+    assert (await fleet.job(damaged)).state is JobState.BATCHED
+    await fleet.run("rescue")
+    assert (await fleet.job(damaged)).state is JobState.QUEUED
+    assert await fleet.stores.batches.lost() == []
+
+
 async def test_a_batch_that_the_store_knows_again_keeps_its_jobs() -> None:
     fleet = Fleet()
     fleet.provider.stalled = True

@@ -23,6 +23,7 @@ from proxy.core.errors import (
     ProviderError,
     ProviderRejectedError,
     ProviderUnavailableError,
+    StoreCorruptError,
 )
 from proxy.core.lanes import Lane, disown_at
 from proxy.core.plan import (
@@ -122,6 +123,13 @@ class Collector:
                 batch = await lease.during(self._settler.settle(batch, provider))
         except ProviderError as exc:
             return await self._unreached(batch, exc)
+        except StoreCorruptError:
+            # Something of it is damaged, or sealed with a key that is not here. At each pass all
+            # that the provider has of it would be read again.
+            now = self._on.now()
+            next_at = self._in_time(batch, now + self._pace(batch).slowest)
+            await self._on.write_batch(await self._on.read_again(batch), Delayed(next_at, None))
+            raise
         return batch
 
     async def _unreached(self, batch: Batch, exc: ProviderError) -> Batch:

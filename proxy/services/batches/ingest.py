@@ -7,7 +7,7 @@ that answered it is no second one.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, NamedTuple
@@ -147,9 +147,11 @@ class Ingestor:
 
     async def _apply(self, reading: _Reading, lines: Sequence[ResultLine]) -> None:
         named = _named(lines)
-        jobs = await self._jobs(named)
+        jobs, unread = await self._jobs(named)
         named = await self._own_lines(reading.batch, named, jobs, count=len(lines))
         _count_lines(lines, named, reading.sums)
+        # Its job waits on, with the batch: see `Releaser`.
+        named = [entry for entry in named if entry.job_id not in unread]
         # A write is refused if the job's caller cancels it at the same moment.
         # The second look sees that; nobody changes a job so often in turn.
         for _ in range(3):
@@ -161,7 +163,7 @@ class Ingestor:
             named = [part.sent[job_id] for job_id in refused] + part.later
             if not named:
                 return
-            jobs = await self._jobs(named)
+            jobs, _ = await self._jobs(named)
 
     async def _judge(
         self, reading: _Reading, named: Sequence[_Named], jobs: Mapping[JobId, Job]
@@ -187,8 +189,10 @@ class Ingestor:
                 part.useless.append(_useless(reading, job, entry))
         return part
 
-    async def _jobs(self, named: Sequence[_Named]) -> dict[JobId, Job]:
-        return {job.id: job for job in await self._on.jobs.get_many([n.job_id for n in named])}
+    async def _jobs(self, named: Sequence[_Named]) -> tuple[dict[JobId, Job], Collection[JobId]]:
+        """Return the jobs of some lines, and which of them cannot be read."""
+        jobs, unread = await self._on.readable([n.job_id for n in named])
+        return {job.id: job for job in jobs}, unread
 
     async def _own_lines(
         self, batch: Batch, named: Sequence[_Named], jobs: Mapping[JobId, Job], *, count: int

@@ -8,6 +8,8 @@ from proxy.core.bad_lines import LOOKED_THROUGH, are_too_many_to_name
 from proxy.core.batch import Batch
 from proxy.core.batch_ends import OF_SOME_LINE, UNBATCHABLE_CODES, after_batch, may_have_run
 from proxy.core.chunks import chunked
+from proxy.core.errors import StoreCorruptError
+from proxy.core.ids import JobId
 from proxy.core.job import advance
 from proxy.ports.batches import Item
 from proxy.ports.jobs import JobWrite
@@ -28,6 +30,10 @@ class Releaser:
         """Book what nobody will see of a batch, and release each job that still waits for it.
 
         `told` is how many of its jobs have a line in the results.
+
+        Raises:
+            StoreCorruptError: if one of them cannot be read; all others are released then. It
+                keeps its claim, and the batch its results, for whoever can read it.
         """
         # Before jobs are released: after a crash between, fewer of them are open.
         waiting = await self._book_unseen(batch, told)
@@ -57,21 +63,32 @@ class Releaser:
         May be called again after a crash: what it released is in the batch no longer.
         """
         bad_line = await self._bad_line(batch)
-        released = 0
+        released, unread = 0, dict[JobId, StoreCorruptError]()
         async for items in self._on.batches.open_items(batch.id):
             for chunk in chunked(items, JOBS_PER_WRITE):
-                released += await self._release(batch, chunk, bad_line)
+                released += await self._release(batch, chunk, bad_line, unread)
         if released:
             log.info("batch.released", batch_id=batch.id, jobs=released, reason=batch.end_reason)
             self._on.wake("flush")
             self._on.wake("escalate")
+        for problem in unread.values():
+            raise problem
         return released
 
-    async def _release(self, batch: Batch, items: Sequence[Item], bad_line: Item | None) -> int:
+    async def _release(
+        self,
+        batch: Batch,
+        items: Sequence[Item],
+        bad_line: Item | None,
+        unread: dict[JobId, StoreCorruptError],
+    ) -> int:
+        """Release some of the jobs; add to `unread` those that cannot be read."""
         attempts = {item.job_id: item.attempt for item in items}
         writes = []
         doubtful = set()
-        for job in await self._on.jobs.get_many(list(attempts)):
+        jobs, others = await self._on.readable(list(attempts))
+        unread.update(others)
+        for job in jobs:
             event = after_batch(
                 job,
                 attempts[job.id],

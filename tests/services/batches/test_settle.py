@@ -34,6 +34,31 @@ async def test_a_completed_batch_ends_every_job_with_its_own_answer_and_is_clean
     assert fleet.doubles() == (0, 0)
 
 
+@pytest.mark.parametrize("answered", [True, False])
+async def test_a_job_that_cannot_be_read_keeps_no_other_from_its_answer(answered: bool) -> None:
+    fleet = Fleet()
+    if not answered:
+        fleet.provider.fail_next.append((TOO_MANY_TOKENS, None))
+    damaged, *others = await fleet.submit(12)
+    fleet.stores.jobs.damaged.add(damaged)
+
+    await fleet.answer()
+
+    states = {(await fleet.job(one)).state for one in others}
+    assert states == {JobState.COMPLETED if answered else JobState.QUEUED}
+    assert (await fleet.batch()).state is BatchState.ENDED
+    asked = dict(fleet.provider.requests)
+    await fleet.poll()
+    assert fleet.provider.requests == asked
+
+    fleet.stores.jobs.damaged.clear()
+    await fleet.poll(minutes=5)
+    assert (await fleet.job(damaged)).state in states
+    assert (await fleet.batch()).state is BatchState.SETTLED
+    assert (await fleet.booked()).useless == 0
+    assert set(fleet.provider.bought.values()) <= {1}
+
+
 async def test_a_completed_batch_with_only_an_error_file_is_read_like_any_other() -> None:
     fleet = Fleet()
     fleet.provider.answer_line = lambda *_: (400, b'{"error":{"code":"bad"}}')
