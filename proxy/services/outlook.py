@@ -201,9 +201,9 @@ class Outlook:
         if len(self._unwritten) < MAX_UNWRITTEN:
             self._unwritten.append(news)
 
-    async def note_unbatchable(self, key: BatchKey) -> None:
+    async def note_unbatchable(self, key: BatchKey, length: timedelta = UNBATCHABLE_FOR) -> None:
         """Remember for a while that the provider does not batch this model for this credential."""
-        until = self._clock.now() + UNBATCHABLE_FOR
+        until = self._clock.now() + length
         await self._unbatchable_store.note(key.credential, key.endpoint, key.model, until=until)
         self._unbatchable = {**self._unbatchable, key.model_access: until}
         self._changes += 1

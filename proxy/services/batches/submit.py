@@ -56,7 +56,8 @@ from proxy.services.batches.submission import describe
 from proxy.services.batches.unnamed import is_one_in_doubt
 from proxy.services.ground import Ground
 from proxy.services.leases import HeldLease, LeaseLostError
-from proxy.services.outlook import Outlook
+from proxy.services.outlook import UNBATCHABLE_FOR, Outlook
+from proxy.services.pauses import REMEMBERED
 
 log = structlog.get_logger()
 
@@ -75,6 +76,12 @@ FORBIDDEN_TOGETHER: Final = timedelta(minutes=2)
 """Within this, refusals count once: those of batches that are on their way together when a key is
 revoked, or a provider in trouble knows nobody."""
 
+FORBIDDEN_FOR: Final = timedelta(minutes=10)
+"""How long the lane is off at first; after each refusal that follows, twice as long, up to a day.
+Keys get a scope, and a path may be missing for minutes, as behind a gateway that is set up anew."""
+
+_DOUBLED_AT_MOST: Final = 10
+
 RETRY_PAUSE: Final = timedelta(seconds=30)
 """How long a batch waits that could not be submitted, if its provider asks for no more."""
 
@@ -83,10 +90,10 @@ TURN_PAUSE: Final = timedelta(seconds=2)
 
 
 class _Forbidden(NamedTuple):
-    """How often in a row batches were denied, and when last."""
+    """How often in a row batches were denied, and until when that says nothing new."""
 
     times: int
-    at: datetime
+    until: datetime
 
 
 _NEVER_FORBIDDEN: Final = _Forbidden(0, datetime.min.replace(tzinfo=UTC))
@@ -283,15 +290,20 @@ class Submitter:
 
     async def _note_forbidden(self, key: BatchKey, exc: ProviderError) -> None:
         """Switch the lane off for a credential and model that are always denied batches."""
-        now, last = self._on.now(), self._forbidden.get(key.model_access, _NEVER_FORBIDDEN)
-        if exc.status_code not in _FORBIDDEN or now < last.at + FORBIDDEN_TOGETHER:
+        now, access = self._on.now(), key.model_access
+        last = self._forbidden.get(access, _NEVER_FORBIDDEN)
+        if exc.status_code not in _FORBIDDEN or now < last.until:
             return
-        times = last.times + 1
-        if times < FORBIDDEN_TIMES:
-            self._forbidden[key.model_access] = _Forbidden(times, now)
-            return
-        self._forbidden.pop(key.model_access, None)
-        await self._outlook.note_unbatchable(key)
+        times, pause = last.times + 1, FORBIDDEN_TOGETHER
+        if times >= FORBIDDEN_TIMES:
+            doubled = min(times - FORBIDDEN_TIMES, _DOUBLED_AT_MOST)
+            pause = min(FORBIDDEN_FOR * 2**doubled, UNBATCHABLE_FOR)
+            await self._outlook.note_unbatchable(key, pause)
+        self._forbidden.pop(access, None)
+        if len(self._forbidden) >= REMEMBERED:
+            # Callers name the models, and may invent them. The longest untouched goes.
+            del self._forbidden[next(iter(self._forbidden))]
+        self._forbidden[access] = _Forbidden(times, now + pause)
 
     async def _put_back(self, batch: Batch, exc: ProviderError) -> Batch:
         """Have the batch sent again later: when the provider asks for it, and not at once.

@@ -220,14 +220,33 @@ async def test_an_account_without_batches_is_soon_asked_for_none(
     fleet = Fleet()
     fleet.will(operation, *[fault] * 1_000)
     asked = []
-    for _ in range(FORBIDDEN_TIMES + 1):
+    for _ in range(24):
         await fleet.accept_many(12)
-        await fleet.run_for(timedelta(minutes=30), step=timedelta(seconds=30))
+        await fleet.run_for(timedelta(hours=1), step=timedelta(minutes=2))
         asked.append(fleet.provider.requests[operation])
 
     assert await fleet.states() == {JobState.COMPLETED: 12 * len(asked)}
-    assert asked[-1] == asked[-2]
+    # Half a day, and a batch or two.
+    assert asked[-1] - asked[11] <= 2 * INPUT_TRIES
     assert fleet.tally.counts["credential_paused"] == 0
+
+
+async def test_batches_that_were_not_found_for_minutes_are_not_given_up_for_a_day() -> None:
+    fleet = Fleet()
+    fleet.will("create", "unknown", times=1_000)
+    for _ in range(10):
+        await fleet.accept_many(12)
+        await fleet.run_for(timedelta(minutes=1), step=timedelta(seconds=30))
+    fleet.provider.faults["create"].clear()
+    await fleet.run_for(timedelta(minutes=20), step=timedelta(seconds=30))
+    called = fleet.provider.requests["call"]
+    assert called
+
+    await fleet.accept_many(12)
+    await fleet.run_for(timedelta(minutes=20), step=timedelta(seconds=30))
+
+    assert await fleet.states() == {JobState.COMPLETED: 12 * 11}
+    assert fleet.provider.requests["call"] == called
 
 
 @pytest.mark.parametrize("status", ["refused", "forbidden", "unknown"])
