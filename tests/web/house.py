@@ -5,7 +5,7 @@ Nothing runs in the background: a test ends a job itself, and moves the time.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -15,6 +15,7 @@ import aiohttp
 from aiohttp import web
 from openai import AsyncOpenAI
 
+from policies.model import Answer, Defer
 from policies.policy import Policy
 from proxy.core.fields import RawHeaders
 from proxy.core.ids import InstanceId, JobId
@@ -77,6 +78,32 @@ COMPLETION = json.dumps(
     },
     indent=1,
 ).encode()
+
+
+class Ruling:
+    """Rules that decide every call alike."""
+
+    def __init__(self, decision, *, wants_body=True):
+        self._decision = decision
+        self._wants_body = wants_body
+
+    def __len__(self):
+        return 1
+
+    def concerns(self, **head):
+        return True
+
+    def wants_body(self, facts):
+        return self._wants_body and facts.obstacle is None
+
+    def opinion(self, facts):
+        return self._decision if facts.bar() is None else None
+
+    def listed(self):
+        return ()
+
+
+DIVERT = Defer(answer=Answer.WAIT, decided_by="rule:nightly", reason="it is night")
 
 
 @dataclass
@@ -318,7 +345,20 @@ class House:
 
     async def abandoned(self, **options: Any) -> Job:
         """Send a call whose caller leaves while it is held; return its job."""
-        sending = self.tasks.create_task(self.defer("wait", **options))
+        return await self._left(self.defer("wait", **options))
+
+    async def diverted(self) -> Job:
+        """Send a call that a rule diverts, and whose caller leaves; return its job.
+
+        There are no rules any more then.
+        """
+        self.policy = Policy(Ruling(DIVERT), generation=1)
+        job = await self._left(self.send("POST", CHAT, json=CHAT_BODY))
+        self.policy = Policy(generation=2)
+        return job
+
+    async def _left(self, call: "Coroutine[Any, Any, Reply]") -> Job:
+        sending = self.tasks.create_task(call)
         await self.held()
         sending.cancel()
         await wait_until(lambda: self.holding.count == 0, "the handler to end")

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
 from policies.fields import Run
-from policies.headers import NOTHING_ASKED, Asked
+from policies.headers import Asked
 from proxy.core.choice import LaneFacts
 from proxy.core.dialects import Dialect, Endpoint, pick_headers
 from proxy.core.fields import RawHeaders
@@ -113,17 +113,19 @@ def fingerprint_of(
     *,
     target: str,
     headers: RawHeaders,
-    asked: Asked = NOTHING_ASKED,
+    asked: Asked | None = None,
 ) -> Digest:
     """Return what a call and its repeats share, less the body: see `core.repeats.with_body`.
 
-    `target` comes without credentials.
+    `target` comes without credentials. Without what is `asked`, it is what equal calls share,
+    whatever their names are and whoever wanted them deferred.
     """
+    names = () if asked is None else (*_named(asked), *_untagged(asked))
     return begun_fingerprint(
         owner=caller.owner,
         upstream=caller.credential.upstream,
         target=target,
-        headers=(*pick_headers(_kept_names(dialect), headers), *_named(asked)),
+        headers=(*pick_headers(_kept_names(dialect), headers), *names),
     )
 
 
@@ -142,6 +144,15 @@ def _named(asked: Asked) -> tuple[tuple[str, str], ...]:
     if asked.idempotency_key is not None:
         return (("idempotency-key", asked.idempotency_key),)
     return () if asked.run is None else (("x-deferrable-run", asked.run.id),)
+
+
+def _untagged(asked: Asked) -> tuple[tuple[str, str], ...]:
+    """Return the mark of a call that only a rule can defer.
+
+    Who repeats a call sends its head again, tag and all. A plain call that claimed the job of
+    a tagged one would be held, or answered with a job object in the place of its answer.
+    """
+    return () if asked.defers else (("x-deferrable", ""),)
 
 
 def _kept_names(dialect: Dialect) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from aiohttp import web
 
 from policies.fields import Tag
-from policies.headers import NOTHING_ASKED, Asked
+from policies.headers import Asked
 from policies.model import Decision, Once
 from policies.policy import Policy
 from proxy.core.body import ParsedBody
@@ -102,8 +102,8 @@ def could_repeat(asked: Asked, policy: Policy) -> bool:
     """Return whether a call, by its head, could be the repeat of one that was deferred.
 
     Who repeats a call sends its head again. So one that does not ask to be deferred repeats
-    none that did, and what was done without being asked was done by rules: where there never
-    were any, its caller gets a plain answer, whatever became of an equal call with a tag.
+    none that did (their fingerprints differ), and what was done without being asked was done
+    by rules: where there never were any, nothing has to be looked for.
     """
     return asked.defers or (asked.tag is not Tag.FALSE and policy.generation > 0)
 
@@ -137,7 +137,7 @@ def read_head(
     target = without_credentials(route.upstream_target)
     kept = kept_headers(dialect, request.raw_headers)
 
-    def begun(asked: Asked = NOTHING_ASKED) -> Digest:
+    def begun(asked: Asked | None = None) -> Digest:
         return fingerprint_of(caller(), dialect, target=target, headers=kept, asked=asked)
 
     place = place_at(route.upstream, dialect, route.upstream_target)

@@ -7,46 +7,29 @@ from typing import Any
 import openai
 import pytest
 
-from policies.model import Answer, Defer, Forward
+from policies.model import Forward
 from policies.policy import Policy
 from proxy.core.errors import StoreUnavailableError
 from proxy.core.job import AnswerMode
 from proxy.core.lanes import Lane
 from proxy.services.callers.quota import Limits
 from proxy.services.deferral.accept import DeferralSettings
-from tests.web.house import CHAT, CHAT_BODY, COMPLETION, KEY, MAX_BODY, open_house
+from tests.web.house import (
+    CHAT,
+    CHAT_BODY,
+    COMPLETION,
+    DIVERT,
+    KEY,
+    MAX_BODY,
+    Ruling,
+    open_house,
+)
 
 
 @pytest.fixture
 async def house():
     async with open_house() as opened:
         yield opened
-
-
-class Ruling:
-    """Rules that decide every call alike."""
-
-    def __init__(self, decision, *, wants_body=True):
-        self._decision = decision
-        self._wants_body = wants_body
-
-    def __len__(self):
-        return 1
-
-    def concerns(self, **head):
-        return True
-
-    def wants_body(self, facts):
-        return self._wants_body and facts.obstacle is None
-
-    def opinion(self, facts):
-        return self._decision if facts.bar() is None else None
-
-    def listed(self):
-        return ()
-
-
-DIVERT = Defer(answer=Answer.WAIT, decided_by="rule:nightly", reason="it is night")
 
 
 def no_store(house):

@@ -59,15 +59,40 @@ async def test_a_repeat_that_cannot_be_held_finds_its_job_when_it_comes_again():
     assert (again.status, again.headers["X-Deferrable-Job"]) == (200, job.id)
 
 
-async def test_under_rules_a_repeat_without_a_tag_is_answered_as_the_call_that_it_repeats():
-    async with open_house(policy=Policy(generation=1)) as house:
-        job = await house.abandoned()
-        await house.finish(job)
+async def test_a_repeat_without_a_tag_is_answered_as_the_call_that_it_repeats(house):
+    job = await house.diverted()
+    await house.finish(job)
 
-        reply = await house.send("POST", CHAT, json=CHAT_BODY)
+    reply = await house.send("POST", CHAT, json=CHAT_BODY)
 
     assert (reply.status, reply.body) == (200, COMPLETION)
     assert house.seen == []
+
+
+@pytest.mark.parametrize("retry_count", ["0", "2"])
+async def test_under_rules_too_a_call_without_a_tag_repeats_none_that_had_one(retry_count):
+    async with open_house(policy=Policy(generation=1)) as house:
+        # One that was answered, and one that broke.
+        await house.job()
+        abandoned = await house.abandoned()
+        headers = {"x-stainless-retry-count": retry_count}
+
+        reply = await house.send("POST", CHAT, json=CHAT_BODY, headers=headers)
+        again = await house.job()
+
+    assert reply.json == {"up": True}
+    assert again.id == abandoned.id
+
+
+async def test_a_call_with_a_tag_repeats_none_that_a_rule_diverted(house):
+    diverted = await house.diverted()
+
+    other = await house.job()
+    await house.finish(diverted)
+    again = await house.send("POST", CHAT, json=CHAT_BODY)
+
+    assert other.id != diverted.id
+    assert again.headers["X-Deferrable-Job"] == diverted.id
 
 
 @pytest.mark.parametrize("retry_count", ["0", "2"])

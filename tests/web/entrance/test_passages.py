@@ -278,7 +278,7 @@ async def test_a_job_that_can_be_claimed_keeps_no_other_owner_from_the_shortcut(
     async with open_house(lean=True, policy=Policy(generation=1)) as house:
         for key in (KEY, OTHER):
             await plain(house, key)
-        job = await house.finish(await house.abandoned())
+        job = await house.finish(await house.diverted())
 
         assert await is_short(house, plain(house, OTHER))
         repeat = await plain(house, KEY)
@@ -307,7 +307,7 @@ async def test_heads_are_learned_though_another_owner_may_repeat_a_call():
 async def test_an_owner_takes_the_shortcut_again_when_nothing_can_be_claimed_any_more():
     async with open_house(lean=True, policy=Policy(generation=1)) as house:
         await plain(house, KEY)
-        await house.finish(await house.abandoned())
+        await house.finish(await house.diverted())
         await plain(house, KEY)
         assert not await is_short(house, plain(house, KEY))
         house.clock.advance(minutes=2)
