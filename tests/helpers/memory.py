@@ -68,6 +68,7 @@ class _Memory:
     pending: dict[JobId, Job] = field(default_factory=dict)
     """Those of them that are not terminal: a simulated day has many more that are."""
     bodies: dict[JobId, bytes] = field(default_factory=dict)
+    damaged_bodies: set[JobId] = field(default_factory=set)
     results: dict[JobId, Result] = field(default_factory=dict)
     deliveries: dict[JobId, Delivery] = field(default_factory=dict)
     idempotency: dict[tuple[OwnerId, str], JobId] = field(default_factory=dict)
@@ -94,6 +95,15 @@ class _Memory:
             self.pending.pop(record.id, None)
         else:
             self.pending[record.id] = record
+
+    def body(self, job_id: JobId) -> bytes:
+        """Return what was accepted with a job, as long as it is kept."""
+        if job_id in self.damaged_bodies:
+            raise StoreCorruptError("a sealed value was altered or moved")
+        try:
+            return self.bodies[job_id]
+        except KeyError:
+            raise JobNotFoundError(job_id) from None
 
     def jobs(self) -> list[Job]:
         return [self.view(record) for record in self.records.values()]
@@ -136,6 +146,9 @@ class MemoryJobStore:
         self._memory = memory
         self.damaged: set[JobId] = set()
         """Those whose records cannot be read."""
+
+        self.damaged_bodies = memory.damaged_bodies
+        """Those whose calls cannot be read."""
 
     async def accept(self, new: NewJob) -> Acceptance:
         memory, job = self._memory, new.job
@@ -195,10 +208,7 @@ class MemoryJobStore:
         return True
 
     async def body(self, job_id: JobId) -> bytes:
-        try:
-            return self._memory.bodies[job_id]
-        except KeyError:
-            raise JobNotFoundError(job_id) from None
+        return self._memory.body(job_id)
 
     async def result(self, job_id: JobId) -> Result | None:
         return self._memory.results.get(job_id)
@@ -445,7 +455,7 @@ class MemoryBatchStore:
         chunk: list[Line] = []
         size = 0
         for item in self._still_open(batch_id):
-            chunk.append(Line(item.job_id, item.attempt, self._memory.bodies[item.job_id]))
+            chunk.append(Line(item.job_id, item.attempt, self._memory.body(item.job_id)))
             size += len(chunk[-1].body)
             if len(chunk) == LINES_CHUNK or size >= LINES_CHUNK_BYTES:
                 yield chunk

@@ -263,8 +263,9 @@ class Escalator:
             # Cancelled and erased since: whatever is written now is refused.
             return Released(job.attempt, "cancelled", uncharged=True), None
         except StoreError as exc:
-            # Nothing was sent, and so nothing bought.
-            return Released(job.attempt, exc.code, uncharged=True), None
+            # Nothing was sent, and so nothing bought. What is damaged stays so.
+            later = self._on.now() + UNREACHED_PAUSE
+            return Released(job.attempt, exc.code, not_before=later, uncharged=True), None
         begun = self._on.clock.monotonic()
         try:
             async with asyncio.timeout(self._limits.of(job.lane).timeout.total_seconds()):

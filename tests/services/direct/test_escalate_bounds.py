@@ -14,6 +14,7 @@ from proxy.core.job import JobState
 from proxy.ports.jobs import JobWrite
 from proxy.ports.notes import Note
 from proxy.services.direct.budget import HourlyLimits
+from proxy.services.direct.escalate import UNREACHED_PAUSE
 from proxy.services.direct.finish import STORE_PAUSE_S
 from proxy.services.direct.lessons import BUSY
 from tests.helpers.factories import CREDENTIAL
@@ -301,6 +302,20 @@ async def test_an_answer_that_was_written_unheard_is_counted_once(monkeypatch: p
     assert fleet.tally.counts["job_ended"] == 1
     assert fleet.tally.counts["late_result"] == 0
     assert (await fleet.booked()).useless == 0
+
+
+async def test_a_call_that_cannot_be_read_is_not_tried_all_the_time() -> None:
+    fleet = Fleet()
+    damaged = await fleet.accept(deadline=timedelta(minutes=10))
+    other = await fleet.accept(deadline=timedelta(minutes=20))
+    fleet.stores.jobs.damaged_bodies.add(damaged)
+
+    await fleet.run("escalate", "escalate", "escalate")
+
+    assert (await fleet.job(damaged)).attempt == 1
+    assert (await fleet.job(other)).state is JobState.COMPLETED
+    await fleet.wait(UNREACHED_PAUSE, "escalate")
+    assert (await fleet.job(damaged)).attempt == 2
 
 
 async def test_a_credential_that_cannot_be_read_holds_up_its_own_jobs_alone():
