@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from proxy.core.batch import Batch
+from proxy.core.errors import StoreCorruptError
 from proxy.core.ids import BatchId
 from proxy.core.inputs import first_part, inputs_of, next_part
 from proxy.core.plan import Flush
@@ -39,7 +40,12 @@ async def claim_all(
             continue
         if max_inputs is None or claimed.count < most or most == limits.max_requests:
             return claimed
-        more = next_part(claimed.count, await _inputs(batches, batch.id), max_inputs)
+        try:
+            more = next_part(claimed.count, await _inputs(batches, batch.id), max_inputs)
+        except StoreCorruptError:
+            # Not filled any further, it costs no other batch anything. Who sends it meets that
+            # call too, and gives the jobs back in time.
+            more = 0
         if more == 0:
             return claimed
         most = min(claimed.count + more, limits.max_requests)

@@ -26,7 +26,7 @@ class CountingProvider(FakeProvider):
     async def create(self, credential: Any, submission: Any, file_id: Any) -> Any:
         content = self.files[file_id][1]
         lines = [json.loads(line)["body"] for line in content.splitlines()]
-        if sum(len(line["input"]) for line in lines) > 50_000:
+        if sum(len(line.get("input", "")) for line in lines) > 50_000:
             self.fail_next.append(("too_many_tasks", None))
         return await super().create(credential, submission, file_id)
 
@@ -70,6 +70,21 @@ async def test_embeddings_of_many_inputs_are_all_bought_in_batches_that_hold_the
     batches = await fleet.stores.batches.recent(limit=100)
     assert {batch.end_reason for batch in batches} == {"completed"}
     assert len(batches) == 30  # of 24 calls each
+
+
+async def test_a_call_that_cannot_be_read_keeps_no_batch_from_being_filled() -> None:
+    fleet = counting_fleet()
+    await embed(fleet, 30, inputs=1)
+    damaged, *others = fleet.bodies
+    fleet.stores.jobs.damaged_bodies.add(damaged)
+    fine = await fleet.accept_many(12)
+
+    await fleet.run_for(HOUR, step=timedelta(minutes=1))
+    assert {(await fleet.job(one)).state for one in fine} == {JobState.COMPLETED}
+
+    await fleet.run_for(26 * HOUR, step=timedelta(minutes=5))
+    assert {(await fleet.job(one)).state for one in others} == {JobState.COMPLETED}
+    assert (await fleet.job(damaged)).state is JobState.EXPIRED
 
 
 async def test_calls_of_one_input_each_share_one_batch() -> None:
