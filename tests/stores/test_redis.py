@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -14,7 +14,7 @@ from hypothesis import given, settings
 
 from proxy.core.batch import BatchState
 from proxy.core.errors import ConfigError, StoreCorruptError
-from proxy.core.ids import BatchId, InstanceId, JobId, shard_for
+from proxy.core.ids import BatchId, InstanceId, JobId, shard_for, shard_of
 from proxy.core.job import CancelRequested, Escalated, Job, Outcome, Released, Succeeded, advance
 from proxy.core.repeats import CLAIM_WINDOW
 from proxy.ports.batches import ClaimLimits
@@ -323,6 +323,27 @@ async def test_no_credential_is_forgotten_that_an_unreadable_batch_may_need(stor
             await stores.credentials.forget_unused(limit=9)
 
     assert await stores.credentials.all()
+
+
+@pytest.mark.parametrize("damage", [b"damaged", b"\xff 1 2", b""])
+async def test_what_is_no_record_at_all_is_the_store_s_failure_and_no_bug(stores, server, damage):
+    damaged, other = await accepted_everywhere(stores, 2)
+    batch_id, unread = await filling(stores), await filling(stores)
+    assert await claim(stores, batch_id) == 2
+    server.admin.set(keys.record(damaged.id), damage)
+    server.admin.set(keys.result(damaged.id), damage)
+    server.admin.hset(keys.BATCHES, unread, damage)
+    queued = await accepted(stores)
+    key = keys.key_digest(queued.key)
+
+    assert await items(stores, batch_id) == [other.id]
+    with pytest.raises(StoreCorruptError):
+        await stores.jobs.result(damaged.id)
+    with suppress(StoreCorruptError):
+        assert await claim(stores, unread) == 0
+    server.admin.zadd(keys.queue(shard_of(queued.id), key), {damage: 0})
+    with pytest.raises(StoreCorruptError):
+        await claim(stores, await filling(stores))
 
 
 # Order over all shards

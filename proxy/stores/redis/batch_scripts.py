@@ -22,6 +22,8 @@ if not sums[5] then
   if count > 0 then
     local row = redis.call('ZRANGE', KEYS[1], 0, 0)[1]
     next_bytes, next_tokens = string.match(row, '^%S+ %S+ (%S+) (%S+)')
+    -- A reply ends at the first nil.
+    if not next_tokens then error('a row of a queue cannot be read') end
   end
 end
 return {sums[1] or '0', sums[2] or '0', sums[3] or '0', sums[4] or '', count, at,

@@ -227,4 +227,4 @@ class Claim:
 
 
 def _is_filling(record: Reply) -> bool:
-    return record is not None and as_text(record).split(" ", 2)[1] == BatchState.FILLING
+    return record is not None and as_text(record).split(" ")[1:2] == [BatchState.FILLING]

@@ -164,7 +164,8 @@ def _parse_item(seq: int, row: bytes) -> Item:
 
 
 def _is_open(header: Reply, item: Item) -> bool:
-    if not isinstance(header, bytes) or not header:
+    if not isinstance(header, bytes):
         return False
-    _, state, attempt = header.split(b" ", 3)[:3]
-    return state == JobState.QUEUED.value.encode() and int(attempt) + 1 == item.attempt
+    # What is no record of ours any more waits for nothing, and holds up no other job.
+    _, state, attempt, *_ = (*header.split(b" ", 3), b"", b"")
+    return state == JobState.QUEUED.value.encode() and attempt == b"%d" % (item.attempt - 1)

@@ -155,7 +155,10 @@ class RedisJobStore:
         if not isinstance(reply, bytes):
             raise StoreCorruptError("a stored result cannot be read")
         head, _, sealed = reply.partition(b"\n")
-        status, content_type, request_id = json.loads(head)
+        try:
+            status, content_type, request_id = json.loads(head)
+        except ValueError:
+            raise StoreCorruptError("a stored result cannot be read") from None
         return Result(
             status_code=status,
             body=self._vault.open(sealed, context=result_context(job_id)),

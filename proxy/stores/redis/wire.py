@@ -289,7 +289,10 @@ def as_bytes(reply: Reply) -> bytes:
 
 def as_text(reply: Reply) -> str:
     """Return a string that must be one."""
-    return as_bytes(reply).decode("utf-8", "surrogatepass")
+    try:
+        return as_bytes(reply).decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        raise StoreCorruptError("Redis holds something else than text") from None
 
 
 def as_int(reply: Reply) -> int:
