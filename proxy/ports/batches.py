@@ -59,7 +59,10 @@ class BatchStore(Protocol):
     """Durable batches and their items."""
 
     async def heads(self) -> Sequence[Head]:
-        """Return one row for each batch key that has queued jobs."""
+        """Return one row for each batch key that has queued jobs.
+
+        One that cannot be read is left out, with its jobs, and told of in the log.
+        """
         ...
 
     async def add(self, batch: Batch) -> None:

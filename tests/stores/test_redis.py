@@ -297,6 +297,19 @@ async def test_a_called_job_that_cannot_be_read_holds_up_no_other(stores, server
     assert [job.id for job in await stores.queue.escalating(limit=9)] == [other.id]
 
 
+async def test_a_queue_whose_key_cannot_be_read_holds_up_no_other(stores, server):
+    damaged, fine = [await accepted(stores, key=make_key(model=name)) for name in ("1", "2")]
+    name = keys.key_digest(damaged.key)
+    server.admin.hset(keys.batch_keys(shard_of(damaged.id)), name, b"damaged")
+
+    with structlog.testing.capture_logs() as said:
+        assert [head.key for head in await stores.batches.heads()] == [fine.key]
+
+    assert [(line["event"], line["subject"]) for line in said] == [
+        ("record.unread", f"queue {name}")
+    ]
+
+
 @pytest.mark.parametrize("damage", [b"1 sealed {", b"damaged", b"\xff 1 2"])
 async def test_a_batch_that_cannot_be_read_holds_up_no_other(stores, server, damage):
     damaged, other = make_batch(), make_batch()
@@ -311,6 +324,19 @@ async def test_a_batch_that_cannot_be_read_holds_up_no_other(stores, server, dam
     assert [(line["event"], line["subject"]) for line in said] == [("record.unread", damaged.id)]
     with pytest.raises(StoreCorruptError):
         await stores.batches.get(damaged.id)
+
+
+async def test_no_credential_is_forgotten_that_an_unreadable_queue_may_need(stores, server):
+    damaged = await accepted(stores)
+    await stores.credentials.remember(make_credential())
+    name = keys.key_digest(damaged.key)
+    server.admin.hset(keys.batch_keys(shard_of(damaged.id)), name, b"damaged")
+
+    for _ in range(2):
+        with pytest.raises(StoreCorruptError):
+            await stores.credentials.forget_unused(limit=9)
+
+    assert await stores.credentials.all()
 
 
 async def test_no_credential_is_forgotten_that_an_unreadable_batch_may_need(stores, server):

@@ -232,6 +232,17 @@ async def test_a_called_job_that_cannot_be_read_holds_up_no_other(stores, path):
     assert [job.id for job in await stores.queue.escalating(limit=9)] == [other]
 
 
+async def test_a_queue_whose_key_cannot_be_read_holds_up_no_other(stores, path):
+    for model in ("damaged", "fine"):
+        await accepted(stores, key=make_key(model=model))
+    run(path, "UPDATE keys SET key = 'x' WHERE key LIKE '%damaged%'")
+
+    with structlog.testing.capture_logs() as said:
+        assert [head.key.model for head in await stores.batches.heads()] == ["fine"]
+
+    assert [line["event"] for line in said] == ["record.unread"]
+
+
 async def test_a_batch_that_cannot_be_read_holds_up_no_other(stores, path):
     damaged, other = make_batch(), make_batch()
     for batch in (damaged, other):

@@ -39,6 +39,14 @@ class RedisBatchStore:
     async def heads(self) -> Sequence[Head]:
         return await self._heads.read()
 
+    async def all_heads(self) -> Sequence[Head]:
+        """Return what `heads` does, where none may be left out.
+
+        Raises:
+            StoreCorruptError: if one cannot be read.
+        """
+        return await self._heads.read(all_of_them=True)
+
     async def add(self, batch: Batch) -> None:
         settled = batch.state is BatchState.SETTLED
         await self._client.call(

@@ -126,13 +126,13 @@ class RedisCredentialStore:
         Asked in the order in which a job moves on, and from its beginning once more,
         so that none is overlooked because it moved in between.
         """
-        needed = {head.key.credential for head in await self._batches.heads()}
+        needed = {head.key.credential for head in await self._batches.all_heads()}
         replies = await self._client.call_many(
             [read("HVALS", keys.escalating(shard)) for shard in keys.ALL_SHARDS], background=True
         )
         needed |= {CredentialId(as_text(one)) for reply in replies for one in as_list(reply)}
         needed |= {batch.key.credential for batch in await self._batches.all_live()}
-        return needed | {head.key.credential for head in await self._batches.heads()}
+        return needed | {head.key.credential for head in await self._batches.all_heads()}
 
     async def _forget(self, row: _Row) -> bool:
         reply = await self._client.call(

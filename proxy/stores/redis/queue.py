@@ -107,11 +107,16 @@ class Heads:
 
     def __init__(self, client: Client) -> None:
         self._client = client
+        self._unread = Unread()
         self._keys: dict[str, BatchKey] = {}
         """Those of the last time, by their digests, each of which stands for one key for ever."""
 
-    async def read(self) -> list[Head]:
-        """Return one row for each key that has queued jobs."""
+    async def read(self, *, all_of_them: bool = False) -> list[Head]:
+        """Return one row for each key that has queued jobs.
+
+        Raises:
+            StoreCorruptError: if `all_of_them` are wanted, and a key cannot be read.
+        """
         *shards, small, paused = await self._client.call_many(
             [
                 *[job_scripts.HEADS.call([keys.heads(shard)]) for shard in keys.ALL_SHARDS],
@@ -124,7 +129,7 @@ class Heads:
             for line in as_text(reply).splitlines():
                 name, *numbers = line.split(" ")
                 counts.setdefault(name, []).append([int(number) for number in numbers])
-        batch_keys = self._keys = await self._known(counts)
+        batch_keys = self._keys = await self._known(counts, all_of_them=all_of_them)
         small_by_key = {name: int(value) for name, value in as_map(small).items()}
         halted = {CredentialId(as_text(one)) for one in as_list(paused)}
         return [
@@ -133,7 +138,7 @@ class Heads:
             if name in batch_keys
         ]
 
-    async def _known(self, names: Collection[str]) -> dict[str, BatchKey]:
+    async def _known(self, names: Collection[str], *, all_of_them: bool) -> dict[str, BatchKey]:
         """Return the keys of these names; those that are new since the last time are looked up."""
         found = {name: self._keys[name] for name in names if name in self._keys}
         unknown = [name for name in names if name not in found]
@@ -142,11 +147,21 @@ class Heads:
         replies = await self._client.call_many(
             [read("HMGET", keys.batch_keys(shard), *unknown) for shard in keys.ALL_SHARDS]
         )
-        for reply in replies:
-            for name, text in zip(unknown, as_list(reply), strict=True):
-                if text is not None:
-                    found[name] = decode_key(as_text(text))
-        return found
+        stored = {
+            name: text
+            for reply in replies
+            for name, text in zip(unknown, as_list(reply), strict=True)
+            if text is not None
+        }
+        if all_of_them:
+            return found | dict(map(_name_and_key, stored.items()))
+        named = ((f"queue {name}", (name, text)) for name, text in stored.items())
+        return found | dict(self._unread.less(named, _name_and_key))
+
+
+def _name_and_key(stored: tuple[str, Reply]) -> tuple[str, BatchKey]:
+    name, text = stored
+    return name, decode_key(as_text(text))
 
 
 def small_field(key: BatchKey) -> str:

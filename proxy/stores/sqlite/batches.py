@@ -85,7 +85,7 @@ class SqliteBatchStore:
         self._unread = Unread()
 
     async def heads(self) -> Sequence[Head]:
-        return await self._database.read(heads)
+        return await self._database.read(partial(heads, unread=self._unread))
 
     async def add(self, batch: Batch) -> None:
         await self._database.write(partial(_add, batch=batch, record=encode_batch(batch)))

@@ -3,7 +3,7 @@
 import sqlite3
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from proxy.core.ids import CredentialId
 from proxy.core.job import AnswerMode, Job
@@ -27,7 +27,7 @@ _BY_DEADLINE: Final = """
 _ESCALATING: Final = "SELECT id, record FROM jobs WHERE state = 'escalating' LIMIT ?"
 
 _HEADS: Final = """
-    SELECT key, count, bytes, tokens, held, small,
+    SELECT keys.id, key, count, bytes, tokens, held, small,
         (SELECT ready FROM queue WHERE queue.key = keys.id ORDER BY ready LIMIT 1),
         (SELECT ready FROM queue WHERE queue.key = keys.id ORDER BY ready DESC LIMIT 1),
         (SELECT deadline FROM queue WHERE queue.key = keys.id ORDER BY deadline LIMIT 1),
@@ -136,25 +136,26 @@ def uncount(connection: sqlite3.Connection, key: str, amounts: tuple[int, int, i
     return int(key_id)
 
 
-def heads(connection: sqlite3.Connection) -> list[Head]:
+def heads(connection: sqlite3.Connection, unread: Unread) -> list[Head]:
     """Return one row for each key that has queued jobs."""
-    return [
-        Head(
-            key=decode_key(key),
-            count=count,
-            body_bytes=size,
-            tokens=tokens,
-            oldest_at=from_micros(oldest),
-            newest_at=from_micros(newest),
-            nearest_deadline=from_micros(nearest),
-            held=held,
-            small_batches=small,
-            paused=bool(paused),
-        )
-        for key, count, size, tokens, held, small, oldest, newest, nearest, paused in (
-            connection.execute(_HEADS)
-        )
-    ]
+    rows = connection.execute(_HEADS)
+    return unread.less(((f"queue {number}", row) for number, *row in rows), _head)
+
+
+def _head(row: Sequence[Any]) -> Head:
+    key, count, size, tokens, held, small, oldest, newest, nearest, paused = row
+    return Head(
+        key=decode_key(key),
+        count=count,
+        body_bytes=size,
+        tokens=tokens,
+        oldest_at=from_micros(oldest),
+        newest_at=from_micros(newest),
+        nearest_deadline=from_micros(nearest),
+        held=held,
+        small_batches=small,
+        paused=bool(paused),
+    )
 
 
 def note_size(connection: sqlite3.Connection, *, key: BatchKey, small: bool) -> None:
