@@ -27,7 +27,7 @@ from policies.model import (
 class CompiledRule:
     """One rule, ready to be asked."""
 
-    __slots__ = ("_content", "_head", "decision", "needs_content", "rule")
+    __slots__ = ("_content", "_head", "decision", "rule")
 
     def __init__(self, rule: Rule) -> None:
         self.rule: Final = rule
@@ -36,7 +36,6 @@ class CompiledRule:
         if rule.sample is not None:
             draw = sampler(rule.name, rule.sample)
             (head if rule.sample.by else content).append(draw)
-        self.needs_content: Final = bool(content)
         first = [readable()] if content else []
         self._head: Final = tuple(head)
         self._content: Final = (*(guards(rule) or first), *content)
@@ -67,9 +66,6 @@ class RuleSet:
 
     def __init__(self, rules: Iterable[Rule] = ()) -> None:
         self.compiled: Final = tuple(map(CompiledRule, rules))
-        self.needs_body: Final = any(rule.needs_content for rule in self.compiled)
-        """Whether any condition is about the body. Diverting a call reads it in any case."""
-
         conditions = [rule.rule.when for rule in self.compiled]
         self._index: Final = RuleIndex.of(conditions)
         self._content: Final = ContentIndex.of(conditions)

@@ -241,7 +241,7 @@ def test_a_rule_in_shadow_mode_changes_nothing_for_anybody(rules, call):
 def test_without_conditions_on_the_body_a_body_is_read_for_a_diversion_only(rules, call):
     compiled = rule_set(*(rule for rule in rules if rule["then"] != "defer"))
 
-    if not compiled.needs_body:
+    if not any(rule.wants_content for rule in compiled.compiled):
         assert not compiled.wants_body(make_facts(**{**call, "body": unread}))
 
 
@@ -258,7 +258,6 @@ def test_no_rule_has_no_opinion():
     assert len(RuleSet()) == 0
     assert RuleSet().opinion(make_facts(unread)) is None
     assert not RuleSet().wants_body(make_facts(unread))
-    assert not RuleSet().needs_body
     assert list(RuleSet().listed()) == list(Policy().rules.listed()) == []
 
 
@@ -375,7 +374,7 @@ def test_a_rule_that_answers_in_the_background_takes_responses_only():
 def test_which_rules_ask_for_the_body_is_known_beforehand(rule, needs):
     rules = rule_set(**{"then": "interactive", **rule})
 
-    assert rules.needs_body is needs
+    assert rules.compiled[0].wants_content is needs
     if not rule.get("when"):
         assert rules.wants_body(make_facts(unread)) is needs or "by" in rule["sample"]
 
