@@ -9,7 +9,7 @@ import pytest
 
 from proxy.core.errors import ProviderRejectedError, ProviderUnavailableError
 from proxy.core.upstream import Upstream
-from proxy.providers import searches
+from proxy.providers import inline
 from proxy.providers.openrouter_batches import OpenRouterBatches
 from proxy.upstreams.session import AiohttpClient
 from tests.providers.kit import (
@@ -114,7 +114,7 @@ async def test_a_search_goes_back_page_by_page_to_the_time_asked_for(wire, provi
 
 
 async def test_a_list_that_does_not_end_proves_nothing(wire, provider, monkeypatch):
-    monkeypatch.setattr(searches, "LIST_PAGES_MAX", 1)
+    monkeypatch.setattr(inline, "LIST_PAGES_MAX", 1)
     wire.answer({"data": [{**BATCH, "created_at": 4_000_000_000}] * 100})
 
     with pytest.raises(ProviderUnavailableError):

@@ -1,4 +1,4 @@
-"""Searching a list that holds no name of ours, back to a time."""
+"""What batches without files and names share: the search back to a time."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -6,12 +6,18 @@ import pytest
 
 from proxy.core.errors import ProviderUnavailableError
 from proxy.core.upstream import Upstream
-from proxy.ports.provider import ProviderBatch, ProviderBatchState
-from proxy.providers import searches
-from proxy.providers.calls import Calls
-from proxy.providers.searches import created_since
+from proxy.ports.provider import ProviderBatch, ProviderBatchState, Submission
+from proxy.providers import inline
+from proxy.providers.inline import InlineBatches
+from proxy.providers.inputs import Input, json_input
 from proxy.upstreams.session import AiohttpClient
-from tests.providers.kit import MachineClock, client_tasks, make_credential
+from tests.providers.kit import (
+    MachineClock,
+    batch_api,
+    client_tasks,
+    make_batch_id,
+    make_credential,
+)
 
 T0 = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
@@ -20,15 +26,23 @@ def entry(number: int, minutes: int) -> dict[str, object]:
     return {"id": f"b-{number}", "at": (T0 - timedelta(minutes=minutes)).isoformat()}
 
 
-def read(value: object) -> ProviderBatch | None:
-    if not isinstance(value, dict) or "at" not in value:
-        return None
-    return ProviderBatch(
-        id=value["id"],
-        state=ProviderBatchState.RUNNING,
-        status="x",
-        created_at=datetime.fromisoformat(value["at"]),
-    )
+class Batches(InlineBatches):
+    path = "/v1/b"
+    member = b"body"
+    cursor = "after"
+
+    def _input(self, submission: Submission) -> Input:
+        return json_input(submission, b"[", b"]")
+
+    def _read(self, value: object) -> ProviderBatch | None:
+        if not isinstance(value, dict) or "at" not in value:
+            return None
+        return ProviderBatch(
+            id=value["id"],
+            state=ProviderBatchState.RUNNING,
+            status="x",
+            created_at=datetime.fromisoformat(value["at"]),
+        )
 
 
 @pytest.fixture
@@ -36,17 +50,12 @@ async def found(wire):
     """Search back to half an hour before `T0`; return IDs."""
     async with client_tasks() as tasks:
         client = AiohttpClient(tasks)
-        calls = Calls(Upstream.parse("x", "openai", wire.base_url), client, MachineClock())
+        upstream = Upstream.parse("x", "openai", wire.base_url)
+        provider = Batches(upstream, batch_api("openrouter"), client, clock=MachineClock())
 
         async def search() -> list[str]:
-            batches = await created_since(
-                calls,
-                make_credential(),
-                T0 - timedelta(minutes=30),
-                what="search",
-                path="/v1/b",
-                cursor="after",
-                read=read,
+            batches = await provider.find_batches(
+                make_credential(), make_batch_id(), created_after=T0 - timedelta(minutes=30)
             )
             return [batch.id for batch in batches]
 
@@ -78,7 +87,7 @@ async def test_pages_older_than_asked_for_are_not_read(wire, found):
 
 
 async def test_a_list_that_cannot_be_read_to_its_end_proves_nothing(wire, found, monkeypatch):
-    monkeypatch.setattr(searches, "LIST_PAGES_MAX", 2)
+    monkeypatch.setattr(inline, "LIST_PAGES_MAX", 2)
     for _ in range(2):
         wire.answer({"data": [entry(n, 1) for n in range(100)], "has_more": True})
     with pytest.raises(ProviderUnavailableError):
