@@ -76,9 +76,10 @@ def own_answer(answer: ErrorAnswer, job: Job, *headers: tuple[str, str]) -> Fina
     )
 
 
-def response_of(answer: FinalAnswer) -> web.Response:
-    """Return the answer as aiohttp sends it."""
-    return web.Response(status=answer.status, headers=answer.headers, body=answer.body)
+def response_of(answer: FinalAnswer | ErrorAnswer, *more: tuple[str, str]) -> web.Response:
+    """Return the answer as aiohttp sends it, with `more` headers."""
+    headers = (*answer.headers, *more)
+    return web.Response(status=answer.status, headers=headers, body=answer.body)
 
 
 async def begin(request: web.BaseRequest, response: web.StreamResponse) -> None:

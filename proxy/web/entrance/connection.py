@@ -15,7 +15,7 @@ from aiohttp.http_exceptions import BadHttpMessage, BadHttpMethod, LineTooLong
 from aiohttp.streams import StreamReader
 
 from proxy.core.dialects import ErrorAnswer
-from proxy.web.answering.final import flush_bytes
+from proxy.web.answering.final import flush_bytes, response_of
 from proxy.web.entrance.intake import Finding, Intake
 from proxy.web.entrance.passages import Passing
 from proxy.web.entrance.refused import unreadable_or_bug
@@ -310,6 +310,6 @@ def _is_too_long(exc: BaseException | None) -> bool:
 
 def last_answer(answer: ErrorAnswer) -> web.Response:
     """Return an answer of ours, after which its connection ends."""
-    response = web.Response(status=answer.status, headers=answer.headers, body=answer.body)
+    response = response_of(answer)
     response.force_close()
     return response

@@ -25,6 +25,7 @@ from proxy.services.callers.accounts import Accounts
 from proxy.services.callers.clients import Clients, Exchange
 from proxy.services.callers.owners import Owners
 from proxy.services.deferral.repeats import Repeats
+from proxy.web.answering.final import response_of
 from proxy.web.asked import read_asked
 from proxy.web.entrance.calls import CallRecord, Calls
 from proxy.web.entrance.deferrer import Deferrer
@@ -197,8 +198,7 @@ class Front:
 
     def _refuse(self, record: CallRecord, family: Family, error: ProxyError) -> web.Response:
         self._calls.refused(record, error)
-        answer = refusal(family, error)
-        return web.Response(status=answer.status, headers=answer.headers, body=answer.body)
+        return response_of(refusal(family, error))
 
 
 def _is_idle(policy: Policy, asked: Asked, request: web.BaseRequest, route: Route) -> bool:

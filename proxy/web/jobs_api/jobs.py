@@ -116,12 +116,12 @@ class JobsApi:
         except ProxyError as error:
             family = caller_family(target, request.raw_headers, self._upstreams)
             answer = error_answer(family, error) if typed else problem(error)
-            headers = list(answer.headers)
+            more = list[tuple[str, str]]()
             if isinstance(error, StoreError):
-                headers.append(("Retry-After", str(_STORE_PAUSE_S)))
+                more.append(("Retry-After", str(_STORE_PAUSE_S)))
             if isinstance(error, _WrongMethodError):
-                headers.append(("Allow", error.allowed))
-            return web.Response(status=answer.status, headers=headers, body=answer.body)
+                more.append(("Allow", error.allowed))
+            return response_of(answer, *more)
 
     def _verb(self, method: str, before: str, after: str, job_id: JobId) -> Verb:
         place = _PLACES.get((before.rpartition("/")[0].rpartition("/")[2], after))
@@ -259,9 +259,7 @@ class JobsApi:
         result = await self._jobs.result(job.id)
         if result is not None:
             return response_of(final_answer(job, result, self._family(job)))
-        answer = problem(missing_result(job))
-        headers = (*answer.headers, (JOB_HEADER, job.id), NEVER_AGAIN)
-        return web.Response(status=answer.status, headers=headers, body=answer.body)
+        return response_of(problem(missing_result(job)), (JOB_HEADER, job.id), NEVER_AGAIN)
 
     async def _typed(self, request: web.BaseRequest, job_id: JobId) -> web.StreamResponse:
         job = await self._owned(request, job_id)
