@@ -55,7 +55,7 @@ _READ: Final = ("GET", "HEAD")
 _STORE_PAUSE_S: Final = 1
 """Told to who asks after a job: a question is small, and nothing is accepted by it."""
 
-Verb = Callable[[web.BaseRequest, JobId], Awaitable[web.StreamResponse]]
+Verb = Callable[["JobsApi", web.BaseRequest, JobId], Awaitable[web.StreamResponse]]
 
 
 def is_job_path(target: str) -> bool:
@@ -112,7 +112,7 @@ class JobsApi:
                 return await self._root(request, path)
             before, _, after = path.partition(job_id)
             verb = self._verb(request.method, before, after, job_id)
-            return await verb(request, job_id)
+            return await verb(self, request, job_id)
         except ProxyError as error:
             family = caller_family(target, request.raw_headers, self._upstreams)
             answer = error_answer(family, error) if typed else problem(error)
@@ -124,7 +124,7 @@ class JobsApi:
             return response_of(answer, *more)
 
     def _verb(self, method: str, before: str, after: str, job_id: JobId) -> Verb:
-        place = _PLACES.get((before.rpartition("/")[0].rpartition("/")[2], after))
+        place = self._PLACES.get((before.rpartition("/")[0].rpartition("/")[2], after))
         if not before.endswith("/") or place is None:
             # Also what looks like a job of ours below a provider's own path.
             raise CallerError(
@@ -136,20 +136,12 @@ class JobsApi:
         own = before == f"{ROOT}/"
         read = _of_head(method) if own else method
         if own and (read, after) == ("GET", ""):
-            return self._show
-        name = place.get(read)
-        if name is None:
+            return JobsApi._show
+        verb = place.get(read)
+        if verb is None:
             hint = f"; {ROOT}/{job_id} takes DELETE" if (method, own) == ("DELETE", False) else ""
             raise _WrongMethodError(method, _with_head(place) if own else place, hint)
-        verbs: Mapping[str, Verb] = {
-            "result": self._result,
-            "cancel": self._cancel,
-            "delete": self._delete,
-            "typed": self._typed,
-            "response": self._response,
-            "cancel_response": self._cancel_response,
-        }
-        return verbs[name]
+        return verb
 
     async def _root(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
         does = _of_head(request.method), path
@@ -321,20 +313,19 @@ class JobsApi:
         endpoint = dialect.endpoints.get(job.key.endpoint)
         return endpoint is not None and endpoint.shape is Shape.RESPONSES
 
-
-# What stands before and after the ID, then the method. `/v1/jobs/{id}` itself is
-# the job object; below any other prefix it is what an SDK parses as its own type.
-_PLACES: Final[Mapping[tuple[str, str], Mapping[str, str]]] = {
-    ("jobs", ""): {"GET": "typed", "DELETE": "delete"},
-    ("jobs", "/result"): {"GET": "result"},
-    ("jobs", "/cancel"): {"POST": "cancel"},
-    ("completions", ""): {"GET": "typed"},
-    # Natively nothing is read there, but it is where the SDK's generic `get` is pointed.
-    ("messages", ""): {"GET": "typed"},
-    ("embeddings", ""): {"GET": "typed"},
-    ("responses", ""): {"GET": "response"},
-    ("responses", "/cancel"): {"POST": "cancel_response"},
-}
+    # What stands before and after the ID, then the method. `/v1/jobs/{id}` itself is
+    # the job object; below any other prefix it is what an SDK parses as its own type.
+    _PLACES: Final[Mapping[tuple[str, str], Mapping[str, Verb]]] = {
+        ("jobs", ""): {"GET": _typed, "DELETE": _delete},
+        ("jobs", "/result"): {"GET": _result},
+        ("jobs", "/cancel"): {"POST": _cancel},
+        ("completions", ""): {"GET": _typed},
+        # Natively nothing is read there, but it is where the SDK's generic `get` is pointed.
+        ("messages", ""): {"GET": _typed},
+        ("embeddings", ""): {"GET": _typed},
+        ("responses", ""): {"GET": _response},
+        ("responses", "/cancel"): {"POST": _cancel_response},
+    }
 
 
 class _WrongMethodError(CallerError):
