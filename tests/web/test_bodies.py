@@ -3,15 +3,7 @@
 import asyncio
 import json
 
-import pytest
-
-from tests.web.house import CHAT, CHAT_BODY, KEY, MAX_BODY, open_house
-
-
-@pytest.fixture
-async def house():
-    async with open_house() as opened:
-        yield opened
+from tests.web.house import CHAT, CHAT_BODY, KEY, MAX_BODY
 
 
 async def test_a_body_of_unknown_length_is_read_up_to_the_bound(house):

@@ -11,12 +11,6 @@ from proxy.web.entrance.calls import CallRecord
 from tests.web.house import CHAT, CHAT_BODY, open_house
 
 
-@pytest.fixture
-async def house():
-    async with open_house() as opened:
-        yield opened
-
-
 async def test_each_call_is_one_line_without_prompt_token_or_query(house):
     with capture_logs() as logs:
         await house.send("POST", CHAT + "?secret=canary", json=CHAT_BODY)

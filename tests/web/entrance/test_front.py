@@ -26,12 +26,6 @@ from tests.web.house import (
 )
 
 
-@pytest.fixture
-async def house():
-    async with open_house() as opened:
-        yield opened
-
-
 def no_store(house):
     """Let every use of a store by a call fail the test's way: as if it were away."""
 

@@ -12,12 +12,6 @@ from tests.helpers.factories import IdFactory
 from tests.web.house import CHAT, CHAT_BODY, COMPLETION, open_house
 
 
-@pytest.fixture
-async def house():
-    async with open_house() as opened:
-        yield opened
-
-
 async def test_a_repeat_claims_the_job_of_a_caller_that_left(house):
     job = await house.abandoned()
     await house.finish(job)

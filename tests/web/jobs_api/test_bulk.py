@@ -10,13 +10,7 @@ from proxy.ports.jobs import Result
 from proxy.web.jobs_api.bulk import Bulk, result_line
 from proxy.web.jobs_api.queries import read_bulk
 from tests.helpers.factories import make_job
-from tests.web.house import COMPLETION, open_house
-
-
-@pytest.fixture
-async def house():
-    async with open_house() as opened:
-        yield opened
+from tests.web.house import COMPLETION
 
 
 async def test_many_results_come_as_lines_with_exact_bodies(house):

@@ -13,12 +13,6 @@ from tests.helpers.factories import IDS
 from tests.web.house import COMPLETION, KEY, open_house
 
 
-@pytest.fixture
-async def house():
-    async with open_house() as opened:
-        yield opened
-
-
 async def test_the_job_object_says_how_it_stands_and_when_to_ask_again(house):
     job = await house.job()
 

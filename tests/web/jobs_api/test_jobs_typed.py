@@ -8,7 +8,7 @@ import pytest
 from proxy.core.ids import JobId
 from proxy.core.job import JobState
 from tests.helpers.factories import IDS
-from tests.web.house import CHAT, COMPLETION, open_house
+from tests.web.house import CHAT, COMPLETION
 
 RESPONSE_BODY = {"model": "gpt-4o-mini", "input": "hello"}
 RESPONSE = json.dumps(
@@ -24,12 +24,6 @@ RESPONSE = json.dumps(
         "tools": [],
     }
 ).encode()
-
-
-@pytest.fixture
-async def house():
-    async with open_house() as opened:
-        yield opened
 
 
 async def test_the_stock_sdk_retrieves_a_completion_by_its_job(house):

@@ -9,14 +9,13 @@ import sys
 from pathlib import Path
 
 import jsonschema
-import pytest
 
 from proxy.core.errors import StoreUnavailableError
 from proxy.core.job import JobState
 from proxy.web.jobs_api.openapi import openapi
 from proxy.web.jobs_api.queries import read_listing
 from tests.helpers.factories import IDS
-from tests.web.house import KEY, open_house
+from tests.web.house import KEY
 
 DOCUMENT = json.loads(openapi())
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -26,12 +25,6 @@ EXAMPLES = os.environ.get("SCHEMATHESIS_EXAMPLES", "3")
 """Of each operation; by hand, some hundred."""
 
 PHASES = "fuzzing,stateful" if int(EXAMPLES) < 10 else "coverage,fuzzing,stateful"
-
-
-@pytest.fixture
-async def house():
-    async with open_house() as opened:
-        yield opened
 
 
 class Book:
