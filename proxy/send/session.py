@@ -179,54 +179,40 @@ def check(file: Path, options: SendOptions, journal: Journal) -> Checked:
 
 
 async def _send(
-    file: Path,
-    options: SendOptions,
-    checked: Checked,
-    folder: Folder,
-    kept: _Kept,
+    file: Path, options: SendOptions, checked: Checked, folder: Folder, kept: _Kept
 ) -> None:
-    journal, output = kept.journal, kept.output
     headers = {"X-Deferrable-Deadline": options.deadline} if options.deadline else {}
     async with (
         _proxy(options, folder) as (url, proxy, dialects),
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
     ):
-        bars = _bars(quiet=options.quiet)
-        remote = Remote(
-            session,
-            url,
-            keys=checked.keys,
-            headers=headers,
-            dialects=dialects,
-            on_trouble=_told_once(bars.console),
-        )
-        work = Work(
-            file=file,
-            count=checked.count,
-            endpoint=options.endpoint,
-            identity=folder.name,
-            remote=remote,
-            journal=journal,
-            output=output,
-            concurrency=options.concurrency,
-            buy_again=options.buy_again,
-            tally=kept.tally,
-        )
-        with bars:
-            sent = bars.add_task("sent", total=checked.count)
-            answered = bars.add_task("answered", total=checked.count)
-
-            def show() -> None:
-                bars.update(sent, completed=journal.count)
-                bars.update(answered, completed=output.count)
-
-            show()
+        with _progress(kept, checked.count, quiet=options.quiet) as (console, show):
+            remote = Remote(
+                session,
+                url,
+                keys=checked.keys,
+                headers=headers,
+                dialects=dialects,
+                on_trouble=_told_once(console),
+            )
+            work = Work(
+                file=file,
+                count=checked.count,
+                endpoint=options.endpoint,
+                identity=folder.name,
+                remote=remote,
+                journal=kept.journal,
+                output=kept.output,
+                concurrency=options.concurrency,
+                buy_again=options.buy_again,
+                tally=kept.tally,
+            )
             if proxy is None:
                 for provider in islice(checked.keys, 1):
                     await remote.meet(provider)
                 await work.run(show)
             else:
-                await _beside(work.run(show), _tell_troubles(proxy, bars.console))
+                await _beside(work.run(show), _tell_troubles(proxy, console))
         if proxy is not None and work.tally.answered and not options.quiet:
             print_bill(await bill_of(proxy), sys.stderr, as_json=False)
 
@@ -287,14 +273,28 @@ async def _proxy(
         yield proxy.base_url, proxy, dialects
 
 
-def _bars(*, quiet: bool) -> Progress:
-    return Progress(
+@contextmanager
+def _progress(
+    kept: _Kept, count: int, *, quiet: bool
+) -> Iterator[tuple[Console, Callable[[], None]]]:
+    """Show how far it is; yield where else to write meanwhile, and what to call on progress."""
+    console = Console(file=sys.stderr, quiet=quiet)
+    columns = (
         TextColumn("{task.description:<10}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        console=Console(file=sys.stderr, quiet=quiet),
     )
+    with Progress(*columns, console=console) as bars:
+        sent = bars.add_task("sent", total=count)
+        answered = bars.add_task("answered", total=count)
+
+        def show() -> None:
+            bars.update(sent, completed=kept.journal.count)
+            bars.update(answered, completed=kept.output.count)
+
+        show()
+        yield console, show
 
 
 def _identity(file: Path, options: SendOptions) -> str:
