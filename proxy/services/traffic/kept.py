@@ -76,7 +76,7 @@ class Kept:
         """Whether nothing is left out between head and tail."""
 
         self.taken = 0
-        """Of the room, until `done`."""
+        """Of the room, until `give_back`."""
 
         self._room = room
         self._dropped = False
@@ -105,7 +105,7 @@ class Kept:
                 del self.tail[:-TAIL_BYTES]
                 self.is_whole = False
 
-    def done(self) -> None:
+    def give_back(self) -> None:
         """Give the room back: from here on the queue counts it."""
         self._give(self.taken)
 

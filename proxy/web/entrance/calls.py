@@ -261,7 +261,7 @@ class Calls:
     def _record(self, record: CallRecord, *, status: int | None, duration_s: float) -> None:
         seen, record.seen = record.seen, None
         if record.kept is not None:
-            record.kept.done()
+            record.kept.give_back()
         if seen is not None and self._facts is not None:
             self._facts.record(
                 Sighting(

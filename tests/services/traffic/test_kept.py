@@ -219,7 +219,7 @@ def test_all_answers_together_have_one_room() -> None:
     assert (first.taken, second.taken) == (800, 0)
     assert not second.head
 
-    first.done()
+    first.give_back()
     assert len(kept([b"x" * 800], room=room).head) == 800
 
 
