@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import click
 
-from proxy.cli.options import json_option
+from proxy.cli.options import json_option, limit_option
 from proxy.cli.output import print_facts, print_json, print_records
 from proxy.cli.remote import Remote
 
@@ -42,13 +42,7 @@ def command() -> None:
 
 
 @command.command("list")
-@click.option(
-    "--limit",
-    type=click.IntRange(1, 1000),
-    default=20,
-    show_default=True,
-    help="The most to show.",
-)
+@limit_option
 @remote_options
 def list_batches(*, limit: int, admin_url: str, as_json: bool) -> None:
     """List batches, newest first."""

@@ -10,7 +10,7 @@ from typing import Any, Final
 import click
 
 from proxy.cli import FAILED
-from proxy.cli.options import json_option
+from proxy.cli.options import json_option, limit_option
 from proxy.cli.output import print_facts, print_json, print_records, print_table, shown
 from proxy.cli.remote import LONG_POLL_S, AwayError, Json, Remote, RemoteError
 from proxy.core.ids import is_job_id
@@ -74,13 +74,7 @@ def command() -> None:
 @click.option("--status", type=click.Choice(STATUSES), help="Only jobs that stand so.")
 @click.option("--tag", metavar="NAME=VALUE", help="Only jobs with this tag.")
 @click.option("--after", type=JobIdType(), help="Go on behind this job.")
-@click.option(
-    "--limit",
-    type=click.IntRange(1, 1000),
-    default=20,
-    show_default=True,
-    help="The most to show.",
-)
+@limit_option
 @remote_options
 def list_jobs(*, url: str, api_key_env: str, as_json: bool, **where: object) -> None:
     """List jobs, newest first."""

@@ -26,3 +26,11 @@ def config_option(use: str) -> Callable[[Command], Command]:
 json_option: Final = click.option(
     "--json", "as_json", is_flag=True, help="Print JSON, for programs."
 )
+
+limit_option: Final = click.option(
+    "--limit",
+    type=click.IntRange(1, 1000),
+    default=20,
+    show_default=True,
+    help="The most to show.",
+)
