@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -203,7 +204,7 @@ class Work:
         if after != REFUSED:
             # Its proxy may still know the job that is of no use any more by the usual key.
             key += f":{after}"
-        async with slots or asyncio.Semaphore():
+        async with slots or nullcontext():
             made = await self.remote.defer(line, key)
         if not isinstance(made, Refusal):
             self.tally.sent += 1
