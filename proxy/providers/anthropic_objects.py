@@ -6,10 +6,10 @@ Source: types of the Anthropic SDK 2.12, `MessageBatch`.
 from datetime import datetime
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from proxy.ports.provider import ProviderBatch, ProviderBatchState
-from proxy.providers.openai_objects import Moment, Word
+from proxy.providers.openai_objects import Id, Moment, Word, read_as
 from proxy.providers.statuses import read_status
 
 _STATES: Final = {
@@ -29,7 +29,7 @@ class MessageBatchObject(BaseModel):
 
     model_config = ConfigDict(extra="ignore", defer_build=True)
 
-    id: str
+    id: Id
     processing_status: Word = None
     created_at: Moment = None
     expires_at: Moment = None
@@ -38,11 +38,7 @@ class MessageBatchObject(BaseModel):
 
 def read_batch(value: object) -> MessageBatchObject | None:
     """Read a MessageBatch, or return nothing if it is none."""
-    try:
-        batch = MessageBatchObject.model_validate(value)
-    except ValidationError:
-        return None
-    return batch if batch.id else None
+    return read_as(MessageBatchObject, value)
 
 
 def provider_batch(batch: MessageBatchObject, *, now: datetime) -> ProviderBatch:

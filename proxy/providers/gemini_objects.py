@@ -11,13 +11,13 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any, Final
 
 import structlog
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from proxy.core.batch_ends import TOO_MANY_TOKENS
 from proxy.core.refusals import error_code
 from proxy.ports.provider import ProviderBatch, ProviderBatchState
 from proxy.providers import _wire
-from proxy.providers.openai_objects import Loose, Moment, Word, mapping
+from proxy.providers.openai_objects import Loose, Moment, Word, mapping, read_as
 
 log = structlog.get_logger()
 
@@ -150,18 +150,12 @@ class Page:
 
 def read_operation(value: object) -> OperationObject | None:
     """Read an Operation, or return nothing if it is no batch."""
-    try:
-        return OperationObject.model_validate(value)
-    except ValidationError:
-        return None
+    return read_as(OperationObject, value)
 
 
 def read_file(value: object) -> FileObject | None:
     """Read a File, or return nothing if it is none."""
-    try:
-        return FileObject.model_validate(value)
-    except ValidationError:
-        return None
+    return read_as(FileObject, value)
 
 
 def read_page(value: object, name: str) -> Page | None:

@@ -6,11 +6,11 @@ Source: Mistral API description, `BatchJobOut` and `FileSchema`.
 from datetime import datetime
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from proxy.ports.provider import ProviderBatch, ProviderBatchState
 from proxy.providers import _wire
-from proxy.providers.openai_objects import Loose, Moment, Number, Word
+from proxy.providers.openai_objects import Id, Loose, Moment, Number, Word, read_as
 from proxy.providers.statuses import read_status
 
 INLINE: Final = "inline:"
@@ -45,7 +45,7 @@ class JobObject(BaseModel):
 
     model_config = ConfigDict(extra="ignore", defer_build=True)
 
-    id: str
+    id: Id
     status: Word = None
     created_at: Moment = None
     metadata: Loose = {}
@@ -59,11 +59,7 @@ class JobObject(BaseModel):
 
 def read_job(value: object) -> JobObject | None:
     """Read a batch job, or return nothing if it is none."""
-    try:
-        job = JobObject.model_validate(value)
-    except ValidationError:
-        return None
-    return job if job.id else None
+    return read_as(JobObject, value)
 
 
 def provider_batch(job: JobObject, *, now: datetime) -> ProviderBatch:

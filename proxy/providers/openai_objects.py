@@ -10,7 +10,7 @@ unless nothing can be done without it.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import (
     AliasChoices,
@@ -26,6 +26,8 @@ from proxy.core.batch_ends import TOO_MANY_TOKENS
 from proxy.ports.provider import ProviderBatch, ProviderBatchState
 from proxy.providers import _wire
 from proxy.providers.statuses import read_status
+
+_Object = TypeVar("_Object", bound=BaseModel)
 
 _MOMENT: Final = TypeAdapter(datetime)
 
@@ -90,6 +92,7 @@ def _entries(value: Any) -> list[Any]:
     return [entry for entry in data if isinstance(entry, dict)] if isinstance(data, list) else []
 
 
+Id = Annotated[str, Field(min_length=1)]
 Moment = Annotated[datetime | None, BeforeValidator(_moment)]
 Word = Annotated[str | None, BeforeValidator(_word)]
 Loose = Annotated[dict[str, Any], BeforeValidator(mapping)]
@@ -158,6 +161,14 @@ class Page:
         return ("after", self.last_id) if self.has_more and self.last_id is not None else None
 
 
+def read_as(kind: type[_Object], value: object) -> _Object | None:
+    """Return the object of that kind that `value` is, or nothing if it is none."""
+    try:
+        return kind.model_validate(value)
+    except ValidationError:
+        return None
+
+
 def read_page(value: object, *, may_be_bare: bool = False) -> Page | None:
     """Read a list object, or return nothing if it is none.
 
@@ -184,20 +195,14 @@ def read_batch(value: object) -> BatchObject | None:
     """Read a Batch object, wrapped as `job` or not, or return nothing if it is none."""
     if isinstance(value, dict) and isinstance(value.get("job"), dict):
         value = value["job"]
-    try:
-        batch = BatchObject.model_validate(value)
-    except ValidationError:
-        return None
-    return batch if _is_name(batch.id) else None
+    batch = read_as(BatchObject, value)
+    return batch if batch is not None and _is_name(batch.id) else None
 
 
 def read_file(value: object) -> FileObject | None:
     """Read a File object, or return nothing if it is none."""
-    try:
-        file = FileObject.model_validate(value)
-    except ValidationError:
-        return None
-    return file if _is_name(file.id) else None
+    file = read_as(FileObject, value)
+    return file if file is not None and _is_name(file.id) else None
 
 
 def _is_name(name: str) -> bool:

@@ -7,11 +7,11 @@ OpenAI's with other ends: no files, since the results are in the batch, and one 
 from datetime import datetime, timedelta
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from proxy.ports.provider import ProviderBatch, ProviderBatchState
 from proxy.providers import _wire
-from proxy.providers.openai_objects import STATES, Moment, Word
+from proxy.providers.openai_objects import STATES, Id, Moment, Word, read_as
 from proxy.providers.statuses import read_status
 
 
@@ -31,7 +31,7 @@ class BatchObject(BaseModel):
 
     model_config = ConfigDict(extra="ignore", defer_build=True)
 
-    id: str
+    id: Id
     status: Word = None
     created_at: Moment = None
     request_counts: Annotated[int | None, BeforeValidator(_total)] = None
@@ -40,11 +40,7 @@ class BatchObject(BaseModel):
 
 def read_batch(value: object) -> BatchObject | None:
     """Read a batch, or return nothing if it is none."""
-    try:
-        batch = BatchObject.model_validate(value)
-    except ValidationError:
-        return None
-    return batch if batch.id else None
+    return read_as(BatchObject, value)
 
 
 def provider_batch(batch: BatchObject, *, window: timedelta, now: datetime) -> ProviderBatch:
