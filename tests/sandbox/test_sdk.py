@@ -29,7 +29,7 @@ def use_everything(base_url: str) -> None:
         assert text.choices[0].text
 
 
-async def test_the_synchronous_sdk(rig):
+async def test_the_synchronous_sdk_finds_what_it_expects(rig):
     await asyncio.to_thread(use_everything, rig.running.base_url)
 
 

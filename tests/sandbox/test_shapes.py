@@ -31,7 +31,7 @@ async def events_of(rig: Rig, path: str, body: dict[str, Any]) -> list[tuple[str
     return events
 
 
-async def test_a_chat_completion(rig):
+async def test_a_chat_completion_has_its_published_shape(rig):
     status, body = await rig.call("POST", "/v1/chat/completions", chat_body(n=2))
 
     assert status == 200
@@ -153,14 +153,14 @@ async def test_a_text_completion_and_its_stream(rig):
     assert "".join(texts) == body["choices"][0]["text"]
 
 
-async def test_a_moderation(rig):
+async def test_a_moderation_has_its_published_shape(rig):
     _, body = await rig.call("POST", "/v1/moderations", {"input": ["a", "b"]})
 
     assert_shape("CreateModerationResponse", body)
     assert len(body["results"]) == 2
 
 
-async def test_models(rig):
+async def test_models_have_their_published_shapes(rig):
     _, models = await rig.call("GET", "/v1/models")
     _, model = await rig.call("GET", "/v1/models/gpt-5.4-mini")
 
@@ -169,7 +169,7 @@ async def test_models(rig):
     assert model in models["data"]
 
 
-async def test_files(rig):
+async def test_files_have_their_published_shapes(rig):
     file_id = await rig.upload([line()])
     _, file = await rig.call("GET", f"/v1/files/{file_id}")
     _, listing = await rig.call("GET", "/v1/files")
@@ -195,7 +195,7 @@ async def test_a_batch_at_every_stage(slow, pause_s):
     assert_shape("ListBatchesResponse", listing)
 
 
-async def test_a_failed_batch(rig):
+async def test_a_failed_batch_has_its_published_shape(rig):
     batch = await rig.submit(b"not json\n")
 
     assert_shape("Batch", await rig.batch(batch["id"]))
@@ -211,7 +211,7 @@ async def test_a_failed_batch(rig):
         ("GET", "/v1/nothing/here", None),
     ],
 )
-async def test_refusals(rig, method, path, body):
+async def test_refusals_have_their_published_shapes(rig, method, path, body):
     status, answer = await rig.call(method, path, body)
 
     assert 400 <= status < 500

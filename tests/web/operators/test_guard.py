@@ -52,7 +52,7 @@ async def test_a_session_is_good_for_looking_alone():
         assert await status_of(client, "POST", "/drain", headers=session) == 401
 
 
-async def test_a_session_ends():
+async def test_a_session_ends_when_its_time_is_over():
     session = cookie(ACCESS.session(T0))
     async with listener(now=T0 + SESSION - timedelta(seconds=1)) as client:
         assert await status_of(client, "GET", "/dashboard", headers=session) == 200
