@@ -71,15 +71,20 @@ class CallerConnection(web.RequestHandler):
         self._max_msg_queue_size -= 1
         self._find = find
         self._boundary = Boundary()
+        """Whether it is certain that the next byte begins a head."""
         self._intake = Intake(max_head_bytes)
+        """What aiohttp's parser does not say of what it was given."""
         self._early = b""
         """What came while aiohttp's task was about to wait for it."""
         self._unsent = b""
         """A call that may take the shortcut, as far as it came."""
         self._call: CallOnItsWay | None = None
+        """The call that has taken the shortcut, until its answer is written."""
         self._aside: asyncio.Future[None] | None = None
+        """What aiohttp's task waits for meanwhile: there exactly as long as `_call` is."""
         self._idle_since = self._loop.time()
         self._served = 0
+        """How many calls had begun when the sweep last asked."""
         self._wire: asyncio.Transport | None = None
         """The transport, also while it is closing, when aiohttp knows it no more."""
         self._uptake = Uptake(since=self._idle_since)
@@ -119,12 +124,13 @@ class CallerConnection(web.RequestHandler):
     def data_received(self, data: bytes) -> None:
         if self._early:
             self._early += data
-        elif self._find is None or self._request_in_progress:
+        elif self._find is None or (
+            # `_is_serving`, written out: whatever comes passes here.
+            self._request_in_progress or self._messages or self._call is not None
+        ):
             self._feed(data)
         elif self._waiter is not None:
             self._take(data, self._find)
-        elif self._aside is not None or self._messages:
-            self._feed(data)
         else:
             # aiohttp's task has just begun, or ended a call, and waits in a moment.
             self._loop.call_soon(self._take_early)
