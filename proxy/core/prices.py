@@ -61,7 +61,7 @@ class Rates:
             + tokens.cache_write_1h * self.cache_write_1h
             + tokens.output * self.output
         )
-        return (pico + 500) // 1000
+        return (pico * (100 + tokens.surcharge) + 50_000) // 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,4 +161,5 @@ def _cache_lost(usual: Rates, reduced: Rates, tokens: Tokens) -> int:
     if not tokens.cached or not usual.input:
         return 0
     expected = usual.cached * reduced.input // usual.input
-    return max(0, tokens.cached * (reduced.cached - expected) // 1000)
+    pico = tokens.cached * (reduced.cached - expected)
+    return max(0, pico * (100 + tokens.surcharge) // 100_000)

@@ -8,6 +8,8 @@ and what is unknown is never taken for zero.
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
+from proxy.core.fees import fees_in
+
 _MEMBERS: Final = ("usage", "usageMetadata")
 """Where bodies have it: all providers but one, and Gemini."""
 
@@ -16,6 +18,20 @@ _EMBEDDED: Final = "tokenCount"
 _MOST: Final = 10**9
 """A thousand times the longest context: a larger number is no count of one answer, and would
 spoil every sum that it came into."""
+
+_APART: Final = "priced.apart"
+"""How many things an answer has that the prices of tokens do not cover. Not a provider's name."""
+
+_US: Final = "inference_geo.us"
+
+_WORDS: Final[Mapping[str, Mapping[str, str | None]]] = {
+    # Anthropic: in the United States alone at 1.1 times every price ("Data residency", 2026-11).
+    "inference_geo": {"global": None, "not_available": None, "us": _US},
+    "speed": {"standard": None},  # Anthropic, whose fast mode has prices of its own
+    "search_context_size": {},  # Perplexity, which takes a fee for each call
+}
+"""What stands in words among the counts and changes the price: each word that may stand there,
+and the name under which it is counted. Any other word makes an answer unpriced."""
 
 
 def usage_of(body: Mapping[str, object]) -> Mapping[str, int] | None:
@@ -26,7 +42,10 @@ def usage_of(body: Mapping[str, object]) -> Mapping[str, int] | None:
     # Of a parsed body: asking for `dict` takes a fraction of asking for any `Mapping`.
     for member in _MEMBERS:
         if isinstance(usage := body.get(member), dict):
-            return _counts(usage)
+            counts = _counts(usage)
+            if fees := fees_in(body):
+                counts[_APART] = counts.get(_APART, 0) + fees
+            return counts
     return _of_embedding(body)
 
 
@@ -41,7 +60,7 @@ def _of_embedding(body: Mapping[str, object]) -> Mapping[str, int] | None:
     return {_EMBEDDED: count} if isinstance(count, int) and _is_count(count) else None
 
 
-def _counts(usage: Mapping[str, Any]) -> Mapping[str, int]:
+def _counts(usage: Mapping[str, Any]) -> dict[str, int]:
     counts: dict[str, int] = {}
     for name, value in usage.items():
         if _is_count(value):
@@ -50,6 +69,9 @@ def _counts(usage: Mapping[str, Any]) -> Mapping[str, int]:
             counts |= {f"{name}.{key}": count for key, count in value.items() if _is_count(count)}
         elif isinstance(value, list):
             counts |= _by_modality(str(name), value)
+        elif isinstance(value, str) and name in _WORDS:
+            counted = _WORDS[name].get(value, _APART)
+            counts |= {} if counted is None else {counted: 1}
     return counts
 
 
@@ -80,6 +102,9 @@ class Tokens(NamedTuple):
     cache_write_1h: int = 0
     """Of the prompt, written to a cache for an hour."""
 
+    surcharge: int = 0
+    """In percent, on the price of each token."""
+
     @property
     def plain(self) -> int:
         """Of the prompt, neither read from a cache nor written to one."""
@@ -89,13 +114,20 @@ class Tokens(NamedTuple):
 def tokens_of(counts: Mapping[str, int] | None) -> Tokens | None:
     """Return what is to be priced of the counts that `usage_of` returned.
 
-    Nothing if they are not those of a text: sound and pictures have prices of their
-    own, and to take one for the other would be a guess.
+    Nothing if they are not those of a text, or not all that is paid for: sound, pictures and
+    searches have prices of their own, and to leave these out would be a guess.
     """
     if counts is None:
         return None
-    if not _OTHER_THAN_TEXT.isdisjoint(counts) and any(map(counts.get, _OTHER_THAN_TEXT)):
+    if not _NOT_BY_TOKENS.isdisjoint(counts) and any(map(counts.get, _NOT_BY_TOKENS)):
         return None
+    tokens = _tokens(counts)
+    if tokens is not None and _US in counts:
+        return tokens._replace(surcharge=10)
+    return tokens
+
+
+def _tokens(counts: Mapping[str, int]) -> Tokens | None:
     if "promptTokenCount" in counts:
         return _of_gemini(counts)
     if "input_tokens" in counts:
@@ -108,11 +140,15 @@ def tokens_of(counts: Mapping[str, int] | None) -> Tokens | None:
 
 
 # What these count is priced apart, wherever it occurs.
-_OTHER_THAN_TEXT: Final = frozenset(
+_NOT_BY_TOKENS: Final = frozenset(
     {
+        _APART,
         "prompt_audio_seconds",  # Mistral
         "citation_tokens",  # Perplexity, whose deep research has thinking at a price of its own too
-        "server_tool_use.web_search_requests",  # Anthropic, which takes a fee for each search
+        # Each for a fee: searches of Anthropic, those of Perplexity's deep research, sources and
+        # tools of xAI.
+        *("server_tool_use.web_search_requests", "num_search_queries"),
+        *("num_sources_used", "num_server_side_tools_used"),
         "prompt_tokens_details.audio_tokens",
         "completion_tokens_details.audio_tokens",
         "input_tokens_details.audio_tokens",

@@ -51,6 +51,19 @@ def test_a_batch_at_full_price_saves_nothing() -> None:
     assert cost.saved_nano == 0
 
 
+def test_a_surcharge_is_on_every_token_and_on_what_is_saved() -> None:
+    price = parse_price(
+        {"standard": {"input": 2, "output": 8, "cached": 1}, "batch": {"input": 1, "output": 4}}
+    )
+    counted = tokens(MILLION, MILLION, cached=MILLION // 2, surcharge=10)
+
+    cost = cost_of(price, counted, Processing.BATCH)
+
+    assert cost == Cost(
+        list_nano=10_450_000_000, paid_nano=5_500_000_000, cache_lost_nano=275_000_000
+    )
+
+
 def test_the_share_of_the_standard_price_is_known_where_both_prices_are() -> None:
     price = parse_price(SIMPLE)
 

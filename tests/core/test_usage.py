@@ -228,6 +228,40 @@ def test_an_answer_that_searched_the_web_for_a_fee_has_no_known_price():
     assert priced(**usage, server_tool_use=fetched) == Tokens(input=12, output=3)
 
 
+@pytest.mark.parametrize(
+    "counted",
+    [
+        {"num_sources_used": 4},
+        {"num_server_side_tools_used": 7},
+        {"num_search_queries": 30},
+        {"search_context_size": "low"},
+    ],
+)
+def test_an_answer_of_others_that_searched_for_a_fee_has_no_known_price(
+    counted: dict[str, object],
+) -> None:
+    assert priced(prompt_tokens=12, completion_tokens=3, **counted) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "tokens"),
+    [
+        ({"inference_geo": "global", "speed": "standard"}, Tokens(12, 3)),
+        ({"inference_geo": "not_available", "speed": None}, Tokens(12, 3)),
+        ({"inference_geo": "us"}, Tokens(12, 3, surcharge=10)),
+        ({"inference_geo": "moon"}, None),
+        ({"inference_geo": "us", "speed": "fast"}, None),
+        ({"speed": "ludicrous"}, None),
+    ],
+)
+def test_a_word_among_the_counts_makes_an_answer_dearer_or_its_price_unknown(
+    words: dict[str, object], tokens: Tokens | None
+) -> None:
+    usage = {"input_tokens": 12, "output_tokens": 3, "cache_read_input_tokens": 0}
+
+    assert priced(**usage, **words) == tokens
+
+
 def test_sound_that_a_tool_of_gemini_brought_is_not_priced_as_text() -> None:
     metadata = {
         "promptTokenCount": 9,
