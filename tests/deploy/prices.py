@@ -46,6 +46,13 @@ BATCH_SHARE: Final[Mapping[str, float]] = {
 }
 """What a batch costs of the standard price, where a provider has one rule for all models."""
 
+FLEX_AS_BATCH: Final = frozenset({"google"})
+"""Who sells its flex tier for what a batch costs, where the source lists no price for it.
+
+Both are at half (Gemini API, "Optimization", 2026-11). Of cached tokens that page says nothing:
+that they are reduced no further errs on the safe side.
+"""
+
 OTHERS: Final[Mapping[str, Mapping[str, Any]]] = {
     # Prices of its models are not in the source; its rule for batches is one for all (DeepInfra,
     # "Batch API", 2026-06-19), so it holds for prices that are configured.
@@ -107,6 +114,8 @@ def _model(provider: str, model: types.ModelInfo, at: datetime) -> dict[str, Any
         if name == "batch" and provider in NO_CACHE_IN_BATCH and "cache_read_mtok" not in listed:
             rates.pop("cache_read_mtok", None)
         made[name] = _tariff(rates)
+    if provider in FLEX_AS_BATCH and "batch" in made:
+        made.setdefault("flex", made["batch"])
     return made
 
 

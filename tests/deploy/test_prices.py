@@ -11,7 +11,15 @@ from genai_prices.types import ModelInfo
 from proxy.core.price_list import parse_list, parse_price
 from proxy.core.prices import Processing, cost_of
 from proxy.core.usage import Tokens
-from tests.deploy.prices import BATCH_SHARE, FILE, NO_CACHE_IN_BATCH, PROVIDERS, price_list, text_of
+from tests.deploy.prices import (
+    BATCH_SHARE,
+    FILE,
+    FLEX_AS_BATCH,
+    NO_CACHE_IN_BATCH,
+    PROVIDERS,
+    price_list,
+    text_of,
+)
 
 TEXT = FILE.read_text()
 LIST = parse_list(json.loads(TEXT))
@@ -55,7 +63,8 @@ def test_prices_are_those_of_the_source(processing: Processing, at_least: int) -
     compared, unknown = set(), set()
     for provider, model in MODELS:
         price = LIST.find(provider, model.id)
-        by_rule = processing is Processing.BATCH and provider in BATCH_SHARE
+        ruled = {Processing.BATCH: BATCH_SHARE, Processing.FLEX: FLEX_AS_BATCH}
+        by_rule = provider in ruled.get(processing, ())
         if price is None or price.tariff(processing) is None or by_rule:
             continue
         cached = processing is not Processing.BATCH or provider not in NO_CACHE_IN_BATCH
@@ -71,6 +80,17 @@ def test_prices_are_those_of_the_source(processing: Processing, at_least: int) -
 
     assert len(compared) >= at_least
     assert unknown <= {("gpt-5.5-pro", 900_000)}
+
+
+def test_the_flex_tier_of_gemini_costs_what_its_batches_do() -> None:
+    for provider, model in MODELS:
+        price = LIST.find(provider, model.id)
+        if provider in FLEX_AS_BATCH and price is not None:
+            assert price.flex == price.batch, model.id
+
+    flash = LIST.find("google", "gemini-2.5-flash")
+    assert flash is not None
+    assert flash.share(Processing.FLEX) == 0.5
 
 
 def test_a_price_in_a_batch_stands_only_where_the_source_has_one() -> None:
