@@ -833,6 +833,27 @@ def test_the_bill_says_what_was_saved_and_what_was_not(run, proxy, monkeypatch):
         assert shown in out
 
 
+def test_the_bill_never_shows_what_it_does_not_know_as_free(run, proxy):
+    nothing = {
+        "jobs": 2,
+        "unpriced": 2,
+        "list_usd": 0.0,
+        "paid_usd": 0.0,
+        "saved_usd": 0.0,
+        "useless": {"answers": 0, "usd": 0.0},
+        "possible_doubles": {"attempts": 2, "usd": 0.0, "unpriced": 2},
+    }
+    row = {"model": "gpt-new", **nothing}
+    proxy.answer("/ledger?by=model", BILL | {"total": nothing, "rows": [row]})
+
+    code, out, _ = run("bill", "--admin-url", proxy.url)
+
+    assert code == 0
+    shown = out.decode()
+    assert "unknown  unknown  unknown  unknown  2" in shown
+    assert "possibly bought twice, at most       unknown (2 attempts)" in shown
+
+
 def test_the_bill_for_machines_is_what_the_proxy_says(run, proxy):
     proxy.answer("/ledger?by=model", BILL)
 

@@ -51,16 +51,18 @@ def command(
 
 
 def _row(row: Mapping[str, object], names: list[str]) -> list[object]:
-    tokens = _member(row, "tokens")
+    tokens, useless = _member(row, "tokens"), _member(row, "useless")
+    amounts = (row.get("list_usd"), row.get("paid_usd"), useless.get("usd"), row.get("saved_usd"))
+    if row.get("unpriced") and not any(amounts):
+        money = ["unknown"] * len(amounts)
+    else:
+        money = [_dollars(amount) for amount in amounts]
     return [
         *(row.get(name) or "-" for name in names),
         row.get("jobs"),
         tokens.get("input"),
         tokens.get("output"),
-        _dollars(row.get("list_usd")),
-        _dollars(row.get("paid_usd")),
-        _dollars(_member(row, "useless").get("usd")),
-        _dollars(row.get("saved_usd")),
+        *money,
         row.get("unpriced") or "-",
     ]
 
@@ -77,10 +79,7 @@ def _summary(bill: Mapping[str, object]) -> list[tuple[str, object]]:
         ("saved", _dollars(total.get("saved_usd"))),
         ("not saved: called at full price", _answers(escalated)),
         ("not saved: cached tokens in batches", _dollars(total.get("cache_lost_usd"))),
-        (
-            "possibly bought twice, at most",
-            f"{_dollars(doubles.get('usd'))} ({_doubtful(doubles)})",
-        ),
+        ("possibly bought twice, at most", _doubtful(doubles)),
     ]
     if total.get("unpriced"):
         unpriced = _counted(total["unpriced"], "answer")
@@ -94,9 +93,11 @@ def _answers(bought: Mapping[str, object]) -> str:
 
 
 def _doubtful(doubles: Mapping[str, object]) -> str:
-    unknown = doubles.get("unpriced")
-    text = _counted(doubles.get("attempts"), "attempt")
-    return f"{text}, {unknown} of them in no amount" if unknown else text
+    unknown, attempts = doubles.get("unpriced"), _counted(doubles.get("attempts"), "attempt")
+    if unknown and unknown == doubles.get("attempts"):
+        return f"unknown ({attempts})"
+    some = f", {unknown} of them in no amount" if unknown else ""
+    return f"{_dollars(doubles.get('usd'))} ({attempts}{some})"
 
 
 def _counted(amount: object, noun: str) -> str:

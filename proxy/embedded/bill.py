@@ -99,9 +99,7 @@ def _remarks(bill: Bill, total: Sums) -> list[str]:
             bill.forwarded
         ),
         f"{plural(failed, 'call')} failed": failed,
-        f"{plural(total.unpriced, 'answer')} of models whose price is not known, in no amount": (
-            total.unpriced
-        ),
+        f"{plural(total.unpriced, 'answer')} without a known price, in no amount": total.unpriced,
         f"{plural(total.useless, 'answer')} bought in vain, for {_dollars(total.useless_nano)}": (
             total.useless
         ),

@@ -34,7 +34,7 @@ def test_a_price_that_is_not_known_is_no_zero():
 
     assert "unknown" in text
     assert "$0" not in text
-    assert "2 answers of models whose price is not known" in text
+    assert "2 answers without a known price" in text
     assert "estimated" not in text
 
 
