@@ -1,6 +1,6 @@
-"""What an answer has that is paid for beside its tokens: searches, places, runs of code.
+"""What an answer has that is paid for beside its tokens: searches, runs of code, work in between.
 
-Their fees stand in no price list, and some depend on what else was bought that day. So an answer
+Their prices stand in no list, and some depend on what else was bought that day. So an answer
 that has any gets no price (`core/usage.py`): that of its tokens alone would be too low.
 """
 
@@ -19,12 +19,23 @@ _ITEMS: Final = frozenset(
 
 
 def fees_in(body: Mapping[str, object]) -> int:
-    """Return how many things of an answer have a fee."""
+    """Return how many things of an answer are paid for beside its tokens."""
     return (
         sum(item.get("type") in _ITEMS for item in _objects(body, "output"))
         + sum(map(_of_chat, _objects(body, "choices")))
         + sum(map(_of_gemini, _objects(body, "candidates")))
+        + _of_messages(body.get("usage"))
     )
+
+
+def _of_messages(usage: object) -> int:
+    """Count what Anthropic did on the way to a message, with tokens that are in no other count.
+
+    It summed up a long context, or asked another model (SDK 2.14, `BetaIterationsUsage`).
+    """
+    if not isinstance(usage, dict):
+        return 0
+    return sum(1 for one in _objects(usage, "iterations") if one.get("type") != "message")
 
 
 def _of_chat(choice: Mapping[str, Any]) -> int:

@@ -20,9 +20,17 @@ def gemini(**grounding: object) -> dict[str, object]:
     return {"candidates": [{"groundingMetadata": grounding}], "usageMetadata": usage}
 
 
+def messages(*kinds: str) -> dict[str, object]:
+    iterations = [{"type": kind, "input_tokens": 180_000} for kind in kinds]
+    usage = {"input_tokens": 12, "output_tokens": 3, "cache_read_input_tokens": 0}
+    return {"usage": {**usage, "iterations": iterations}}
+
+
 @pytest.mark.parametrize(
     "body",
     [
+        messages("compaction", "message"),
+        messages("message", "advisor_message"),
         response({"type": "web_search_call"}, {"type": "message"}),
         response({"type": "message"}, {"type": "file_search_call"}),
         response({"type": "code_interpreter_call", "container_id": "cntr_1"}),
@@ -44,6 +52,7 @@ def test_an_answer_with_work_of_a_tool_that_has_a_fee_has_no_known_price(
 @pytest.mark.parametrize(
     "body",
     [
+        messages("message", "message"),
         response({"type": "message"}, {"type": "function_call"}, {"type": "reasoning"}),
         response({"type": "mcp_call"}, "web_search_call", None),
         chat(annotations=[{"type": "file_path"}], executed_tools=[]),
