@@ -198,11 +198,9 @@ def _of_chat(counts: Mapping[str, int]) -> Tokens:
     """Chat completions, legacy completions and embeddings, of OpenAI and its clones."""
     prompt = counts["prompt_tokens"]
     completion = _generated(counts, "completion_tokens", prompt)
-    thinking = counts.get("completion_tokens_details.reasoning_tokens", 0)
-    # Most providers count thinking within the completion; xAI counts it beside it, and
-    # then only the total tells.
-    if thinking and counts.get("total_tokens") == prompt + completion + thinking:
-        completion += thinking
+    # Most providers count thinking within the completion; xAI and Gemini count it beside it, the
+    # latter without a word of it, and then only the total tells.
+    completion = max(completion, counts.get("total_tokens", 0) - prompt)
     cached = _any_of(counts, _CACHED_OF_CHAT)
     written = _any_of(counts, _WRITTEN_OF_CHAT)
     return Tokens(

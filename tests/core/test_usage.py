@@ -194,6 +194,11 @@ def test_thinking_is_added_only_where_the_total_says_that_it_stands_beside(
     assert priced(**usage) == Tokens(input=10, output=output)
 
 
+def test_thinking_that_only_the_total_tells_of_is_priced_as_what_was_generated() -> None:
+    """As Gemini's chat completions count it."""
+    assert priced(prompt_tokens=20, completion_tokens=198, total_tokens=623) == Tokens(20, 603)
+
+
 @pytest.mark.parametrize(
     "details",
     [
