@@ -78,10 +78,14 @@ def _counts(usage: Mapping[str, Any]) -> dict[str, int]:
 def tier_of(body: Mapping[str, object]) -> str | None:
     """Return the service tier that the provider says it used, if it says so."""
     tier = body.get("service_tier")
-    if not isinstance(tier, str):
-        usage = body.get("usage")
-        tier = usage.get("service_tier") if isinstance(usage, dict) else None
+    for member, name in _TIERS:
+        if not isinstance(tier, str) and isinstance(usage := body.get(member), dict):
+            tier = usage.get(name)
     return tier[:32] if isinstance(tier, str) else None
+
+
+_TIERS: Final = (("usage", "service_tier"), ("usageMetadata", "serviceTier"))
+"""Where Anthropic and Gemini have it."""
 
 
 class Tokens(NamedTuple):

@@ -303,6 +303,7 @@ def test_more_cached_tokens_than_there_are_never_make_a_prompt_negative() -> Non
     [
         ({"service_tier": "flex"}, "flex"),
         ({"usage": {"service_tier": "batch"}}, "batch"),
+        ({"usageMetadata": {"serviceTier": "priority"}}, "priority"),
         ({"service_tier": None, "usage": None}, None),
         ({"service_tier": "x" * 99}, "x" * 32),
         ({}, None),

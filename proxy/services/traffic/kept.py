@@ -174,7 +174,7 @@ def _bought(text: str) -> Bought:
         usage |= {key: value for key, value in part.items() if value is not None}
     counts = usage_of({name: usage}) if usage else None
     tiers = deque(_TIER.finditer(text), 1)
-    return Bought(counts, tiers[0][1][:32] if tiers else tier_of({"usage": usage}))
+    return Bought(counts, tiers[0][1][:32] if tiers else tier_of({name: usage}))
 
 
 _USAGE: Final = re.compile(r'"(usage|usageMetadata)"\s*:\s*(?=\{)')

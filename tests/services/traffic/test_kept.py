@@ -125,6 +125,12 @@ def test_a_compressed_answer_is_unpacked(encoding: str, packed: bytes, framed: b
     assert usage_in(found) == CHAT_BOUGHT
 
 
+def test_the_tier_of_an_answer_of_gemini_stands_in_its_usage() -> None:
+    answer = b'{"usageMetadata":{"promptTokenCount":9,"serviceTier":"flex"}}'
+
+    assert usage_in(kept([answer])).tier == "flex"
+
+
 def test_what_a_model_writes_is_not_taken_for_usage() -> None:
     assert usage_in(kept([CHAT])) == CHAT_BOUGHT
 
