@@ -15,7 +15,7 @@ pictures, pages and searches is left out, and so is a model that has nothing els
 import argparse
 import json
 from collections.abc import Mapping
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from importlib.metadata import version
 from pathlib import Path
@@ -100,6 +100,9 @@ def _model(provider: str, model: types.ModelInfo, at: datetime) -> dict[str, Any
     standard = _rates(prices)
     # A fee for each call beside that for tokens would be left out of every price.
     if "input_mtok" not in standard or prices.requests_kcount is not None:
+        return None
+    # DeepSeek's cost twice as much by day, and a list has one price: that of the night is too low.
+    if any(model.get_prices(at + timedelta(hours=hour)) != prices for hour in range(24)):
         return None
     made: dict[str, Any] = {
         "id": model.id,

@@ -1,7 +1,7 @@
 """The shipped price list is what the command makes, and prices as its source does."""
 
 import json
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 
 import pytest
 from genai_prices import Usage
@@ -80,6 +80,17 @@ def test_prices_are_those_of_the_source(processing: Processing, at_least: int) -
 
     assert len(compared) >= at_least
     assert unknown <= {("gpt-5.5-pro", 900_000)}
+
+
+def test_a_price_that_depends_on_the_hour_is_none() -> None:
+    def depends(model: ModelInfo) -> bool:
+        hours = [model.get_prices(AT + timedelta(hours=hour)) for hour in range(24)]
+        return any(one != hours[0] for one in hours)
+
+    found = [(provider, model.id) for provider, model in MODELS if depends(model)]
+
+    assert ("deepseek", "deepseek-v4-pro") in found
+    assert [one for one in found if LIST.find(*one) is not None] == []
 
 
 def test_the_flex_tier_of_gemini_costs_what_its_batches_do() -> None:
