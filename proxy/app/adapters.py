@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from proxy.app.machine import task_group
+from proxy.app.machine import SystemClock, task_group
 from proxy.core.dialects import DIALECTS, BatchWire
 from proxy.core.errors import ConfigError
 from proxy.core.lanes import rough_duration
@@ -223,7 +223,7 @@ def price_book(settings: Settings) -> PriceBook:
     Raises:
         ConfigError: if the operator's list cannot be used.
     """
-    return book_of(settings, price_reader(settings))
+    return book_of(settings, price_reader(settings), SystemClock())
 
 
 def price_reader(settings: Settings) -> Callable[[], PriceList]:

@@ -53,7 +53,7 @@ class Shared:
 def shared_parts(settings: Settings, outside: Outside, wake: Wake) -> Shared:
     """Build what the background and the web both use. `wake` brings a pass forward."""
     stores, clock, metrics = outside.stores, outside.clock, outside.metrics
-    prices = book_of(settings, outside.read_prices)
+    prices = book_of(settings, outside.read_prices, clock)
     credentials = HeldCredentials(stores.credentials, outside.held)
     ground = _ground(settings, outside, credentials, prices, wake)
     caller = DirectCaller(outside.client, outside.upstreams, clock)

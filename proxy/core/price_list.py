@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from typing import Any, Final
 
 from proxy.core.prices import ModelPrice, Rates, Tariff
@@ -20,6 +21,8 @@ class Entry:
     """Patterns, of which all of one group must fit; see `_fits`."""
 
     price: ModelPrice
+    until: date | None = None
+    """The day, in UTC, from which on it does not hold any more, if that is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,14 +61,16 @@ class PriceList:
                 return name
         return None
 
-    def find(self, provider: str, model: str) -> ModelPrice | None:
-        """Return the price of a model, if the list has it."""
+    def find(self, provider: str, model: str, *, on: date) -> ModelPrice | None:
+        """Return the price of a model on a day, if the list has it."""
         seller = self.providers.get(provider)
         if seller is None:
             return None
         name = model.lower()
         for source in (seller, *(self.providers[one] for one in seller.also)):
             for entry in source.entries:
+                if entry.until is not None and on >= entry.until:
+                    continue
                 if any(all(_fits(one, name) for one in group) for group in entry.match):
                     return seller.completed(entry.price)
         return None
@@ -115,11 +120,16 @@ def _seller(data: Mapping[str, Any]) -> Seller:
     return Seller(
         address=_regex(data["address"]),
         entries=tuple(
-            Entry(_match(model["match"]), parse_price(model)) for model in data["models"]
+            Entry(_match(model["match"]), parse_price(model), _day(model.get("until")))
+            for model in data["models"]
         ),
         also=tuple(data.get("also") or ()),
         batch_share=None if share is None else _number(share),
     )
+
+
+def _day(text: str | None) -> date | None:
+    return None if text is None else date.fromisoformat(text)
 
 
 def _match(groups: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], ...]:

@@ -1,5 +1,6 @@
 """Price lists as they are read, and what they say of a model."""
 
+from datetime import date, timedelta
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from proxy.core.price_list import PriceList, parse_list, parse_price
 
 SIMPLE = {"standard": {"input": 2, "output": 8}, "batch": {"input": 1, "output": 4}}
 MILLION = 1_000_000
+DAY = date(2026, 11, 26)
 
 
 def a_list(provider: dict[str, Any], **others: dict[str, Any]) -> PriceList:
@@ -28,8 +30,18 @@ def model(*match: str, **price: Any) -> dict[str, Any]:
 def test_an_unknown_model_has_no_price() -> None:
     prices = a_list({"models": [model("=known")]})
 
-    assert prices.find("acme", "known-2") is None
-    assert prices.find("nobody", "known") is None
+    assert prices.find("acme", "known-2", on=DAY) is None
+    assert prices.find("nobody", "known", on=DAY) is None
+
+
+def test_a_price_holds_until_the_day_from_which_on_another_one_does() -> None:
+    dearer = {"standard": {"input": 4, "output": 16}}
+    now, then = {**model("=m-1"), "until": "2026-12-01"}, model("=m-1", **dearer)
+    prices = a_list({"models": [now, then]})
+    change = date(2026, 12, 1)
+
+    assert prices.find("acme", "m-1", on=change - timedelta(days=1)) == parse_price(SIMPLE)
+    assert prices.find("acme", "m-1", on=change) == parse_price(dearer)
 
 
 @pytest.mark.parametrize(
@@ -45,17 +57,17 @@ def test_an_unknown_model_has_no_price() -> None:
 def test_each_kind_of_pattern(pattern: str, fits: str, not_fits: str) -> None:
     prices = a_list({"models": [model(pattern)]})
 
-    assert prices.find("acme", fits) is not None
-    assert prices.find("acme", not_fits) is None
+    assert prices.find("acme", fits, on=DAY) is not None
+    assert prices.find("acme", not_fits, on=DAY) is None
 
 
 def test_all_patterns_of_a_group_must_fit_and_one_group_is_enough() -> None:
     both = {"match": [["^m-", "$-tts"], ["=other"]], **SIMPLE}
     prices = a_list({"models": [both]})
 
-    assert prices.find("acme", "m-1-tts")
-    assert prices.find("acme", "other")
-    assert prices.find("acme", "m-1") is None
+    assert prices.find("acme", "m-1-tts", on=DAY)
+    assert prices.find("acme", "other", on=DAY)
+    assert prices.find("acme", "m-1", on=DAY) is None
 
 
 @pytest.mark.parametrize(
@@ -77,13 +89,13 @@ def test_a_mistake_in_a_list_shows_when_it_is_read(provider: dict[str, Any], sai
 
 
 def test_a_name_is_known_however_the_list_spells_it() -> None:
-    assert a_list({"models": [model("=Big-Model")]}).find("acme", "big-MODEL") is not None
+    assert a_list({"models": [model("=Big-Model")]}).find("acme", "big-MODEL", on=DAY) is not None
 
 
 def test_a_seller_of_others_models_takes_their_price() -> None:
     prices = a_list({"also": ["maker"]}, maker={"models": [model("=m-1")]})
 
-    assert prices.find("acme", "m-1") == parse_price(SIMPLE)
+    assert prices.find("acme", "m-1", on=DAY) == parse_price(SIMPLE)
 
 
 def test_a_rule_for_all_batches_fills_in_what_is_not_listed() -> None:
@@ -91,8 +103,8 @@ def test_a_rule_for_all_batches_fills_in_what_is_not_listed() -> None:
     other = model("=other", standard={"input": 10, "output": 20, "cached": 1})
     prices = a_list({"models": [listed, other], "batch_share": 0.8})
 
-    assert prices.find("acme", "listed") == parse_price(SIMPLE)
-    price = prices.find("acme", "other")
+    assert prices.find("acme", "listed", on=DAY) == parse_price(SIMPLE)
+    price = prices.find("acme", "other", on=DAY)
     assert price is not None
     assert (
         price.batch

@@ -14,7 +14,7 @@ pictures, pages and searches is left out, and so is a model that has nothing els
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from importlib.metadata import version
@@ -63,6 +63,14 @@ OTHERS: Final[Mapping[str, Mapping[str, Any]]] = {
     },
 }
 
+_YEAR: Final = 366
+"""How many days ahead to look for prices that are known to change."""
+
+_PROCESSING: Final[Mapping[str, dict[str, str]]] = {
+    "batch": {"processing": "batch"},
+    "flex": {"service_tier": "flex"},
+}
+
 _RATES: Final = {
     "input_mtok": "input",
     "output_mtok": "output",
@@ -84,8 +92,7 @@ def price_list(as_of: date) -> dict[str, Any]:
 
 
 def _provider(provider: types.Provider, at: datetime) -> dict[str, Any]:
-    listed = (_model(provider.id, model, at) for model in provider.models)
-    models = [model for model in listed if model is not None]
+    models = [row for model in provider.models for row in _rows(provider.id, model, at)]
     made: dict[str, Any] = {"address": provider.api_pattern, "models": models}
     also = [name for name in provider.fallback_model_providers or () if name in PROVIDERS]
     if also:
@@ -93,6 +100,22 @@ def _provider(provider: types.Provider, at: datetime) -> dict[str, Any]:
     if provider.id in BATCH_SHARE:
         made["batch_share"] = BATCH_SHARE[provider.id]
     return made
+
+
+def _rows(provider: str, model: types.ModelInfo, at: datetime) -> Iterator[dict[str, Any]]:
+    """Yield what a model costs at that time, until when, and what it costs from then on."""
+    prices = _all_prices(model, at)
+    days = (at + timedelta(days=day) for day in range(1, _YEAR))
+    change = next((day for day in days if _all_prices(model, day) != prices), None)
+    row = _model(provider, model, at)
+    if row is not None:
+        yield row if change is None else {**row, "until": change.date().isoformat()}
+    if change is not None:
+        yield from _rows(provider, model, change)
+
+
+def _all_prices(model: types.ModelInfo, at: datetime) -> list[types.ModelPrice]:
+    return [model.get_prices(at, when) for when in ({}, *_PROCESSING.values())]
 
 
 def _model(provider: str, model: types.ModelInfo, at: datetime) -> dict[str, Any] | None:
@@ -109,7 +132,7 @@ def _model(provider: str, model: types.ModelInfo, at: datetime) -> dict[str, Any
         "match": _groups(model.match),
         "standard": _tariff(standard),
     }
-    for name, when in (("batch", {"processing": "batch"}), ("flex", {"service_tier": "flex"})):
+    for name, when in _PROCESSING.items():
         listed = _variant(model, when, at)
         if listed is None:
             continue

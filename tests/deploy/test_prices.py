@@ -62,7 +62,7 @@ def source_price(model: ModelInfo, tokens: Tokens, processing: Processing) -> fl
 def test_prices_are_those_of_the_source(processing: Processing, at_least: int) -> None:
     compared, unknown = set(), set()
     for provider, model in MODELS:
-        price = LIST.find(provider, model.id)
+        price = LIST.find(provider, model.id, on=AT.date())
         ruled = {Processing.BATCH: BATCH_SHARE, Processing.FLEX: FLEX_AS_BATCH}
         by_rule = provider in ruled.get(processing, ())
         if price is None or price.tariff(processing) is None or by_rule:
@@ -90,16 +90,32 @@ def test_a_price_that_depends_on_the_hour_is_none() -> None:
     found = [(provider, model.id) for provider, model in MODELS if depends(model)]
 
     assert ("deepseek", "deepseek-v4-pro") in found
-    assert [one for one in found if LIST.find(*one) is not None] == []
+    assert [one for one in found if LIST.find(*one, on=AT.date()) is not None] == []
+
+
+def test_a_price_that_is_known_to_change_changes_on_its_day() -> None:
+    then = datetime(2027, 1, 1, tzinfo=UTC)
+    changed = 0
+    for provider, model in MODELS:
+        price = LIST.find(provider, model.id, on=then.date())
+        if price is not None and price != LIST.find(provider, model.id, on=AT.date()):
+            usage = Usage(input_tokens=1_000, output_tokens=77)
+            expected = float(model.get_prices(then).calc_price(usage)["total_price"])
+            cost = cost_of(price, Tokens(1_000, 77), Processing.STANDARD)
+            assert cost is not None
+            assert cost.paid_nano / 1e9 == pytest.approx(expected, abs=2e-9), model.id
+            changed += 1
+
+    assert changed >= 5
 
 
 def test_the_flex_tier_of_gemini_costs_what_its_batches_do() -> None:
     for provider, model in MODELS:
-        price = LIST.find(provider, model.id)
+        price = LIST.find(provider, model.id, on=AT.date())
         if provider in FLEX_AS_BATCH and price is not None:
             assert price.flex == price.batch, model.id
 
-    flash = LIST.find("google", "gemini-2.5-flash")
+    flash = LIST.find("google", "gemini-2.5-flash", on=AT.date())
     assert flash is not None
     assert flash.share(Processing.FLEX) == 0.5
 
@@ -109,7 +125,7 @@ def test_a_price_in_a_batch_stands_only_where_the_source_has_one() -> None:
     without = 0
     for provider, model in MODELS:
         listed = any(one.when == CONTEXTS[Processing.BATCH] for one in model.price_variants or ())
-        price = LIST.find(provider, model.id)
+        price = LIST.find(provider, model.id, on=AT.date())
         if not listed and price is not None and provider not in BATCH_SHARE:
             assert price.batch is None, model.id
             without += 1
@@ -129,7 +145,7 @@ def test_a_price_in_a_batch_stands_only_where_the_source_has_one() -> None:
     ],
 )
 def test_cached_tokens_in_a_batch(provider: str, model: str, cached_share: float) -> None:
-    price = LIST.find(provider, model)
+    price = LIST.find(provider, model, on=AT.date())
     assert price is not None
     assert price.batch is not None
 
@@ -141,7 +157,7 @@ def test_cached_tokens_in_a_batch(provider: str, model: str, cached_share: float
 
 
 def test_providers_that_reduce_less() -> None:
-    together = LIST.find("together", "meta-llama/Llama-3.3-70B-Instruct-Turbo")
+    together = LIST.find("together", "meta-llama/Llama-3.3-70B-Instruct-Turbo", on=AT.date())
     assert together is not None
     assert together.batch == together.standard
 

@@ -1,6 +1,7 @@
 """The price list on disk."""
 
 import resource
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -10,13 +11,15 @@ from proxy.core.errors import ConfigError
 from proxy.settings import Settings
 from proxy.stores.price_file import read_prices
 
+DAY = date(2026, 11, 26)
+
 
 def test_the_shipped_list_is_there_and_says_as_of_when() -> None:
     prices = read_prices()
 
     assert prices.as_of >= "2026-11-26"
     assert "genai-prices" in prices.source
-    assert prices.find("openai", "gpt-5.4-mini") is not None
+    assert prices.find("openai", "gpt-5.4-mini", on=DAY) is not None
 
 
 def test_the_shipped_list_needs_no_file_when_it_is_first_asked() -> None:
@@ -28,7 +31,7 @@ def test_the_shipped_list_needs_no_file_when_it_is_first_asked() -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
-    assert found.find("openai", "gpt-5.4-mini") is not None
+    assert found.find("openai", "gpt-5.4-mini", on=DAY) is not None
 
 
 def test_an_operators_list_takes_its_place(tmp_path: Path) -> None:
@@ -62,4 +65,4 @@ def test_a_provider_that_the_list_has_not_is_refused_and_told_those_it_has() -> 
 def test_a_provider_that_the_list_has_is_taken() -> None:
     settings = Settings.model_validate({"prices": {"providers": {"openai": "groq"}}})
 
-    assert price_reader(settings)().find("groq", "llama-3.1-8b-instant") is not None
+    assert price_reader(settings)().find("groq", "llama-3.1-8b-instant", on=DAY) is not None

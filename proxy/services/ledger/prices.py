@@ -5,10 +5,12 @@ needs none: it costs a tenth of a second of nobody's start and no idle memory.
 """
 
 from collections.abc import Callable, Mapping
+from datetime import date
 from functools import lru_cache
 
 from proxy.core.price_list import PriceList
 from proxy.core.prices import ModelPrice
+from proxy.ports.clock import Clock
 from proxy.settings import Settings
 
 _REMEMBERED = 4_096
@@ -25,6 +27,7 @@ class PriceBook:
         base_urls: Mapping[str, str],
         providers: Mapping[str, str],
         models: Mapping[str, ModelPrice],
+        clock: Clock,
     ) -> None:
         """`providers` says whose prices hold for an upstream, where its address does not;
         `models` are prices by `upstream/model` that go before those of the list."""
@@ -32,6 +35,7 @@ class PriceBook:
         self._base_urls = base_urls
         self._providers = providers
         self._models = models
+        self._clock = clock
         self._list: PriceList | None = None
         self._known = lru_cache(_REMEMBERED)(self._price)
 
@@ -45,25 +49,28 @@ class PriceBook:
     def price(self, upstream: str, model: str) -> ModelPrice | None:
         """Return what a model costs at an upstream; nothing if that is not known."""
         # The name is its caller's to choose, and is kept here.
-        return None if len(model) > _MODEL_MAX else self._known(upstream, model)
+        if len(model) > _MODEL_MAX:
+            return None
+        return self._known(upstream, model, self._clock.now().date())
 
-    def _price(self, upstream: str, model: str) -> ModelPrice | None:
+    def _price(self, upstream: str, model: str, today: date) -> ModelPrice | None:
         provider = self._providers.get(upstream)
         if provider is None:
             provider = self.list.provider_at(self._base_urls.get(upstream, ""))
         stated = _stated(self._models, f"{upstream}/{model}")
         if stated is not None:
             return stated if provider is None else self.list.completed(provider, stated)
-        return None if provider is None else self.list.find(provider, model)
+        return None if provider is None else self.list.find(provider, model, on=today)
 
 
-def book_of(settings: Settings, read: Callable[[], PriceList]) -> PriceBook:
+def book_of(settings: Settings, read: Callable[[], PriceList], clock: Clock) -> PriceBook:
     """Return the prices as they are configured; `read` reads the list."""
     return PriceBook(
         read,
         base_urls={name: one.base_url for name, one in settings.upstreams.items()},
         providers=settings.prices.providers,
         models={name: one.price() for name, one in settings.prices.models.items()},
+        clock=clock,
     )
 
 

@@ -1,10 +1,13 @@
 """Whose prices hold where."""
 
+from datetime import timedelta
 from typing import Any
 
 from proxy.core.price_list import PriceList, parse_list, parse_price
 from proxy.core.prices import ModelPrice
 from proxy.services.ledger.prices import PriceBook
+from tests.helpers.factories import T0
+from tests.helpers.fakes import FakeClock
 
 LISTED = {"standard": {"input": 2, "output": 8}, "batch": {"input": 1, "output": 4}}
 STATED = parse_price({"standard": {"input": 20, "output": 80}})
@@ -15,7 +18,11 @@ def book(**stated: Any) -> tuple[PriceBook, list[int]]:
 
     def read() -> PriceList:
         reads.append(1)
-        models = [{"match": [["^gpt-"]], **LISTED}]
+        cheap = {"match": [["=gpt-sale"]], "standard": {"input": 1, "output": 4}}
+        models = [
+            {**cheap, "until": (T0 + timedelta(days=1)).date().isoformat()},
+            {"match": [["^gpt-"]], **LISTED},
+        ]
         return parse_list(
             {
                 "as_of": "2026-11-26",
@@ -32,6 +39,7 @@ def book(**stated: Any) -> tuple[PriceBook, list[int]]:
         base_urls={"openai": "https://api.openai.com", "mine": "http://10.0.0.1:8000"},
         providers=stated.get("providers", {}),
         models=stated.get("models", {}),
+        clock=stated.get("clock", FakeClock(T0)),
     )
     return made, reads
 
@@ -46,6 +54,16 @@ def test_the_list_is_read_once_and_not_before_a_price_is_asked_for() -> None:
     assert prices.list.as_of == "2026-11-26"
 
     assert reads == [1]
+
+
+def test_a_price_that_ends_is_not_remembered_beyond_its_last_day() -> None:
+    clock = FakeClock(T0)
+    prices, _ = book(clock=clock)
+    assert prices.price("openai", "gpt-sale") != parse_price(LISTED)
+
+    clock.advance(days=1)
+
+    assert prices.price("openai", "gpt-sale") == parse_price(LISTED)
 
 
 def test_a_name_without_end_is_neither_tried_nor_kept() -> None:
