@@ -219,6 +219,8 @@ class Reject:
     message: str
     decided_by: str
     shadow: "Decision | None" = None
+    header: str | None = None
+    """The field whose value is at fault, if one is."""
 
 
 Decision = Forward | Defer | Reject

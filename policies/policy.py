@@ -134,7 +134,7 @@ def _without_key(problem: str, decision: Defer, asked: Asked) -> Decision:
     """Return what becomes of a call that cannot be deferred under its idempotency key."""
     by = decision.decided_by
     if asked.defers:
-        return Reject(status=400, message=problem, decided_by=by)
+        return Reject(status=400, message=problem, decided_by=by, header="Idempotency-Key")
     # Only a rule wanted it deferred, so its caller must not suffer for it.
     return Forward(decided_by=by, reason=f"it could not be deferred: {problem}")
 

@@ -156,9 +156,7 @@ class Front:
                 return await self._deferrer.answer_repeat(call, job, decision)
         self._calls.decided(call.record, decision, generation=policy.generation)
         if isinstance(decision, Reject):
-            is_by_rule = deciding_rule(decision.decided_by) is not None
-            code = "refused_by_policy" if is_by_rule else "not_deferrable"
-            raise CallerError(decision.message, code=code, http_status=decision.status)
+            raise _refused(decision)
         if isinstance(decision, Defer):
             return await self._deferrer.defer(call, decision, forward=self._forward)
         return await self._forward(call)
@@ -207,6 +205,16 @@ def _is_idle(policy: Policy, asked: Asked, request: web.BaseRequest, route: Rout
         headers=request.raw_headers,
         path=route.upstream_target.partition("?")[0],
         upstream=route.upstream.name,
+    )
+
+
+def _refused(decision: Reject) -> CallerError:
+    if deciding_rule(decision.decided_by) is not None:
+        code = "refused_by_policy"
+    else:
+        code = "not_deferrable" if decision.header is None else "bad_header"
+    return CallerError(
+        decision.message, code=code, http_status=decision.status, param=decision.header
     )
 
 

@@ -267,6 +267,14 @@ async def test_no_more_connections_are_held_than_configured():
         assert (await house.defer("job")).status == 202
 
 
+async def test_an_idempotency_key_that_cannot_be_one_is_named(house):
+    reply = await house.defer(headers={"Idempotency-Key": "x" * 256})
+
+    assert reply.status == 400
+    assert reply.json["error"]["code"] == "bad_header"
+    assert reply.json["error"]["param"] == "Idempotency-Key"
+
+
 async def test_the_same_idempotency_key_is_the_same_job(house):
     first = await house.defer(headers={"Idempotency-Key": "k"})
     again = await house.defer(headers={"Idempotency-Key": "k"})
