@@ -266,6 +266,9 @@ def test_every_configuration_loads(block, tmp_path):
             _try_policies(block)
         elif "apiVersion" in content:
             kubernetes_validate.validate(content, "1.37", strict=True)
+        elif "scrape_configs" in content:
+            # Alerts and panels ask for this name.
+            assert [job["job_name"] for job in content["scrape_configs"]] == ["offramp"]
         else:
             _try_settings(content, tmp_path)
 
