@@ -141,7 +141,7 @@ async def test_the_overview_shows_what_was_saved_what_waits_and_what_is_wrong():
 
     assert "$5.00" in text
     assert "62 % of $8.00" in text
-    assert '<bdi>gpt-9</bdi> <span class="faint">openai</span>' in text
+    assert '<bdi>gpt-9</bdi> <span class="faint">openai, 1 without a price</span>' in text
     assert "1 answer without a known price" in text
     assert "openai refuses a credential with 401" in text
     assert "canary" not in text
