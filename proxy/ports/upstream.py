@@ -38,13 +38,16 @@ class UpstreamUnavailableError(ProxyError):
     """The upstream gave no answer, or not a whole one.
 
     `phase` says how far the call came. `sent` is false only if it is certain
-    that no byte of it left, so that a repeat cannot buy anything twice.
+    that no byte of it left, so that a repeat cannot buy anything twice. The message is
+    for callers; `detail` is for the log alone, since addresses may stand in it.
     """
 
     code = "upstream_unavailable"
     http_status = 502
 
-    def __init__(self, message: str, *, phase: Phase, cause: Cause, sent: bool) -> None:
+    def __init__(
+        self, message: str, *, phase: Phase, cause: Cause, sent: bool, detail: str | None = None
+    ) -> None:
         timed_out = cause == "timeout"
         super().__init__(
             message,
@@ -54,6 +57,7 @@ class UpstreamUnavailableError(ProxyError):
         self.phase = phase
         self.cause: Cause = cause
         self.sent = sent
+        self.detail = detail or message
 
 
 class BodySourceError(Exception):

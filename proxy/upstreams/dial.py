@@ -16,7 +16,7 @@ from proxy.system_words import system_words
 from proxy.upstreams.addresses import Addresses
 from proxy.upstreams.connection import Connection
 from proxy.upstreams.tls import resume_sessions, verifying_context
-from proxy.upstreams.tunnel import open_tunnel, web_proxy_error
+from proxy.upstreams.tunnel import WebProxyError, open_tunnel, web_proxy_error
 
 # RFC 8305, section 5: how long one address family waits for the other.
 _FAMILY_DELAY_S: Final = 0.25
@@ -117,14 +117,26 @@ def connect_error(upstream: Upstream, exc: Exception) -> UpstreamUnavailableErro
     """Return how a caller is told that there is no connection to its upstream."""
     timed_out = isinstance(exc, TimeoutError)
     # Neither a timeout nor a handshake that was hung up on has words of its own.
-    words = system_words(exc) or ("timed out" if timed_out else "it hung up")
+    silent = "timed out" if timed_out else "it hung up"
     cause: Cause = "timeout" if timed_out else "refused"
+    what = f"cannot connect to upstream {upstream.name!r}"
     return UpstreamUnavailableError(
-        f"cannot connect to upstream {upstream.name!r}: {words}",
+        f"{what}: {_without_addresses(exc) or silent}",
         phase=Phase.CONNECT,
         cause=cause,
         sent=False,
+        detail=f"{what}: {str(exc) or silent}",
     )
+
+
+def _without_addresses(exc: Exception) -> str:
+    if isinstance(exc, WebProxyError):
+        return "no way through the web proxy"
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        # Its words name the host or the address that the certificate is not for.
+        return "its certificate cannot be verified"
+    # aiohttp puts the host before what the system said.
+    return system_words(getattr(exc, "os_error", exc))
 
 
 def _keep_alive(sock: socket.socket) -> None:

@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary, ref
 
 from aiohttp import (
     ClientError,
+    ClientHttpProxyError,
     ClientProxyConnectionError,
     ClientRequest,
     ClientTimeout,
@@ -108,7 +109,7 @@ class AiohttpClient:
                 connection = await self._connector.connect(
                     self._recipe(upstream), [], self._timeout
                 )
-            except ClientProxyConnectionError as exc:
+            except (ClientProxyConnectionError, ClientHttpProxyError) as exc:
                 web_proxy = self._web_proxy_of(upstream)
                 assert web_proxy is not None  # or there is none to refuse us
                 refused = web_proxy_error(web_proxy, system_words(exc))

@@ -20,6 +20,10 @@ _HEAD_AT_MOST: Final = 1 << 14
 _READ_AT_MOST: Final = 4096
 
 
+class WebProxyError(ConnectionError):
+    """There is no way through the web proxy, whatever becomes of the upstream behind it."""
+
+
 async def open_tunnel(sock: socket.socket, web_proxy: WebProxy, upstream: Upstream) -> None:
     """Have what is connected to the web proxy lead to the upstream; nothing of a call is sent.
 
@@ -52,9 +56,9 @@ async def open_tunnel(sock: socket.socket, web_proxy: WebProxy, upstream: Upstre
         raise web_proxy_error(web_proxy, "it sent more than the head of its answer")
 
 
-def web_proxy_error(web_proxy: WebProxy, words: str) -> OSError:
+def web_proxy_error(web_proxy: WebProxy, words: str) -> WebProxyError:
     """Return how it is told that there is no way through."""
-    return ConnectionError(f"no way through the web proxy {web_proxy.authority}: {words}")
+    return WebProxyError(f"no way through the web proxy {web_proxy.authority}: {words}")
 
 
 def _named(status: int) -> str:

@@ -29,6 +29,30 @@ async def test_a_caller_is_told_that_its_upstream_refuses_and_not_at_which_addre
             await sender.send(request(port))
 
     assert str(caught.value) == "cannot connect to upstream 'up': Connection refused"
+    assert str(port) in caught.value.detail
+
+
+async def test_a_caller_is_told_no_name_that_a_certificate_is_not_for(kind, certificate):
+    context = ssl.create_default_context()
+    async with tls_upstream(certificate) as server, opened(kind, ssl_context=context) as sender:
+        with pytest.raises(UpstreamUnavailableError) as caught:
+            await sender.send(request(server.sockets[0].getsockname()[1], scheme="https"))
+
+    assert str(caught.value).endswith("'up': its certificate cannot be verified")
+    assert "CERTIFICATE_VERIFY_FAILED" in caught.value.detail
+
+
+async def test_a_caller_is_told_of_no_address_that_speaks_no_tls(kind):
+    async def script(connection):
+        await connection.send(OK)
+        await connection.wait_closed_by_peer()
+
+    async with RawUpstream(script) as upstream, opened(kind) as sender:
+        with pytest.raises(UpstreamUnavailableError) as caught:
+            await sender.send(request(upstream.port, scheme="https"))
+
+    assert "SSL" in str(caught.value)
+    assert "127.0.0.1" not in str(caught.value)
 
 
 async def test_a_call_waits_for_a_free_connection_and_no_longer_than_allowed(kind):

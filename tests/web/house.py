@@ -162,6 +162,7 @@ class House:
             "openai": Upstream.parse("openai", "openai", base),
             "anthropic": Upstream.parse("anthropic", "anthropic", base),
             "based": Upstream.parse("based", "openai", f"{base}/serving/v1"),
+            "away": Upstream.parse("away", "openai", "http://127.0.0.1:1"),
         }
         stores, clock = self.stores, self.clock
         self.books = make_books(stores.ledger, clock, self.metrics)

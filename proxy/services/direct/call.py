@@ -116,7 +116,7 @@ class DirectCaller:
                 response.close()
         except UpstreamUnavailableError as exc:
             raise ProviderUnavailableError(
-                f"{method} {target} at {upstream_name}: {exc}", sent=exc.sent
+                f"{method} {target} at {upstream_name}: {exc.detail}", sent=exc.sent
             ) from exc
         return _answer(response, content, now=self._clock.now())
 

@@ -320,7 +320,7 @@ def _came_to(done: Forwarded) -> dict[str, object]:
         "duration_s": _rounded(done.duration_s),
     }
     if done.error is not None:
-        facts["code"] = done.error.code
+        facts |= {"code": done.error.code, "error": done.error.detail}
     return facts
 
 

@@ -28,6 +28,16 @@ async def test_each_call_is_one_line_without_prompt_token_or_query(house):
     assert "canary" not in str(logs)
 
 
+async def test_where_an_upstream_is_that_does_not_answer_is_told_to_the_log_alone(house):
+    with capture_logs() as logs:
+        reply = await house.send("POST", f"/away{CHAT}", json=CHAT_BODY)
+
+    (line,) = [line for line in logs if line["event"] == "call.forwarded"]
+    message = reply.json["error"]["message"]
+    assert message == "cannot connect to upstream 'away': Connection refused"
+    assert "127.0.0.1" in line["error"]
+
+
 async def test_a_caller_that_left_is_told_as_such(house):
     with capture_logs() as logs:
         await house.abandoned()
