@@ -55,6 +55,7 @@ def test_anthropics_envelope_has_its_own_types(error: ProxyError, kind: str) -> 
         (503, "UNAVAILABLE"),
         (502, "INTERNAL"),
         (409, "FAILED_PRECONDITION"),
+        (413, "INVALID_ARGUMENT"),
     ],
 )
 def test_geminis_envelope_is_googles_status(status: int, name: str) -> None:
