@@ -1,6 +1,5 @@
 """What callers of the jobs API may ask for, read strictly: a typo is no empty answer. Pure."""
 
-import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -9,6 +8,7 @@ from urllib.parse import parse_qsl
 from proxy.core.errors import CallerError, JobNotFoundError
 from proxy.core.ids import JOB_ID_PATTERN, JobId, is_job_id
 from proxy.core.job import JobState
+from proxy.core.loose_json import loose_json
 from proxy.ports.jobs import JobFilter
 from proxy.web.answering.job_object import STATUS_WORDS
 
@@ -106,8 +106,8 @@ def read_bulk(body: bytes) -> BulkQuery:
         CallerError: naming the member at fault.
     """
     try:
-        content = json.loads(body)
-    except (ValueError, RecursionError) as exc:
+        content = loose_json(body)
+    except ValueError as exc:
         raise CallerError("the body cannot be read as JSON", code="invalid_json") from exc
     if not isinstance(content, dict) or not content:
         raise _bad("body", "an object with `ids`, or with `tag` or `status` or both")

@@ -60,6 +60,13 @@ def test_ids_are_asked_for_once_each_in_their_order():
     assert read_bulk(b'{"ids": ["b", "a", "b"]}') == BulkQuery(("b", "a"), JobFilter())
 
 
+def test_a_name_with_half_a_surrogate_pair_is_refused_in_words_that_go_anywhere():
+    with pytest.raises(CallerError, match="�ids") as refusal:
+        read_bulk(b'{"\\ud800ids": ["a"]}')
+
+    assert str(refusal.value).encode()
+
+
 def test_a_tag_and_a_status_must_both_hold():
     query = read_bulk(b'{"tag": "a=b", "status": ["completed"]}')
 
