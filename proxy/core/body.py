@@ -104,6 +104,7 @@ def check_size(size: int, *, max_bytes: int) -> None:
         CallerError: naming both lengths.
     """
     if size > max_bytes:
+        # No 413: LangChain.js, for one, repeats all but 400 and 406, with every byte of them.
         raise CallerError(
             f"the body has {size} bytes; a call that is deferred may have {max_bytes}",
             code="request_too_large",
