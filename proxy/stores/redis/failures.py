@@ -16,6 +16,7 @@ from redis.exceptions import (
     ResponseError,
     TryAgainError,
 )
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from proxy.core.errors import StoreCorruptError, StoreError, StoreUnavailableError
 
@@ -89,9 +90,11 @@ def translate(exc: BaseException) -> StoreError:
         )
     if isinstance(exc, ResponseError):
         return _known(exc) or _unknown(exc)
+    if isinstance(exc, (RedisTimeoutError, TimeoutError)):
+        return StoreUnavailableError("Redis does not answer in time")
     # What the library says of a connection is of hosts and reasons, and never of contents.
-    hint = str(exc) if isinstance(exc, ConnectionError) else None
-    return StoreUnavailableError(f"Redis does not answer: {type(exc).__name__}", hint=hint)
+    hint = str(exc) if isinstance(exc, ConnectionError) else type(exc).__name__
+    return StoreUnavailableError("Redis does not answer", hint=hint)
 
 
 def _known(exc: ResponseError) -> StoreError | None:
