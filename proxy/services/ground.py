@@ -86,6 +86,13 @@ class Ground:
             )
         return current
 
+    async def is_unmoved(self, batch: Batch) -> bool:
+        """Return whether nobody went on with a batch since it was read or written here.
+
+        Another instance does if this one stands still for longer than its lease.
+        """
+        return (await self.read_again(batch)).version == batch.version
+
     async def readable(
         self, job_ids: Sequence[JobId]
     ) -> tuple[Sequence[Job], Mapping[JobId, StoreCorruptError]]:

@@ -70,7 +70,8 @@ class Settler:
         """Read what there is, release the rest, and clean up; or say when to go on."""
         if batch.harvested_at is None:
             batch = await self._harvest(batch, provider)
-            if batch.harvested_at is None or batch.ambiguous_since is not None:
+            is_another_at_it = batch.state is not BatchState.ENDED
+            if is_another_at_it or batch.harvested_at is None or batch.ambiguous_since is not None:
                 # Callers wait for the results of other batches, and nobody for a twin's.
                 return batch
         batch, pause = await self._twins.care(batch, provider)
@@ -98,6 +99,10 @@ class Settler:
         read = await self._files.ingest(batch, provider, batch.output_file_ids)
         if read is None:
             return await self._later(batch, READ_AGAIN_AFTER)
+        if not await self._on.is_unmoved(batch):
+            # What another instance has settled meanwhile has no items any more by which a line
+            # is known for ours: it would count as one that nobody saw.
+            return await self._on.read_again(batch)
         await self._learn(batch)
         await self._releaser.release(batch, read.told)
         return await self._on.write_batch(batch, Harvested(self._on.now()))

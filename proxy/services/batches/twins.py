@@ -189,5 +189,8 @@ class Twins:
         # been computed.
         is_silent = bool(files) and twin.error_code is None
         if unseen > 0 and (is_silent or not read.is_whole):
+            if not await self._on.is_unmoved(batch):
+                # Whoever has settled it has dropped the names by which lines are known for ours.
+                return False
             await self._on.books.book_possible(batch, unseen, why=twin_id)
         return True

@@ -8,7 +8,7 @@ from proxy.core.batch import BatchState
 from proxy.core.ids import JobId
 from proxy.core.ledger import Sums
 from tests.helpers.fake_provider import BATCH_NANO, right_answer
-from tests.helpers.fleet import Fleet
+from tests.helpers.fleet import LEASE, Fleet
 
 
 def without_lines_of(fleet: Fleet, job_ids: list[JobId]) -> None:
@@ -118,6 +118,31 @@ async def test_a_caller_who_cancels_amid_the_release_is_booked_too() -> None:
         job = await fleet.job(job_ids[0])
         booked = await fleet.booked()
         assert job.possible_doubles + booked.possible_doubles >= 1, steps
+        if went_through:
+            return
+    pytest.fail("the pass never came to its end")
+
+
+async def test_who_stood_still_while_another_settled_books_nothing_more() -> None:
+    """Stand still at every step of settling in turn, for longer than the lease."""
+    for steps in range(60):
+        fleet = Fleet(instances=2)
+        await fleet.submit(12)
+        fleet.clock.advance(minutes=7)
+        await fleet.run("live")
+        first = fleet.instances[0]
+        first.frozen_after = steps
+        async with asyncio.TaskGroup() as tasks:
+            collecting = tasks.create_task(first.run("collect"))
+            while not (first.is_frozen or collecting.done()):
+                await asyncio.sleep(0)
+            went_through = collecting.done()
+            fleet.clock.advance(seconds=LEASE.total_seconds() + 1)
+            await fleet.run("collect", position=1)
+            assert (await fleet.batch()).state is BatchState.SETTLED
+            first.thaw()
+
+        assert (await fleet.booked()).possible_doubles == 0, steps
         if went_through:
             return
     pytest.fail("the pass never came to its end")
