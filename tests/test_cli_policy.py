@@ -122,6 +122,7 @@ def test_a_bad_file_ends_with_3_and_all_complaints(capsys, rules):
     assert code == machine == 3
     assert f"{rules}:2:21: 'later' is refused" in err
     assert f"{rules}:3:21:" in err
+    assert err.endswith("hint: `offramp policy schema` prints what is allowed\n")
     assert json.loads(out)["usable"] is False
     assert len(json.loads(out)["complaints"]) == 2
 

@@ -140,6 +140,8 @@ def _read(file: Path, *, as_json: bool) -> PolicyFile:
         return read_policies(file)
     except BadPoliciesError as exc:
         if not as_json:
+            # All of it stands here already.
+            exc.hint = "`offramp policy schema` prints what is allowed"
             raise
         print_json({"usable": False, "complaints": exc.complaints})
         raise click.exceptions.Exit(BAD_CONFIGURATION) from None
