@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import Final, Generic, TypeVar
 
 Kind = TypeVar("Kind", bound=Hashable)
+Kept = TypeVar("Kept")
 
 REMEMBERED: Final = 10_000
 """Kinds of calls that are kept in mind, some 3 MB."""
@@ -76,8 +77,13 @@ class Pauses(Generic[Kind]):
         self._pauses.pop(kind, None)
 
     def _keep(self, kind: Kind, pause: _Pause) -> None:
-        self._pauses.pop(kind, None)
-        if len(self._pauses) >= REMEMBERED:
-            # Callers name the models, and may invent them. The longest untouched goes.
-            del self._pauses[next(iter(self._pauses))]
-        self._pauses[kind] = pause
+        keep_in_mind(self._pauses, kind, pause)
+
+
+def keep_in_mind(memory: dict[Kind, Kept], kind: Kind, kept: Kept) -> None:
+    """Keep something of a kind of calls, in place of what was kept of it."""
+    memory.pop(kind, None)
+    if len(memory) >= REMEMBERED:
+        # Callers name the models, and may invent them. The longest untouched goes.
+        del memory[next(iter(memory))]
+    memory[kind] = kept

@@ -57,7 +57,7 @@ from proxy.services.batches.unnamed import is_one_in_doubt
 from proxy.services.ground import Ground
 from proxy.services.leases import HeldLease, LeaseLostError
 from proxy.services.outlook import UNBATCHABLE_FOR, Outlook
-from proxy.services.pauses import REMEMBERED
+from proxy.services.pauses import Backoff, keep_in_mind
 
 log = structlog.get_logger()
 
@@ -76,11 +76,9 @@ FORBIDDEN_TOGETHER: Final = timedelta(minutes=2)
 """Within this, refusals count once: those of batches that are on their way together when a key is
 revoked, or a provider in trouble knows nobody."""
 
-FORBIDDEN_FOR: Final = timedelta(minutes=10)
-"""How long the lane is off at first; after each refusal that follows, twice as long, up to a day.
-Keys get a scope, and a path may be missing for minutes, as behind a gateway that is set up anew."""
-
-_DOUBLED_AT_MOST: Final = 10
+_FORBIDDEN_FOR: Final = Backoff(first=timedelta(minutes=10), longest=UNBATCHABLE_FOR)
+"""How long the lane is off. Keys get a scope, and a path may be missing for minutes, as behind a
+gateway that is set up anew."""
 
 RETRY_PAUSE: Final = timedelta(seconds=30)
 """How long a batch waits that could not be submitted, if its provider asks for no more."""
@@ -94,9 +92,11 @@ class _Forbidden(NamedTuple):
 
     times: int
     until: datetime
+    length: timedelta
+    """Of the time until then."""
 
 
-_NEVER_FORBIDDEN: Final = _Forbidden(0, datetime.min.replace(tzinfo=UTC))
+_NEVER_FORBIDDEN: Final = _Forbidden(0, datetime.min.replace(tzinfo=UTC), timedelta())
 
 
 class Submitter:
@@ -294,16 +294,14 @@ class Submitter:
         last = self._forbidden.get(access, _NEVER_FORBIDDEN)
         if exc.status_code not in _FORBIDDEN or now < last.until:
             return
-        times, pause = last.times + 1, FORBIDDEN_TOGETHER
+        times, length = last.times + 1, FORBIDDEN_TOGETHER
+        if times == FORBIDDEN_TIMES:
+            length = _FORBIDDEN_FOR.first
+        elif times > FORBIDDEN_TIMES:
+            length = _FORBIDDEN_FOR.after(last.length, ended_at=last.until, now=now)
         if times >= FORBIDDEN_TIMES:
-            doubled = min(times - FORBIDDEN_TIMES, _DOUBLED_AT_MOST)
-            pause = min(FORBIDDEN_FOR * 2**doubled, UNBATCHABLE_FOR)
-            await self._outlook.note_unbatchable(key, pause)
-        self._forbidden.pop(access, None)
-        if len(self._forbidden) >= REMEMBERED:
-            # Callers name the models, and may invent them. The longest untouched goes.
-            del self._forbidden[next(iter(self._forbidden))]
-        self._forbidden[access] = _Forbidden(times, now + pause)
+            await self._outlook.note_unbatchable(key, length)
+        keep_in_mind(self._forbidden, access, _Forbidden(times, now + length, length))
 
     async def _put_back(self, batch: Batch, exc: ProviderError) -> Batch:
         """Have the batch sent again later: when the provider asks for it, and not at once.
