@@ -60,7 +60,7 @@ class RedisBatchStore:
         )
 
     async def get(self, batch_id: BatchId) -> Batch | None:
-        return next((_parse(*one) for _, one in await self._stored([batch_id])), None)
+        return next((_parse(one) for _, one in await self._stored([batch_id])), None)
 
     async def replace(self, after: Batch) -> bool:
         outcome = as_text(await self._client.call(_replace_call(after, "")))
@@ -77,7 +77,7 @@ class RedisBatchStore:
         return outcome == "written"
 
     async def live(self) -> Sequence[Batch]:
-        return _less_settled(self._unread.less(await self._stored_live(), lambda one: _parse(*one)))
+        return _less_settled(self._unread.less(await self._stored_live(), _parse))
 
     async def all_live(self) -> Sequence[Batch]:
         """Return what `live` does, where none may be left out.
@@ -85,14 +85,14 @@ class RedisBatchStore:
         Raises:
             StoreCorruptError: if one cannot be read.
         """
-        return _less_settled(_parse(*one) for _, one in await self._stored_live())
+        return _less_settled(_parse(one) for _, one in await self._stored_live())
 
     async def recent(self, *, limit: int) -> Sequence[Batch]:
         if limit <= 0:
             return []
         ids = await self._client.call(read("ZREVRANGE", keys.BATCHES_RECENT, 0, limit - 1))
         stored = await self._stored([BatchId(as_text(one)) for one in as_list(ids)])
-        return self._unread.less(stored, lambda one: _parse(*one))
+        return self._unread.less(stored, _parse)
 
     async def claim(
         self, key: BatchKey, batch_id: BatchId, limits: ClaimLimits, *, ready_at: datetime
@@ -183,7 +183,8 @@ def _record(batch: Batch) -> str:
     return f"{batch.version} {batch.state} {encode_batch(batch)}"
 
 
-def _parse(reply: Reply, batch_id: BatchId) -> Batch:
+def _parse(stored: _Stored) -> Batch:
+    reply, batch_id = stored
     try:
         _, _, record = as_text(reply).split(" ", 2)
     except ValueError:

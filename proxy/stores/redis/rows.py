@@ -278,18 +278,23 @@ async def find_jobs(
     client: Client, job_ids: Sequence[JobId], *, background: bool = False
 ) -> list[Job]:
     """Return those of the jobs that exist, in the order asked for."""
-    ours = [job_id for job_id in job_ids if stored_here(job_id)]
-    replies = await client.call_many([get_call(job_id) for job_id in ours], background=background)
-    found = (parse_job(reply, job_id) for reply, job_id in zip(replies, ours, strict=True))
-    return [job for job in found if job is not None]
+    stored = await _stored(client, job_ids, background=background)
+    return [job for _, one in stored if (job := parse_job(*one)) is not None]
 
 
 async def find_readable(client: Client, job_ids: Sequence[JobId], unread: Unread) -> list[Job]:
     """Return what `find_jobs` does, less those that cannot be read."""
-    ours = [job_id for job_id in job_ids if stored_here(job_id)]
-    replies = await client.call_many([get_call(job_id) for job_id in ours])
-    stored = [(job_id, (reply, job_id)) for reply, job_id in zip(replies, ours, strict=True)]
+    stored = await _stored(client, job_ids)
     return [job for job in unread.less(stored, lambda one: parse_job(*one)) if job is not None]
+
+
+async def _stored(
+    client: Client, job_ids: Sequence[JobId], *, background: bool = False
+) -> list[tuple[JobId, tuple[Reply, JobId]]]:
+    """Return what is stored of these jobs, each by its ID and with it."""
+    ours = [job_id for job_id in job_ids if stored_here(job_id)]
+    replies = await client.call_many([get_call(job_id) for job_id in ours], background=background)
+    return [(job_id, (reply, job_id)) for reply, job_id in zip(replies, ours, strict=True)]
 
 
 def stored_here(job_id: JobId) -> bool:
