@@ -1,6 +1,6 @@
 """Take over what dead instances left, end what can end no other way, wake paused lanes."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
@@ -72,11 +72,12 @@ class Rescuer:
 
     async def _release_all_of(self, batch_id: BatchId) -> int:
         """Release every job that still waits for the batch, and forget its items."""
-        moved, unread = 0, set[JobId]()
-        async for jobs in self._open_jobs(batch_id, unread):
+        moved, is_all_read = 0, True
+        async for jobs, unread in self._open_jobs(batch_id):
             held = [job for job in jobs if job.batch_id == batch_id]
             moved += await self._release(held, "its batch was lost")
-        if not unread:
+            is_all_read = is_all_read and not unread
+        if is_all_read:
             # The claim is all that says what became of a job that cannot be read here.
             await self._on.batches.drop_items(batch_id)
         return moved
@@ -118,22 +119,20 @@ class Rescuer:
         if refused is None:
             return 0
         moved = 0
-        async for jobs in self._open_jobs(batch.id, set()):
+        async for jobs, _ in self._open_jobs(batch.id):
             moved += await self._fail([j for j in jobs if j.deadline <= self._on.now()], refused)
         return moved
 
     async def _open_jobs(
-        self, batch_id: BatchId, unread: set[JobId]
-    ) -> AsyncIterator[Sequence[Job]]:
+        self, batch_id: BatchId
+    ) -> AsyncIterator[tuple[Sequence[Job], Collection[JobId]]]:
         """Stream the jobs that wait for the batch, in parts that may be written at once.
 
-        Adds to `unread` those that cannot be read.
+        With each part come those that cannot be read.
         """
         async for items in self._on.batches.open_items(batch_id):
             for chunk in chunked(items, JOBS_PER_WRITE):
-                jobs, others = await self._on.readable([item.job_id for item in chunk])
-                unread.update(others)
-                yield jobs
+                yield await self._on.readable([item.job_id for item in chunk])
 
     async def _fail(self, jobs: Sequence[Job], refused: Credential) -> int:
         """End `jobs` with the provider's own refusal of their credential."""

@@ -1,6 +1,6 @@
 """Give back every job that a batch left without a result."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import structlog
 
@@ -10,7 +10,7 @@ from proxy.core.batch_ends import OF_SOME_LINE, UNBATCHABLE_CODES, after_batch, 
 from proxy.core.chunks import chunked
 from proxy.core.errors import StoreCorruptError
 from proxy.core.ids import JobId
-from proxy.core.job import advance
+from proxy.core.job import Job, advance
 from proxy.ports.batches import Item
 from proxy.ports.jobs import JobWrite
 from proxy.services.ground import JOBS_PER_WRITE, Ground, count_doubles
@@ -63,31 +63,30 @@ class Releaser:
         May be called again after a crash: what it released is in the batch no longer.
         """
         bad_line = await self._bad_line(batch)
-        released, unread = 0, dict[JobId, StoreCorruptError]()
+        released, problems = 0, list[StoreCorruptError]()
         async for items in self._on.batches.open_items(batch.id):
             for chunk in chunked(items, JOBS_PER_WRITE):
-                released += await self._release(batch, chunk, bad_line, unread)
+                attempts = {item.job_id: item.attempt for item in chunk}
+                jobs, unread = await self._on.readable(list(attempts))
+                released += await self._release(batch, jobs, attempts, bad_line)
+                problems += unread.values()
         if released:
             log.info("batch.released", batch_id=batch.id, jobs=released, reason=batch.end_reason)
             self._on.wake("flush")
             self._on.wake("escalate")
-        for problem in unread.values():
-            raise problem
+        if problems:
+            raise problems[0]
         return released
 
     async def _release(
         self,
         batch: Batch,
-        items: Sequence[Item],
+        jobs: Sequence[Job],
+        attempts: Mapping[JobId, int],
         bad_line: Item | None,
-        unread: dict[JobId, StoreCorruptError],
     ) -> int:
-        """Release some of the jobs; add to `unread` those that cannot be read."""
-        attempts = {item.job_id: item.attempt for item in items}
         writes = []
         doubtful = set()
-        jobs, others = await self._on.readable(list(attempts))
-        unread.update(others)
         for job in jobs:
             event = after_batch(
                 job,
