@@ -1,6 +1,8 @@
 """What a batch may have computed for jobs that were cancelled, and nobody will ever see."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -8,13 +10,28 @@ from proxy.core.batch import BatchState
 from proxy.core.ids import JobId
 from proxy.core.ledger import Sums
 from tests.helpers.fake_provider import BATCH_NANO, right_answer
-from tests.helpers.fleet import LEASE, Fleet
+from tests.helpers.fleet import LEASE, Fleet, Instance
 
 
 def without_lines_of(fleet: Fleet, job_ids: list[JobId]) -> None:
     """Have the provider compute these, and leave their lines out of its results."""
     lost = {fleet.bodies[job_id] for job_id in job_ids}
     fleet.provider.answer_line = lambda _, body: None if body in lost else (200, right_answer(body))
+
+
+@asynccontextmanager
+async def standing_still(instance: Instance, steps: int) -> AsyncIterator[bool]:
+    """Let an instance stand still after some steps of settling, as long as the block runs.
+
+    Yields whether it came to the end before that.
+    """
+    instance.frozen_after = steps
+    async with asyncio.TaskGroup() as tasks:
+        collecting = tasks.create_task(instance.run("collect"))
+        while not (instance.is_frozen or collecting.done()):
+            await asyncio.sleep(0)
+        yield collecting.done()
+        instance.thaw()
 
 
 async def test_a_line_that_is_missing_may_be_paid_though_its_job_was_cancelled() -> None:
@@ -105,15 +122,8 @@ async def test_a_caller_who_cancels_amid_the_release_is_booked_too() -> None:
         without_lines_of(fleet, job_ids[:1])
         fleet.clock.advance(minutes=7)
         await fleet.run("live")
-        first = fleet.instances[0]
-        first.frozen_after = steps
-        async with asyncio.TaskGroup() as tasks:
-            collecting = tasks.create_task(first.run("collect"))
-            while not (first.is_frozen or collecting.done()):
-                await asyncio.sleep(0)
-            went_through = collecting.done()
+        async with standing_still(fleet.instances[0], steps) as went_through:
             await fleet.cancel(job_ids[0])
-            first.thaw()
 
         job = await fleet.job(job_ids[0])
         booked = await fleet.booked()
@@ -130,17 +140,10 @@ async def test_who_stood_still_while_another_settled_books_nothing_more() -> Non
         await fleet.submit(12)
         fleet.clock.advance(minutes=7)
         await fleet.run("live")
-        first = fleet.instances[0]
-        first.frozen_after = steps
-        async with asyncio.TaskGroup() as tasks:
-            collecting = tasks.create_task(first.run("collect"))
-            while not (first.is_frozen or collecting.done()):
-                await asyncio.sleep(0)
-            went_through = collecting.done()
+        async with standing_still(fleet.instances[0], steps) as went_through:
             fleet.clock.advance(seconds=LEASE.total_seconds() + 1)
             await fleet.run("collect", position=1)
             assert (await fleet.batch()).state is BatchState.SETTLED
-            first.thaw()
 
         assert (await fleet.booked()).possible_doubles == 0, steps
         if went_through:
