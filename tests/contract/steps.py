@@ -3,6 +3,11 @@
 from datetime import datetime, timedelta
 from typing import Any
 
+import pytest
+import structlog
+
+from proxy.core.batch import Batch
+from proxy.core.errors import StoreCorruptError
 from proxy.core.ids import BatchId, JobId, OwnerId
 from proxy.core.job import (
     Job,
@@ -35,6 +40,17 @@ async def claim(stores: Stores, key: BatchKey | None = None, **changes: Any) -> 
     claimed = await stores.batches.claim(batch.key, batch.id, PLENTY, ready_at=T0 + 99 * HOUR)
     assert claimed.complete
     return batch.id
+
+
+async def assert_left_out(stores: Stores, damaged: Batch, other: Batch) -> None:
+    """Of two batches one cannot be read: it is told of once, and holds up no other."""
+    with structlog.testing.capture_logs() as said:
+        assert await stores.batches.live() == [other]
+        assert await stores.batches.recent(limit=9) == [other]
+
+    assert [(line["event"], line["subject"]) for line in said] == [("record.unread", damaged.id)]
+    with pytest.raises(StoreCorruptError):
+        await stores.batches.get(damaged.id)
 
 
 async def write(stores: Stores, after: Job, result: Result | None = None) -> bool:
