@@ -142,6 +142,7 @@ async def test_a_killed_worker_is_replaced_and_nothing_is_lost(tmp_path):
         assert [bought(provider, prompt) for prompt in prompts] == [1] * 60
         await wait_until(lambda: len(pids(proxy)) == 3)
         assert before.isdisjoint(pids(proxy))
+        await wait_until(lambda: len(proxy.events("worker.ended")) == 3)
         assert {event["code"] for event in proxy.events("worker.ended")} == {-signal.SIGKILL}
 
 
@@ -196,7 +197,7 @@ async def test_a_drain_that_one_is_asked_for_ends_all(tmp_path):
         assert status == 202
         async with asyncio.timeout(30):
             assert await proxy.process.wait() == 0
-        assert len(proxy.events("instance.stopped")) == 2
+        await wait_until(lambda: len(proxy.events("instance.stopped")) == 2)
 
 
 async def test_a_drain_asked_of_an_orphan_is_not_passed_on_to_who_adopted_it(tmp_path):

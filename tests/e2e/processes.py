@@ -16,6 +16,7 @@ from openai import AsyncOpenAI
 
 from proxy.sandbox import Running as Provider
 from proxy.sandbox import Sandbox, SandboxSettings, answer_text, body_hash
+from tests.helpers.raw_upstream import wait_until
 
 QUICK: dict[str, Any] = {
     "listen": "127.0.0.1:0",
@@ -178,6 +179,12 @@ class Proxy:
     def events(self, name: str) -> list[dict[str, Any]]:
         """Return what was logged under a name, by all lives of the instance."""
         return [event for event in self.logs if event.get("event") == name]
+
+    async def event(self, name: str) -> dict[str, Any]:
+        """Return the only line under a name; it comes through a pipe, so later than an answer."""
+        await wait_until(lambda: self.events(name), name)
+        (line,) = self.events(name)
+        return line
 
     async def metric(self, name: str, labels: str = "") -> float:
         """Return a number as `/metrics` shows it, 0 if it is not there."""

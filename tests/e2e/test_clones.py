@@ -15,6 +15,7 @@ from openai import AsyncOpenAI
 from proxy.sandbox import HttpFault, Sandbox, SandboxSettings, body_hash
 from proxy.sandbox import Running as Provider
 from tests.e2e.processes import Proxy, body_of, right_answer, settings_for
+from tests.helpers.raw_upstream import wait_until
 from tests.providers.kit import serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -112,7 +113,7 @@ async def test_a_create_without_an_answer_is_found_by_what_marks_it_and_bought_o
     assert said == [right_answer(prompt, model=BATCHED) for prompt in prompts]
     bodies = [body_of(prompt, model=BATCHED) for prompt in prompts]
     assert {provider.ledger.bought(body_hash(body)) for body in bodies} == {1}
-    assert any(line["event"] == "batch.adopted" for line in proxy.logs)
+    await wait_until(lambda: proxy.events("batch.adopted"))
 
 
 @pytest.mark.parametrize(("deadline", "is_batched"), [("6h", False), ("26h", True)])

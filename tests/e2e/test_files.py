@@ -16,7 +16,7 @@ FEW = 160
 async def test_a_service_outlives_more_callers_than_it_may_open_files_for(tmp_path):
     """Those who do not fit are told so; those who do get their answers, from a batch too."""
     async with proxy_and_provider(tmp_path, files=FEW) as (proxy, _):
-        (scarce,) = proxy.events("files.scarce")
+        scarce = await proxy.event("files.scarce")
         room = scarce["callers"]
         assert (scarce["allowed"], room) == (FEW, (FEW - 96) // 2)
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
