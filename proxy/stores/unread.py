@@ -25,6 +25,11 @@ class Unread:
     def __init__(self) -> None:
         self._told: set[str] = set()
 
+    @property
+    def count(self) -> int:
+        """How many are known. Who reads so many more has places left for what can be read."""
+        return len(self._told)
+
     def less(
         self, stored: Iterable[tuple[str, Stored]], read: Callable[[Stored], Read]
     ) -> list[Read]:

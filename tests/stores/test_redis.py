@@ -289,6 +289,16 @@ async def test_a_queued_job_that_cannot_be_read_holds_up_no_other(stores, server
     assert [(line["event"], line["subject"]) for line in said] == [("record.unread", damaged.id)]
 
 
+async def test_a_queued_job_that_cannot_be_read_takes_no_place_of_another(stores, server):
+    damaged, other = await accepted_everywhere(stores, 2)
+    server.admin.set(keys.record(damaged.id), DAMAGED)
+
+    for _ in range(2):
+        taken = await stores.queue.take(make_key(), ready_at=T0, limit=1)
+
+    assert [job.id for job in taken] == [other.id]
+
+
 async def test_a_called_job_that_cannot_be_read_holds_up_no_other(stores, server):
     damaged, other = jobs = await accepted_everywhere(stores, 2)
     called = [JobWrite(advance(job, Escalated(InstanceId("one")))) for job in jobs]

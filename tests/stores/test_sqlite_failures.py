@@ -222,6 +222,16 @@ async def test_a_queued_job_that_cannot_be_read_holds_up_no_other(stores, path):
     assert [(line["event"], line["subject"]) for line in said] == [("record.unread", damaged)]
 
 
+async def test_a_queued_job_that_cannot_be_read_takes_no_place_of_another(stores, path):
+    damaged, other = [await accepted(stores) for _ in range(2)]
+    run(path, "UPDATE jobs SET record = 'x' WHERE id = ?", damaged)
+
+    for _ in range(2):
+        taken = await stores.queue.take(make_key(), ready_at=T0, limit=1)
+
+    assert [job.id for job in taken] == [other]
+
+
 async def test_a_called_job_that_cannot_be_read_holds_up_no_other(stores, path):
     damaged, other = [await accepted(stores) for _ in range(2)]
     for job_id in (damaged, other):

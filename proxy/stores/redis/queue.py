@@ -50,9 +50,10 @@ class RedisQueueStore:
         self, key: BatchKey, *, before: str, ready_at: int, limit: int
     ) -> Sequence[Job]:
         """Return jobs by deadline, from the fronts of all shards."""
+        most = limit + self._unread.count
         name = keys.key_digest(key)
         looks = {shard: _Look() for shard in keys.ALL_SHARDS}
-        while behind := _behind(looks, limit):
+        while behind := _behind(looks, most):
             replies = await self._client.call_many(
                 [
                     job_scripts.NEAR.call(
@@ -60,7 +61,7 @@ class RedisQueueStore:
                         before,
                         ready_at,
                         looks[shard].offset,
-                        share(limit),
+                        share(most),
                         LOOK,
                     )
                     for shard in behind
@@ -68,11 +69,12 @@ class RedisQueueStore:
             )
             for shard, reply in zip(behind, replies, strict=True):
                 looks[shard] = looks[shard].further(reply)
-        rows = certain(look.front for look in looks.values())[:limit]
+        rows = certain(look.front for look in looks.values())[:most]
         job_ids = [JobId(job) for _, job in rows]
         found = await find_readable(self._client, job_ids, self._unread)
         # What a claim took in between is not to be called directly.
-        return [job for job in found if job.state is JobState.QUEUED and job.key == key]
+        queued = [job for job in found if job.state is JobState.QUEUED and job.key == key]
+        return queued[:limit]
 
 
 @dataclass(frozen=True, slots=True)

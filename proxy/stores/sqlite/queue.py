@@ -58,15 +58,17 @@ class SqliteQueueStore:
         self._unread = Unread()
 
     async def take(self, key: BatchKey, *, ready_at: datetime, limit: int) -> Sequence[Job]:
-        values = (encode_key(key), to_micros(ready_at), _ALWAYS, limit)
-        return await self._read(_BY_DEADLINE, *values)
+        return await self._near(encode_key(key), to_micros(ready_at), _ALWAYS, limit=limit)
 
     async def due(self, key: BatchKey, *, before: datetime, limit: int) -> Sequence[Job]:
-        values = (encode_key(key), _ALWAYS, to_micros(before), limit)
-        return await self._read(_BY_DEADLINE, *values)
+        return await self._near(encode_key(key), _ALWAYS, to_micros(before), limit=limit)
 
     async def escalating(self, *, limit: int) -> Sequence[Job]:
         return await self._read(_ESCALATING, limit)
+
+    async def _near(self, *values: object, limit: int) -> Sequence[Job]:
+        found = await self._read(_BY_DEADLINE, *values, limit + self._unread.count)
+        return found[:limit]
 
     async def _read(self, query: str, *values: object) -> Sequence[Job]:
         def read(connection: sqlite3.Connection) -> list[Job]:
