@@ -62,7 +62,7 @@ def encode_ending(job: Job) -> str:
     return _ending(job)
 
 
-def decode_job(text: str, claimed_by: str | None = None, ending: str | None = None) -> Job:
+def decode_job(text: str | bytes, claimed_by: str | None = None, ending: str | None = None) -> Job:
     """Return the job that `encode_job` was given, as a claim or its end have changed it.
 
     Raises:
@@ -87,7 +87,7 @@ def encode_batch(batch: Batch) -> str:
     return _BATCHES.encode(batch)
 
 
-def decode_batch(text: str) -> Batch:
+def decode_batch(text: str | bytes) -> Batch:
     """Return the batch that `encode_batch` was given.
 
     Raises:
@@ -103,7 +103,7 @@ def encode_key(key: BatchKey) -> str:
 
 
 @lru_cache(maxsize=4096)
-def decode_key(text: str) -> BatchKey:
+def decode_key(text: str | bytes) -> BatchKey:
     """Return the batch key that `encode_key` was given.
 
     Raises:
@@ -165,7 +165,7 @@ class _RecordCodec(Generic[Record]):
                 data[name] = value if convert is None or value is None else convert(value)
         return data
 
-    def decode(self, text: str) -> Record:
+    def decode(self, text: str | bytes) -> Record:
         return self.read(lambda: self.from_stored(_loads(text)))
 
     def read(self, make: Callable[[], Made]) -> Made:
@@ -194,7 +194,7 @@ def _dumps(data: Any) -> str:
     return compact_json(data).decode()
 
 
-def _loads(text: str) -> Any:
+def _loads(text: str | bytes) -> Any:
     try:
         return from_json(text)
     except ValueError:

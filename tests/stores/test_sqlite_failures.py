@@ -22,6 +22,7 @@ from tests.helpers.old_files import put_back, schema_of
 from tests.helpers.sqlite_file import opened, run
 
 CREDENTIAL = make_credential()
+DAMAGED = pytest.mark.parametrize("damage", ["'x'", "CAST(x'7bff' AS TEXT)"])
 
 
 async def accepted(stores: SqliteStores, **changes: Any) -> JobId:
@@ -210,9 +211,10 @@ async def test_a_record_that_cannot_be_read_is_corrupt(stores, path, damage):
         await listed(stores)
 
 
-async def test_a_queued_job_that_cannot_be_read_holds_up_no_other(stores, path):
+@DAMAGED
+async def test_a_queued_job_that_cannot_be_read_holds_up_no_other(stores, path, damage):
     damaged, other = [await accepted(stores) for _ in range(2)]
-    run(path, "UPDATE jobs SET record = 'x' WHERE id = ?", damaged)
+    run(path, f"UPDATE jobs SET record = {damage} WHERE id = ?", damaged)
 
     with structlog.testing.capture_logs() as said:
         taken = await stores.queue.take(make_key(), ready_at=T0, limit=9)
@@ -222,9 +224,10 @@ async def test_a_queued_job_that_cannot_be_read_holds_up_no_other(stores, path):
     assert [(line["event"], line["subject"]) for line in said] == [("record.unread", damaged)]
 
 
-async def test_a_queued_job_that_cannot_be_read_takes_no_place_of_another(stores, path):
+@DAMAGED
+async def test_a_queued_job_that_cannot_be_read_takes_no_place_of_another(stores, path, damage):
     damaged, other = [await accepted(stores) for _ in range(2)]
-    run(path, "UPDATE jobs SET record = 'x' WHERE id = ?", damaged)
+    run(path, f"UPDATE jobs SET record = {damage} WHERE id = ?", damaged)
 
     for _ in range(2):
         taken = await stores.queue.take(make_key(), ready_at=T0, limit=1)
@@ -232,20 +235,22 @@ async def test_a_queued_job_that_cannot_be_read_takes_no_place_of_another(stores
     assert [job.id for job in taken] == [other]
 
 
-async def test_a_called_job_that_cannot_be_read_holds_up_no_other(stores, path):
+@DAMAGED
+async def test_a_called_job_that_cannot_be_read_holds_up_no_other(stores, path, damage):
     damaged, other = [await accepted(stores) for _ in range(2)]
     for job_id in (damaged, other):
         called = advance(await stores.jobs.get(job_id), Escalated(InstanceId("one")))
         assert not await stores.jobs.replace_many([JobWrite(called)])
-    run(path, "UPDATE jobs SET record = 'x' WHERE id = ?", damaged)
+    run(path, f"UPDATE jobs SET record = {damage} WHERE id = ?", damaged)
 
     assert [job.id for job in await stores.queue.escalating(limit=9)] == [other]
 
 
-async def test_a_queue_whose_key_cannot_be_read_holds_up_no_other(stores, path):
+@DAMAGED
+async def test_a_queue_whose_key_cannot_be_read_holds_up_no_other(stores, path, damage):
     for model in ("damaged", "fine"):
         await accepted(stores, key=make_key(model=model))
-    run(path, "UPDATE keys SET key = 'x' WHERE key LIKE '%damaged%'")
+    run(path, f"UPDATE keys SET key = {damage} WHERE key LIKE '%damaged%'")
 
     with structlog.testing.capture_logs() as said:
         assert [head.key.model for head in await stores.batches.heads()] == ["fine"]
@@ -253,11 +258,12 @@ async def test_a_queue_whose_key_cannot_be_read_holds_up_no_other(stores, path):
     assert [line["event"] for line in said] == ["record.unread"]
 
 
-async def test_a_batch_that_cannot_be_read_holds_up_no_other(stores, path):
+@DAMAGED
+async def test_a_batch_that_cannot_be_read_holds_up_no_other(stores, path, damage):
     damaged, other = make_batch(), make_batch()
     for batch in (damaged, other):
         await stores.batches.add(batch)
-    run(path, "UPDATE batches SET record = 'x' WHERE id = ?", damaged.id)
+    run(path, f"UPDATE batches SET record = {damage} WHERE id = ?", damaged.id)
 
     await assert_left_out(stores, damaged, other)
 

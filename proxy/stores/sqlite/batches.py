@@ -191,8 +191,10 @@ class SqliteBatchStore:
 
 def _select(
     connection: sqlite3.Connection, where: str, values: tuple[object, ...]
-) -> list[tuple[str, str]]:
-    return connection.execute(f"SELECT id, record FROM batches {where}", values).fetchall()  # noqa: S608
+) -> list[tuple[str, bytes]]:
+    # As bytes: see `stores.sqlite.queue`.
+    query = f"SELECT id, CAST(record AS BLOB) FROM batches {where}"  # noqa: S608
+    return connection.execute(query, values).fetchall()
 
 
 def _add(connection: sqlite3.Connection, batch: Batch, record: str) -> None:

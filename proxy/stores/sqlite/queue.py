@@ -14,20 +14,25 @@ from proxy.stores.sqlite.database import Database
 from proxy.stores.sqlite.statements import Insert
 from proxy.stores.unread import Unread
 
+# Records are read as bytes: as text, one that is damaged and no UTF-8 any more fails the whole
+# query, and with it all others.
+
 # The index by name: both conditions could also be met by reading the whole queue
 # in the order of claiming, and the planner has no statistics to know better.
 _BY_DEADLINE: Final = """
-    SELECT jobs.id, jobs.record FROM queue INDEXED BY queue_deadlines
+    SELECT jobs.id, CAST(jobs.record AS BLOB) FROM queue INDEXED BY queue_deadlines
     JOIN jobs ON jobs.num = queue.job
     WHERE queue.key = (SELECT id FROM keys WHERE key = ?)
     AND queue.ready <= ? AND queue.deadline < ?
     ORDER BY queue.deadline, queue.ready LIMIT ?
 """
 
-_ESCALATING: Final = "SELECT id, record FROM jobs WHERE state = 'escalating' LIMIT ?"
+_ESCALATING: Final = """
+    SELECT id, CAST(record AS BLOB) FROM jobs WHERE state = 'escalating' LIMIT ?
+"""
 
 _HEADS: Final = """
-    SELECT keys.id, key, count, bytes, tokens, held, small,
+    SELECT keys.id, CAST(key AS BLOB), count, bytes, tokens, held, small,
         (SELECT ready FROM queue WHERE queue.key = keys.id ORDER BY ready LIMIT 1),
         (SELECT ready FROM queue WHERE queue.key = keys.id ORDER BY ready DESC LIMIT 1),
         (SELECT deadline FROM queue WHERE queue.key = keys.id ORDER BY deadline LIMIT 1),
