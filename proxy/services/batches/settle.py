@@ -29,6 +29,7 @@ from proxy.core.errors import (
     CredentialRefusedError,
     ProviderRejectedError,
 )
+from proxy.core.ids import BatchId
 from proxy.core.plan import enqueued
 from proxy.ports.provider import Provider
 from proxy.services.access import Access
@@ -41,6 +42,7 @@ from proxy.services.batches.twins import READ_AGAIN_AFTER, Twins
 from proxy.services.batches.unnamed import count_unnamed, disown
 from proxy.services.ground import Ground
 from proxy.services.outlook import Outlook
+from proxy.services.pauses import keep_in_mind
 
 log = structlog.get_logger()
 
@@ -65,6 +67,9 @@ class Settler:
         self._releaser = Releaser(ground, outlook=outlook)
         self._twins = Twins(ground, access=access, files=self._files)
         self._cleaner = Cleaner(ground, access=access)
+        self._learned: dict[BatchId, None] = {}
+        """What has taught its lesson. With a job that cannot be read a batch is harvested again
+        and again, and each time its next ones would be halved, or its credential paused."""
 
     async def settle(self, batch: Batch, provider: Provider) -> Batch:
         """Read what there is, release the rest, and clean up; or say when to go on."""
@@ -103,7 +108,9 @@ class Settler:
             # What another instance has settled meanwhile has no items any more by which a line
             # is known for ours: it would count as one that nobody saw.
             return await self._on.read_again(batch)
-        await self._learn(batch)
+        if batch.id not in self._learned:
+            await self._learn(batch)
+            keep_in_mind(self._learned, batch.id, None)
         await self._releaser.release(batch, read.told)
         return await self._on.write_batch(batch, Harvested(self._on.now()))
 

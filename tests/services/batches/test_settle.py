@@ -59,6 +59,19 @@ async def test_a_job_that_cannot_be_read_keeps_no_other_from_its_answer(answered
     assert set(fleet.provider.bought.values()) <= {1}
 
 
+async def test_a_job_that_cannot_be_read_teaches_nothing_again_and_again() -> None:
+    fleet = Fleet()
+    fleet.provider.fail_next.append((TOO_MANY_TOKENS, None))
+    damaged, *_ = await fleet.submit(12, tokens=100)
+    fleet.stores.jobs.damaged.add(damaged)
+
+    for _ in range(4):
+        await fleet.poll(minutes=5)
+
+    governor = fleet.instances[0].governor
+    assert (governor.max_tokens((CREDENTIAL, "gpt-4o-mini"), now=fleet.clock.now()) or 0) >= 600
+
+
 async def test_a_completed_batch_with_only_an_error_file_is_read_like_any_other() -> None:
     fleet = Fleet()
     fleet.provider.answer_line = lambda *_: (400, b'{"error":{"code":"bad"}}')
