@@ -276,3 +276,36 @@ async def test_bodies_that_were_swapped_do_not_open(stores, path):
     for job_id in (one, two):
         with pytest.raises(StoreCorruptError):
             await stores.jobs.body(job_id)
+
+
+async def test_after_what_cannot_be_read_later_writes_are_seen(stores, path):
+    for _ in range(3):
+        await accepted(stores)
+    batch = make_batch()
+    await stores.batches.add(batch)
+    await stores.batches.claim(batch.key, batch.id, PLENTY, ready_at=T0)
+    run(path, "UPDATE payloads SET body = zeroblob(60)")
+
+    with pytest.raises(StoreCorruptError) as refused:
+        async for _ in stores.batches.lines(batch.id):
+            pass
+
+    assert await stores.jobs.get(await accepted(stores))
+    assert refused.value.__traceback__ is not None  # It is kept, and all that it leads to.
+
+
+async def test_after_a_write_that_failed_on_the_way_others_may_write(stores, path):
+    for _ in range(3):
+        await accepted(stores)
+
+    def fail(connection: sqlite3.Connection) -> None:
+        rows = connection.execute("SELECT id FROM jobs")
+        for _ in rows:
+            raise StoreCorruptError("damaged")
+
+    with pytest.raises(StoreCorruptError) as refused:
+        await stores._database.write(fail)
+    run(path, "UPDATE jobs SET record = record || ' '")
+
+    assert await accepted(stores)
+    assert refused.value.__traceback__ is not None

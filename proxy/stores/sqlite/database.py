@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from time import perf_counter
+from traceback import clear_frames
 from typing import Any, Final, Generic, NoReturn, Self, TypeVar
 
 from proxy.core.errors import StoreUnavailableError
@@ -199,6 +200,7 @@ class _Reader(_Thread):
         try:
             return [_Done(call, call.work(connection))]
         except BaseException as exc:  # noqa: BLE001 - raised again where it was asked for
+            _let_go(exc)
             return [_Done(call, error=translate(exc, self._path))]
 
 
@@ -287,6 +289,7 @@ class _Writer(_Thread):
         try:
             done.value = done.call.work(connection)
         except BaseException as exc:
+            _let_go(exc)
             if not connection.in_transaction:
                 # SQLite has rolled back everything, e.g. for a full disk: what the
                 # others of the group wrote is gone too (sqlite.org/lang_transaction.html).
@@ -333,6 +336,15 @@ class _Writer(_Thread):
             else:
                 calls.append(call)
         return calls
+
+
+def _let_go(exc: BaseException) -> None:
+    """Close the cursors that a failed work has left open, which its error leads to.
+
+    With an open one, a connection sees nothing that is written later, and may not write once
+    another process has; and the log cannot be folded into the file.
+    """
+    clear_frames(exc.__traceback__)
 
 
 def _unprepared(_connection: sqlite3.Connection) -> NoReturn:
