@@ -1,6 +1,7 @@
 """Give back every job that a batch left without a result."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
 import structlog
 
@@ -8,15 +9,18 @@ from proxy.core.bad_lines import LOOKED_THROUGH, are_too_many_to_name
 from proxy.core.batch import Batch
 from proxy.core.batch_ends import OF_SOME_LINE, UNBATCHABLE_CODES, after_batch, may_have_run
 from proxy.core.chunks import chunked
-from proxy.core.errors import StoreCorruptError
+from proxy.core.errors import JobNotFoundError, StoreCorruptError
 from proxy.core.ids import JobId
-from proxy.core.job import Job, advance
+from proxy.core.job import Job, Released, advance
+from proxy.core.lanes import Lane, LaneChoice
 from proxy.ports.batches import Item
 from proxy.ports.jobs import JobWrite
 from proxy.services.ground import JOBS_PER_WRITE, Ground, count_doubles
 from proxy.services.outlook import Outlook
 
 log = structlog.get_logger()
+
+_UNREAD: Final = LaneChoice(Lane.INTERACTIVE, "its call cannot be read for a batch")
 
 
 class Releaser:
@@ -122,6 +126,37 @@ class Releaser:
         # Where jobs ended since, nobody can tell whose line it is. The next batch will be
         # without theirs, and its own error says it right.
         return found if seen == batch.lines_sent else None
+
+
+async def release_unread(ground: Ground, batch: Batch, *, may_go_on: Callable[[], bool]) -> None:
+    """Release those jobs of a batch that is not sent yet whose calls cannot be read.
+
+    Each is called by itself, by whoever can read it. Stops when it may not go on.
+    """
+    async for items in ground.batches.items(batch.id):
+        for chunk in chunked(items, JOBS_PER_WRITE):
+            unread = [item for item in chunk if not await _is_readable(ground, item.job_id)]
+            if not unread or not may_go_on():
+                continue
+            attempts = {item.job_id: item.attempt for item in unread}
+            jobs, _ = await ground.readable(list(attempts))
+            released = [
+                advance(job, Released(attempts[job.id], "unread", _UNREAD, uncharged=True))
+                for job in jobs
+            ]
+            moved = [after for job, after in zip(jobs, released, strict=True) if after is not job]
+            await ground.jobs.replace_many([JobWrite(after) for after in moved])
+            log.warning("job.unread", batch_id=batch.id, jobs=len(moved))
+
+
+async def _is_readable(ground: Ground, job_id: JobId) -> bool:
+    try:
+        await ground.jobs.body(job_id)
+    except StoreCorruptError:
+        return False
+    except JobNotFoundError:
+        pass  # Erased since: it is no line any more.
+    return True
 
 
 async def line_to_blame(ground: Ground, batch: Batch, line: int | None) -> int | None:

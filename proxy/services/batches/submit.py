@@ -40,6 +40,7 @@ from proxy.core.errors import (
     ProviderError,
     ProviderRejectedError,
     ProviderUnavailableError,
+    StoreCorruptError,
 )
 from proxy.core.ids import BatchId
 from proxy.core.lanes import BatchKey, ModelAccess
@@ -49,7 +50,7 @@ from proxy.ports.jobs import Credential
 from proxy.ports.provider import Provider, Submission
 from proxy.services.access import Access
 from proxy.services.batches.recover import Recoverer
-from proxy.services.batches.release import line_to_blame
+from proxy.services.batches.release import line_to_blame, release_unread
 from proxy.services.batches.rounds import BatchRounds
 from proxy.services.batches.steps import SubmissionSteps, SubmitTimes
 from proxy.services.batches.submission import describe
@@ -64,6 +65,10 @@ log = structlog.get_logger()
 INPUT_TRIES: Final = 5
 """How often a create is sent, half a minute apart, for an input that its provider does not
 find: it may lag behind its upload. One that is gone is uploaded again, with the next batch."""
+
+UNREAD_TRIES: Final = 20
+"""How often a batch with a call that cannot be read is tried here, half a minute apart: another
+instance may have the key that it is sealed with. Then the others go without it."""
 
 FORBIDDEN_TIMES: Final = 3
 """How often in a row batches are refused with one of `_FORBIDDEN` before their lane is switched off
@@ -132,6 +137,9 @@ class Submitter:
         """How often the input of a batch was not found. A batch also comes back for
         other reasons, most of all where creates take turns."""
 
+        self._unread: Counter[BatchId] = Counter()
+        """How often a batch had a call that could not be read."""
+
     async def run_once(self) -> int:
         """Bring every due submission one step further; return how many moved.
 
@@ -162,6 +170,9 @@ class Submitter:
             uploaded = await self._upload(started, provider, credential, lease)
         except ProviderError as exc:
             return await self._upload_failed(started, exc)
+        except StoreCorruptError:
+            await self._leave_unread(started, lease)
+            raise
         if uploaded is None:
             log.warning("lease.lost", name=lease.name)
             return started
@@ -225,8 +236,13 @@ class Submitter:
             return await self._create_failed(intent, exc)
         except LeaseLostError as exc:
             return await self._create_failed(intent, ProviderUnavailableError(exc.message))
+        except StoreCorruptError:
+            # Of an input that broke off no batch can come.
+            await self._leave_unread(intent, lease)
+            raise
         self._forbidden.pop(intent.key.model_access, None)
         self._unseen.pop(intent.id, None)
+        self._unread.pop(intent.id, None)
         return await self._steps.created(intent, answer)
 
     async def _intend(self, batch: Batch, provider: Provider, count: int) -> Batch | None:
@@ -310,12 +326,24 @@ class Submitter:
         """
         log.warning("batch.put_back", batch_id=batch.id, code=exc.code, error=str(exc))
         self._on.troubles.note(batch.key.upstream, exc, at=self._on.now())
-        next_at = self._on.now() + max(exc.retry_after or timedelta(), RETRY_PAUSE)
+        pause = max(exc.retry_after or timedelta(), RETRY_PAUSE)
+        return await self._steps.take(batch, self._after(pause, batch)) or batch
+
+    def _after(self, pause: timedelta, batch: Batch) -> PutBack:
+        next_at = self._on.now() + pause
         end = self._outlook.cancel_at(batch)
         if end is not None and end < next_at:
             # Then it is given up, without asking. Its jobs must not wait any longer than that.
             next_at = max(end, self._on.now())
-        return await self._steps.take(batch, PutBack(next_at)) or batch
+        return PutBack(next_at)
+
+    async def _leave_unread(self, batch: Batch, lease: HeldLease) -> None:
+        """Have a batch sent later of which a call cannot be read, and in the end without it."""
+        self._unread[batch.id] += 1
+        if self._unread[batch.id] >= UNREAD_TRIES:
+            del self._unread[batch.id]
+            await lease.during(release_unread(self._on, batch, may_go_on=lease.is_valid))
+        await self._steps.take(batch, self._after(RETRY_PAUSE, batch))
 
     async def _submission(self, batch: Batch, provider: Provider) -> Submission:
         return await describe(self._on.batches, batch, provider, now=self._on.now())

@@ -1,6 +1,7 @@
 """Handing batches over: whatever breaks on the way, none is bought twice."""
 
 import asyncio
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -10,9 +11,10 @@ from proxy.core.batch import Batch, BatchState
 from proxy.core.ids import CredentialId
 from proxy.core.job import JobState
 from proxy.core.lanes import Lane
-from proxy.services.batches.submit import FORBIDDEN_TIMES, INPUT_TRIES
+from proxy.services.batches.submit import FORBIDDEN_TIMES, INPUT_TRIES, UNREAD_TRIES
 from tests.helpers.fake_provider import Fault
 from tests.helpers.fleet import LEASE, Fleet
+from tests.helpers.nameless import NamelessFleet
 
 CREDENTIAL = CredentialId("credential-1")
 TOKEN = "Bearer credential-1"
@@ -537,3 +539,41 @@ async def test_a_batch_whose_credential_cannot_be_read_costs_no_other_job() -> N
 
     assert {(await fleet.job(job_id)).state for job_id in fine} == {JobState.COMPLETED}
     assert {(await fleet.job(job_id)).state for job_id in lost} == {JobState.EXPIRED}
+
+
+@pytest.mark.parametrize("make_fleet", [Fleet, NamelessFleet])
+async def test_a_call_that_cannot_be_read_keeps_no_other_out_of_its_batch(
+    make_fleet: Callable[[], Fleet],
+) -> None:
+    fleet = make_fleet()
+    damaged, *others = await fleet.flush(12)
+    fleet.stores.jobs.damaged_bodies.add(damaged)
+
+    for _ in range(UNREAD_TRIES):
+        await fleet.wait(timedelta(seconds=15), "submit")
+        await fleet.wait(timedelta(seconds=15), "submit")
+    assert (await fleet.batch()).submissions == UNREAD_TRIES
+    await fleet.wait(timedelta(seconds=30), "submit")
+    await fleet.answer()
+
+    assert {(await fleet.job(one)).lane for one in others} == {Lane.BATCH}
+    assert {(await fleet.job(one)).state for one in others} == {JobState.COMPLETED}
+    assert (await fleet.job(damaged)).lane is Lane.INTERACTIVE
+    fleet.stores.jobs.damaged_bodies.clear()
+    await fleet.run("escalate")
+    assert (await fleet.job(damaged)).state is JobState.COMPLETED
+    assert set(fleet.provider.bought.values()) == {1}
+    assert fleet.provider.requests["find_batches"] == 0
+
+
+async def test_a_call_that_another_instance_can_read_stays_in_its_batch() -> None:
+    fleet = Fleet()
+    damaged, *_ = await fleet.flush(12)
+    fleet.stores.jobs.damaged_bodies.add(damaged)
+    for _ in range(UNREAD_TRIES - 1):
+        await fleet.wait(timedelta(seconds=30), "submit")
+
+    fleet.stores.jobs.damaged_bodies.clear()
+    await fleet.wait(timedelta(seconds=30), "submit")
+
+    assert len(fleet.provider.batches["batch_1"].lines) == 12
