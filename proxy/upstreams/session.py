@@ -14,8 +14,8 @@ from typing import Any
 from weakref import WeakKeyDictionary, ref
 
 from aiohttp import (
+    ClientConnectorError,
     ClientError,
-    ClientHttpProxyError,
     ClientProxyConnectionError,
     ClientRequest,
     ClientTimeout,
@@ -109,13 +109,12 @@ class AiohttpClient:
                 connection = await self._connector.connect(
                     self._recipe(upstream), [], self._timeout
                 )
-            except (ClientProxyConnectionError, ClientHttpProxyError) as exc:
+            except (ClientError, OSError, TimeoutError, UnicodeError) as exc:
                 web_proxy = self._web_proxy_of(upstream)
-                assert web_proxy is not None  # or there is none to refuse us
+                if web_proxy is None or not _is_of_web_proxy(exc):
+                    raise connect_error(upstream, exc) from exc
                 refused = web_proxy_error(web_proxy, system_words(exc))
                 raise connect_error(upstream, refused) from exc
-            except (ClientError, OSError, TimeoutError) as exc:
-                raise connect_error(upstream, exc) from exc
             protocol = connection.protocol
             assert protocol is not None
             line = self._lines.get(protocol)
@@ -144,6 +143,14 @@ class AiohttpClient:
             recipe = ClientRequest("GET", url, loop=asyncio.get_running_loop(), **way)
             self._recipes[upstream] = recipe
         return recipe
+
+
+def _is_of_web_proxy(exc: Exception) -> bool:
+    """Return whether it is the web proxy that failed us, and not the upstream behind it."""
+    if isinstance(exc, ClientConnectorError):
+        # Of the upstream's side there is but a handshake.
+        return isinstance(exc, ClientProxyConnectionError)
+    return isinstance(exc, ClientError) and not isinstance(exc, TimeoutError)
 
 
 class _Line:

@@ -55,6 +55,12 @@ async def test_a_caller_is_told_of_no_address_that_speaks_no_tls(kind):
     assert "127.0.0.1" not in str(caught.value)
 
 
+async def test_a_name_that_can_be_none_is_an_upstream_that_cannot_be_reached(kind):
+    async with opened(kind) as sender:
+        with pytest.raises(UpstreamUnavailableError):
+            await sender.send(request(9, host="a..b"))
+
+
 async def test_a_call_waits_for_a_free_connection_and_no_longer_than_allowed(kind):
     go = asyncio.Event()
 

@@ -82,6 +82,7 @@ async def test_without_a_tunnel_nothing_of_a_call_is_sent(kind, trust, answer, w
             await client.send(request(9, scheme="https"))
 
     assert (told.value.phase, told.value.sent) == (Phase.CONNECT, False)
+    assert str(told.value) == "cannot connect to upstream 'up': no way through the web proxy"
     assert words is None or words in told.value.detail
 
 
