@@ -174,10 +174,13 @@ class _Courier:
             until=now + self.endpoint.taken_for,
             limit=1 if self._is_failing else AT_ONCE,
         )
-        jobs = await self._on.jobs.get_many([notice.job_id for notice in taken])
+        jobs, unread = await self._on.readable([notice.job_id for notice in taken])
         known = {job.id: job for job in jobs}
         async with asyncio.TaskGroup() as attempts:
             for notice in taken:
+                if notice.job_id in unread:
+                    # It is due again when its time is up, and forgotten with its job.
+                    continue
                 attempts.create_task(self._care_for(notice, known.get(notice.job_id)))
         return len(taken)
 

@@ -191,6 +191,20 @@ async def test_a_dead_endpoint_is_asked_ten_times_in_three_days_and_then_given_u
     assert here.fleet.tally.counts["webhook_given_up"] == 1
 
 
+async def test_a_job_that_cannot_be_read_keeps_none_of_the_others_from_being_told():
+    async with world() as here:
+        damaged, *others = await here.ended(count=3)
+        here.fleet.stores.jobs.damaged.add(damaged)
+        await here.deliver()
+        assert sorted(here.hooks["done"].jobs) == sorted(others)
+
+        here.fleet.stores.jobs.damaged.clear()
+        here.clock.advance(seconds=here.endpoints[0].taken_for.total_seconds())
+        await here.deliver()
+
+    assert here.hooks["done"].jobs[2:] == [damaged]
+
+
 async def test_no_redirect_is_followed():
     async with world("done", "elsewhere") as here:
         hook = here.hooks["done"]
