@@ -1,7 +1,7 @@
 """Many results at once, as a stream of JSON lines in which each body stands as it came."""
 
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 from aiohttp import web
@@ -11,8 +11,9 @@ from proxy.core.dialects import openai_error
 from proxy.core.errors import JobNotFoundError, ProxyError, StoreCorruptError
 from proxy.core.ids import JobId, OwnerId, is_job_id
 from proxy.core.job import Job
-from proxy.ports.jobs import JobStore, Result
+from proxy.ports.jobs import Result
 from proxy.services.callers.owners import owns
+from proxy.services.ground import Ground
 from proxy.web.answering.final import abort, begin, flush
 from proxy.web.answering.job_object import STATUS_WORDS, job_error
 from proxy.web.bodies import read_body
@@ -29,8 +30,9 @@ _PIECE_BYTES: Final = 1 << 18
 class Bulk:
     """Streams the results of an owner's jobs."""
 
-    def __init__(self, *, jobs: JobStore) -> None:
-        self._jobs = jobs
+    def __init__(self, ground: Ground) -> None:
+        self._on = ground
+        self._jobs = ground.jobs
 
     async def answer(
         self, request: web.BaseRequest, owners: Sequence[OwnerId]
@@ -75,10 +77,16 @@ class Bulk:
     async def _lines(self, owners: Sequence[OwnerId], query: BulkQuery) -> AsyncIterator[bytes]:
         if query.ids is not None:
             for ids in chunked(query.ids, _CHUNK):
-                mine = await self._named(owners, ids)
+                jobs, unread = await self._on.readable(
+                    [JobId(each) for each in ids if is_job_id(each)]
+                )
+                mine = {job.id: job for job in jobs if owns(job.owner, owners)}
                 for each in ids:
                     job = mine.get(JobId(each))
-                    yield _missing_line(each) if job is None else await self._line(job)
+                    if job is None:
+                        yield _missing_line(each, unread.get(JobId(each)))
+                    else:
+                        yield await self._line(job)
             return
         after: JobId | None = None
         while True:
@@ -88,10 +96,6 @@ class Bulk:
             if len(jobs) < _CHUNK:
                 return
             after = jobs[-1].id
-
-    async def _named(self, owners: Sequence[OwnerId], ids: Sequence[str]) -> Mapping[JobId, Job]:
-        found = await self._jobs.get_many([JobId(each) for each in ids if is_job_id(each)])
-        return {job.id: job for job in found if owns(job.owner, owners)}
 
     async def _line(self, job: Job) -> bytes:
         try:
@@ -135,7 +139,7 @@ def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is no JSON")
 
 
-def _missing_line(job_id: str) -> bytes:
-    error = openai_error(JobNotFoundError(job_id))
+def _missing_line(job_id: str, why: ProxyError | None) -> bytes:
+    error = openai_error(why or JobNotFoundError(job_id))
     line = {"id": job_id, "status": None, "tags": {}, "response": None, "error": error}
     return json.dumps(line).encode() + b"\n"

@@ -99,7 +99,7 @@ class JobsApi:
         self._canceller = canceller
         self._upstreams = upstreams
         self._outlook = outlook
-        self._bulk = Bulk(jobs=ground.jobs)
+        self._bulk = Bulk(ground)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request; errors in the shape that fits its path."""

@@ -84,12 +84,25 @@ async def test_a_result_that_cannot_be_read_keeps_none_of_the_others_back(house)
     assert second["error"]["code"] == "store_corrupt"
 
 
+async def test_a_job_that_cannot_be_read_keeps_none_of_the_others_results_back(house):
+    jobs = [await house.finish(await house.job()) for _ in range(3)]
+    house.stores.jobs.damaged.add(jobs[1].id)
+
+    reply = await house.send("POST", "/v1/jobs/results", json={"ids": [job.id for job in jobs]})
+
+    first, second, third = map(json.loads, reply.body.splitlines())
+    assert first["response"]["body"] == third["response"]["body"] == json.loads(COMPLETION)
+    assert (second["id"], second["status"]) == (jobs[1].id, None)
+    assert second["error"]["code"] == "store_corrupt"
+
+
 async def test_large_results_are_not_held_in_memory_together(house):
     size = 300_000
     jobs = [await house.finish(await house.job(), b'"%b"' % (b"x" * size)) for _ in range(5)]
     query = read_bulk(json.dumps({"ids": [job.id for job in jobs]}).encode())
 
-    pieces = [piece async for piece in Bulk(jobs=house.stores.jobs)._pieces([jobs[0].owner], query)]
+    bulk = Bulk(house.ground)
+    pieces = [piece async for piece in bulk._pieces([jobs[0].owner], query)]
 
     assert len(pieces) == 5
     assert sum(map(len, pieces)) > 5 * size
