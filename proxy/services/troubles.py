@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Final
 
 from proxy.core.errors import ProviderError, ProviderUnavailableError
+from proxy.ports.upstream import UpstreamUnavailableError
 
 _WORDS_MAX: Final = 300
 """Of what an error says; a provider's may be a page."""
@@ -26,7 +27,10 @@ class Troubles:
 
     def note(self, upstream: str, error: Exception, *, at: datetime) -> None:
         """Keep what went wrong, in the words of what is nearest to its cause."""
-        words = str(error.__cause__ or error) or type(error).__name__
+        cause = error.__cause__ or error
+        # It is told to whoever runs the proxy, who may know what was tried.
+        said = cause.detail if isinstance(cause, UpstreamUnavailableError) else str(cause)
+        words = said or type(error).__name__
         self._last[upstream] = _Trouble(words[:_WORDS_MAX], at, _is_silence(error))
 
     def are_over(self, upstream: str) -> None:

@@ -7,6 +7,7 @@ import structlog
 
 from proxy.core.errors import CredentialRefusedError, ProviderBusyError, ProviderUnavailableError
 from proxy.core.lanes import Lane
+from proxy.ports.upstream import Phase, UpstreamUnavailableError
 from proxy.services.troubles import Troubles
 from tests.helpers.factories import T0
 from tests.helpers.fleet import Fleet
@@ -20,6 +21,18 @@ def test_the_words_are_those_of_the_cause():
     troubles.note("openai", error, at=T0)
 
     assert troubles.all() == {"openai": "connection refused"}
+
+
+def test_who_runs_the_proxy_is_told_what_was_tried():
+    troubles = Troubles()
+    error = ProviderUnavailableError("POST /v1/x at openai: no way")
+    error.__cause__ = UpstreamUnavailableError(
+        "no way", phase=Phase.CONNECT, cause="refused", sent=False, detail="no way through proxy:1"
+    )
+
+    troubles.note("openai", error, at=T0)
+
+    assert troubles.all() == {"openai": "no way through proxy:1"}
 
 
 def test_an_error_without_words_is_named_and_a_page_is_cut():
