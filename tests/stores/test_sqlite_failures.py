@@ -268,6 +268,20 @@ async def test_a_batch_that_cannot_be_read_holds_up_no_other(stores, path, damag
     await assert_left_out(stores, damaged, other)
 
 
+async def test_a_repeat_of_what_cannot_be_read_fails_no_call_beside_it(stores, path):
+    damaged = await accepted(stores, idempotency_key="k")
+    run(path, "UPDATE jobs SET record = 'x' WHERE id = ?", damaged)
+
+    repeat, *others = await asyncio.gather(
+        stores.jobs.accept(new_job(idempotency_key="k")),
+        *[stores.jobs.accept(new_job()) for _ in range(3)],
+        return_exceptions=True,
+    )
+
+    assert isinstance(repeat, StoreCorruptError)
+    assert [other for other in others if isinstance(other, BaseException)] == []
+
+
 async def test_bodies_that_were_swapped_do_not_open(stores, path):
     one, two = await accepted(stores, body=b"1"), await accepted(stores, body=b"2")
     run(path, "UPDATE payloads SET job = -job")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, Generic, TypeVar
 
-from proxy.core.errors import StoreError
+from proxy.core.errors import StoreCorruptError, StoreError
 from proxy.stores.sqlite.database import Database, Work
 
 Item = TypeVar("Item")
@@ -81,13 +81,18 @@ class Gatherer(Generic[Item, Value]):
             for (_, future), value in zip(group, writing.result(), strict=True):
                 if not future.done():
                     future.set_result(value)
-        elif len(group) == 1 or isinstance(error, StoreError):
+        elif len(group) == 1 or _is_of_all(error):
             _fail(group, error)
         else:
             # One by one, to find out whose fault it is.
             for one in group:
                 self._write([one])
         self._next()
+
+
+def _is_of_all(error: BaseException) -> bool:
+    """Return whether the store failed, and not what one of a group had stored there before."""
+    return isinstance(error, StoreError) and not isinstance(error, StoreCorruptError)
 
 
 def _fail(group: Group[Item, Value], error: BaseException) -> None:
