@@ -1,6 +1,6 @@
 """What is known of calls that are deferred, before any of them is a job."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
@@ -92,6 +92,10 @@ class DeferredCall(NamedTuple):
     unnamed: str | None = None
     """The same without the name that its caller gave it, if it did."""
 
+    retagged: Callable[[], str | None] = lambda: None
+    """Returns then also what it would be with a tag or, if it has one, without: by its name the
+    call is one, whoever wanted it deferred."""
+
     @property
     def content(self) -> str:
         """What it asks for, under whatever name: by it a run tells its calls apart.
@@ -114,13 +118,17 @@ def fingerprint_of(
     target: str,
     headers: RawHeaders,
     asked: Asked | None = None,
+    tagged: bool | None = None,
 ) -> Digest:
     """Return what a call and its repeats share, less the body: see `core.repeats.with_body`.
 
     `target` comes without credentials. Without what is `asked`, it is what equal calls share,
-    whatever their names are and whoever wanted them deferred.
+    whatever their names are and whoever wanted them deferred. `tagged` says whether the caller
+    did, if it is not to be as asked.
     """
-    names = () if asked is None else (*_named(asked), *_untagged(asked))
+    names: tuple[tuple[str, str], ...] = ()
+    if asked is not None:
+        names = (*_named(asked), *_mark(asked.defers if tagged is None else tagged))
     return begun_fingerprint(
         owner=caller.owner,
         upstream=caller.credential.upstream,
@@ -146,13 +154,13 @@ def _named(asked: Asked) -> tuple[tuple[str, str], ...]:
     return () if asked.run is None else (("x-deferrable-run", asked.run.id),)
 
 
-def _untagged(asked: Asked) -> tuple[tuple[str, str], ...]:
+def _mark(tagged: bool) -> tuple[tuple[str, str], ...]:
     """Return the mark of a call that only a rule can defer.
 
     Who repeats a call sends its head again, tag and all. A plain call that claimed the job of
     a tagged one would be held, or answered with a job object in the place of its answer.
     """
-    return () if asked.defers else (("x-deferrable", ""),)
+    return () if tagged else (("x-deferrable", ""),)
 
 
 def _kept_names(dialect: Dialect) -> tuple[str, ...]:

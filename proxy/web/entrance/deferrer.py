@@ -153,7 +153,8 @@ class Deferrer:
         admitted = self._acceptor.admit(
             call.parsed, call.head.place, upstream=call.head.route.upstream.name
         )
-        deferred = DeferredCall(terms, admitted, call.fingerprint(), call.unnamed())
+        fingerprint, unnamed = call.fingerprint(), call.unnamed()
+        deferred = DeferredCall(terms, admitted, fingerprint, unnamed, call.retagged)
         return await self._acceptor.accept(deferred, partial(self._cut, call, terms))
 
     def _cut(self, call: Call, terms: Terms, job: Job) -> None:

@@ -67,6 +67,7 @@ class CallHead:
 
     _fingerprint: Callable[[], Digest]
     _unnamed: Callable[[], Digest] | None
+    _retagged: Callable[[], Digest] | None
     agreed: Agreed | None = None
     """By the decision that was made last."""
 
@@ -85,6 +86,10 @@ class CallHead:
     def unnamed(self, body: bytes) -> str | None:
         """Return the same without the name that the caller gave its call, if it did."""
         return None if self._unnamed is None else with_body(self._unnamed(), body)
+
+    def retagged(self, body: bytes) -> str | None:
+        """Return, of a call with a name, what it would be with a tag or, if it has one, without."""
+        return None if self._retagged is None else with_body(self._retagged(), body)
 
     def decision(self, policy: Policy, parsed: ParsedBody) -> Decision | None:
         """Return what was decided about a call with this head and such a body, if it was."""
@@ -137,12 +142,14 @@ def read_head(
     target = without_credentials(route.upstream_target)
     kept = kept_headers(dialect, request.raw_headers)
 
-    def begun(asked: Asked | None = None) -> Digest:
-        return fingerprint_of(caller(), dialect, target=target, headers=kept, asked=asked)
+    def begun(asked: Asked | None = None, *, tagged: bool | None = None) -> Digest:
+        return fingerprint_of(
+            caller(), dialect, target=target, headers=kept, asked=asked, tagged=tagged
+        )
 
     place = place_at(route.upstream, dialect, route.upstream_target)
 
-    fields = request.raw_headers
+    fields, named = request.raw_headers, is_named(asked)
 
     def is_no_help() -> bool:
         names = (value for name, value in fields if name.lower() == b"user-agent")
@@ -160,5 +167,6 @@ def read_head(
         exchange=exchange,
         takes_no_job=Once(is_no_help),
         _fingerprint=Once(partial(begun, asked=asked)),
-        _unnamed=Once(begun) if is_named(asked) else None,
+        _unnamed=Once(begun) if named else None,
+        _retagged=Once(partial(begun, asked, tagged=not asked.defers)) if named else None,
     )

@@ -46,6 +46,11 @@ class Call:
         assert self.body is not None
         return self.head.unnamed(self.body)
 
+    def retagged(self) -> str | None:
+        """Return, of a call with a name, what it would be with a tag or, if it has one, without."""
+        assert self.body is not None
+        return self.head.retagged(self.body)
+
 
 @dataclass(slots=True, kw_only=True)
 class Incoming(Call):

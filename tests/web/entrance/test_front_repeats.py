@@ -9,7 +9,7 @@ from policies.policy import Policy
 from proxy.core.job import JobState
 from proxy.ports.jobs import JobWrite
 from tests.helpers.factories import IdFactory
-from tests.web.house import CHAT, CHAT_BODY, COMPLETION, open_house
+from tests.web.house import CHAT, CHAT_BODY, COMPLETION, DIVERT, Ruling, open_house
 
 
 async def test_a_repeat_claims_the_job_of_a_caller_that_left(house):
@@ -87,6 +87,32 @@ async def test_a_call_with_a_tag_repeats_none_that_a_rule_diverted(house):
 
     assert other.id != diverted.id
     assert again.headers["X-Deferrable-Job"] == diverted.id
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ({"Idempotency-Key": "k"}, {"Idempotency-Key": "k"}),
+        ({"X-Deferrable-Run": "r; session=1"}, {"X-Deferrable-Run": "r; session=2"}),
+    ],
+    ids=["key", "run"],
+)
+@pytest.mark.parametrize("tagged_first", [True, False])
+async def test_calls_of_one_name_are_one_whoever_wanted_them_deferred(house, names, tagged_first):
+    house.policy = Policy(Ruling(DIVERT), generation=1)
+    tags = [{"X-Deferrable": "wait"}, {}] if tagged_first else [{}, {"X-Deferrable": "wait"}]
+    first, second = [name | tag for name, tag in zip(names, tags, strict=True)]
+    sending = house.tasks.create_task(house.send("POST", CHAT, json=CHAT_BODY, headers=first))
+    await house.held()
+    (job,) = await house.jobs()
+    await house.finish(job)
+    await sending
+
+    reply = await house.send("POST", CHAT, json=CHAT_BODY, headers=second)
+
+    assert (reply.status, reply.body) == (200, COMPLETION)
+    assert reply.headers["X-Deferrable-Job"] == job.id
+    assert house.seen == []
 
 
 @pytest.mark.parametrize("retry_count", ["0", "2"])
