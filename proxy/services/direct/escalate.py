@@ -55,6 +55,10 @@ log = structlog.get_logger()
 UNREACHED_PAUSE: Final = timedelta(seconds=10)
 """Until the next try of a call that did not leave: an outage is no fault of the job."""
 
+UNREAD_PARTS: Final = 20
+"""Into how many parts the time to its deadline is cut, each time anew, between two tries of a call
+that cannot be read: thousands of them may have been sealed with a key that is gone."""
+
 CALLS_LOOKED_AT: Final = 10_000
 """More than all instances of a fleet make at once: the others' calls must not hide a lost one."""
 
@@ -263,9 +267,12 @@ class Escalator:
             # Cancelled and erased since: whatever is written now is refused.
             return Released(job.attempt, "cancelled", uncharged=True), None
         except StoreError as exc:
-            # Nothing was sent, and so nothing bought. What is damaged stays so.
-            later = self._on.now() + UNREACHED_PAUSE
-            return Released(job.attempt, exc.code, not_before=later, uncharged=True), None
+            # Nothing was sent, and so nothing bought.
+            now, pause = self._on.now(), UNREACHED_PAUSE
+            if isinstance(exc, StoreCorruptError):
+                # It stays so, unless another instance has the key that it is sealed with.
+                pause = max(pause, (job.deadline - now) / UNREAD_PARTS)
+            return Released(job.attempt, exc.code, not_before=now + pause, uncharged=True), None
         begun = self._on.clock.monotonic()
         try:
             async with asyncio.timeout(self._limits.of(job.lane).timeout.total_seconds()):

@@ -14,7 +14,7 @@ from proxy.core.job import JobState
 from proxy.ports.jobs import JobWrite
 from proxy.ports.notes import Note
 from proxy.services.direct.budget import HourlyLimits
-from proxy.services.direct.escalate import UNREACHED_PAUSE
+from proxy.services.direct.escalate import UNREACHED_PAUSE, UNREAD_PARTS
 from proxy.services.direct.finish import STORE_PAUSE_S
 from proxy.services.direct.lessons import BUSY
 from tests.helpers.factories import CREDENTIAL
@@ -315,7 +315,26 @@ async def test_a_call_that_cannot_be_read_is_not_tried_all_the_time() -> None:
     assert (await fleet.job(damaged)).attempt == 1
     assert (await fleet.job(other)).state is JobState.COMPLETED
     await fleet.wait(UNREACHED_PAUSE, "escalate")
+    assert (await fleet.job(damaged)).attempt == 1
+    await fleet.wait(timedelta(minutes=10) / UNREAD_PARTS - UNREACHED_PAUSE, "escalate")
     assert (await fleet.job(damaged)).attempt == 2
+
+
+async def test_calls_that_cannot_be_read_take_no_place_of_others():
+    fleet = Fleet()
+    several = int(20 * TIMES.calls_per_s)
+    damaged = await fleet.accept_many(several, deadline=timedelta(minutes=20))
+    other = await fleet.accept(deadline=timedelta(minutes=25))
+    fleet.stores.jobs.damaged_bodies.update(damaged)
+
+    async with asyncio.TaskGroup() as tasks:
+        escalator = fleet.instances[0].make_escalator(tasks)
+        for _ in range(60):
+            await escalator.run_once()
+            await settled()
+            fleet.clock.advance(seconds=0.5)
+
+    assert (await fleet.job(other)).state is JobState.COMPLETED
 
 
 async def test_a_credential_that_cannot_be_read_holds_up_its_own_jobs_alone():
