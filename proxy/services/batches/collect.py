@@ -63,6 +63,9 @@ GIVE_UP_WAITING_AFTER: Final = WINDOW_AND_HOUR
 """How long after the first deadline of its jobs, and its cancellation, the end of a batch is
 waited for. A paid answer may come late, but no job waits for ever."""
 
+UNREAD_PARTS: Final = 10
+"""What part of the time since its end a batch waits, of which something cannot be read here."""
+
 _AT_PROVIDER: Final = frozenset({BatchState.IN_PROGRESS, BatchState.CANCELLING, BatchState.LOST})
 
 
@@ -124,10 +127,11 @@ class Collector:
         except ProviderError as exc:
             return await self._unreached(batch, exc)
         except StoreCorruptError:
-            # Something of it is damaged, or sealed with a key that is not here. At each pass all
-            # that the provider has of it would be read again.
+            # Something of it is damaged, or sealed with a key that is not here. At each try all
+            # that the provider has of it is read again: ever more seldom.
             now = self._on.now()
-            next_at = self._in_time(batch, now + self._pace(batch).slowest)
+            pause = (now - (batch.ended_at or now)) / UNREAD_PARTS
+            next_at = self._in_time(batch, now + max(pause, self._pace(batch).slowest))
             await self._on.write_batch(await self._on.read_again(batch), Delayed(next_at, None))
             raise
         return batch

@@ -59,6 +59,18 @@ async def test_a_job_that_cannot_be_read_keeps_no_other_from_its_answer(answered
     assert set(fleet.provider.bought.values()) <= {1}
 
 
+async def test_results_are_read_ever_more_seldom_for_a_job_that_cannot_be_read() -> None:
+    fleet = Fleet()
+    damaged, *_ = await fleet.submit(12)
+    fleet.stores.jobs.damaged.add(damaged)
+    await fleet.answer()
+
+    for _ in range(24 * 12):
+        await fleet.poll(minutes=5)
+
+    assert 20 < fleet.provider.requests["results"] < 60
+
+
 async def test_a_job_that_cannot_be_read_teaches_nothing_again_and_again() -> None:
     fleet = Fleet()
     fleet.provider.fail_next.append((TOO_MANY_TOKENS, None))
