@@ -55,7 +55,7 @@ class Withdrawer:
         """
         withdrawn = 0
         for chunk in chunked(list(self._noted), JOBS_PER_WRITE):
-            there = await self._on.jobs.get_many(chunk)
+            there, _ = await self._on.readable(chunk)
             found = [job for job in there if job.id in self._noted]
             refused = await self._withdraw(found)
             withdrawn += len(found) - len(refused)

@@ -34,6 +34,19 @@ async def test_a_job_that_still_waits_is_cancelled_and_nothing_is_bought() -> No
     assert await made.run_once() == 0
 
 
+async def test_a_job_that_cannot_be_read_keeps_no_other_from_being_taken_back() -> None:
+    fleet = Fleet()
+    made = withdrawer(fleet)
+    damaged, *others = await fleet.accept_many(3)
+    fleet.stores.jobs.damaged.add(damaged)
+    for job_id in (damaged, *others):
+        made.note(job_id)
+
+    assert await made.run_once() == len(others)
+
+    assert {(await fleet.job(job_id)).state for job_id in others} == {JobState.CANCELLED}
+
+
 async def test_what_a_batch_has_already_is_booked_as_useless_when_it_is_read() -> None:
     fleet = Fleet()
     made = withdrawer(fleet)
