@@ -155,13 +155,18 @@ def _lesson(known: _Learned | None, tokens: int, others: int, now: datetime) -> 
 
 
 def _parse(note: Note | None) -> dict[ProviderQueue, _Learned]:
-    rows = json.loads(note.text) if note is not None else []
-    return {
-        (CredentialId(credential), model): _Learned(
-            most, datetime.fromisoformat(at), timedelta(seconds=pause_s)
-        )
-        for credential, model, most, at, pause_s in rows
-    }
+    if note is None:
+        return {}
+    try:
+        return {
+            (CredentialId(credential), model): _Learned(
+                int(most), datetime.fromisoformat(at), timedelta(seconds=pause_s)
+            )
+            for credential, model, most, at, pause_s in json.loads(note.text)
+        }
+    except (OverflowError, TypeError, ValueError):
+        # Damaged, or another version's: a refusal teaches it anew.
+        return {}
 
 
 def _text(learned: Mapping[ProviderQueue, _Learned], now: datetime) -> str:

@@ -132,11 +132,22 @@ def _hour(at: datetime) -> datetime:
 
 
 def _of_hour(note: Note | None, hour: datetime) -> dict[CredentialId, Spent]:
-    """Return what the note says of this hour: nothing if it is an earlier one's."""
-    data = json.loads(note.text) if note is not None else {}
-    if data.get("hour") != hour.isoformat():
+    """Return what the note says of this hour: nothing if it is an earlier one's.
+
+    Nor does one say anything that is damaged, or another version's.
+    """
+    if note is None:
         return {}
-    return {CredentialId(one): Spent(*values) for one, values in data["spent"].items()}
+    try:
+        data = json.loads(note.text)
+        if data["hour"] != hour.isoformat():
+            return {}
+        return {
+            CredentialId(one): Spent(int(calls), int(tokens))
+            for one, (calls, tokens) in data["spent"].items()
+        }
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return {}
 
 
 def _text(spent: Mapping[CredentialId, Spent], hour: datetime) -> str:

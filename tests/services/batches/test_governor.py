@@ -6,7 +6,7 @@ import pytest
 
 from proxy.core.job import JobState
 from proxy.ports.notes import Note
-from proxy.services.batches.governor import LEAST_LIMIT, TokenGovernor
+from proxy.services.batches.governor import LEAST_LIMIT, NAME, TokenGovernor
 from tests.helpers.factories import CREDENTIAL, T0
 from tests.helpers.fleet import Fleet
 from tests.helpers.memory_notes import MemoryNoteStore
@@ -26,6 +26,20 @@ async def test_nothing_is_known_at_first() -> None:
 
     assert governor.max_tokens(QUEUE, now=T0) is None
     assert governor.resting_until(QUEUE) is None
+
+
+@pytest.mark.parametrize("text", ["", "{", "7", "[[1]]", '[["a", "b", "c", "d", "e"]]'])
+async def test_a_note_that_cannot_be_read_tells_nothing_and_is_written_anew(text: str) -> None:
+    notes = MemoryNoteStore()
+    await notes.write(NAME, Note(text, 1))
+    governor = make_governor(notes=notes)
+
+    await governor.refresh()
+    assert governor.max_tokens(QUEUE, now=T0) is None
+    await governor.exceeded(QUEUE, 1_000, now=T0)
+    await governor.refresh()
+
+    assert governor.max_tokens(QUEUE, now=T0) == 500
 
 
 async def test_a_refusal_halves_the_batches_and_begins_a_rest() -> None:

@@ -1,6 +1,7 @@
 """How much may be called at full price in an hour."""
 
 import asyncio
+import json
 from datetime import timedelta
 
 import pytest
@@ -31,6 +32,19 @@ def jobs(count, tokens=10):
 async def test_without_limits_everything_goes_and_nothing_is_written(notes, clock):
     assert await Budget(notes, clock).reserve(CREDENTIAL, jobs(500)) == 500
     assert await notes.read(BUDGETS) is None
+
+
+@pytest.mark.parametrize(
+    "spent", ["", "[]", "{}", '{"hour": %s}', '{"hour": %s, "spent": {"a": 1}}']
+)
+async def test_a_note_that_cannot_be_read_tells_nothing_and_is_written_anew(notes, clock, spent):
+    hour = json.dumps(T0.replace(minute=0).isoformat())
+    await notes.write(BUDGETS, Note(spent.replace("%s", hour), 1))
+    budget = Budget(notes, clock, HourlyLimits(calls=5))
+
+    await budget.give_back(CREDENTIAL, jobs(1), reserved_at=T0)
+    assert await budget.reserve(CREDENTIAL, jobs(3)) == 3
+    assert await budget.reserve(CREDENTIAL, jobs(3)) == 2
 
 
 async def test_calls_of_an_hour_are_bounded_for_each_credential_and_all_instances(notes, clock):
