@@ -16,6 +16,7 @@ from proxy.core.batch import BatchState
 from proxy.core.errors import ConfigError, StoreCorruptError
 from proxy.core.ids import BatchId, InstanceId, JobId, shard_for, shard_of
 from proxy.core.job import CancelRequested, Escalated, Job, Outcome, Released, Succeeded, advance
+from proxy.core.ledger import Booking, Receipt, Sums, batch_row
 from proxy.core.repeats import CLAIM_WINDOW
 from proxy.ports.batches import ClaimLimits
 from proxy.ports.jobs import DeliveryNote, JobFilter, JobWrite, Result
@@ -354,6 +355,22 @@ async def test_no_credential_is_forgotten_that_an_unreadable_batch_may_need(stor
             await stores.credentials.forget_unused(limit=9)
 
     assert await stores.credentials.all()
+
+
+@pytest.mark.parametrize("damage", [b"damaged", b"\xff", b""])
+async def test_a_row_of_the_ledger_that_cannot_be_read_spoils_no_other(stores, server, damage):
+    day = T0.date()
+    for name in ("damaged", "fine"):
+        row = batch_row(make_key(model=name), day=day)
+        booking = Booking(row, Sums(possible_doubles=1))
+        await stores.ledger.book([Receipt(id=name, job_id=None, bookings=(booking,))])
+    place = keys.ledger(0, day.isoformat())
+    (field,) = [one for one in server.admin.hkeys(place) if b"damaged" in one]
+    server.admin.hset(place, field, damage)
+
+    rows = await stores.ledger.rows(since=day, until=day)
+
+    assert [row.key.model for row in rows] == ["fine"]
 
 
 @pytest.mark.parametrize("damage", [b"damaged", b"\xff 1 2", b""])

@@ -13,6 +13,7 @@ import structlog
 from proxy.core.errors import StoreCorruptError, StoreError, StoreUnavailableError
 from proxy.core.ids import InstanceId, JobId
 from proxy.core.job import Escalated, advance
+from proxy.core.ledger import Booking, Receipt, Sums, batch_row
 from proxy.ports.jobs import JobWrite
 from proxy.stores.sqlite import SqliteStores, schema
 from proxy.stores.sqlite.connection import connect
@@ -22,11 +23,18 @@ from tests.helpers.old_files import put_back, schema_of
 from tests.helpers.sqlite_file import opened, run
 
 CREDENTIAL = make_credential()
+DAY = T0.date()
 DAMAGED = pytest.mark.parametrize("damage", ["'x'", "CAST(x'7bff' AS TEXT)"])
 
 
 async def accepted(stores: SqliteStores, **changes: Any) -> JobId:
     return (await stores.jobs.accept(new_job(**changes))).job.id
+
+
+def booked(receipt: str, *, model: str) -> Receipt:
+    row = batch_row(make_key(model=model), day=DAY)
+    booking = Booking(row, Sums(possible_doubles=1))
+    return Receipt(id=receipt, job_id=None, bookings=(booking,))
 
 
 async def test_a_file_that_is_no_database_is_refused(path, vault):
@@ -280,6 +288,19 @@ async def test_a_repeat_of_what_cannot_be_read_fails_no_call_beside_it(stores, p
 
     assert isinstance(repeat, StoreCorruptError)
     assert [other for other in others if isinstance(other, BaseException)] == []
+
+
+@pytest.mark.parametrize("damage", ["sums = 'x 1'", "key = 'x'"])
+async def test_a_row_of_the_ledger_that_cannot_be_read_spoils_no_other(stores, path, damage):
+    await stores.ledger.book([booked("1", model="damaged"), booked("2", model="fine")])
+    run(path, f"UPDATE ledger SET {damage} WHERE key LIKE '%damaged%'")
+
+    (fine,) = await stores.ledger.rows(since=DAY, until=DAY)
+    await stores.ledger.book([booked("3", model="damaged")])
+    rows = await stores.ledger.rows(since=DAY, until=DAY)
+
+    assert fine.key.model == "fine"
+    assert {row.key.model: row.sums.possible_doubles for row in rows} == {"damaged": 1, "fine": 1}
 
 
 async def test_bodies_that_were_swapped_do_not_open(stores, path):

@@ -12,6 +12,7 @@ from proxy.stores.redis.commands import Command, Script, read, write
 from proxy.stores.redis.ledger_rows import book_arguments, ledger_keys, parse_row
 from proxy.stores.redis.lua import LEDGER
 from proxy.stores.redis.wire import as_list, as_map, as_text
+from proxy.stores.unread import Unread
 
 _BOOK: Final = Script(
     LEDGER
@@ -28,6 +29,7 @@ class RedisLedgerStore:
 
     def __init__(self, client: Client) -> None:
         self._client = client
+        self._unread = Unread()
 
     async def book(self, receipts: Sequence[Receipt]) -> frozenset[str]:
         replies = await self._client.call_many([_book_call(receipt) for receipt in receipts])
@@ -40,11 +42,12 @@ class RedisLedgerStore:
         hashes = await self._client.call_many(
             [read("HGETALL", keys.ledger(shard, day)) for shard, day in places]
         )
-        sums = added(
-            parse_row(day, field, value)
+        stored = (
+            (f"ledger {day}", (day, field, value))
             for (_, day), reply in zip(places, hashes, strict=True)
             for field, value in as_map(reply).items()
         )
+        sums = added(self._unread.less(stored, lambda row: parse_row(*row)))
         return [Booking(key, sums[key]) for key in sorted(sums)]
 
     async def prune(self, *, before: date) -> int:

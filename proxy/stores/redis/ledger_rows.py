@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Sequence
 from datetime import date
 
+from proxy.core.errors import StoreCorruptError
 from proxy.core.ledger import (
     ROWS_PER_DAY,
     Booking,
@@ -35,9 +36,16 @@ def book_arguments(bookings: Iterable[Booking]) -> tuple[str, Sequence[Argument]
 
 
 def parse_row(day: str, field: str, value: bytes) -> Booking:
-    """Return the row that a field of a day's hash is."""
-    key = decode_key(date.fromisoformat(day), json.loads(field))
-    return Booking(key, decode_sums(value.decode()))
+    """Return the row that a field of a day's hash is.
+
+    Raises:
+        StoreCorruptError: if it is none.
+    """
+    try:
+        key = decode_key(date.fromisoformat(day), json.loads(field))
+        return Booking(key, decode_sums(value.decode()))
+    except (TypeError, ValueError):
+        raise StoreCorruptError("a row of the ledger cannot be read") from None
 
 
 def _text(key: LedgerKey) -> str:

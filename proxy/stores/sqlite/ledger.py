@@ -7,6 +7,7 @@ from datetime import date
 from functools import partial
 from typing import Final
 
+from proxy.core.errors import StoreCorruptError
 from proxy.core.ledger import (
     RECEIPTS_KEPT,
     ROWS_PER_DAY,
@@ -21,6 +22,7 @@ from proxy.core.ledger import (
     encode_sums,
 )
 from proxy.stores.sqlite.database import Database
+from proxy.stores.unread import Unread
 
 _TABLES: Final = (
     # Sums as text: what is added up grows with the versions, and SQL need not know it.
@@ -34,6 +36,8 @@ _TABLES: Final = (
     """,
     "CREATE TABLE IF NOT EXISTS receipts (id TEXT PRIMARY KEY, day TEXT NOT NULL) WITHOUT ROWID",
 )
+
+_UNREAD: Final = Unread()
 
 
 def prepare(connection: sqlite3.Connection) -> None:
@@ -74,7 +78,9 @@ def _add(connection: sqlite3.Connection, key: LedgerKey, sums: Sums) -> bool:
     ).fetchone()
     if known is None:
         return False
-    text = encode_sums(decode_sums(known[0]) + sums)
+    # Nobody can read what is damaged. What comes now must not be lost with it, nor its job.
+    before = _UNREAD.less([(f"ledger {key.day}", known[0])], _sums) or [Sums()]
+    text = encode_sums(before[0] + sums)
     connection.execute("UPDATE ledger SET sums = ? WHERE day = ? AND key = ?", (text, *place))
     return True
 
@@ -111,10 +117,22 @@ def _rows(connection: sqlite3.Connection, since: date, until: date) -> list[Book
         "SELECT day, key, sums FROM ledger WHERE day BETWEEN ? AND ? ORDER BY day, key",
         (since.isoformat(), until.isoformat()),
     )
-    return [
-        Booking(decode_key(date.fromisoformat(day), json.loads(key)), decode_sums(sums))
-        for day, key, sums in rows
-    ]
+    return _UNREAD.less(((f"ledger {row[0]}", row) for row in rows), _booking)
+
+
+def _booking(row: tuple[str, str, str]) -> Booking:
+    day, key, sums = row
+    try:
+        return Booking(decode_key(date.fromisoformat(day), json.loads(key)), _sums(sums))
+    except (TypeError, ValueError):
+        raise StoreCorruptError("a row of the ledger cannot be read") from None
+
+
+def _sums(text: str) -> Sums:
+    try:
+        return decode_sums(text)
+    except ValueError:
+        raise StoreCorruptError("sums of the ledger cannot be read") from None
 
 
 def _prune(connection: sqlite3.Connection, before: date) -> int:
