@@ -106,6 +106,14 @@ def test_a_text_that_is_no_job_is_refused(text):
         decode_job(text)
 
 
+def test_a_time_beyond_all_times_is_corrupt():
+    text = encode_job(make_job())
+    micros = str(to_micros(make_job().deadline))
+
+    with pytest.raises(StoreCorruptError):
+        decode_job(text.replace(micros, micros * 2))
+
+
 def test_a_record_of_a_newer_version_is_refused_with_a_hint():
     newer = encode_job(make_job()).replace('"v":2', '"v":3')
 
