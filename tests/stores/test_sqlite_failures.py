@@ -266,6 +266,15 @@ async def test_a_queue_whose_key_cannot_be_read_holds_up_no_other(stores, path, 
     assert [line["event"] for line in said] == ["record.unread"]
 
 
+async def test_a_queue_that_is_counted_and_empty_holds_up_no_other(stores, path):
+    damaged = await accepted(stores, key=make_key(model="damaged"))
+    await finished(stores, await stores.jobs.get(damaged))
+    await accepted(stores, key=make_key(model="fine"))
+    run(path, "UPDATE keys SET count = 1 WHERE key LIKE '%damaged%'")
+
+    assert [head.key.model for head in await stores.batches.heads()] == ["fine"]
+
+
 @DAMAGED
 async def test_a_batch_that_cannot_be_read_holds_up_no_other(stores, path, damage):
     damaged, other = make_batch(), make_batch()

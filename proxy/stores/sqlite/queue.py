@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
+from proxy.core.errors import StoreCorruptError
 from proxy.core.ids import CredentialId
 from proxy.core.job import AnswerMode, Job
 from proxy.core.lanes import BatchKey
@@ -151,6 +152,8 @@ def heads(connection: sqlite3.Connection, unread: Unread) -> list[Head]:
 
 def _head(row: Sequence[Any]) -> Head:
     key, count, size, tokens, held, small, oldest, newest, nearest, paused = row
+    if oldest is None:
+        raise StoreCorruptError("a queue is counted in which nothing waits")
     return Head(
         key=decode_key(key),
         count=count,
