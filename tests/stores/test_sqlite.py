@@ -249,7 +249,9 @@ async def test_all_who_wait_for_a_held_file_hear_of_it_together(open_stores, pat
 # Grouped writes
 
 
-async def held_writer(stores: SqliteStores) -> tuple[threading.Event, asyncio.Task[None]]:
+async def held_writer(
+    stores: SqliteStores, *, relaxed: bool = False
+) -> tuple[threading.Event, asyncio.Task[None]]:
     """Stop the writing thread, so that what comes now waits together."""
     entered, release = threading.Event(), threading.Event()
 
@@ -257,7 +259,7 @@ async def held_writer(stores: SqliteStores) -> tuple[threading.Event, asyncio.Ta
         entered.set()
         release.wait(30)
 
-    task = asyncio.get_running_loop().create_task(stores._database.write(hold))
+    task = asyncio.get_running_loop().create_task(stores._database.write(hold, relaxed=relaxed))
     await wait_until(entered.is_set)
     return release, task
 
@@ -272,7 +274,8 @@ async def traced(stores: SqliteStores) -> list[str]:
 
 async def test_a_durable_write_never_shares_the_transaction_of_a_relaxed_one(stores):
     statements = await traced(stores)
-    release, held = await held_writer(stores)
+    # What waits first shares its transaction, if that has taken no time yet.
+    release, held = await held_writer(stores, relaxed=True)
     note = "INSERT INTO meta VALUES ('{}', '')"
 
     def write(name: str, *, relaxed: bool) -> Any:
