@@ -1,9 +1,10 @@
 """Bodies of creates and uploads, made of a batch's lines on their way out."""
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 
 import pydantic_core
 
+from proxy.core.ids import BatchId
 from proxy.ports.provider import Submission
 from proxy.ports.upstream import BodySourceError
 
@@ -95,6 +96,34 @@ def json_file(submission: Submission, head: bytes, tail: bytes, content_type: st
 def list_item(custom_id: str, member: bytes) -> tuple[bytes, bytes]:
     """Return what stands around a body that is `member` of such an item, comma and all."""
     return b',{"custom_id":%b,"%b":' % (pydantic_core.to_json(custom_id), member), b"}\n"
+
+
+def file_line(custom_id: str, endpoint: str) -> tuple[bytes, bytes]:
+    """Return what stands around a body in a line of a file of OpenAI's shape."""
+    name, url = pydantic_core.to_json(custom_id), pydantic_core.to_json(endpoint)
+    return b'{"custom_id":%b,"method":"POST","url":%b,"body":' % (name, url), b"}\n"
+
+
+def form_ends(batch_id: BatchId, fields: Mapping[str, str]) -> tuple[bytes, bytes, str]:
+    """Return what stands around the file of an upload, and the type of the whole (RFC 7578)."""
+    # A line holds no carriage return, so that no input can contain the boundary.
+    boundary = f"offramp-{batch_id}"
+    head = "".join(
+        f'--{boundary}\r\ncontent-disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
+        for name, value in fields.items()
+    )
+    head += (
+        f'--{boundary}\r\ncontent-disposition: form-data; name="file"; '
+        f'filename="{file_name(batch_id)}"\r\n'
+        "content-type: application/jsonl\r\n\r\n"
+    )
+    tail = f"\r\n--{boundary}--\r\n"
+    return head.encode(), tail.encode(), f"multipart/form-data; boundary={boundary}"
+
+
+def file_name(batch_id: BatchId) -> str:
+    """Return by what name the input of a batch is uploaded, and found again."""
+    return f"{batch_id}.jsonl"
 
 
 async def _without_first(chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:

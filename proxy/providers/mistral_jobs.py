@@ -25,7 +25,15 @@ from proxy.ports.provider import BatchLimits, ProviderBatch, ResultLine, Submiss
 from proxy.ports.upstream import UpstreamClient
 from proxy.providers import _wire
 from proxy.providers.calls import Calls, input_s
-from proxy.providers.inputs import Input, json_file, json_input, list_item, small_input
+from proxy.providers.inputs import (
+    Input,
+    file_name,
+    form_ends,
+    json_file,
+    json_input,
+    list_item,
+    small_input,
+)
 from proxy.providers.item_cutter import ItemCutter
 from proxy.providers.mistral_objects import INLINE, provider_batch, read_job
 from proxy.providers.openai_objects import read_file, read_page
@@ -77,7 +85,7 @@ class MistralBatches:
             credential,
             "POST",
             _FILES,
-            body=_form(submission),
+            body=json_file(submission, *form_ends(submission.batch_id, {"purpose": "batch"})),
             within_s=input_s(submission.input_bytes),
         )
         return _wire.expected(read_file(_wire.json_value(raw)), what, "a file").id
@@ -85,7 +93,7 @@ class MistralBatches:
     async def find_upload(self, credential: Credential, submission: Submission) -> str | None:
         if _goes_inline(submission):
             return None
-        what, name = "list of files", _file_name(submission.batch_id)
+        what, name = "list of files", file_name(submission.batch_id)
         query = {"purpose": "batch", "search": name, "page_size": _LIST_LIMIT}
         raw = await self._calls.call(what, credential, "GET", f"{_FILES}?{urlencode(query)}")
         page = _wire.expected(read_page(_wire.json_value(raw)), what, "a list")
@@ -190,25 +198,6 @@ class MistralBatches:
 
 def _goes_inline(submission: Submission) -> bool:
     return submission.count < _INLINE_REQUESTS and submission.input_bytes <= _INLINE_BYTES
-
-
-def _form(submission: Submission) -> Input:
-    """Return the upload as a form of two fields (RFC 7578)."""
-    # A line holds no carriage return, so that no input can contain the boundary.
-    boundary = f"offramp-{submission.batch_id}"
-    head = (
-        f'--{boundary}\r\ncontent-disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
-        f'--{boundary}\r\ncontent-disposition: form-data; name="file"; '
-        f'filename="{_file_name(submission.batch_id)}"\r\n'
-        "content-type: application/jsonl\r\n\r\n"
-    )
-    tail = f"\r\n--{boundary}--\r\n"
-    content_type = f"multipart/form-data; boundary={boundary}"
-    return json_file(submission, head.encode(), tail.encode(), content_type)
-
-
-def _file_name(batch_id: BatchId) -> str:
-    return f"{batch_id}.jsonl"
 
 
 def _results_place(file_id: str) -> str:

@@ -14,8 +14,6 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import IO, TYPE_CHECKING, Final, NoReturn, cast
 
-import pydantic_core
-
 from proxy.core.dialects import DIALECTS, BatchApi, Mark, window_for
 from proxy.core.errors import (
     CredentialRefusedError,
@@ -36,6 +34,7 @@ from proxy.ports.provider import (
 )
 from proxy.providers import _wire
 from proxy.providers.channel import Channel
+from proxy.providers.inputs import file_line
 from proxy.providers.openai_objects import (
     STATES,
     BatchObject,
@@ -106,8 +105,7 @@ class OpenAIBatches:
         return self._limits if endpoint == _EMBEDDINGS else self._limits_of_others
 
     def frame(self, custom_id: str, endpoint: str) -> tuple[bytes, bytes]:
-        name, url = pydantic_core.to_json(custom_id), pydantic_core.to_json(endpoint)
-        return b'{"custom_id":%b,"method":"POST","url":%b,"body":' % (name, url), b"}\n"
+        return file_line(custom_id, endpoint)
 
     async def upload(self, credential: Credential, submission: Submission) -> str | None:
         body = UploadBody(submission.input_bytes)
