@@ -4,6 +4,7 @@ OpenAI and Anthropic have codes and types. Google's errors are a `google.rpc.Sta
 an HTTP status as a number, its name, and details of which one may give the reason.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Final
 
@@ -40,6 +41,14 @@ _OF_THE_ACCOUNT: Final = {
     "you have reached your api usage limits": "billing_error",
 }
 
+# xAI: its errors are text alone, beside a code that is only the name of the status. A wrong key
+# is told with 400, and what a moderation refused, or who has no means left, with 403 or 429.
+_TEXTS: Final = {
+    re.compile("incorrect api key provided", re.IGNORECASE): "invalid_api_key",
+    re.compile("content violates usage guidelines", re.IGNORECASE): INPUT_FLAGGED,
+    re.compile("your team .{0,80}used all available credits", re.IGNORECASE): INSUFFICIENT_QUOTA,
+}
+
 # Gemini API: with the status and the name of a refused key.
 _NO_FILE: Final = "access the file"
 
@@ -51,7 +60,7 @@ def error_code(error: object) -> str | None:
     """
     # Of parsed JSON: asking for `dict` takes a fraction of asking for any `Mapping`.
     if not isinstance(error, dict):
-        return None
+        return _code_of_text(error) if isinstance(error, str) else None
     code, kind = error.get("code"), error.get("type")
     if isinstance(kind, str):
         if kind in CREDENTIAL_CODES:
@@ -65,6 +74,11 @@ def error_code(error: object) -> str | None:
     if isinstance(code, int):
         return INPUT_FLAGGED if _is_flagged(error) else str(code)
     return kind if isinstance(kind, str) and kind else None
+
+
+def _code_of_text(error: str) -> str | None:
+    # From its beginning alone: further on it may quote what the call says.
+    return next((code for words, code in _TEXTS.items() if words.match(error)), None)
 
 
 def code_of(body: bytes | None) -> str | None:

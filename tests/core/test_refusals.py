@@ -7,7 +7,13 @@ import pytest
 
 from proxy.core.errors import CREDENTIAL_CODES
 from proxy.core.outcomes import Verdict, verdict
-from proxy.core.refusals import FILE_REFUSED, INSUFFICIENT_QUOTA, blames_money, error_code
+from proxy.core.refusals import (
+    FILE_REFUSED,
+    INSUFFICIENT_QUOTA,
+    blames_money,
+    code_of,
+    error_code,
+)
 
 
 def google(status: str, message: str = "", *reasons: object) -> dict[str, Any]:
@@ -34,6 +40,40 @@ def google(status: str, message: str = "", *reasons: object) -> dict[str, Any]:
 )
 def test_codes_and_types_are_read(error, code) -> None:
     assert error_code(error) == code
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "code", "means"),
+    [
+        (
+            400,
+            "Incorrect API key provided: xa***yz. You can obtain an API key from …",
+            "invalid_api_key",
+            Verdict.CREDENTIAL,
+        ),
+        (400, "You said: incorrect API key provided", None, Verdict.PERMANENT),
+        (400, "Each message must have at least one content element.", None, Verdict.PERMANENT),
+        (
+            403,
+            "Content violates usage guidelines. Failed check: SAFETY_CHECK_TYPE_BIO",
+            "input_flagged",
+            Verdict.PERMANENT,
+        ),
+        (
+            429,
+            "Your team 1db9c97a has either used all available credits or reached its monthly …",
+            "insufficient_quota",
+            Verdict.CREDENTIAL,
+        ),
+        (429, "Too many requests for team 1db9c97a.", None, Verdict.BUSY),
+    ],
+)
+def test_what_is_at_fault_is_read_from_a_text_without_a_code(status, error, code, means) -> None:
+    """At xAI (third-party captures of 2026): its `code` beside is but the name of a status."""
+    body = json.dumps({"code": "invalid-argument", "error": error}).encode()
+
+    assert (error_code(error), code_of(body)) == (code, code)
+    assert verdict(status, code) is means
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,8 @@ async def verdict_of(listing: Listing, credential: Credential | None = None) -> 
         (429, "{}", CredentialVerdict.UNKNOWN),
         (404, "{}", CredentialVerdict.UNKNOWN),
         (400, "{}", CredentialVerdict.UNKNOWN),
+        (400, '{"error": "Incorrect API key provided: xa***z."}', CredentialVerdict.REFUSED),
+        (400, '{"error": "Bad request."}', CredentialVerdict.UNKNOWN),
         (500, "{}", CredentialVerdict.UNKNOWN),
         (503, "<html>", CredentialVerdict.UNKNOWN),
         (302, "", CredentialVerdict.UNKNOWN),
