@@ -28,10 +28,11 @@ from proxy.sandbox.keys import Keys, KeyState
 from proxy.sandbox.ledger import Ledger, key_id
 from proxy.sandbox.mistral_jobs import BatchJobs
 from proxy.sandbox.openai.api import OpenAIDialect
-from proxy.sandbox.openai.habits import CLONES, MISTRAL, OPENROUTER
+from proxy.sandbox.openai.habits import CLONES, MISTRAL, OPENROUTER, XAI
 from proxy.sandbox.openrouter_batches import InlineBatches
 from proxy.sandbox.settings import SandboxSettings
 from proxy.sandbox.wire import ApiError, Call, Reply, Route, reset, send
+from proxy.sandbox.xai_batches import CountedBatches
 
 _BODY_BYTES_MAX: Final = 64 * 1024 * 1024
 """A JSON body is read whole; uploads are not, and have limits of their own."""
@@ -173,6 +174,7 @@ def _application(engine: Engine) -> web.Application:
         *(OpenAIDialect(engine, habits) for habits in CLONES),
         OpenAIDialect(engine, MISTRAL, BatchJobs),
         OpenAIDialect(engine, OPENROUTER, InlineBatches),
+        OpenAIDialect(engine, XAI, CountedBatches),
         *(AnthropicDialect(engine), GeminiDialect(engine), OpenAIDialect(engine)),
     )
     for dialect in dialects:

@@ -78,4 +78,4 @@ class OpenAIDialect:
 
     def refuse(self, exc: ApiError, request_id: str) -> Reply:  # noqa: ARG002 (only a header)
         """Return a refusal as this dialect words it."""
-        return errors.error_reply(exc)
+        return self._habits.refusal(exc)

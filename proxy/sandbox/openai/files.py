@@ -61,7 +61,7 @@ class Files:
     def _stored(
         self, call: Call, fields: dict[str, str], filename: str | None, path: Path
     ) -> StoredFile:
-        purpose = fields.get("purpose")
+        purpose = fields.get("purpose") if self._habits.asks_purpose else self._habits.purpose
         if filename is None:
             raise errors.missing("file")
         if purpose is None:
@@ -149,6 +149,8 @@ def life_seconds(value: Any, name: str) -> int:
 
 
 def _expiry(fields: dict[str, str], purpose: str, now: float) -> float | None:
+    if "expires_after" in fields:
+        return now + life_seconds(fields["expires_after"], "expires_after")
     anchor, seconds = fields.get("expires_after[anchor]"), fields.get("expires_after[seconds]")
     if anchor is None and seconds is None:
         return now + _BATCH_FILE_LIFE_S if purpose == "batch" else None

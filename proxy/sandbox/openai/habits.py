@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from proxy.sandbox.openai.errors import error_reply
 from proxy.sandbox.openai.execute import ENDPOINTS
+from proxy.sandbox.wire import ApiError, Reply, json_reply
 
 Json = dict[str, Any]
 
@@ -36,6 +38,9 @@ class Habits:
 
     upload: str = "/v1/files"
     purpose: str = "batch"
+    asks_purpose: bool = True
+    """Whether an upload says what it is for; if not, it may say its life in seconds alone."""
+
     takes_expiry: bool = True
     takes_metadata: bool = True
     windows: Mapping[str, float] = field(default_factory=lambda: {"24h": 1.0})
@@ -54,6 +59,7 @@ class Habits:
     batch: Callable[[Json], Json] = _same
     created: Callable[[Json], Any] = _same
     listed: Callable[[Json], Any] = _same
+    refusal: Callable[[ApiError], Reply] = error_reply
     refused_line: Callable[[Json], Json] = _same
 
     def path(self, path: str) -> str:
@@ -103,12 +109,38 @@ def _groq_page(page: Json) -> Json:
     return {"object": "list", "data": page["data"], "paging": {"next_cursor": following}}
 
 
+def _xai_refusal(exc: ApiError) -> Reply:
+    """Return an error as text, beside a code that is the name of its status."""
+    status, message = exc.status, exc.message
+    if exc.code == "invalid_api_key":
+        status = 400
+    elif exc.code == "insufficient_quota":
+        status = 403
+        message = (
+            "Your team 1db9 has either used all available credits or reached its monthly "
+            "spending limit."
+        )
+    return json_reply({"code": _XAI_CODES.get(status, "internal"), "error": message}, status=status)
+
+
+_XAI_CODES: Final = {
+    400: "invalid-argument",
+    401: "unauthenticated",
+    403: "permission-denied",
+    404: "not-found",
+    409: "failed-precondition",
+    429: "resource-exhausted",
+}
+
 OPENAI: Final = Habits()
 OPENROUTER: Final = Habits(prefix="/openrouter", root="/api/v1", takes_expiry=False)
 """Calls are OpenAI's; batches hold their requests and their results."""
 
 MISTRAL: Final = Habits(prefix="/mistral", takes_expiry=False)
 """Files and calls are OpenAI's; batches are jobs of its own."""
+
+XAI: Final = Habits(prefix="/xai", asks_purpose=False, refusal=_xai_refusal)
+"""Calls and files are OpenAI's, but for purposes and errors; batches are counts and pages."""
 
 CLONES: Final = (
     Habits(
