@@ -29,6 +29,7 @@ from proxy.providers.gemini_batches import GeminiBatches
 from proxy.providers.mistral_jobs import MistralBatches
 from proxy.providers.openai_family import OpenAIBatches
 from proxy.providers.openrouter_batches import OpenRouterBatches
+from proxy.providers.xai_batches import XaiBatches
 from proxy.services.durability import DurabilityWatch
 from proxy.services.ledger.prices import PriceBook, book_of
 from proxy.settings import Settings
@@ -208,6 +209,8 @@ def providers(
                 found[name] = batches
             case BatchWire.INLINE:
                 found[name] = OpenRouterBatches(upstream, api, client, clock=clock)
+            case BatchWire.COUNTED:
+                found[name] = XaiBatches(upstream, api, client, clock=clock)
             case BatchWire.JOBS:
                 found[name] = MistralBatches(upstream, api, client, clock=clock)
             case BatchWire.OPERATIONS:

@@ -15,7 +15,10 @@ from proxy.core.lanes import Lane, LaneChoice, cancel_at
 from proxy.core.outcomes import next_lane
 from proxy.core.refusals import MODEL_UNKNOWN
 
-UNBATCHABLE_CODES: Final = frozenset({MODEL_UNKNOWN, "unsupported_model"})
+UNSUPPORTED_MODEL: Final = "unsupported_model"
+"""Refused for a model that is only called, and not batched."""
+
+UNBATCHABLE_CODES: Final = frozenset({MODEL_UNKNOWN, UNSUPPORTED_MODEL})
 """Refused for its model: each of its jobs has to be called directly."""
 
 TOO_MANY_TOKENS: Final = "token_limit_exceeded"

@@ -23,6 +23,7 @@ _TOKEN_SHAPES: Final = (
     (b"ya29.", "gemini", "googleapis.com"),
     (b"gsk_", "groq", "groq.com"),
     (b"sk-or-", "openrouter", "openrouter.ai"),
+    (b"xai-", "xai", "x.ai"),
 )
 _TOKEN_STARTS: Final = tuple(shape for shape, _, _ in _TOKEN_SHAPES)
 

@@ -392,6 +392,8 @@ async def test_a_cancelled_call_does_not_wait_for_a_silent_provider(bench):
 
 
 async def test_a_word_that_is_not_known_means_that_the_batch_still_runs(bench):
+    if bench.wire.counts_alone:
+        pytest.skip("it has no words")
     batch = await bench.bought(ten(bench))
     bench.server.faults.add(BatchFault(batch_id=batch.id, shown_status="pondering"))
 
@@ -432,6 +434,8 @@ async def test_a_batch_that_failed_says_which_line_was_at_fault(files):
 
 @pytest.mark.parametrize("fault", ["empty_absent", "empty_all"])
 async def test_an_empty_string_is_no_file(files, fault):
+    if files.wire.counts_alone:
+        pytest.skip("it names no files")
     files.server.faults.add(BatchFault(file_ids=fault))
 
     ended = await files.after(await files.bought(ten(files)), HOUR)

@@ -15,6 +15,7 @@ UPSTREAMS = {
         Upstream.parse("azure-v1", "azure", "https://res.openai.azure.com/openai/v1/"),
         Upstream.parse("deepinfra", "deepinfra", "https://api.deepinfra.com"),
         Upstream.parse("openrouter", "openrouter", "https://openrouter.ai/api/v1"),
+        Upstream.parse("xai", "xai", "https://api.x.ai/v1"),
         Upstream.parse("mine", "anthropic-compatible", "http://10.0.0.6"),
         Upstream.parse("vllm", "openai", "http://10.0.0.5:8000/v1"),
         Upstream.parse("based", "openai-compatible", "http://h/base/"),

@@ -39,6 +39,7 @@ from tests.core.routed import BEARER, VERSION, refused, routed
         ("/based/x", ((b"x-goog-api-key", b"abc"),)),
         ("/groq/v1/x", ((b"api-key", b"abc"),)),
         ("/openai/v1/x", ((b"Authorization", b"Bearer sk-or-v1-abc"),)),
+        ("/openai/v1/x", ((b"Authorization", b"Bearer xai-abc"),)),
     ],
 )
 def test_a_credential_of_another_provider_goes_nowhere(target, headers):
@@ -61,6 +62,7 @@ def test_a_credential_of_another_provider_goes_nowhere(target, headers):
         ("/openai/v1/x", ((b"Authorization", b"Basic !!!"),)),
         ("/groq/x", ((b"Authorization", b"Bearer gsk_abc"),)),
         ("/openrouter/v1/x", ((b"Authorization", b"Bearer sk-or-v1-abc"),)),
+        ("/xai/v1/x", ((b"Authorization", b"Bearer xai-abc"),)),
         ("/azure/v1/x", ((b"api-key", b"abc"),)),
         ("/azure/v1/x", ((b"Authorization", b"Bearer eyJ.eyJ.x"),)),
         ("/based/x", BEARER),

@@ -51,6 +51,7 @@ PREFLIGHT = b"Access-Control-Request-Headers"
         ("/deepinfra/v1/openai/embeddings", "deepinfra", "/v1/openai/embeddings"),
         ("/deepinfra/embeddings", "deepinfra", "/v1/openai/embeddings"),
         ("/openrouter/v1/chat/completions", "openrouter", "/api/v1/chat/completions"),
+        ("/xai/v1/responses", "xai", "/v1/responses"),
         ("/mine/messages", "mine", "/v1/messages"),
         ("/based/x", "based", "/base/x"),
         ("/based", "based", "/base"),

@@ -33,6 +33,7 @@ PLACES = {
     "deepinfra": "/deepinfra/v1/openai",
     "doubleword": "/doubleword",
     "openrouter": "/openrouter/api/v1",
+    "xai": "/xai",
 }
 MODELS = dict.fromkeys(PLACES, BATCHED) | {"azure": INTERACTIVE}
 
@@ -90,11 +91,11 @@ async def test_calls_of_every_clone_go_through_and_deferred_ones_are_bought_in_a
     assert lanes == ["batch"] * 12
 
 
-@pytest.mark.parametrize("name", ["together", "mistral", "openrouter"])
+@pytest.mark.parametrize("name", ["together", "mistral", "openrouter", "xai"])
 async def test_a_create_without_an_answer_is_found_by_what_marks_it_and_bought_once(
     world: tuple[Proxy, Provider], name: str
 ) -> None:
-    """Our ID in it; its input file; and at OpenRouter its time and size, then its results."""
+    """Its input file; our ID in it, or as its name; at OpenRouter time and size, then results."""
     proxy, provider = world
     prompts = [f"unclear {name} {n}" for n in range(12)]
     provider.faults.add(HttpFault(action="reset_after", method="POST", path=f"/{name}/*/batch*"))

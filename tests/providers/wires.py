@@ -11,6 +11,7 @@ from proxy.providers.anthropic_batches import AnthropicBatches
 from proxy.providers.gemini_batches import GeminiBatches
 from proxy.providers.mistral_jobs import MistralBatches
 from proxy.providers.openrouter_batches import OpenRouterBatches
+from proxy.providers.xai_batches import XaiBatches
 from proxy.sandbox import SandboxSettings
 from proxy.sandbox.openrouter_batches import REQUESTS_MAX
 from proxy.upstreams.session import AiohttpClient
@@ -101,6 +102,9 @@ class Wire:
 
     names_lines_at_fault: bool = True
     """Whether a batch that failed says by a code what was wrong with which line."""
+
+    counts_alone: bool = False
+    """Whether a batch tells how it stands by counts, with no word for it and no files."""
 
     def failure(self, code: str, line: int) -> tuple[str, int | None]:
         """What is told of a batch that failed for the sake of one line."""
@@ -204,6 +208,15 @@ async def opened_openrouter(base_url: str) -> AsyncIterator[OpenRouterBatches]:
         client = AiohttpClient(tasks)
         upstream = Upstream.parse("openrouter", "openrouter", base_url + "/openrouter/api/v1")
         yield OpenRouterBatches(upstream, batch_api("openrouter"), client, clock=MachineClock())
+        await client.aclose()
+
+
+@asynccontextmanager
+async def opened_xai(base_url: str) -> AsyncIterator[XaiBatches]:
+    async with client_tasks() as tasks:
+        client = AiohttpClient(tasks)
+        upstream = Upstream.parse("xai", "xai", base_url + "/xai")
+        yield XaiBatches(upstream, batch_api("xai"), client, clock=MachineClock())
         await client.aclose()
 
 
@@ -350,6 +363,27 @@ OPENROUTER = replace(
     input_limits=lambda settings: (REQUESTS_MAX, settings.bytes_max),
 )
 
+XAI = replace(
+    OPENAI,
+    opened=opened_xai,
+    batches="/xai/v1/batches",
+    cancels_at="POST /xai/v1/batches/{id}:cancel",
+    results="GET /xai/v1/batches/{id}/results",
+    delete="DELETE /xai/v1/files/{id}",
+    upload="/xai/v1/files",
+    files="/xai/v1/files",
+    list_name="batches",
+    windows=30,
+    pages=False,
+    names_lines_at_fault=False,
+    counts_alone=True,
+    refused={
+        400: (0, "batch_client_error"),
+        429: (0, "batch_server_error"),
+        503: (0, "batch_server_error"),
+    },
+)
+
 WIRES = {
     "openai": OPENAI,
     "anthropic": ANTHROPIC,
@@ -360,4 +394,5 @@ WIRES = {
     "gemini": GEMINI,
     "gemini-inline": GEMINI_INLINE,
     "openrouter": OPENROUTER,
+    "xai": XAI,
 }

@@ -35,12 +35,15 @@ class BatchWire(StrEnum):
     INLINE = "inline"
     """OpenRouter's batches: requests in the create, results in the batch."""
 
+    COUNTED = "counted"
+    """xAI's batches: counts instead of a status, results in pages instead of files."""
+
 
 class Mark(StrEnum):
     """How to recognise a batch whose create got no answer."""
 
     METADATA = "metadata"
-    """Our ID stands in it."""
+    """Our ID stands in it, as its name or in what it keeps for us."""
 
     INPUT_FILE = "input file"
     """It names its input file, which is ours alone."""

@@ -2,7 +2,7 @@
 
 Sources: OpenAI API description (openapi.yaml, 2026-08-21) and Batch guide; Azure OpenAI
 batch guide and v1 REST reference; types of the SDKs of Groq 1.7, Mistral 3.7 and
-Together 3.1, Mistral API description; documentation of DeepInfra, Doubleword, OpenRouter.
+Together 3.1, Mistral API description; documentation of DeepInfra, Doubleword, OpenRouter, xAI.
 """
 
 from collections.abc import Mapping
@@ -192,6 +192,28 @@ OPENROUTER: Final = Dialect(
     ),
 )
 
+XAI: Final = Dialect(
+    name="xai",
+    family=Family.OPENAI,
+    title="xAI",
+    public_url="https://api.x.ai",
+    endpoints=_endpoints(
+        # With `deferred` a call is answered by the ID of another answer.
+        replace(_CHAT, unbatched_fields=("deferred",)),
+        # In a batch it comes back in the shape of a chat completion.
+        others=(_RESPONSES,),
+    ),
+    batch=BatchApi(
+        wire=BatchWire.COUNTED,
+        max_requests=50_000,
+        # 200 MB by its batch guide; of any file 50 MB or 48 by others of its pages: the least.
+        max_bytes=48_000_000,
+        max_line_bytes=25_000_000,
+        # Most end within a day, which is no promise; after this they expire.
+        windows=(30 * DAY,),
+    ),
+)
+
 COMPATIBLE: Final = Dialect(
     name="openai-compatible",
     family=Family.OPENAI,
@@ -201,6 +223,6 @@ COMPATIBLE: Final = Dialect(
 )
 
 ROWS: Final = (
-    *(OPENAI, AZURE, GROQ, MISTRAL, TOGETHER, DEEPINFRA, DOUBLEWORD, OPENROUTER),
+    *(OPENAI, AZURE, GROQ, MISTRAL, TOGETHER, DEEPINFRA, DOUBLEWORD, OPENROUTER, XAI),
     COMPATIBLE,
 )
