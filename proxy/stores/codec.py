@@ -47,9 +47,16 @@ def to_micros_or(at: datetime | None, absent: Absent) -> int | Absent:
 
 
 def from_micros(micros: int) -> datetime:
-    """Return the time, in UTC, that `to_micros` was given."""
-    # A product is exact, and takes a quarter of what making the interval takes.
-    return _EPOCH + micros * _MICROSECOND
+    """Return the time, in UTC, that `to_micros` was given.
+
+    Raises:
+        StoreCorruptError: if there is no such time.
+    """
+    try:
+        # A product is exact, and takes a quarter of what making the interval takes.
+        return _EPOCH + micros * _MICROSECOND
+    except OverflowError:
+        raise StoreCorruptError("a stored time cannot be read") from None
 
 
 def encode_job(job: Job) -> str:
