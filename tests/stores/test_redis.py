@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import struct
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -25,6 +26,7 @@ from proxy.stores.redis import RedisStores, keys
 from proxy.stores.redis.claim import Claim
 from proxy.stores.redis.deliveries import EXPECTED
 from proxy.stores.redis.opening import SCHEMA
+from proxy.stores.redis.queue import small_field
 from proxy.stores.vault import Vault
 from tests.contract.steps import assert_left_out
 from tests.contract.test_delivery_store import STEPS, play
@@ -46,6 +48,7 @@ pytestmark = pytest.mark.redis
 HOUR = timedelta(hours=1)
 MINUTE = timedelta(minutes=1)
 SECOND = timedelta(seconds=1)
+HEAD = struct.Struct("<7d")
 PLENTY = ClaimLimits(max_requests=10_000, max_bytes=10**9)
 KEYS = Vault(keys=[b"k" * 32], hash_key=b"h" * 32)
 CANARY = "canary-prompt"
@@ -322,6 +325,33 @@ async def test_a_queue_whose_key_cannot_be_read_holds_up_no_other(stores, server
     ]
 
 
+@pytest.mark.parametrize("damage", [b"", b"damaged", HEAD.pack(*[float("inf")] * 7)])
+async def test_a_queue_whose_sums_cannot_be_read_holds_up_no_other(stores, server, damage):
+    damaged, fine = [await accepted(stores, key=make_key(model=name)) for name in ("1", "2")]
+    name = keys.key_digest(damaged.key)
+    server.admin.hset(keys.heads(shard_of(damaged.id)), name, damage)
+
+    with structlog.testing.capture_logs() as said:
+        assert [head.key for head in await stores.batches.heads()] == [fine.key]
+
+    assert [(line["event"], line["subject"]) for line in said] == [
+        ("record.unread", f"queue {name}")
+    ]
+    with pytest.raises(StoreCorruptError):
+        await stores.batches.all_heads()
+
+
+@pytest.mark.parametrize("damage", [b"", b"damaged", b"\xff 1", b"job_0 x"])
+async def test_a_deadline_that_cannot_be_read_holds_up_no_other(stores, server, damage):
+    job = await accepted(stores)
+    due = keys.deadlines(shard_of(job.id), keys.key_digest(job.key))
+    server.admin.zadd(due, {damage: 0})
+
+    for limit in (1, 9):
+        found = await stores.queue.due(job.key, before=T0 + 99 * HOUR, limit=limit)
+        assert [one.id for one in found] == [job.id]
+
+
 @pytest.mark.parametrize("damage", [b"1 sealed {", b"damaged", b"\xff 1 2"])
 async def test_a_batch_that_cannot_be_read_holds_up_no_other(stores, server, damage):
     damaged, other = make_batch(), make_batch()
@@ -382,16 +412,15 @@ async def test_what_is_no_record_at_all_is_the_store_s_failure_and_no_bug(stores
     server.admin.set(keys.result(damaged.id), damage)
     server.admin.hset(keys.BATCHES, unread, damage)
     queued = await accepted(stores)
-    key = keys.key_digest(queued.key)
 
     assert await items(stores, batch_id) == [other.id]
     with pytest.raises(StoreCorruptError):
         await stores.jobs.result(damaged.id)
     with suppress(StoreCorruptError):
         assert await claim(stores, unread) == 0
-    server.admin.zadd(keys.queue(shard_of(queued.id), key), {damage: 0})
-    with pytest.raises(StoreCorruptError):
-        await claim(stores, await filling(stores))
+    server.admin.hset(keys.heads(shard_of(queued.id)), keys.key_digest(queued.key), damage)
+    server.admin.hset(keys.SMALL, small_field(queued.key), damage)
+    assert await stores.batches.heads() == []
 
 
 # Order over all shards

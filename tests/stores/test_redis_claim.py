@@ -7,19 +7,23 @@ from datetime import timedelta
 import pytest
 
 from proxy.core.batch import Batch
+from proxy.core.errors import StoreCorruptError
 from proxy.core.ids import JobId
 from proxy.ports.batches import ClaimLimits
 from proxy.stores.codec import to_micros
 from proxy.stores.redis import RedisStores, keys
 from proxy.stores.redis.claim import Claim
 from proxy.stores.redis.claim_plan import total
-from tests.helpers.factories import IDS, T0, make_batch, make_job, new_job
+from tests.helpers.factories import IDS, T0, make_batch, make_job, make_key, new_job
 from tests.helpers.redis_server import RedisServer, opened
 
 pytestmark = pytest.mark.redis
 
 MILLISECOND = timedelta(milliseconds=1)
 LATER = T0 + timedelta(hours=1)
+
+STRANGE = [b"", b"\xff 1 2", b"a b c d e f g h", b"job_0 1 x 3 4 5 6 "]
+"""What stands in a queue and is no row of ours."""
 
 
 @pytest.fixture
@@ -68,6 +72,41 @@ async def test_a_large_job_waits_for_no_smaller_ones_that_are_younger(stores, pl
     assert batch >= {*older, *large}
     assert batch - {*older, *large} < {*younger}
     assert len(batch) == place + 1 + (9_000 - 5_000 - place * 40) // 40
+
+
+@pytest.mark.parametrize("most", [20, 50_000])
+@pytest.mark.parametrize("place", [0, 5, 10])
+@pytest.mark.parametrize("strange", STRANGE)
+async def test_a_row_that_cannot_be_read_holds_up_what_is_behind_it_in_its_shard_alone(
+    stores, server, strange, place, most
+):
+    behind = await accepted(stores, 5, count=10, tokens=40)
+    others = await accepted(stores, 7, count=10, tokens=40)
+    at = to_micros(T0 + place * MILLISECOND) - 1
+    server.admin.zadd(keys.queue(5, keys.key_digest(make_key())), {strange: at})
+
+    batch = await claimed(stores, ClaimLimits(max_requests=most, max_bytes=10**9))
+
+    assert batch == {*others, *behind[:place]}
+
+
+@pytest.mark.parametrize("strange", STRANGE)
+async def test_a_claim_that_comes_away_with_nothing_says_what_is_in_its_way(
+    stores, server, strange
+):
+    jobs = await accepted(stores, 5, count=3, tokens=40)
+    queue = keys.queue(5, keys.key_digest(make_key()))
+    server.admin.zadd(queue, {strange: 0})
+    batch = await filling(stores)
+    plenty = ClaimLimits(max_requests=50_000, max_bytes=10**9)
+
+    with pytest.raises(StoreCorruptError, match="row of a queue") as told:
+        await stores.batches.claim(batch.key, batch.id, plenty, ready_at=LATER)
+
+    assert queue in str(told.value.hint)
+    server.admin.zrem(queue, strange)
+    held = await stores.batches.claim(batch.key, batch.id, plenty, ready_at=LATER)
+    assert (held.count, held.complete) == (len(jobs), True)
 
 
 async def test_a_claim_that_can_take_nothing_any_more_comes_to_an_end(stores, server):

@@ -3,13 +3,15 @@
 from typing import Final
 
 from proxy.stores.redis.commands import Script
-from proxy.stores.redis.lua import HEAD, QUEUE
+from proxy.stores.redis.lua import HEAD, QUEUE, ROW
 
 LOOK: Final = Script(
     HEAD
+    + ROW
     + """
 -- What a batch holds of this shard; then of the queue: how many rows are ready, when
--- the row at a rank was, what all rows add up to, and how large the first one is.
+-- the row at a rank was, what all rows add up to, and how large the first one is. Of a queue
+-- that begins with what is no row, none are ready, and the first one is smaller than any.
 local sums = redis.call('HMGET', KEYS[2], 'count', 'bytes', 'tokens', 'deadline', 'closed')
 local count, at, rows, bytes, tokens, next_bytes, next_tokens = 0, '', 0, 0, 0, 0, 0
 if not sums[5] then
@@ -21,9 +23,8 @@ if not sums[5] then
   if head then rows, bytes, tokens = struct.unpack(HEAD, head) end
   if count > 0 then
     local row = redis.call('ZRANGE', KEYS[1], 0, 0)[1]
-    next_bytes, next_tokens = string.match(row, '^%S+ %S+ (%S+) (%S+)')
-    -- A reply ends at the first nil.
-    if not next_tokens then error('a row of a queue cannot be read') end
+    local job, _, size, estimate = string.match(row, ROW)
+    if job then next_bytes, next_tokens = size, estimate else count, next_bytes = 0, -1 end
   end
 end
 return {sums[1] or '0', sums[2] or '0', sums[3] or '0', sums[4] or '', count, at,
@@ -33,12 +34,14 @@ return {sums[1] or '0', sums[2] or '0', sums[3] or '0', sums[4] or '', count, at
 )
 
 PEEK: Final = Script(
-    """
--- The front of the queue, as far as a plan must know it.
+    ROW
+    + """
+-- The front of the queue, as far as a plan must know it: no further than to what is no row.
 local rows = redis.call('ZRANGE', KEYS[1], '-inf', ARGV[1], 'BYSCORE', 'LIMIT', 0, ARGV[2])
 local lines = {}
 for i, row in ipairs(rows) do
-  local job, bytes, tokens, ready = string.match(row, '^(%S+) %S+ (%S+) (%S+) %S+ %S+ (%S+)')
+  local job, _, bytes, tokens, _, _, ready = string.match(row, ROW)
+  if not job then break end
   lines[i] = table.concat({ready, job, bytes, tokens}, ' ')
 end
 return table.concat(lines, '\\n')
@@ -48,9 +51,11 @@ return table.concat(lines, '\\n')
 
 TAKE: Final = Script(
     QUEUE
+    + ROW
     + """
 -- Move the front of the queue into the batch: what is not behind a place, and fits. The
--- place is a moment, and a job of that moment or all of them.
+-- place is a moment, and a job of that moment or all of them. What is no row of ours stays
+-- where it is, with all behind it.
 local k = {queue = KEYS[1], due = KEYS[2], heads = KEYS[3], keys = KEYS[4]}
 local items, claims, sums, filled = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
 local kid, batch = ARGV[1], ARGV[2]
@@ -62,8 +67,8 @@ local match = string.match
 local n, bytes, tokens, held, near = 0, 0, 0, 0, math.huge
 local due, named = {}, {}
 for i = 1, #rows do
-  local job, attempt, b, t, deadline, h, ready =
-    match(rows[i], '^(%S+) (%S+) (%S+) (%S+) (%S+) (%S+) (%S+)')
+  local job, attempt, b, t, deadline, h, ready = match(rows[i], ROW)
+  if not job then break end
   local at = tonumber(ready)
   if at > last_ready or (at == last_ready and last_job ~= '' and job > last_job)
     or bytes + b > most_bytes or tokens + t > most_tokens then break end

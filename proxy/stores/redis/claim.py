@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from proxy.core.batch import BatchState
+from proxy.core.errors import StoreCorruptError
 from proxy.core.ids import BatchId
 from proxy.ports.batches import Claimed, ClaimLimits
 from proxy.stores.redis import batch_scripts, keys
@@ -69,6 +70,8 @@ class Claim:
             begun = held.count if begun < 0 else begun
             waiting = {number: shard for number, shard in shards.items() if shard.ready}
             if not is_filling or not waiting:
+                if is_filling and not held.count:
+                    self._tell_of_blocked(shards)
                 return replace(held, complete=True)
             if held.count - begun >= CLAIM:
                 return held
@@ -83,6 +86,19 @@ class Claim:
                 rank = wide
                 continue
             is_stuck = not await self._take_widely(held, waiting, wide)
+
+    def _tell_of_blocked(self, shards: Mapping[int, Shard]) -> None:
+        """Say why the batch stays empty: it would be made in vain, again and again.
+
+        Raises:
+            StoreCorruptError: if what begins the queue of a shard cannot be read.
+        """
+        for number, shard in shards.items():
+            if shard.is_blocked:
+                raise StoreCorruptError(
+                    "a row of a queue cannot be read",
+                    hint=f"what is first in {keys.queue(number, self.key)} must be taken out",
+                )
 
     def _width(self, held: Claimed, waiting: Mapping[int, Shard]) -> int:
         """Return how many rows every shard may give without the batch becoming too large."""

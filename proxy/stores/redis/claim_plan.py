@@ -44,6 +44,11 @@ class Shard:
 
     next_tokens: int
 
+    @property
+    def is_blocked(self) -> bool:
+        """Whether what stands first is no row of ours: nothing behind it can be claimed."""
+        return self.next_bytes < 0
+
 
 @dataclass(frozen=True, slots=True)
 class Room:

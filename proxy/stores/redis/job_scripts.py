@@ -205,9 +205,10 @@ local rows = redis.call('ZRANGE', KEYS[1], '-inf', before, 'BYSCORE',
 local lines, looked, last = {}, 0, ''
 for j = 1, #rows, 2 do
   looked = looked + 1
-  local job, ready = string.match(rows[j], '^(%S+) (%S+)')
-  last = rows[j + 1] .. ' ' .. job
-  if tonumber(ready) <= ready_at then lines[#lines + 1] = last end
+  local job, ready = string.match(rows[j], '^(job_[0-9A-Z]+) (%d+)$')
+  -- What is no row stands, for whoever goes on from there, before all of that moment.
+  last = rows[j + 1] .. ' ' .. (job or '')
+  if job and tonumber(ready) <= ready_at then lines[#lines + 1] = last end
   if #lines >= limit then break end
 end
 local more = looked * 2 < #rows or #rows == 2 * most
@@ -222,8 +223,11 @@ HEADS: Final = Script(
 local flat = redis.call('HGETALL', KEYS[1])
 local lines = {}
 for i = 1, #flat, 2 do
-  lines[#lines + 1] = string.format('%s %d %d %d %d %d %d %d', flat[i],
-    struct.unpack(HEAD, flat[i + 1]))
+  local line = flat[i]
+  if #flat[i + 1] == struct.size(HEAD) then
+    line = string.format('%s %d %d %d %d %d %d %d', line, struct.unpack(HEAD, flat[i + 1]))
+  end
+  lines[#lines + 1] = line
 end
 return table.concat(lines, '\\n')
 """,

@@ -19,6 +19,11 @@ PENDING_JOB: Final = 1 << 42
 """What a job counts for among what its owner has pending in a shard; each byte of its body
 counts 1. So one number tells of both: of 4 TB of bodies, more than any Redis holds."""
 
+ROW: Final = """
+-- A row of a queue, up to its affinity. What is none does not match.
+local ROW = '^(job_[0-9A-Z]+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) '
+"""
+
 EACH: Final = """
 -- Do `one` for each that shares the call: its keys begin behind KEYS[m], and its `count`
 -- arguments behind ARGV[n], of which the first is how many keys it has.

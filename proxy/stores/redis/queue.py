@@ -3,8 +3,10 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Final
 
+from proxy.core.errors import StoreCorruptError
 from proxy.core.ids import CredentialId, JobId
 from proxy.core.job import Job, JobState
 from proxy.core.lanes import BatchKey
@@ -126,19 +128,23 @@ class Heads:
                 read("SMEMBERS", keys.PAUSED),
             ]
         )
-        counts: dict[str, list[list[int]]] = {}
+        counts: dict[str, list[list[str]]] = {}
         for reply in shards:
             for line in as_text(reply).splitlines():
                 name, *numbers = line.split(" ")
-                counts.setdefault(name, []).append([int(number) for number in numbers])
+                counts.setdefault(name, []).append(numbers)
         batch_keys = self._keys = await self._known(counts, all_of_them=all_of_them)
-        small_by_key = {name: int(value) for name, value in as_map(small).items()}
+        small_by_key = as_map(small)
         halted = {CredentialId(as_text(one)) for one in as_list(paused)}
-        return [
-            _head(batch_keys[name], rows, small_by_key, halted)
+        stored = [
+            (f"queue {name}", (batch_keys[name], rows))
             for name, rows in counts.items()
             if name in batch_keys
         ]
+        read_one = partial(_head, small=small_by_key, paused=halted)
+        if all_of_them:
+            return [read_one(one) for _, one in stored]
+        return self._unread.less(stored, read_one)
 
     async def _known(self, names: Collection[str], *, all_of_them: bool) -> dict[str, BatchKey]:
         """Return the keys of these names; those that are new since the last time are looked up."""
@@ -172,12 +178,17 @@ def small_field(key: BatchKey) -> str:
 
 
 def _head(
-    key: BatchKey,
-    rows: Sequence[Sequence[int]],
-    small: Mapping[str, int],
+    stored: tuple[BatchKey, Sequence[Sequence[str]]],
+    *,
+    small: Mapping[str, bytes],
     paused: set[CredentialId],
 ) -> Head:
-    count, size, tokens, held, oldest, newest, nearest = zip(*rows, strict=True)
+    key, rows = stored
+    try:
+        numbers = [[int(number) for number in row] for row in rows]
+        count, size, tokens, held, oldest, newest, nearest = zip(*numbers, strict=True)
+    except ValueError:
+        raise StoreCorruptError("the sums of a queue cannot be read") from None
     return Head(
         key=key,
         count=sum(count),
@@ -187,6 +198,6 @@ def _head(
         newest_at=from_micros(max(newest)),
         nearest_deadline=from_micros(min(nearest)),
         held=sum(held),
-        small_batches=small.get(small_field(key), 0),
+        small_batches=as_int(small.get(small_field(key), 0)),
         paused=key.credential in paused,
     )
