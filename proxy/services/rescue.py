@@ -1,6 +1,6 @@
 """Take over what dead instances left, end what can end no other way, wake paused lanes."""
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
@@ -12,11 +12,13 @@ from proxy.core.chunks import chunked
 from proxy.core.errors import StoreCorruptError
 from proxy.core.ids import BatchId, CredentialId, JobId
 from proxy.core.job import DeadlinePassed, Failed, Job, Outcome, Released, advance
+from proxy.core.lanes import BatchKey
 from proxy.core.plan import Head
 from proxy.ports.jobs import Credential, Result
 from proxy.services.callers.accounts import CredentialVerdict, Verify
 from proxy.services.direct.escalate import CALLS_LOOKED_AT
 from proxy.services.ground import JOBS_PER_WRITE, Ground, count_doubles, count_ends
+from proxy.services.unread import UnreadQueues
 from proxy.services.waiters import Waiters
 
 log = structlog.get_logger()
@@ -38,6 +40,7 @@ class Rescuer:
         self._on = ground
         self._waiters = waiters
         self._verify = verify
+        self._unread = UnreadQueues()
         self._probed_at: datetime | None = None
         self._lost_since: Mapping[BatchId, float] = {}
 
@@ -49,12 +52,17 @@ class Rescuer:
             moved = await self._release_orphans() + await self._release_lost()
             for head in await self._on.batches.heads():
                 if head.nearest_deadline <= self._on.now():
-                    moved += await self._end_overdue(head)
+                    moved += await self._apart(head.key, head.count, self._end_overdue(head))
             for batch in await self._on.batches.live():
                 if _is_overdue_and_refused(batch, self._on.now()):
-                    moved += await self._end_unreadable(batch)
+                    ended = self._end_unreadable(batch)
+                    moved += await self._apart(batch.key, batch.count, ended)
             await self._probe_paused()
             return moved
+
+    async def _apart(self, key: BatchKey, jobs: int, work: Awaitable[int]) -> int:
+        """Return how many jobs were moved: none if something of theirs cannot be read."""
+        return await self._unread.apart(key, work, jobs=jobs) or 0
 
     async def _release_lost(self) -> int:
         """Give back the jobs of batches that the store has lost: nobody can tell what they bought.

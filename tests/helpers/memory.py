@@ -76,6 +76,7 @@ class _Memory:
     items: dict[BatchId, list["_Claim"]] = field(default_factory=dict)
     claimed_by: dict[tuple[JobId, int], BatchId] = field(default_factory=dict)
     small: dict[BatchKey, int] = field(default_factory=dict)
+    damaged_queues: set[BatchKey] = field(default_factory=set)
     credentials: dict[CredentialId, Credential] = field(default_factory=dict)
     unused: set[CredentialId] = field(default_factory=set)
     ledger: MemoryLedgerStore = field(default_factory=MemoryLedgerStore)
@@ -118,6 +119,11 @@ class _Memory:
             and (key is None or record.key == key)
         ]
         return sorted(waiting, key=lambda job: (_ready_at(job), job.id))
+
+    def check(self, key: BatchKey) -> None:
+        """Raise if a row of this queue cannot be read."""
+        if key in self.damaged_queues:
+            raise StoreCorruptError("a row of a queue cannot be read")
 
     def erase(self, job_id: JobId) -> None:
         """Forget all but the claims, which the settlement of a batch needs."""
@@ -259,12 +265,16 @@ def _matches(job: Job, where: JobFilter) -> bool:
 class MemoryQueueStore:
     def __init__(self, memory: _Memory) -> None:
         self._memory = memory
+        self.damaged = memory.damaged_queues
+        """Those of which a row cannot be read."""
 
     async def take(self, key: BatchKey, *, ready_at: datetime, limit: int) -> Sequence[Job]:
+        self._memory.check(key)
         ready = [job for job in self._memory.queued(key) if _ready_at(job) <= ready_at]
         return sorted(ready, key=lambda job: job.deadline)[:limit]
 
     async def due(self, key: BatchKey, *, before: datetime, limit: int) -> Sequence[Job]:
+        self._memory.check(key)
         due = [job for job in self._memory.queued(key) if job.deadline < before]
         return sorted(due, key=lambda job: job.deadline)[:limit]
 
@@ -431,6 +441,7 @@ class MemoryBatchStore:
         batch = self._memory.batches.get(batch_id)
         if batch is None or batch.state is not BatchState.FILLING:
             return _claimed(claims, complete=True)
+        self._memory.check(key)
         held = _claimed(claims, complete=False)
         ready = [job for job in self._memory.queued(key) if _ready_at(job) <= ready_at]
         for moved, job in enumerate(ready):

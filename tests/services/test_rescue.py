@@ -2,6 +2,8 @@
 
 from datetime import timedelta
 
+import structlog
+
 from proxy.core.ids import CredentialId, InstanceId, JobId
 from proxy.core.job import Escalated, JobState, advance
 from proxy.core.lanes import Lane
@@ -42,6 +44,21 @@ async def test_the_calls_of_a_dead_instance_are_given_back_as_possible_doubles()
     await fleet.run("escalate", position=1)
     assert (await fleet.job(job_id)).state is JobState.COMPLETED
     assert fleet.doubles() == (1, 1)
+
+
+async def test_a_queue_that_cannot_be_read_keeps_no_other_job_from_its_end() -> None:
+    fleet = Fleet()
+    lost = await fleet.accept(credential="a")
+    other = await fleet.accept(credential="b")
+    fleet.stores.queue.damaged.add((await fleet.job(lost)).key)
+    fleet.clock.advance(hours=27)
+
+    with structlog.testing.capture_logs() as said:
+        await fleet.run("live", "rescue", "rescue")
+
+    assert (await fleet.job(other)).state is JobState.EXPIRED
+    assert (await fleet.job(lost)).state is JobState.QUEUED
+    assert [line["credential"] for line in said if line["event"] == "job.unread"] == ["a"]
 
 
 async def test_the_calls_of_those_who_live_are_left_alone() -> None:

@@ -1,7 +1,7 @@
 """Move queued jobs into batches, and those that cannot wait for one out again."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -37,6 +37,7 @@ from proxy.services.batches.governor import TokenGovernor
 from proxy.services.ground import JOBS_PER_WRITE, Ground
 from proxy.services.leases import HeldLease
 from proxy.services.outlook import Outlook
+from proxy.services.unread import UnreadQueues
 
 log = structlog.get_logger()
 
@@ -78,6 +79,7 @@ class Flusher:
         self._cut_sizes: Mapping[BatchKey, int] = {}
         """The most jobs that batches of a key may hold; read by each pass."""
 
+        self._unread = UnreadQueues()
         self._strange: set[str] = set()
         """Upstreams of jobs that only other instances can place."""
 
@@ -98,18 +100,29 @@ class Flusher:
             if begun or any(head.key.lane is Lane.BATCH for head in heads):
                 recent = await self._on.batches.recent(limit=LOOKED_THROUGH)
                 self._cut_sizes = cut_sizes(recent, now=self._on.now())
-            filled = 0
+            filled, unfilled = 0, set[BatchKey]()
             if begun:
-                # Their instance died between the claim and the seal.
+                waiting = {head.key: head.count for head in heads}
+                # Their instance died between the claim and the seal, or could not read the queue.
                 for batch in begun:
-                    sealed = await self._fill(batch, self._flush_of(batch, under_way), lease)
-                    filled += sealed.count if sealed is not None else 0
+                    fill = self._fill(batch, self._flush_of(batch, under_way), lease)
+                    jobs = waiting.get(batch.key, 0)
+                    sealed = await self._unread.apart(batch.key, fill, jobs=jobs)
+                    if sealed is None:
+                        unfilled.add(batch.key)
+                    else:
+                        filled += sealed.count
                 heads = await self._heads()
             self._outlook.saw_heads(heads)
-            rerouted = sum([await self._reroute(head) for head in heads])
+            rerouted = sum([await self._apart(head, self._reroute(head)) for head in heads])
             if rerouted:
                 heads = await self._heads()
+            heads = [head for head in heads if head.key not in unfilled]
             return filled + rerouted + await self._flush_due(heads, under_way, lease)
+
+    async def _apart(self, head: Head, work: Awaitable[int]) -> int:
+        """Return how many jobs of `head` were moved: none if something cannot be read."""
+        return await self._unread.apart(head.key, work, jobs=head.count) or 0
 
     async def _flush_due(
         self, heads: Sequence[Head], under_way: dict[ProviderQueue, OpenBatches], lease: HeldLease
@@ -122,7 +135,7 @@ class Flusher:
         for head in fair_order([head for head in heads if head.key.lane is Lane.BATCH]):
             if not await lease.renew():
                 break
-            moved += await self._flush_all(head, under_way, lease)
+            moved += await self._apart(head, self._flush_all(head, under_way, lease))
         return moved
 
     async def _heads(self) -> list[Head]:

@@ -18,7 +18,6 @@ from proxy.core.errors import (
     JobNotFoundError,
     ProviderError,
     ProxyError,
-    StoreCorruptError,
     StoreError,
 )
 from proxy.core.ids import JobId
@@ -31,7 +30,7 @@ from proxy.core.job import (
     Released,
     advance,
 )
-from proxy.core.lanes import CALL_LANES, BatchKey, Lane
+from proxy.core.lanes import CALL_LANES, Lane
 from proxy.core.outcomes import (
     MAX_FAILURES,
     after_answer,
@@ -48,6 +47,7 @@ from proxy.services.direct.finish import Finisher
 from proxy.services.direct.lessons import Lessons
 from proxy.services.ground import Ground
 from proxy.services.outlook import Outlook
+from proxy.services.unread import UnreadQueues
 from proxy.services.waiters import Waiters
 
 log = structlog.get_logger()
@@ -96,7 +96,7 @@ class Escalator:
 
         self._running: Counter[LaneUse] = Counter()
         self._rate = Rate()
-        self._unreadable: set[BatchKey] = set()
+        self._unread = UnreadQueues()
         self._stopping = False
 
     @property
@@ -125,7 +125,9 @@ class Escalator:
         started = 0
         for lane in CALL_LANES:
             for head in fair_order([head for head in heads if head.key.lane is lane]):
-                started += await self._start_readable(head)
+                # Where something cannot be read, calls wait for another instance, or the operator.
+                begun = self._start_some(head)
+                started += await self._unread.apart(head.key, begun, jobs=head.count) or 0
         return started
 
     async def release_lost(self) -> int:
@@ -146,28 +148,6 @@ class Escalator:
         if lost:
             log.warning("job.rescued", jobs=len(lost))
         return len(lost)
-
-    async def _start_readable(self, head: Head) -> int:
-        """Start calls of `head`; none if its credential or a job of it cannot be read.
-
-        That is damaged, or sealed with a key that this instance has not got. Calls of other
-        heads go on, and those of this one wait for another instance, or the operator.
-        """
-        try:
-            started = await self._start_some(head)
-        except StoreCorruptError as exc:
-            if head.key not in self._unreadable:
-                self._unreadable.add(head.key)
-                log.warning(
-                    "job.unread",
-                    credential=head.key.credential,
-                    jobs=head.count,
-                    error=str(exc),
-                    hint=exc.hint,
-                )
-            return 0
-        self._unreadable.discard(head.key)
-        return started
 
     async def _start_some(self, head: Head) -> int:
         """Start the most urgent calls of `head`, as many as its caps leave room for."""

@@ -92,6 +92,42 @@ async def test_with_its_frames_no_input_is_larger_than_the_provider_takes() -> N
     assert max(map(len, inputs)) <= fleet.provider.max_bytes
 
 
+async def test_a_queue_that_cannot_be_read_holds_up_nobody_elses_jobs() -> None:
+    fleet = Fleet()
+    lost = await fleet.accept_many(12, credential="a")
+    key = (await fleet.job(lost[0])).key
+    fleet.stores.queue.damaged.add(key)
+
+    with structlog.testing.capture_logs() as logs:
+        first = await fleet.flush(12, credential="b")
+        second = await fleet.flush(12, credential="b")
+
+    assert {(await fleet.job(one)).state for one in first + second} == {JobState.BATCHED}
+    assert {(await fleet.job(one)).state for one in lost} == {JobState.QUEUED}
+    # What was begun for it goes on as soon as it can, and until then no other is begun.
+    begun = [batch for batch in await batches(fleet) if batch.key == key]
+    assert [batch.state for batch in begun] == [BatchState.FILLING]
+    assert [line["credential"] for line in logs if line["event"] == "job.unread"] == ["a"]
+
+    fleet.stores.queue.damaged.clear()
+    await fleet.run("flush")
+
+    assert {(await fleet.job(one)).batch_id for one in lost} == {begun[0].id}
+
+
+async def test_a_queue_that_cannot_be_read_keeps_no_other_from_another_lane() -> None:
+    fleet = Fleet()
+    lost = await fleet.accept(credential="a")
+    other = await fleet.accept(credential="b")
+    fleet.stores.queue.damaged.add((await fleet.job(lost)).key)
+    fleet.clock.advance(hours=25, minutes=50)
+
+    await fleet.run("live", "flush")
+
+    assert (await fleet.job(other)).lane is not Lane.BATCH
+    assert (await fleet.job(lost)).lane is Lane.BATCH
+
+
 async def test_a_flood_of_one_credential_holds_up_nobody_elses_ten() -> None:
     fleet = Fleet()
     fleet.provider._max_requests = 10
