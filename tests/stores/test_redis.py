@@ -238,6 +238,34 @@ async def test_a_model_that_is_noted_again_at_the_last_moment_stays_known(stores
     assert await stores.unbatchable.known(now=T0) == {(credential, "/v1/x", "m"): later}
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        (b"x", b"1"),
+        (b"c {}", b"1"),
+        (b'c ["/v1/x", "m"]', b"soon"),
+        (b"\xff", b"1"),
+        (b"c 7", b"1"),
+    ],
+)
+async def test_a_note_about_a_model_that_cannot_be_read_hides_no_other(
+    stores, server, field, value
+):
+    credential, later = make_credential().id, T0 + HOUR
+    await stores.unbatchable.note(credential, "/v1/x", "m", until=later)
+    server.admin.hset(keys.UNBATCHABLE, field, value)
+
+    with structlog.testing.capture_logs() as said:
+        for _ in range(2):
+            known = await stores.unbatchable.known(now=T0)
+            assert known == {(credential, "/v1/x", "m"): later}
+
+    assert [(line["event"], line["subject"]) for line in said] == [
+        ("record.unread", keys.UNBATCHABLE)
+    ]
+    assert server.admin.hexists(keys.UNBATCHABLE, field)
+
+
 async def test_what_stands_in_another_jobs_place_is_not_taken_for_it(stores, server):
     mine, theirs = await accepted(stores), await accepted(stores)
     for name in (keys.record, keys.payload):

@@ -5,13 +5,15 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Final
 
+from proxy.core.errors import StoreCorruptError
 from proxy.core.ids import CredentialId, InstanceId
 from proxy.core.lanes import ModelAccess
 from proxy.stores.codec import from_micros, to_micros
 from proxy.stores.redis import keys, lease_scripts
 from proxy.stores.redis.client import Client
 from proxy.stores.redis.commands import Script, read, write
-from proxy.stores.redis.wire import as_list, as_map, as_text
+from proxy.stores.redis.wire import Reply, as_bytes, as_int, as_list, as_text
+from proxy.stores.unread import Unread
 
 _LEASES: Final = (keys.LEASES, keys.LEASES_UNTIL)
 
@@ -57,6 +59,7 @@ class RedisUnbatchableStore:
 
     def __init__(self, client: Client) -> None:
         self._client = client
+        self._unread = Unread()
 
     async def note(
         self, credential_id: CredentialId, endpoint: str, model: str, *, until: datetime
@@ -67,14 +70,14 @@ class RedisUnbatchableStore:
 
     async def known(self, *, now: datetime) -> Mapping[ModelAccess, datetime]:
         reply = await self._client.call(read("HGETALL", keys.UNBATCHABLE))
+        flat = as_list(reply)
+        # By one name all of them: what stands there in place of a field may be anything.
+        stored = ((keys.UNBATCHABLE, note) for note in zip(flat[::2], flat[1::2], strict=True))
         found: dict[ModelAccess, datetime] = {}
         over: dict[str, bytes] = {}
-        for field, value in as_map(reply).items():
-            until = from_micros(int(value))
-            credential_id, _, refused = field.partition(" ")
-            endpoint, model = json.loads(refused)
+        for field, value, place, until in self._unread.less(stored, _parse):
             if now < until:
-                found[CredentialId(credential_id), endpoint, model] = until
+                found[place] = until
             else:
                 over[field] = value
         if over:
@@ -85,3 +88,15 @@ class RedisUnbatchableStore:
         """Forget notes that were found to be over, each with its time."""
         each = [part for note in over.items() for part in note]
         await self._client.call(_FORGET.call([keys.UNBATCHABLE], *each))
+
+
+def _parse(note: tuple[Reply, Reply]) -> tuple[str, bytes, ModelAccess, datetime]:
+    """Return a note as it is stored, and what it says."""
+    field = as_text(note[0])
+    credential_id, _, refused = field.partition(" ")
+    try:
+        endpoint, model = map(str, json.loads(refused))
+    except (TypeError, ValueError):
+        raise StoreCorruptError("a note about a model cannot be read") from None
+    place = (CredentialId(credential_id), endpoint, model)
+    return field, as_bytes(note[1]), place, from_micros(as_int(note[1]))
