@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -95,6 +96,18 @@ async def test_a_kill_in_the_middle_of_accepts_loses_no_acknowledged_job(open_st
     with opened(path) as direct:
         assert direct.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         assert direct.execute("SELECT count(*) FROM jobs").fetchone() == (head.count,)
+
+
+async def test_a_model_that_may_be_batched_again_leaves_nothing(open_stores, path):
+    async with open_stores() as stores:
+        for hours in (1, 2):
+            until = T0 + hours * timedelta(hours=1)
+            await stores.unbatchable.note(make_credential().id, "/v1/x", str(hours), until=until)
+
+        assert len(await stores.unbatchable.known(now=T0 + timedelta(hours=1))) == 1
+
+    with opened(path) as direct:
+        assert direct.execute("SELECT model FROM unbatchable").fetchall() == [(b"2",)]
 
 
 async def test_a_claim_goes_on_where_it_stopped_after_a_restart(open_stores):

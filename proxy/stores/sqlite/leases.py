@@ -47,7 +47,10 @@ class SqliteUnbatchableStore:
         await self._database.write(partial(_note, values=values))
 
     async def known(self, *, now: datetime) -> Mapping[ModelAccess, datetime]:
-        return await self._database.read(partial(_known, now=to_micros(now)))
+        noted = await self._database.read(_noted)
+        if any(until <= now for until in noted.values()):
+            await self._database.write(partial(_forget_over, now=to_micros(now)))
+        return {place: until for place, until in noted.items() if now < until}
 
 
 def _acquire(
@@ -83,9 +86,13 @@ def _note(connection: sqlite3.Connection, values: tuple[str, str, bytes, int]) -
     connection.execute("INSERT OR REPLACE INTO unbatchable VALUES (?, ?, ?, ?)", values)
 
 
-def _known(connection: sqlite3.Connection, now: int) -> dict[ModelAccess, datetime]:
-    rows = connection.execute("SELECT * FROM unbatchable WHERE until > ?", (now,))
+def _noted(connection: sqlite3.Connection) -> dict[ModelAccess, datetime]:
+    rows = connection.execute("SELECT * FROM unbatchable")
     return {
         (credential, endpoint, model.decode("utf-8", "surrogatepass")): from_micros(until)
         for credential, endpoint, model, until in rows
     }
+
+
+def _forget_over(connection: sqlite3.Connection, now: int) -> None:
+    connection.execute("DELETE FROM unbatchable WHERE until <= ?", (now,))
