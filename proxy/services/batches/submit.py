@@ -15,7 +15,6 @@ only slow must have given up.
 Where batches have no names the search is less sure: see `proxy.services.batches.unnamed`.
 """
 
-from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -133,11 +132,11 @@ class Submitter:
         )
         self._forbidden: dict[ModelAccess, _Forbidden] = {}
 
-        self._unseen: Counter[BatchId] = Counter()
+        self._unseen: dict[BatchId, int] = {}
         """How often the input of a batch was not found. A batch also comes back for
         other reasons, most of all where creates take turns."""
 
-        self._unread: Counter[BatchId] = Counter()
+        self._unread: dict[BatchId, int] = {}
         """How often a batch had a call that could not be read."""
 
     async def run_once(self) -> int:
@@ -262,10 +261,10 @@ class Submitter:
     async def _create_failed(self, batch: Batch, exc: ProviderError) -> Batch:
         """Care for a failed create: only of one that was surely not bought is another sent."""
         if exc.code == INPUT_MISSING:
-            self._unseen[batch.id] += 1
-            if self._unseen[batch.id] < INPUT_TRIES:
+            times = self._unseen.pop(batch.id, 0) + 1
+            if times < INPUT_TRIES:
+                keep_in_mind(self._unseen, batch.id, times)
                 return await self._put_back(batch, exc)
-            del self._unseen[batch.id]
         if isinstance(exc, ProviderRejectedError):
             return await self._rejected(batch, exc)
         if isinstance(exc, CredentialRefusedError):
@@ -339,9 +338,10 @@ class Submitter:
 
     async def _leave_unread(self, batch: Batch, lease: HeldLease) -> None:
         """Have a batch sent later of which a call cannot be read, and in the end without it."""
-        self._unread[batch.id] += 1
-        if self._unread[batch.id] >= UNREAD_TRIES:
-            del self._unread[batch.id]
+        tries = self._unread.pop(batch.id, 0) + 1
+        if tries < UNREAD_TRIES:
+            keep_in_mind(self._unread, batch.id, tries)
+        else:
             await lease.during(release_unread(self._on, batch, may_go_on=lease.is_valid))
         await self._steps.take(batch, self._after(RETRY_PAUSE, batch))
 

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 from proxy.core.ids import CredentialId
 from proxy.core.lanes import Lane
+from proxy.services.pauses import keep_in_mind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +58,7 @@ class Rate:
         most = max(1.0, per_second)
         left, since = self._seen.get(use, (most, now))
         left = min(most, left + (now - since) * per_second)
-        self._seen[use] = left, now
+        keep_in_mind(self._seen, use, (left, now))
         return int(left)
 
     def spend(self, use: LaneUse) -> None:

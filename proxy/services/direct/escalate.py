@@ -18,6 +18,7 @@ from proxy.core.errors import (
     JobNotFoundError,
     ProviderError,
     ProxyError,
+    StoreCorruptError,
     StoreError,
 )
 from proxy.core.ids import JobId

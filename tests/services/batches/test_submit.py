@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -148,6 +148,18 @@ async def test_a_file_that_is_not_visible_yet_has_its_tries_whatever_came_before
     assert (await fleet.batch()).state is BatchState.IN_PROGRESS
     assert {job.failures for job in await fleet.jobs()} == {0}
     assert fleet.provider.requests["create"] == INPUT_TRIES + 2
+
+
+async def test_what_is_kept_of_files_that_are_not_visible_is_bounded(monkeypatch) -> None:
+    monkeypatch.setattr("proxy.services.pauses.REMEMBERED", 2)
+    fleet = Fleet()
+    fleet.will("create", "no_input", times=99)
+    for number in range(4):
+        await fleet.submit(12, credential=str(number))
+
+    submitter = cast("Any", fleet.instances[0].passes["submit"]).__self__
+
+    assert len(submitter._unseen) == 2
 
 
 async def test_a_file_that_is_gone_is_uploaded_again() -> None:
