@@ -200,6 +200,8 @@ class MemoryJobStore:
 
     def _replace(self, write: JobWrite) -> bool:
         memory, after = self._memory, write.after
+        if after.id in self.damaged:
+            raise StoreCorruptError("a stored job cannot be read")
         before = memory.records.get(after.id)
         if before is None or memory.view(before).version != after.version - 1:
             return False

@@ -93,7 +93,8 @@ class Escalator:
         self._tasks = tasks
         self._calls: set[asyncio.Task[None]] = set()
         self._own: set[tuple[JobId, int]] = set()
-        """Job and attempt of every call that begins here, or is under way."""
+        """Job and attempt of every call that begins here, is under way, or cannot be recorded:
+        given back, that one would be bought again and again."""
 
         self._running: Counter[LaneUse] = Counter()
         self._rate = Rate()
@@ -221,17 +222,21 @@ class Escalator:
         return is_ours
 
     async def _run(self, job: Job, credential: Credential, reserved_at: datetime) -> None:
+        is_recorded = True
         try:
             event, result = await self._call(job, credential)
             write = partial(self._finisher.finish, job, event, result)
-            await self._finisher.insist(job.id, write)
+            is_recorded = await self._finisher.insist(job.id, write)
+            if not is_recorded:
+                await self._finisher.insist(job.id, partial(self._finisher.give_up, job, event))
             if isinstance(event, Released) and event.uncharged and job.lane is not Lane.FLEX:
                 # Refused, or never sent: it has spent nothing. Kept, an outage or a rate
                 # limit would use up the hour's budget without a single answer.
                 with suppress(StoreError):
                     await self._budget.give_back(credential.id, [job], reserved_at=reserved_at)
         finally:
-            self._own.discard((job.id, job.attempt))
+            if is_recorded:
+                self._own.discard((job.id, job.attempt))
             self._running[job.lane, credential.id] -= 1
             # There is room for the next one.
             self._on.wake("escalate")

@@ -5,7 +5,7 @@ from typing import Final
 
 import structlog
 
-from proxy.core.errors import StoreError
+from proxy.core.errors import StoreCorruptError, StoreError
 from proxy.core.ids import JobId
 from proxy.core.job import Failed, Job, JobEvent, JobState, Released, Succeeded, advance
 from proxy.ports.jobs import Result
@@ -19,6 +19,10 @@ STORE_PAUSE_S: Final = 1.0
 """Between two attempts to write an answer down while the store is away. Each call has its own,
 and there are dozens at the most."""
 
+DAMAGED_TRIES: Final = 60
+"""How often what an answer says is written to what is damaged: for a minute, since a server may
+call damaged what it only cannot reach."""
+
 
 class Finisher:
     """Finishes calls, whatever has become of their jobs meanwhile."""
@@ -27,18 +31,26 @@ class Finisher:
         self._on = ground
         self._waiters = waiters
 
-    async def insist(self, job_id: JobId, write: Callable[[], Awaitable[None]]) -> None:
-        """Make durable what an answer says, however long the store is away.
+    async def insist(self, job_id: JobId, write: Callable[[], Awaitable[None]]) -> bool:
+        """Make durable what an answer says, however long the store is away; return whether.
 
         The answer is paid for, and nobody else will record it: the job says that this
         instance is calling, and this instance lives. So `write` must bear being repeated
-        after its effect.
+        after its effect. It is given up only for what is damaged.
         """
+        damaged = 0
         while True:
             try:
-                return await write()
+                await write()
+            except StoreCorruptError as exc:
+                damaged += 1
+                if damaged == DAMAGED_TRIES:
+                    _tell_of_damage(job_id, exc)
+                    return False
             except StoreError as exc:
                 log.warning("call.unrecorded", job_id=job_id, code=exc.code)
+            else:
+                return True
             await self._on.clock.sleep(STORE_PAUSE_S)
 
     async def finish(self, called: Job, event: JobEvent, result: Result | None) -> None:
@@ -74,6 +86,29 @@ class Finisher:
         else:
             await self._book_late(called, job, event)
 
+    async def give_up(self, called: Job, event: JobEvent) -> None:
+        """Book what a call came to whose job cannot be written any more.
+
+        Raises:
+            StoreError: if the store fails.
+        """
+        if isinstance(event, Succeeded):
+            await self._book_useless(called, called, event)
+        elif _is_doubtful(event) and await self._on.books.book_doubt(called):
+            count_doubles(self._on.tally, [called])
+
+    async def _book_useless(self, called: Job, job: Job, event: Succeeded) -> None:
+        """Book an answer that was bought and is of no use."""
+        answer = UselessAnswer(
+            receipt=f"{called.id}:{called.attempt}",
+            job_id=called.id,
+            job=job,
+            key=called.key,
+            attempt=called.attempt,
+            outcome=event.outcome,
+        )
+        await self._on.books.book_useless([answer])
+
     async def _book_late(self, called: Job, job: Job | None, event: JobEvent) -> None:
         """Book what a call came to whose job ended meanwhile; `job` is `None` if it was erased."""
         # Who erases a job cancels it before, or notes that it ended otherwise. An instance of
@@ -84,22 +119,17 @@ class Finisher:
             and job.possible_doubles > called.possible_doubles
         )
         if isinstance(event, Succeeded):
-            # Bought, and of no use.
-            answer = UselessAnswer(
-                receipt=f"{called.id}:{called.attempt}",
-                job_id=called.id,
-                job=job or called,
-                key=called.key,
-                attempt=called.attempt,
-                outcome=event.outcome,
-            )
-            await self._on.books.book_useless([answer])
+            await self._book_useless(called, job or called, event)
         if is_cancelled and _is_doubtful(event):
             # The cancellation has booked it.
             count_doubles(self._on.tally, [called])
         elif is_cancelled:
             # Last: after a crash in between, the bill is too high rather than too low.
             await self._on.books.take_back(job or called, called.attempt)
+
+
+def _tell_of_damage(job_id: JobId, exc: StoreCorruptError) -> None:
+    log.error("call.unrecorded", job_id=job_id, code=exc.code, error=str(exc), hint=exc.hint)
 
 
 def _is_doubtful(event: JobEvent) -> bool:

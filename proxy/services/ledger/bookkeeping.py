@@ -163,6 +163,13 @@ class Bookkeeper:
             booked = bookings(answer.job, sums, day=day, lane=answer.key.lane)
         return Receipt(id=answer.receipt, job_id=answer.job_id, bookings=booked)
 
+    async def book_doubt(self, job: Job) -> bool:
+        """Book a possible double of a call whose job cannot tell of it; return if it is new."""
+        doubt = Sums(possible_doubles=1, possible_unpriced=1)
+        booked = bookings(job, doubt, day=self._clock.now().date(), lane=job.lane)
+        receipt = Receipt(id=f"{job.id}:{job.attempt}:doubt", job_id=job.id, bookings=booked)
+        return bool(await self._ledger.book([receipt]))
+
     async def take_back(self, job: Job, attempt: int) -> None:
         """Take back the possible double that a job's cancellation booked for a call under way.
 

@@ -15,9 +15,10 @@ from proxy.ports.jobs import JobWrite
 from proxy.ports.notes import Note
 from proxy.services.direct.budget import HourlyLimits
 from proxy.services.direct.escalate import UNREACHED_PAUSE, UNREAD_PARTS
-from proxy.services.direct.finish import STORE_PAUSE_S
+from proxy.services.direct.finish import DAMAGED_TRIES, STORE_PAUSE_S
 from proxy.services.direct.lessons import BUSY
 from tests.helpers.factories import CREDENTIAL
+from tests.helpers.fake_provider import Fault
 from tests.helpers.fleet import TIMES, Fleet
 from tests.services.direct.test_escalate import Line, abandoned, settled
 
@@ -109,6 +110,43 @@ async def test_an_answer_waits_for_a_store_that_does_not_take_it(
 
     assert (await fleet.job(job_id)).state is JobState.COMPLETED
     assert fleet.provider.requests["call"] == 1
+
+
+@pytest.mark.parametrize(("fault", "useless", "possible"), [(None, 1, 0), ("lost_after", 0, 1)])
+async def test_what_a_job_bought_that_cannot_be_read_any_more_is_booked_and_given_up(
+    fault: Fault | None, useless: int, possible: int
+):
+    fleet = Fleet()
+    damaged = await fleet.accept(deadline=timedelta(minutes=20))
+    if fault is not None:
+        fleet.will("call", fault)
+
+    async def damage() -> None:
+        fleet.stores.jobs.damaged.add(damaged)
+
+    fleet.provider.in_the_middle["call"] = damage
+    with structlog.testing.capture_logs() as said:
+        async with asyncio.TaskGroup() as tasks:
+            escalator = fleet.instances[0].make_escalator(tasks)
+            await escalator.run_once()
+            for _ in range(DAMAGED_TRIES):
+                await settled()
+                fleet.clock.advance(seconds=STORE_PAUSE_S)
+            await settled()
+            running = escalator.running
+            fleet.stores.jobs.damaged.clear()
+            given_back = await escalator.release_lost()
+            escalator.abandon()
+
+    # Nor is it bought again, at least until its instance has gone.
+    assert (running, given_back) == (0, 0)
+    told = [line for line in said if line["event"] == "call.unrecorded"]
+    assert [(line["log_level"], line["job_id"]) for line in told] == [("error", damaged)]
+    booked = await fleet.booked()
+    assert (booked.useless, booked.possible_doubles) == (useless, possible)
+    assert fleet.tally.counts["late_result"] + fleet.tally.counts["possible_double"] == (
+        useless + possible
+    )
 
 
 @pytest.mark.parametrize(
