@@ -67,19 +67,19 @@ class Releaser:
         May be called again after a crash: what it released is in the batch no longer.
         """
         bad_line = await self._bad_line(batch)
-        released, problems = 0, list[StoreCorruptError]()
+        released, problems = 0, dict[JobId, StoreCorruptError]()
         async for items in self._on.batches.open_items(batch.id):
             for chunk in chunked(items, JOBS_PER_WRITE):
                 attempts = {item.job_id: item.attempt for item in chunk}
                 jobs, unread = await self._on.readable(list(attempts))
                 released += await self._release(batch, jobs, attempts, bad_line)
-                problems += unread.values()
+                problems |= unread
         if released:
             log.info("batch.released", batch_id=batch.id, jobs=released, reason=batch.end_reason)
             self._on.wake("flush")
             self._on.wake("escalate")
-        if problems:
-            raise problems[0]
+        for job_id, problem in problems.items():
+            raise StoreCorruptError(f"job {job_id}: {problem}", hint=problem.hint)
         return released
 
     async def _release(

@@ -16,7 +16,8 @@ from proxy.web.dashboard.words import ago, money
 Level = Literal["bad", "odd"]
 
 STUCK_AFTER: Final = timedelta(hours=2)
-"""How long a job may wait for its batch before that is odd, as in the alert of that name."""
+"""How long a job may wait for its batch before that is odd, as in the alert of that name, and
+how long after its end a batch may be unread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ def concerns(seen: Overview, now: datetime, about: About) -> Sequence[Concern]:
         *_stranded(seen, about),
         *_queue(seen, now),
         *_lost(seen),
+        *_unread(seen, now),
         *_missed(seen),
         *_money(seen),
         *_webhooks(seen, now),
@@ -102,7 +104,8 @@ def _queue(seen: Overview, now: datetime) -> Iterator[Concern]:
                 "bad",
                 f"A job in {place} still waits although its deadline was "
                 f"{ago(head.nearest_deadline, now)}.",
-                "Look for a paused credential, and for direct calls at their caps (lanes.*).",
+                "Look for a paused credential, for direct calls at their caps (lanes.*), and for "
+                "jobs that cannot be read (line record.unread).",
                 "jobs?status=queued",
             )
         elif head.key.lane is Lane.BATCH and now - head.oldest_at > STUCK_AFTER:
@@ -122,6 +125,24 @@ def _lost(seen: Overview) -> Iterator[Concern]:
             "bad",
             f"{plural(lost, 'batch', 'batches')} cannot be found at the provider any more.",
             "Their jobs run again in another lane; ask the provider whether it billed them.",
+            "batches",
+        )
+
+
+def _unread(seen: Overview, now: datetime) -> Iterator[Concern]:
+    stuck = sum(
+        batch.state is BatchState.ENDED
+        and batch.harvested_at is None
+        and batch.ended_at is not None
+        and now - batch.ended_at > STUCK_AFTER
+        for batch in seen.live
+    )
+    if stuck:
+        yield Concern(
+            "bad",
+            f"{plural(stuck, 'batch', 'batches')} ended hours ago, and not all results are read "
+            "and written down.",
+            "The lines step.failed and batch.unreadable say why; jobs without an answer wait on.",
             "batches",
         )
 

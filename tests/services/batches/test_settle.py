@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import pytest
+import structlog
 
 from proxy.core.batch import BatchState
 from proxy.core.batch_ends import TOO_MANY_TOKENS
@@ -42,8 +43,11 @@ async def test_a_job_that_cannot_be_read_keeps_no_other_from_its_answer(answered
     damaged, *others = await fleet.submit(12)
     fleet.stores.jobs.damaged.add(damaged)
 
-    await fleet.answer()
+    with structlog.testing.capture_logs() as said:
+        await fleet.answer()
 
+    (told,) = [line for line in said if line["event"] == "step.failed"]
+    assert damaged in told["error"]
     states = {(await fleet.job(one)).state for one in others}
     assert states == {JobState.COMPLETED if answered else JobState.QUEUED}
     assert (await fleet.batch()).state is BatchState.ENDED

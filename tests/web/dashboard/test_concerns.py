@@ -53,7 +53,9 @@ def head(**changes):
 
 
 def test_nothing_is_said_of_what_is_well():
-    seen = replace(WELL, heads=[head()], live=[make_batch()])
+    ended = make_batch(state=BatchState.ENDED, ended_at=T0)
+    searched = replace(ended, ended_at=T0 - 9 * HOUR, harvested_at=T0 - 9 * HOUR)
+    seen = replace(WELL, heads=[head()], live=[make_batch(), ended, searched])
 
     assert concerns(seen, T0, HERE) == []
 
@@ -74,6 +76,11 @@ def test_nothing_is_said_of_what_is_well():
             "lane batch of openai was ready 3 h ago",
         ),
         ({"live": [make_batch(state=BatchState.LOST)]}, "bad", "1 batch cannot be found"),
+        (
+            {"live": [make_batch(state=BatchState.ENDED, ended_at=T0 - STUCK_AFTER - HOUR)]},
+            "bad",
+            "1 batch ended hours ago",
+        ),
         ({"missed": {"in_flight": 2}}, "odd", "2 deadlines missed"),
         ({"missed": {"other": 1}}, "odd", "(other)"),
         (
