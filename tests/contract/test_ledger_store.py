@@ -6,11 +6,11 @@ from datetime import date, timedelta
 
 import pytest
 
-from proxy.core.job import CancelRequested, Job, advance
+from proxy.core.job import CancelRequested, Job, Released, advance
 from proxy.core.ledger import OTHERS, Booking, LedgerKey, Receipt, Sums
 from proxy.ports.jobs import JobWrite
 from proxy.ports.stores import Stores
-from tests.contract.steps import accepted
+from tests.contract.steps import accepted, claim
 from tests.helpers.factories import T0, make_job
 
 DAY = date(2026, 11, 23)
@@ -50,6 +50,21 @@ async def test_a_write_that_ends_a_job_books_it(stores):
     assert not await stores.jobs.replace_many([cancelled(job, booking())])
 
     assert await rows(stores) == {KEY: SOME}
+
+
+async def test_a_write_that_lets_a_job_go_on_books_what_it_brings(stores):
+    job = await accepted(stores)
+    await claim(stores)
+    released = advance(
+        await stores.jobs.get(job.id), Released(1, "no result", possible_double=True)
+    )
+    await stores.ledger.book([receipt("batch-1:unseen", booking(sums=Sums(possible_doubles=2)))])
+    off = JobWrite(released, bookings=(booking(sums=Sums(possible_doubles=-1)),))
+
+    assert not await stores.jobs.replace_many([off])
+    assert await stores.jobs.replace_many([off]) == {job.id}
+
+    assert await rows(stores) == {KEY: Sums(possible_doubles=1)}
 
 
 async def test_a_write_that_is_refused_books_nothing(stores):

@@ -13,6 +13,7 @@ from proxy.core.errors import JobNotFoundError, StoreCorruptError
 from proxy.core.ids import JobId
 from proxy.core.job import Job, Released, advance
 from proxy.core.lanes import Lane, LaneChoice
+from proxy.core.ledger import Booking
 from proxy.ports.batches import Item
 from proxy.ports.jobs import JobWrite
 from proxy.services.ground import JOBS_PER_WRITE, Ground, count_doubles
@@ -41,15 +42,16 @@ class Releaser:
         """
         # Before jobs are released: after a crash between, fewer of them are open.
         waiting = await self._book_unseen(batch, told)
-        cancelled = waiting - await self._release_rest(batch)
-        if cancelled > 0:
+        released = await self._release_rest(batch, is_booked=waiting > 0)
+        if waiting > released:
             # By their callers, in between.
-            await self._on.books.book_possible(batch, cancelled, why="cancelled meanwhile")
+            self._on.books.count_possible(batch, waiting - released)
 
     async def _book_unseen(self, batch: Batch, told: int) -> int:
-        """Book what may have been computed, unseen, for jobs that were cancelled meanwhile.
+        """Book all that may have been computed, unseen; return how many of its jobs still wait.
 
-        Returns how many still wait: they are released as possible doubles, each by itself.
+        Those are released as possible doubles, each by itself: the same write takes it off here.
+        So after a crash at any moment each is booked once, be its job released or cancelled.
         """
         unseen = batch.lines_sent - told
         if unseen <= 0 or not may_have_run(batch):
@@ -57,22 +59,24 @@ class Releaser:
         waiting = 0
         async for items in self._on.batches.open_items(batch.id):
             waiting += len(items)
-        if unseen > waiting:
-            await self._on.books.book_possible(batch, unseen - waiting, why="unseen")
+        if await self._on.books.book_unseen(batch, max(unseen, waiting)):
+            self._on.books.count_possible(batch, max(unseen - waiting, 0))
         return waiting
 
-    async def _release_rest(self, batch: Batch) -> int:
+    async def _release_rest(self, batch: Batch, *, is_booked: bool) -> int:
         """Release, call directly or end each job that still waits; return how many those were.
 
-        May be called again after a crash: what it released is in the batch no longer.
+        May be called again after a crash: what it released is in the batch no longer. With
+        `is_booked` the possible doubles among them are taken off the books of the batch.
         """
+        off = self._on.books.off_unseen(batch) if is_booked else ()
         bad_line = await self._bad_line(batch)
         released, problems = 0, dict[JobId, StoreCorruptError]()
         async for items in self._on.batches.open_items(batch.id):
             for chunk in chunked(items, JOBS_PER_WRITE):
                 attempts = {item.job_id: item.attempt for item in chunk}
                 jobs, unread = await self._on.readable(list(attempts))
-                released += await self._release(batch, jobs, attempts, bad_line)
+                released += await self._release(batch, jobs, attempts, bad_line, off)
                 problems |= unread
         if released:
             log.info("batch.released", batch_id=batch.id, jobs=released, reason=batch.end_reason)
@@ -88,6 +92,7 @@ class Releaser:
         jobs: Sequence[Job],
         attempts: Mapping[JobId, int],
         bad_line: Item | None,
+        off: tuple[Booking, ...],
     ) -> int:
         writes = []
         doubtful = set()
@@ -102,7 +107,7 @@ class Releaser:
             )
             after = advance(job, event)
             if after is not job:
-                writes.append(JobWrite(after))
+                writes.append(JobWrite(after, bookings=off if event.possible_double else ()))
             if event.possible_double:
                 doubtful.add(job.id)
         # A refused one was cancelled by its caller at this moment.

@@ -212,14 +212,33 @@ class Bookkeeper:
 
         Once for each `why`: a create that may have happened, results that nobody can read.
         """
-        row = batch_row(batch.key, day=self._clock.now().date())
-        receipt = Receipt(
-            id=f"{batch.id}:{why}",
-            job_id=None,
-            bookings=(Booking(row, Sums(possible_doubles=count, possible_unpriced=count)),),
-        )
-        if await self._ledger.book([receipt]):
+        if await self._book_doubts(batch, count, why):
+            self.count_possible(batch, count)
+
+    async def book_unseen(self, batch: Batch, count: int) -> bool:
+        """Book the lines of a batch whose results nobody will see; return if it was not yet.
+
+        Whose job goes on counts it by itself: the write that lets it go on books `off_unseen`.
+        """
+        return await self._book_doubts(batch, count, "all unseen")
+
+    def off_unseen(self, batch: Batch) -> tuple[Booking, ...]:
+        """Return what takes one line off what `book_unseen` has booked."""
+        return self._doubts(batch, -1)
+
+    def count_possible(self, batch: Batch, count: int) -> None:
+        """Count so many possible doubles of a batch among what this instance has seen."""
+        if count:
             self._tally.count("possible_double", count, lane=batch.key.lane.value)
+
+    async def _book_doubts(self, batch: Batch, count: int, why: str) -> bool:
+        booked = self._doubts(batch, count)
+        receipt = Receipt(id=f"{batch.id}:{why}", job_id=None, bookings=booked)
+        return bool(await self._ledger.book([receipt]))
+
+    def _doubts(self, batch: Batch, count: int) -> tuple[Booking, ...]:
+        row = batch_row(batch.key, day=self._clock.now().date())
+        return (Booking(row, Sums(possible_doubles=count, possible_unpriced=count)),)
 
 
 def _known(job: Job, attempt: int, booked: tuple[Booking, ...]) -> Receipt:

@@ -114,6 +114,36 @@ async def test_what_is_unseen_is_booked_once_through_a_crash_at_any_step() -> No
     pytest.fail("the pass never came to its end")
 
 
+@pytest.mark.parametrize("amid", [0, 1], ids=["all wait", "one is cancelled after the crash"])
+async def test_what_is_unseen_is_counted_once_though_its_jobs_were_released_before_a_crash(
+    amid: int,
+) -> None:
+    for steps in range(60):
+        fleet = Fleet()
+        # More than are written at once.
+        job_ids = await fleet.submit(120)
+        without_lines_of(fleet, job_ids[:110])
+        fleet.clock.advance(minutes=7)
+        await fleet.run("live")
+        fleet.instances[0].steps_left = steps
+        survived = await fleet.instances[0].run("collect")
+        crashed = (await fleet.batch()).state is not BatchState.SETTLED
+
+        fleet.kill(0)
+        for job_id in job_ids[110 - amid : 110]:
+            await fleet.cancel(job_id)
+        fleet.clock.advance(minutes=5)
+        await fleet.run("live", "collect")
+
+        # What jobs have that go on is booked when they end.
+        going_on = [job for job in await fleet.jobs() if not job.state.is_terminal]
+        booked = (await fleet.booked()).possible_doubles
+        assert sum(job.possible_doubles for job in going_on) + booked == 110, (steps, crashed)
+        if survived:
+            return
+    pytest.fail("the pass never came to its end")
+
+
 async def test_a_caller_who_cancels_amid_the_release_is_booked_too() -> None:
     """Stand still at every step of settling in turn, and have the caller cancel meanwhile."""
     for steps in range(60):
