@@ -5,6 +5,7 @@ are bounded, no tag constructs anything, and no key may stand twice. Reading the
 file is the caller's: nothing here touches the disk.
 """
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -96,9 +97,27 @@ def load_call(text: str, name: str) -> Call:
         PolicyError: with everything that is wrong with it.
     """
     try:
-        return CALL.read(parse_yaml(text))
+        node = parse_yaml(text)
+    except BadNodeError as exc:
+        raise PolicyError(name, _not_json(text) or exc.complaints) from None
+    try:
+        return CALL.read(node)
     except BadNodeError as exc:
         raise PolicyError(name, exc.complaints) from None
+
+
+def _not_json(text: str) -> tuple[Complaint, ...]:
+    """Return what is wrong with a text that begins as JSON, in JSON's own words."""
+    if not text.lstrip().startswith("{"):
+        return ()
+    try:
+        json.loads(text)
+    except json.JSONDecodeError as exc:
+        return (Complaint(Mark(exc.lineno, exc.colno), f"not JSON: {exc.msg}"),)
+    except (RecursionError, ValueError):
+        # It goes beyond the bounds, which are told of already.
+        pass
+    return ()
 
 
 def policy_schema() -> dict[str, object]:

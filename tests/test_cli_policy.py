@@ -234,7 +234,11 @@ def test_a_captured_key_is_never_shown(capsys, monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("request_text", "problem"),
     [
-        ("{", "not YAML"),
+        ("{", "call.json:1:2: not JSON: Expecting property name"),
+        ('{"method": "POST",\n "path": "/v1" "x": 1}', "call.json:2:16: not JSON: Expecting ','"),
+        ('{"path": "/\\q"}', "call.json:1:12: not JSON: Invalid \\escape"),
+        ('{"tokens": ' + "1" * 5_000 + ", x", "not YAML"),
+        ("method: [", "not YAML"),
         ('{"pat": "/v1"}', "did you mean 'path'"),
         ('{"path": "http://x/"}', "absolute-form"),
         (
