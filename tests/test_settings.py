@@ -280,6 +280,22 @@ def test_every_key_that_stands_twice_is_named_with_its_first_place(complaints):
     ]
 
 
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("upstreams: [openai]", "1:12: upstreams: must be a mapping"),
+        ("batching:\n  - linger: 5s", "2:3: batching: must be a mapping"),
+        ("owners: {etl: {a: b}}", "1:15: owners.etl: must be a list"),
+        ("batching: {linger: [5s]}", "1:20: batching.linger: "),
+        ("upstreams: {}", "1:1: upstreams: must not be empty"),
+    ],
+)
+def test_what_is_of_another_kind_is_named_where_it_stands(complaints, text, complaint):
+    (found,) = complaints(text)
+
+    assert found.startswith(f"offramp.yaml:{complaint}")
+
+
 def test_a_section_that_holds_nothing_is_named_where_it_stands(complaints):
     found = complaints("batching:\n  # linger: 5s\n\nlog: {level: info}\n")
 

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from proxy.core.errors import ConfigError
 from proxy.settings import checks
 from proxy.settings.layers import Complaint, Layer, Path, Value, key_text
-from proxy.settings.schema import Kind, spot_at, suggestion
+from proxy.settings.schema import Kind, Spot, spot_at, suggestion
 from proxy.settings.section import Section
 from proxy.settings.tree import Settings, default_store
 from proxy.settings.upstreams import PUBLIC_UPSTREAMS
@@ -295,11 +295,22 @@ def _complaint(merged: Layer, path: Path, problem: str) -> Complaint:
         # The key is at fault, or what it holds as a whole. An unknown key's
         # value is never shown: it may be a secret under a misspelt name. Where
         # nothing is held, YAML sees it only at the next key, lines below.
-        place = merged.key_places.get(path) or merged.place_of(path)
+        place = merged.place_of(path)
+        if not _is_of_another_kind(spot, value):
+            place = merged.key_places.get(path) or place
         return Complaint(place, key_text(path), problem)
     text = repr(hide_secrets(value)) if isinstance(value, str) else str(value)
     shown = "***" if spot.is_secret or _hides_a_password(path, value) else _clipped(text)
     return Complaint(merged.place_of(path), key_text(path), problem, shown)
+
+
+def _is_of_another_kind(spot: Spot | None, value: Value) -> bool:
+    """Tell whether a list or a mapping stands where the tree has something else."""
+    if spot is None:
+        return False
+    if isinstance(value, list):
+        return spot.kind is not Kind.LIST
+    return isinstance(value, dict) and spot.kind not in {Kind.SECTION, Kind.MAP}
 
 
 def _hides_a_password(path: Path, value: Value) -> bool:
