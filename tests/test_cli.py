@@ -738,7 +738,12 @@ def test_something_else_that_listens_there_is_no_proxy(run, proxy):
 @pytest.mark.parametrize(
     ("content", "content_type"),
     [
-        (b"404: Not Found", "text/plain"),  # the listener for operators
+        (
+            # The listener for operators.
+            {"error": {"code": "path_not_found", "message": "there is no /v1/jobs here"}},
+            "application/json",
+        ),
+        (b"404: Not Found", "text/plain"),
         (
             {"error": {"message": "Invalid URL", "code": None, "type": "x", "param": None}},
             "application/json",

@@ -74,7 +74,12 @@ class Answer:
     def _is_strange(self, content: object) -> bool:
         """Return whether a refusal has the form of none that the asked listener writes."""
         error = content.get("error") if isinstance(content, dict) else None
-        of_operators = isinstance(error, dict) and error.keys() == {"code", "message"}
+        of_operators = (
+            isinstance(error, dict)
+            and error.keys() == {"code", "message"}
+            # So it calls a path of the other one.
+            and error["code"] != "path_not_found"
+        )
         return self.status in _NOT_HERE and not self.is_own_error and not of_operators
 
 

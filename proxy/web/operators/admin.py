@@ -257,3 +257,10 @@ async def _errors(request: web.Request, handler: Handler) -> web.StreamResponse:
         return await handler(request)
     except ProxyError as exc:
         return refusal(exc.http_status, exc.code, exc.message)
+    except web.HTTPNotFound:
+        return refusal(404, "path_not_found", f"there is no {request.path} here")
+    except web.HTTPMethodNotAllowed as exc:
+        message = f"{request.path} takes no {request.method}"
+        answer = refusal(405, "method_not_allowed", message)
+        answer.headers["Allow"] = exc.headers["Allow"]
+        return answer

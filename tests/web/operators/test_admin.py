@@ -292,6 +292,27 @@ async def test_what_a_webhook_was_not_told_is_sent_again_on_request():
         assert await status_of(client, "POST", nowhere, headers=bearer(TOKEN)) == 404
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code", "allowed"),
+    [
+        ("GET", "/nowhere", 404, "path_not_found", None),
+        ("POST", "/batches/x/y", 404, "path_not_found", None),
+        ("DELETE", "/batches", 405, "method_not_allowed", "GET,HEAD"),
+        ("GET", "/drain", 405, "method_not_allowed", "POST"),
+    ],
+)
+async def test_what_does_not_exist_is_told_in_the_shape_of_all_errors(
+    method, path, status, code, allowed
+):
+    async with listener() as client, client.request(method, path) as response:
+        told = await response.json()
+
+    assert (response.status, told["error"]["code"]) == (status, code)
+    assert path in told["error"]["message"]
+    assert response.headers.get("Allow") == allowed
+    assert "Server" not in response.headers
+
+
 async def test_batches_are_listed_newest_first_up_to_a_limit():
     batches = [make_batch(created_at=T0 - timedelta(minutes=age)) for age in range(3)]
 
