@@ -451,6 +451,51 @@ async def test_what_is_no_record_at_all_is_the_store_s_failure_and_no_bug(stores
     assert await stores.batches.heads() == []
 
 
+FOREIGN = {
+    keys.NOTES: ("note", b"damaged 1"),
+    keys.webhook("delivered"): ("delivered", b"x"),
+    keys.webhook("at"): ("failed_at", b"9" * 30),
+    keys.pending(0): ("owner", b"x"),
+    keys.waiting(0): ("x owner", b"1"),
+    keys.credential(make_credential().id): ("status", b"x"),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+async def test_what_another_wrote_among_ours_is_the_store_s_failure_and_no_bug(
+    stores, server, name
+):
+    await stores.credentials.remember(make_credential())
+    field, value = FOREIGN[name]
+    server.admin.hset(name, field, value)
+    reads = {
+        keys.NOTES: lambda: stores.notes.read("note"),
+        keys.webhook("delivered"): lambda: stores.notices.standing(["delivered"]),
+        keys.webhook("at"): lambda: stores.notices.standing(["at"]),
+        keys.pending(0): stores.jobs.pending,
+        keys.waiting(0): lambda: stores.deliveries.claimable_owners(now=T0),
+        keys.credential(make_credential().id): lambda: stores.credentials.get(make_credential().id),
+    }
+
+    with pytest.raises(StoreCorruptError):
+        await reads[name]()
+
+
+@pytest.mark.parametrize("score", [0.5, float("-inf"), -(10.0**30)])
+async def test_a_queue_with_a_place_that_is_none_is_no_bug(stores, server, score):
+    job = await accepted(stores)
+    digest = keys.key_digest(job.key)
+    for name in (keys.queue, keys.deadlines):
+        server.admin.zadd(name(shard_of(job.id), digest), {"strange": score})
+
+    with suppress(StoreCorruptError):
+        await stores.queue.due(job.key, before=T0 + 99 * HOUR, limit=9)
+    for most in (1, 10_000):
+        limits = ClaimLimits(max_requests=most, max_bytes=10**9)
+        with pytest.raises(StoreCorruptError):
+            await stores.batches.claim(job.key, await filling(stores), limits, ready_at=T0)
+
+
 # Order over all shards
 
 

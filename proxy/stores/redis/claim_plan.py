@@ -96,7 +96,7 @@ def parse_shard(reply: Reply) -> Shard:
     return Shard(
         held=parse_claimed(sums),
         ready=as_int(ready),
-        at=int(place) if place else None,
+        at=as_int(place) if place else None,
         count=as_int(count),
         body_bytes=as_int(size),
         tokens=as_int(tokens),
@@ -120,7 +120,7 @@ def parse_claimed(sums: Sequence[Reply]) -> Claimed:
         count=as_int(count),
         body_bytes=as_int(size),
         tokens=as_int(tokens),
-        nearest_deadline=from_micros(int(nearest)) if nearest else None,
+        nearest_deadline=from_micros(as_int(nearest)) if nearest else None,
         complete=False,
     )
 

@@ -16,7 +16,7 @@ from proxy.stores.redis.batches import RedisBatchStore
 from proxy.stores.redis.client import Client
 from proxy.stores.redis.commands import read, write
 from proxy.stores.redis.packing import Argument
-from proxy.stores.redis.wire import as_list, as_map, as_text, as_time
+from proxy.stores.redis.wire import as_int, as_list, as_map, as_text, as_time
 from proxy.stores.vault import Vault
 
 _NEVER = datetime.min.replace(tzinfo=UTC)
@@ -234,6 +234,6 @@ def _opened(row: _Row, vault: Vault) -> Credential:
         headers=tuple((header, value) for header, value in headers),
         succeeded_at=as_time(found.get("succeeded")),
         paused_at=as_time(found.get("paused")),
-        pause_status=int(found["status"]) if "status" in found else None,
+        pause_status=as_int(found["status"]) if "status" in found else None,
         pause_body=None if body is None else vault.open(body, context=refusal_context(name)),
     )

@@ -59,7 +59,7 @@ class RedisDeliveryStore:
         outcome, text = as_list(await self._client.call(repeat.ask(home, "home")))
         if as_int(outcome) != 2:
             return _claimed(text)
-        shards = sorted({home, *(int(shard) for shard in as_text(text).split())})
+        shards = sorted({home, *(as_int(shard) for shard in as_text(text).split())})
         for _ in range(TRIES):
             ranked = await self._ranked(repeat, shards)
             for shard in ranked:
@@ -104,7 +104,7 @@ class RedisDeliveryStore:
         this_second = to_micros(now) // 1_000_000
         fields = (as_text(one).partition(" ") for reply in replies for one in as_list(reply))
         return frozenset(
-            OwnerId(owner) for second, _, owner in fields if int(second or 0) <= this_second
+            OwnerId(owner) for second, _, owner in fields if as_int(second or 0) <= this_second
         )
 
     async def _ranked(self, repeat: "_Repeat", shards: Sequence[int]) -> list[int]:
@@ -117,7 +117,7 @@ class RedisDeliveryStore:
             held, _, job = rest.partition(" ")
             if job:
                 # An ID sorts by time within its shard: less the shard, everywhere.
-                found.append((int(tries), int(held), job[6:], shard))
+                found.append((as_int(tries), as_int(held), job[6:], shard))
         return [shard for *_, shard in sorted(found)]
 
     async def _places(self, job_ids: Sequence[JobId]) -> dict[JobId, "_Place"]:

@@ -29,7 +29,7 @@ from proxy.stores.redis.rows import (
     replace_call,
     stored_here,
 )
-from proxy.stores.redis.wire import Reply, as_list, as_map, as_text
+from proxy.stores.redis.wire import Reply, as_int, as_list, as_map, as_text
 from proxy.stores.vault import SEAL_INLINE_BYTES, Vault
 
 LATE_AT_MOST: Final = timedelta(days=7)
@@ -257,7 +257,7 @@ def _sum_pending(
             pairs = zip(names, as_list(reply), strict=True)
             found = {owner: value for owner, value in pairs if isinstance(value, bytes)}
         for owner, value in found.items():
-            jobs, size = divmod(int(value), PENDING_JOB)
+            jobs, size = divmod(as_int(value), PENDING_JOB)
             seen = sums.get(owner, Pending(0, 0))
             sums[owner] = Pending(seen.jobs + jobs, seen.body_bytes + size)
     return sums

@@ -81,7 +81,7 @@ def parse_rows(reply: Reply) -> list[Row]:
     rows = []
     for line in as_text(reply).splitlines():
         number, _, job = line.partition(" ")
-        rows.append((int(number), job))
+        rows.append((as_int(number), job))
     return rows
 
 

@@ -6,7 +6,7 @@ from proxy.ports.notes import Note
 from proxy.stores.redis import keys
 from proxy.stores.redis.client import Client
 from proxy.stores.redis.commands import Script, read
-from proxy.stores.redis.wire import as_text
+from proxy.stores.redis.wire import as_int, as_text
 
 _WRITE: Final = Script(
     """
@@ -31,7 +31,7 @@ class RedisNoteStore:
         if reply is None:
             return None
         version, _, text = as_text(reply).partition(" ")
-        return Note(text, int(version))
+        return Note(text, as_int(version))
 
     async def write(self, name: str, note: Note) -> bool:
         reply = await self._client.call(_WRITE.call([keys.NOTES], name, note.version, note.text))

@@ -151,8 +151,8 @@ class RedisNoticeStore:
         return Standing(
             pending=sum(numbers[:SHARDS]),
             given_up=sum(numbers[SHARDS:]),
-            delivered=int(known.get("delivered", 0)),
-            failed=int(known.get("failed", 0)),
+            delivered=as_int(known.get("delivered", 0)),
+            failed=as_int(known.get("failed", 0)),
             delivered_at=as_time(known.get("delivered_at")),
             failed_at=as_time(known.get("failed_at")),
             last_failure=known["last_failure"].decode() if "last_failure" in known else None,
@@ -184,10 +184,10 @@ def _text(notice: Notice, *, attempts: int) -> str:
 
 
 def _notice(job_id: JobId, webhook: str, text: Reply) -> Notice:
-    since, attempts = as_text(text).split(" ")
+    since, _, attempts = as_text(text).partition(" ")
     return Notice(
         job_id=job_id,
         webhook=webhook,
-        owed_since=from_micros(int(since)),
-        attempts=int(attempts),
+        owed_since=from_micros(as_int(since)),
+        attempts=as_int(attempts),
     )

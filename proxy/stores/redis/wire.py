@@ -295,10 +295,10 @@ def as_text(reply: Reply) -> str:
         raise StoreCorruptError("Redis holds something else than text") from None
 
 
-def as_int(reply: Reply) -> int:
-    """Return a number that must be one."""
+def as_int(reply: "Reply | str") -> int:
+    """Return a number that must be one, or a part of a reply that must."""
     with suppress(ValueError):
-        if isinstance(reply, bytes):
+        if isinstance(reply, bytes | str):
             return int(reply)
     if not isinstance(reply, int):
         raise StoreCorruptError("Redis answered with something else than a number")
@@ -307,7 +307,7 @@ def as_int(reply: Reply) -> int:
 
 def as_time(value: bytes | None) -> datetime | None:
     """Return a moment, if there is one: what `to_micros` made of it."""
-    return None if value is None else from_micros(int(value))
+    return None if value is None else from_micros(as_int(value))
 
 
 def as_list(reply: Reply) -> list[Reply]:
