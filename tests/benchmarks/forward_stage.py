@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.helpers.certificates import write_certificate
+from tests.helpers.ports import free_port
 
 HERE: Final = Path(__file__).parent
 ROOT: Final = HERE.parent.parent
@@ -229,13 +230,6 @@ def pinned(core: int) -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, before)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _await_port(process: "subprocess.Popen[bytes]", port: int) -> None:

@@ -6,10 +6,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol
 
+from tests.helpers.ports import free_port
 from tests.helpers.redis_server import (
     RedisServer,
     eventually,
-    free_port,
     redis_sentinel,
     redis_server,
 )

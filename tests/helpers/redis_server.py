@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import socket
 import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -15,15 +14,13 @@ from redis import Redis
 
 from proxy.stores.redis import RedisStores
 from proxy.stores.vault import Vault
+from tests.helpers.ports import free_port
 
 STORE_KEYS = Vault(keys=[b"k" * 32], hash_key=b"h" * 32)
 """Those of `opened`."""
 
 PROGRAM = os.environ.get("TEST_REDIS_SERVER", "redis-server")
 """What is started: `valkey-server` and other builds of Redis' protocol may be tried."""
-
-LAST_PORT = 55_535
-"""A cluster node also listens on its port plus 10,000."""
 
 
 @dataclass(frozen=True)
@@ -53,15 +50,6 @@ class RedisClusterServers:
     def flush(self) -> None:
         for server in self.servers:
             server.admin.flushall()
-
-
-def free_port() -> int:
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
-        if port <= LAST_PORT:
-            return port
 
 
 @contextmanager

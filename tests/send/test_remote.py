@@ -12,7 +12,7 @@ from proxy.send.errors import SendError
 from proxy.send.lines import CHAT, Line
 from proxy.send.remote import Refusal, Remote, message_of
 from tests.helpers.certificates import write_certificate
-from tests.helpers.redis_server import free_port
+from tests.helpers.ports import free_port
 
 LINE = Line(1, CHAT, b'{"model":"m"}', None, "0" * 16)
 RENAMED = [

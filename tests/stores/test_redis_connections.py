@@ -17,11 +17,11 @@ from proxy.ports.jobs import JobWrite
 from proxy.stores.redis import RedisStores, keys, wire
 from tests.chaos.cable import Cable
 from tests.helpers.factories import T0, make_batch, new_job
+from tests.helpers.ports import free_port
 from tests.helpers.redis_server import (
     STORE_KEYS,
     RedisServer,
     eventually,
-    free_port,
     opened,
     redis_sentinel,
     redis_server,

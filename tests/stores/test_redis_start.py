@@ -20,11 +20,11 @@ from proxy.stores.vault import Vault
 from tests.chaos.cable import Cable
 from tests.e2e.processes import settings_for
 from tests.helpers.factories import IDS, T0
+from tests.helpers.ports import free_port
 from tests.helpers.redis_server import (
     STORE_KEYS,
     RedisClusterServers,
     RedisServer,
-    free_port,
     opened,
     redis_sentinel,
     redis_server,

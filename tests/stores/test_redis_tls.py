@@ -15,11 +15,11 @@ from proxy.ports.batches import ClaimLimits
 from proxy.stores.redis import RedisStores
 from tests.helpers.certificates import write_certificate
 from tests.helpers.factories import T0, make_batch, new_job
+from tests.helpers.ports import free_port
 from tests.helpers.raw_upstream import wait_until
 from tests.helpers.redis_server import (
     STORE_KEYS,
     RedisServer,
-    free_port,
     opened,
     redis_server,
 )

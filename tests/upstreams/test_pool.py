@@ -8,6 +8,7 @@ import pytest
 
 from proxy.ports.upstream import ClientLimits, Phase, UpstreamUnavailableError
 from proxy.upstreams.lean import LeanClient
+from tests.helpers.ports import free_port
 from tests.helpers.raw_upstream import RawConnection, RawUpstream, replying, wait_until
 from tests.upstreams.clients import OK, opened, read_all, request
 
@@ -154,10 +155,7 @@ async def test_what_is_granted_to_one_who_just_gave_up_goes_to_the_next(granted)
 
 
 async def test_a_failed_connection_gives_its_place_back():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    limits = ClientLimits(max_connections=1)
+    port, limits = free_port(), ClientLimits(max_connections=1)
     async with RawUpstream(replying(OK)) as upstream, opened(LeanClient, limits) as client:
         for _ in range(3):
             with pytest.raises(UpstreamUnavailableError) as caught:

@@ -3,13 +3,13 @@
 import asyncio
 import gc
 import json
-import socket
 from contextlib import suppress
 
 import pytest
 
 from proxy.ports.upstream import Phase
 from proxy.web.forwarding.relay import Outcome
+from tests.helpers.ports import free_port
 from tests.helpers.raw_upstream import RawCaller, read_head, replying, wait_until
 from tests.web.stage import (
     CHUNKED_HEAD,
@@ -166,10 +166,7 @@ async def test_an_upstream_that_hangs_up_without_an_answer_is_a_502_and_asked_on
 
 
 async def test_no_connection_is_a_502_that_says_nothing_was_sent(factory):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    async with running_proxy(port, factory) as proxy, RawCaller(proxy.port) as caller:
+    async with running_proxy(free_port(), factory) as proxy, RawCaller(proxy.port) as caller:
         await caller.send(POST)
 
         assert (await caller.response()).start_line.startswith(b"HTTP/1.1 502")

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from tests.helpers.ports import free_port
 from tests.helpers.raw_upstream import TIMEOUT_S, RawUpstream, replying
 from tests.web.transparency.corpus import OK
 
@@ -94,7 +95,7 @@ async def reading_nginx(work: Path) -> AsyncIterator[Reader]:
     program = nginx()
     assert program is not None
     async with RawUpstream(replying(OK, close=True)) as upstream:
-        port = await _free_port()
+        port = free_port()
         file = work / "nginx.conf"
         file.write_text(_NGINX.format(work=work, port=port, upstream=upstream.port))
         process = await asyncio.create_subprocess_exec(
@@ -137,14 +138,6 @@ async def _play(port: int, stream: bytes) -> bytes:
             return b"HTTP/1.1 400 "
         finally:
             writer.close()
-
-
-async def _free_port() -> int:
-    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
-    port: int = server.sockets[0].getsockname()[1]
-    server.close()
-    await server.wait_closed()
-    return port
 
 
 async def _listens(port: int) -> None:
