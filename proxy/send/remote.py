@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import aiohttp
 
@@ -75,6 +75,24 @@ class Answered:
     def is_lost(self) -> bool:
         """Whether there was an answer that nobody can have any more."""
         return self.status is None or (self.status == _COMPLETED and self.status_code is None)
+
+
+class _Reply(NamedTuple):
+    """An answer that is one."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class _Trouble(NamedTuple):
+    """Why a post got none, this time."""
+
+    what: str
+    is_away: bool = True
+    """Whether the proxy cannot be reached or its store cannot: then it may be starting anew."""
+
+    retry_after_s: float = 0.0
 
 
 class Remote:
@@ -179,44 +197,52 @@ class Remote:
             pass
         await self._sleep(min(pause_s, _PAUSE_MAX_S))
 
-    async def _post(
-        self, path: str, body: bytes, headers: Mapping[str, str]
-    ) -> tuple[int, Mapping[str, str], bytes]:
-        """Post until there is an answer that is one: every post here may be repeated."""
+    async def _post(self, path: str, body: bytes, headers: Mapping[str, str]) -> _Reply:
+        """Post until there is an answer that is one: every post here may be repeated.
+
+        Raises:
+            SendError: if none comes for too long, or none ever will.
+        """
         tries = failures = 0
         while True:
-            is_away, pause_s = True, 0.0
-            try:
-                # A redirect would carry key and call wherever it points.
-                async with self._session.post(
-                    self._url + path,
-                    data=body,
-                    headers=headers,
-                    timeout=_TIMEOUT,
-                    allow_redirects=False,
-                ) as answer:
-                    text = await answer.read()
-            except aiohttp.ClientConnectorCertificateError as exc:
-                raise SendError(f"{self._url}: {exc.certificate_error}", hint=_TRUST) from exc
-            except (aiohttp.ClientError, TimeoutError) as exc:
-                trouble = _in_words(exc)
-            else:
-                if answer.status not in _BUSY and answer.status < 500:
-                    self._is_known = True
-                    return answer.status, answer.headers, text
-                trouble = f"HTTP {answer.status}: {message_of(text)}"
-                is_away = answer.status in _AWAY
-                pause_s = _seconds(answer.headers.get("Retry-After"))
+            reply = await self._try(path, body, headers)
+            if isinstance(reply, _Reply):
+                self._is_known = True
+                return reply
             tries += 1
-            failures += not (is_away and self._is_known)
+            failures += not (reply.is_away and self._is_known)
             if tries > _TOLD_AFTER:
-                self._on_trouble(f"no answer from {self._url} yet: {trouble}")
+                self._on_trouble(f"no answer from {self._url} yet: {reply.what}")
             if failures == _TRIES or tries == _TRIES_KNOWN:
                 raise SendError(
-                    f"no answer from {self._url}: {trouble}",
+                    f"no answer from {self._url}: {reply.what}",
                     hint="once there is one, the same command goes on",
                 )
-            await self._sleep(min(max(pause_s, 0.1 * 2**tries), _PAUSE_MAX_S))
+            await self._sleep(min(max(reply.retry_after_s, 0.1 * 2**tries), _PAUSE_MAX_S))
+
+    async def _try(self, path: str, body: bytes, headers: Mapping[str, str]) -> _Reply | _Trouble:
+        """Post once."""
+        try:
+            # A redirect would carry key and call wherever it points.
+            async with self._session.post(
+                self._url + path,
+                data=body,
+                headers=headers,
+                timeout=_TIMEOUT,
+                allow_redirects=False,
+            ) as answer:
+                text = await answer.read()
+        except aiohttp.ClientConnectorCertificateError as exc:
+            raise SendError(f"{self._url}: {exc.certificate_error}", hint=_TRUST) from exc
+        except (aiohttp.ClientError, TimeoutError) as exc:
+            return _Trouble(_in_words(exc))
+        if answer.status not in _BUSY and answer.status < 500:
+            return _Reply(answer.status, answer.headers, text)
+        return _Trouble(
+            f"HTTP {answer.status}: {message_of(text)}",
+            is_away=answer.status in _AWAY,
+            retry_after_s=_seconds(answer.headers.get("Retry-After")),
+        )
 
     def _credential(self, provider: str, path_dialect: str = "openai") -> dict[str, str]:
         """Return the headers that a call to the provider wants; about a job, any will do."""
