@@ -3,7 +3,6 @@
 import asyncio
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -47,6 +46,21 @@ class Tally:
     """The first few, as `file:line: what`."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Owed:
+    """Lines whose answers are collected together. All by their numbers."""
+
+    lines: Sequence[Line]
+    jobs: dict[int, str]
+    """The job that stands for each line now, or `REFUSED`."""
+
+    done: dict[int, bytes] = field(default_factory=dict)
+    """The output lines that are there."""
+
+    def waiting(self) -> list[Line]:
+        return [line for line in self.lines if line.number not in self.done]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
     """One file on its way through one proxy."""
@@ -85,9 +99,14 @@ class Work:
 
     async def _send(self, on_progress: Callable[[], None]) -> None:
         slots = asyncio.Semaphore(self.concurrency)
+
+        async def defer(line: Line) -> str | Refusal:
+            async with slots:
+                return await self._defer(line)
+
         for lines in _chunks(self._lines(after=self.journal.count)):
             async with asyncio.TaskGroup() as tasks:
-                sent = [tasks.create_task(self._defer(line, slots)) for line in lines]
+                sent = [tasks.create_task(defer(line)) for line in lines]
             self.journal.append(
                 (REFUSED if isinstance(task.result(), Refusal) else str(task.result()), line.digest)
                 for task, line in zip(sent, lines, strict=True)
@@ -113,41 +132,46 @@ class Work:
 
     async def _answers(self, lines: Sequence[Line]) -> list[bytes]:
         """Return the output lines of these calls, once all of them are there."""
-        records = self.journal.read(lines[0].number, len(lines))
+        owed = _Owed(lines, self._jobs(lines))
+        while waiting := owed.waiting():
+            for line in waiting:
+                if owed.jobs[line.number] == REFUSED:
+                    await self._again(line, owed)
+            await self._look(owed)
+            for line in owed.waiting()[:1]:
+                await self.remote.wait(line.provider, owed.jobs[line.number], for_s=_WAIT_S)
+        return [owed.done[line.number] for line in lines]
+
+    def _jobs(self, lines: Sequence[Line]) -> dict[int, str]:
+        """Return what was noted for each line, by its number, when it was sent."""
         jobs = {}
+        records = self.journal.read(lines[0].number, len(lines))
         for line, (job, digest) in zip(lines, records, strict=True):
             # The file was read again: the answer is to what was sent.
             if line.digest != digest:
                 raise self._changed(line.number)
             jobs[line.number] = job
-        done: dict[int, bytes] = {}
-        while waiting := [line for line in lines if line.number not in done]:
-            for line in waiting:
-                if jobs[line.number] == REFUSED:
-                    await self._again(line, jobs, done)
-            await self._look(waiting, jobs, done)
-            first = next((line for line in lines if line.number not in done), None)
-            if first is not None:
-                await self.remote.wait(first.provider, jobs[first.number], for_s=_WAIT_S)
-        return [done[line.number] for line in lines]
+        return jobs
 
-    async def _look(
-        self, waiting: Sequence[Line], jobs: dict[int, str], done: dict[int, bytes]
-    ) -> None:
+    async def _look(self, owed: _Owed) -> None:
         """Ask once about everything that is waited for, each with its provider's key."""
-        waiting = [line for line in waiting if line.number not in done]
+        waiting = owed.waiting()
         for provider in dict.fromkeys(line.provider for line in waiting):
             theirs = [line for line in waiting if line.provider == provider]
-            found = await self.remote.results(provider, [jobs[line.number] for line in theirs])
+            found = await self.remote.results(provider, [owed.jobs[one.number] for one in theirs])
             self._refuse_lost(theirs, found)
             for line, answered in zip(theirs, found, strict=True):
                 if answered.is_lost:
-                    await self._again(line, jobs, done)
+                    await self._again(line, owed)
                 elif not answered.is_pending:
-                    done[line.number] = self._line(line, answered)
+                    owed.done[line.number] = self._answered(line, answered)
 
     def _refuse_lost(self, lines: Sequence[Line], found: Sequence[Answered]) -> None:
-        """Buy no line twice unasked: the journal says that each of these was accepted."""
+        """Buy no line twice unasked: the journal says that each of these was accepted.
+
+        Raises:
+            SendError: if a line was lost that may not be bought again.
+        """
         lost = [
             (line.number, answered)
             for line, answered in zip(lines, found, strict=True)
@@ -164,15 +188,17 @@ class Work:
                 hint="--buy-again sends such lines anew, and pays for them anew",
             )
 
-    async def _again(self, line: Line, jobs: dict[int, str], done: dict[int, bytes]) -> None:
-        made = await self._defer(line, after=jobs[line.number])
+    async def _again(self, line: Line, owed: _Owed) -> None:
+        """Send a line once more whose last job is of no use."""
+        made = await self._defer(line, after=owed.jobs[line.number])
         if isinstance(made, Refusal):
-            done[line.number] = self._refused(line, made)
+            owed.done[line.number] = self._refused(line, made)
             made = REFUSED
-        jobs[line.number] = made
+        owed.jobs[line.number] = made
         self.journal.replace(line.number, made, line.digest)
 
-    def _line(self, line: Line, answered: Answered) -> bytes:
+    def _answered(self, line: Line, answered: Answered) -> bytes:
+        """Count what came of a job, and return its output line."""
         failed = is_error(answered.status_code)
         # Who was cancelled, or came too late, has got no status from anybody.
         how = answered.status if answered.status_code is None else f"HTTP {answered.status_code}"
@@ -180,6 +206,7 @@ class Work:
         return answer_line(line, answered.raw)
 
     def _refused(self, line: Line, refusal: Refusal) -> bytes:
+        """Count a line that became no job, and return its output line."""
         try:
             body = json.loads(refusal.body)
         except ValueError:
@@ -197,15 +224,13 @@ class Work:
         if len(self.tally.failures) < _FAILURES_SHOWN:
             self.tally.failures.append(f"{self.file}:{line.number}: {failure}")
 
-    async def _defer(
-        self, line: Line, slots: asyncio.Semaphore | None = None, *, after: str = REFUSED
-    ) -> str | Refusal:
+    async def _defer(self, line: Line, *, after: str = REFUSED) -> str | Refusal:
+        """Make a job of the line; `after` is the one that was made of it before, if one was."""
         key = f"send:{self.identity}:{line.number}:{line.digest}"
         if after != REFUSED:
             # Its proxy may still know the job that is of no use any more by the usual key.
             key += f":{after}"
-        async with slots or nullcontext():
-            made = await self.remote.defer(line, key)
+        made = await self.remote.defer(line, key)
         if not isinstance(made, Refusal):
             self.tally.sent += 1
         return made
