@@ -125,25 +125,36 @@ class Ingestor:
             ProviderError: if the file breaks off; what came before is applied, and in `sums`.
         """
         reading = _Reading(batch, sums, source, is_twin)
-        room = asyncio.Semaphore(SIDE_BY_SIDE)
-        broken: ProviderError | None = None
         try:
             async with asyncio.TaskGroup() as group:
-                try:
-                    async for lines in chunks:
-                        for part in _parts(lines):
-                            await room.acquire()
-                            applying = group.create_task(self._apply(reading, part))
-                            applying.add_done_callback(lambda _: room.release())
-                except ProviderError as exc:
-                    # Raised below: the group would cut off what is being applied, and a file
-                    # that always breaks off there would never give its last answers.
-                    broken = exc
+                broken = await self._apply_all(reading, chunks, group)
         except ExceptionGroup as failures:
             # The first is the cause of whatever followed from it.
             raise failures.exceptions[0] from None
         if broken is not None:
             raise broken
+
+    async def _apply_all(
+        self,
+        reading: _Reading,
+        chunks: AsyncIterator[Sequence[ResultLine]],
+        group: asyncio.TaskGroup,
+    ) -> ProviderError | None:
+        """Begin to apply every line; return the failure by which the file broke off, if it did.
+
+        Raised within the group it would cut off what is being applied, and a file that always
+        breaks off there would never give its last answers.
+        """
+        room = asyncio.Semaphore(SIDE_BY_SIDE)
+        try:
+            async for lines in chunks:
+                for part in _parts(lines):
+                    await room.acquire()
+                    applying = group.create_task(self._apply(reading, part))
+                    applying.add_done_callback(lambda _: room.release())
+        except ProviderError as exc:
+            return exc
+        return None
 
     async def _apply(self, reading: _Reading, lines: Sequence[ResultLine]) -> None:
         named = _named(lines)
