@@ -56,6 +56,8 @@ TESTED_BY = {
     # What calls with one head share, and how their connection is asked for.
     "proxy/web/entrance/heads.py": "tests/web/entrance/test_deferred_shortcut.py",
     "proxy/web/forwarding/caller.py": "tests/web/forwarding/test_shortcut.py",
+    # Which calls are one shows in how many jobs are made of them.
+    "proxy/services/deferral/keys.py": "tests/services/deferral/test_accept.py",
     # What sending a batch and searching for it share.
     "proxy/services/batches/steps.py": "tests/services/batches/test_submit.py",
     # How a batch is asked after, for those who ask.

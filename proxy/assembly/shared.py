@@ -15,6 +15,7 @@ from proxy.services.callers.clients import HeldCredentials
 from proxy.services.callers.quota import Limits
 from proxy.services.callers.verify import Verifier
 from proxy.services.deferral.accept import Acceptor, DeferralSettings
+from proxy.services.deferral.keys import IdempotencyKeys
 from proxy.services.deferral.repeats import Repeats
 from proxy.services.deferral.withdraw import Withdrawer
 from proxy.services.direct.call import DirectCaller
@@ -176,11 +177,14 @@ def _acceptor(
     return Acceptor(
         jobs=outside.stores.jobs,
         outlook=outlook,
-        runs=outside.stores.runs,
-        session=outside.session,
+        keys=IdempotencyKeys(
+            runs=outside.stores.runs,
+            keyed_hash=outside.keyed_hash,
+            clock=outside.clock,
+            session=outside.session,
+        ),
         providers=outside.providers,
         accounts=accounts,
-        keyed_hash=outside.keyed_hash,
         clock=outside.clock,
         random=outside.random,
         wake=wake,

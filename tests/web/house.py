@@ -29,6 +29,7 @@ from proxy.services.callers.owners import Owners
 from proxy.services.callers.quota import Limits
 from proxy.services.deferral.accept import Acceptor, DeferralSettings
 from proxy.services.deferral.cancel import Canceller
+from proxy.services.deferral.keys import IdempotencyKeys
 from proxy.services.deferral.paces import Paces
 from proxy.services.deferral.repeats import Repeats
 from proxy.services.ground import Ground
@@ -192,10 +193,9 @@ class House:
         acceptor = Acceptor(
             jobs=stores.jobs,
             outlook=outlook,
-            runs=stores.runs,
+            keys=IdempotencyKeys(runs=stores.runs, keyed_hash=FakeHash(), clock=clock),
             providers=providers,
             accounts=self.accounts,
-            keyed_hash=FakeHash(),
             clock=clock,
             random=IdFactory().random,
             settings=self.settings,

@@ -8,7 +8,6 @@ from typing import Final, NamedTuple
 
 import structlog
 
-from policies.fields import Run
 from proxy.core.body import ParsedBody
 from proxy.core.choice import LaneFacts, choose_lane
 from proxy.core.dialects import Place, pick_headers
@@ -21,15 +20,15 @@ from proxy.core.errors import (
 from proxy.core.ids import ANONYMOUS, RANDOM_BYTES, mint_job_id, shard_for
 from proxy.core.job import AnswerMode, Job
 from proxy.core.lanes import BatchKey, Lane, LaneChoice, rough_duration
-from proxy.core.repeats import WAITER_LEASE, run_key
-from proxy.ports.clock import Clock, KeyedHash
+from proxy.core.repeats import WAITER_LEASE
+from proxy.ports.clock import Clock
 from proxy.ports.jobs import Acceptance, JobStore, NewJob
 from proxy.ports.passes import Wake, wake_nobody
 from proxy.ports.provider import Provider
-from proxy.ports.runs import RunStore
 from proxy.services.callers.accounts import Accounts
 from proxy.services.callers.owners import Caller
 from proxy.services.deferral.admission import Admitted, admit
+from proxy.services.deferral.keys import IdempotencyKeys
 from proxy.services.deferral.terms import Chosen, DeferredCall, LastChoice, Terms
 from proxy.services.outlook import Outlook
 
@@ -37,10 +36,6 @@ log = structlog.get_logger()
 
 LINE_FRAME_BYTES: Final = 512
 """Kept free in a line for what stands around the body: ID, method and path."""
-
-RUN_KEPT: Final = timedelta(days=45)
-"""How long a run is remembered after its last call: longer than any job of it, which
-ends within 30 days and is kept for a week."""
 
 CHOICE_HOLDS_S: Final = 1.0
 """How long alike calls get the same lane without a fresh look. What is known of queues and
@@ -92,28 +87,21 @@ class Acceptor:
         *,
         jobs: JobStore,
         outlook: Outlook,
-        runs: RunStore,
+        keys: IdempotencyKeys,
         providers: Mapping[str, Provider],
         accounts: Accounts,
-        keyed_hash: KeyedHash,
         clock: Clock,
         random: Callable[[int], bytes],
         settings: DeferralSettings,
-        session: str = "",
         wake: Wake = wake_nobody,
     ) -> None:
-        """`providers` has the batch API of each upstream that has one, by its name.
-
-        `session` is the session of calls whose run names none.
-        """
+        """`providers` has the batch API of each upstream that has one, by its name."""
         self._jobs = jobs
         self._outlook = outlook
-        self._runs = runs
-        self._session = session
+        self._keys = keys
         self._wake = wake
         self._providers = providers
         self._accounts = accounts
-        self._hash = keyed_hash
         self._clock = clock
         self._random = random
         self._settings = settings
@@ -159,7 +147,7 @@ class Acceptor:
             return _accepted(Acceptance(known, created=False), call)
         with reservation:
             # Only now: a call that was turned away is no occurrence of its run.
-            key = await self._idempotency_key(call)
+            key = await self._keys.take(call)
             job = self._job(call, chosen, deadline, now, key or call.fingerprint)
             new = NewJob(
                 job=job,
@@ -187,10 +175,8 @@ class Acceptor:
 
         A run's calls are not looked for: to look is to count them.
         """
-        if terms.idempotency_key is None:
-            return None
-        key = self._hashed("key", terms, terms.idempotency_key)
-        return await self._jobs.find_keyed(terms.caller.owner, key)
+        key = self._keys.given(terms)
+        return await self._jobs.find_keyed(terms.caller.owner, key) if key is not None else None
 
     def _wake_for(self, job: Job) -> None:
         """Bring forward the pass that the job waits for."""
@@ -290,26 +276,6 @@ class Acceptor:
             model=model,
             headers=pick_headers(terms.dialect.batch_headers, terms.headers),
         )
-
-    async def _idempotency_key(self, call: DeferredCall) -> str | None:
-        """Return the caller's key, or that of the call within its run, hashed."""
-        terms = call.terms
-        if terms.idempotency_key is not None:
-            return self._hashed("key", terms, terms.idempotency_key)
-        if terms.run is None:
-            return None
-        count = await self._occurrence(call, terms.run)
-        return self._hashed("run", terms, run_key(terms.run.id, call.content, count))
-
-    async def _occurrence(self, call: DeferredCall, run: Run) -> int:
-        """Count one more call of the run's session."""
-        session = self._session if run.session is None else f"={run.session}"
-        place = self._hashed("occurrence", call.terms, run.id, session, call.content)
-        now = self._clock.now()
-        return await self._runs.count(place, now=now, until=now + RUN_KEPT)
-
-    def _hashed(self, kind: str, terms: Terms, *parts: str) -> str:
-        return self._hash.digest("idempotency", kind, terms.caller.owner, *parts)
 
     def _job(
         self, call: DeferredCall, chosen: Chosen, deadline: datetime, now: datetime, sharded_by: str

@@ -26,6 +26,7 @@ from proxy.services.deferral.accept import (
     Acceptor,
     DeferralSettings,
 )
+from proxy.services.deferral.keys import IdempotencyKeys
 from proxy.services.deferral.terms import DeferredCall, Terms, fingerprint_of
 from proxy.services.outlook import Outlook
 from tests.helpers.factories import T0, IdFactory
@@ -74,15 +75,22 @@ class World:
         )
         self.acceptor = self.make_acceptor()
 
+    @property
+    def keys(self):
+        return IdempotencyKeys(
+            runs=self.stores.runs,
+            keyed_hash=FakeHash(),
+            clock=self.clock,
+            session=self.session,
+        )
+
     def make_acceptor(self):
         return Acceptor(
             jobs=self.stores.jobs,
             outlook=self.outlook,
-            runs=self.stores.runs,
-            session=self.session,
+            keys=self.keys,
             providers={"openai": cast("Provider", OnlyLimits())},
             accounts=self.accounts,
-            keyed_hash=FakeHash(),
             clock=self.clock,
             random=self.ids.random,
             settings=self.settings,
@@ -321,7 +329,7 @@ async def test_a_key_is_its_owners_alone_and_is_not_stored_in_clear(world):
 
     assert other.created
     assert other.job.id != first.job.id
-    key = await world.acceptor._idempotency_key(world.call(idempotency_key="canary-key"))
+    key = world.keys.given(world.call(idempotency_key="canary-key").terms)
     assert "canary" not in key
 
 
