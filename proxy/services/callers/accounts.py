@@ -101,9 +101,14 @@ class Accounts:
         """Whether it matters at all that an upstream accepted some credential."""
         return bool(self._known.unverified or self._known.paused)
 
-    def wants_news_of(self, credential_id: CredentialId) -> bool:
-        """Return whether it matters that an upstream accepted this one. Never blocks."""
-        known = self._known
+    def wants_news_of(self, caller: Callable[[], Caller]) -> bool:
+        """Return whether it matters that an upstream accepted this one's. Never blocks.
+
+        `caller`, which may have to hash a token, is asked only while some credential matters.
+        """
+        if not self.wants_news:
+            return False
+        known, credential_id = self._known, caller().credential.id
         return credential_id in known.unverified or credential_id in known.paused
 
     def note_accepted(self, credential_id: CredentialId) -> None:

@@ -107,7 +107,10 @@ class Front:
         caller = caller_of(request.raw_headers, route, self._owners)
         may_repeat = could_repeat(asked, policy) and self._may_repeat(request, asked, caller)
         samples = self._calls.samples()
-        busy = may_repeat or samples or self._wants_news(request, caller)
+        busy = may_repeat or samples
+        if not busy and request.method == "POST":
+            # Then `_forward` notes whether the upstream accepts the credential.
+            busy = self._accounts.wants_news_of(caller)
         if not busy and _is_idle(policy, asked, request, route):
             record.decide(UNDECIDED, generation=policy.generation)
             if exchange is None and self._passages is not None:
@@ -128,12 +131,6 @@ class Front:
             return True
         repeats = self._repeats
         return repeats.expects_any and repeats.expects(caller().owner, asked.run)
-
-    def _wants_news(self, request: web.BaseRequest, caller: Identify) -> bool:
-        """Return whether `_forward` must note that the upstream accepts the credential."""
-        if request.method != "POST" or not self._accounts.wants_news:
-            return False
-        return self._accounts.wants_news_of(caller().credential.id)
 
     async def _consider(
         self, call: Incoming, policy: Policy, *, may_repeat: bool, samples: bool

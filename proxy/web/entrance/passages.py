@@ -170,7 +170,8 @@ class Passages:
         self, known: _Forwarded, values: Sequence[bytes], body_bytes: int
     ) -> Passing | None:
         policy = self._policy()
-        if self._wants_news(known):
+        if self._accounts.wants_news_of(known.identify):
+            # It must be noted that the upstream accepts the credential.
             return None
         if len(policy.rules) and self._is_ruled(known, values, policy):
             return None
@@ -239,12 +240,6 @@ class Passages:
             self._repeats.expects_any
             and could_repeat(known.asked, self._policy())
             and self._repeats.expects(known.identify().owner, known.asked.run)
-        )
-
-    def _wants_news(self, known: _Forwarded) -> bool:
-        """Tell whether it must be noted that the upstream accepts the credential."""
-        return self._accounts.wants_news and self._accounts.wants_news_of(
-            known.identify().credential.id
         )
 
     def _is_ruled(self, known: _Forwarded, values: Sequence[bytes], policy: Policy) -> bool:

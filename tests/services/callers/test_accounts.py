@@ -273,8 +273,8 @@ async def test_a_call_that_its_upstream_served_verifies_and_lifts_a_pause(world)
     assert not world.accounts.wants_news
     await world.accept(caller)
     assert world.accounts.wants_news
-    assert world.accounts.wants_news_of(caller.credential.id)
-    assert not world.accounts.wants_news_of(world.caller("b").credential.id)
+    assert world.accounts.wants_news_of(lambda: caller)
+    assert not world.accounts.wants_news_of(lambda: world.caller("b"))
 
     world.accounts.note_accepted(caller.credential.id)
     await world.accept(caller, 500)
@@ -285,12 +285,12 @@ async def test_a_call_that_its_upstream_served_verifies_and_lifts_a_pause(world)
     await world.stores.credentials.pause(caller.credential.id, at=T0, status=401, body=b"")
     await world.accounts.run_once()
     assert world.accounts.paused_at(caller.credential.id) == T0
-    assert world.accounts.wants_news_of(caller.credential.id)
+    assert world.accounts.wants_news_of(lambda: caller)
     world.accounts.note_accepted(caller.credential.id)
     await world.accounts.verify_once()
 
     assert world.accounts.paused_at(caller.credential.id) is None
-    assert not world.accounts.wants_news_of(caller.credential.id)
+    assert not world.accounts.wants_news_of(lambda: caller)
     assert (await world.stores.credentials.get(caller.credential.id)).paused_at is None
 
 

@@ -44,7 +44,7 @@ class Stage:
     def __init__(self, *, annotate: bool = False) -> None:
         self.policy = Policy()
         self.repeats = SimpleNamespace(expects_any=False)
-        self.accounts = SimpleNamespace(wants_news=False)
+        self.accounts = SimpleNamespace(wants_news_of=lambda _caller: False)
         self.passages = Passages(
             policy=lambda: self.policy,
             repeats=cast("Any", self.repeats),

@@ -97,7 +97,7 @@ class _Everything(Passages):
     def __init__(
         self, upstreams: Mapping[str, Upstream], running: RunningProxy, shortcut: Shortcut
     ) -> None:
-        nobody = SimpleNamespace(expects_any=False, wants_news=False)
+        nobody = SimpleNamespace(expects_any=False, wants_news_of=lambda _caller: False)
         told = OfPassage(running.done.append, b"")
         super().__init__(
             policy=lambda: _NO_POLICY,
