@@ -30,33 +30,9 @@ def read_yaml(text: str, name: str) -> Layer:
     written wherever YAML sees no number, boolean or null.
     """
     layer = Layer()
-    try:
-        yaml = YAML(typ="rt", pure=True)
-        yaml.Composer = _BoundedComposer
-        root = yaml.compose(text)
-    except _TooLargeError as exc:
-        layer.complaints.append(Complaint(f"{name}:{exc.line}:{exc.column}", "", _TOO_LARGE))
-        return layer
-    except ReaderError as exc:
-        before = text[: exc.position]
-        place = f"{name}:{before.count(chr(10)) + 1}:{exc.position - before.rfind(chr(10))}"
-        problem = "cannot be read as YAML: a character that YAML does not allow"
-        layer.complaints.append(Complaint(place, "", problem))
-        return layer
-    except YAMLError as exc:
-        mark = getattr(exc, "problem_mark", None)
-        place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
-        # Only the problem: the library's own message quotes the lines around it.
-        problem = getattr(exc, "problem", None) or "it makes no sense"
-        layer.complaints.append(Complaint(place, "", f"cannot be read as YAML: {problem}"))
-        return layer
-    except RecursionError:
-        layer.complaints.append(Complaint(name, "", _TOO_LARGE))
-        return layer
-    except (ValueError, ArithmeticError):
-        # Escapes beyond Unicode, for one, come out of the library as they are.
-        problem = "cannot be read as YAML: holds an escape of no character"
-        layer.complaints.append(Complaint(name, "", problem))
+    root = _root(text, name)
+    if isinstance(root, Complaint):
+        layer.complaints.append(root)
         return layer
     if root is None:
         return layer
@@ -83,6 +59,35 @@ def read_flow(text: str) -> Value:
     if layer.complaints:
         raise ValueError(layer.complaints[0].problem)
     return layer.values["value"]
+
+
+def _root(text: str, name: str) -> Node | Complaint | None:
+    """Return the root of the document, nothing if it is empty, or why it cannot be read."""
+    place = name
+    try:
+        yaml = YAML(typ="rt", pure=True)
+        yaml.Composer = _BoundedComposer
+        root: Node | None = yaml.compose(text)
+    except _TooLargeError as exc:
+        return Complaint(f"{name}:{exc.line}:{exc.column}", "", _TOO_LARGE)
+    except RecursionError:
+        return Complaint(name, "", _TOO_LARGE)
+    except ReaderError as exc:
+        before = text[: exc.position]
+        place = f"{name}:{before.count(chr(10)) + 1}:{exc.position - before.rfind(chr(10))}"
+        problem = "a character that YAML does not allow"
+    except YAMLError as exc:
+        mark = getattr(exc, "problem_mark", None)
+        if mark is not None:
+            place = f"{name}:{mark.line + 1}:{mark.column + 1}"
+        # Only the problem: the library's own message quotes the lines around it.
+        problem = getattr(exc, "problem", None) or "it makes no sense"
+    except (ValueError, ArithmeticError):
+        # Escapes beyond Unicode, for one, come out of the library as they are.
+        problem = "holds an escape of no character"
+    else:
+        return root
+    return Complaint(place, "", f"cannot be read as YAML: {problem}")
 
 
 class _TooLargeError(Exception):
