@@ -63,7 +63,4 @@ def show(*, batch: str, admin_url: str, as_json: bool) -> None:
     # Gemini's hold a slash.
     named = quote(batch, safe="")
     found = operators(admin_url, "what is known of batches").get(f"/batches/{named}").json()
-    if as_json:
-        print_json(found)
-    else:
-        print_facts(found)
+    print_facts(found, as_json=as_json)

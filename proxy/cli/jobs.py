@@ -93,7 +93,7 @@ def list_jobs(*, url: str, api_key_env: str, as_json: bool, **where: object) -> 
 @remote_options
 def show(*, job: str, url: str, api_key_env: str, as_json: bool) -> None:
     """Show one job."""
-    _print_job(_remote(url, api_key_env).get(f"/v1/jobs/{job}").json(), as_json=as_json)
+    print_facts(_remote(url, api_key_env).get(f"/v1/jobs/{job}").json(), as_json=as_json)
 
 
 @command.command("wait", short_help="Wait until a job has ended.")
@@ -103,7 +103,7 @@ def show(*, job: str, url: str, api_key_env: str, as_json: bool) -> None:
 def wait(*, job: str, timeout: float | None, url: str, api_key_env: str, as_json: bool) -> None:
     """Wait until a job has ended; fails unless it was completed."""
     found = _await_end(_remote(url, api_key_env), job, timeout)
-    _print_job(found, as_json=as_json)
+    print_facts(found, as_json=as_json)
     if found.get("status") != "completed":
         raise click.exceptions.Exit(FAILED)
 
@@ -191,13 +191,6 @@ def _look(remote: Remote, job: str, wait_s: int) -> Json:
         # Of those who are held there are too many; how it stands is told to anybody.
         answer = remote.get(f"/v1/jobs/{job}")
     return answer.json()
-
-
-def _print_job(job: Json, *, as_json: bool) -> None:
-    if as_json:
-        print_json(job)
-    else:
-        print_facts(job)
 
 
 def _cell(job: Mapping[str, object], column: str) -> object:

@@ -71,9 +71,12 @@ def print_records(
     print_table(columns, [row[: len(columns)] for row in rows])
 
 
-def print_facts(facts: Mapping[str, object]) -> None:
+def print_facts(facts: Mapping[str, object], *, as_json: bool) -> None:
     """Print names and values beneath each other; what is nested, under dotted names."""
-    print_table(("", ""), list(_flat(facts, "")))
+    if as_json:
+        print_json(facts)
+    else:
+        print_table(("", ""), list(_flat(facts, "")))
 
 
 def plain(value: object) -> str:
