@@ -38,7 +38,7 @@ LINE_FRAME_BYTES: Final = 512
 """Kept free in a line for what stands around the body: ID, method and path."""
 
 CHOICE_HOLDS_S: Final = 1.0
-"""How long alike calls get the same lane without a fresh look. What is known of queues and
+"""How long calls that are alike get the same lane without a fresh look. What is known of queues and
 turnarounds is as old as the last pass anyway."""
 
 
@@ -233,7 +233,7 @@ class Acceptor:
     def _chosen(
         self, terms: Terms, admitted: Admitted, deadline: datetime, now: datetime
     ) -> Chosen:
-        """Return the lane for the job; a choice made a moment ago for an alike job holds."""
+        """Return the lane for the job; a choice made a moment ago for one like it holds."""
         model, fits = admitted.model, admitted.fits_a_batch
         alike = (model, fits, deadline - now, self._outlook.changes)
         last, moment = terms.last, self._clock.monotonic()

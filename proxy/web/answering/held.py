@@ -94,7 +94,7 @@ class Sent:
 
 
 class Holder:
-    """Holds connections. The jobs go on whatever becomes of them."""
+    """Answers over connections that it holds. The jobs go on whatever becomes of them."""
 
     def __init__(
         self,

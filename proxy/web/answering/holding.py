@@ -1,5 +1,8 @@
 """Who is held here, and what became of their answers.
 
+`Hold` is one held connection and `Holding` all of this instance's, with their bound and
+their leases. What is sent over one while it is held is decided by `Holder` in `held.py`.
+
 A held connection is a promise to one caller. While it lives, its lease in the
 store says so, renewed for all of them together by one pass; when it ends, the
 store is told whether the answer was flushed, so that a repeat of the call can
@@ -95,9 +98,9 @@ class Hold:
 
 
 class Holding:
-    """The held connections of this instance, bounded by `max_held`.
+    """The held connections of this instance, at most `max_held`, and notes of how answers ended.
 
-    Each costs a file descriptor and some 30 KB, and each is a caller who would
+    A connection costs a file descriptor and some 30 KB, and each is a caller who would
     rather hear "later" than be cut off with all the others.
     """
 

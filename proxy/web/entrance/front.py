@@ -3,8 +3,9 @@
 The order is fixed. First our own paths, which are never forwarded. Then where the
 call belongs. Then what its headers ask for; a call that asks for nothing, with no
 rule to ask and no job that it could repeat, is forwarded from here without its
-body being read or the store being asked. Its token is hashed only while somebody's
-repeat is awaited or credential unproved: then that tells whether it is this caller's.
+body being read or the store being asked. Its token is hashed only while the repeat of
+some caller is awaited, or the credential of some caller is unproved, to tell whether
+this is that caller.
 """
 
 from collections.abc import Callable, Mapping
