@@ -1,6 +1,5 @@
 """Exclusive work: one instance at a time, and nobody after its time is up."""
 
-import asyncio
 from datetime import timedelta
 from typing import Any
 
@@ -11,6 +10,7 @@ from proxy.core.ids import InstanceId
 from proxy.services.leases import HeldLease, Leases
 from tests.helpers.factories import T0
 from tests.helpers.fakes import FakeClock, MemoryStores
+from tests.helpers.loops import settled
 
 TTL = timedelta(seconds=15)
 ONE, TWO = InstanceId("i1"), InstanceId("i2")
@@ -30,11 +30,6 @@ class Rig:
 
     def lease(self, holder: InstanceId = ONE) -> HeldLease:
         return HeldLease("x", store=self.store, clock=self.clock, holder=holder, ttl=TTL)
-
-
-async def settled() -> None:
-    for _ in range(20):
-        await asyncio.sleep(0)
 
 
 async def test_of_two_instances_only_one_holds_a_lease() -> None:

@@ -11,6 +11,7 @@ from proxy.services import waiters as module
 from proxy.services.waiters import Waiters
 from tests.helpers.factories import IDS
 from tests.helpers.fleet import Fleet
+from tests.helpers.loops import settled
 from tests.helpers.memory_wakeups import MemoryWakeups
 
 
@@ -29,11 +30,6 @@ class Counted:
 def held(fleet: Fleet) -> tuple[Waiters, Counted]:
     jobs = Counted(fleet)
     return Waiters(jobs=jobs, clock=fleet.clock), jobs  # type: ignore[arg-type]
-
-
-async def settled() -> None:
-    for _ in range(10):
-        await asyncio.sleep(0)
 
 
 async def test_a_job_that_ended_is_returned_at_once() -> None:

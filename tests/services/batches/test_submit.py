@@ -1,6 +1,5 @@
 """Handing batches over: whatever breaks on the way, none is bought twice."""
 
-import asyncio
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, cast
@@ -14,6 +13,7 @@ from proxy.core.lanes import Lane
 from proxy.services.batches.submit import FORBIDDEN_TIMES, INPUT_TRIES, UNREAD_TRIES
 from tests.helpers.fake_provider import Fault
 from tests.helpers.fleet import LEASE, Fleet
+from tests.helpers.loops import settled
 from tests.helpers.nameless import NamelessFleet
 
 CREDENTIAL = CredentialId("credential-1")
@@ -423,7 +423,7 @@ async def test_a_long_upload_keeps_its_lease() -> None:
         for _ in range(24):
             fleet.clock.advance(seconds=5)
             # The keeper wakes up, asks the store and sleeps again.
-            await _settle()
+            await settled()
             await fleet.run("live", "submit", position=1)
 
     fleet.provider.in_the_middle["upload"] = two_minutes_pass
@@ -474,7 +474,7 @@ async def test_a_create_that_waits_long_for_its_turn_keeps_its_lease() -> None:
     async def others_are_sent_first() -> None:
         for _ in range(9):
             fleet.clock.advance(seconds=5)
-            await _settle()
+            await settled()
 
     fleet.provider.in_the_middle["turn of create"] = others_are_sent_first
     await fleet.run("submit")
@@ -534,11 +534,6 @@ async def _another_takes_over(fleet: Fleet) -> None:
     await fleet.run("submit", position=1)
     assert fleet.provider.requests["create"] == 1
     first.thaw()
-
-
-async def _settle() -> None:
-    for _ in range(20):
-        await asyncio.sleep(0)
 
 
 async def test_a_batch_whose_credential_cannot_be_read_costs_no_other_job() -> None:

@@ -14,6 +14,7 @@ from proxy.services.direct.escalate import UNREACHED_PAUSE, Escalator
 from tests.helpers.factories import make_key
 from tests.helpers.fake_provider import FakeProvider, right_answer
 from tests.helpers.fleet import Fleet
+from tests.helpers.loops import settled
 
 CREDENTIAL = CredentialId("credential-1")
 SOON = timedelta(minutes=20)
@@ -36,12 +37,6 @@ class Line:
         self.most = max(self.most, self.waiting)
         await self.open.wait()
         self.waiting -= 1
-
-
-async def settled() -> None:
-    """Let everything run that can run without anyone's doing."""
-    for _ in range(200):
-        await asyncio.sleep(0)
 
 
 async def called(fleet: Fleet, rounds: int = 1) -> None:

@@ -20,7 +20,8 @@ from proxy.services.direct.lessons import BUSY
 from tests.helpers.factories import CREDENTIAL
 from tests.helpers.fake_provider import Fault
 from tests.helpers.fleet import TIMES, Fleet
-from tests.services.direct.test_escalate import Line, abandoned, settled
+from tests.helpers.loops import settled
+from tests.services.direct.test_escalate import Line, abandoned
 
 
 def unheard(monkeypatch: pytest.MonkeyPatch, fleet: Fleet, state: JobState) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from proxy.web.forwarding.endings import end_now
 from tests.helpers.certificates import write_certificate
+from tests.helpers.loops import settled
 from tests.helpers.raw_upstream import (
     TIMEOUT_S,
     RawConnection,
@@ -125,7 +126,7 @@ async def test_an_answer_whose_end_was_not_taken_does_not_end_in_order(factory):
         standing = only(proxy)
         while not standing.transport.get_write_buffer_size():
             await connection.send(b"x" * 16384)
-            await turns()
+            await settled()
         ended.set()
 
     ended = asyncio.Event()
@@ -136,7 +137,7 @@ async def test_an_answer_whose_end_was_not_taken_does_not_end_in_order(factory):
         reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
         writer.write(POST)
         await ended.wait()
-        await turns()
+        await settled()
         only(proxy).abort()
 
         with pytest.raises(ConnectionResetError):
@@ -147,12 +148,6 @@ async def test_an_answer_whose_end_was_not_taken_does_not_end_in_order(factory):
 def only(proxy: RunningProxy) -> Any:
     (connection,) = proxy.server.connections
     return connection
-
-
-async def turns() -> None:
-    """Let the loop read what is here already."""
-    for _ in range(20):
-        await asyncio.sleep(0)
 
 
 async def test_an_answer_that_does_not_await_the_call_ends_at_once(factory):
