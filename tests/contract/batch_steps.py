@@ -7,7 +7,6 @@ from typing import Any, TypeVar
 from proxy.core.ids import BatchId, JobId
 from proxy.core.job import (
     CancelRequested,
-    Job,
     advance,
 )
 from proxy.core.lanes import BatchKey
@@ -18,7 +17,6 @@ from tests.helpers.factories import (
     T0,
     make_batch,
     make_key,
-    new_job,
 )
 
 T = TypeVar("T")
@@ -29,10 +27,6 @@ KEY = make_key()
 
 def limits(**changes: Any) -> ClaimLimits:
     return ClaimLimits(**({"max_requests": 10_000, "max_bytes": 10**9} | changes))
-
-
-async def accepted(stores: Stores, **changes: Any) -> Job:
-    return (await stores.jobs.accept(new_job(**changes))).job
 
 
 async def filling(stores: Stores, **changes: Any) -> BatchId:

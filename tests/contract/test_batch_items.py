@@ -11,13 +11,13 @@ from proxy.core.job import (
 from proxy.ports.jobs import JobWrite
 from tests.contract.batch_steps import (
     HOUR,
-    accepted,
     cancel,
     claim,
     filling,
     ids,
     listed,
 )
+from tests.contract.steps import accepted
 from tests.helpers.factories import (
     BODY,
     IDS,

@@ -22,12 +22,12 @@ from proxy.ports.jobs import JobWrite
 from tests.contract.batch_steps import (
     HOUR,
     KEY,
-    accepted,
     cancel,
     claim,
     filling,
     ids,
 )
+from tests.contract.steps import accepted
 from tests.helpers.factories import (
     CREDENTIAL,
     IDS,
