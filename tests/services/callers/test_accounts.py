@@ -90,6 +90,8 @@ async def test_a_full_pool_stops_no_verified_owner(world):
     trusted = await world.verified("t")
     for token in "abc":
         await world.accept(world.caller(token))
+    with pytest.raises(OverloadedError):
+        await world.accept(world.caller("d"))
 
     await world.accept(trusted, 500)
 
@@ -223,6 +225,8 @@ async def test_the_accepted_owner_frees_the_pool_for_others(world):
     caller = world.caller("a")
     for _ in range(3):
         await world.accept(caller)
+    with pytest.raises(OverloadedError):
+        await world.accept(world.caller("b"))
     world.verdicts[caller.credential.id] = CredentialVerdict.ACCEPTED
     await world.accounts.verify_once()
 
