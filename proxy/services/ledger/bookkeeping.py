@@ -212,7 +212,7 @@ class Bookkeeper:
 
         Once for each `why`: a create that may have happened, results that nobody can read.
         """
-        if await self._book_doubts(batch, count, why):
+        if await self._book_doubts(batch, count, why, day=self._clock.now().date()):
             self.count_possible(batch, count)
 
     async def book_unseen(self, batch: Batch, count: int) -> bool:
@@ -220,25 +220,30 @@ class Bookkeeper:
 
         Whose job goes on counts it by itself: the write that lets it go on books `off_unseen`.
         """
-        return await self._book_doubts(batch, count, "all unseen")
+        return await self._book_doubts(batch, count, "all unseen", day=self._end_of(batch))
 
     def off_unseen(self, batch: Batch) -> tuple[Booking, ...]:
         """Return what takes one line off what `book_unseen` has booked."""
-        return self._doubts(batch, -1)
+        return _doubts(batch, -1, day=self._end_of(batch))
 
     def count_possible(self, batch: Batch, count: int) -> None:
         """Count so many possible doubles of a batch among what this instance has seen."""
         if count:
             self._tally.count("possible_double", count, lane=batch.key.lane.value)
 
-    async def _book_doubts(self, batch: Batch, count: int, why: str) -> bool:
-        booked = self._doubts(batch, count)
+    async def _book_doubts(self, batch: Batch, count: int, why: str, *, day: date) -> bool:
+        booked = _doubts(batch, count, day=day)
         receipt = Receipt(id=f"{batch.id}:{why}", job_id=None, bookings=booked)
         return bool(await self._ledger.book([receipt]))
 
-    def _doubts(self, batch: Batch, count: int) -> tuple[Booking, ...]:
-        row = batch_row(batch.key, day=self._clock.now().date())
-        return (Booking(row, Sums(possible_doubles=count, possible_unpriced=count)),)
+    def _end_of(self, batch: Batch) -> date:
+        """Return the day on which a batch ended: what is taken off stands there, even later."""
+        return (batch.ended_at or self._clock.now()).date()
+
+
+def _doubts(batch: Batch, count: int, *, day: date) -> tuple[Booking, ...]:
+    row = batch_row(batch.key, day=day)
+    return (Booking(row, Sums(possible_doubles=count, possible_unpriced=count)),)
 
 
 def _known(job: Job, attempt: int, booked: tuple[Booking, ...]) -> Receipt:

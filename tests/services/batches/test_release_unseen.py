@@ -3,12 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import date
 
 import pytest
 
 from proxy.core.batch import BatchState
 from proxy.core.ids import JobId
 from proxy.core.ledger import Sums
+from tests.helpers.factories import T0
 from tests.helpers.fake_provider import BATCH_NANO, right_answer
 from tests.helpers.fleet import LEASE, Fleet, Instance
 
@@ -140,6 +142,29 @@ async def test_what_is_unseen_is_counted_once_though_its_jobs_were_released_befo
         booked = (await fleet.booked()).possible_doubles
         assert sum(job.possible_doubles for job in going_on) + booked == 110, (steps, crashed)
         if survived:
+            return
+    pytest.fail("the pass never came to its end")
+
+
+async def test_what_is_booked_one_day_is_not_taken_off_the_next() -> None:
+    for steps in range(60):
+        fleet = Fleet()
+        fleet.clock.advance(hours=11, minutes=50)
+        job_ids = await fleet.submit(12)
+        without_lines_of(fleet, job_ids[:10])
+        fleet.clock.advance(minutes=7)
+        await fleet.run("live")
+        fleet.instances[0].steps_left = steps
+        survived = await fleet.instances[0].run("collect")
+
+        fleet.kill(0)
+        fleet.clock.advance(minutes=5)
+        await fleet.run("live", "collect")
+
+        rows = await fleet.stores.ledger.rows(since=date.min, until=date.max)
+        assert all(row.sums.possible_doubles >= 0 for row in rows), (steps, rows)
+        if survived:
+            assert fleet.clock.now().date() > T0.date()
             return
     pytest.fail("the pass never came to its end")
 
