@@ -299,7 +299,10 @@ async def test_a_repeat_of_what_cannot_be_read_fails_no_call_beside_it(stores, p
     assert [other for other in others if isinstance(other, BaseException)] == []
 
 
-@pytest.mark.parametrize("damage", ["sums = 'x 1'", "key = 'x'"])
+@pytest.mark.parametrize(
+    "damage",
+    ["sums = 'x 1'", "sums = CAST(x'31ff' AS TEXT)", "key = 'x'", "key = CAST(x'7bff' AS TEXT)"],
+)
 async def test_a_row_of_the_ledger_that_cannot_be_read_spoils_no_other(stores, path, damage):
     await stores.ledger.book([booked("1", model="damaged"), booked("2", model="fine")])
     run(path, f"UPDATE ledger SET {damage} WHERE key LIKE '%damaged%'")

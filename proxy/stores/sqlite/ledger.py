@@ -74,7 +74,7 @@ def add_bookings(connection: sqlite3.Connection, entries: Iterable[Booking]) -> 
 def _add(connection: sqlite3.Connection, key: LedgerKey, sums: Sums) -> bool:
     place = (key.day.isoformat(), _text(key))
     known = connection.execute(
-        "SELECT sums FROM ledger WHERE day = ? AND key = ?", place
+        "SELECT CAST(sums AS BLOB) FROM ledger WHERE day = ? AND key = ?", place
     ).fetchone()
     if known is None:
         return False
@@ -114,13 +114,15 @@ def _book(connection: sqlite3.Connection, receipts: Sequence[Receipt]) -> frozen
 
 def _rows(connection: sqlite3.Connection, since: date, until: date) -> list[Booking]:
     rows = connection.execute(
-        "SELECT day, key, sums FROM ledger WHERE day BETWEEN ? AND ? ORDER BY day, key",
+        # As bytes: see `stores.sqlite.queue`.
+        "SELECT day, CAST(key AS BLOB), CAST(sums AS BLOB) FROM ledger"
+        " WHERE day BETWEEN ? AND ? ORDER BY day, key",
         (since.isoformat(), until.isoformat()),
     )
     return _UNREAD.less(((f"ledger {row[0]}", row) for row in rows), _booking)
 
 
-def _booking(row: tuple[str, str, str]) -> Booking:
+def _booking(row: tuple[str, bytes, bytes]) -> Booking:
     day, key, sums = row
     try:
         return Booking(decode_key(date.fromisoformat(day), json.loads(key)), _sums(sums))
@@ -128,9 +130,9 @@ def _booking(row: tuple[str, str, str]) -> Booking:
         raise StoreCorruptError("a row of the ledger cannot be read") from None
 
 
-def _sums(text: str) -> Sums:
+def _sums(stored: bytes) -> Sums:
     try:
-        return decode_sums(text)
+        return decode_sums(stored.decode())
     except ValueError:
         raise StoreCorruptError("sums of the ledger cannot be read") from None
 
