@@ -15,6 +15,7 @@ from proxy.core.ids import InstanceId, JobId
 from proxy.core.job import Escalated, advance
 from proxy.core.ledger import Booking, Receipt, Sums, batch_row
 from proxy.ports.jobs import JobWrite
+from proxy.ports.notes import Note
 from proxy.stores.sqlite import SqliteStores, schema
 from proxy.stores.sqlite.connection import connect
 from tests.contract.steps import PLENTY, assert_left_out, finished, listed
@@ -313,6 +314,17 @@ async def test_a_row_of_the_ledger_that_cannot_be_read_spoils_no_other(stores, p
 
     assert fine.key.model == "fine"
     assert {row.key.model: row.sums.possible_doubles for row in rows} == {"damaged": 1, "fine": 1}
+
+
+async def test_a_note_that_is_damaged_is_read_and_written_anew(stores, path):
+    await stores.notes.write("n", Note("1", 1))
+    run(path, "UPDATE notes SET text = CAST(x'7bff' AS TEXT)")
+
+    damaged = await stores.notes.read("n")
+
+    assert damaged is not None
+    assert await stores.notes.write("n", Note.after(damaged, "2"))
+    assert await stores.notes.read("n") == Note("2", 2)
 
 
 async def test_bodies_that_were_swapped_do_not_open(stores, path):

@@ -29,8 +29,10 @@ def prepare(connection: sqlite3.Connection) -> None:
 
 
 def _read(connection: sqlite3.Connection, name: str) -> Note | None:
-    row = connection.execute("SELECT text, version FROM notes WHERE name = ?", (name,)).fetchone()
-    return None if row is None else Note(*row)
+    # As bytes: whoever reads a note takes a damaged one for none, and writes it anew.
+    query = "SELECT CAST(text AS BLOB), version FROM notes WHERE name = ?"
+    row = connection.execute(query, (name,)).fetchone()
+    return None if row is None else Note(row[0].decode(errors="replace"), row[1])
 
 
 def _write(connection: sqlite3.Connection, name: str, note: Note) -> bool:
