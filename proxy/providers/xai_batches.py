@@ -220,7 +220,8 @@ def _next_query(what: str, query: str, limit: int, token: str) -> str:
 
 
 def _form(submission: Submission) -> Input:
-    # Its life is told before the file, behind which it is refused. No purpose is asked for.
+    # How long it lives must be told before the file: behind it, that is refused. No purpose
+    # is asked for.
     fields = {"expires_after": str(_FILE_LIFE_S)}
     head, tail, content_type = form_ends(submission.batch_id, fields)
     return Input(

@@ -206,7 +206,7 @@ XAI: Final = Dialect(
     batch=BatchApi(
         wire=BatchWire.COUNTED,
         max_requests=50_000,
-        # 200 MB by its batch guide; of any file 50 MB or 48 by others of its pages: the least.
+        # 200 MB by its batch guide, but of any file 50 or 48 MB by other pages: the least.
         max_bytes=48_000_000,
         max_line_bytes=25_000_000,
         # Most end within a day, which is no promise; after this they expire.

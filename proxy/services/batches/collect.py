@@ -64,7 +64,8 @@ GIVE_UP_WAITING_AFTER: Final = WINDOW_AND_HOUR
 waited for. A paid answer may come late, but no job waits for ever."""
 
 UNREAD_PARTS: Final = 10
-"""What part of the time since its end a batch waits, of which something cannot be read here."""
+"""Where something of a batch cannot be read here, this part of the time since its end is waited
+until the next try: a tenth."""
 
 _AT_PROVIDER: Final = frozenset({BatchState.IN_PROGRESS, BatchState.CANCELLING, BatchState.LOST})
 

@@ -44,7 +44,7 @@ class Releaser:
         waiting = await self._book_unseen(batch, told)
         released = await self._release_rest(batch, is_booked=waiting > 0)
         if waiting > released:
-            # By their callers, in between.
+            # The others were cancelled by their callers, in between.
             self._on.books.count_possible(batch, waiting - released)
 
     async def _book_unseen(self, batch: Batch, told: int) -> int:

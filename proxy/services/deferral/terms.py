@@ -93,8 +93,8 @@ class DeferredCall(NamedTuple):
     """The same without the name that its caller gave it, if it did."""
 
     retagged: Callable[[], str | None] = lambda: None
-    """Returns then also what it would be with a tag or, if it has one, without: by its name the
-    call is one, whoever wanted it deferred."""
+    """Returns, if its caller gave it a name, the fingerprint that it would have with its tag added
+    or taken away: by its name it is one call, whoever wanted it deferred."""
 
     @property
     def content(self) -> str:

@@ -134,7 +134,7 @@ def _hour(at: datetime) -> datetime:
 def _of_hour(note: Note | None, hour: datetime) -> dict[CredentialId, Spent]:
     """Return what the note says of this hour: nothing if it is an earlier one's.
 
-    Nor does one say anything that is damaged, or another version's.
+    One that is damaged, or another version's, says nothing either.
     """
     if note is None:
         return {}

@@ -20,7 +20,7 @@ STORE_PAUSE_S: Final = 1.0
 and there are dozens at the most."""
 
 DAMAGED_TRIES: Final = 60
-"""How often what an answer says is written to what is damaged: for a minute, since a server may
+"""How often we try to write an answer down whose job is damaged: for a minute, since a server may
 call damaged what it only cannot reach."""
 
 

@@ -216,9 +216,9 @@ class Bookkeeper:
             self.count_possible(batch, count)
 
     async def book_unseen(self, batch: Batch, count: int) -> bool:
-        """Book the lines of a batch whose results nobody will see; return if it was not yet.
+        """Book the lines of a batch whose results nobody will see; return whether that is new.
 
-        Whose job goes on counts it by itself: the write that lets it go on books `off_unseen`.
+        A job that goes on counts its own: the write that lets it go on books `off_unseen`.
         """
         return await self._book_doubts(batch, count, "all unseen", day=self._end_of(batch))
 

@@ -88,7 +88,7 @@ class CallHead:
         return None if self._unnamed is None else with_body(self._unnamed(), body)
 
     def retagged(self, body: bytes) -> str | None:
-        """Return, of a call with a name, what it would be with a tag or, if it has one, without."""
+        """Return the fingerprint that a named call would have with its tag added or taken away."""
         return None if self._retagged is None else with_body(self._retagged(), body)
 
     def decision(self, policy: Policy, parsed: ParsedBody) -> Decision | None:

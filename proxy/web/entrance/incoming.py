@@ -47,7 +47,7 @@ class Call:
         return self.head.unnamed(self.body)
 
     def retagged(self) -> str | None:
-        """Return, of a call with a name, what it would be with a tag or, if it has one, without."""
+        """Return the fingerprint that a named call would have with its tag added or taken away."""
         assert self.body is not None
         return self.head.retagged(self.body)
 
