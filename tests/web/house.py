@@ -358,6 +358,10 @@ class House:
         self.policy = Policy(generation=2)
         return job
 
+    async def left(self, headers: dict[str, str]) -> Job:
+        """Send a call with these headers whose caller leaves while it is held; return its job."""
+        return await self._left(self.send("POST", CHAT, json=CHAT_BODY, headers=headers))
+
     async def _left(self, call: "Coroutine[Any, Any, Reply]") -> Job:
         sending = self.tasks.create_task(call)
         await self.held()

@@ -5,7 +5,6 @@ asking never harms a call: it is bounded in time and never raises.
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -43,8 +42,8 @@ class _Breaks:
     """The calls of a session whose connections broke here, and that were not repeated since."""
 
     until: float = 0.0
-    calls: Counter[str] = field(default_factory=Counter)
-    """How many of each fingerprint."""
+    calls: dict[str, list[str]] = field(default_factory=dict)
+    """By the fingerprint of each, those of the jobs that they left."""
 
 
 class Repeats:
@@ -90,15 +89,21 @@ class Repeats:
             return (owner, run) in self._broken_in_runs
         return owner in self._claimable or owner in self._broken_here
 
-    def note_broken(self, owner: OwnerId, fingerprint: str, run: Run | None = None) -> None:
-        """Note that a connection broke here before its answer was out."""
+    def note_broken(
+        self, owner: OwnerId, fingerprint: str, run: Run | None = None, *, left: str | None = None
+    ) -> None:
+        """Note that a connection broke here before its answer was out.
+
+        `left` is the fingerprint of its job, if that is not the call's own: by its name it may
+        have been given a job that was made with a tag, without, or by an earlier version.
+        """
         now = self._clock.monotonic()
         if run is None or not self._is_session(run):
             self._broken_here[owner] = now + BROKEN_HERE_S
             return
         breaks = self._broken_in_runs.setdefault((owner, run), _Breaks())
         breaks.until = now + BROKEN_IN_RUN_S
-        breaks.calls[fingerprint] += 1
+        breaks.calls.setdefault(fingerprint, []).append(left or fingerprint)
 
     def _is_session(self, run: Run) -> bool:
         """Return whether calls of the run are counted anew when its script starts again.
@@ -109,15 +114,21 @@ class Repeats:
         """
         return run.session is not None or self._ends_sessions
 
-    def _spend_break(self, owner: OwnerId, fingerprint: str, run: Run) -> bool:
-        """Count a call as the repeat of one alike that broke in its session; false if none did."""
+    def _spend_break(self, owner: OwnerId, fingerprint: str, run: Run) -> str | None:
+        """Count a call as the repeat of one alike that broke in its session, if one did.
+
+        Returns the fingerprint of the job that this one left.
+        """
         breaks = self._broken_in_runs.get((owner, run))
-        if breaks is None or not breaks.calls[fingerprint]:
-            return False
-        breaks.calls[fingerprint] -= 1
-        if not breaks.calls.total():
+        if breaks is None or fingerprint not in breaks.calls:
+            return None
+        left = breaks.calls[fingerprint]
+        spent = left.pop()
+        if not left:
+            del breaks.calls[fingerprint]
+        if not breaks.calls:
             del self._broken_in_runs[owner, run]
-        return True
+        return spent
 
     async def claim(
         self,
@@ -135,9 +146,10 @@ class Repeats:
         way. A claim whose answer came too late ends with its lease.
         """
         if run is not None and self._is_session(run):
-            is_repeat = self._spend_break(owner, fingerprint, run)
-            if not is_repeat and retry_count == 0:
+            left = self._spend_break(owner, fingerprint, run)
+            if left is None and retry_count == 0:
                 return None
+            fingerprint = left or fingerprint
         self._tally.count("claims")
         timeout_s = self._timeout_s if is_forwarded else PATIENT_CLAIM_TIMEOUT_S
         try:

@@ -131,7 +131,8 @@ class Deferrer:
         self, call: Incoming, job: Job, decision: Decision
     ) -> web.StreamResponse:
         """Answer a call that repeats the one of `job`."""
-        mode = _own_mode(call.asked, decision) or job.answer
+        is_alike = job.fingerprint == call.fingerprint()
+        mode = _own_mode(call.asked, decision, is_alike=is_alike) or job.answer
         return await self._answer(call, job, mode, decision, how="claimed")
 
     def _may_forward(self, asked: Asked, error: ProxyError) -> bool:
@@ -204,7 +205,9 @@ class Deferrer:
         def tell(ending: Ending, status: int | None) -> None:
             on_end()
             if ending is not Ending.DELIVERED:
-                self._repeats.note_broken(job.owner, job.fingerprint, call.asked.run)
+                self._repeats.note_broken(
+                    job.owner, call.fingerprint(), call.asked.run, left=job.fingerprint
+                )
             told = None if ending is Ending.BROKEN else status
             self._calls.deferred(call.record, job, mode=mode, how=how, status=told)
 
@@ -261,8 +264,11 @@ def _held_run(call: Incoming, decision: Defer) -> tuple[str, Run] | None:
     return call.caller().owner, call.asked.run
 
 
-def _own_mode(asked: Asked, decision: Decision) -> AnswerMode | None:
-    """Return the mode that a repeat asks for itself, if it does."""
-    if asked.defers and isinstance(decision, Defer):
+def _own_mode(asked: Asked, decision: Decision, *, is_alike: bool) -> AnswerMode | None:
+    """Return the mode that a repeat asks for itself, if it does.
+
+    A job whose call was not alike, but for its name, does not tell how this one is answered.
+    """
+    if isinstance(decision, Defer) and (asked.defers or not is_alike):
         return _MODES[decision.answer]
     return None

@@ -115,6 +115,29 @@ async def test_calls_of_one_name_are_one_whoever_wanted_them_deferred(house, nam
     assert house.seen == []
 
 
+@pytest.mark.parametrize("retry_count", ["0", "1"])
+@pytest.mark.parametrize("tags", [("job", None), ("wait", None), (None, "wait"), (None, None)])
+async def test_a_repeat_finds_the_job_of_an_earlier_session_whoever_wanted_it_deferred(
+    house, tags, retry_count
+):
+    house.policy = Policy(Ruling(DIVERT), generation=1)
+    first, second = [
+        {"X-Deferrable-Run": f"r; session={session}"} | ({"X-Deferrable": tag} if tag else {})
+        for session, tag in enumerate(tags)
+    ]
+    if tags[0] == "job":
+        await house.send("POST", CHAT, json=CHAT_BODY, headers=first)
+    else:
+        await house.left(first)
+    await house.finish(await house.left(second))
+
+    second["x-stainless-retry-count"] = retry_count
+    reply = await house.send("POST", CHAT, json=CHAT_BODY, headers=second)
+
+    assert (reply.status, reply.body) == (200, COMPLETION)
+    assert await house.jobs() == []
+
+
 @pytest.mark.parametrize("retry_count", ["0", "2"])
 async def test_without_rules_a_call_without_a_tag_repeats_none_that_had_one(house, retry_count):
     await house.abandoned()
