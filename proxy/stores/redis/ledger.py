@@ -6,10 +6,11 @@ from typing import Final
 
 from proxy.core.ids import shard_of
 from proxy.core.ledger import RECEIPTS_KEPT, Booking, Receipt, added
+from proxy.stores.ledger_texts import parse_row
 from proxy.stores.redis import keys
 from proxy.stores.redis.client import Client
 from proxy.stores.redis.commands import Command, Script, read, write
-from proxy.stores.redis.ledger_rows import book_arguments, ledger_keys, parse_row
+from proxy.stores.redis.ledger_rows import book_arguments, ledger_keys
 from proxy.stores.redis.lua import LEDGER
 from proxy.stores.redis.wire import as_list, as_map, as_text
 from proxy.stores.unread import Unread

@@ -1,13 +1,11 @@
 """Sums of what was bought, per day."""
 
-import json
 import sqlite3
 from collections.abc import Iterable, Sequence
 from datetime import date
 from functools import partial
 from typing import Final
 
-from proxy.core.errors import StoreCorruptError
 from proxy.core.ledger import (
     RECEIPTS_KEPT,
     ROWS_PER_DAY,
@@ -16,11 +14,9 @@ from proxy.core.ledger import (
     Receipt,
     Sums,
     added,
-    decode_key,
-    decode_sums,
-    encode_key,
     encode_sums,
 )
+from proxy.stores.ledger_texts import parse_row, parse_sums, row_text
 from proxy.stores.sqlite.database import Database
 from proxy.stores.unread import Unread
 
@@ -72,14 +68,14 @@ def add_bookings(connection: sqlite3.Connection, entries: Iterable[Booking]) -> 
 
 
 def _add(connection: sqlite3.Connection, key: LedgerKey, sums: Sums) -> bool:
-    place = (key.day.isoformat(), _text(key))
+    place = (key.day.isoformat(), row_text(key))
     known = connection.execute(
         "SELECT CAST(sums AS BLOB) FROM ledger WHERE day = ? AND key = ?", place
     ).fetchone()
     if known is None:
         return False
     # Nobody can read what is damaged. What comes now must not be lost with it, nor its job.
-    before = _UNREAD.less([(f"ledger {key.day}", known[0])], _sums) or [Sums()]
+    before = _UNREAD.less([(f"ledger {key.day}", known[0])], parse_sums) or [Sums()]
     text = encode_sums(before[0] + sums)
     connection.execute("UPDATE ledger SET sums = ? WHERE day = ? AND key = ?", (text, *place))
     return True
@@ -95,7 +91,9 @@ def _insert(
         ).fetchone()
         if count >= ROWS_PER_DAY:
             return False
-    connection.execute("INSERT INTO ledger VALUES (?, ?, ?)", (day, _text(key), encode_sums(sums)))
+    connection.execute(
+        "INSERT INTO ledger VALUES (?, ?, ?)", (day, row_text(key), encode_sums(sums))
+    )
     return True
 
 
@@ -119,22 +117,7 @@ def _rows(connection: sqlite3.Connection, since: date, until: date) -> list[Book
         " WHERE day BETWEEN ? AND ? ORDER BY day, key",
         (since.isoformat(), until.isoformat()),
     )
-    return _UNREAD.less(((f"ledger {row[0]}", row) for row in rows), _booking)
-
-
-def _booking(row: tuple[str, bytes, bytes]) -> Booking:
-    day, key, sums = row
-    try:
-        return Booking(decode_key(date.fromisoformat(day), json.loads(key)), _sums(sums))
-    except (TypeError, ValueError):
-        raise StoreCorruptError("a row of the ledger cannot be read") from None
-
-
-def _sums(stored: bytes) -> Sums:
-    try:
-        return decode_sums(stored.decode())
-    except ValueError:
-        raise StoreCorruptError("sums of the ledger cannot be read") from None
+    return _UNREAD.less(((f"ledger {row[0]}", row) for row in rows), lambda row: parse_row(*row))
 
 
 def _prune(connection: sqlite3.Connection, before: date) -> int:
@@ -143,7 +126,3 @@ def _prune(connection: sqlite3.Connection, before: date) -> int:
     connection.execute("DELETE FROM receipts WHERE day < ?", (unread,))
     day = before.isoformat()
     return connection.execute("DELETE FROM ledger WHERE day < ?", (day,)).rowcount
-
-
-def _text(key: LedgerKey) -> str:
-    return json.dumps(encode_key(key), separators=(",", ":"))
