@@ -102,6 +102,14 @@ class Calls:
             within_s=input_s(submission.input_bytes),
         )
 
+    async def upload(
+        self, what: str, credential: Credential, path: str, submission: Submission, body: Input
+    ) -> bytes:
+        """Return the answer to an upload of the lines of a batch."""
+        return await self.call(
+            what, credential, "POST", path, body=body, within_s=input_s(submission.input_bytes)
+        )
+
     async def exchange(
         self,
         what: str,

@@ -24,7 +24,7 @@ from proxy.ports.jobs import Credential
 from proxy.ports.provider import BatchLimits, ProviderBatch, ResultLine, Submission
 from proxy.ports.upstream import UpstreamClient
 from proxy.providers import _wire
-from proxy.providers.calls import Calls, input_s
+from proxy.providers.calls import Calls
 from proxy.providers.inputs import (
     Input,
     file_name,
@@ -80,14 +80,8 @@ class MistralBatches:
         if _goes_inline(submission):
             return None
         what = f"upload of {submission.batch_id}"
-        raw = await self._calls.call(
-            what,
-            credential,
-            "POST",
-            _FILES,
-            body=json_file(submission, *form_ends(submission.batch_id, {"purpose": "batch"})),
-            within_s=input_s(submission.input_bytes),
-        )
+        body = json_file(submission, *form_ends(submission.batch_id, {"purpose": "batch"}))
+        raw = await self._calls.upload(what, credential, _FILES, submission, body)
         return _wire.expected(read_file(_wire.json_value(raw)), what, "a file").id
 
     async def find_upload(self, credential: Credential, submission: Submission) -> str | None:

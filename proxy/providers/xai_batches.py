@@ -38,7 +38,7 @@ from proxy.ports.provider import (
 )
 from proxy.ports.upstream import UpstreamClient
 from proxy.providers import _wire
-from proxy.providers.calls import Calls, input_s
+from proxy.providers.calls import Calls
 from proxy.providers.inputs import Input, file_line, file_name, form_ends, small_input
 from proxy.providers.item_cutter import ItemCutter
 from proxy.providers.openai_objects import mapping, read_file
@@ -82,14 +82,7 @@ class XaiBatches:
 
     async def upload(self, credential: Credential, submission: Submission) -> str | None:
         what = f"upload of {submission.batch_id}"
-        raw = await self._calls.call(
-            what,
-            credential,
-            "POST",
-            _FILES,
-            body=_form(submission),
-            within_s=input_s(submission.input_bytes),
-        )
+        raw = await self._calls.upload(what, credential, _FILES, submission, _form(submission))
         return _wire.expected(read_file(_wire.json_value(raw)), what, "a file").id
 
     async def find_upload(self, credential: Credential, submission: Submission) -> str | None:
