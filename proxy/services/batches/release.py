@@ -145,13 +145,13 @@ async def release_unread(ground: Ground, batch: Batch, *, may_go_on: Callable[[]
                 continue
             attempts = {item.job_id: item.attempt for item in unread}
             jobs, _ = await ground.readable(list(attempts))
-            released = [
-                advance(job, Released(attempts[job.id], "unread", _UNREAD, uncharged=True))
-                for job in jobs
-            ]
-            moved = [after for job, after in zip(jobs, released, strict=True) if after is not job]
-            await ground.jobs.replace_many([JobWrite(after) for after in moved])
-            log.warning("job.unread", batch_id=batch.id, jobs=len(moved))
+            writes = []
+            for job in jobs:
+                event = Released(attempts[job.id], "unread", _UNREAD, uncharged=True)
+                if (after := advance(job, event)) is not job:
+                    writes.append(JobWrite(after))
+            await ground.jobs.replace_many(writes)
+            log.warning("job.unread", batch_id=batch.id, jobs=len(writes))
 
 
 async def _is_readable(ground: Ground, job_id: JobId) -> bool:

@@ -260,11 +260,9 @@ class Submitter:
 
     async def _create_failed(self, batch: Batch, exc: ProviderError) -> Batch:
         """Care for a failed create: only of one that was surely not bought is another sent."""
-        if exc.code == INPUT_MISSING:
-            times = self._unseen.pop(batch.id, 0) + 1
-            if times < INPUT_TRIES:
-                keep_in_mind(self._unseen, batch.id, times)
-                return await self._put_back(batch, exc)
+        is_unseen = exc.code == INPUT_MISSING
+        if is_unseen and _may_try_again(self._unseen, batch, at_most=INPUT_TRIES):
+            return await self._put_back(batch, exc)
         if isinstance(exc, ProviderRejectedError):
             return await self._rejected(batch, exc)
         if isinstance(exc, CredentialRefusedError):
@@ -338,15 +336,20 @@ class Submitter:
 
     async def _leave_unread(self, batch: Batch, lease: HeldLease) -> None:
         """Have a batch sent later of which a call cannot be read, and in the end without it."""
-        tries = self._unread.pop(batch.id, 0) + 1
-        if tries < UNREAD_TRIES:
-            keep_in_mind(self._unread, batch.id, tries)
-        else:
+        if not _may_try_again(self._unread, batch, at_most=UNREAD_TRIES):
             await lease.during(release_unread(self._on, batch, may_go_on=lease.is_valid))
         await self._steps.take(batch, self._after(RETRY_PAUSE, batch))
 
     async def _submission(self, batch: Batch, provider: Provider) -> Submission:
         return await describe(self._on.batches, batch, provider, now=self._on.now())
+
+
+def _may_try_again(tries: dict[BatchId, int], batch: Batch, *, at_most: int) -> bool:
+    """Count one more try that failed; return whether there may be another, or begin anew."""
+    count = tries.pop(batch.id, 0) + 1
+    if count < at_most:
+        keep_in_mind(tries, batch.id, count)
+    return count < at_most
 
 
 def _group(batch: Batch) -> str:
