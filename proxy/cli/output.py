@@ -72,7 +72,7 @@ def print_records(
 
 
 def print_facts(facts: Mapping[str, object], *, as_json: bool) -> None:
-    """Print names and values beneath each other; what is nested, under dotted names."""
+    """Print names and values beneath each other, what is nested under dotted names; or as JSON."""
     if as_json:
         print_json(facts)
     else:

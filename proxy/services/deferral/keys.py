@@ -38,10 +38,9 @@ class IdempotencyKeys:
         A call of a run is counted by this: each time it is one more of those alike.
         """
         terms = call.terms
-        if terms.idempotency_key is not None:
-            return self.given(terms)
-        if terms.run is None:
-            return None
+        key = self.given(terms)
+        if key is not None or terms.run is None:
+            return key
         count = await self._occurrence(call, terms.run)
         return self._hashed("run", terms, run_key(terms.run.id, call.content, count))
 
