@@ -5,6 +5,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 
 from aiohttp import web
 
@@ -14,6 +15,7 @@ from proxy.core.upstream import Upstream
 from proxy.ports.jobs import Credential
 from proxy.ports.provider import Provider, ResultLine, Submission
 from proxy.providers.openai_family import OpenAIBatches
+from proxy.upstreams.session import AiohttpClient
 from tests.helpers.factories import IdFactory
 
 T0 = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -21,6 +23,8 @@ CHAT = "/v1/chat/completions"
 KEY = "sk-canary-5e7f1c0ffee"
 
 _IDS = IdFactory()
+
+Adapter = TypeVar("Adapter", bound=Provider)
 
 
 class MachineClock:
@@ -111,6 +115,18 @@ def batch_api(dialect: str) -> BatchApi:
     api = DIALECTS[dialect].batch
     assert api is not None
     return api
+
+
+@asynccontextmanager
+async def opened(
+    kind: Callable[..., Adapter], dialect: str, base_url: str
+) -> AsyncIterator[Adapter]:
+    """Open an adapter that speaks a dialect over a client of its own."""
+    async with client_tasks() as tasks:
+        client = AiohttpClient(tasks)
+        upstream = Upstream.parse(dialect, dialect, base_url)
+        yield kind(upstream, batch_api(dialect), client, clock=MachineClock())
+        await client.aclose()
 
 
 def openai_at(base_url: str, dialect: str = "openai") -> OpenAIBatches:

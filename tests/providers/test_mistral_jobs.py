@@ -8,21 +8,18 @@ from typing import Any
 import pytest
 
 from proxy.core.errors import ProviderRejectedError, ProviderUnavailableError
-from proxy.core.upstream import Upstream
 from proxy.ports.provider import ProviderBatchState
 from proxy.providers import mistral_jobs
 from proxy.providers.mistral_jobs import METADATA_KEY, MistralBatches
 from proxy.sandbox import Running, Sandbox, SandboxSettings
-from proxy.upstreams.session import AiohttpClient
 from tests.providers.kit import (
     MachineClock,
     all_results,
-    batch_api,
     chat_body,
-    client_tasks,
     make_batch_id,
     make_credential,
     make_submission,
+    opened,
 )
 from tests.providers.recorder import Recorder
 from tests.providers.wires import opened_mistral
@@ -46,11 +43,8 @@ CREDENTIAL = make_credential(upstream="mistral")
 
 @pytest.fixture
 async def provider(wire: Recorder) -> AsyncIterator[MistralBatches]:
-    async with client_tasks() as tasks:
-        client = AiohttpClient(tasks)
-        upstream = Upstream.parse("mistral", "mistral", wire.base_url)
-        yield MistralBatches(upstream, batch_api("mistral"), client, clock=MachineClock())
-        await client.aclose()
+    async with opened(MistralBatches, "mistral", wire.base_url) as provider:
+        yield provider
 
 
 @pytest.fixture

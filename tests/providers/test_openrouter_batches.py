@@ -8,20 +8,17 @@ from typing import Any
 import pytest
 
 from proxy.core.errors import ProviderRejectedError, ProviderUnavailableError
-from proxy.core.upstream import Upstream
 from proxy.providers import inline
 from proxy.providers.openrouter_batches import OpenRouterBatches
-from proxy.upstreams.session import AiohttpClient
 from tests.providers.kit import (
     CHAT,
     MachineClock,
     all_results,
-    batch_api,
     chat_body,
-    client_tasks,
     make_batch_id,
     make_credential,
     make_submission,
+    opened,
 )
 from tests.providers.recorder import Recorder
 
@@ -41,11 +38,8 @@ CREDENTIAL = make_credential(upstream="openrouter")
 
 @pytest.fixture
 async def provider(wire: Recorder) -> AsyncIterator[OpenRouterBatches]:
-    async with client_tasks() as tasks:
-        client = AiohttpClient(tasks)
-        upstream = Upstream.parse("openrouter", "openrouter", wire.base_url)
-        yield OpenRouterBatches(upstream, batch_api("openrouter"), client, clock=MachineClock())
-        await client.aclose()
+    async with opened(OpenRouterBatches, "openrouter", wire.base_url) as provider:
+        yield provider
 
 
 async def test_the_requests_come_last_in_a_create_which_is_answered_with_202(wire, provider):

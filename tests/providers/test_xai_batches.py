@@ -12,21 +12,18 @@ from proxy.core.errors import (
     ProviderRejectedError,
     ProviderUnavailableError,
 )
-from proxy.core.upstream import Upstream
 from proxy.ports.provider import LineKind, ProviderBatchState
 from proxy.providers import xai_batches
 from proxy.providers.xai_batches import XaiBatches
 from proxy.sandbox import Sandbox, SandboxSettings
-from proxy.upstreams.session import AiohttpClient
 from tests.providers.kit import (
     MachineClock,
     all_results,
-    batch_api,
     chat_body,
-    client_tasks,
     make_batch_id,
     make_credential,
     make_submission,
+    opened,
 )
 from tests.providers.recorder import Recorder
 from tests.providers.wires import opened_xai
@@ -51,11 +48,8 @@ WRONG_KEY = {
 
 @pytest.fixture
 async def provider(wire: Recorder) -> AsyncIterator[XaiBatches]:
-    async with client_tasks() as tasks:
-        client = AiohttpClient(tasks)
-        upstream = Upstream.parse("xai", "xai", wire.base_url)
-        yield XaiBatches(upstream, batch_api("xai"), client, clock=MachineClock())
-        await client.aclose()
+    async with opened(XaiBatches, "xai", wire.base_url) as provider:
+        yield provider
 
 
 async def test_an_input_is_a_file_that_is_told_its_life_first(wire, provider):

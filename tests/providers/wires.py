@@ -3,8 +3,8 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
-from proxy.core.upstream import Upstream
 from proxy.ports.jobs import Credential
 from proxy.ports.provider import Provider
 from proxy.providers.anthropic_batches import AnthropicBatches
@@ -14,16 +14,13 @@ from proxy.providers.openrouter_batches import OpenRouterBatches
 from proxy.providers.xai_batches import XaiBatches
 from proxy.sandbox import SandboxSettings
 from proxy.sandbox.openrouter_batches import REQUESTS_MAX
-from proxy.upstreams.session import AiohttpClient
 from tests.providers.kit import (
     CHAT,
     KEY,
-    MachineClock,
-    batch_api,
     chat_body,
-    client_tasks,
     make_credential,
     openai_at,
+    opened,
 )
 
 MESSAGES = "/v1/messages"
@@ -138,28 +135,17 @@ async def opened_openai(base_url: str) -> AsyncIterator[Provider]:
     await provider.aclose()
 
 
-@asynccontextmanager
-async def opened_anthropic(base_url: str) -> AsyncIterator[AnthropicBatches]:
-    async with client_tasks() as tasks:
-        client = AiohttpClient(tasks)
-        upstream = Upstream.parse("anthropic", "anthropic", base_url)
-        yield AnthropicBatches(upstream, batch_api("anthropic"), client, clock=MachineClock())
-        await client.aclose()
+def opened_anthropic(base_url: str) -> AbstractAsyncContextManager[AnthropicBatches]:
+    return opened(AnthropicBatches, "anthropic", base_url)
 
 
-@asynccontextmanager
-async def opened_gemini(base_url: str, *, inline_requests_max: int) -> AsyncIterator[GeminiBatches]:
-    async with client_tasks() as tasks:
-        client = AiohttpClient(tasks)
-        yield GeminiBatches(
-            Upstream.parse("gemini", "gemini", base_url),
-            batch_api("gemini"),
-            client,
-            clock=MachineClock(),
-            inline_bytes_max=20_000_000,
-            inline_requests_max=inline_requests_max,
-        )
-        await client.aclose()
+def opened_gemini(
+    base_url: str, *, inline_requests_max: int
+) -> AbstractAsyncContextManager[GeminiBatches]:
+    kind = partial(
+        GeminiBatches, inline_bytes_max=20_000_000, inline_requests_max=inline_requests_max
+    )
+    return opened(kind, "gemini", base_url)
 
 
 def generate_body(text: str) -> bytes:
@@ -185,39 +171,24 @@ def opener_of(name: str, path: str) -> Callable[[str], AbstractAsyncContextManag
     """A member of the OpenAI family, at its place on the sandbox's port."""
 
     @asynccontextmanager
-    async def opened(base_url: str) -> AsyncIterator[Provider]:
+    async def open_at(base_url: str) -> AsyncIterator[Provider]:
         provider = openai_at(base_url + path, name)
         yield provider
         await provider.aclose()
 
-    return opened
+    return open_at
 
 
-@asynccontextmanager
-async def opened_mistral(base_url: str) -> AsyncIterator[MistralBatches]:
-    async with client_tasks() as tasks:
-        client = AiohttpClient(tasks)
-        upstream = Upstream.parse("mistral", "mistral", base_url + "/mistral")
-        yield MistralBatches(upstream, batch_api("mistral"), client, clock=MachineClock())
-        await client.aclose()
+def opened_mistral(base_url: str) -> AbstractAsyncContextManager[MistralBatches]:
+    return opened(MistralBatches, "mistral", base_url + "/mistral")
 
 
-@asynccontextmanager
-async def opened_openrouter(base_url: str) -> AsyncIterator[OpenRouterBatches]:
-    async with client_tasks() as tasks:
-        client = AiohttpClient(tasks)
-        upstream = Upstream.parse("openrouter", "openrouter", base_url + "/openrouter/api/v1")
-        yield OpenRouterBatches(upstream, batch_api("openrouter"), client, clock=MachineClock())
-        await client.aclose()
+def opened_openrouter(base_url: str) -> AbstractAsyncContextManager[OpenRouterBatches]:
+    return opened(OpenRouterBatches, "openrouter", base_url + "/openrouter/api/v1")
 
 
-@asynccontextmanager
-async def opened_xai(base_url: str) -> AsyncIterator[XaiBatches]:
-    async with client_tasks() as tasks:
-        client = AiohttpClient(tasks)
-        upstream = Upstream.parse("xai", "xai", base_url + "/xai")
-        yield XaiBatches(upstream, batch_api("xai"), client, clock=MachineClock())
-        await client.aclose()
+def opened_xai(base_url: str) -> AbstractAsyncContextManager[XaiBatches]:
+    return opened(XaiBatches, "xai", base_url + "/xai")
 
 
 OPENAI = Wire(
