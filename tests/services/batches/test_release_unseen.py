@@ -21,6 +21,21 @@ def without_lines_of(fleet: Fleet, job_ids: list[JobId]) -> None:
     fleet.provider.answer_line = lambda _, body: None if body in lost else (200, right_answer(body))
 
 
+async def settle_in_part(fleet: Fleet, steps: int) -> bool:
+    """Have the instance die after some steps of settling; return whether it came to the end."""
+    fleet.clock.advance(minutes=7)
+    await fleet.run("live")
+    fleet.instances[0].steps_left = steps
+    survived = await fleet.instances[0].run("collect")
+    fleet.kill(0)
+    return survived
+
+
+async def go_on(fleet: Fleet) -> None:
+    fleet.clock.advance(minutes=5)
+    await fleet.run("live", "collect")
+
+
 @asynccontextmanager
 async def standing_still(instance: Instance, steps: int) -> AsyncIterator[bool]:
     """Let an instance stand still after some steps of settling, as long as the block runs.
@@ -101,14 +116,8 @@ async def test_what_is_unseen_is_booked_once_through_a_crash_at_any_step() -> No
         without_lines_of(fleet, job_ids[:4])
         for job_id in job_ids[:2]:
             await fleet.cancel(job_id)
-        fleet.clock.advance(minutes=7)
-        await fleet.run("live")
-        fleet.instances[0].steps_left = steps
-        survived = await fleet.instances[0].run("collect")
-
-        fleet.kill(0)
-        fleet.clock.advance(minutes=5)
-        await fleet.run("live", "collect")
+        survived = await settle_in_part(fleet, steps)
+        await go_on(fleet)
 
         assert (await fleet.booked()).possible_doubles == 2, steps
         if survived:
@@ -125,17 +134,11 @@ async def test_what_is_unseen_is_counted_once_though_its_jobs_were_released_befo
         # More than are written at once.
         job_ids = await fleet.submit(120)
         without_lines_of(fleet, job_ids[:110])
-        fleet.clock.advance(minutes=7)
-        await fleet.run("live")
-        fleet.instances[0].steps_left = steps
-        survived = await fleet.instances[0].run("collect")
+        survived = await settle_in_part(fleet, steps)
         crashed = (await fleet.batch()).state is not BatchState.SETTLED
-
-        fleet.kill(0)
         for job_id in job_ids[110 - amid : 110]:
             await fleet.cancel(job_id)
-        fleet.clock.advance(minutes=5)
-        await fleet.run("live", "collect")
+        await go_on(fleet)
 
         # What jobs have that go on is booked when they end.
         going_on = [job for job in await fleet.jobs() if not job.state.is_terminal]
@@ -152,14 +155,8 @@ async def test_what_is_booked_one_day_is_not_taken_off_the_next() -> None:
         fleet.clock.advance(hours=11, minutes=50)
         job_ids = await fleet.submit(12)
         without_lines_of(fleet, job_ids[:10])
-        fleet.clock.advance(minutes=7)
-        await fleet.run("live")
-        fleet.instances[0].steps_left = steps
-        survived = await fleet.instances[0].run("collect")
-
-        fleet.kill(0)
-        fleet.clock.advance(minutes=5)
-        await fleet.run("live", "collect")
+        survived = await settle_in_part(fleet, steps)
+        await go_on(fleet)
 
         rows = await fleet.stores.ledger.rows(since=date.min, until=date.max)
         assert all(row.sums.possible_doubles >= 0 for row in rows), (steps, rows)
