@@ -123,7 +123,7 @@ def _read(what: str, make: Callable[[], Made]) -> Made:
     """Return what `make` makes of something stored, whose failures are the store's."""
     try:
         return make()
-    except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
+    except (AttributeError, KeyError, TypeError, ValueError):
         # Without the cause: it would show contents.
         raise StoreCorruptError(f"a stored {what} cannot be read") from None
 
