@@ -16,7 +16,10 @@ from proxy.core.dialects import Streaming
 from proxy.core.errors import CallerError
 
 DROPPED_FIELDS: Final = frozenset(
-    {"background", "serviceTier", "service_tier", "stream", "stream_options"}
+    {
+        *("background", "serviceTier", "service_tier", "stream", "stream_options"),
+        "partial_images",  # of a streamed image, and refused without a stream
+    }
 )
 """What a deferred call must not say: the lane decides it, or a batch refuses it."""
 
@@ -111,17 +114,21 @@ def check_size(size: int, *, max_bytes: int) -> None:
         )
 
 
-def line_body(parsed: ParsedBody) -> bytes:
-    """Return the body as a line of a batch holds it: without dropped fields, CR and LF."""
+def line_body(parsed: ParsedBody, *, keep: frozenset[str] = frozenset()) -> bytes:
+    """Return the body as a line of a batch holds it: without dropped fields, CR and LF.
+
+    The fields to `keep` are not dropped.
+    """
     members = parsed.members
     if members is None:
         kept = parsed.raw.removeprefix(_BOM)
     else:
+        dropped = DROPPED_FIELDS - keep
         last = {member.name: member for member in members}
         texts = [
             member.text
             for member in members
-            if member.name not in DROPPED_FIELDS and last[member.name] is member
+            if member.name not in dropped and last[member.name] is member
         ]
         kept = f"{{{','.join(texts)}}}".encode()
     # Outside of strings they are white space that separates nothing which other

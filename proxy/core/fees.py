@@ -1,4 +1,5 @@
-"""What an answer has that is paid for beside its tokens: searches, runs of code, work in between.
+"""What an answer has that is paid for otherwise than by text tokens: searches, runs of code,
+images, work in between.
 
 Their prices stand in no list, and some depend on what else was bought that day. So an answer
 that has any gets no price (`core/usage.py`): that of its tokens alone would be too low.
@@ -24,6 +25,7 @@ def fees_in(body: Mapping[str, object]) -> int:
         sum(item.get("type") in _ITEMS for item in _objects(body, "output"))
         + sum(map(_of_chat, _objects(body, "choices")))
         + sum(map(_of_gemini, _objects(body, "candidates")))
+        + sum("b64_json" in one or "url" in one for one in _objects(body, "data"))
         + _of_messages(body.get("usage"))
     )
 

@@ -93,8 +93,13 @@ class OpenAIBatches:
     ) -> None:
         self._name = upstream.dialect
         self._api = api
-        self._limits = BatchLimits.of(api, batch_models)
-        self._limits_of_others = replace(self._limits, max_inputs=None)
+        counted = BatchLimits.of(api, batch_models)
+        self._usual_limits = usual = replace(counted, max_inputs=None)
+        self._limits = {_EMBEDDINGS: counted} | {
+            endpoint.path: replace(usual, max_requests=endpoint.max_requests)
+            for endpoint in DIALECTS[upstream.dialect].endpoints.values()
+            if endpoint.max_requests is not None
+        }
         self._clock = clock
         base_url = upstream.origin + upstream.target_of("/v1")
         site = Site(base_url, DIALECTS[upstream.dialect].user_agent, web_proxy)
@@ -102,7 +107,7 @@ class OpenAIBatches:
         self._transfers = Channel(f"{upstream.name}-transfers", site, clock)
 
     def limits(self, endpoint: str) -> BatchLimits:
-        return self._limits if endpoint == _EMBEDDINGS else self._limits_of_others
+        return self._limits.get(endpoint, self._usual_limits)
 
     def frame(self, custom_id: str, endpoint: str) -> tuple[bytes, bytes]:
         return file_line(custom_id, endpoint)

@@ -15,7 +15,7 @@ from typing import Any, Final
 _LANE_FIELDS: Final = frozenset(
     {
         *("stream", "stream_options", "background", "background_options"),
-        *("service_tier", "serviceTier"),
+        *("service_tier", "serviceTier", "partial_images"),
     }
 )
 # fmt: off

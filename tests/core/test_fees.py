@@ -38,6 +38,8 @@ def messages(*kinds: str) -> dict[str, object]:
         response({"type": "search_results", "results": []}),
         chat(annotations=[{"type": "url_citation"}]),
         chat(executed_tools=[{"index": 0, "type": "search"}]),
+        {"data": [{"b64_json": "aGk="}], "usage": {"input_tokens": 12, "output_tokens": 272}},
+        {"data": [{"url": "https://a.example"}], "usage": {"input_tokens": 12}},
         gemini(webSearchQueries=["", "the moon"]),
         gemini(groundingChunks=[{"maps": {"placeId": "places/1"}}]),
     ],

@@ -10,7 +10,7 @@ import openai
 import pytest
 import pytest_asyncio
 from openai import AsyncOpenAI, OpenAI
-from openai.types import CreateEmbeddingResponse
+from openai.types import CreateEmbeddingResponse, ImagesResponse
 from openai.types.chat import ChatCompletion
 from openai.types.responses import Response
 from pydantic import BaseModel
@@ -359,6 +359,45 @@ async def test_embeddings_as_a_job_never_lose_their_id(scene: Scene) -> None:
         )
 
     assert len(answer.data) == 1
+
+
+IMAGE: Any = {"model": "gpt-image-1.5", "prompt": "a cat", "background": "transparent"}
+
+
+async def test_images_are_the_direct_ones_held_streamed_and_as_a_job(scene: Scene) -> None:
+    async with scene.sdk() as sdk:
+        direct, held = [
+            await sdk.images.generate(**IMAGE, n=2, extra_headers=headers)
+            for headers in ({}, {"X-Deferrable": "wait"})
+        ]
+        stream = await sdk.images.generate(
+            **IMAGE, n=2, stream=True, partial_images=1, extra_headers={"X-Deferrable": "wait"}
+        )
+        events: Any = [event async for event in stream]
+        job: Any = await sdk.images.generate(**IMAGE, n=2, extra_headers={"X-Deferrable": "job"})
+        fetched = await sdk.get(f"/images/generations/{job.id}", cast_to=ImagesResponse)
+
+    drawn = [one.b64_json for one in direct.data or ()]
+    assert len(drawn) == 2
+    assert held.background == "transparent"
+    for answer in (held, fetched):
+        assert [one.b64_json for one in answer.data or ()] == drawn
+    assert [event.b64_json for event in events] == drawn
+    assert {event.type for event in events} == {"image_generation.completed"}
+
+
+async def test_what_edits_an_image_by_upload_runs_now_and_by_reference_later(scene: Scene) -> None:
+    """An upload is for no batch; the SDK has no other way, but the API has."""
+    asked = {**IMAGE, "images": [{"file_id": "file-1"}]}
+    async with scene.sdk(**{"X-Deferrable": "true"}) as sdk:
+        with pytest.raises(openai.BadRequestError, match="JSON") as refused:
+            await sdk.images.edit(**IMAGE, image=b"png")
+        job: Any = await sdk.post("/images/edits", body=asked, cast_to=ImagesResponse)
+        edited = await sdk.get(f"/images/edits/{job.id}", cast_to=ImagesResponse)
+
+    assert "x-deferrable-job" not in refused.value.response.headers
+    assert edited.data
+    assert edited.data[0].b64_json
 
 
 async def test_a_failed_line_raises_what_the_direct_call_raises(scene: Scene) -> None:

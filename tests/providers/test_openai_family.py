@@ -16,6 +16,7 @@ from aiohttp import web
 
 from proxy.core.batch_ends import INPUT_MISSING
 from proxy.core.dialects import BatchApi, BatchWire, FilesWay
+from proxy.core.dialects.openai import IMAGES_MAX
 from proxy.core.errors import (
     CredentialRefusedError,
     ProviderBusyError,
@@ -452,6 +453,9 @@ async def test_an_id_cannot_lead_to_another_path(wire, provider):
 async def test_openai_counts_the_inputs_of_embeddings_alone(provider):
     assert provider.limits("/v1/embeddings").max_inputs == 50_000
     assert provider.limits(CHAT).max_inputs is None
+    assert provider.limits(CHAT).max_requests == 50_000
+    assert provider.limits("/v1/images/generations").max_requests == IMAGES_MAX
+    assert provider.limits("/v1/images/edits").max_inputs is None
 
 
 async def test_a_clone_is_a_row(wire):

@@ -24,6 +24,9 @@ def use_everything(base_url: str) -> None:
         embedded = client.embeddings.create(model="text-embedding-3-small", input=["a", "b"])
         assert len(embedded.data[1].embedding) == 16
         assert client.moderations.create(input="a").results[0].flagged is False
+        drawn = client.images.generate(model="gpt-image-1.5", prompt="a cat")
+        assert drawn.data
+        assert drawn.data[0].b64_json
         assert "gpt-5.4-mini" in [model.id for model in client.models.list()]
         text = client.completions.create(model="gpt-3.5-turbo-instruct", prompt="a")
         assert text.choices[0].text

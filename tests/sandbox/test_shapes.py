@@ -160,6 +160,65 @@ async def test_a_moderation_has_its_published_shape(rig):
     assert len(body["results"]) == 2
 
 
+IMAGE = {"model": "gpt-image-1.5", "prompt": "a cat"}
+
+
+@pytest.mark.parametrize(
+    ("path", "more", "kind", "schema"),
+    [
+        ("generations", {}, "image_generation.completed", "ImageGenCompletedEvent"),
+        (
+            "edits",
+            {"images": [{"file_id": "file-1"}]},
+            "image_edit.completed",
+            "ImageEditCompletedEvent",
+        ),
+    ],
+)
+async def test_an_image_and_its_stream(rig, path, more, kind, schema):
+    asked = {**IMAGE, **more, "background": "transparent"}
+
+    status, body = await rig.call("POST", f"/v1/images/{path}", asked)
+    events = await events_of(
+        rig, f"/v1/images/{path}", {**asked, "stream": True, "partial_images": 1}
+    )
+
+    assert status == 200
+    assert_shape("ImagesResponse", body)
+    assert_known_fields("ImagesResponse", body)
+    assert body["background"] == "transparent"
+    ((name, data),) = events
+    assert name == kind
+    assert_shape(schema, json.loads(data))
+    assert json.loads(data)["b64_json"] == body["data"][0]["b64_json"]
+
+
+async def test_images_differ_by_number_and_by_background(rig):
+    _, several = await rig.call("POST", "/v1/images/generations", {**IMAGE, "n": 3})
+    _, clear = await rig.call(
+        "POST", "/v1/images/generations", {**IMAGE, "background": "transparent"}
+    )
+
+    drawn = [one["b64_json"] for one in (*several["data"], *clear["data"])]
+    assert len(set(drawn)) == 4
+    assert base64.b64decode(drawn[0]).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("change", "param"),
+    [
+        ({"prompt": ""}, "prompt"),
+        ({"n": 11}, "n"),
+        ({"background": True}, "background"),
+        ({"partial_images": 1}, "partial_images"),
+    ],
+)
+async def test_an_image_that_cannot_be_is_refused(rig, change, param):
+    status, body = await rig.call("POST", "/v1/images/generations", {**IMAGE, **change})
+
+    assert (status, body["error"]["param"]) == (400, param)
+
+
 async def test_models_have_their_published_shapes(rig):
     _, models = await rig.call("GET", "/v1/models")
     _, model = await rig.call("GET", "/v1/models/gpt-5.4-mini")

@@ -13,6 +13,10 @@ from typing import Final
 from proxy.core.dialects.batches import DAY, BatchApi, BatchWire, FilesWay, Mark
 from proxy.core.dialects.records import Dialect, Endpoint, Family, Shape
 
+IMAGES_MAX: Final = 500
+"""Calls for images in one batch. Each is answered by megabytes of base64, all in one file, which is
+read in one go."""
+
 _CHAT: Final = Endpoint(
     path="/v1/chat/completions", shape=Shape.CHAT, required=("model", "messages")
 )
@@ -24,6 +28,22 @@ _EMBEDDINGS: Final = Endpoint(
     path="/v1/embeddings", shape=Shape.EMBEDDINGS, required=("model", "input")
 )
 _MODERATIONS: Final = Endpoint(path="/v1/moderations", shape=Shape.MODERATIONS, required=("input",))
+# With `response_format` an older model answers by URLs, which hold for an hour ("Create image"): a
+# batch may have ended long before anybody asks.
+_IMAGES, _IMAGE_EDITS = (
+    Endpoint(
+        path=path,
+        shape=shape,
+        required=required,
+        unbatched_fields=("response_format",),
+        kept_fields=frozenset({"background"}),
+        max_requests=IMAGES_MAX,
+    )
+    for path, shape, required in (
+        ("/v1/images/generations", Shape.IMAGES, ("prompt",)),
+        ("/v1/images/edits", Shape.IMAGE_EDITS, ("prompt", "images")),
+    )
+)
 _FLEX_CHAT, _FLEX_RESPONSES = (
     replace(endpoint, flex_field="service_tier") for endpoint in (_CHAT, _RESPONSES)
 )
@@ -49,7 +69,10 @@ OPENAI: Final = Dialect(
     family=Family.OPENAI,
     title="OpenAI",
     public_url="https://api.openai.com",
-    endpoints=_endpoints(_FLEX_CHAT, _FLEX_RESPONSES, _COMPLETIONS, _EMBEDDINGS, _MODERATIONS),
+    endpoints=_endpoints(
+        *(_FLEX_CHAT, _FLEX_RESPONSES, _COMPLETIONS, _EMBEDDINGS, _MODERATIONS),
+        *(_IMAGES, _IMAGE_EDITS),
+    ),
     billing_headers=("openai-organization", "openai-project"),
     batch=BatchApi(
         wire=BatchWire.FILES,

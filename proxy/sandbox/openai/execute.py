@@ -7,6 +7,7 @@ from typing import Any, Final
 from proxy.sandbox.engine import Execution
 from proxy.sandbox.openai import errors
 from proxy.sandbox.openai.chat import complete
+from proxy.sandbox.openai.images import edit, generate
 from proxy.sandbox.openai.plain import complete_text, embed, moderate
 from proxy.sandbox.openai.responses import respond
 from proxy.sandbox.settings import ModelSpec, SandboxSettings
@@ -32,6 +33,8 @@ ENDPOINTS: Final = {
         Endpoint("/v1/embeddings", "embedding", embed),
         Endpoint("/v1/completions", "completion", complete_text),
         Endpoint("/v1/moderations", "moderation", moderate),
+        Endpoint("/v1/images/generations", "image", generate),
+        Endpoint("/v1/images/edits", "image", edit),
     )
 }
 """Also the endpoints that batches may name."""

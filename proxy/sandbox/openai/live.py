@@ -10,6 +10,7 @@ from proxy.sandbox.interactive import compute, metered
 from proxy.sandbox.openai import errors
 from proxy.sandbox.openai.chat import chunks
 from proxy.sandbox.openai.execute import ENDPOINTS, execute, find_model
+from proxy.sandbox.openai.images import image_events
 from proxy.sandbox.openai.plain import text_chunks
 from proxy.sandbox.openai.responses import events
 from proxy.sandbox.openai.stored import StoredResponses
@@ -109,9 +110,23 @@ async def json_object(call: Call) -> dict[str, Any]:
     return body
 
 
+def _named_events(path: str, answer: dict[str, Any]) -> Iterator[dict[str, Any]] | None:
+    """Return the events of an API that names them; nothing for the others."""
+    match path:
+        case "/v1/responses":
+            return events(answer)
+        case "/v1/images/generations":
+            return image_events("image_generation.completed", answer)
+        case "/v1/images/edits":
+            return image_events("image_edit.completed", answer)
+        case _:
+            return None
+
+
 def _frames(path: str, answer: dict[str, Any], body: dict[str, Any]) -> Iterator[bytes]:
-    if path == "/v1/responses":
-        for event in events(answer):
+    named = _named_events(path, answer)
+    if named is not None:
+        for event in named:
             name = str(event["type"]).encode()
             yield b"event: " + name + b"\ndata: " + pydantic_core.to_json(event) + b"\n\n"
         return

@@ -43,7 +43,7 @@ def admit(parsed: ParsedBody, place: Place, *, max_line_bytes: int) -> Admitted:
     """
     fields, endpoint = parsed.fields, place.endpoint
     _check_fields(fields, endpoint)
-    line = line_body(parsed)
+    line = line_body(parsed, keep=endpoint.kept_fields)
     check_size(len(line), max_bytes=max_line_bytes)
     return Admitted(
         line_body=line,
@@ -68,6 +68,7 @@ _EXPECTED: Final[Mapping[str, tuple[tuple[type, ...], str]]] = {
     "max_tokens": ((int,), "an integer"),
     "input": ((str, list), "a string or an array"),
     "prompt": ((str, list), "a string or an array"),
+    "images": ((list,), "an array of objects"),
     "stream": ((bool,), "a boolean"),
     "background": ((bool,), "a boolean"),
 }
@@ -100,6 +101,8 @@ def _check_fields(fields: Mapping[str, object], endpoint: Endpoint) -> None:
     for name in _EXPECTED.keys() & fields.keys():
         if name == "prompt" and name not in endpoint.required:
             continue  # On `/v1/responses` it is a reference to a stored prompt, an object.
+        if name in endpoint.kept_fields:
+            continue
         types, expected = _EXPECTED[name]
         value = fields[name]
         if value is not None and not isinstance(value, types):

@@ -323,6 +323,8 @@ class JobsApi:
         # Natively nothing is read there, but it is where the SDK's generic `get` is pointed.
         ("messages", ""): {"GET": _typed},
         ("embeddings", ""): {"GET": _typed},
+        ("generations", ""): {"GET": _typed},
+        ("edits", ""): {"GET": _typed},
         ("responses", ""): {"GET": _response},
         ("responses", "/cancel"): {"POST": _cancel_response},
     }

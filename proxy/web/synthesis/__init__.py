@@ -13,6 +13,7 @@ from proxy.core.dialects import Shape
 from proxy.web.synthesis.chat import chat_events
 from proxy.web.synthesis.completions import completion_events
 from proxy.web.synthesis.generate import generate_events
+from proxy.web.synthesis.images import edited_events, generated_events
 from proxy.web.synthesis.messages import message_events
 from proxy.web.synthesis.parts import Event, JsonObject, UnreadableResultError, is_object
 from proxy.web.synthesis.responses import response_events
@@ -98,4 +99,6 @@ _SHAPES: Final[Mapping[Shape, tuple[Callable[[JsonObject, bool], Iterator[Event]
     Shape.RESPONSES: (response_events, b""),
     Shape.MESSAGES: (message_events, b""),
     Shape.GENERATE: (generate_events, b""),
+    Shape.IMAGES: (generated_events, b""),
+    Shape.IMAGE_EDITS: (edited_events, b""),
 }

@@ -14,6 +14,8 @@ ENDPOINTS = DIALECTS["openai"].endpoints
 CHAT = ENDPOINTS["/v1/chat/completions"]
 RESPONSES = ENDPOINTS["/v1/responses"]
 EMBEDDINGS = ENDPOINTS["/v1/embeddings"]
+IMAGES = ENDPOINTS["/v1/images/generations"]
+IMAGE_EDITS = ENDPOINTS["/v1/images/edits"]
 MINIMAL = b'{"model":"m","messages":[{"role":"user","content":"hi"}]'
 
 
@@ -52,7 +54,7 @@ def test_a_line_above_the_providers_bound_is_refused_with_both_lengths():
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS.values(), ids=lambda each: each.shape)
 def test_every_required_field_is_asked_for(endpoint):
-    valid = {"model": "m", "messages": [said("x")], "prompt": "x", "input": "x"}
+    valid = {"model": "m", "messages": [said("x")], "prompt": "x", "input": "x", "images": [{}]}
     for name in endpoint.required:
         fields = {key: valid[key] for key in endpoint.required if key != name}
         with pytest.raises(CallerError) as refusal:
@@ -90,6 +92,25 @@ def test_a_response_may_take_its_prompt_from_the_provider():
 
 def test_a_moderation_needs_no_model():
     assert admitted(b'{"input":"x"}', ENDPOINTS["/v1/moderations"]).model == ""
+
+
+def test_the_background_of_an_image_is_no_matter_of_the_lane():
+    body = b'{"prompt":"x","background":"transparent","stream":true,"partial_images":2}'
+
+    assert admitted(body, IMAGES).line_body == b'{"prompt":"x","background":"transparent"}'
+
+
+def test_an_image_that_is_answered_by_a_passing_url_is_in_no_batch():
+    assert admitted(b'{"prompt":"x"}', IMAGES).fits_a_batch
+    assert not admitted(b'{"prompt":"x","response_format":"url"}', IMAGES).fits_a_batch
+
+
+@pytest.mark.parametrize("images", ["x", {"file_id": "file-1"}])
+def test_the_images_to_edit_are_a_list(images):
+    with pytest.raises(CallerError) as refusal:
+        admitted(json.dumps({"prompt": "x", "images": images}).encode(), IMAGE_EDITS)
+
+    assert (refusal.value.param, refusal.value.code) == ("images", "invalid_type")
 
 
 def test_a_response_cannot_follow_a_job():

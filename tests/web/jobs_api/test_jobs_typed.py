@@ -42,6 +42,7 @@ async def test_the_stock_sdk_retrieves_a_completion_by_its_job(house):
     [
         *("/v1/chat/completions/{}", "/openai/v1/chat/completions/{}"),
         *("/v1/messages/{}", "/v1/embeddings/{}", "/jobs/{}", "/a/b/jobs/{}"),
+        *("/v1/images/generations/{}", "/v1/images/edits/{}"),
     ],
 )
 async def test_a_typed_path_brings_the_providers_body_itself(house, path):
