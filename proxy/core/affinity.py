@@ -61,7 +61,7 @@ def _steps(fields: Mapping[str, object], shape: Shape) -> list[str]:
         case Shape.COMPLETIONS:
             return [_text(fields.get("prompt"))]
         case _:
-            # Embeddings, moderations and images have no prompt cache.
+            # The others have no prompt cache.
             return []
 
 

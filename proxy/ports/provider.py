@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
-from proxy.core.dialects import BatchApi, Mark
+from proxy.core.dialects import BatchApi, Endpoint, Mark, Shape
 from proxy.core.ids import BatchId
 from proxy.ports.jobs import Credential
 
@@ -64,13 +64,21 @@ class BatchLimits:
     """Under which name batches know each model, where that is another than in calls."""
 
     @classmethod
-    def of(cls, api: BatchApi, batch_models: Mapping[str, str] | None = None) -> "BatchLimits":
-        """Return what a dialect's row says; `batch_models` is what an operator adds to it."""
+    def of(
+        cls,
+        api: BatchApi,
+        endpoint: Endpoint | None = None,
+        batch_models: Mapping[str, str] | None = None,
+    ) -> "BatchLimits":
+        """Return what the rows of a dialect and of an endpoint say, and what an operator adds."""
+        most, embeds = api.max_requests, False
+        if endpoint is not None:
+            most, embeds = endpoint.max_requests or most, endpoint.shape is Shape.EMBEDDINGS
         return cls(
-            max_requests=api.max_requests,
+            max_requests=min(most, api.max_requests),
             max_bytes=api.max_bytes,
             max_line_bytes=api.max_line_bytes,
-            max_inputs=api.max_inputs,
+            max_inputs=api.max_inputs if embeds else None,
             names_batches=api.mark is not Mark.NOTHING,
             can_cancel=api.can_cancel,
             window=api.longest,

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from typing import Final
 from urllib.parse import urlencode
 
-from proxy.core.dialects import BatchApi, window_for
+from proxy.core.dialects import DIALECTS, BatchApi, window_for
 from proxy.core.errors import ProviderRejectedError, ProviderUnavailableError
 from proxy.core.ids import BatchId
 from proxy.core.upstream import Upstream
@@ -66,12 +66,16 @@ class MistralBatches:
         self, upstream: Upstream, api: BatchApi, client: UpstreamClient, *, clock: Clock
     ) -> None:
         self._api = api
-        self._limits = BatchLimits.of(api)
+        self._usual_limits = BatchLimits.of(api)
+        self._limits = {
+            path: BatchLimits.of(api, endpoint)
+            for path, endpoint in DIALECTS[upstream.dialect].endpoints.items()
+        }
         self._calls = Calls(upstream, client, clock)
         self._clock = clock
 
-    def limits(self, endpoint: str) -> BatchLimits:  # noqa: ARG002
-        return self._limits
+    def limits(self, endpoint: str) -> BatchLimits:
+        return self._limits.get(endpoint, self._usual_limits)
 
     def frame(self, custom_id: str, endpoint: str) -> tuple[bytes, bytes]:  # noqa: ARG002
         return list_item(custom_id, b"body")

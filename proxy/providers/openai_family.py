@@ -10,7 +10,6 @@ and the Batch guide; types of the SDKs of Groq 1.7 and Together 3.1.
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import IO, TYPE_CHECKING, Final, NoReturn, cast
 
@@ -59,9 +58,6 @@ METADATA_KEY: Final = "offramp_batch"
 UPLOAD_S: Final = 1_800.0
 """Bound of one upload: 200 MB at 1 Mbit/s, and some for what is before it."""
 
-_EMBEDDINGS: Final = "/v1/embeddings"
-"""Where inputs are counted, if they are."""
-
 _LIST_LIMIT: Final = 100
 _LIST_PAGES_MAX: Final = 600
 """Creates are limited to 2,000 an hour (Batch guide): more than a day of them."""
@@ -93,12 +89,10 @@ class OpenAIBatches:
     ) -> None:
         self._name = upstream.dialect
         self._api = api
-        counted = BatchLimits.of(api, batch_models)
-        self._usual_limits = usual = replace(counted, max_inputs=None)
-        self._limits = {_EMBEDDINGS: counted} | {
-            endpoint.path: replace(usual, max_requests=endpoint.max_requests)
-            for endpoint in DIALECTS[upstream.dialect].endpoints.values()
-            if endpoint.max_requests is not None
+        self._usual_limits = BatchLimits.of(api, batch_models=batch_models)
+        self._limits = {
+            path: BatchLimits.of(api, endpoint, batch_models)
+            for path, endpoint in DIALECTS[upstream.dialect].endpoints.items()
         }
         self._clock = clock
         base_url = upstream.origin + upstream.target_of("/v1")

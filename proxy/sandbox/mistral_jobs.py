@@ -18,12 +18,15 @@ from proxy.sandbox.openai import errors
 from proxy.sandbox.openai.batch import Batch, batch_object
 from proxy.sandbox.openai.batch_records import BatchRecords, check_create, check_scope
 from proxy.sandbox.openai.batch_run import BatchRun
+from proxy.sandbox.openai.execute import MISTRAL_ENDPOINTS
 from proxy.sandbox.openai.habits import Habits
 from proxy.sandbox.openai.live import json_object
 from proxy.sandbox.own_lines import openai_line, result_items, stored_input
 from proxy.sandbox.wire import ApiError, Call, Reply, Route, json_reply
 
-_ENDPOINTS: Final = frozenset({"/v1/chat/completions", "/v1/embeddings", "/v1/moderations"})
+_ENDPOINTS: Final = frozenset(
+    {"/v1/chat/completions", "/v1/embeddings", "/v1/moderations", *MISTRAL_ENDPOINTS}
+)
 _INLINE_MAX: Final = 10_000
 _HOURS_MAX: Final = 7 * 24
 _METADATA_KEY_MAX: Final = 32

@@ -25,7 +25,8 @@ class ModelSpec:
 
     id: str
     kind: str = "chat"
-    """`chat` (chat completions and responses), `completion`, `embedding`, `moderation` or `image`;
+    """`chat` (chat completions and responses), `completion`, `embedding`, `moderation`, `image` or
+    `ocr`;
     `messages`, which Anthropic's endpoints alone serve; `generate` and `embed`, which are
     Gemini's."""
     input_price: int = 2
@@ -61,6 +62,7 @@ DEFAULT_MODELS: Final = (
     ModelSpec("gemini-2.5-flash-interactive", kind="generate", batchable=False, flexible=False),
     ModelSpec("gemini-embedding-001", kind="embed", output_price=0, context_tokens=2_048),
     ModelSpec("gpt-image-1.5", kind="image", input_price=4, output_price=16),
+    ModelSpec("mistral-ocr-latest", kind="ocr", output_price=0),
     ModelSpec("omni-moderation-latest", kind="moderation", input_price=0, output_price=0),
 )
 

@@ -91,6 +91,47 @@ async def test_calls_of_every_clone_go_through_and_deferred_ones_are_bought_in_a
     assert lanes == ["batch"] * 12
 
 
+OF_MISTRAL: dict[str, dict[str, Any]] = {
+    "/ocr": {
+        "model": "mistral-ocr-latest",
+        "document": {"type": "document_url", "document_url": "https://example.com/a.pdf"},
+    },
+    "/fim/completions": {"model": "gpt-3.5-turbo-instruct", "prompt": "def ", "suffix": "return"},
+    "/chat/moderations": {
+        "model": "omni-moderation-latest",
+        "input": [[{"role": "user", "content": "hi"}]],
+    },
+    "/classifications": {"model": "omni-moderation-latest", "input": ["a", "b"]},
+    "/chat/classifications": {
+        "model": "omni-moderation-latest",
+        "input": [{"messages": [{"role": "user", "content": "hi"}]}],
+    },
+}
+
+
+async def test_what_mistral_alone_answers_is_bought_in_batches_too(
+    world: tuple[Proxy, Provider],
+) -> None:
+    proxy, provider = world
+    before = len(list(provider.ledger.entries()))
+
+    async with client(proxy, "mistral") as sdk, asyncio.timeout(100):
+        direct, held = [
+            await asyncio.gather(
+                *(
+                    sdk.post(path, body=body, options={"headers": headers}, cast_to=dict)
+                    for path, body in OF_MISTRAL.items()
+                )
+            )
+            for headers in ({}, {"X-Deferrable": "wait"})
+        ]
+
+    for now, later in zip(direct, held, strict=True):
+        assert {**later, "id": None, "created": None} == {**now, "id": None, "created": None}
+    lanes = [entry.lane for entry in provider.ledger.entries()][before:]
+    assert lanes == ["interactive"] * 5 + ["batch"] * 5
+
+
 @pytest.mark.parametrize("name", ["together", "mistral", "openrouter", "xai"])
 async def test_a_create_without_an_answer_is_found_by_what_marks_it_and_bought_once(
     world: tuple[Proxy, Provider], name: str

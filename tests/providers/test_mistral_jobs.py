@@ -53,6 +53,11 @@ async def server() -> AsyncIterator[Running]:
         yield running
 
 
+async def test_fewer_documents_go_into_a_batch_than_other_calls(provider):
+    assert provider.limits("/v1/ocr").max_requests == 5_000
+    assert provider.limits("/v1/chat/completions").max_requests == 100_000
+
+
 async def test_a_small_batch_goes_inline_with_our_id_and_its_model(wire, provider):
     bodies = [chat_body("a"), chat_body("b")]
     submission = make_submission(provider, bodies, slack=timedelta(hours=30))

@@ -53,7 +53,9 @@ def test_tokens_spell_a_text_only_if_they_are_exactly_it(tokens, is_spelling):
     assert spells(tokens, "abc") is is_spelling
 
 
-@pytest.mark.parametrize("shape", [Shape.EMBEDDINGS, Shape.MODERATIONS])
+@pytest.mark.parametrize(
+    "shape", [Shape.EMBEDDINGS, Shape.MODERATIONS, Shape.OCR, Shape.CLASSIFICATIONS]
+)
 def test_an_api_without_streams_has_none_to_synthesise(shape):
     with pytest.raises(UnreadableResultError):
         synthesise(shape, b"{}", include_usage=False)

@@ -36,7 +36,7 @@ _IMAGES, _IMAGE_EDITS = (
         shape=shape,
         required=required,
         unbatched_fields=("response_format",),
-        kept_fields=frozenset({"background"}),
+        own_fields=frozenset({"background"}),
         max_requests=IMAGES_MAX,
     )
     for path, shape, required in (
@@ -121,7 +121,32 @@ MISTRAL: Final = Dialect(
     family=Family.OPENAI,
     title="Mistral",
     public_url="https://api.mistral.ai",
-    endpoints=_endpoints(_CHAT, _EMBEDDINGS, _MODERATIONS),
+    endpoints=_endpoints(
+        *(_CHAT, _EMBEDDINGS, _MODERATIONS),
+        # Answered, and streamed, as a chat.
+        Endpoint(path="/v1/fim/completions", shape=Shape.CHAT, required=("model", "prompt")),
+        Endpoint(
+            path="/v1/ocr",
+            shape=Shape.OCR,
+            required=("model", "document"),
+            # An answer has all pages of its document and, if asked for, all pictures on them.
+            max_requests=5_000,
+        ),
+        *(
+            # Conversations are given as objects.
+            Endpoint(
+                path=path,
+                shape=shape,
+                required=("model", "input"),
+                own_fields=frozenset({"input"}),
+            )
+            for path, shape in (
+                ("/v1/chat/moderations", Shape.MODERATIONS),
+                ("/v1/classifications", Shape.CLASSIFICATIONS),
+                ("/v1/chat/classifications", Shape.CLASSIFICATIONS),
+            )
+        ),
+    ),
     batch=BatchApi(
         wire=BatchWire.JOBS,
         # A million may be pending in a workspace; more at once would make one batch of

@@ -16,6 +16,8 @@ class Shape(StrEnum):
     COMPLETIONS = "completions"
     EMBEDDINGS = "embeddings"
     MODERATIONS = "moderations"
+    CLASSIFICATIONS = "classifications"
+    OCR = "ocr"
     IMAGES = "images"
     IMAGE_EDITS = "image_edits"
     MESSAGES = "messages"
@@ -56,9 +58,9 @@ class Endpoint:
     batches_attachments: bool = True
     """Whether batches take images and files that a call carries itself; if not, URLs alone."""
 
-    kept_fields: frozenset[str] = frozenset()
-    """Top-level body fields that mean something else here than where a deferred call must not
-    say them (`core.body.DROPPED_FIELDS`)."""
+    own_fields: frozenset[str] = frozenset()
+    """Top-level body fields that mean something else here than elsewhere: neither dropped
+    (`core.body.DROPPED_FIELDS`) nor checked."""
 
     max_requests: int | None = None
     """Of one batch, where its results are so long that the batch API's own bound would not do."""

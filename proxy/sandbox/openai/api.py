@@ -42,7 +42,7 @@ class OpenAIDialect:
         store = FileStore(engine.directory)
         stored = StoredResponses(engine)
         self._parts: tuple[Part, ...] = (
-            Live(engine, stored),
+            Live(engine, stored, habits.calls),
             stored,
             Files(engine, store, habits),
             batches(engine, store, habits),

@@ -8,6 +8,7 @@ from proxy.sandbox.engine import Execution
 from proxy.sandbox.openai import errors
 from proxy.sandbox.openai.chat import complete
 from proxy.sandbox.openai.images import edit, generate
+from proxy.sandbox.openai.mistral import classify, fill_in, read_document
 from proxy.sandbox.openai.plain import complete_text, embed, moderate
 from proxy.sandbox.openai.responses import respond
 from proxy.sandbox.settings import ModelSpec, SandboxSettings
@@ -25,18 +26,30 @@ class Endpoint:
     answer: Callable[..., Execution]
 
 
-ENDPOINTS: Final = {
-    endpoint.path: endpoint
-    for endpoint in (
-        Endpoint("/v1/chat/completions", "chat", complete),
-        Endpoint("/v1/responses", "chat", respond),
-        Endpoint("/v1/embeddings", "embedding", embed),
-        Endpoint("/v1/completions", "completion", complete_text),
-        Endpoint("/v1/moderations", "moderation", moderate),
-        Endpoint("/v1/images/generations", "image", generate),
-        Endpoint("/v1/images/edits", "image", edit),
-    )
-}
+def _by_path(*endpoints: Endpoint) -> dict[str, Endpoint]:
+    return {endpoint.path: endpoint for endpoint in endpoints}
+
+
+OPENAI_ENDPOINTS: Final = _by_path(
+    Endpoint("/v1/chat/completions", "chat", complete),
+    Endpoint("/v1/responses", "chat", respond),
+    Endpoint("/v1/embeddings", "embedding", embed),
+    Endpoint("/v1/completions", "completion", complete_text),
+    Endpoint("/v1/moderations", "moderation", moderate),
+    Endpoint("/v1/images/generations", "image", generate),
+    Endpoint("/v1/images/edits", "image", edit),
+)
+
+MISTRAL_ENDPOINTS: Final = _by_path(
+    Endpoint("/v1/ocr", "ocr", read_document),
+    Endpoint("/v1/fim/completions", "completion", fill_in),
+    Endpoint("/v1/chat/moderations", "moderation", moderate),
+    Endpoint("/v1/classifications", "moderation", classify),
+    Endpoint("/v1/chat/classifications", "moderation", classify),
+)
+"""What Mistral alone has."""
+
+ENDPOINTS: Final = OPENAI_ENDPOINTS | MISTRAL_ENDPOINTS
 """Also the endpoints that batches may name."""
 
 

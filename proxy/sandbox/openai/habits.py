@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from proxy.sandbox.openai.errors import error_reply
-from proxy.sandbox.openai.execute import ENDPOINTS
+from proxy.sandbox.openai.execute import ENDPOINTS, OPENAI_ENDPOINTS
 from proxy.sandbox.wire import ApiError, Reply, json_reply
 
 Json = dict[str, Any]
@@ -46,7 +46,12 @@ class Habits:
     windows: Mapping[str, float] = field(default_factory=lambda: {"24h": 1.0})
     """Which it sells, each as a share of the sandbox's window."""
 
-    endpoints: frozenset[str] = frozenset(ENDPOINTS)
+    calls: frozenset[str] = frozenset(OPENAI_ENDPOINTS)
+    """Which paths it answers at once."""
+
+    endpoints: frozenset[str] = frozenset(OPENAI_ENDPOINTS)
+    """Which its batches may name."""
+
     lines_max: int | None = None
     """Nothing: the sandbox's own."""
 
@@ -136,8 +141,8 @@ OPENAI: Final = Habits()
 OPENROUTER: Final = Habits(prefix="/openrouter", root="/api/v1", takes_expiry=False)
 """Calls are OpenAI's; batches hold their requests and their results."""
 
-MISTRAL: Final = Habits(prefix="/mistral", takes_expiry=False)
-"""Files and calls are OpenAI's; batches are jobs of its own."""
+MISTRAL: Final = Habits(prefix="/mistral", calls=frozenset(ENDPOINTS), takes_expiry=False)
+"""Files are OpenAI's, and most calls; batches are jobs of its own."""
 
 XAI: Final = Habits(prefix="/xai", asks_purpose=False, refusal=_xai_refusal)
 """Calls and files are OpenAI's, but for purposes and errors; batches are counts and pages."""

@@ -1,6 +1,6 @@
 """The interactive endpoints: one call, one answer, now."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 import pydantic_core
@@ -21,16 +21,17 @@ _FLEX_ENDPOINTS: Final = frozenset({"/v1/chat/completions", "/v1/responses"})
 
 
 class Live:
-    """Answers calls of every endpoint in `ENDPOINTS`, and lists models."""
+    """Answers calls of some `paths` among `ENDPOINTS`, and lists models."""
 
-    def __init__(self, engine: Engine, stored: StoredResponses) -> None:
+    def __init__(self, engine: Engine, stored: StoredResponses, paths: Iterable[str]) -> None:
         self._engine = engine
         self._stored = stored
+        self._paths = paths
 
     def routes(self) -> list[Route]:
         """Return the endpoints served here."""
         return [
-            *(Route("POST", path, self._answering(path)) for path in ENDPOINTS),
+            *(Route("POST", path, self._answering(path)) for path in self._paths),
             Route("GET", "/v1/models", self._list_models),
             Route("GET", "/v1/models/{id}", self._get_model),
         ]

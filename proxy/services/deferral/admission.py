@@ -43,7 +43,7 @@ def admit(parsed: ParsedBody, place: Place, *, max_line_bytes: int) -> Admitted:
     """
     fields, endpoint = parsed.fields, place.endpoint
     _check_fields(fields, endpoint)
-    line = line_body(parsed, keep=endpoint.kept_fields)
+    line = line_body(parsed, keep=endpoint.own_fields)
     check_size(len(line), max_bytes=max_line_bytes)
     return Admitted(
         line_body=line,
@@ -99,10 +99,8 @@ def _check_fields(fields: Mapping[str, object], endpoint: Endpoint) -> None:
                 f"Invalid '{name}': it must not be empty.", param=name, code="invalid_value"
             )
     for name in _EXPECTED.keys() & fields.keys():
-        if name == "prompt" and name not in endpoint.required:
-            continue  # On `/v1/responses` it is a reference to a stored prompt, an object.
-        if name in endpoint.kept_fields:
-            continue
+        if name in endpoint.own_fields or (name == "prompt" and name not in endpoint.required):
+            continue  # On `/v1/responses` a prompt is a reference to a stored one, an object.
         types, expected = _EXPECTED[name]
         value = fields[name]
         if value is not None and not isinstance(value, types):

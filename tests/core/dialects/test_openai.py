@@ -30,3 +30,22 @@ def test_only_exact_paths_are_deferrable(target: str, shape: Shape | None) -> No
     found = place_for(OPENAI, target)
 
     assert (found and found.endpoint.shape) == shape
+
+
+@pytest.mark.parametrize(
+    ("target", "shape"),
+    [
+        ("/v1/ocr", Shape.OCR),
+        ("/v1/fim/completions", Shape.CHAT),
+        ("/v1/chat/moderations", Shape.MODERATIONS),
+        ("/v1/classifications", Shape.CLASSIFICATIONS),
+        ("/v1/chat/classifications", Shape.CLASSIFICATIONS),
+        ("/v1/images/generations", None),
+        ("/v1/agents/completions", None),
+    ],
+)
+def test_mistral_batches_what_openai_does_not_have(target: str, shape: Shape | None) -> None:
+    found = place_for(DIALECTS["mistral"], target)
+
+    assert (found and found.endpoint.shape) == shape
+    assert found is None or found.endpoint.batched

@@ -100,6 +100,13 @@ def test_the_background_of_an_image_is_no_matter_of_the_lane():
     assert admitted(body, IMAGES).line_body == b'{"prompt":"x","background":"transparent"}'
 
 
+def test_conversations_to_classify_may_be_objects():
+    endpoint = DIALECTS["mistral"].endpoints["/v1/chat/classifications"]
+    body = b'{"model":"m","input":{"messages":[]}}'
+
+    assert admitted(body, endpoint).line_body == body
+
+
 def test_an_image_that_is_answered_by_a_passing_url_is_in_no_batch():
     assert admitted(b'{"prompt":"x"}', IMAGES).fits_a_batch
     assert not admitted(b'{"prompt":"x","response_format":"url"}', IMAGES).fits_a_batch
