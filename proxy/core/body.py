@@ -18,6 +18,7 @@ from proxy.core.errors import CallerError
 DROPPED_FIELDS: Final = frozenset(
     {
         *("background", "serviceTier", "service_tier", "stream", "stream_options"),
+        "background_options",  # of a Response in the background (openai SDK 3.54)
         "partial_images",  # of a streamed image, and refused without a stream
     }
 )

@@ -90,6 +90,14 @@ def test_a_response_may_take_its_prompt_from_the_provider():
     assert admitted(b'{"model":"m","prompt":{"id":"pmpt_1"}}', RESPONSES).model == "m"
 
 
+def test_the_window_of_a_background_response_goes_with_the_background():
+    window = b'"background":true,"background_options":{"completion_window":"8h"}'
+
+    line = admitted(b'{"model":"m",%b,"input":"x"}' % window, RESPONSES).line_body
+
+    assert line == b'{"model":"m","input":"x"}'
+
+
 def test_a_moderation_needs_no_model():
     assert admitted(b'{"input":"x"}', ENDPOINTS["/v1/moderations"]).model == ""
 
