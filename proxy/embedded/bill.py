@@ -77,7 +77,10 @@ def print_bill(bill: Bill, stream: TextIO, *, as_json: bool) -> None:
     console = Console(file=stream, highlight=False)
     # Written by us, since the library ends the process where nobody reads.
     with console.capture() as shown:
-        console.print(table)
+        if bill.lanes:
+            console.print(table)
+        else:
+            console.print("offramp: no call was deferred", style="bold")
         for remark in _remarks(bill, total):
             console.print(remark, style="dim")
     write_if_heard(stream, shown.get())

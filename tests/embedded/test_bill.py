@@ -49,6 +49,15 @@ def test_what_failed_was_in_vain_or_maybe_twice_is_told():
     assert "7 calls could not be deferred" in text
 
 
+def test_where_nothing_was_deferred_no_table_of_nothing_is_shown():
+    text = printed(Bill(lanes={}, forwarded=1))
+
+    assert text.split("\n")[:2] == [
+        "offramp: no call was deferred",
+        "1 call could not be deferred and went straight through",
+    ]
+
+
 def test_possible_doubles_without_a_price_are_not_shown_as_free():
     some = Sums(jobs=1, possible_doubles=3, possible_nano=5_000_000, possible_unpriced=2)
     all_of_them = Sums(jobs=1, possible_doubles=3, possible_unpriced=3)
