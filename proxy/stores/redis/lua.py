@@ -172,7 +172,8 @@ local function book(ledger, days, day, limit, first)
     for amount in string.gmatch(known or '', '%S+') do sums[#sums + 1] = amount end
     for amount in string.gmatch(ARGV[i + 2], '%S+') do
       at = at + 1
-      sums[at] = string.format('%.0f', (sums[at] or 0) + amount)
+      -- What is no number is damaged: what comes now must not be lost with it, nor its job.
+      sums[at] = string.format('%.0f', (tonumber(sums[at]) or 0) + amount)
     end
     redis.call('HSET', ledger, row, table.concat(sums, ' '))
   end

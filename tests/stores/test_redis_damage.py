@@ -1,0 +1,51 @@
+"""What another wrote among ours in Redis, or damaged, ends no instance and holds up no other."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from proxy.core.ids import InstanceId, shard_of
+from proxy.core.job import Escalated, Job, Outcome, Succeeded, advance
+from proxy.core.ledger import Booking, Receipt, Sums, batch_row
+from proxy.ports.jobs import JobWrite, Result
+from proxy.stores.redis import RedisStores, keys
+from tests.contract.steps import accepted
+from tests.helpers.factories import T0, make_key
+from tests.helpers.redis_server import RedisServer, opened
+
+pytestmark = pytest.mark.redis
+
+BOOKED = (Booking(batch_row(make_key(), day=T0.date()), Sums(possible_doubles=1)),)
+
+
+@pytest.fixture
+async def stores(server: RedisServer) -> AsyncIterator[RedisStores]:
+    server.admin.flushall()
+    async with opened(server.url) as one:
+        yield one
+
+
+async def ended(stores: RedisStores) -> Job:
+    """Return a job that was called, of which a webhook is to be told."""
+    job = await accepted(stores, webhook="done")
+    called = advance(job, Escalated(InstanceId("one")))
+    assert not await stores.jobs.replace_many([JobWrite(called)])
+    after = advance(called, Succeeded(1, T0, Outcome(200)))
+    write = JobWrite(after, Result(status_code=200, body=b"{}"), BOOKED)
+    assert not await stores.jobs.replace_many([write])
+    return after
+
+
+@pytest.mark.parametrize("damage", [b"x y z", b"\xff", b"1 x"])
+async def test_what_is_booked_to_a_damaged_row_is_not_lost_nor_its_job(stores, server, damage):
+    first = await ended(stores)
+    place = keys.ledger(shard_of(first.id), T0.date().isoformat())
+    (field,) = server.admin.hkeys(place)
+    server.admin.hset(place, field, damage)
+
+    second = await ended(stores)
+    await stores.ledger.book([Receipt(id="r", job_id=second.id, bookings=BOOKED)])
+
+    assert server.admin.hexists(keys.notices(shard_of(second.id)), second.id)
+    (row,) = await stores.ledger.rows(since=T0.date(), until=T0.date())
+    assert row.sums.possible_doubles == 2
