@@ -4,13 +4,14 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from proxy.core.ids import InstanceId, shard_of
+from proxy.core.errors import StoreCorruptError
+from proxy.core.ids import CredentialId, InstanceId, shard_of
 from proxy.core.job import Escalated, Job, Outcome, Succeeded, advance
 from proxy.core.ledger import Booking, Receipt, Sums, batch_row
 from proxy.ports.jobs import JobWrite, Result
 from proxy.stores.redis import RedisStores, keys
 from tests.contract.steps import accepted
-from tests.helpers.factories import T0, make_key
+from tests.helpers.factories import OWNER, T0, make_credential, make_key
 from tests.helpers.redis_server import RedisServer, opened
 
 pytestmark = pytest.mark.redis
@@ -34,6 +35,34 @@ async def ended(stores: RedisStores) -> Job:
     write = JobWrite(after, Result(status_code=200, body=b"{}"), BOOKED)
     assert not await stores.jobs.replace_many([write])
     return after
+
+
+@pytest.mark.parametrize("field", ["owner", "upstream", "headers"])
+@pytest.mark.parametrize("damage", [None, b"\xff"])
+async def test_a_credential_that_cannot_be_read_hides_no_other(stores, server, field, damage):
+    fine, damaged = make_credential(), make_credential(id=CredentialId("damaged"))
+    for credential in (fine, damaged):
+        await stores.credentials.remember(credential)
+    name = keys.credential(damaged.id)
+    server.admin.hdel(name, field)
+    if damage is not None:
+        server.admin.hset(name, field, damage)
+
+    assert await stores.credentials.all() == [fine]
+    assert await stores.credentials.of_owner(OWNER, fine.upstream) == [fine]
+    with pytest.raises(StoreCorruptError):
+        await stores.credentials.get(damaged.id)
+
+
+async def test_only_credentials_that_say_whose_they_are_can_be_forgotten(stores, server):
+    fine, damaged = make_credential(), make_credential(id=CredentialId("damaged"))
+    for credential in (fine, damaged):
+        await stores.credentials.remember(credential)
+    server.admin.hdel(keys.credential(damaged.id), "owner")
+
+    assert [await stores.credentials.forget_unused(limit=9) for _ in range(3)] == [0, 1, 0]
+
+    assert server.admin.exists(keys.credential(damaged.id))
 
 
 @pytest.mark.parametrize("damage", [b"x y z", b"\xff", b"1 x"])

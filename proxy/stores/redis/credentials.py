@@ -16,7 +16,7 @@ from proxy.stores.redis.batches import RedisBatchStore
 from proxy.stores.redis.client import Client
 from proxy.stores.redis.commands import read, write
 from proxy.stores.redis.packing import Argument
-from proxy.stores.redis.wire import as_int, as_list, as_map, as_text, as_time
+from proxy.stores.redis.wire import as_bytes, as_int, as_list, as_map, as_text, as_time
 from proxy.stores.vault import Vault
 
 _NEVER = datetime.min.replace(tzinfo=UTC)
@@ -31,7 +31,18 @@ class _Row:
 
     @property
     def place(self) -> tuple[OwnerId, str]:
-        return OwnerId(self.fields["owner"].decode()), self.fields["upstream"].decode()
+        """Whose it is, and at which upstream.
+
+        Raises:
+            StoreCorruptError: if it does not say so.
+        """
+        return OwnerId(as_text(self.fields.get("owner"))), as_text(self.fields.get("upstream"))
+
+    @property
+    def is_placed(self) -> bool:
+        with suppress(StoreCorruptError):
+            return bool(self.place)
+        return False
 
     @property
     def is_marked(self) -> bool:
@@ -75,9 +86,9 @@ class RedisCredentialStore:
 
     async def of_owner(self, owner: OwnerId, upstream: str) -> Sequence[Credential]:
         name = keys.credentials_of(owner, upstream)
-        found = await self._read(await self._ids(name))
+        found = self._readable(await self._read(await self._ids(name)))
         # Not of another owner, whatever stands in the index.
-        mine = self._readable([row for row in found if row.place == (owner, upstream)])
+        mine = [one for one in found if (one.owner, one.upstream) == (owner, upstream)]
         return sorted(mine, key=lambda one: one.succeeded_at or _NEVER, reverse=True)
 
     async def all(self) -> Sequence[Credential]:
@@ -109,7 +120,8 @@ class RedisCredentialStore:
 
     async def forget_unused(self, *, limit: int) -> int:
         needed = await self._needed()
-        everything = await self._everything()
+        # Of one that does not say whose it is, nobody can tell if it is needed.
+        everything = [row for row in await self._everything() if row.is_placed]
         kept = {row.place for row in everything if row.id in needed}
         unused = [row for row in everything if row.place not in kept]
         twice = sorted((row for row in unused if row.is_marked), key=lambda row: row.id)
@@ -225,7 +237,7 @@ def _opened(row: _Row, vault: Vault) -> Credential:
     name, found = row.id, row.fields
     owner, upstream = row.place
     # The context is the ID that was asked for: another one's headers do not open.
-    headers = json.loads(vault.open(found["headers"], context=headers_context(name)))
+    headers = json.loads(vault.open(as_bytes(found.get("headers")), context=headers_context(name)))
     body = found.get("body")
     return Credential(
         id=name,
