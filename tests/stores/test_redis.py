@@ -452,7 +452,6 @@ async def test_what_is_no_record_at_all_is_the_store_s_failure_and_no_bug(stores
 
 
 FOREIGN = {
-    keys.NOTES: ("note", b"damaged 1"),
     keys.webhook("delivered"): ("delivered", b"x"),
     keys.webhook("at"): ("failed_at", b"9" * 30),
     keys.pending(0): ("owner", b"x"),
@@ -469,7 +468,6 @@ async def test_what_another_wrote_among_ours_is_the_store_s_failure_and_no_bug(
     field, value = FOREIGN[name]
     server.admin.hset(name, field, value)
     reads = {
-        keys.NOTES: lambda: stores.notes.read("note"),
         keys.webhook("delivered"): lambda: stores.notices.standing(["delivered"]),
         keys.webhook("at"): lambda: stores.notices.standing(["at"]),
         keys.pending(0): stores.jobs.pending,

@@ -9,6 +9,7 @@ from proxy.core.ids import CredentialId, InstanceId, shard_of
 from proxy.core.job import Escalated, Job, Outcome, Succeeded, advance
 from proxy.core.ledger import Booking, Receipt, Sums, batch_row
 from proxy.ports.jobs import JobWrite, Result
+from proxy.ports.notes import Note
 from proxy.stores.redis import RedisStores, keys
 from tests.contract.steps import accepted
 from tests.helpers.factories import OWNER, T0, make_credential, make_key
@@ -63,6 +64,18 @@ async def test_only_credentials_that_say_whose_they_are_can_be_forgotten(stores,
     assert [await stores.credentials.forget_unused(limit=9) for _ in range(3)] == [0, 1, 0]
 
     assert server.admin.exists(keys.credential(damaged.id))
+
+
+@pytest.mark.parametrize("damage", [b"", b"damaged 1", b"\xff", b"7x \xff", b"1" * 5_000])
+async def test_a_note_that_is_damaged_can_be_written_anew(stores, server, damage):
+    server.admin.hset(keys.NOTES, "note", damage)
+
+    known = await stores.notes.read("note")
+    assert await stores.notes.write("note", Note.after(known, "anew"))
+
+    again = await stores.notes.read("note")
+    assert again is not None
+    assert again.text == "anew"
 
 
 @pytest.mark.parametrize("damage", [b"x y z", b"\xff", b"1 x"])
