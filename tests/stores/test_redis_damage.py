@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 
 import pytest
+import structlog
 
 from proxy.core.errors import StoreCorruptError
 from proxy.core.ids import CredentialId, InstanceId, shard_of
@@ -11,7 +12,7 @@ from proxy.core.ledger import Booking, Receipt, Sums, batch_row
 from proxy.ports.jobs import JobWrite, Result
 from proxy.ports.notes import Note
 from proxy.stores.redis import RedisStores, keys
-from tests.contract.steps import accepted
+from tests.contract.steps import HOUR, accepted
 from tests.helpers.factories import OWNER, T0, make_credential, make_key
 from tests.helpers.redis_server import RedisServer, opened
 
@@ -91,3 +92,46 @@ async def test_what_is_booked_to_a_damaged_row_is_not_lost_nor_its_job(stores, s
     assert server.admin.hexists(keys.notices(shard_of(second.id)), second.id)
     (row,) = await stores.ledger.rows(since=T0.date(), until=T0.date())
     assert row.sums.possible_doubles == 2
+
+
+async def test_a_notice_that_cannot_be_read_keeps_no_other_from_being_told(stores, server):
+    damaged, fine = await ended(stores), await ended(stores)
+    server.admin.hset(keys.notices(shard_of(damaged.id)), damaged.id, b"damaged")
+
+    with structlog.testing.capture_logs() as said:
+        taken = await stores.notices.take("done", now=T0, until=T0 + HOUR, limit=9)
+
+    assert [notice.job_id for notice in taken] == [fine.id]
+    assert [(line["event"], line["subject"]) for line in said] == [("record.unread", damaged.id)]
+
+
+@pytest.mark.parametrize("foreign", [b"", b"x y z", b"job_ZZ"])
+async def test_what_is_no_job_keeps_no_other_from_being_told_of_or_pruned(stores, server, foreign):
+    job = await ended(stores)
+    shard = shard_of(job.id)
+    for name in (keys.notices_due(shard, "done"), keys.ended(shard)):
+        server.admin.zadd(name, {foreign: 0})
+
+    taken = await stores.notices.take("done", now=T0, until=T0 + HOUR, limit=9)
+
+    assert [notice.job_id for notice in taken] == [job.id]
+    assert await stores.jobs.prune(finalized_before=T0 + HOUR, limit=9) == 1
+
+
+async def test_pruning_comes_to_an_end_before_what_is_no_job(stores, server):
+    job = await ended(stores)
+    foreign = {f"foreign {number}": number for number in range(99)}
+    server.admin.zadd(keys.ended(shard_of(job.id)), foreign)
+
+    assert await stores.jobs.prune(finalized_before=T0 + HOUR, limit=9) == 0
+
+
+async def test_words_of_a_failure_that_are_damaged_are_shown_as_they_are(stores, server):
+    await ended(stores)
+    (notice,) = await stores.notices.take("done", now=T0, until=T0, limit=9)
+    await stores.notices.failed(notice, at=T0, failure="refused", again_at=T0)
+    server.admin.hset(keys.webhook("done"), "last_failure", b"refu\xff")
+
+    standing = (await stores.notices.standing(["done"]))["done"]
+
+    assert standing.last_failure == "refu\ufffd"

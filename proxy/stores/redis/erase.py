@@ -50,7 +50,8 @@ async def prune_jobs(client: Client, finalized_before: datetime, limit: int) -> 
     while pruned < limit:
         ids, more = await _ended(client, finalized_before, min(PRUNE_CHUNK, limit - pruned))
         pruned += await _erase_many(client, ids)
-        if not more:
+        if not more or not ids:
+            # Without any, what is no job stands before all others.
             break
     return pruned
 

@@ -6,12 +6,13 @@ for the next round.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeAlias, TypeVar
 
-from proxy.core.ids import SHARDS
+from proxy.core.ids import SHARDS, JobId
 from proxy.stores.redis.client import Client
 from proxy.stores.redis.commands import read
+from proxy.stores.redis.rows import stored_here
 from proxy.stores.redis.wire import Reply, as_int, as_list, as_text
 
 Row: TypeAlias = tuple[int, str]
@@ -45,7 +46,9 @@ def _front(reply: Reply, asked_for: int) -> Front[Row]:
     flat = as_list(reply)
     pairs = zip(flat[::2], flat[1::2], strict=True)
     rows = [(as_int(number), as_text(job)) for job, number in pairs]
-    return front_of(rows, asked_for)
+    front = front_of(rows, asked_for)
+    # What is no job has no place of its own that could be looked at.
+    return replace(front, rows=[row for row in rows if stored_here(JobId(row[1]))])
 
 
 def front_of(rows: Sequence[AnyRow], asked_for: int) -> Front[AnyRow]:

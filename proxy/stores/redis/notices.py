@@ -19,6 +19,7 @@ from proxy.stores.redis.commands import Script, read, write
 from proxy.stores.redis.merge import certain, fronts_of, share
 from proxy.stores.redis.rows import notice_text
 from proxy.stores.redis.wire import Reply, as_int, as_map, as_text, as_time
+from proxy.stores.unread import Unread
 
 _TAKE: Final = Script(
     """
@@ -72,6 +73,7 @@ class RedisNoticeStore:
 
     def __init__(self, client: Client) -> None:
         self._client = client
+        self._unread = Unread()
 
     async def take(
         self, webhook: str, *, now: datetime, until: datetime, limit: int
@@ -84,8 +86,13 @@ class RedisNoticeStore:
             ],
             background=True,
         )
-        taken = zip(due, replies, strict=True)
-        return [_notice(job_id, webhook, text) for (_, job_id), text in taken if text is not None]
+        taken = [
+            (job_id, (job_id, webhook, text))
+            for (_, job_id), text in zip(due, replies, strict=True)
+            if text is not None
+        ]
+        # Of one that cannot be read all others would wait, and with it again and again.
+        return self._unread.less(taken, lambda one: _notice(*one))
 
     async def _due(self, webhook: str, now: int, each: int) -> list[tuple[int, JobId]]:
         """Return the first of every shard that are due, in order."""
@@ -155,7 +162,7 @@ class RedisNoticeStore:
             failed=as_int(known.get("failed", 0)),
             delivered_at=as_time(known.get("delivered_at")),
             failed_at=as_time(known.get("failed_at")),
-            last_failure=known["last_failure"].decode() if "last_failure" in known else None,
+            last_failure=_words(known.get("last_failure")),
         )
 
     async def _count(self, webhook: str, what: str, at: int, failure: str | None = None) -> None:
@@ -165,6 +172,10 @@ class RedisNoticeStore:
             [write("HINCRBY", name, what, 1), write("HSET", name, f"{what}_at", at, *more)],
             background=True,
         )
+
+
+def _words(failure: bytes | None) -> str | None:
+    return None if failure is None else failure.decode(errors="replace")
 
 
 def _places(job_id: JobId, webhook: str) -> list[str]:
