@@ -135,3 +135,12 @@ async def test_words_of_a_failure_that_are_damaged_are_shown_as_they_are(stores,
     standing = (await stores.notices.standing(["done"]))["done"]
 
     assert standing.last_failure == "refu\ufffd"
+
+
+@pytest.mark.parametrize("damage", [b"1", b"null", b"{}"])
+async def test_a_result_without_its_head_is_the_store_s_failure(stores, server, damage):
+    job = await ended(stores)
+    server.admin.set(keys.result(job.id), damage)
+
+    with pytest.raises(StoreCorruptError):
+        await stores.jobs.result(job.id)

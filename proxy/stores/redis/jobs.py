@@ -157,7 +157,7 @@ class RedisJobStore:
         head, _, sealed = reply.partition(b"\n")
         try:
             status, content_type, request_id = json.loads(head)
-        except ValueError:
+        except (TypeError, ValueError):
             raise StoreCorruptError("a stored result cannot be read") from None
         return Result(
             status_code=status,
