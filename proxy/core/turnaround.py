@@ -262,7 +262,7 @@ class Turnarounds:
         """Return what `to_json` wrote; nothing observed if it was over other buckets.
 
         Raises:
-            KeyError, TypeError, ValueError: if it is no such record.
+            AttributeError, LookupError, TypeError, ValueError: if it is no such record.
         """
         if data["edges"] != list(_MINUTES):
             return cls()

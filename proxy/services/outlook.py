@@ -261,7 +261,7 @@ def _read(note: Note | None) -> Turnarounds:
         return Turnarounds()
     try:
         return Turnarounds.from_json(json.loads(note.text))
-    except (KeyError, TypeError, ValueError):
-        # Another version's: what it tells is learned anew within a day.
+    except (AttributeError, LookupError, TypeError, ValueError):
+        # Damaged, or another version's: what it tells is learned anew within a day.
         log.warning("note.unread", name=TURNAROUNDS)
         return Turnarounds()

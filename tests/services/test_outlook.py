@@ -1,5 +1,6 @@
 """What an instance knows of its upstreams, and what it tells the others."""
 
+import json
 from datetime import timedelta
 from typing import Any, cast
 
@@ -9,7 +10,7 @@ from policies.windows import Window, parse_span
 from proxy.core.lanes import Lane, LaneTimes
 from proxy.core.plan import Head
 from proxy.core.price_list import parse_price
-from proxy.core.turnaround import USUAL_BATCH, Answered, Ended, Stopped
+from proxy.core.turnaround import USUAL_BATCH, Answered, Ended, Stopped, Turnarounds
 from proxy.core.upstream import Upstream
 from proxy.ports.notes import Note
 from proxy.ports.provider import BatchLimits
@@ -189,7 +190,16 @@ async def test_a_lost_race_is_made_good_in_the_next_pass(world, monkeypatch):
     assert await outlook.run_once() == 1
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"edges": 1}', '{"batches": 0}', "null"])
+def observed(all_day: object) -> str:
+    """Return a note that tells so of the turnarounds of a model."""
+    known = Turnarounds().to_json() | {"batches": [["openai", KEY.model, all_day, {}]]}
+    return json.dumps(known)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", '{"edges": 1}', '{"batches": 0}', "null", observed({"99": 1}), observed(1)],
+)
 async def test_a_note_that_cannot_be_read_tells_nothing_and_is_written_anew(world, text):
     await world.stores.notes.write(TURNAROUNDS, Note(text, 1))
     outlook = world.outlook()

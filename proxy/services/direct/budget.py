@@ -146,7 +146,7 @@ def _of_hour(note: Note | None, hour: datetime) -> dict[CredentialId, Spent]:
             CredentialId(one): Spent(int(calls), int(tokens))
             for one, (calls, tokens) in data["spent"].items()
         }
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
         return {}
 
 

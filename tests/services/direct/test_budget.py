@@ -35,7 +35,11 @@ async def test_without_limits_everything_goes_and_nothing_is_written(notes, cloc
 
 
 @pytest.mark.parametrize(
-    "spent", ["", "[]", "{}", '{"hour": %s}', '{"hour": %s, "spent": {"a": 1}}']
+    "spent",
+    [
+        *("", "[]", "{}", '{"hour": %s}', '{"hour": %s, "spent": {"a": 1}}'),
+        '{"hour": %s, "spent": {"a": [1, 1e999]}}',
+    ],
 )
 async def test_a_note_that_cannot_be_read_tells_nothing_and_is_written_anew(notes, clock, spent):
     hour = json.dumps(T0.replace(minute=0).isoformat())
