@@ -16,13 +16,14 @@ async def describe(
     """Describe the input of `batch`, whose length the item table alone tells.
 
     Where batches of the provider know the model by another name, lines get longer or
-    shorter, each by how its caller wrote the model; then all are read once more.
+    shorter, each by how its caller wrote the model; then all are read once more, unless
+    they are at the provider.
     """
     limits = provider.limits(batch.key.endpoint)
     model = limits.batch_model(batch.key.model) or batch.key.model
     lines = _lines(batches, batch, provider, model)
     count, input_bytes = await _size(batches, batch, provider)
-    if model != batch.key.model:
+    if model != batch.key.model and batch.input_file_id is None:
         input_bytes = sum([len(chunk) async for chunk in lines()])
     nearest = batch.nearest_deadline
     return Submission(

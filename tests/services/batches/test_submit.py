@@ -573,6 +573,22 @@ async def test_a_call_that_cannot_be_read_keeps_no_other_out_of_its_batch(
     assert fleet.provider.requests["find_batches"] == 0
 
 
+async def test_a_batch_that_is_uploaded_goes_out_though_its_calls_cannot_be_read() -> None:
+    fleet = Fleet(instances=2)
+    fleet.provider.batch_models = {"gpt-4o-mini": "mini-batch"}
+    damaged, *_ = await fleet.flush(12)
+    fleet.will("create", "busy")
+    await fleet.run("submit")
+    assert (await fleet.batch()).input_file_id is not None
+
+    # The other instance has not got the key that it is sealed with.
+    fleet.stores.jobs.damaged_bodies.add(damaged)
+    await fleet.wait(timedelta(seconds=30), "submit", position=1)
+    await fleet.answer()
+
+    assert await fleet.states() == {JobState.COMPLETED: 12}
+
+
 async def test_a_call_that_another_instance_can_read_stays_in_its_batch() -> None:
     fleet = Fleet()
     damaged, *_ = await fleet.flush(12)
