@@ -161,10 +161,15 @@ class Collector:
         last = max(time for time in times if time is not None)
         return self._on.now() >= last + GIVE_UP_WAITING_AFTER
 
-    async def _give_up(self, batch: Batch, reason: str, told: str) -> Batch:
-        """Give back the jobs of a batch whose end nobody will see; it may be paid for."""
+    async def _give_up(
+        self, batch: Batch, reason: str, told: str, files: tuple[str, ...] = ()
+    ) -> Batch:
+        """Give back the jobs of a batch whose end nobody will see; it may be paid for.
+
+        `files` are the results that it names all the same: what they answer is kept.
+        """
         log.error("batch.unread", batch_id=batch.id, reason=reason, error=told)
-        return await self._on.write_batch(batch, BatchEnded(self._on.now(), reason))
+        return await self._on.write_batch(batch, BatchEnded(self._on.now(), reason, files))
 
     async def _poll(self, batch: Batch, provider: Provider) -> Batch:
         """Ask how the batch stands, and note it: its end, its cancellation, or when to ask again.
@@ -191,7 +196,7 @@ class Collector:
         if news.state is ProviderBatchState.RUNNING and await self._is_unwanted(batch, provider):
             return await self._cancel(batch, provider)
         if self._is_over(batch):
-            return await self._give_up(batch, "unended", news.status)
+            return await self._give_up(batch, "unended", news.status, news.output_file_ids)
         cancelling = news.state is ProviderBatchState.CANCELLING
         next_at = self._next_poll(batch)
         self._on.wake("collect", within=next_at - self._on.now())

@@ -554,3 +554,17 @@ async def test_a_batch_that_was_slept_over_is_stopped_before_it_is_given_up() ->
 
     assert fleet.provider.requests["cancel"] == 1
     assert (await fleet.batch()).end_reason == "cancelled"
+
+
+async def test_what_a_batch_that_never_ends_has_answered_is_not_bought_again() -> None:
+    fleet = await stalled()
+    fleet.provider.window = timedelta(days=30)
+    # One of its calls hangs. Results can be read while it runs, as at xAI.
+    fleet.provider.finish("batch_1", "cancelling", executed=11)
+    fleet.provider.batches["batch_1"].results.pop()
+
+    await fleet.run_for(timedelta(hours=52), step=timedelta(minutes=15))
+
+    assert await fleet.states() == {JobState.COMPLETED: 11, JobState.EXPIRED: 1}
+    assert (await fleet.batch()).end_reason == "unended"
+    assert (await fleet.booked()).possible_doubles == 1
