@@ -198,8 +198,9 @@ def _line_code(error: object) -> str:
     number = _count(error.get("code")) if isinstance(error, dict) else None
     text = str(error.get("message") if isinstance(error, dict) else error)
     code = _wire.error_code(text)
+    if number in _CLIENT_FAULTS or _UNBATCHABLE.search(text) or code in OF_THE_CALL:
+        # Before the words, which may be those of the call: it would be batched without end.
+        return "batch_client_error"
     if number == _CANCELLED or _NEVER_RUN.search(text):
         return "batch_cancelled"
-    if number in _CLIENT_FAULTS or _UNBATCHABLE.search(text) or code in OF_THE_CALL:
-        return "batch_client_error"
     return code or "batch_server_error"

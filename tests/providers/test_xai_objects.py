@@ -167,6 +167,7 @@ def test_an_answer_is_cut_out_as_it_is(around):
         ({"error": "Incorrect API key provided: xa***yz."}, "invalid_api_key"),
         ({"error": {"code": 1, "message": "no"}}, "batch_cancelled"),
         ({"error": {"code": 3, "message": "boom"}}, "batch_client_error"),
+        ({"error": {"code": 3, "message": "no status: cancelled"}}, "batch_client_error"),
         (
             {"error": {"code": 7, "message": "Content violates usage guidelines."}},
             "batch_client_error",
