@@ -151,8 +151,8 @@ def _standing(batch: BatchObject, now: datetime) -> tuple[str, ProviderBatchStat
         return "failed", ProviderBatchState.ENDED
     if batch.is_cancelled:
         return "cancelled", ProviderBatchState.ENDED
-    if not counts.num_requests:
-        # Its file is not read yet. Taken for an end, it would be bought again beside itself.
+    if not counts.num_requests or not (counts.answered or counts.num_cancelled):
+        # It has not begun. Taken for an end, it would be bought again beside itself.
         return "validating", ProviderBatchState.RUNNING
     return "expired" if counts.num_cancelled else "completed", ProviderBatchState.ENDED
 

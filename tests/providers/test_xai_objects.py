@@ -46,6 +46,8 @@ def counts(
         (None, {}, "validating", RUNNING),
         ({}, {}, "validating", RUNNING),
         ("junk", {}, "validating", RUNNING),
+        # Counted, and nothing else: none of it has come to anything.
+        (counts(9, 0), {}, "validating", RUNNING),
         (counts(9, 9), {}, "in_progress", RUNNING),
         (counts(9, 1, 7, 1), {}, "in_progress", RUNNING),
         (counts(9, 0, 8, 1), {}, "completed", ENDED),
