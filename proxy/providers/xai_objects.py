@@ -124,7 +124,6 @@ def read_batch(value: object) -> BatchObject | None:
 def provider_batch(batch: BatchObject, *, now: datetime) -> ProviderBatch:
     """Return the batch in our words, of which the status is one."""
     status, state = _standing(batch, now)
-    has_results = state is ProviderBatchState.ENDED and status != "failed"
     return ProviderBatch(
         id=batch.batch_id,
         state=state,
@@ -132,7 +131,8 @@ def provider_batch(batch: BatchObject, *, now: datetime) -> ProviderBatch:
         created_at=batch.create_time or now,
         window_ends_at=batch.expire_time,
         count=batch.state.num_requests or None,
-        output_file_ids=(RESULTS + batch.batch_id,) if has_results else (),
+        # They can be read while it runs, which matters if it never ends: calls of it may hang.
+        output_file_ids=() if status == "failed" else (RESULTS + batch.batch_id,),
         error_code=_failure(batch.cancel_by_xai_message) if status == "failed" else None,
         error_message=_wire.shown(batch.cancel_by_xai_message),
     )

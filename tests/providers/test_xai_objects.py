@@ -74,8 +74,7 @@ def test_how_a_batch_stands_is_told_by_its_counts(state, more, status, means):
     batch = made(state=state, **more)
 
     assert (batch.status, batch.state) == (status, means)
-    has_results = means is ENDED and status != "failed"
-    assert batch.output_file_ids == (RESULTS if has_results else ())
+    assert batch.output_file_ids == (() if status == "failed" else RESULTS)
 
 
 def test_what_hangs_until_the_batch_expires_ends_with_it():
