@@ -122,6 +122,7 @@ def _jobs_api(outside: Outside, shared: Shared, holder: Holder, owners: Owners) 
     return JobsApi(
         shared.ground,
         owners=owners,
+        accounts=shared.accounts,
         holder=holder,
         canceller=Canceller(shared.ground, waiters=shared.waiters),
         upstreams=outside.upstreams,

@@ -236,6 +236,7 @@ class House:
             jobs_api=JobsApi(
                 ground,
                 owners=self.owners,
+                accounts=self.accounts,
                 holder=holder,
                 canceller=Canceller(ground, waiters=self.waiters),
                 upstreams=upstreams,

@@ -114,9 +114,10 @@ class Accounts:
     def note_accepted(self, credential_id: CredentialId) -> None:
         """Note that an upstream just served a call of it. Never blocks."""
         credential = self._known.unverified.pop(credential_id, None)
+        paused_at = self._known.paused.pop(credential_id, None)
         if credential is not None:
             self._known.verified |= {credential.owner}
-        if credential is not None or self._known.paused.pop(credential_id, None) is not None:
+        if credential is not None or paused_at is not None:
             self._accepted.add(credential_id)
 
     async def run_once(self) -> int:

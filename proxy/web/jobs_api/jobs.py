@@ -26,6 +26,7 @@ from proxy.core.fields import RawHeaders
 from proxy.core.ids import ANONYMOUS, JobId, OwnerId, find_job_id
 from proxy.core.job import Job
 from proxy.core.upstream import Upstream
+from proxy.services.callers.accounts import Accounts
 from proxy.services.callers.owners import Owners, owns, query_key
 from proxy.services.deferral.cancel import Canceller
 from proxy.services.ground import Ground
@@ -85,6 +86,7 @@ class JobsApi:
         ground: Ground,
         *,
         owners: Owners,
+        accounts: Accounts,
         holder: Holder,
         canceller: Canceller,
         upstreams: Mapping[str, Upstream],
@@ -95,6 +97,7 @@ class JobsApi:
         self._troubles = ground.troubles
         self._clock = ground.clock
         self._owners = owners
+        self._accounts = accounts
         self._holder = holder
         self._canceller = canceller
         self._upstreams = upstreams
@@ -227,6 +230,13 @@ class JobsApi:
         name = job.key.upstream
         if name not in self._upstreams:
             return f"no upstream {name!r} is configured here: its jobs wait, each to its deadline"
+        paused_at = self._accounts.paused_at(job.key.credential)
+        if paused_at is not None:
+            # Also where the provider has it: its results are not read with that credential.
+            return (
+                f"upstream {name!r} refuses the credential of this job since"
+                f" {paused_at:%Y-%m-%dT%H:%M:%SZ}: it waits until that is good again, to its deadline"
+            )
         if job.batch_id is not None and (batch is None or batch.provider_batch_id is not None):
             # The provider has it, or may have it.
             return None

@@ -58,6 +58,24 @@ async def test_a_job_tells_that_its_upstream_is_not_configured_any_more(house):
     )
 
 
+@pytest.mark.parametrize("place", ["", "/{}"])
+async def test_a_job_tells_that_its_upstream_refuses_its_credential(house, place):
+    job = await house.job()
+    at = house.clock.now()
+    await house.stores.credentials.pause(job.key.credential, at=at, status=401, body=None)
+    await house.accounts.run_once()
+
+    told = await house.send("GET", f"/v1/jobs{place.format(job.id)}")
+    house.accounts.note_accepted(job.key.credential)
+    over = await house.send("GET", f"/v1/jobs{place.format(job.id)}")
+
+    assert (told.json if place else told.json["data"][0])["trouble"] == (
+        f"upstream 'openai' refuses the credential of this job since {at:%Y-%m-%dT%H:%M:%SZ}:"
+        " it waits until that is good again, to its deadline"
+    )
+    assert (over.json if place else over.json["data"][0])["trouble"] is None
+
+
 @pytest.mark.parametrize("name", ["job_xyz", "nothing", "job_1K01M8FW0DKHBF0T5JA64NCY2AN"])
 @pytest.mark.parametrize("key", [KEY, None])
 async def test_an_id_that_is_none_is_told_from_one_that_nobody_has(house, name, key):
