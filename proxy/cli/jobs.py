@@ -195,5 +195,7 @@ def _look(remote: Remote, job: str, wait_s: int) -> Json:
 
 def _cell(job: Mapping[str, object], column: str) -> object:
     value = job.get(column)
+    if column == "status" and value is None:
+        return "cannot be read"
     # A lane comes with its reason.
     return value.get("name") if isinstance(value, dict) else shown(column, value)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
+from proxy.core.errors import StoreCorruptError
 from proxy.core.ids import CredentialId, JobId, OwnerId
 from proxy.core.job import Job, JobState
 from proxy.core.lanes import BatchKey
@@ -99,6 +100,14 @@ class JobFilter:
 
 
 @dataclass(frozen=True, slots=True)
+class UnreadJob:
+    """A job in a list that cannot be read: it is damaged, or a newer version wrote it."""
+
+    id: JobId
+    why: StoreCorruptError
+
+
+@dataclass(frozen=True, slots=True)
 class Pending:
     """How much of somebody's is not terminal yet."""
 
@@ -170,8 +179,11 @@ class JobStore(Protocol):
 
     async def list_jobs(
         self, owner: OwnerId, where: JobFilter, *, after: JobId | None, limit: int
-    ) -> Sequence[Job]:
+    ) -> Sequence[Job | UnreadJob]:
         """Return up to `limit` jobs of `owner`, newest first, older than `after`.
+
+        One that cannot be read stands in its place, also where it is not known to be in one
+        of the states that are asked for.
 
         Raises:
             JobNotFoundError: if `after` is none of the owner's jobs, or gone.

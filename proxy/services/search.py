@@ -95,7 +95,8 @@ class JobSearch:
                 # The one that the page began after was pruned meanwhile.
                 return JobPage(jobs=jobs, owners=owners)
             page, more = read[:JOBS_PER_PAGE], len(read) > JOBS_PER_PAGE
-            jobs += [job for job in page if is_wanted(job)]
+            # What cannot be read is told of in the log.
+            jobs += [job for job in page if isinstance(job, Job) and is_wanted(job)]
             after = page[-1].id if more else None
             if after is None or len(jobs) >= JOBS_PER_PAGE:
                 break

@@ -69,7 +69,9 @@ def encode_ending(job: Job) -> str:
     return _ending(job)
 
 
-def decode_job(text: str | bytes, claimed_by: str | None = None, ending: str | None = None) -> Job:
+def decode_job(
+    text: str | bytes, claimed_by: str | None = None, ending: str | bytes | None = None
+) -> Job:
     """Return the job that `encode_job` was given, as a claim or its end have changed it.
 
     Raises:

@@ -34,13 +34,18 @@ class Unread:
         self, stored: Iterable[tuple[str, Stored]], read: Callable[[Stored], Read]
     ) -> list[Read]:
         """Return what `read` makes of each that is stored under an ID, less the unreadable."""
-        found = []
-        for name, record in stored:
-            try:
-                found.append(read(record))
-            except StoreCorruptError as exc:
-                self._tell(name, exc)
-        return found
+        found = (self.read(name, record, read) for name, record in stored)
+        return [one for one in found if not isinstance(one, StoreCorruptError)]
+
+    def read(
+        self, name: str, record: Stored, read: Callable[[Stored], Read]
+    ) -> Read | StoreCorruptError:
+        """Return what `read` makes of the record of `name`, or why it cannot be read."""
+        try:
+            return read(record)
+        except StoreCorruptError as exc:
+            self._tell(name, exc)
+            return exc
 
     def _tell(self, name: str, exc: StoreCorruptError) -> None:
         if name not in self._told and len(self._told) < TOLD:

@@ -7,17 +7,18 @@ import pytest
 import structlog
 
 from proxy.core.batch import Batch
-from proxy.core.errors import StoreCorruptError
+from proxy.core.errors import JobNotFoundError, StoreCorruptError
 from proxy.core.ids import BatchId, JobId, OwnerId
 from proxy.core.job import (
     Job,
+    JobState,
     Outcome,
     Succeeded,
     advance,
 )
 from proxy.core.lanes import BatchKey
 from proxy.ports.batches import ClaimLimits
-from proxy.ports.jobs import JobFilter, JobWrite, Result
+from proxy.ports.jobs import JobFilter, JobWrite, Result, UnreadJob
 from proxy.ports.stores import Stores
 from tests.helpers.factories import OWNER, T0, make_batch, make_key, new_job
 
@@ -51,6 +52,21 @@ async def assert_left_out(stores: Stores, damaged: Batch, other: Batch) -> None:
     assert [(line["event"], line["subject"]) for line in said] == [("record.unread", damaged.id)]
     with pytest.raises(StoreCorruptError):
         await stores.batches.get(damaged.id)
+
+
+async def assert_stands_among(stores: Stores, damaged: JobId, older: JobId, newer: JobId) -> None:
+    """Of three jobs of a list, the middle one cannot be read, and keeps its place."""
+    with structlog.testing.capture_logs() as said:
+        for where in (ALL, JobFilter(states=frozenset({JobState.QUEUED}))):
+            jobs = await stores.jobs.list_jobs(OWNER, where, after=None, limit=9)
+            assert [job.id for job in jobs] == [newer, damaged, older]
+            assert [type(job) for job in jobs] == [Job, UnreadJob, Job]
+
+    assert [(line["event"], line["subject"]) for line in said] == [("record.unread", damaged)]
+    assert await listed(stores, after=newer, limit=1) == [damaged]
+    assert await listed(stores, after=damaged) == [older]
+    with pytest.raises(JobNotFoundError):
+        await listed(stores, owner=OTHER, after=damaged)
 
 
 async def write(stores: Stores, after: Job, result: Result | None = None) -> bool:

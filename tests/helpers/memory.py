@@ -25,6 +25,7 @@ from proxy.ports.jobs import (
     NewJob,
     Pending,
     Result,
+    UnreadJob,
 )
 from tests.helpers.memory_leases import MemoryLeaseStore, MemoryUnbatchableStore
 from tests.helpers.memory_ledger import MemoryLedgerStore
@@ -223,7 +224,7 @@ class MemoryJobStore:
 
     async def list_jobs(
         self, owner: OwnerId, where: JobFilter, *, after: JobId | None, limit: int
-    ) -> Sequence[Job]:
+    ) -> Sequence[Job | UnreadJob]:
         mine = [job for job in self._memory.jobs() if job.owner == owner]
         mine.sort(key=lambda job: (job.accepted_at, job.id), reverse=True)
         if after is not None:
@@ -231,7 +232,9 @@ class MemoryJobStore:
             if not places:
                 raise JobNotFoundError(after)
             mine = mine[places[0] + 1 :]
-        return list(islice((job for job in mine if _matches(job, where)), limit))
+        wanted = islice((job for job in mine if _matches(job, where)), limit)
+        unread = StoreCorruptError("a stored job cannot be read")
+        return [UnreadJob(job.id, unread) if job.id in self.damaged else job for job in wanted]
 
     async def erase(self, job_id: JobId) -> None:
         job = self._memory.records.get(job_id)

@@ -28,7 +28,7 @@ from proxy.stores.redis.deliveries import EXPECTED
 from proxy.stores.redis.opening import SCHEMA
 from proxy.stores.redis.queue import small_field
 from proxy.stores.vault import Vault
-from tests.contract.steps import assert_left_out
+from tests.contract.steps import assert_left_out, assert_stands_among
 from tests.contract.test_delivery_store import STEPS, play
 from tests.helpers.factories import (
     IDS,
@@ -319,6 +319,17 @@ async def test_a_queued_job_that_cannot_be_read_holds_up_no_other(stores, server
 
     assert [job.id for job in taken] == [job.id for job in due] == [other.id]
     assert [(line["event"], line["subject"]) for line in said] == [("record.unread", damaged.id)]
+
+
+async def test_a_listed_job_that_cannot_be_read_keeps_its_place(stores, server):
+    times = [T0 + each * SECOND for each in range(3)]
+    older, damaged, newer = [
+        await accepted(stores, id=IDS.job(at, shard=shard), accepted_at=at)
+        for shard, at in enumerate(times)
+    ]
+    server.admin.set(keys.record(damaged.id), DAMAGED)
+
+    await assert_stands_among(stores, damaged.id, older.id, newer.id)
 
 
 async def test_a_queued_job_that_cannot_be_read_takes_no_place_of_another(stores, server):

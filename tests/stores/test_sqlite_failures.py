@@ -14,12 +14,12 @@ from proxy.core.errors import StoreCorruptError, StoreError, StoreUnavailableErr
 from proxy.core.ids import InstanceId, JobId
 from proxy.core.job import Escalated, advance
 from proxy.core.ledger import Booking, Receipt, Sums, batch_row
-from proxy.ports.jobs import JobWrite
+from proxy.ports.jobs import JobFilter, JobWrite, UnreadJob
 from proxy.ports.notes import Note
 from proxy.stores.sqlite import SqliteStores, schema
 from proxy.stores.sqlite.connection import connect
-from tests.contract.steps import PLENTY, assert_left_out, finished, listed
-from tests.helpers.factories import T0, make_batch, make_credential, make_key, new_job
+from tests.contract.steps import PLENTY, assert_left_out, assert_stands_among, finished, listed
+from tests.helpers.factories import OWNER, T0, make_batch, make_credential, make_key, new_job
 from tests.helpers.old_files import put_back, schema_of
 from tests.helpers.sqlite_file import opened, run
 
@@ -204,7 +204,7 @@ async def test_a_full_disk_refuses_new_jobs_and_keeps_the_old_ones(stores):
         "UPDATE jobs SET record = 'x'",
         "UPDATE jobs SET record = replace(record, '\"v\":2', '\"v\":99')",
         "UPDATE results SET ending = 'x'",
-        "ALTER TABLE jobs RENAME TO gone",
+        "UPDATE results SET ending = CAST(x'7bff' AS TEXT)",
     ],
 )
 async def test_a_record_that_cannot_be_read_is_corrupt(stores, path, damage):
@@ -216,8 +216,28 @@ async def test_a_record_that_cannot_be_read_is_corrupt(stores, path, damage):
     with pytest.raises(StoreCorruptError) as refused:
         await stores.jobs.get(job_id)
     assert str(path) not in refused.value.message
+    (listed_job,) = await stores.jobs.list_jobs(OWNER, JobFilter(), after=None, limit=9)
+    assert isinstance(listed_job, UnreadJob)
+
+
+async def test_a_store_without_its_tables_is_corrupt(stores, path):
+    job_id = await accepted(stores)
+
+    run(path, "ALTER TABLE jobs RENAME TO gone")
+
+    with pytest.raises(StoreCorruptError):
+        await stores.jobs.get(job_id)
     with pytest.raises(StoreCorruptError):
         await listed(stores)
+
+
+@DAMAGED
+async def test_a_listed_job_that_cannot_be_read_keeps_its_place(stores, path, damage):
+    times = [T0 + timedelta(seconds=each) for each in range(3)]
+    older, damaged, newer = [await accepted(stores, accepted_at=at) for at in times]
+    run(path, f"UPDATE jobs SET record = {damage} WHERE id = ?", damaged)
+
+    await assert_stands_among(stores, damaged, older, newer)
 
 
 @DAMAGED

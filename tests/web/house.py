@@ -327,6 +327,7 @@ class House:
             job
             for owner in await self.stores.jobs.pending()
             for job in await self.stores.jobs.list_jobs(owner, JobFilter(), after=None, limit=1000)
+            if isinstance(job, Job)
         ]
 
     async def finish(

@@ -9,7 +9,16 @@ from typing import Final
 from proxy.core.errors import JobNotFoundError, StoreCorruptError, StoreUnavailableError
 from proxy.core.ids import JobId, OwnerId, shard_for, shard_of
 from proxy.core.job import Job
-from proxy.ports.jobs import Acceptance, Credential, JobFilter, JobWrite, NewJob, Pending, Result
+from proxy.ports.jobs import (
+    Acceptance,
+    Credential,
+    JobFilter,
+    JobWrite,
+    NewJob,
+    Pending,
+    Result,
+    UnreadJob,
+)
 from proxy.stores.contexts import payload_context, result_context
 from proxy.stores.redis import keys
 from proxy.stores.redis.client import Client
@@ -30,6 +39,7 @@ from proxy.stores.redis.rows import (
     stored_here,
 )
 from proxy.stores.redis.wire import Reply, as_int, as_list, as_map, as_text
+from proxy.stores.unread import Unread
 from proxy.stores.vault import SEAL_INLINE_BYTES, Vault
 
 LATE_AT_MOST: Final = timedelta(days=7)
@@ -63,6 +73,7 @@ class RedisJobStore:
         self._expect = expect
         self._keep = keep
         self._results = results
+        self._unread = Unread()
 
     async def accept(self, new: NewJob) -> Acceptance:
         job, key = new.job, new.idempotency_key
@@ -168,8 +179,9 @@ class RedisJobStore:
 
     async def list_jobs(
         self, owner: OwnerId, where: JobFilter, *, after: JobId | None, limit: int
-    ) -> Sequence[Job]:
-        return await list_jobs(self._client, owner, where, after=after, limit=limit)
+    ) -> Sequence[Job | UnreadJob]:
+        unread = self._unread
+        return await list_jobs(self._client, owner, where, unread, after=after, limit=limit)
 
     async def erase(self, job_id: JobId) -> None:
         if stored_here(job_id):

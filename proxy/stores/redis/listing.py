@@ -2,16 +2,18 @@
 
 from typing import Final
 
-from proxy.core.errors import JobNotFoundError
-from proxy.core.ids import JobId, OwnerId
+from proxy.core.errors import JobNotFoundError, StoreCorruptError
+from proxy.core.ids import JobId, OwnerId, shard_of
 from proxy.core.job import Job, JobState
-from proxy.ports.jobs import JobFilter
+from proxy.ports.jobs import JobFilter, UnreadJob
 from proxy.stores.codec import to_micros
 from proxy.stores.redis import job_scripts, keys
 from proxy.stores.redis.client import Client
+from proxy.stores.redis.commands import read
 from proxy.stores.redis.merge import Front, Row, certain, parse_rows, share
-from proxy.stores.redis.rows import find_jobs
+from proxy.stores.redis.rows import find_jobs, find_listed
 from proxy.stores.redis.wire import as_int, as_list
+from proxy.stores.unread import Unread
 
 PAGE: Final = 500
 
@@ -19,8 +21,14 @@ _LATEST: Final = ("+inf", "")
 
 
 async def list_jobs(
-    client: Client, owner: OwnerId, where: JobFilter, *, after: JobId | None, limit: int
-) -> list[Job]:
+    client: Client,
+    owner: OwnerId,
+    where: JobFilter,
+    unread: Unread,
+    *,
+    after: JobId | None,
+    limit: int,
+) -> list[Job | UnreadJob]:
     """Return up to `limit` jobs, newest first.
 
     Raises:
@@ -29,22 +37,45 @@ async def list_jobs(
     states = frozenset(JobState) if where.states is None else where.states
     position: tuple[str | int, str] = _LATEST
     if after is not None:
-        (start,) = await find_jobs(client, [after], background=True) or (None,)
-        if start is None or start.owner != owner:
-            raise JobNotFoundError(after)
-        position = (to_micros(start.accepted_at), start.id)
-    found: list[Job] = []
+        position = (await _accepted_at(client, owner, after), after)
+    found: list[Job | UnreadJob] = []
     while len(found) < limit and states:
         size = PAGE
         if where.tag is None and where.states is None:
             size = min(PAGE, limit - len(found))
         rows, more = await _page(client, owner, where, position, size)
-        jobs = await find_jobs(client, [JobId(job_id) for _, job_id in rows], background=True)
-        found += [job for job in jobs if job.owner == owner and job.state in states]
+        jobs = await find_listed(client, [JobId(job_id) for _, job_id in rows], unread)
+        found += [
+            job for job in jobs if isinstance(job, UnreadJob) or _is_wanted(job, owner, states)
+        ]
         if not more:
             break
         position = rows[-1]
     return found[:limit]
+
+
+def _is_wanted(job: Job, owner: OwnerId, states: frozenset[JobState]) -> bool:
+    return job.owner == owner and job.state in states
+
+
+async def _accepted_at(client: Client, owner: OwnerId, job_id: JobId) -> int:
+    """Return where the job stands in its owner's lists.
+
+    Raises:
+        JobNotFoundError: if it is no job of this owner.
+    """
+    try:
+        (job,) = await find_jobs(client, [job_id], background=True) or (None,)
+    except StoreCorruptError:
+        # It stands there nevertheless.
+        lists = [keys.listed(shard_of(job_id), owner, state) for state in JobState]
+        places = await client.call_many([read("ZSCORE", one, job_id) for one in lists])
+        found = [as_int(place) for place in places if place is not None]
+    else:
+        found = [to_micros(job.accepted_at)] if job is not None and job.owner == owner else []
+    if not found:
+        raise JobNotFoundError(job_id)
+    return found[0]
 
 
 async def _page(

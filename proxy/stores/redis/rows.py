@@ -10,7 +10,7 @@ from proxy.core.errors import StoreCorruptError
 from proxy.core.ids import SHARDS, JobId, OwnerId, is_job_id, shard_of
 from proxy.core.job import AnswerMode, Job, JobState
 from proxy.core.lanes import BatchKey
-from proxy.ports.jobs import JobWrite, NewJob
+from proxy.ports.jobs import JobWrite, NewJob, UnreadJob
 from proxy.stores.codec import encode_key, to_micros, to_micros_or
 from proxy.stores.redis import job_scripts, keys
 from proxy.stores.redis.client import Client
@@ -280,6 +280,21 @@ async def find_jobs(
     """Return those of the jobs that exist, in the order asked for."""
     stored = await _stored(client, job_ids, background=background)
     return [job for _, one in stored if (job := parse_job(*one)) is not None]
+
+
+async def find_listed(
+    client: Client, job_ids: Sequence[JobId], unread: Unread
+) -> list[Job | UnreadJob]:
+    """Return what `find_jobs` does, and in their places those that cannot be read."""
+    stored = await _stored(client, job_ids, background=True)
+    found = [
+        (job_id, unread.read(job_id, one, lambda one: parse_job(*one))) for job_id, one in stored
+    ]
+    return [
+        UnreadJob(job_id, job) if isinstance(job, StoreCorruptError) else job
+        for job_id, job in found
+        if job is not None
+    ]
 
 
 async def find_readable(client: Client, job_ids: Sequence[JobId], unread: Unread) -> list[Job]:

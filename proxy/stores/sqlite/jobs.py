@@ -10,7 +10,7 @@ from typing import Final
 from proxy.core.errors import JobNotFoundError
 from proxy.core.ids import JobId, OwnerId
 from proxy.core.job import TERMINAL, Job
-from proxy.ports.jobs import Acceptance, JobFilter, JobWrite, NewJob, Pending, Result
+from proxy.ports.jobs import Acceptance, JobFilter, JobWrite, NewJob, Pending, Result, UnreadJob
 from proxy.stores.codec import encode_ending, encode_job, to_micros
 from proxy.stores.contexts import payload_context, result_context
 from proxy.stores.sqlite.accepting import Accepting, accept_many, find_keyed
@@ -21,6 +21,7 @@ from proxy.stores.sqlite.gather import Gatherer
 from proxy.stores.sqlite.listing import Listing
 from proxy.stores.sqlite.records import find_job, find_jobs
 from proxy.stores.sqlite.replace import EncodedWrite, replace_many
+from proxy.stores.unread import Unread
 from proxy.stores.vault import SEAL_INLINE_BYTES, Vault
 
 PRUNE_CHUNK: Final = 50
@@ -43,6 +44,7 @@ class SqliteJobStore:
         self._database = database
         self._vault = vault
         self._credentials = CredentialRows(vault)
+        self._unread = Unread()
         self._accepting: Gatherer[_Arrival, Acceptance] = Gatherer(database, self._prepare)
 
     async def accept(self, new: NewJob) -> Acceptance:
@@ -115,8 +117,8 @@ class SqliteJobStore:
 
     async def list_jobs(
         self, owner: OwnerId, where: JobFilter, *, after: JobId | None, limit: int
-    ) -> Sequence[Job]:
-        listing = Listing(owner, where, after=after, limit=limit)
+    ) -> Sequence[Job | UnreadJob]:
+        listing = Listing(owner, where, self._unread, after=after, limit=limit)
         # Page by page: a rare state among a million jobs must not hold up the others.
         while not listing.complete:
             await self._database.read(listing.read_page)

@@ -1,21 +1,24 @@
 """The list of an owner's jobs, read page by page."""
 
 import sqlite3
-from typing import Final
+from typing import Any, Final
 
-from proxy.core.errors import JobNotFoundError
+from proxy.core.errors import JobNotFoundError, StoreCorruptError
 from proxy.core.ids import JobId, OwnerId
 from proxy.core.job import Job, JobState
-from proxy.ports.jobs import JobFilter
+from proxy.ports.jobs import JobFilter, UnreadJob
 from proxy.stores.codec import decode_job
 from proxy.stores.sqlite.erase import as_blob
+from proxy.stores.unread import Unread
 
 PAGE: Final = 500
 
 _LATEST: Final = (1 << 62, 1 << 62)
 
+# As bytes: as text, one that is no UTF-8 any more fails the whole query.
 _COLUMNS: Final = """
-    SELECT jobs.accepted, jobs.num, jobs.state, jobs.record, batches.id, results.ending
+    SELECT jobs.accepted, jobs.num, jobs.id, jobs.state, CAST(jobs.record AS BLOB), batches.id,
+        CAST(results.ending AS BLOB)
     FROM {source}
     LEFT JOIN items ON items.job = jobs.num AND items.attempt = jobs.attempt + 1
         AND jobs.state = 'queued'
@@ -57,9 +60,16 @@ class Listing:
     """One call of `list_jobs`, newest first."""
 
     def __init__(
-        self, owner: OwnerId, where: JobFilter, *, after: JobId | None, limit: int
+        self,
+        owner: OwnerId,
+        where: JobFilter,
+        unread: Unread,
+        *,
+        after: JobId | None,
+        limit: int,
     ) -> None:
-        self.found: list[Job] = []
+        self.found: list[Job | UnreadJob] = []
+        self._unread = unread
         self.complete = limit <= 0
         self._owner = owner
         self._where = where
@@ -79,9 +89,12 @@ class Listing:
         if self._where.tag is None and self._where.states is None:
             size = min(PAGE, self._limit - len(self.found))
         rows = self._rows(connection, position, size)
-        for _, _, state, record, batch_id, ending in rows:
-            if _shown(state, batch_id, ending) in self._states and len(self.found) < self._limit:
-                self.found.append(decode_job(record, batch_id, ending))
+        for _, _, job_id, state, *stored in rows:
+            if _shown(state, *stored[1:]) in self._states and len(self.found) < self._limit:
+                job = self._unread.read(job_id, stored, lambda parts: decode_job(*parts))
+                self.found.append(
+                    UnreadJob(job_id, job) if isinstance(job, StoreCorruptError) else job
+                )
         self.complete = len(rows) < size or len(self.found) >= self._limit
         if rows:
             self._reached = rows[-1][:2]
@@ -101,7 +114,7 @@ class Listing:
 
     def _rows(
         self, connection: sqlite3.Connection, position: tuple[int, int], size: int
-    ) -> list[tuple[int, int, str, str, str | None, str | None]]:
+    ) -> list[tuple[Any, ...]]:
         if self._where.tag is not None:
             name, value = map(as_blob, self._where.tag)
             return connection.execute(
@@ -118,7 +131,7 @@ class Listing:
         return rows[:size]
 
 
-def _shown(state: str, batch_id: str | None, ending: str | None) -> str:
+def _shown(state: str, batch_id: str | None, ending: bytes | None) -> str:
     # The row of a job that is claimed still says `queued`, and so it does once it completes.
     if state != JobState.QUEUED:
         return state

@@ -81,6 +81,12 @@ def job_object(
     }
 
 
+def unread_object(job_id: JobId, why: ProxyError) -> dict[str, object]:
+    """Return what a list shows of a job that cannot be read: nothing else is known of it."""
+    error = {"code": why.code, "message": why.message}
+    return {"id": job_id, "object": "deferrable.job", "status": None, "error": error}
+
+
 def _cost_member(cost: Cost | None) -> dict[str, object]:
     if cost is None:
         return {"list_usd": None, "paid_usd": None, "saved_usd": None}

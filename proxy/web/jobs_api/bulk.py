@@ -11,7 +11,7 @@ from proxy.core.dialects import openai_error
 from proxy.core.errors import JobNotFoundError, ProxyError, StoreCorruptError
 from proxy.core.ids import JobId, OwnerId, is_job_id
 from proxy.core.job import Job
-from proxy.ports.jobs import Result
+from proxy.ports.jobs import Result, UnreadJob
 from proxy.services.callers.owners import owns
 from proxy.services.ground import Ground
 from proxy.web.answering.final import abort, begin, flush
@@ -90,12 +90,15 @@ class Bulk:
             return
         after: JobId | None = None
         while True:
-            jobs = await self._jobs.list_jobs(owners[0], query.where, after=after, limit=_CHUNK)
-            for job in jobs:
-                yield await self._line(job)
-            if len(jobs) < _CHUNK:
+            page = await self._jobs.list_jobs(owners[0], query.where, after=after, limit=_CHUNK)
+            for one in page:
+                if isinstance(one, UnreadJob):
+                    yield _missing_line(one.id, one.why)
+                else:
+                    yield await self._line(one)
+            if len(page) < _CHUNK:
                 return
-            after = jobs[-1].id
+            after = page[-1].id
 
     async def _line(self, job: Job) -> bytes:
         try:

@@ -26,6 +26,7 @@ from proxy.core.fields import RawHeaders
 from proxy.core.ids import ANONYMOUS, JobId, OwnerId, find_job_id
 from proxy.core.job import Job
 from proxy.core.upstream import Upstream
+from proxy.ports.jobs import UnreadJob
 from proxy.services.callers.accounts import Accounts
 from proxy.services.callers.owners import Owners, owns, query_key
 from proxy.services.deferral.cancel import Canceller
@@ -39,6 +40,7 @@ from proxy.web.answering.job_object import (
     pending_response,
     problem,
     retry_after,
+    unread_object,
 )
 from proxy.web.asked import read_asked
 from proxy.web.jobs_api.bulk import Bulk
@@ -185,9 +187,6 @@ class JobsApi:
 
     async def _list(self, request: web.BaseRequest, owner: OwnerId) -> web.Response:
         listing = read_listing(request.raw_path)
-        if listing.after is not None:
-            # A cursor of somebody else must not tell that there is such a job.
-            await self._owned(request, listing.after)
         found = await self._jobs.list_jobs(
             owner, listing.where, after=listing.after, limit=listing.limit + 1
         )
@@ -197,7 +196,9 @@ class JobsApi:
             {
                 "object": "list",
                 "data": [
-                    job_object(
+                    unread_object(job.id, job.why)
+                    if isinstance(job, UnreadJob)
+                    else job_object(
                         job,
                         self._outlook.facts(job.key),
                         trouble=self._trouble(job),
@@ -235,7 +236,8 @@ class JobsApi:
             # Also where the provider has it: its results are not read with that credential.
             return (
                 f"upstream {name!r} refuses the credential of this job since"
-                f" {paused_at:%Y-%m-%dT%H:%M:%SZ}: it waits until that is good again, to its deadline"
+                f" {paused_at:%Y-%m-%dT%H:%M:%SZ}:"
+                " it waits until that is good again, to its deadline"
             )
         if job.batch_id is not None and (batch is None or batch.provider_batch_id is not None):
             # The provider has it, or may have it.

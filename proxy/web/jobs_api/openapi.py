@@ -98,10 +98,20 @@ _JOB: Final = _record(
     }
 )
 
+_UNREAD: Final = _record(
+    {
+        "id": _TEXT,
+        "object": {"const": "deferrable.job"},
+        "status": {"type": "null"},
+        "error": _record({"code": _TEXT, "message": _TEXT}),
+    },
+    description="A job whose record is damaged: its store cannot read it, and no more is known.",
+)
+
 _LIST: Final = _record(
     {
         "object": {"const": "list"},
-        "data": {"type": "array", "items": _named("Job")},
+        "data": {"type": "array", "items": {"anyOf": [_named("Job"), _named("UnreadJob")]}},
         "first_id": _or_null(_TEXT),
         "last_id": _or_null(_TEXT),
         "has_more": {"type": "boolean"},
@@ -339,6 +349,7 @@ _DOCUMENT: Final = {
         },
         "schemas": {
             "Job": _JOB,
+            "UnreadJob": _UNREAD,
             "JobList": _LIST,
             "Error": _OPENAI_ERROR,
             "Problem": _PROBLEM,

@@ -96,6 +96,20 @@ async def test_a_job_that_cannot_be_read_keeps_none_of_the_others_results_back(h
     assert second["error"]["code"] == "store_corrupt"
 
 
+async def test_a_listed_job_that_cannot_be_read_keeps_none_of_the_others_results_back(house):
+    tags = {"X-Deferrable-Tags": "run=42"}
+    jobs = [await house.finish(await house.job(headers=tags)) for _ in range(3)]
+    house.stores.jobs.damaged.add(jobs[1].id)
+
+    reply = await house.send("POST", "/v1/jobs/results", json={"tag": "run=42"})
+
+    lines = {line["id"]: line for line in map(json.loads, reply.body.splitlines())}
+    assert lines.keys() == {job.id for job in jobs}
+    damaged = lines.pop(jobs[1].id)
+    assert (damaged["status"], damaged["error"]["code"]) == (None, "store_corrupt")
+    assert {line["status"] for line in lines.values()} == {"completed"}
+
+
 async def test_large_results_are_not_held_in_memory_together(house):
     size = 300_000
     jobs = [await house.finish(await house.job(), b'"%b"' % (b"x" * size)) for _ in range(5)]

@@ -79,6 +79,10 @@ async def test_every_answer_is_as_the_description_says(house):
     await ask("POST", f"{JOB}/cancel", job_id=cancelled)
     page = await ask("GET", "/v1/jobs", query="?tag=team%3Detl&status=queued,failed&limit=1")
     await ask("GET", "/v1/jobs", query=f"?after={page.json['last_id']}")
+    house.stores.jobs.damaged.add(queued)
+    listed = await ask("GET", "/v1/jobs")
+    assert [one["status"] for one in listed.json["data"]].count(None) == 1
+    house.stores.jobs.damaged.clear()
     await ask("GET", "/v1/jobs", query="?limit=0", status=400)
     await ask("GET", "/v1/jobs", status=401, key=None)
     await ask("GET", "/v1/jobs", query=f"?after={IDS.job()}", status=404)
