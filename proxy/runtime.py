@@ -8,6 +8,7 @@ import asyncio
 import gc
 import os
 import resource
+import signal
 import sys
 import threading
 from collections.abc import Callable, Coroutine
@@ -48,6 +49,19 @@ def loop_factory(event_loop: EventLoop) -> Callable[[], asyncio.AbstractEventLoo
     import uvloop  # noqa: PLC0415
 
     return uvloop.new_event_loop
+
+
+def heed_hangup(*, reload: Callable[[], None] | None, stop: Callable[[], None]) -> None:
+    """Have SIGHUP call `reload`, or, where nothing can be read again, `stop`.
+
+    It then means that the terminal is gone, which is no reason to break calls off. Who
+    started this by `nohup` has said that it is none to end, either.
+    """
+    loop = asyncio.get_running_loop()
+    if reload is not None:
+        loop.add_signal_handler(signal.SIGHUP, reload)
+    elif signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        loop.add_signal_handler(signal.SIGHUP, stop)
 
 
 def spare_garbage() -> None:

@@ -29,6 +29,7 @@ from typing import BinaryIO, Final
 
 import structlog
 
+from proxy import runtime
 from proxy.core.errors import ConfigError
 from proxy.settings import Address, Configuration
 from proxy.system_words import system_words
@@ -156,9 +157,7 @@ def _hear_signals(crew: "list[_Place]", stop: asyncio.Event, *, reloads: bool) -
         for place in crew:
             place.reload()
 
-    if reloads:
-        # With nothing to read it means what it always does: the terminal is gone.
-        loop.add_signal_handler(signal.SIGHUP, reload)
+    runtime.heed_hangup(reload=reload if reloads else None, stop=stop.set)
 
 
 class _Place:

@@ -28,6 +28,31 @@ def test_the_service_turns_on_the_loop_that_was_chosen(kind, module):
     assert seen == [module]
 
 
+@pytest.mark.parametrize(("before", "heard"), [("SIG_DFL", "stopped"), ("SIG_IGN", "")])
+def test_a_hangup_ends_in_order_unless_it_was_to_be_ignored(before, heard):
+    # In a process of its own: the handler stays.
+    script = f"""
+import asyncio, os, signal
+from proxy.runtime import heed_hangup
+
+async def main():
+    heard = []
+    signal.signal(signal.SIGHUP, signal.{before})
+    heed_hangup(reload=None, stop=lambda: heard.append("stopped"))
+    os.kill(os.getpid(), signal.SIGHUP)
+    # What came before is heard before this: signals are passed on in their order.
+    told = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told.set)
+    os.kill(os.getpid(), signal.SIGTERM)
+    await told.wait()
+    print(*heard)
+
+asyncio.run(main())
+"""
+
+    assert printed(script).strip() == heard
+
+
 def test_what_lives_as_long_as_the_process_is_not_looked_through_again():
     # In a process of its own: what is frozen stays so.
     script = (

@@ -103,9 +103,7 @@ def _obey(settings: Settings, worker: Worker | None, running: Running) -> None:
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, running.stop)
     loop.add_signal_handler(signal.SIGINT, running.interrupt)
-    if settings.reloads:
-        # Without files to read again, SIGHUP keeps its usual meaning: the terminal is gone.
-        loop.add_signal_handler(signal.SIGHUP, running.reload)
+    runtime.heed_hangup(reload=running.reload if settings.reloads else None, stop=running.stop)
     if worker is not None:
         _answer_to_supervisor(loop, running)
 

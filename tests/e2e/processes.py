@@ -133,7 +133,7 @@ class Proxy:
                 event = await started
         except TimeoutError:
             # It then writes down where each of its threads stands.
-            await self._end(signal.SIGABRT)
+            await self.end(signal.SIGABRT)
             raise
         self.base_url, self.admin_url = event["listen"], event["admin"]
 
@@ -155,13 +155,14 @@ class Proxy:
 
     async def kill(self) -> None:
         """End it as a power cut would: no handler of ours runs."""
-        await self._end(signal.SIGKILL)
+        await self.end(signal.SIGKILL)
 
     async def terminate(self) -> int:
         """End it as a supervisor would; return its exit code."""
-        return await self._end(signal.SIGTERM)
+        return await self.end(signal.SIGTERM)
 
-    async def _end(self, number: signal.Signals) -> int:
+    async def end(self, number: signal.Signals) -> int:
+        """Send it a signal and wait for its end; return its exit code."""
         assert self.process is not None
         if self.process.returncode is None:
             self.process.send_signal(number)

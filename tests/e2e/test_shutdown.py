@@ -28,7 +28,7 @@ from tests.e2e.processes import (
 from tests.helpers.raw_upstream import wait_until
 
 
-@pytest.mark.parametrize("way", ["SIGTERM", "POST /drain"])
+@pytest.mark.parametrize("way", ["SIGTERM", "SIGHUP", "POST /drain"])
 async def test_an_end_in_order_loses_nothing_and_cancels_nothing(tmp_path: Path, way: str) -> None:
     settings = SandboxSettings(turnaround_s=3.0, stream_pause_s=0.05)
     async with proxy_and_provider(tmp_path, provider_settings=settings) as (proxy, provider):
@@ -65,8 +65,8 @@ async def test_an_end_in_order_loses_nothing_and_cancels_nothing(tmp_path: Path,
 
 
 async def _end(proxy: Proxy, way: str) -> int:
-    if way == "SIGTERM":
-        return await proxy.terminate()
+    if way != "POST /drain":
+        return await proxy.end(signal.Signals[way])
     async with aiohttp.ClientSession() as http, http.post(f"{proxy.admin_url}/drain") as answer:
         assert answer.status == 202
     assert proxy.process is not None
