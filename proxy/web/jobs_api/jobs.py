@@ -149,24 +149,20 @@ class JobsApi:
         return verb
 
     async def _root(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
-        does = _of_head(request.method), path
-        if does == ("GET", DESCRIPTION):
+        if path not in {ROOT, DESCRIPTION, _RESULTS}:
+            named = path.removeprefix(f"{ROOT}/").partition("/")[0][:100]
+            what = f"{named!r} is no job ID: mistyped, or cut off?"
+            what = what if named else f"nothing is at this path; {ROOT} lists jobs"
+            raise CallerError(what, code="not_found", http_status=404)
+        methods = ("POST",) if path == _RESULTS else _READ
+        if request.method not in methods:
+            raise _WrongMethodError(request.method, methods)
+        if path == DESCRIPTION:
             return web.Response(body=openapi(), content_type="application/json")
-        named = path.removeprefix(f"{ROOT}/").partition("/")[0]
-        if path not in {ROOT, DESCRIPTION, _RESULTS} and named:
-            raise CallerError(
-                f"{named[:100]!r} is no job ID: mistyped, or cut off?",
-                code="not_found",
-                http_status=404,
-            )
         owners = self._listing_owners(request)
-        if does == ("GET", ROOT):
-            return await self._list(request, owners[0])
-        if does == ("POST", _RESULTS):
+        if path == _RESULTS:
             return await self._bulk.answer(request, owners)
-        if path in {ROOT, DESCRIPTION, _RESULTS}:
-            raise _WrongMethodError(request.method, ["POST"] if path == _RESULTS else _READ)
-        raise CallerError(f"no {request.method} {path[:100]}", code="not_found", http_status=404)
+        return await self._list(request, owners[0])
 
     def _listing_owners(self, request: web.BaseRequest) -> Sequence[OwnerId]:
         owners = self._owners.of_request(request.raw_headers, request.raw_path)

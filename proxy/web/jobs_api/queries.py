@@ -108,7 +108,8 @@ def read_bulk(body: bytes) -> BulkQuery:
     try:
         content = loose_json(body)
     except ValueError as exc:
-        raise CallerError("the body cannot be read as JSON", code="invalid_json") from exc
+        message = f"the body cannot be read as JSON: {exc}"
+        raise CallerError(message, code="invalid_json") from exc
     if not isinstance(content, dict) or not content:
         raise _bad("body", "an object with `ids`, or with `tag` or `status` or both")
     for name in content:
@@ -152,7 +153,7 @@ def _query(target: str, known: Collection[str]) -> dict[str, str]:
         if name == _CREDENTIAL:
             continue
         if name not in known:
-            raise _bad(name[:64], f"absent: only {', '.join(sorted(known))} are known")
+            raise _bad(name[:64], f"absent: the query may hold {', '.join(sorted(known))}")
         if found.setdefault(name, value) != value:
             raise _bad(name, "given once")
     return found

@@ -117,7 +117,7 @@ def _read(query: Mapping[str, str], today: Callable[[], date]) -> tuple[Sequence
     first = date.fromordinal(max(1, until.toordinal() - DAYS + 1))
     since = _day(query, "since") or first
     if not timedelta(0) <= until - since <= timedelta(days=_DAYS_MAX):
-        raise _bad(f"since must be before until, by at most {_DAYS_MAX} days")
+        raise _bad(f"since must not be after until, and at most {_DAYS_MAX} days before it")
     return by, since, until
 
 

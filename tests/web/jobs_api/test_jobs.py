@@ -302,6 +302,19 @@ async def test_a_method_that_does_not_exist_is_refused_with_those_that_do(
     assert (reply.status, reply.headers["Allow"]) == (405, allowed)
 
 
+async def test_a_method_that_does_not_exist_is_told_before_that_a_credential_is_missing(house):
+    reply = await house.send("POST", "/v1/jobs/openapi.json", key=None)
+
+    assert (reply.status, reply.headers["Allow"]) == (405, "GET, HEAD")
+
+
+async def test_who_asks_for_a_job_without_its_id_is_told_where_jobs_are_listed(house):
+    reply = await house.send("GET", "/v1/jobs/")
+
+    assert (reply.status, reply.json["error"]["code"]) == (404, "not_found")
+    assert "/v1/jobs lists jobs" in reply.json["detail"]
+
+
 @pytest.mark.parametrize("path", ["", "/JOB", "/JOB/result", "/openapi.json"])
 async def test_what_can_be_read_can_be_asked_after_without_its_body(house, path):
     job = await house.job()

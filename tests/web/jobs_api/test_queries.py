@@ -74,6 +74,16 @@ def test_a_tag_and_a_status_must_both_hold():
     assert query.where == JobFilter(states=frozenset({JobState.COMPLETED}), tag=("a", "b"))
 
 
+def test_a_body_that_is_no_json_is_refused_with_the_place():
+    with pytest.raises(CallerError, match=r"JSON: .* line 1 column 8"):
+        read_bulk(b'{"ids":}')
+
+
+def test_a_parameter_that_is_not_known_is_refused_with_those_that_are():
+    with pytest.raises(CallerError, match=r"`foo` .* the query may hold wait$"):
+        read_wait("/x?foo=1")
+
+
 def test_too_many_ids_are_refused():
     ids = ",".join(f'"{number}"' for number in range(MAX_IDS + 1))
 
