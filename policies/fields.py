@@ -24,7 +24,8 @@ _MIN_READ_TIMEOUT_S: Final = 3
 _MAX_READ_TIMEOUT_S: Final = 600
 _MAX_RETRY_COUNT: Final = 1_000
 
-_DEADLINE: Final = f"{ALLOWED}, or an RFC 3339 time; in the future, within 30 days"
+_TIME: Final = "an RFC 3339 time with an offset, such as 2026-11-24T06:00:00Z"
+_DEADLINE: Final = f"{ALLOWED}, or {_TIME}; in the future, within 30 days"
 _TAGS: Final = (
     f"up to {MAX_TAGS} of name=value, separated by commas, such as team=etl, run=42; names of up to"
     " 64 letters, digits, '.', '_' and '-', each once; values of up to 128, also with ':/@+#' and"
@@ -81,7 +82,7 @@ def read_deadline(text: str, now: datetime) -> timedelta | datetime:
 def read_time(text: str) -> datetime:
     """Read an RFC 3339 time, which always has an offset."""
     if _RFC3339.fullmatch(text) is None:
-        raise ValueError("an RFC 3339 time with an offset, such as 2026-11-24T06:00:00Z")
+        raise ValueError(_TIME)
     return _read_time(text)
 
 

@@ -251,7 +251,7 @@ def _read_own(own: Mapping[bytes, list[str]], said: Asked, now: datetime) -> Ask
     for name, texts in own.items():
         if name not in _NAMES and name not in _STANDARD:
             known = ", ".join(_NAMES.values())
-            raise HeaderError(name.decode("latin-1"), texts[0], f"only {known} exist")
+            raise HeaderError(name.decode("latin-1"), texts[0], f"the headers {known}")
     keys = own.get(b"idempotency-key", [])
     return replace(
         said,

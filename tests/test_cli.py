@@ -466,7 +466,9 @@ def test_a_token_is_read_from_standard_input_and_hashed(run, monkeypatch, text):
     assert output == (b"sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad\n")
 
 
-@pytest.mark.parametrize("text", ["", "\n", "one two three", "\udcff\udcfe"])
+@pytest.mark.parametrize(
+    "text", ["", "\n", "one two", "one\ntwo", "Bearer one two", "\udcff\udcfe"]
+)
 def test_what_is_no_token_is_wrong_usage(run, monkeypatch, text):
     monkeypatch.setattr(sys, "stdin", io.StringIO(text))
 

@@ -26,11 +26,13 @@ def hash_token(*, as_json: bool) -> None:
         token = click.prompt("Token", hide_input=True, err=True)
     else:
         token = sys.stdin.read()
-    if not token.strip():
+    words = token.split()
+    if not words:
         raise click.UsageError("no token on standard input")
     if any("\ud800" <= char <= "\udfff" for char in token):
         raise click.UsageError("what stands on standard input is no text")
-    if len(token.split()) > 2:
+    # It may stand behind its scheme, as in a header.
+    if len(words) > 1 + (words[0].lower() == "bearer"):
         raise click.UsageError("more than one token on standard input")
     hashed = credential_hash(token)
     if as_json:

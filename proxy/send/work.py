@@ -12,7 +12,7 @@ from proxy.send.errors import SendError
 from proxy.send.journal import REFUSED, Journal
 from proxy.send.lines import Line, read_lines
 from proxy.send.output import Output, answer_line, is_error
-from proxy.send.remote import Answered, Refusal, Remote
+from proxy.send.remote import Answered, Refusal, Remote, message_of
 
 _CHUNK: Final = 256
 """Lines that are sent, or whose answers are held, together: what bounds the memory."""
@@ -213,7 +213,7 @@ class Work:
             body = refusal.body.decode("utf-8", "replace")
         response = {"status_code": refusal.status, "request_id": None, "body": body}
         answer = {"id": None, "status": "failed", "response": response, "error": None}
-        self._count(line, f"HTTP {refusal.status}: {json.dumps(body)[:200]}")
+        self._count(line, f"HTTP {refusal.status}: {message_of(refusal.body)}")
         return answer_line(line, json.dumps(answer).encode())
 
     def _count(self, line: Line, failure: str | None) -> None:

@@ -81,6 +81,7 @@ class Access:
         log.warning(
             "credential.paused",
             credential=credential_id,
+            upstream=known.upstream if known is not None else None,
             status_code=refusal.status_code,
             code=code[:_CODE_CHARS] if code else None,
             hint="deferred jobs of this credential wait; replace the key or restore its account",

@@ -150,7 +150,7 @@ async def test_what_failed_is_in_its_place_and_told_by_file_and_line(desk):
     assert "earlier" not in ended.stderr
     assert [answer["response"]["status_code"] for answer in answers].count(200) == 11
     assert answers[12]["response"]["status_code"] == 400
-    assert "calls.jsonl:13: HTTP 400" in ended.stderr
+    assert "calls.jsonl:13: HTTP 400: Missing required parameter: 'messages'.\n" in ended.stderr
     assert "HTTP 400: a bad day" in ended.stderr
 
 

@@ -105,6 +105,7 @@ def test_googles_sdk_says_how_long_it_waits_in_a_header_of_its_own():
         ("X-Deferrable", "maybe", "true, job"),
         ("X-Deferrable", "", "true, job"),
         ("X-Deferrable-Deadline", "0s", "RFC 3339"),
+        ("X-Deferrable-Deadline", "2026-11-24T06:00:00", "an offset, such as 2026-11-24T06:00:00Z"),
         ("X-Deferrable-Tags", "team", "name=value"),
         ("X-Deferrable-Webhook", "https://evil.example", "never a URL"),
         ("X-Deferrable-Run", "a b", "128"),
@@ -120,7 +121,7 @@ def test_a_bad_value_names_the_header_and_what_is_allowed(header, value, allowed
 
 
 def test_a_header_of_ours_that_does_not_exist_is_refused():
-    with pytest.raises(HeaderError, match="X-Deferrable-Deadline"):
+    with pytest.raises(HeaderError, match="allowed: the headers X-Deferrable, X-Deferrable-Deadl"):
         asked(X_Deferrable_Dealine="6h")
 
 

@@ -95,7 +95,7 @@ async def test_the_log_says_why_a_credential_was_paused(
         await rig.access.pause(CREDENTIAL, CredentialRefusedError("no", status_code=429, body=body))
 
     (line,) = logs
-    assert (line["event"], line["status_code"], line["code"]) == ("credential.paused", 429, code)
+    assert (line["event"], line["upstream"], line["code"]) == ("credential.paused", "openai", code)
 
 
 @pytest.mark.parametrize(
