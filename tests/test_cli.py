@@ -555,6 +555,28 @@ def test_jobs_are_listed_as_a_table_and_as_json(run, proxy):
     assert json.loads(json_output) == page
 
 
+def test_a_listed_job_that_the_store_cannot_read_says_so(run, proxy):
+    error = {"code": "store_corrupt", "message": "a stored job cannot be read"}
+    unread = {"id": JOB, "object": "deferrable.job", "status": None, "error": error}
+    proxy.answer("/v1/jobs?limit=20", {"data": [unread], "has_more": False})
+
+    code, output, _ = run("jobs", "list", "--url", proxy.url)
+
+    assert code == 0
+    assert output.decode().splitlines()[1].split() == [JOB, "cannot", "be", "read", *"----"]
+
+
+@pytest.mark.parametrize(("dollars", "told"), [(4.485e-05, "0.00004485"), (0.0, "0"), (2.5, "2.5")])
+def test_small_sums_are_told_without_powers_of_ten(run, proxy, dollars, told):
+    proxy.answer(f"/v1/jobs/{JOB}", make_object(cost={"list_usd": dollars}))
+
+    _, output, _ = run("jobs", "show", JOB, "--url", proxy.url)
+
+    lines = [line.split() for line in output.decode().splitlines()]
+    assert lines[0] == ["id", JOB]
+    assert ["cost.list_usd", told] in lines
+
+
 def test_a_job_is_shown_with_everything_that_is_known(run, proxy):
     proxy.answer(f"/v1/jobs/{JOB}", make_object())
 
@@ -798,6 +820,18 @@ def test_a_url_that_is_none_is_refused(run, url):
 
 
 # Batches of a running proxy.
+
+
+def test_times_of_batches_stand_as_those_of_jobs_do(run, proxy):
+    batch = {"id": "b", "created_at": "2026-11-23T12:00:00.123456Z"}
+    proxy.answer("/batches?limit=20", {"data": [batch]})
+    proxy.answer("/batches/b", batch)
+
+    _, listed, _ = run("batches", "list", "--admin-url", proxy.url)
+    _, shown, _ = run("batches", "show", "b", "--admin-url", proxy.url)
+
+    for output in (listed, shown):
+        assert b" 2026-11-23 12:00:00Z" in output
 
 
 BILL: dict[str, Any] = {

@@ -8,7 +8,7 @@ from urllib.parse import quote
 import click
 
 from proxy.cli.options import json_option, limit_option
-from proxy.cli.output import print_facts, print_json, print_records
+from proxy.cli.output import print_facts, print_json, print_records, shown
 from proxy.cli.remote import Remote
 
 _COLUMNS = ("id", "state", "upstream", "model", "jobs", "created_at", "provider_batch_id")
@@ -50,7 +50,9 @@ def list_batches(*, limit: int, admin_url: str, as_json: bool) -> None:
     if as_json:
         print_json(page)
         return
-    print_records(_COLUMNS, page.get("data"), cell=lambda batch, column: batch.get(column))
+    print_records(
+        _COLUMNS, page.get("data"), cell=lambda batch, column: shown(column, batch.get(column))
+    )
 
 
 @command.command("show")

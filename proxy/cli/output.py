@@ -43,7 +43,7 @@ def print_table(
     rows = list(rows)
     if spare and sys.stdout.isatty():
         columns, rows = _without(columns, rows, spare, shutil.get_terminal_size().columns)
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold", show_header=any(columns))
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
@@ -93,7 +93,12 @@ def plain(value: object) -> str:
 
 
 def shown(name: str, value: object) -> object:
-    """Return Unix seconds as a time if `name` says that they are one."""
+    """Return `value` as people read it: Unix seconds as a time if `name` says that they are one."""
+    if isinstance(value, str) and _TIME.fullmatch(value):
+        return f"{value[:10]} {value[11:19]}Z"
+    if isinstance(value, float):
+        # What one call costs would else be told by powers of ten.
+        return f"{value:.9f}".rstrip("0").rstrip(".")
     if isinstance(value, int) and (name.endswith("_at") or name == "deadline"):
         return datetime.fromtimestamp(value, UTC).isoformat(sep=" ").replace("+00:00", "Z")
     return value
