@@ -175,6 +175,13 @@ async def test_a_file_that_is_removed_or_replaced_takes_no_more_jobs(stores, pat
     assert len(await stores.jobs.get_many([kept, also_kept])) == 2
 
 
+async def test_a_file_that_cannot_be_written_may_stand_in_a_folder_that_cannot(stores, path):
+    with pytest.raises(StoreUnavailableError, match="cannot be written") as refused:
+        await stores._database.read(lambda direct: direct.execute("DELETE FROM jobs"))
+
+    assert "its folder must be writable too" in (refused.value.hint or "")
+
+
 async def test_a_full_disk_refuses_new_jobs_and_keeps_the_old_ones(stores):
     ids = [await accepted(stores) for _ in range(5)]
     (pages,) = await stores._database.write(

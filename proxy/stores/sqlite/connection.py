@@ -125,8 +125,11 @@ def translate(exc: BaseException, path: Path) -> BaseException:
     """
     code = getattr(exc, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
     if code in _UNAVAILABLE:
+        hint = f"its file is {path}"
+        if code == sqlite3.SQLITE_READONLY:
+            hint += ", and its folder must be writable too: the log of the file is made there"
         error: StoreError = StoreUnavailableError(
-            f"the store is away: {_UNAVAILABLE[code]}", hint=f"its file is {path}"
+            f"the store is away: {_UNAVAILABLE[code]}", hint=hint
         )
     elif code in _CORRUPT:
         error = StoreCorruptError(
