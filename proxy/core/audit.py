@@ -13,6 +13,8 @@ from itertools import groupby
 from statistics import median
 from typing import Final
 
+from proxy.core.plural import plural
+
 GAP: Final = timedelta(seconds=30)
 """A longer silence ends a session."""
 
@@ -91,7 +93,7 @@ def at_night(at: datetime, zone: tzinfo) -> bool:
 def _kept(calls: Sequence[Arrival]) -> str | None:
     """Return the one sign that is enough to conclude that somebody waits, if there is one."""
     if len(calls) < CALLS_MIN:
-        return f"only {len(calls)} calls"
+        return f"only {plural(len(calls), 'call')}"
     if _share(one.streams for one in calls) > STREAM_SHARE_MAX:
         return "answers are streamed to somebody"
     if _share(one.has_tools for one in calls) > TOOLS_SHARE_MAX:

@@ -21,6 +21,7 @@ from rich.table import Table
 
 from proxy.app import Running, serving
 from proxy.core.errors import ProxyError
+from proxy.core.plural import plural
 from proxy.demo.callers import Caller, callers
 from proxy.sandbox import Entry, Sandbox, SandboxSettings
 from proxy.sandbox import Running as Provider
@@ -96,7 +97,8 @@ def run_demo(*, jobs: int, as_json: bool) -> None:
     """
     console = Console(quiet=as_json)
     set_up_logging(level="error", form="console")
-    console.print(f"A provider in a sandbox, the proxy, and {jobs} calls of three APIs to it.\n")
+    calls = plural(jobs, "call")
+    console.print(f"A provider in a sandbox, the proxy, and {calls} of three APIs to it.\n")
     bill = asyncio.run(_demo(jobs, console))
     if as_json:
         print(json.dumps(bill.as_json()))  # noqa: T201

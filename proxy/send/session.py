@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from proxy.app import Running, SystemClock, serving
 from proxy.core.errors import CallerError, StoreError
+from proxy.core.plural import plural
 from proxy.embedded.bill import bill_of, print_bill
 from proxy.embedded.environment import upstream_urls
 from proxy.embedded.folder import Folder, Folders
@@ -172,7 +173,7 @@ def check(file: Path, options: SendOptions, journal: Journal) -> Checked:
         raise CallerError("\n".join(complaints))
     if count < journal.count:
         raise CallerError(
-            f"{file} has {count:,} lines, of which {journal.count:,} were sent before",
+            f"{file} has {plural(count, 'line')}; {journal.count:,} were sent before",
             hint="put back what was sent, or name another output",
         )
     return Checked(count, keys)

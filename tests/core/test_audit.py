@@ -70,7 +70,11 @@ def test_streams_and_loops_with_tools_are_waited_for_whenever_they_come(fields):
 
 
 def test_a_few_calls_prove_nothing():
-    assert not judged(calls(nightly(days=1, count=CALLS_MIN - 1))).nobody_waits
+    few = judged(calls(nightly(days=1, count=CALLS_MIN - 1)))
+    one = judged(calls(nightly(days=1, count=1)))
+
+    assert not few.nobody_waits
+    assert (few.reasons, one.reasons) == ((f"only {CALLS_MIN - 1} calls",), ("only 1 call",))
 
 
 def test_a_service_that_is_busy_for_hours_is_no_burst():

@@ -98,7 +98,10 @@ async def test_a_running_proxy_does_the_same_and_only_what_is_new_in_the_file_is
         first_line, *others = file.read_text().splitlines()
         file.write_text("\n".join([first_line, first_line, *others[1:]]))
         changed = await desk.run(*words)
+        file.write_text(first_line)
+        shorter = await desk.run(*words)
 
+        assert shorter.stderr.startswith("offramp: calls.jsonl has 1 line; 21 were sent before\n")
         assert elsewhere.code == changed.code == 1
         assert "calls.jsonl:2: has changed since it was sent, or --endpoint" in elsewhere.stderr
         assert "calls.jsonl:2: has changed since it was sent" in changed.stderr
