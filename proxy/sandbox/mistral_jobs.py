@@ -12,12 +12,11 @@ from typing import Any, Final
 
 import pydantic_core
 
-from proxy.sandbox.engine import Engine, new_id
+from proxy.sandbox.engine import Engine
 from proxy.sandbox.files import FileStore, StoredFile
 from proxy.sandbox.openai import errors
-from proxy.sandbox.openai.batch import Batch, batch_object
+from proxy.sandbox.openai.batch import Batch
 from proxy.sandbox.openai.batch_records import BatchRecords, check_create, check_scope
-from proxy.sandbox.openai.batch_run import BatchRun
 from proxy.sandbox.openai.execute import MISTRAL_ENDPOINTS
 from proxy.sandbox.openai.habits import Habits
 from proxy.sandbox.openai.live import json_object
@@ -51,7 +50,7 @@ class BatchJobs:
         self._engine = engine
         self._store = store
         self._habits = habits
-        self._batches = BatchRecords(engine, _no_job)
+        self._batches = BatchRecords(engine, store, habits, _no_job)
         self._inputs: dict[str, list[str]] = {}
 
     def routes(self) -> list[Route]:
@@ -71,25 +70,16 @@ class BatchJobs:
         source = stored_input(
             self._engine, self._store, call, self._lines(call, body), purpose=self._habits.purpose
         )
-        now = self._engine.clock.now()
-        batch = Batch(
-            id=new_id("job-"),
-            ordinal=self._batches.created,
-            project=call.key.project,
-            key_id=call.key.key_id,
+        batch = self._batches.begin(
+            call,
+            prefix="job-",
             endpoint=body["endpoint"],
             input_file_id=source.id,
             metadata=body.get("metadata"),
-            output_life_s=None,
-            created_at=now,
-            expires_at=now + self._engine.settings.window_s * hours / 24,
+            windows=hours / 24,
         )
-        self._batches.add(batch)
         self._inputs[batch.id] = body.get("input_files") or []
-        created = json_reply(self._show(batch))
-        run = BatchRun(self._engine, self._store, batch, self._habits, enqueued=lambda *_: 0)
-        self._engine.workers.spawn(run.run())
-        return created
+        return json_reply(self._show(batch))
 
     def _lines(self, call: Call, body: dict[str, Any]) -> Iterator[bytes]:
         endpoint, model = body["endpoint"], body.get("model")
@@ -147,10 +137,7 @@ class BatchJobs:
         batch = self._batches.find(call)
         if batch.is_terminal:
             raise ApiError(409, f"Cannot cancel a job that is {_WORDS[batch.status]}.")
-        if batch.cancel_at is None:
-            batch.cancel_at = self._engine.clock.now()
-            batch.enter("cancelling", batch.cancel_at)
-            self._engine.clock.nudge()
+        self._batches.stop(batch)
         return json_reply(self._show(batch))
 
     async def _delete(self, call: Call) -> Reply:
@@ -162,8 +149,7 @@ class BatchJobs:
         return json_reply({"id": batch.id, "object": "batch", "deleted": True})
 
     def _show(self, batch: Batch) -> dict[str, Any]:
-        faults = self._engine.faults.of_batch(batch.id, batch.fault_ids)
-        shown = batch_object(batch, faults)
+        shown = self._batches.shown(batch)
         failures = [entry["message"] for entry in batch.errors or ()]
         return {
             "id": batch.id,

@@ -8,12 +8,11 @@ from typing import Any, Final
 
 import pydantic_core
 
-from proxy.sandbox.engine import Engine, new_id
+from proxy.sandbox.engine import Engine
 from proxy.sandbox.files import FileStore
 from proxy.sandbox.openai import errors
-from proxy.sandbox.openai.batch import Batch, batch_object
+from proxy.sandbox.openai.batch import Batch
 from proxy.sandbox.openai.batch_records import BatchRecords, check_create, check_scope
-from proxy.sandbox.openai.batch_run import BatchRun
 from proxy.sandbox.openai.fields import page_limit, paginate
 from proxy.sandbox.openai.habits import Habits
 from proxy.sandbox.openai.live import json_object
@@ -31,7 +30,7 @@ class InlineBatches:
         self._engine = engine
         self._store = store
         self._habits = habits
-        self._batches = BatchRecords(engine, _no_batch)
+        self._batches = BatchRecords(engine, store, habits, _no_batch)
         self._totals: dict[str, int] = {}
 
     def routes(self) -> list[Route]:
@@ -56,26 +55,14 @@ class InlineBatches:
             for number, request in enumerate(body["requests"])
         ]
         source = stored_input(self._engine, self._store, call, lines, purpose=self._habits.purpose)
-        now = self._engine.clock.now()
-        batch = Batch(
-            id=new_id("batch_"),
-            ordinal=self._batches.created,
-            project=call.key.project,
-            key_id=call.key.key_id,
+        batch = self._batches.begin(
+            call,
             endpoint=body["endpoint"],
             input_file_id=source.id,
-            metadata=None,
-            output_life_s=None,
-            created_at=now,
-            expires_at=now + self._engine.settings.window_s,
             model=body["model"],
         )
-        self._batches.add(batch)
         self._totals[batch.id] = len(lines)
-        created = json_reply(self._show(batch), status=202)
-        run = BatchRun(self._engine, self._store, batch, self._habits, enqueued=lambda *_: 0)
-        self._engine.workers.spawn(run.run())
-        return created
+        return json_reply(self._show(batch), status=202)
 
     async def _list(self, call: Call) -> Reply:
         check_scope(call)
@@ -111,8 +98,7 @@ class InlineBatches:
         )
 
     def _show(self, batch: Batch) -> dict[str, Any]:
-        faults = self._engine.faults.of_batch(batch.id, batch.fault_ids)
-        shown = batch_object(batch, faults)
+        shown = self._batches.shown(batch)
         failures = [{"message": entry["message"]} for entry in batch.errors or ()]
         ended = [shown[f"{word}_at"] for word in ("completed", "failed", "expired", "cancelled")]
         return {

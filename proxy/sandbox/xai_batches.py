@@ -13,12 +13,11 @@ from typing import Any, Final
 
 import pydantic_core
 
-from proxy.sandbox.engine import Engine, new_id
+from proxy.sandbox.engine import Engine
 from proxy.sandbox.files import FileStore
 from proxy.sandbox.openai import errors
 from proxy.sandbox.openai.batch import Batch
 from proxy.sandbox.openai.batch_records import BatchRecords, check_create, check_scope
-from proxy.sandbox.openai.batch_run import BatchRun
 from proxy.sandbox.openai.fields import page_limit
 from proxy.sandbox.openai.habits import Habits
 from proxy.sandbox.openai.live import json_object
@@ -42,8 +41,7 @@ class CountedBatches:
     def __init__(self, engine: Engine, store: FileStore, habits: Habits) -> None:
         self._engine = engine
         self._store = store
-        self._habits = habits
-        self._batches = BatchRecords(engine, _no_batch)
+        self._batches = BatchRecords(engine, store, habits, _no_batch)
         self._names: dict[str, str] = {}
         self._places: dict[str, list[_Place]] = {}
 
@@ -67,24 +65,14 @@ class CountedBatches:
         file = self._store.find(body["input_file_id"], project=call.key.project, now=now)
         if file is None or now < file.visible_at:
             raise ApiError(404, f"File {body['input_file_id']} not found.")
-        batch = Batch(
-            id=new_id("batch_"),
-            ordinal=self._batches.created,
-            project=call.key.project,
-            key_id=call.key.key_id,
+        batch = self._batches.begin(
+            call,
             endpoint="/v1/chat/completions",
             input_file_id=file.id,
-            metadata=None,
-            output_life_s=None,
-            created_at=now,
-            expires_at=now + self._engine.settings.window_s * _LIFE,
+            windows=_LIFE,
         )
-        self._batches.add(batch)
         self._names[batch.id] = body["name"]
-        created = json_reply(self._show(batch))
-        run = BatchRun(self._engine, self._store, batch, self._habits, enqueued=lambda *_: 0)
-        self._engine.workers.spawn(run.run())
-        return created
+        return json_reply(self._show(batch))
 
     async def _list(self, call: Call) -> Reply:
         check_scope(call)
@@ -104,10 +92,7 @@ class CountedBatches:
         batch = self._batches.find(call)
         if batch.is_terminal:
             raise ApiError(409, "Nothing of this batch is pending.")
-        if batch.cancel_at is None:
-            batch.cancel_at = self._engine.clock.now()
-            batch.enter("cancelling", batch.cancel_at)
-            self._engine.clock.nudge()
+        self._batches.stop(batch)
         return json_reply(self._show(batch))
 
     async def _results(self, call: Call) -> Reply:

@@ -27,10 +27,10 @@ class Batch:
     key_id: str
     endpoint: str
     input_file_id: str
-    metadata: dict[str, str] | None
-    output_life_s: int | None
     created_at: float
     expires_at: float
+    metadata: dict[str, str] | None = None
+    output_life_s: int | None = None
     window: str = "24h"
     status: str = "validating"
     model: str | None = None

@@ -5,12 +5,11 @@ Source: OpenAI API description, `/batches` (openapi.yaml, 2026-08-21), and the B
 
 from typing import Any, Final
 
-from proxy.sandbox.engine import Engine, new_id
+from proxy.sandbox.engine import Engine
 from proxy.sandbox.files import FileStore
 from proxy.sandbox.openai import errors
-from proxy.sandbox.openai.batch import Batch, batch_object
+from proxy.sandbox.openai.batch import Batch
 from proxy.sandbox.openai.batch_records import BatchRecords, check_create, check_scope
-from proxy.sandbox.openai.batch_run import BatchRun
 from proxy.sandbox.openai.fields import page_limit, paginate
 from proxy.sandbox.openai.files import life_seconds
 from proxy.sandbox.openai.habits import OPENAI, Habits
@@ -26,10 +25,8 @@ class Batches:
     """Handlers of the batches API, and the record of all batches."""
 
     def __init__(self, engine: Engine, store: FileStore, habits: Habits = OPENAI) -> None:
-        self._engine = engine
-        self._store = store
         self._habits = habits
-        self._batches = BatchRecords(engine, _no_batch)
+        self._batches = BatchRecords(engine, store, habits, _no_batch)
 
     def routes(self) -> list[Route]:
         """Return the endpoints served here."""
@@ -40,22 +37,10 @@ class Batches:
             Route("POST", "/v1/batches/{id}/cancel", self._cancel),
         ]
 
-    def enqueued(self, project: str, model: str) -> int:
-        """Return the prompt tokens of a project's batches of that model under way."""
-        return sum(
-            batch.enqueued_tokens
-            for batch in self._batches.all()
-            if not batch.is_terminal and batch.project == project and batch.model == model
-        )
-
     async def _create(self, call: Call) -> Reply:
         check_create(call)
         batch = self._accepted(call, await json_object(call))
-        self._batches.add(batch)
-        run = BatchRun(self._engine, self._store, batch, self._habits, enqueued=self.enqueued)
-        created = json_reply(self._habits.created(self._show(batch)))
-        self._engine.workers.spawn(run.run())
-        return created
+        return json_reply(self._habits.created(self._show(batch)))
 
     def _accepted(self, call: Call, body: dict[str, Any]) -> Batch:
         habits = self._habits
@@ -71,19 +56,14 @@ class Batches:
         window = body["completion_window"]
         if window not in habits.windows:
             raise errors.invalid("completion_window", f"Supported values are: {[*habits.windows]}.")
-        now = self._engine.clock.now()
-        return Batch(
-            id=new_id("batch_"),
-            ordinal=self._batches.created,
-            project=call.key.project,
-            key_id=call.key.key_id,
+        return self._batches.begin(
+            call,
             endpoint=body["endpoint"],
             input_file_id=body["input_file_id"],
             metadata=_metadata(body.get("metadata")),
             output_life_s=_output_life(body.get("output_expires_after")),
-            created_at=now,
             window=window,
-            expires_at=now + self._engine.settings.window_s * habits.windows[window],
+            windows=habits.windows[window],
         )
 
     async def _list(self, call: Call) -> Reply:
@@ -105,17 +85,11 @@ class Batches:
         batch = self._batches.find(call, shows_vanished=True)
         if batch.is_terminal:
             raise ApiError(409, f"Cannot cancel a batch with status '{batch.status}'.")
-        if batch.cancel_at is None:
-            batch.cancel_at = self._engine.clock.now()
-            batch.enter("cancelling", batch.cancel_at)
-            shown = self._show(batch)
-            self._engine.clock.nudge()
-            return json_reply(shown)
+        self._batches.stop(batch)
         return json_reply(self._show(batch))
 
     def _show(self, batch: Batch) -> dict[str, Any]:
-        faults = self._engine.faults.of_batch(batch.id, batch.fault_ids)
-        return self._habits.batch(batch_object(batch, faults))
+        return self._habits.batch(self._batches.shown(batch))
 
 
 def _no_batch(batch_id: str) -> ApiError:
