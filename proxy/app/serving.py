@@ -256,7 +256,7 @@ async def _end(house: House, front: web.ServerRunner, passes: asyncio.Task[None]
     with suppress(StoreError):
         # A caller that was turned away and hung up at once has cancelled the note that
         # says so; without the note its repeat would become a second job.
-        await house.holding.run_once()
+        await house.ending_notes.run_once()
     house.scheduler.stop()
     await asyncio.wait([passes])
     clock = house.ground.clock

@@ -109,7 +109,13 @@ def _deferrer(
 ) -> Deferrer:
     return Deferrer(
         acceptor=shared.acceptor,
-        answers=Answers(holder=holder, holding=shared.holding, outlook=shared.outlook, clock=clock),
+        answers=Answers(
+            holder=holder,
+            holding=shared.holding,
+            notes=shared.ending_notes,
+            outlook=shared.outlook,
+            clock=clock,
+        ),
         paces=Paces(),
         repeats=shared.repeats,
         calls=calls,

@@ -19,6 +19,7 @@ from proxy.services.insight import Insight, counts_of
 from proxy.services.ledger.prices import PriceBook
 from proxy.services.traffic.facts import Recorder
 from proxy.settings import Settings
+from proxy.web.answering.endings import EndingNotes
 from proxy.web.answering.holding import Holding
 from proxy.web.answering.notices import notice_payload
 from proxy.web.entrance.front import Front
@@ -33,6 +34,7 @@ class House:
     passages: Passages | None
     ground: Ground
     holding: Holding
+    ending_notes: EndingNotes
     escalator: Escalator
     deliverer: Deliverer
     scheduler: Scheduler
@@ -80,6 +82,7 @@ def assemble(settings: Settings, outside: Outside) -> House:
         passages=passages,
         ground=shared.ground,
         holding=shared.holding,
+        ending_notes=shared.ending_notes,
         escalator=escalator,
         deliverer=deliverer,
         scheduler=scheduler,

@@ -28,6 +28,7 @@ QUICK: Final = timedelta(milliseconds=500)
 """Passes that a caller may be waiting for; each asks the store once and finds mostly nothing."""
 
 CALM: Final = timedelta(seconds=5)
+HOLDING: Final = timedelta(seconds=PASS_INTERVAL_S)
 SLOW: Final = timedelta(minutes=10)
 
 
@@ -107,7 +108,8 @@ def other_passes(
         Pass("verify", CALM / 5, shared.accounts.verify_once),
         Pass("outlook", CALM, shared.outlook.run_once),
         Pass("repeats", CALM / 5, shared.repeats.run_once),
-        Pass("holding", timedelta(seconds=PASS_INTERVAL_S), shared.holding.run_once),
+        Pass("ending_notes", HOLDING, shared.ending_notes.run_once),
+        Pass("holding", HOLDING, shared.holding.run_once),
         Pass("gauges", CALM, gauges.run_once),
         Pass("money", CALM * 6, gauges.show_money),
         *([Pass("deliver", CALM / 5, deliverer.run_once)] if settings.webhooks else []),

@@ -29,6 +29,7 @@ from proxy.services.traffic.facts import Recorder
 from proxy.services.trickle import TrickleHours
 from proxy.services.waiters import Waiters
 from proxy.settings import Settings
+from proxy.web.answering.endings import EndingNotes
 from proxy.web.answering.holding import Holding
 
 
@@ -45,6 +46,7 @@ class Shared:
     outlook: Outlook
     waiters: Waiters
     holding: Holding
+    ending_notes: EndingNotes
     repeats: Repeats
     acceptor: Acceptor
     withdrawer: Withdrawer
@@ -73,11 +75,9 @@ def shared_parts(settings: Settings, outside: Outside, wake: Wake) -> Shared:
         accounts=accounts,
         waiters=Waiters(jobs=stores.jobs, clock=clock, wakeups=stores.wakeups),
         holding=Holding(
-            deliveries=stores.deliveries,
-            clock=clock,
-            tasks=outside.tasks,
-            max_held=settings.deferral.max_held,
+            deliveries=stores.deliveries, clock=clock, max_held=settings.deferral.max_held
         ),
+        ending_notes=EndingNotes(deliveries=stores.deliveries, clock=clock, tasks=outside.tasks),
         repeats=Repeats(
             deliveries=stores.deliveries,
             jobs=stores.jobs,

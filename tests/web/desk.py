@@ -23,6 +23,7 @@ from proxy.ports.jobs import JobWrite, Result
 from proxy.services.outlook import Outlook
 from proxy.services.waiters import Waiters
 from proxy.web.answering.answers import AnsweredCall, Answers
+from proxy.web.answering.endings import EndingNotes
 from proxy.web.answering.held import Holder
 from proxy.web.answering.holding import Holding
 from tests.helpers.factories import OWNER, T0, make_job, make_key, new_job
@@ -61,8 +62,10 @@ class Desk:
         self.holding = Holding(
             deliveries=self.stores.deliveries,
             clock=self.clock,
-            tasks=self.tasks,
             max_held=self.max_held,
+        )
+        self.notes = EndingNotes(
+            deliveries=self.stores.deliveries, clock=self.clock, tasks=self.tasks
         )
         self.holder = Holder(
             jobs=self.stores.jobs, waiters=self.waiters, holding=self.holding, clock=self.clock
@@ -75,7 +78,11 @@ class Desk:
             clock=self.clock,
         )
         self.answers = Answers(
-            holder=self.holder, holding=self.holding, outlook=outlook, clock=self.clock
+            holder=self.holder,
+            holding=self.holding,
+            notes=self.notes,
+            outlook=outlook,
+            clock=self.clock,
         )
 
     @property

@@ -41,6 +41,7 @@ from proxy.telemetry.metrics import Metrics
 from proxy.upstreams.lean import LeanClient
 from proxy.upstreams.session import AiohttpClient
 from proxy.web.answering.answers import Answers
+from proxy.web.answering.endings import EndingNotes
 from proxy.web.answering.held import Holder
 from proxy.web.answering.holding import Holding
 from proxy.web.entrance.calls import Calls
@@ -171,9 +172,8 @@ class House:
         names = {one: "client" for key in self.keys.values() for one in key.clients}
         self.owners = Owners(keyed_hash=FakeHash(), names=names, held=self.keys)
         self.waiters = Waiters(jobs=stores.jobs, clock=clock)
-        self.holding = Holding(
-            deliveries=stores.deliveries, clock=clock, tasks=self.tasks, max_held=self.max_held
-        )
+        self.holding = Holding(deliveries=stores.deliveries, clock=clock, max_held=self.max_held)
+        self.notes = EndingNotes(deliveries=stores.deliveries, clock=clock, tasks=self.tasks)
         holder = Holder(jobs=stores.jobs, waiters=self.waiters, holding=self.holding, clock=clock)
         self.accounts = Accounts(
             credentials=stores.credentials,
@@ -210,7 +210,13 @@ class House:
         calls = Calls(recorder=self.metrics, clock=clock, facts=self.facts)
         deferrer = Deferrer(
             acceptor=acceptor,
-            answers=Answers(holder=holder, holding=self.holding, outlook=outlook, clock=clock),
+            answers=Answers(
+                holder=holder,
+                holding=self.holding,
+                notes=self.notes,
+                outlook=outlook,
+                clock=clock,
+            ),
             paces=Paces(),
             repeats=self.repeats,
             calls=calls,

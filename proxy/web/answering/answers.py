@@ -19,6 +19,7 @@ from proxy.core.ids import JobId
 from proxy.core.job import AnswerMode, Job
 from proxy.ports.clock import Clock
 from proxy.services.outlook import Outlook
+from proxy.web.answering.endings import EndingNotes
 from proxy.web.answering.final import (
     JOB_HEADER,
     NEVER_AGAIN,
@@ -108,10 +109,19 @@ class _Page(NamedTuple):
 class Answers:
     """Answers deferred calls; each exactly once."""
 
-    def __init__(self, *, holder: Holder, holding: Holding, outlook: Outlook, clock: Clock) -> None:
-        self._outlook = outlook
+    def __init__(
+        self,
+        *,
+        holder: Holder,
+        holding: Holding,
+        notes: EndingNotes,
+        outlook: Outlook,
+        clock: Clock,
+    ) -> None:
         self._holder = holder
         self._holding = holding
+        self._notes = notes
+        self._outlook = outlook
         self._clock = clock
         self._last_page: _Page | None = None
 
@@ -167,7 +177,7 @@ class Answers:
 
     def unheard(self, job_id: JobId, *, retry_count: int) -> None:
         """Note that nobody was told of a job, which may not even have been made."""
-        self._holding.note_soon(job_id, flushed=False, retry_count=retry_count)
+        self._notes.note_soon(job_id, flushed=False, retry_count=retry_count)
 
     def _page(self, job: Job, call: AnsweredCall, facts: LaneFacts | None) -> _Page:
         """Return the answer that names the job, as it is written.
@@ -191,7 +201,7 @@ class Answers:
         self, job: Job, call: AnsweredCall, ending: Ending, *, break_off: Callable[[], None]
     ) -> None:
         try:
-            await self._holding.note(
+            await self._notes.note(
                 job.id, flushed=ending is Ending.DELIVERED, retry_count=call.retry_count
             )
         finally:

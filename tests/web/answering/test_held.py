@@ -260,7 +260,7 @@ async def test_a_caller_who_leaves_while_the_store_is_away_is_noted_by_a_later_p
         assert desk.delivery(job_id).state is Answered.WAITING
 
         monkeypatch.setattr(desk.stores.deliveries, "finish", finish)
-        await desk.holding.run_once()
+        await desk.notes.run_once()
 
         assert desk.delivery(job_id).state is Answered.BROKEN
 

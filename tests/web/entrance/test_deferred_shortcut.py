@@ -126,7 +126,7 @@ async def test_a_body_that_is_too_long_is_refused_whatever_came_before():
 async def test_a_repeat_claims_its_job_though_its_head_is_known():
     async with open_house() as house:
         first = await house.job(headers={"x-stainless-retry-count": "1"})
-        await wait_until(lambda: not house.holding._unwritten)
+        await wait_until(lambda: not house.notes._unwritten)
 
         again = await house.defer(headers={"x-stainless-retry-count": "2"})
 
@@ -241,7 +241,7 @@ async def test_the_job_of_a_caller_who_leaves_meanwhile_is_found_by_its_repeat(k
             sending = house.tasks.create_task(house.defer())
             await begun.wait()
             sending.cancel()
-            await wait_until(lambda: house.holding._unwritten == {} and call_lines(logs))
+            await wait_until(lambda: house.notes._unwritten == {} and call_lines(logs))
         jobs.accept = accept
         assert house.handled == before + (not known)
 
@@ -269,7 +269,7 @@ async def test_a_job_that_was_made_unheard_is_found_by_its_repeat(known):
 
         jobs.accept = unheard
         refused = await house.defer()
-        await wait_until(lambda: house.holding._unwritten == {})
+        await wait_until(lambda: house.notes._unwritten == {})
         jobs.accept = accept
 
         found = await house.job()

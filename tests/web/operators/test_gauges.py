@@ -1,6 +1,5 @@
 """What waits, as the metrics show it."""
 
-import asyncio
 from datetime import timedelta
 
 from proxy.core.ids import JobId
@@ -17,12 +16,7 @@ from tests.helpers.fleet import Fleet
 
 
 def gauges(fleet: Fleet, metrics: Metrics) -> Gauges:
-    holding = Holding(
-        deliveries=fleet.stores.deliveries,
-        clock=fleet.clock,
-        tasks=asyncio.TaskGroup(),
-        max_held=9,
-    )
+    holding = Holding(deliveries=fleet.stores.deliveries, clock=fleet.clock, max_held=9)
     return Gauges(
         fleet.instances[0].ground,
         metrics,
