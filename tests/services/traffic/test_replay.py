@@ -54,7 +54,7 @@ CALLS = [
     {"path": "/based/chat/completions", "body": chat()},
     {"path": "/v1/responses", "body": {"model": "m", "input": "x", "background": True}},
     {"path": "/v1/responses?include=a", "body": {"model": "m", "input": "x"}},
-    {"path": "/v1/images/generations", "body": {"model": "m"}},
+    {"path": "/v1/audio/speech", "body": {"model": "m"}},
     {"path": "/anthropic/v1/messages", "body": chat()},
     *({"path": CHAT, "body": chat(model="sampled", seed=seed)} for seed in range(8)),
 ]

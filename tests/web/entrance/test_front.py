@@ -131,9 +131,7 @@ async def test_a_tag_on_everything_forwards_what_cannot_run_later(house, method,
 
 
 async def test_an_explicit_wish_that_cannot_be_granted_is_refused_with_the_reason(house):
-    reply = await house.send(
-        "POST", "/v1/images/generations", json={}, headers={"X-Deferrable": "job"}
-    )
+    reply = await house.send("POST", "/v1/audio/speech", json={}, headers={"X-Deferrable": "job"})
 
     assert reply.status == 400
     assert "path is none that can be deferred" in reply.json["error"]["message"]
