@@ -15,7 +15,7 @@ from proxy.core.errors import (
     AcceptUnclearError,
     CallerError,
     OverloadedError,
-    StoreUnavailableError,
+    StoreError,
 )
 from proxy.core.ids import ANONYMOUS, RANDOM_BYTES, mint_job_id, shard_for
 from proxy.core.job import AnswerMode, Job
@@ -130,8 +130,8 @@ class Acceptor:
         Raises:
             CallerError: if it cannot be deferred as it is; nothing was written.
             OverloadedError: if too much is pending; nothing was written.
-            AcceptUnclearError: if the store gave no answer: the job may be durable, or not.
-            StoreError: if the store failed before; nothing was written.
+            AcceptUnclearError: if the store failed amid it: the job may be durable, or not.
+            StoreError: if it failed before; nothing was written.
         """
         now, terms = self._clock.now(), call.terms
         deadline = self._deadline(terms.deadline, now)
@@ -159,7 +159,8 @@ class Acceptor:
             )
             try:
                 acceptance = await self._jobs.accept(new)
-            except StoreUnavailableError as exc:
+            except StoreError as exc:
+                # Also where something is damaged: that may be met amid the work.
                 raise AcceptUnclearError(exc.message, job_id=job.id) from exc
             except asyncio.CancelledError:
                 on_cut(job)

@@ -12,8 +12,8 @@ from structlog.testing import capture_logs
 from policies.fields import Run
 from proxy.core.body import parse_body
 from proxy.core.dialects import DIALECTS, Place, presented_credential
-from proxy.core.errors import CallerError, OverloadedError
-from proxy.core.ids import is_job_id, shard_of
+from proxy.core.errors import AcceptUnclearError, CallerError, OverloadedError
+from proxy.core.ids import JobId, is_job_id, shard_of
 from proxy.core.job import AnswerMode
 from proxy.core.lanes import Lane
 from proxy.core.repeats import with_body
@@ -29,8 +29,10 @@ from proxy.services.deferral.accept import (
 from proxy.services.deferral.keys import IdempotencyKeys
 from proxy.services.deferral.terms import DeferredCall, Terms, fingerprint_of
 from proxy.services.outlook import Outlook
+from proxy.stores.redis import keys
 from tests.helpers.factories import T0, IdFactory
 from tests.helpers.fakes import FakeClock, FakeHash, MemoryStores
+from tests.helpers.redis_server import opened, redis_server
 
 OPENAI = DIALECTS["openai"]
 CHAT = "/v1/chat/completions"
@@ -52,8 +54,8 @@ class OnlyLimits:
 
 
 class World:
-    def __init__(self, *, settings=None, limits=None, names=None):
-        self.stores = MemoryStores()
+    def __init__(self, *, settings=None, limits=None, names=None, stores=None):
+        self.stores = stores or MemoryStores()
         self.clock = FakeClock(T0)
         self.session = "first"
         self.ids = IdFactory()
@@ -538,3 +540,20 @@ async def test_what_is_not_alike_has_a_lane_of_its_own(world):
     unfit = other._replace(admitted=replace(other.admitted, fits_a_batch=False))
     reason = (await world.acceptor.accept(unfit)).job.lane_reason
     assert reason == "a batch refuses a field of the body"
+
+
+@pytest.mark.redis
+async def test_after_damage_that_the_store_meets_amid_its_work_the_job_may_exist(tmp_path):
+    with redis_server(tmp_path) as server:
+        async with opened(server.url) as stores:
+            world = World(stores=stores)
+            call = world.call()
+            first = (await world.acceptor.accept(call)).job
+            name = keys.key_digest(first.key)
+            server.admin.hset(keys.heads(shard_of(first.id)), name, b"damaged")
+
+            # As where the answer was lost: a call that is made all the same takes it back.
+            with pytest.raises(AcceptUnclearError) as unclear:
+                await world.acceptor.accept(call)
+
+            assert await stores.jobs.get(JobId(unclear.value.job_id))
