@@ -37,6 +37,10 @@ class Kept(Protocol):
         """Put the sealed headers of one credential in the place of another's."""
         ...
 
+    def spoil_headers(self, of_id: CredentialId) -> None:
+        """Put what was never sealed in the place of a credential's headers."""
+        ...
+
 
 class KeptInFile:
     def __init__(self, path: Path) -> None:
@@ -53,6 +57,10 @@ class KeptInFile:
         theirs = "UPDATE credentials SET headers = (SELECT headers FROM credentials WHERE id = ?)"
         with opened(self._path) as direct:
             direct.execute(f"{theirs} WHERE id = ?", (from_id, to_id))
+
+    def spoil_headers(self, of_id: CredentialId) -> None:
+        with opened(self._path) as direct:
+            direct.execute("UPDATE credentials SET headers = x'00' WHERE id = ?", (of_id,))
 
 
 class KeptByServer:
@@ -71,6 +79,9 @@ class KeptByServer:
     def copy_headers(self, from_id: CredentialId, to_id: CredentialId) -> None:
         theirs = self._server.admin.hget(keys.credential(from_id), "headers")
         self._server.admin.hset(keys.credential(to_id), "headers", theirs)
+
+    def spoil_headers(self, of_id: CredentialId) -> None:
+        self._server.admin.hset(keys.credential(of_id), "headers", b"\0")
 
 
 @pytest.fixture(params=["sqlite", pytest.param("redis", marks=pytest.mark.redis)])
@@ -142,3 +153,24 @@ async def test_a_credential_that_is_damaged_hides_no_other(kept: Kept) -> None:
             await stores.credentials.get(damaged.id)
         assert await stores.credentials.forget_unused(limit=9) == 0
         assert await stores.credentials.forget_unused(limit=9) == 2
+
+
+@pytest.mark.parametrize("is_moved", [True, False])
+async def test_a_credential_that_is_damaged_keeps_nobody_from_starting(
+    kept: Kept, is_moved: bool
+) -> None:
+    damaged = make_credential(id=CredentialId("damaged"))
+    async with kept.opened(vault_of(b"o")) as stores:
+        await stores.credentials.remember(CREDENTIAL)
+        await stores.credentials.remember(damaged)
+    if is_moved:
+        kept.copy_headers(CREDENTIAL.id, damaged.id)
+    else:
+        kept.spoil_headers(damaged.id)
+
+    async with kept.opened(vault_of(b"n", b"o")):
+        pass
+    kept.spoil_headers(damaged.id)
+
+    async with kept.opened(vault_of(b"n")) as stores:
+        assert await stores.credentials.all() == [CREDENTIAL]
