@@ -12,6 +12,7 @@ from proxy.core.ledger import Booking, Receipt, Sums, batch_row
 from proxy.ports.jobs import JobWrite, Result
 from proxy.ports.notes import Note
 from proxy.stores.redis import RedisStores, keys
+from proxy.stores.redis.queue import small_field
 from tests.contract.steps import HOUR, accepted
 from tests.helpers.factories import OWNER, T0, make_credential, make_key
 from tests.helpers.redis_server import RedisServer, opened
@@ -144,3 +145,17 @@ async def test_a_result_without_its_head_is_the_store_s_failure(stores, server, 
 
     with pytest.raises(StoreCorruptError):
         await stores.jobs.result(job.id)
+
+
+@pytest.mark.parametrize("damage", [b"", b"x", b"\xff"])
+async def test_a_count_of_small_batches_that_is_damaged_holds_up_no_queue(stores, server, damage):
+    job = await accepted(stores)
+    server.admin.hset(keys.SMALL, small_field(job.key), damage)
+
+    (head,) = await stores.batches.heads()
+
+    assert (head.key, head.count, head.small_batches) == (job.key, 1, 0)
+    for _ in range(2):
+        await stores.batches.note_size(job.key, small=True)
+    (head,) = await stores.batches.heads()
+    assert head.small_batches == 1

@@ -148,7 +148,8 @@ return 'written'
 
 NOTE_SIZE: Final = Script(
     """
-if ARGV[2] == '1' then
+-- What is no number is damaged, and counted anew.
+if ARGV[2] == '1' and tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or 0) then
   return redis.call('HINCRBY', KEYS[1], ARGV[1], 1)
 end
 return redis.call('HDEL', KEYS[1], ARGV[1])

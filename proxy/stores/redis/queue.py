@@ -198,6 +198,11 @@ def _head(
         newest_at=from_micros(max(newest)),
         nearest_deadline=from_micros(min(nearest)),
         held=sum(held),
-        small_batches=as_int(small.get(small_field(key), 0)),
+        small_batches=_small(small.get(small_field(key))),
         paused=key.credential in paused,
     )
+
+
+def _small(count: bytes | None) -> int:
+    # It only tells how long to linger: damaged, it must hold up no queue.
+    return int(count) if count is not None and count.isdigit() else 0
