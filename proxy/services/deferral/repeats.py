@@ -20,6 +20,7 @@ from proxy.ports.clock import Clock
 from proxy.ports.jobs import DeliveryStore, JobStore
 from proxy.ports.tally import Tally
 from proxy.services.callers.owners import owns
+from proxy.services.pauses import keep_in_mind
 
 log = structlog.get_logger()
 
@@ -103,7 +104,10 @@ class Repeats:
             return
         breaks = self._broken_in_runs.setdefault((owner, run), _Breaks())
         breaks.until = now + BROKEN_IN_RUN_S
-        breaks.calls.setdefault(fingerprint, []).append(left or fingerprint)
+        jobs = breaks.calls.get(fingerprint, [])
+        jobs.append(left or fingerprint)
+        # A script may leave every call, and repeat none.
+        keep_in_mind(breaks.calls, fingerprint, jobs)
 
     def _is_session(self, run: Run) -> bool:
         """Return whether calls of the run are counted anew when its script starts again.

@@ -13,6 +13,7 @@ from proxy.services.deferral.repeats import (
     CLAIM_TIMEOUT_S,
     Repeats,
 )
+from proxy.services.pauses import REMEMBERED
 from tests.helpers.factories import OWNER, T0, make_job, new_job
 from tests.helpers.fakes import FakeClock, MemoryStores
 
@@ -117,6 +118,18 @@ async def test_a_break_in_a_session_is_forgotten_in_time(world):
     await world.repeats.run_once()
 
     assert not world.repeats.expects_any
+
+
+async def test_of_calls_that_nobody_repeats_a_session_keeps_the_last_ones(world):
+    run = Run("nightly", session="1")
+    for number in range(REMEMBERED + 9):
+        world.repeats.note_broken(OWNER, f"call {number}", run)
+    # Each keeps the time of all from running out.
+    assert len(world.repeats._broken_in_runs[OWNER, run].calls) == REMEMBERED
+
+    job = await world.broken_job(fingerprint=f"call {REMEMBERED}")
+    assert await world.repeats.claim(OWNER, "call 0", retry_count=0, run=run) is None
+    assert await world.repeats.claim(OWNER, job.fingerprint, retry_count=0, run=run) == job
 
 
 async def test_two_repeats_claim_two_jobs_and_a_third_none(world):
