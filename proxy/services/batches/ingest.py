@@ -52,6 +52,9 @@ class Ingested:
     """Hashes of the IDs of the batch's jobs that have a line, or two: what became of them is
     known. A third of the memory of the IDs."""
 
+    unread: set[int] = field(default_factory=set)
+    """The same of those that were bought for jobs which cannot be read themselves."""
+
     strange: int = 0
     """Of all lines, those that are no results at all: unreadable, and without a name."""
 
@@ -161,7 +164,9 @@ class Ingestor:
         jobs, unread = await self._jobs(named)
         named = await self._own_lines(reading.batch, named, jobs, count=len(lines))
         _count_lines(lines, named, reading.sums)
-        # Its job waits on, with the batch: see `Releaser`.
+        # Its job waits on, with the batch, if it did not end before: see `Releaser`.
+        bought = [n for n in named if n.job_id in unread and _was_bought(n.line)]
+        reading.sums.unread.update(hash(entry.job_id) for entry in bought)
         named = [entry for entry in named if entry.job_id not in unread]
         # A write is refused if the job's caller cancels it at the same moment.
         # The second look sees that; nobody changes a job so often in turn.
@@ -326,11 +331,15 @@ def _is_useless(reading: _Reading, job: Job | None, entry: _Named) -> bool:
 
     Of an erased job nobody knows what it had. Most often its caller gave it up.
     """
-    if entry.line.kind is LineKind.NOT_EXECUTED or not 200 <= entry.line.status_code < 300:
+    if not _was_bought(entry.line):
         return False
     if job is None:
         return True
     return job.state.is_terminal and (reading.is_twin or job.answered_by != entry.attempt)
+
+
+def _was_bought(line: ResultLine) -> bool:
+    return line.kind is not LineKind.NOT_EXECUTED and 200 <= line.status_code < 300
 
 
 def _useless(reading: _Reading, job: Job | None, entry: _Named) -> UselessAnswer:

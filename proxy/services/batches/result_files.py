@@ -41,6 +41,9 @@ class Read(NamedTuple):
     told: int
     """How many of its jobs have a line in them."""
 
+    unread: int
+    """How many of those were bought for jobs that cannot be read themselves."""
+
     is_whole: bool
     """Whether no file was given up."""
 
@@ -58,12 +61,13 @@ class ResultFiles:
         self, batch: Batch, provider: Provider, file_ids: Sequence[str], *, is_twin: bool = False
     ) -> Read | None:
         """Ingest the files; nothing if one cannot be read yet."""
-        lines, own, is_whole = 0, set[int](), True
+        lines, own, unread, is_whole = 0, set[int](), set[int](), True
         for file_id in file_ids:
             sums = Ingested()
             failure = await self._ingest(batch, provider, file_id, sums, is_twin=is_twin)
             lines += sums.lines
             own |= sums.own
+            unread |= sums.unread
             if failure is None:
                 continue
             if not is_given_up(batch, self._on.now()):
@@ -74,7 +78,7 @@ class ResultFiles:
         if file_ids and not lines and not is_twin and await self._lacks_lines(batch):
             log.warning("batch.unreadable", batch_id=batch.id, error="its results are empty")
             return None
-        return Read(len(own), is_whole)
+        return Read(len(own), len(unread), is_whole)
 
     async def _ingest(
         self, batch: Batch, provider: Provider, file_id: str, sums: Ingested, *, is_twin: bool

@@ -112,6 +112,9 @@ class Settler:
             await self._learn(batch)
             keep_in_mind(self._learned, batch.id, None)
         await self._releaser.release(batch, read.told)
+        if read.unread:
+            # None of these waits: of an answer that was bought for nobody nothing else will tell.
+            await self._on.books.book_possible(batch, read.unread, why="unread jobs")
         return await self._on.write_batch(batch, Harvested(self._on.now()))
 
     async def _claim(self, batch: Batch, provider: Provider) -> Batch:

@@ -109,6 +109,34 @@ async def test_a_batch_that_ran_in_no_part_bought_nothing_for_those_that_were_ca
     assert await fleet.booked() == Sums(jobs=4)
 
 
+async def test_a_line_may_be_paid_for_nothing_whose_cancelled_job_cannot_be_read() -> None:
+    fleet = Fleet()
+    job_ids = await fleet.submit(12)
+    for job_id in job_ids[:2]:
+        await fleet.cancel(job_id)
+    fleet.stores.jobs.damaged.add(job_ids[0])
+
+    await fleet.answer()
+
+    booked = await fleet.booked()
+    assert (booked.answers, booked.useless, booked.possible_doubles) == (10, 1, 1)
+    assert (await fleet.batch()).state is BatchState.SETTLED
+
+
+async def test_a_line_of_a_job_that_can_be_read_later_is_no_possible_double() -> None:
+    fleet = Fleet()
+    damaged, *_ = await fleet.submit(12)
+    fleet.stores.jobs.damaged.add(damaged)
+    await fleet.answer()
+    assert (await fleet.batch()).state is BatchState.ENDED
+
+    fleet.stores.jobs.damaged.clear()
+    await go_on(fleet)
+
+    booked = await fleet.booked()
+    assert (booked.answers, booked.possible_doubles) == (12, 0)
+
+
 async def test_what_is_unseen_is_booked_once_through_a_crash_at_any_step() -> None:
     for steps in range(60):
         fleet = Fleet()
