@@ -40,7 +40,7 @@ from proxy.ports.provider import Provider, ProviderBatch, ProviderBatchState
 from proxy.services.access import Access
 from proxy.services.batches.at_provider import cancel, retrieve
 from proxy.services.batches.governor import TokenGovernor
-from proxy.services.batches.in_vain import WINDOW_AND_HOUR, InVain
+from proxy.services.batches.in_vain import ASKED_FOR, WINDOW_AND_HOUR, InVain
 from proxy.services.batches.release import line_to_blame
 from proxy.services.batches.result_files import EMPTY_FOR
 from proxy.services.batches.rounds import BatchRounds
@@ -127,15 +127,26 @@ class Collector:
                 batch = await lease.during(self._settler.settle(batch, provider))
         except ProviderError as exc:
             return await self._unreached(batch, exc)
-        except StoreCorruptError:
-            # Something of it is damaged, or sealed with a key that is not here. At each try all
-            # that the provider has of it is read again: ever more seldom.
-            now = self._on.now()
-            pause = (now - (batch.ended_at or now)) / UNREAD_PARTS
-            next_at = self._in_time(batch, now + max(pause, self._pace(batch).slowest))
-            await self._on.write_batch(await self._on.read_again(batch), Delayed(next_at, None))
-            raise
+        except StoreCorruptError as exc:
+            return await self._unread(batch, exc)
         return batch
+
+    async def _unread(self, batch: Batch, exc: StoreCorruptError) -> Batch:
+        """Try again later where something is damaged, or sealed with a key that is not here.
+
+        Raises:
+            StoreCorruptError: as it was met, if the batch is not given up for it.
+        """
+        now, batch = self._on.now(), await self._on.read_again(batch)
+        in_vain = self._in_vain.asked_for(batch.id)
+        if batch.state in _AT_PROVIDER and in_vain >= ASKED_FOR and self._is_over(batch):
+            # Its credential: nobody can ask for it, nor read what it has.
+            return await self._give_up(batch, "unread", str(exc))
+        # At each try all that the provider has of it is read again: ever more seldom.
+        pause = (now - (batch.ended_at or now)) / UNREAD_PARTS
+        next_at = self._in_time(batch, now + max(pause, self._pace(batch).slowest))
+        await self._on.write_batch(batch, Delayed(next_at, None))
+        raise exc
 
     async def _unreached(self, batch: Batch, exc: ProviderError) -> Batch:
         """Ask again later; a refused credential may take an operator to mend."""

@@ -568,3 +568,30 @@ async def test_what_a_batch_that_never_ends_has_answered_is_not_bought_again() -
     assert await fleet.states() == {JobState.COMPLETED: 11, JobState.EXPIRED: 1}
     assert (await fleet.batch()).end_reason == "unended"
     assert (await fleet.booked()).possible_doubles == 1
+
+
+async def test_a_batch_whose_credential_cannot_be_read_keeps_no_job_for_ever() -> None:
+    fleet = Fleet()
+    await fleet.submit(12)
+    fleet.stores.credentials.damaged.add(CREDENTIAL)
+
+    await fleet.run_for(timedelta(hours=50), step=timedelta(minutes=15))
+    assert await fleet.states() == {JobState.BATCHED: 12}
+    await fleet.run_for(timedelta(hours=2), step=timedelta(minutes=15))
+
+    assert await fleet.states() == {JobState.EXPIRED: 12}
+    assert (await fleet.booked()).possible_doubles == 12
+
+
+async def test_a_credential_that_can_be_read_again_in_time_costs_nothing() -> None:
+    fleet = Fleet()
+    await fleet.submit(12)
+    fleet.provider.finish("batch_1", "completed", executed=12)
+    fleet.stores.credentials.damaged.add(CREDENTIAL)
+    await fleet.run_for(timedelta(hours=40), step=timedelta(minutes=15))
+
+    fleet.stores.credentials.damaged.clear()
+    await fleet.run_for(timedelta(hours=1), step=timedelta(minutes=5))
+
+    assert await fleet.states() == {JobState.COMPLETED: 12}
+    assert (await fleet.booked()).possible_doubles == 0
