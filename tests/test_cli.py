@@ -1046,6 +1046,16 @@ def test_batches_come_from_the_operators_listener(run, proxy, monkeypatch):
     assert {headers["Authorization"] for _, _, headers in proxy.requests} == {"Bearer t0ken"}
 
 
+def test_whose_token_is_refused_is_told_where_it_is_read_from(run, proxy):
+    said = "send the token of admin.token_file as a bearer token"
+    refused = {"error": {"code": "bad_token", "message": said}}
+    proxy.answer("/batches?limit=20", refused, status=401)
+
+    _, _, errors = run("batches", "list", "--admin-url", proxy.url)
+
+    assert errors == f"offramp: HTTP 401: {said}\nhint: OFFRAMP_ADMIN_TOKEN holds it\n"
+
+
 def test_without_a_token_none_is_sent_and_never_the_callers_key(run, proxy):
     proxy.answer("/batches?limit=20", {"data": []})
 

@@ -22,6 +22,9 @@ _TIMEOUT_S: Final = LONG_POLL_S + 30.0
 
 _NOT_HERE: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND})
 
+_HINTS: Final = {"bad_token": "OFFRAMP_ADMIN_TOKEN holds it"}
+"""By the code of a refusal, what the command line calls what it asks for."""
+
 Json = dict[str, object]
 
 
@@ -65,7 +68,7 @@ class Answer:
             raise click.UsageError(_message(content))
         if self.status >= 400:
             kind = AwayError if self.status == HTTPStatus.SERVICE_UNAVAILABLE else RemoteError
-            hint = self.hint if self._is_strange(content) else ""
+            hint = self.hint if self._is_strange(content) else _HINTS.get(_code(content), "")
             raise kind(f"HTTP {self.status}: {_message(content)}", hint=hint or None)
         if not isinstance(content, dict):
             raise RemoteError(f"HTTP {self.status} without a JSON object: is this an offramp?")
@@ -128,6 +131,11 @@ class Remote:
         assert parts.hostname is not None
         connection = kinds[parts.scheme](parts.hostname, parts.port, timeout=_TIMEOUT_S)
         return connection, parts.path
+
+
+def _code(content: object) -> str:
+    error = content.get("error") if isinstance(content, dict) else None
+    return str(error.get("code")) if isinstance(error, dict) else ""
 
 
 def _message(content: object) -> str:
