@@ -299,7 +299,7 @@ def test_what_is_of_another_kind_is_named_where_it_stands(complaints, text, comp
 def test_a_section_that_holds_nothing_is_named_where_it_stands(complaints):
     found = complaints("batching:\n  # linger: 5s\n\nlog: {level: info}\n")
 
-    assert found == ["offramp.yaml:1:1: batching: must be a mapping"]
+    assert found == ["offramp.yaml:1:1: batching: must be a mapping, such as {a: b}"]
 
 
 @pytest.mark.parametrize(
@@ -432,7 +432,7 @@ def test_a_variable_that_replaces_a_value_of_the_file_is_blamed_in_its_place(com
 
     found = complaints(f"owners: {{etl: [{HASH}]}}", environ=environ)
 
-    assert found == ["OFFRAMP_OWNERS__ETL: owners.etl: must be a list"]
+    assert found == ["OFFRAMP_OWNERS__ETL: owners.etl: must be a list, such as [a, b]"]
 
 
 def test_the_variables_of_a_kubernetes_service_called_offramp_are_not_ours(configure):
@@ -791,7 +791,7 @@ def test_a_held_key_that_is_no_text_is_refused_in_words(complaints, tmp_path):
         ("store: 'sqlite://host/x.db'", "with three slashes"),
         ("store: 'redis://'", "must name a host"),
         ("batching: 5", "batching: 5: must be a mapping"),
-        ("admin: {allowed_hosts: localhost}", "must be a list"),
+        ("admin: {allowed_hosts: localhost}", "must be a list, such as [a, b]"),
         ("lanes: {trickle: {hours: 20-6}}", "'20-6': must be two different times of day"),
         ("lanes: {trickle: {zone: Europe}}", "'Europe': must be a time zone"),
     ],

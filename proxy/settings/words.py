@@ -23,10 +23,10 @@ _FIXED: Final[Mapping[str, str]] = {
     "bool_parsing": "must be true or false",
     "string_type": "must be text",
     "path_type": "must be text",
-    "tuple_type": "must be a list",
-    "model_type": "must be a mapping",
-    "mapping_type": "must be a mapping",
-    "dict_type": "must be a mapping",
+    "tuple_type": "must be a list, such as [a, b]",
+    "model_type": "must be a mapping, such as {a: b}",
+    "mapping_type": "must be a mapping, such as {a: b}",
+    "dict_type": "must be a mapping, such as {a: b}",
     "too_short": "must not be empty",
 }
 """By the error types of pydantic (documentation, "Validation Errors")."""
