@@ -68,6 +68,8 @@ class Overview:
     """Deadlines missed by cause, since the start."""
 
     policies_refused: bool
+    takes_writes: bool = True
+    """Whether the store, which can be read, also took what was written lately."""
 
     @property
     def is_empty(self) -> bool:
@@ -144,6 +146,7 @@ class Insight:
             webhooks=await self.webhooks(),
             missed={cause: int(n) for (cause,), n in counts["deadline_missed"].items()},
             policies_refused=any(counts["policies_refused"].values()),
+            takes_writes=self._on.leases.is_noted(),
         )
 
     async def money(self) -> Money:

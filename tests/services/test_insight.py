@@ -93,6 +93,16 @@ async def test_the_overview_tells_of_paused_credentials_missed_deadlines_and_web
     assert list(seen.webhooks) == ["done"]
 
 
+async def test_the_overview_tells_of_a_store_that_takes_nothing_that_is_written():
+    here = World()
+    leases = here.fleet.instances[0].ground.leases
+    await leases.run_once()
+    assert (await here.insight.overview()).takes_writes
+
+    here.fleet.clock.advance(seconds=leases.ttl.total_seconds() + 1)
+    assert not (await here.insight.overview()).takes_writes
+
+
 async def test_a_job_comes_with_its_batch():
     here = World()
     (job_id,) = await here.fleet.submit(1)

@@ -11,7 +11,7 @@ from proxy.core.lanes import Lane
 from proxy.core.plural import plural
 from proxy.services.insight import Overview
 from proxy.web.dashboard.about import About
-from proxy.web.dashboard.words import ago, money
+from proxy.web.dashboard.words import ago, clock, money
 
 Level = Literal["bad", "odd"]
 
@@ -35,7 +35,7 @@ def concerns(seen: Overview, now: datetime, about: About) -> Sequence[Concern]:
     """Return everything that is not as it should be."""
     found = [
         *_instance(seen, about),
-        *_paused(seen, now),
+        *_paused(seen),
         *_stranded(seen, about),
         *_queue(seen, now),
         *_lost(seen),
@@ -48,6 +48,12 @@ def concerns(seen: Overview, now: datetime, about: About) -> Sequence[Concern]:
 
 
 def _instance(seen: Overview, about: About) -> Iterator[Concern]:
+    if not seen.takes_writes:
+        yield Concern(
+            "bad",
+            "The store takes nothing that is written: no call is deferred, and no job goes on.",
+            "The log lines pass.failed say why, such as a full disk.",
+        )
     if about.is_ephemeral:
         yield Concern(
             "odd",
@@ -69,14 +75,14 @@ def _instance(seen: Overview, about: About) -> Iterator[Concern]:
         )
 
 
-def _paused(seen: Overview, now: datetime) -> Iterator[Concern]:
+def _paused(seen: Overview) -> Iterator[Concern]:
     for one in seen.paused:
         waiting = sum(head.count for head in seen.heads if head.key.credential == one.id)
         status = f" with {one.pause_status}" if one.pause_status else ""
         yield Concern(
             "bad",
-            f"{one.upstream} refuses a credential{status} since {ago(one.paused_at, now)}; "
-            f"{plural(waiting, 'job')} of its owner wait for it.",
+            f"{one.upstream} refuses a credential{status} since {clock(one.paused_at)}; "
+            f"waiting for it: {plural(waiting, 'job')}.",
             "Top up the account, or let the owner make a call with a new key.",
             "jobs?status=queued",
         )

@@ -64,10 +64,11 @@ def test_nothing_is_said_of_what_is_well():
     ("changes", "level", "words"),
     [
         ({"policies_refused": True}, "odd", "rules from before hold"),
+        ({"takes_writes": False}, "bad", "takes nothing that is written"),
         (
-            {"paused": [make_credential(paused_at=T0, pause_status=401)], "heads": [head()]},
+            {"paused": [make_credential(paused_at=T0, pause_status=401)], "heads": [head(count=1)]},
             "bad",
-            "openai refuses a credential with 401",
+            "a credential with 401 since 23 Nov 2026, 12:00:00 UTC; waiting for it: 1 job.",
         ),
         ({"heads": [head(nearest_deadline=T0 - HOUR)]}, "bad", "deadline was 1 h ago"),
         (
