@@ -85,7 +85,8 @@ _JOB: Final = _record(
                     "status": _or_null(
                         {"type": "string", "enum": [*(state.value for state in BatchState), None]}
                     ),
-                }
+                },
+                description="In a list its ID alone is told.",
             )
         ),
         "result": _or_null(_record({"status_code": {"type": "integer"}, "url": _TEXT})),
