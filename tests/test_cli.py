@@ -693,16 +693,19 @@ def test_a_result_that_is_not_there_yet_fails_without_output(run, proxy):
     assert f"hint: offramp jobs wait {JOB}" in errors
 
 
-def test_a_refusal_of_the_proxy_is_a_message_and_no_result(run, proxy):
-    problem = {"title": "Not Found", "error": {"message": f"no job {JOB}"}}
+@pytest.mark.parametrize(
+    ("status", "said"), [(404, f"no job {JOB}"), (400, f"job {JOB} was cancelled")]
+)
+def test_a_refusal_of_the_proxy_is_a_message_and_no_result(run, proxy, status, said):
+    problem = {"title": "No", "error": {"message": said}}
     proxy.answer(
-        f"/v1/jobs/{JOB}/result", problem, status=404, content_type="application/problem+json"
+        f"/v1/jobs/{JOB}/result", problem, status=status, content_type="application/problem+json"
     )
 
     code, output, errors = run("jobs", "result", JOB, "--url", proxy.url)
 
     assert (code, output) == (1, b"")
-    assert errors == f"offramp: HTTP 404: no job {JOB}\n"
+    assert errors == f"offramp: HTTP {status}: {said}\n"
 
 
 def test_cancel_posts_once_for_each_job(run, proxy):

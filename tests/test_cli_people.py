@@ -270,7 +270,7 @@ def test_a_port_that_the_sandbox_cannot_have_is_named():
         done = run("sandbox", "--port", port)
 
     assert done.returncode == 1
-    assert done.stderr.startswith(f"Error: cannot listen on 127.0.0.1:{port}: ")
+    assert done.stderr == f"Error: cannot listen on 127.0.0.1:{port}: Address already in use\n"
 
 
 @pytest.mark.parametrize("words", [["--port", "65536"], ["--time-scale", "-1"]])

@@ -125,7 +125,8 @@ def result(*, job: str, patient: bool, url: str, api_key_env: str, as_json: bool
     if answer.status == 202:
         raise RemoteError(f"job {job} has no result yet", hint=f"offramp jobs wait {job}")
     if answer.is_own_error:
-        answer.json()
+        # A 400 too: of a job that was cancelled, which is no wrong use of the command.
+        raise answer.refusal()
     if as_json:
         text = answer.body.decode(errors="replace")
         print_json({"id": job, "status_code": answer.status, "body": text})

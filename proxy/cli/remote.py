@@ -60,19 +60,27 @@ class Answer:
             RemoteError: if it is none, or if the proxy refused.
             UsageError: if it refused what the command line asks for.
         """
-        try:
-            content = json.loads(self.body)
-        except ValueError:
-            content = None
+        content = self._content()
         if self.status == HTTPStatus.BAD_REQUEST:
             raise click.UsageError(_message(content))
         if self.status >= 400:
-            kind = AwayError if self.status == HTTPStatus.SERVICE_UNAVAILABLE else RemoteError
-            hint = self.hint if self._is_strange(content) else _HINTS.get(_code(content), "")
-            raise kind(f"HTTP {self.status}: {_message(content)}", hint=hint or None)
+            raise self.refusal()
         if not isinstance(content, dict):
             raise RemoteError(f"HTTP {self.status} without a JSON object: is this an offramp?")
         return content
+
+    def refusal(self) -> RemoteError:
+        """Return the error of an answer that is one."""
+        content = self._content()
+        kind = AwayError if self.status == HTTPStatus.SERVICE_UNAVAILABLE else RemoteError
+        hint = self.hint if self._is_strange(content) else _HINTS.get(_code(content), "")
+        return kind(f"HTTP {self.status}: {_message(content)}", hint=hint or None)
+
+    def _content(self) -> object:
+        try:
+            return json.loads(self.body)
+        except ValueError:
+            return None
 
     def _is_strange(self, content: object) -> bool:
         """Return whether a refusal has the form of none that the asked listener writes."""

@@ -10,6 +10,7 @@ import click
 
 from proxy.sandbox.server import Sandbox
 from proxy.sandbox.settings import SandboxSettings
+from proxy.system_words import system_words
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 
@@ -46,10 +47,12 @@ _DURATION = _Duration()
 @click.option("--stream-pause", type=_DURATION, default="0s", help="Between stream events.")
 @click.option("--background", type=_DURATION, default="0s", help="Of background responses.")
 @click.option("--validation", type=_DURATION, default="0s", help="Of batches.")
-@click.option("--turnaround", type=_DURATION, default="5s", help="Of batches.")
+@click.option("--turnaround", type=_DURATION, default="5s", show_default=True, help="Of batches.")
 @click.option("--finalizing", type=_DURATION, default="0s", help="Of batches.")
 @click.option("--cancel", type=_DURATION, default="0s", help="Time spent cancelling.")
-@click.option("--window", type=_DURATION, default="24h", help="Until a batch expires.")
+@click.option(
+    "--window", type=_DURATION, default="24h", show_default=True, help="Until a batch expires."
+)
 @click.option("--batch-list-lag", type=_DURATION, default="0s", help="Until a new batch is listed.")
 @click.option("--batch-get-lag", type=_DURATION, default="0s", help="Until a new batch is found.")
 @click.option("--file-lag", type=_DURATION, default="0s", help="Until a new file is found.")
@@ -84,7 +87,7 @@ def main(host: str, port: int, **options: Any) -> None:
         (first, *others) = group.exceptions
         if others or not isinstance(first, OSError):
             raise
-        message = f"cannot listen on {host}:{port}: {first.strerror or first}"
+        message = f"cannot listen on {host}:{port}: {system_words(first)}"
         raise click.ClickException(message) from first
 
 
