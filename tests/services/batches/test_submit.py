@@ -49,6 +49,9 @@ async def test_a_create_that_surely_did_not_leave_is_sent_again_without_a_search
     assert (await fleet.batch()).state is BatchState.IN_PROGRESS
     assert fleet.provider.requests["find_batches"] == 0
     assert fleet.provider.requests["create"] == 2
+    # Its input is where it was.
+    assert fleet.provider.requests["find_upload"] == 0
+    assert fleet.provider.requests["upload"] == 1
 
 
 async def test_a_busy_provider_is_left_in_peace_as_long_as_it_asks() -> None:
