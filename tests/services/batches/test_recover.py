@@ -32,6 +32,7 @@ async def test_an_ambiguous_create_is_adopted_by_search_and_never_repeated() -> 
     await fleet.everything_ends()
     assert fleet.provider.requests["create"] == 1
     assert set(fleet.provider.bought.values()) == {1}
+    assert fleet.tally.counts["create_unclear"] == 1
     assert fleet.tally.counts["batch_adopted"] == 1
     assert fleet.doubles() == (0, 0)
 

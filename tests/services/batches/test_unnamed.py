@@ -235,6 +235,19 @@ async def test_only_one_create_of_a_credential_is_in_doubt_at_a_time() -> None:
     assert bought(fleet) == {1}
 
 
+async def test_no_create_begins_while_another_instance_begins_one() -> None:
+    fleet = NamelessFleet(instances=2)
+    await fleet.flush(COUNT)
+
+    async with fleet.instances[1].leases.held("create:credential-1"):
+        await fleet.run("submit")
+    await fleet.wait(timedelta(seconds=1), "submit")
+    assert fleet.provider.requests["create"] == 0
+    await fleet.wait(timedelta(seconds=1), "submit")
+
+    assert fleet.provider.requests["create"] == 1
+
+
 async def test_batches_that_we_know_are_no_candidates() -> None:
     fleet = NamelessFleet()
     await fleet.accept_many(COUNT)
