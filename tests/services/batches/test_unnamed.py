@@ -127,6 +127,26 @@ async def test_an_adopted_batch_is_not_let_go_for_results_that_name_nobody(junk)
     assert bought(fleet) == {1}
 
 
+@pytest.mark.parametrize("is_gone", [False, True])
+async def test_an_adopted_batch_that_never_names_anybody_is_let_go_in_the_end(
+    is_gone: bool,
+) -> None:
+    fleet = await unclear()
+    first = fleet.provider.batches["batch_1"]
+    # Its results are not there, or have nothing in them.
+    first.deleted = is_gone
+    fleet.provider.mangle = lambda lines: [] if lines == first.results else lines
+
+    await fleet.run_for(8 * MINUTE, step=timedelta(seconds=30))
+    (adopted,) = await batches(fleet)
+    assert (adopted.state, adopted.is_provisional) == (BatchState.ENDED, True)
+    await fleet.run_for(2 * HOUR, step=MINUTE)
+
+    await assert_all_answered(fleet)
+    assert bought(fleet) == {2}
+    assert fleet.doubles() == (COUNT, COUNT)
+
+
 async def test_of_two_that_may_be_ours_none_is_adopted_and_the_doubt_is_booked() -> None:
     fleet = await unclear()
     stranger = fleet.nameless.strangers(COUNT)
