@@ -230,11 +230,13 @@ async def test_an_old_refusal_that_is_read_again_pauses_nobody_anew() -> None:
 
 async def test_lines_of_others_are_ignored_and_counted() -> None:
     fleet = Fleet()
+    batched, *_ = await fleet.submit(12)
     (job_id,) = await fleet.submit(1)
     elsewhere = await fleet.accept()
     strange = [
         line(IDS.job()),
         line(elsewhere),
+        line(batched),
         line(job_id, 2),
         line(job_id)._replace(custom_id="request-1"),
         line(job_id)._replace(custom_id=None),
@@ -243,9 +245,10 @@ async def test_lines_of_others_are_ignored_and_counted() -> None:
 
     sums = await ingest(fleet, *strange)
 
-    assert (sums.ended, sums.ignored) == (0, 6)
-    assert fleet.tally.counts["line_ignored"] == 6
+    assert (sums.ended, sums.ignored) == (0, 7)
+    assert fleet.tally.counts["line_ignored"] == 7
     assert (await fleet.job(job_id)).state is JobState.BATCHED
+    assert (await fleet.job(batched)).state is JobState.BATCHED
     assert (await fleet.job(elsewhere)).state is JobState.QUEUED
 
 
