@@ -215,11 +215,11 @@ def test_a_batch_put_back_remembers_that_a_twin_may_turn_up() -> None:
 
 
 def test_a_rejected_batch_bought_nothing_and_says_why() -> None:
-    batch = after(*SUBMITTING, Rejected(T0, "bad", "no such model"))
+    batch = after(*SUBMITTING, Rejected(T0, "bad", "no such model", 2))
 
     assert batch.state is S.ENDED
     assert (batch.end_reason, batch.error_code) == ("rejected", "bad")
-    assert batch.error_message == "no such model"
+    assert (batch.error_message, batch.error_line) == ("no such model", 2)
     assert (batch.create_started_at, batch.provider_batch_id, batch.holder) == (None, None, None)
 
 

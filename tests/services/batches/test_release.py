@@ -90,6 +90,16 @@ async def test_one_bad_line_is_isolated_and_the_rest_is_batched_again() -> None:
     assert fleet.doubles() == (0, 0)
 
 
+async def test_the_only_line_of_a_refused_batch_need_not_be_named() -> None:
+    fleet = Fleet()
+    fleet.provider.fail_next.append((INVALID_INPUT, None))
+    (job_id,) = await fleet.submit(1)
+
+    await fleet.poll()
+
+    assert (await fleet.job(job_id)).lane is Lane.INTERACTIVE
+
+
 async def test_a_line_is_blamed_on_nobody_where_jobs_before_it_ended_since() -> None:
     fleet = Fleet()
     fleet.provider.fail_next += [("invalid_json_line", 4), ("invalid_json_line", 3)]
