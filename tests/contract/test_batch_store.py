@@ -287,7 +287,10 @@ async def test_a_job_above_a_limit_is_taken_alone_into_an_empty_batch(stores, li
 
 
 async def test_a_large_claim_goes_on_until_it_is_complete(stores):
-    jobs = await asyncio.gather(*(accepted(stores, body=b"12") for _ in range(2_500)))
+    jobs = await asyncio.gather(*(accepted(stores, body=b"12") for _ in range(2_499)))
+    urgent = await accepted(
+        stores, body=b"12", accepted_at=T0 - HOUR, deadline=jobs[0].deadline - HOUR
+    )
     batch_id = await filling(stores)
 
     counts = []
@@ -296,7 +299,7 @@ async def test_a_large_claim_goes_on_until_it_is_complete(stores):
 
     assert all(2_000 <= count <= 2_400 for count in counts)
     assert (claimed.count, claimed.body_bytes) == (2_400, 4_800)
-    assert claimed.nearest_deadline == jobs[0].deadline
+    assert claimed.nearest_deadline == urgent.deadline
     (head,) = await stores.batches.heads()
     assert head.count == 100
     assert len(set(await ids(stores.batches.items(batch_id)))) == 2_400
