@@ -12,6 +12,7 @@ from proxy.core.job import Job, JobState, Outcome
 from proxy.core.lanes import Lane
 from proxy.core.ledger import (
     BY,
+    OTHERS,
     TAGS_PER_JOB,
     Booking,
     LedgerKey,
@@ -207,13 +208,25 @@ def test_keys_come_back_from_their_texts(texts: list[str]) -> None:
     assert key.day == DAY
 
 
+def test_what_a_day_has_no_room_for_stays_apart_by_lane_and_from_rows_of_tags() -> None:
+    row = LedgerKey(day=DAY, lane="batch", upstream="openai", model="m", rule="r", owner="o")
+    rest = dict.fromkeys(("upstream", "model", "rule", "owner", "credential"), OTHERS)
+
+    assert row.others() == LedgerKey(day=DAY, lane="batch", **rest)
+    assert LedgerKey(day=DAY, tag="team=etl").others() == LedgerKey(day=DAY, tag=OTHERS)
+
+
 @pytest.mark.parametrize(
     ("lane", "tier", "processing"),
     [
         (Lane.BATCH, None, Processing.BATCH),
         (Lane.BATCH, "default", Processing.BATCH),
         (Lane.INTERACTIVE, None, Processing.STANDARD),
+        (Lane.INTERACTIVE, "auto", Processing.STANDARD),
         (Lane.INTERACTIVE, "default", Processing.STANDARD),
+        (Lane.INTERACTIVE, "standard", Processing.STANDARD),
+        (Lane.INTERACTIVE, "standard_only", Processing.STANDARD),
+        (Lane.INTERACTIVE, "on_demand", Processing.STANDARD),
         (Lane.INTERACTIVE, "flex", Processing.FLEX),
         (Lane.FLEX, "flex", Processing.FLEX),
         (Lane.FLEX, None, Processing.FLEX),

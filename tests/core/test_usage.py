@@ -298,6 +298,15 @@ def test_more_cached_tokens_than_there_are_never_make_a_prompt_negative() -> Non
     assert tokens == Tokens(input=5, output=0, cached=5)
 
 
+@pytest.mark.parametrize("prompt", ["prompt_tokens", "input_tokens"])
+def test_what_was_read_from_a_cache_was_not_written_to_it(prompt: str) -> None:
+    details = {"cached_tokens": 4, "cache_write_tokens": 9}
+
+    tokens = priced(**{prompt: 5, f"{prompt}_details": details})
+
+    assert tokens == Tokens(input=5, output=0, cached=4, cache_write=1)
+
+
 @pytest.mark.parametrize(
     ("body", "tier"),
     [
