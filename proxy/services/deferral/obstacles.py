@@ -6,7 +6,7 @@ that what an explanation says is what happens.
 
 from dataclasses import dataclass
 
-from proxy.core.dialects import Dialect, Endpoint, Place, place_for
+from proxy.core.dialects import DIALECTS, Dialect, Endpoint, Place, place_for
 from proxy.core.upstream import Upstream
 
 
@@ -15,6 +15,7 @@ class HeadFacts:
     """The parts of a call's head that decide whether it can run later."""
 
     method: str
+    upstream: Upstream
     endpoint: Endpoint | None
     content_type: str
     """Without parameters, in lower case."""
@@ -32,7 +33,8 @@ def obstacle(head: HeadFacts, *, max_body_bytes: int) -> str | None:
     if head.method != "POST":
         return "it is no POST"
     if head.endpoint is None:
-        return "its path is none that can be deferred"
+        known = ", ".join(DIALECTS[head.upstream.dialect].endpoints)
+        return f"of paths at {head.upstream.name!r} only {known} can be deferred"
     if head.content_type != "application/json":
         return "its body is not `application/json`"
     if head.content_encoding.lower() not in {"", "identity"}:

@@ -46,6 +46,7 @@ class Scene:
         place = place_at(upstream, DIALECTS[upstream.dialect], call.path)
         head = HeadFacts(
             method=call.method,
+            upstream=upstream,
             endpoint=place.endpoint if place is not None else None,
             content_type=_header(call, b"content-type", "application/json"),
             content_encoding=_header(call, b"content-encoding", "identity"),

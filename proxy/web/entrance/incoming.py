@@ -112,6 +112,7 @@ class Incoming(Call):
         request = self.request
         head = HeadFacts(
             method=request.method,
+            upstream=self.head.route.upstream,
             endpoint=self.head.endpoint,
             content_type=request.content_type,
             content_encoding=request.headers.get("Content-Encoding", "identity"),

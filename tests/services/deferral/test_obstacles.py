@@ -11,6 +11,7 @@ from proxy.services.deferral.obstacles import HeadFacts, obstacle, place_at
 OPENAI = DIALECTS["openai"]
 CHAT = HeadFacts(
     method="POST",
+    upstream=Upstream.parse("claude", "anthropic", "https://x.example"),
     endpoint=OPENAI.endpoints["/v1/chat/completions"],
     content_type="application/json",
     length=10,
@@ -26,7 +27,7 @@ def test_an_ordinary_call_can_run_later(encoding):
     ("difference", "why"),
     [
         ({"method": "GET"}, "it is no POST"),
-        ({"endpoint": None}, "its path is none that can be deferred"),
+        ({"endpoint": None}, "of paths at 'claude' only /v1/messages can be deferred"),
         ({"content_type": "multipart/form-data"}, "its body is not `application/json`"),
         ({"content_encoding": "gzip"}, "its body is compressed"),
         ({"length": None}, "the length of its body is not announced"),

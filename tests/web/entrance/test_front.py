@@ -134,7 +134,7 @@ async def test_an_explicit_wish_that_cannot_be_granted_is_refused_with_the_reaso
     reply = await house.send("POST", "/v1/audio/speech", json={}, headers={"X-Deferrable": "job"})
 
     assert reply.status == 400
-    assert "path is none that can be deferred" in reply.json["error"]["message"]
+    assert "of paths at 'openai' only /v1/chat/completions, " in reply.json["error"]["message"]
     assert house.seen == []
 
 
