@@ -68,6 +68,9 @@ class Overview:
     """Deadlines missed by cause, since the start."""
 
     policies_refused: bool
+    silent: Mapping[str, datetime] = field(default_factory=dict)
+    """When upstreams gave this instance no answer the last time, by their names."""
+
     takes_writes: bool = True
     """Whether the store, which can be read, also took what was written lately."""
 
@@ -146,6 +149,7 @@ class Insight:
             webhooks=await self.webhooks(),
             missed={cause: int(n) for (cause,), n in counts["deadline_missed"].items()},
             policies_refused=any(counts["policies_refused"].values()),
+            silent=self._on.troubles.silent(),
             takes_writes=self._on.leases.is_noted(),
         )
 

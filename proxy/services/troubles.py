@@ -41,16 +41,18 @@ class Troubles:
         """Return why upstreams did not answer the last time, by their names."""
         return {upstream: trouble.words for upstream, trouble in self._last.items()}
 
+    def silent(self) -> dict[str, datetime]:
+        """Return when upstreams gave no answer the last time, by their names."""
+        return {name: trouble.at for name, trouble in self._last.items() if trouble.silent}
+
     def silent_at(self, upstream: str, accepted_at: datetime) -> datetime | None:
         """Return when it last gave no answer, if that was after a job was accepted.
 
         Nothing of what was said then: it may be about another caller's account, or about
         the network here.
         """
-        trouble = self._last.get(upstream)
-        if trouble is None or not trouble.silent or trouble.at < accepted_at:
-            return None
-        return trouble.at
+        at = self.silent().get(upstream)
+        return None if at is None or at < accepted_at else at
 
 
 def _is_silence(error: Exception) -> bool:

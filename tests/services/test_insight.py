@@ -84,12 +84,14 @@ async def test_the_overview_tells_of_paused_credentials_missed_deadlines_and_web
     )
     here.metrics.count("deadline_missed", 2, cause="in_flight")
     here.metrics.gauge("policies_refused", 1)
+    here.fleet.instances[0].ground.troubles.note("openai", TimeoutError("timed out"), at=T0)
 
     seen = await here.insight.overview()
 
     assert [one.id for one in seen.paused] == ["credential-1"]
     assert seen.missed == {"in_flight": 2}
     assert seen.policies_refused
+    assert seen.silent == {"openai": T0}
     assert list(seen.webhooks) == ["done"]
 
 

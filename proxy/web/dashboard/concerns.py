@@ -15,6 +15,8 @@ from proxy.web.dashboard.words import ago, clock, money
 
 Level = Literal["bad", "odd"]
 
+_UNSENT: Final = frozenset({BatchState.FILLING, BatchState.SEALED, BatchState.SUBMITTING})
+
 STUCK_AFTER: Final = timedelta(hours=2)
 """How long a job may wait for its batch before that is odd, as in the alert of that name, and
 how long after its end a batch may be unread."""
@@ -37,6 +39,7 @@ def concerns(seen: Overview, now: datetime, about: About) -> Sequence[Concern]:
         *_instance(seen, about),
         *_paused(seen),
         *_stranded(seen, about),
+        *_silent(seen),
         *_queue(seen, now),
         *_lost(seen),
         *_unread(seen, now),
@@ -89,17 +92,40 @@ def _paused(seen: Overview) -> Iterator[Concern]:
 
 
 def _stranded(seen: Overview, about: About) -> Iterator[Concern]:
-    strange = Counter[str]()
-    for head in seen.heads:
-        if head.key.upstream not in about.upstreams:
-            strange[head.key.upstream] += head.count
-    for upstream, jobs in strange.items():
+    for upstream, jobs in _waiting(seen).items():
+        if upstream in about.upstreams:
+            continue
         yield Concern(
             "bad",
             f"Upstream {upstream} is not configured here; waiting for it: {plural(jobs, 'job')}.",
             "Configure it again, or they wait until their deadlines; another instance may have it.",
             "jobs?status=queued",
         )
+
+
+def _silent(seen: Overview) -> Iterator[Concern]:
+    waiting = _waiting(seen)
+    for batch in seen.live:
+        if batch.state in _UNSENT:
+            waiting[batch.key.upstream] += batch.count
+    for upstream, at in seen.silent.items():
+        if waiting[upstream]:
+            yield Concern(
+                "odd",
+                f"{upstream} did not answer when it was last asked, at {clock(at)}; "
+                f"waiting for it: {plural(waiting[upstream], 'job')}.",
+                "They go on by themselves once it does; the log lines call.unanswered and "
+                "batch.put_back say why not.",
+                "jobs?status=queued",
+            )
+
+
+def _waiting(seen: Overview) -> Counter[str]:
+    """Return how many jobs wait in queues, by their upstreams."""
+    waiting = Counter[str]()
+    for head in seen.heads:
+        waiting[head.key.upstream] += head.count
+    return waiting
 
 
 def _queue(seen: Overview, now: datetime) -> Iterator[Concern]:

@@ -55,7 +55,8 @@ def head(**changes):
 def test_nothing_is_said_of_what_is_well():
     ended = make_batch(state=BatchState.ENDED, ended_at=T0)
     searched = replace(ended, ended_at=T0 - 9 * HOUR, harvested_at=T0 - 9 * HOUR)
-    seen = replace(WELL, heads=[head()], live=[make_batch(), ended, searched])
+    live = [make_batch(), ended, searched]
+    seen = replace(WELL, heads=[head()], live=live, silent={"nobody waits for it": T0})
 
     assert concerns(seen, T0, HERE) == []
 
@@ -65,6 +66,15 @@ def test_nothing_is_said_of_what_is_well():
     [
         ({"policies_refused": True}, "odd", "rules from before hold"),
         ({"takes_writes": False}, "bad", "takes nothing that is written"),
+        (
+            {
+                "silent": {"openai": T0},
+                "heads": [head(count=1)],
+                "live": [make_batch(state=BatchState.SEALED, count=2)],
+            },
+            "odd",
+            "last asked, at 23 Nov 2026, 12:00:00 UTC; waiting for it: 3 jobs.",
+        ),
         (
             {"paused": [make_credential(paused_at=T0, pause_status=401)], "heads": [head(count=1)]},
             "bad",

@@ -148,6 +148,17 @@ async def test_the_overview_shows_what_was_saved_what_waits_and_what_is_wrong():
     assert 'aria-label="Spent and saved a day, $5.00 saved in all"' in text
 
 
+@pytest.mark.parametrize(
+    ("accepted_at", "said"),
+    [(T0 - HOUR, "the oldest was ready 1 h ago"), (T0 + HOUR, "the oldest is ready in 1 h")],
+)
+async def test_the_overview_says_since_when_or_from_when_the_oldest_can_be_sent(accepted_at, said):
+    async with desk() as here:
+        await here.accepted(accepted_at=accepted_at)
+
+        assert said in await here.look()
+
+
 async def test_what_callers_wrote_is_text_wherever_it_is_shown():
     async with desk() as here:
         job = await here.accepted(
