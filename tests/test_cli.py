@@ -986,6 +986,23 @@ def test_the_audit_shows_what_shadow_rules_counted(run, recording):
     assert b"840 of 840" in out
 
 
+def test_the_audit_says_what_its_table_leaves_out(run, tmp_path, etl_lines):
+    call = json.loads(etl_lines.splitlines()[0])
+    facts = tmp_path / "facts.jsonl"
+    lines = [json.dumps(call | {"model": f"m-{number}"}) + "\n" for number in range(14)]
+    facts.write_text("".join(lines))
+
+    _, many, _ = run("audit", "--facts", str(facts))
+    facts.write_text(lines[0])
+    _, one, _ = run("audit", "--facts", str(facts))
+
+    assert "14 recorded calls" in many.decode()
+    assert many.count(b"  openai  ") == 12
+    assert "\nand 2 more: --json shows all\n" in many.decode()
+    assert one.startswith(b"1 recorded call of less than a day")
+    assert b"more: --json" not in one
+
+
 def test_the_audit_tells_no_month_from_less_than_a_day(run, tmp_path, etl_lines):
     facts = tmp_path / "facts.jsonl"
     facts.write_bytes(b"".join(etl_lines.splitlines(keepends=True)[:100]))

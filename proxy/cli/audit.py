@@ -12,6 +12,7 @@ from proxy.app import price_book
 from proxy.cli.options import config_option, json_option
 from proxy.cli.output import print_json, print_table
 from proxy.core.errors import ConfigError
+from proxy.core.plural import plural
 from proxy.core.prices import NANO, dollar_text, usd
 from proxy.services.traffic.audit import Auditor
 from proxy.services.traffic.findings import MONTH, Audit, Money, Proposal, Segment
@@ -151,11 +152,23 @@ def _print_audit(audit: Audit, scale: float | None) -> None:
     if not audit.calls:
         click.echo("nothing is recorded")
         return
-    click.echo(f"{audit.calls:,} recorded calls of {_span(audit.span)}\n")
+    click.echo(f"{plural(audit.calls, 'recorded call')} of {_span(audit.span)}\n")
     print_table(
-        ("nobody waits", "application", "path", "model", "calls", "would save", "because"),
+        (
+            "nobody waits",
+            "application",
+            "upstream",
+            "path",
+            "model",
+            "calls",
+            "would save",
+            "because",
+        ),
         [_row(one) for one in audit.segments[:_SHOWN]],
+        spare=("upstream",),
     )
+    if len(audit.segments) > _SHOWN:
+        click.echo(f"and {len(audit.segments) - _SHOWN} more: --json shows all")
     good = [one for one in audit.proposals if not one.also_matches]
     if not good:
         click.echo("\nno rule is proposed")
@@ -183,6 +196,7 @@ def _row(one: Segment) -> list[object]:
     return [
         waits,
         one.key.application or "-",
+        one.key.upstream,
         one.key.path,
         one.key.model or "-",
         one.money.calls,
