@@ -825,6 +825,15 @@ def test_a_url_that_is_none_is_refused(run, url):
 # Batches of a running proxy.
 
 
+@pytest.mark.parametrize(("there_are", "are_all"), [(1, True), (2, False)])
+def test_a_full_list_of_batches_says_that_there_may_be_more(run, proxy, there_are, are_all):
+    proxy.answer("/batches?limit=2", {"data": [{"id": "b"}] * there_are})
+
+    _, _, errors = run("batches", "list", "--limit", 2, "--admin-url", proxy.url)
+
+    assert ("there may be more" not in errors) == are_all
+
+
 def test_times_of_batches_stand_as_those_of_jobs_do(run, proxy):
     batch = {"id": "b", "created_at": "2026-11-23T12:00:00.123456Z"}
     proxy.answer("/batches?limit=20", {"data": [batch]})

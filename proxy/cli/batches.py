@@ -50,9 +50,10 @@ def list_batches(*, limit: int, admin_url: str, as_json: bool) -> None:
     if as_json:
         print_json(page)
         return
-    print_records(
-        _COLUMNS, page.get("data"), cell=lambda batch, column: shown(column, batch.get(column))
-    )
+    found = page.get("data")
+    print_records(_COLUMNS, found, cell=lambda batch, column: shown(column, batch.get(column)))
+    if isinstance(found, list) and len(found) == limit:
+        click.echo("these are the newest: there may be more, by --limit", err=True)
 
 
 @command.command("show")
