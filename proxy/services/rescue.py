@@ -123,8 +123,8 @@ class Rescuer:
 
     async def _end_unreadable(self, batch: Batch) -> int:
         """End overdue jobs of a batch that no credential of their owner may read."""
-        refused = await self._paused(batch.key.credential)
-        if refused is None:
+        refused = await self._on.credentials.get(batch.key.credential)
+        if refused is not None and refused.paused_at is None:
             return 0
         moved = 0
         async for jobs, _ in self._open_jobs(batch.id):
@@ -142,15 +142,13 @@ class Rescuer:
             for chunk in chunked(items, JOBS_PER_WRITE):
                 yield await self._on.readable([item.job_id for item in chunk])
 
-    async def _fail(self, jobs: Sequence[Job], refused: Credential) -> int:
-        """End `jobs` with the provider's own refusal of their credential."""
-        status = refused.pause_status or 401
+    async def _fail(self, jobs: Sequence[Job], refused: Credential | None) -> int:
+        """End `jobs` with the provider's own refusal of their credential, if that is known."""
+        status, body = 401, None
+        if refused is not None:
+            status, body = refused.pause_status or status, refused.pause_body
         outcome = Outcome(status, "credential_paused", "the provider refuses the credential")
-        result = (
-            Result(status_code=status, body=refused.pause_body)
-            if refused.pause_body is not None
-            else None
-        )
+        result = Result(status_code=status, body=body) if body is not None else None
         now = self._on.now()
         after = [advance(job, Failed(job.attempt, now, outcome)) for job in jobs]
         ended = await self._write(after, result)

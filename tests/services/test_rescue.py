@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import structlog
 
+from proxy.core.batch import BatchState
 from proxy.core.ids import CredentialId, InstanceId, JobId
 from proxy.core.job import Escalated, JobState, advance
 from proxy.core.lanes import Lane
@@ -292,6 +293,22 @@ async def test_a_refusal_without_a_body_is_a_401_without_a_result() -> None:
     assert job.outcome is not None
     assert job.outcome.status_code == 401
     assert await fleet.stores.jobs.result(job_id) is None
+
+
+async def test_a_batched_job_whose_credential_is_lost_fails_at_its_deadline() -> None:
+    """As where a failover took it, and its caller came no more."""
+    fleet = Fleet()
+    await fleet.submit(12, deadline=timedelta(hours=3))
+    del fleet.stores.credentials._known[CREDENTIAL]
+
+    await fleet.run_for(timedelta(hours=2, minutes=55), step=timedelta(minutes=5))
+    assert await fleet.states() == {JobState.BATCHED: 12}
+    await fleet.run_for(timedelta(minutes=10), step=timedelta(minutes=5))
+
+    assert await fleet.states() == {JobState.FAILED: 12}
+    await fleet.run_for(timedelta(days=40), step=timedelta(days=1))
+    assert (await fleet.batch()).state is BatchState.SETTLED
+    assert (await fleet.booked()).possible_doubles == 12
 
 
 async def test_a_paused_key_is_tried_again_for_free_until_it_is_let_in() -> None:
