@@ -7,7 +7,7 @@ asking never harms a call: it is bounded in time and never raises.
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 
@@ -38,13 +38,22 @@ BROKEN_IN_RUN_S: Final = CLAIM_WINDOW.total_seconds()
 """The same for a session of a run, which no store names."""
 
 
+class LeftJob(NamedTuple):
+    """The job of a call whose connection broke."""
+
+    id: JobId
+    fingerprint: str
+    """Not always the call's own: by its name it may have been given a job that was made with a
+    tag, without, or by an earlier version."""
+
+
 @dataclass(slots=True)
 class _Breaks:
     """The calls of a session whose connections broke here, and that were not repeated since."""
 
     until: float = 0.0
-    calls: dict[str, list[str]] = field(default_factory=dict)
-    """By the fingerprint of each, those of the jobs that they left."""
+    calls: dict[str, list[LeftJob]] = field(default_factory=dict)
+    """The jobs that they left, by the fingerprint of each call."""
 
 
 class Repeats:
@@ -91,13 +100,9 @@ class Repeats:
         return owner in self._claimable or owner in self._broken_here
 
     def note_broken(
-        self, owner: OwnerId, fingerprint: str, run: Run | None = None, *, left: str | None = None
+        self, owner: OwnerId, fingerprint: str, left: LeftJob, run: Run | None = None
     ) -> None:
-        """Note that a connection broke here before its answer was out.
-
-        `left` is the fingerprint of its job, if that is not the call's own: by its name it may
-        have been given a job that was made with a tag, without, or by an earlier version.
-        """
+        """Note that the connection of a call broke here before its answer was out."""
         now = self._clock.monotonic()
         if run is None or not self._is_session(run):
             self._broken_here[owner] = now + BROKEN_HERE_S
@@ -105,7 +110,7 @@ class Repeats:
         breaks = self._broken_in_runs.setdefault((owner, run), _Breaks())
         breaks.until = now + BROKEN_IN_RUN_S
         jobs = breaks.calls.get(fingerprint, [])
-        jobs.append(left or fingerprint)
+        jobs.append(left)
         # A script may leave every call, and repeat none.
         keep_in_mind(breaks.calls, fingerprint, jobs)
 
@@ -118,10 +123,10 @@ class Repeats:
         """
         return run.session is not None or self._ends_sessions
 
-    def _spend_break(self, owner: OwnerId, fingerprint: str, run: Run) -> str | None:
+    def _spend_break(self, owner: OwnerId, fingerprint: str, run: Run) -> LeftJob | None:
         """Count a call as the repeat of one alike that broke in its session, if one did.
 
-        Returns the fingerprint of the job that this one left.
+        Returns the job that this one left.
         """
         breaks = self._broken_in_runs.get((owner, run))
         if breaks is None or fingerprint not in breaks.calls:
@@ -149,16 +154,24 @@ class Repeats:
         that fails or is silent means nothing, and is counted: the call goes its
         way. A claim whose answer came too late ends with its lease.
         """
+        left = None
         if run is not None and self._is_session(run):
             left = self._spend_break(owner, fingerprint, run)
             if left is None and retry_count == 0:
                 return None
-            fingerprint = left or fingerprint
+            fingerprint = left.fingerprint if left is not None else fingerprint
         self._tally.count("claims")
         timeout_s = self._timeout_s if is_forwarded else PATIENT_CLAIM_TIMEOUT_S
         try:
             async with asyncio.timeout(timeout_s):
-                return await self._claim(owner, fingerprint, retry_count)
+                job_id = await self._deliveries.claim(
+                    owner, fingerprint, retry_count=retry_count, now=self._clock.now()
+                )
+                if job_id is None and left is not None and retry_count:
+                    # What an earlier session was given long ago is no delivery any more. One
+                    # that counts no retries may as well be the next call of its kind.
+                    job_id = left.id
+                return await self._taken(job_id, owner, fingerprint, retry_count)
         except TimeoutError:
             reason = "timeout"
         except ProxyError as exc:
@@ -167,15 +180,17 @@ class Repeats:
         log.warning("claim.failed", reason=reason)
         return None
 
-    async def _claim(self, owner: OwnerId, fingerprint: str, retry_count: int) -> Job | None:
-        now = self._clock.now()
-        job_id = await self._deliveries.claim(owner, fingerprint, retry_count=retry_count, now=now)
-        if job_id is None:
+    async def _taken(
+        self, job_id: JobId | None, owner: OwnerId, fingerprint: str, retry_count: int
+    ) -> Job | None:
+        """Return the job that the repeat takes over, if it is there and the owner's."""
+        found = await self._jobs.get_many([job_id]) if job_id is not None else ()
+        if not found:
             return None
-        job = await self._jobs.get(job_id)
+        (job,) = found
         if not owns(job.owner, (owner,)) or job.fingerprint != fingerprint:
             # Never serve what does not say itself whose it is, whatever was asked for.
-            log.error("claim.mismatched", job_id=job_id)
+            log.error("claim.mismatched", job_id=job.id)
             return None
         self._on_claimed(job.id)
         self._tally.count("job_claimed")

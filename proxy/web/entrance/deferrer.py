@@ -18,7 +18,7 @@ from proxy.core.job import AnswerMode, Job
 from proxy.core.lanes import Lane
 from proxy.services.deferral.accept import Accepted, Acceptor
 from proxy.services.deferral.paces import Paces
-from proxy.services.deferral.repeats import Repeats
+from proxy.services.deferral.repeats import LeftJob, Repeats
 from proxy.services.deferral.terms import DeferredCall, Terms
 from proxy.web.answering.answers import AnsweredCall, Answers, OnEnd, Outlet
 from proxy.web.answering.held import Ending
@@ -170,7 +170,9 @@ class Deferrer:
     def _leave_to_repeat(self, call: Call, job_id: JobId) -> None:
         """Let a repeat of the call find its job, if it was made: nobody was told of it."""
         owner = call.head.caller().owner
-        self._repeats.note_broken(owner, call.fingerprint(), call.asked.run)
+        fingerprint = call.fingerprint()
+        left = LeftJob(job_id, fingerprint)
+        self._repeats.note_broken(owner, fingerprint, left, call.asked.run)
         self._answers.unheard(job_id, retry_count=call.asked.retry_count)
 
     async def _answer(
@@ -205,9 +207,8 @@ class Deferrer:
         def tell(ending: Ending, status: int | None) -> None:
             on_end()
             if ending is not Ending.DELIVERED:
-                self._repeats.note_broken(
-                    job.owner, call.fingerprint(), call.asked.run, left=job.fingerprint
-                )
+                left = LeftJob(job.id, job.fingerprint)
+                self._repeats.note_broken(job.owner, call.fingerprint(), left, call.asked.run)
             told = None if ending is Ending.BROKEN else status
             self._calls.deferred(call.record, job, mode=mode, how=how, status=told)
 

@@ -11,6 +11,7 @@ from proxy.services.deferral.repeats import (
     BROKEN_HERE_S,
     BROKEN_IN_RUN_S,
     CLAIM_TIMEOUT_S,
+    LeftJob,
     Repeats,
 )
 from proxy.services.pauses import REMEMBERED
@@ -18,6 +19,7 @@ from tests.helpers.factories import OWNER, T0, make_job, new_job
 from tests.helpers.fakes import FakeClock, MemoryStores
 
 OTHER = "owner-2"
+LEFT = LeftJob(make_job().id, "call")
 
 
 class CountingTally:
@@ -74,7 +76,7 @@ async def test_after_a_pass_the_owner_of_a_broken_connection_asks(world):
 
 
 async def test_a_connection_that_broke_here_is_known_at_once_and_over_some_passes(world):
-    world.repeats.note_broken(OWNER, "call")
+    world.repeats.note_broken(OWNER, "call", LEFT)
     assert world.repeats.expects(OWNER)
 
     await world.repeats.run_once()
@@ -92,7 +94,7 @@ async def test_in_a_session_of_a_run_its_own_breaks_alone_are_repeated(world, ru
     await repeats.run_once()
     assert not repeats.expects(OWNER, run)
 
-    repeats.note_broken(OWNER, "own", run)
+    repeats.note_broken(OWNER, "own", LeftJob(own.id, "own"), run)
 
     assert repeats.expects(OWNER, run)
     assert await repeats.claim(OWNER, "earlier", retry_count=0, run=run) is None
@@ -100,6 +102,30 @@ async def test_in_a_session_of_a_run_its_own_breaks_alone_are_repeated(world, ru
     # As often as it broke: what comes now is one more of the same.
     assert not repeats.expects(OWNER, run)
     assert await repeats.claim(OWNER, "earlier", retry_count=1, run=run) == earlier
+
+
+@pytest.mark.parametrize(("retry_count", "is_given"), [(1, True), (0, False)])
+async def test_a_repeat_in_a_session_gets_what_is_no_delivery_any_more(
+    world, retry_count, is_given
+):
+    """Of a call that counts no retries nobody can tell whether it is the next of its kind."""
+    run, job = Run("r", "s"), make_job(fingerprint="long ago")
+    await world.stores.jobs.accept(new_job(job))
+    await world.stores.deliveries.finish([DeliveryNote(job.id, flushed=True, retry_count=0)])
+    world.clock.advance(hours=1)
+    world.repeats.note_broken(OWNER, "call", LeftJob(job.id, "long ago"), run)
+
+    given = await world.repeats.claim(OWNER, "call", retry_count=retry_count, run=run)
+
+    assert given == (job if is_given else None)
+
+
+async def test_a_job_that_was_never_made_is_no_repeats_failure(world):
+    run = Run("r", "s")
+    world.repeats.note_broken(OWNER, "call", LEFT, run)
+
+    assert await world.repeats.claim(OWNER, "call", retry_count=1, run=run) is None
+    assert [name for name, _ in world.tally.counts] == ["claims"]
 
 
 async def test_where_no_session_ends_a_run_repeats_what_any_call_of_it_lost(world):
@@ -112,7 +138,7 @@ async def test_where_no_session_ends_a_run_repeats_what_any_call_of_it_lost(worl
 
 
 async def test_a_break_in_a_session_is_forgotten_in_time(world):
-    world.repeats.note_broken(OWNER, "call", Run("r", "s"))
+    world.repeats.note_broken(OWNER, "call", LEFT, Run("r", "s"))
     world.clock.advance(seconds=BROKEN_IN_RUN_S)
 
     await world.repeats.run_once()
@@ -123,7 +149,8 @@ async def test_a_break_in_a_session_is_forgotten_in_time(world):
 async def test_of_calls_that_nobody_repeats_a_session_keeps_the_last_ones(world):
     run = Run("nightly", session="1")
     for number in range(REMEMBERED + 9):
-        world.repeats.note_broken(OWNER, f"call {number}", run)
+        name = f"call {number}"
+        world.repeats.note_broken(OWNER, name, LEFT._replace(fingerprint=name), run)
     # Each keeps the time of all from running out.
     assert len(world.repeats._broken_in_runs[OWNER, run].calls) == REMEMBERED
 
@@ -215,7 +242,7 @@ async def test_a_failed_pass_keeps_what_was_known(world):
             raise StoreUnavailableError("away")
 
     repeats = world.over(Failing())
-    repeats.note_broken(OWNER, "call")
+    repeats.note_broken(OWNER, "call", LEFT)
 
     with pytest.raises(StoreUnavailableError):
         await repeats.run_once()
