@@ -92,7 +92,7 @@ def assemble(settings: Settings, outside: Outside) -> House:
         first=(
             shared.ground.leases.run_once,
             shared.accounts.run_once,
-            shared.outlook.run_once,
+            shared.outlook.experience.run_once,
             shared.repeats.run_once,
         ),
     )
@@ -150,7 +150,7 @@ def _insight(settings: Settings, outside: Outside, shared: Shared) -> Insight:
         shared.ground,
         ledger=outside.stores.ledger,
         counts=outside.counts or counts_of(outside.metrics),
-        expects=shared.outlook.turnaround,
+        expects=shared.outlook.experience.turnaround,
         policy=outside.policies.current if outside.policies else None,
         webhooks=tuple(settings.webhooks),
     )

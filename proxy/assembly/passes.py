@@ -106,7 +106,7 @@ def other_passes(
         Pass("durability", CALM, outside.durability.run_once),
         Pass("accounts", CALM, shared.accounts.run_once),
         Pass("verify", CALM / 5, shared.accounts.verify_once),
-        Pass("outlook", CALM, shared.outlook.run_once),
+        Pass("outlook", CALM, shared.outlook.experience.run_once),
         Pass("repeats", CALM / 5, shared.repeats.run_once),
         Pass("ending_notes", HOLDING, shared.ending_notes.run_once),
         Pass("holding", HOLDING, shared.holding.run_once),

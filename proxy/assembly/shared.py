@@ -19,6 +19,7 @@ from proxy.services.deferral.keys import IdempotencyKeys
 from proxy.services.deferral.repeats import Repeats
 from proxy.services.deferral.withdraw import Withdrawer
 from proxy.services.direct.call import DirectCaller
+from proxy.services.experience import Experience
 from proxy.services.flex import FlexTier
 from proxy.services.ground import Ground
 from proxy.services.leases import Leases
@@ -155,15 +156,19 @@ def _facts(settings: Settings, outside: Outside) -> Recorder | None:
 
 def _outlook(settings: Settings, outside: Outside, prices: PriceBook) -> Outlook:
     trickle = settings.lanes.trickle
-    return Outlook(
+    experience = Experience(
         notes=outside.stores.notes,
         unbatchable=outside.stores.unbatchable,
+        clock=outside.clock,
+        times=settings.lanes.times(),
+        usual=usual_batch(settings.lanes.turnaround),
+    )
+    return Outlook(
+        experience,
         providers=outside.providers,
         upstreams=outside.upstreams,
         clock=outside.clock,
-        times=settings.lanes.times(),
         flex=FlexTier(outside.upstreams, enabled=settings.lanes.flex.enabled),
-        usual=usual_batch(settings.lanes.turnaround),
         price=prices.price,
         trickle=TrickleHours(calls_per_s=trickle.calls_per_s, window=trickle.window())
         if trickle.enabled

@@ -34,7 +34,6 @@ from proxy.services.batches.steps import SubmitTimes
 from proxy.services.batches.submit import Submitter
 from proxy.services.ground import Ground
 from proxy.services.leases import Leases
-from proxy.services.outlook import Outlook
 from proxy.services.waiters import Waiters
 from proxy.stores.sqlite import SqliteStores
 from proxy.stores.vault import Vault
@@ -42,6 +41,7 @@ from proxy.telemetry import Metrics, set_up_logging
 from tests.benchmarks.load import Watch
 from tests.helpers.books import make_books
 from tests.helpers.factories import make_batch, make_credential, make_job
+from tests.helpers.outlook import make_outlook
 
 CALLERS: Final = 64
 VAULT: Final = Vault(keys=[b"k" * 32], hash_key=b"h" * 32)
@@ -85,13 +85,7 @@ class Carrier:
             clock=clock,
             tally=ground.tally,
         )
-        outlook = Outlook(
-            notes=stores.notes,
-            unbatchable=stores.unbatchable,
-            providers={"openai": self.provider},
-            upstreams={},
-            clock=clock,
-        )
+        outlook = make_outlook(stores, clock, self.provider)
         self.submitter = Submitter(
             ground, access=access, times=SubmitTimes(), outlook=outlook, pace=PollPace()
         )

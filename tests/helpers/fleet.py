@@ -35,6 +35,7 @@ from proxy.services.direct.budget import Budget, HourlyLimits
 from proxy.services.direct.call import DirectCaller
 from proxy.services.direct.caps import EscalationLimits
 from proxy.services.direct.escalate import Escalator
+from proxy.services.experience import Experience
 from proxy.services.flex import FlexTier
 from proxy.services.ground import Ground
 from proxy.services.leases import Leases
@@ -128,12 +129,15 @@ class Instance:
         )
         upstreams = {"openai": Upstream.parse("openai", "openai", "http://127.0.0.1:1")}
         self.outlook = outlook = Outlook(
-            notes=port(stores.notes),
-            unbatchable=port(stores.unbatchable),
+            Experience(
+                notes=port(stores.notes),
+                unbatchable=port(stores.unbatchable),
+                clock=clock,
+                times=TIMES,
+            ),
             providers={"openai": port(fleet.provider)},
             upstreams=upstreams,
             clock=clock,
-            times=TIMES,
             flex=FlexTier(upstreams, enabled=fleet.has_flex),
             trickle=fleet.trickle,
         )
@@ -160,7 +164,7 @@ class Instance:
         )
         self.passes: dict[str, Callable[[], Awaitable[int]]] = {
             "live": self.leases.run_once,
-            "outlook": outlook.run_once,
+            "outlook": outlook.experience.run_once,
             "flush": Flusher(
                 ground,
                 access=access,

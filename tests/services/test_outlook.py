@@ -1,28 +1,24 @@
-"""What an instance knows of its upstreams, and what it tells the others."""
+"""What an instance knows of its upstreams."""
 
-import json
 from datetime import timedelta
 from typing import Any, cast
 
 import pytest
 
 from policies.windows import Window, parse_span
-from proxy.core.lanes import Lane, LaneTimes
+from proxy.core.lanes import Lane
 from proxy.core.plan import Head
 from proxy.core.price_list import parse_price
-from proxy.core.turnaround import USUAL_BATCH, Answered, Ended, Stopped, Turnarounds
 from proxy.core.upstream import Upstream
-from proxy.ports.notes import Note
 from proxy.ports.provider import BatchLimits
 from proxy.services.flex import FlexTier
-from proxy.services.outlook import MAX_UNWRITTEN, TURNAROUNDS, UNBATCHABLE_FOR, Outlook
 from proxy.services.trickle import TrickleHours
 from tests.helpers.factories import T0, make_key
 from tests.helpers.fakes import FakeClock, MemoryStores
+from tests.helpers.outlook import make_outlook
 
 HOUR = timedelta(hours=1)
 KEY = make_key()
-SLOW = [Ended("openai", KEY.model, T0, 5 * HOUR)] * 20
 UPSTREAMS = {"openai": Upstream.parse("openai", "openai", "http://127.0.0.1:1")}
 
 
@@ -40,15 +36,9 @@ class World:
         self.stores = MemoryStores()
 
     def outlook(self, **changes):
-        providers = {"openai": cast("Any", Limited(**changes.pop("limits", {})))}
-        fields: dict[str, Any] = {
-            "notes": self.stores.notes,
-            "unbatchable": self.stores.unbatchable,
-            "providers": providers,
-            "upstreams": UPSTREAMS,
-            "clock": self.clock,
-        }
-        return Outlook(**(fields | changes))
+        provider = cast("Any", Limited(**changes.pop("limits", {})))
+        fields = {"upstreams": UPSTREAMS} | changes
+        return make_outlook(self.stores, self.clock, provider, **fields)
 
 
 @pytest.fixture
@@ -147,108 +137,3 @@ def test_calls_that_wait_count_for_those_that_come(world):
     facts = outlook.facts(KEY)
     assert (facts.calls_waiting, facts.trickle_s) == (30, 5)
     assert outlook.facts(make_key(credential="other")).calls_waiting == 0
-
-
-async def test_what_one_instance_saw_all_know_and_keep(world):
-    one, other = world.outlook(), world.outlook()
-    assert one.turnaround(KEY, T0) == USUAL_BATCH
-
-    for news in SLOW:
-        one.observe(news)
-    assert await one.run_once() == len(SLOW)
-    await other.run_once()
-
-    assert one.turnaround(KEY, T0).quantile(0.5) > 2 * HOUR
-    assert other.facts(KEY).turnaround == one.facts(KEY).turnaround
-    assert await one.run_once() == 0
-
-
-async def test_what_two_instances_saw_is_added(world):
-    one, other = world.outlook(), world.outlook()
-    for outlook in (one, other):
-        outlook.observe(Ended("openai", "a", T0, HOUR))
-        outlook.observe(Ended("openai", "b", T0, HOUR))
-        await outlook.run_once()
-    await one.run_once()
-
-    assert one.turnaround(make_key(model="a"), T0).total == pytest.approx(6 + 2 * 1.98)
-
-
-async def test_a_lost_race_is_made_good_in_the_next_pass(world, monkeypatch):
-    outlook = world.outlook()
-    outlook.observe(SLOW[0])
-    write = world.stores.notes.write
-
-    async def lost(name: str, note: Note) -> bool:
-        monkeypatch.setattr(world.stores.notes, "write", write)
-        return False
-
-    monkeypatch.setattr(world.stores.notes, "write", lost)
-
-    assert await outlook.run_once() == 0
-    assert outlook.turnaround(KEY, T0) != USUAL_BATCH
-    assert await outlook.run_once() == 1
-
-
-def observed(all_day: object) -> str:
-    """Return a note that tells so of the turnarounds of a model."""
-    known = Turnarounds().to_json() | {"batches": [["openai", KEY.model, all_day, {}]]}
-    return json.dumps(known)
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["", "[]", '{"edges": 1}', '{"batches": 0}', "null", observed({"99": 1}), observed(1)],
-)
-async def test_a_note_that_cannot_be_read_tells_nothing_and_is_written_anew(world, text):
-    await world.stores.notes.write(TURNAROUNDS, Note(text, 1))
-    outlook = world.outlook()
-    outlook.observe(SLOW[0])
-
-    assert await outlook.run_once() == 1
-
-    note = await world.stores.notes.read(TURNAROUNDS)
-    assert note is not None
-    assert (note.version, note.text[:9]) == (2, '{"edges":')
-
-
-def test_while_the_store_is_away_memory_is_bounded(world):
-    outlook = world.outlook()
-    for _ in range(MAX_UNWRITTEN + 10):
-        outlook.observe(SLOW[0])
-
-    assert len(outlook._unwritten) == MAX_UNWRITTEN
-
-
-def test_slow_cancellations_are_reckoned_with_and_quick_ones_not(world):
-    outlook = world.outlook(times=LaneTimes(cancel=timedelta(minutes=30)))
-
-    for _ in range(30):
-        outlook.observe(Stopped("openai", timedelta(minutes=2)))
-    assert outlook.times("openai").cancel == timedelta(minutes=30)
-
-    for _ in range(3):
-        outlook.observe(Stopped("openai", timedelta(minutes=90)))
-    assert outlook.times("openai").cancel > timedelta(minutes=60)
-    assert outlook.times("other").cancel == timedelta(minutes=30)
-
-
-def test_the_discount_tier_needs_less_time_once_it_was_seen_to_be_quick(world):
-    outlook = world.outlook(times=LaneTimes(flex=timedelta(minutes=6)))
-    assert outlook.times("openai").flex == timedelta(minutes=6)
-
-    for _ in range(100):
-        outlook.observe(Answered("openai", timedelta(seconds=20)))
-
-    assert timedelta(minutes=2) < outlook.times("openai").flex < timedelta(minutes=5)
-
-
-async def test_a_model_that_is_not_batched_is_known_at_once_and_to_all(world):
-    one, other = world.outlook(), world.outlook()
-
-    await one.note_unbatchable(KEY)
-    await other.run_once()
-
-    assert one.facts(KEY).unbatchable_until == T0 + UNBATCHABLE_FOR
-    assert other.facts(KEY).unbatchable_until == T0 + UNBATCHABLE_FOR
-    assert one.facts(make_key(model="other")).unbatchable_until is None

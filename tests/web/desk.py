@@ -20,7 +20,6 @@ from proxy.core.ids import JobId, find_job_id
 from proxy.core.job import AnswerMode, Failed, Job, JobEvent, Outcome, Succeeded, advance
 from proxy.core.repeats import WAITER_LEASE, Delivery
 from proxy.ports.jobs import JobWrite, Result
-from proxy.services.outlook import Outlook
 from proxy.services.waiters import Waiters
 from proxy.web.answering.answers import AnsweredCall, Answers
 from proxy.web.answering.endings import EndingNotes
@@ -29,6 +28,7 @@ from proxy.web.answering.holding import Holding
 from tests.helpers.factories import OWNER, T0, make_job, make_key, new_job
 from tests.helpers.fake_provider import FakeProvider
 from tests.helpers.fakes import FakeClock, MemoryStores
+from tests.helpers.outlook import make_outlook
 from tests.helpers.raw_upstream import wait_until
 
 OPENAI = DIALECTS["openai"]
@@ -70,13 +70,7 @@ class Desk:
         self.holder = Holder(
             jobs=self.stores.jobs, waiters=self.waiters, holding=self.holding, clock=self.clock
         )
-        outlook = Outlook(
-            notes=self.stores.notes,
-            unbatchable=self.stores.unbatchable,
-            providers={"openai": FakeProvider(self.clock)},
-            upstreams={},
-            clock=self.clock,
-        )
+        outlook = make_outlook(self.stores, self.clock, FakeProvider(self.clock))
         self.answers = Answers(
             holder=self.holder,
             holding=self.holding,

@@ -34,7 +34,6 @@ from proxy.services.deferral.paces import Paces
 from proxy.services.deferral.repeats import Repeats
 from proxy.services.ground import Ground
 from proxy.services.leases import Leases
-from proxy.services.outlook import Outlook
 from proxy.services.traffic.facts import Recorder
 from proxy.services.waiters import Waiters
 from proxy.telemetry.metrics import Metrics
@@ -57,6 +56,7 @@ from tests.helpers.books import make_books
 from tests.helpers.factories import T0, IdFactory
 from tests.helpers.fake_provider import FakeProvider
 from tests.helpers.fakes import FakeClock, FakeHash, MemoryStores
+from tests.helpers.outlook import make_outlook
 from tests.helpers.raw_upstream import wait_until
 
 KEY = "sk-canary-owner"
@@ -182,19 +182,13 @@ class House:
             verify=_unknown,
             limits=self.limits,
         )
-        providers = {"openai": FakeProvider(clock)}
-        outlook = Outlook(
-            notes=stores.notes,
-            unbatchable=stores.unbatchable,
-            providers=providers,
-            upstreams=upstreams,
-            clock=clock,
-        )
+        provider = FakeProvider(clock)
+        outlook = make_outlook(stores, clock, provider, upstreams=upstreams)
         acceptor = Acceptor(
             jobs=stores.jobs,
             outlook=outlook,
             keys=IdempotencyKeys(runs=stores.runs, keyed_hash=FakeHash(), clock=clock),
-            providers=providers,
+            providers={"openai": provider},
             accounts=self.accounts,
             clock=clock,
             random=IdFactory().random,

@@ -115,7 +115,7 @@ class Collector:
     def _last_moment(self, batch: Batch) -> datetime | None:
         """Return when a batch that has not ended is cancelled or, if it may not be, disowned."""
         if batch.is_provisional and batch.submitted_at and batch.nearest_deadline:
-            times = self._outlook.times(batch.key.upstream)
+            times = self._outlook.experience.times(batch.key.upstream)
             return disown_at(batch.submitted_at, batch.nearest_deadline, batch.count, times)
         return self._outlook.cancel_at(batch)
 
@@ -294,9 +294,10 @@ class Collector:
         if batch.submitted_at is not None and news.error_code is None and not batch.is_provisional:
             key = batch.key
             took = (batch.cancelled_at or now) - batch.submitted_at
-            self._outlook.observe(Ended(key.upstream, key.model, batch.submitted_at, took))
+            observe = self._outlook.experience.observe
+            observe(Ended(key.upstream, key.model, batch.submitted_at, took))
             if batch.cancelled_at is not None:
-                self._outlook.observe(Stopped(key.upstream, now - batch.cancelled_at))
+                observe(Stopped(key.upstream, now - batch.cancelled_at))
         ended = BatchEnded(
             at=now,
             reason=news.status,

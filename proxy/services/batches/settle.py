@@ -145,7 +145,7 @@ class Settler:
             until = await self._governor.exceeded(queue, batch.tokens, others=others, now=now)
             log.warning("batch.throttled", batch_id=batch.id, until=until.isoformat())
         elif batch.error_code in UNBATCHABLE_CODES:
-            await self._outlook.note_unbatchable(batch.key)
+            await self._outlook.experience.note_unbatchable(batch.key)
         elif batch.error_code in CREDENTIAL_CODES:
             refusal = CredentialRefusedError(
                 f"batch {batch.id}: {batch.error_code}", code=batch.error_code

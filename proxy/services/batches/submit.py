@@ -54,9 +54,10 @@ from proxy.services.batches.rounds import BatchRounds
 from proxy.services.batches.steps import SubmissionSteps, SubmitTimes
 from proxy.services.batches.submission import describe
 from proxy.services.batches.unnamed import is_one_in_doubt
+from proxy.services.experience import UNBATCHABLE_FOR
 from proxy.services.ground import Ground
 from proxy.services.leases import HeldLease, LeaseLostError
-from proxy.services.outlook import UNBATCHABLE_FOR, Outlook
+from proxy.services.outlook import Outlook
 from proxy.services.pauses import Backoff, keep_in_mind
 
 log = structlog.get_logger()
@@ -313,7 +314,7 @@ class Submitter:
         elif times > FORBIDDEN_TIMES:
             length = _FORBIDDEN_FOR.after(last.length, ended_at=last.until, now=now)
         if times >= FORBIDDEN_TIMES:
-            await self._outlook.note_unbatchable(key, length)
+            await self._outlook.experience.note_unbatchable(key, length)
         keep_in_mind(self._forbidden, access, _Forbidden(times, now + length, length))
 
     async def _put_back(self, batch: Batch, exc: ProviderError) -> Batch:

@@ -79,7 +79,7 @@ class Lessons:
         flex = self._outlook.flex
         if answer.has_succeeded:
             flex.answered(key, answer.tier, now=now)
-            self._outlook.observe(Answered(key.upstream, took))
+            self._outlook.experience.observe(Answered(key.upstream, took))
         elif answer.status in FULL:
             flex.full(key, now=now)
             self._on.tally.count("flex_full", upstream=key.upstream)

@@ -28,10 +28,10 @@ from proxy.services.deferral.accept import (
 )
 from proxy.services.deferral.keys import IdempotencyKeys
 from proxy.services.deferral.terms import DeferredCall, Terms, fingerprint_of
-from proxy.services.outlook import Outlook
 from proxy.stores.redis import keys
 from tests.helpers.factories import T0, IdFactory
 from tests.helpers.fakes import FakeClock, FakeHash, MemoryStores
+from tests.helpers.outlook import make_outlook
 from tests.helpers.redis_server import opened, redis_server
 
 OPENAI = DIALECTS["openai"]
@@ -68,13 +68,7 @@ class World:
             verify=self._verify,
             limits=limits or Limits(),
         )
-        self.outlook = Outlook(
-            notes=self.stores.notes,
-            unbatchable=self.stores.unbatchable,
-            providers={"openai": cast("Provider", OnlyLimits())},
-            upstreams={},
-            clock=self.clock,
-        )
+        self.outlook = make_outlook(self.stores, self.clock, cast("Provider", OnlyLimits()))
         self.acceptor = self.make_acceptor()
 
     @property
@@ -253,7 +247,7 @@ async def test_a_model_that_the_provider_refused_in_batches_runs_directly_for_a_
     await world.stores.unbatchable.note(
         first.key.credential, CHAT, "gpt-4o-mini", until=T0 + timedelta(hours=1)
     )
-    await world.outlook.run_once()
+    await world.outlook.experience.run_once()
 
     assert (await world.accept()).job.lane is Lane.INTERACTIVE
     assert (await world.accept(token="sk-other")).job.lane is Lane.BATCH
@@ -520,7 +514,7 @@ async def test_alike_calls_are_given_one_lane_until_something_is_learned(world):
     assert (await world.acceptor.accept(call)).job.lane is Lane.BATCH
     assert not looked
 
-    await world.outlook.note_unbatchable(key)
+    await world.outlook.experience.note_unbatchable(key)
     assert (await world.acceptor.accept(call)).job.lane is Lane.INTERACTIVE
     assert len(looked) == 1
 
