@@ -19,6 +19,7 @@ from proxy.web.entrance.calls import Calls
 from proxy.web.entrance.deferred_shortcut import DeferredShortcut
 from proxy.web.entrance.deferrer import Deferrer
 from proxy.web.entrance.front import Front
+from proxy.web.entrance.heads import HeadReader
 from proxy.web.entrance.passages import Passages
 from proxy.web.forwarding.forward import Forwarder
 from proxy.web.forwarding.shortcut import Shortcut
@@ -48,6 +49,9 @@ def front(settings: Settings, outside: Outside, shared: Shared) -> tuple[Front, 
     tap = calls.tap if shared.facts is not None else None
     handler = Front(
         upstreams=outside.upstreams,
+        heads=HeadReader(
+            owners=owners, clients=Clients(outside.held), clock=clock, usual=outside.usual
+        ),
         policy=policy,
         forwarder=Forwarder(
             outside.client,
@@ -57,14 +61,10 @@ def front(settings: Settings, outside: Outside, shared: Shared) -> tuple[Front, 
         ),
         deferrer=deferrer,
         repeats=shared.repeats,
-        owners=owners,
-        clients=Clients(outside.held),
         accounts=shared.accounts,
         jobs_api=_jobs_api(outside, shared, holder, owners),
         calls=calls,
-        clock=clock,
         max_body_bytes=settings.deferral.max_body_bytes,
-        usual=outside.usual,
         passages=passages,
     )
     return handler, passages

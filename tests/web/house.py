@@ -47,6 +47,7 @@ from proxy.web.entrance.calls import Calls
 from proxy.web.entrance.deferred_shortcut import DeferredShortcut
 from proxy.web.entrance.deferrer import Deferrer
 from proxy.web.entrance.front import Front
+from proxy.web.entrance.heads import HeadReader
 from proxy.web.entrance.passages import Passages
 from proxy.web.entrance.server import DataServer
 from proxy.web.forwarding.forward import Forwarder
@@ -221,6 +222,9 @@ class House:
             self.passages = self._passages(client, calls, deferrer)
         self.front = Front(
             upstreams=upstreams,
+            heads=HeadReader(
+                owners=self.owners, clients=Clients(self.keys), clock=clock, usual=self.usual
+            ),
             policy=lambda: self.policy,
             forwarder=Forwarder(
                 client,
@@ -230,8 +234,6 @@ class House:
             ),
             deferrer=deferrer,
             repeats=self.repeats,
-            owners=self.owners,
-            clients=Clients(self.keys),
             accounts=self.accounts,
             jobs_api=JobsApi(
                 ground,
@@ -243,9 +245,7 @@ class House:
                 outlook=outlook,
             ),
             calls=calls,
-            clock=clock,
             max_body_bytes=MAX_BODY,
-            usual=self.usual,
             passages=self.passages,
         )
 

@@ -12,25 +12,21 @@ from collections.abc import Callable, Mapping
 
 from aiohttp import web
 
-from policies.headers import Asked, with_usual
+from policies.headers import Asked
 from policies.model import UNDECIDED, Decision, Defer, Forward, Reject, deciding_rule
 from policies.policy import Policy
 from proxy.core.dialects import DIALECTS, Family
 from proxy.core.errors import CallerError, ProxyError
-from proxy.core.fields import RawHeaders
 from proxy.core.job import Job
 from proxy.core.routing import Refusal, Route, resolve
 from proxy.core.upstream import Upstream
-from proxy.ports.clock import Clock
 from proxy.services.callers.accounts import Accounts
-from proxy.services.callers.clients import Clients, Exchange
-from proxy.services.callers.owners import Owners
+from proxy.services.callers.clients import Exchange
 from proxy.services.deferral.repeats import Repeats
 from proxy.web.answering.final import response_of
-from proxy.web.asked import read_asked
 from proxy.web.entrance.calls import CallRecord, Calls
 from proxy.web.entrance.deferrer import Deferrer
-from proxy.web.entrance.heads import Identify, caller_of, could_repeat, read_head
+from proxy.web.entrance.heads import HeadReader, may_repeat, read_head
 from proxy.web.entrance.incoming import Incoming
 from proxy.web.entrance.passages import Passages
 from proxy.web.entrance.refused import refusal
@@ -45,36 +41,28 @@ class Front:
         self,
         *,
         upstreams: Mapping[str, Upstream],
+        heads: HeadReader,
         policy: Callable[[], Policy],
         forwarder: Forwarder,
         deferrer: Deferrer,
         repeats: Repeats,
-        owners: Owners,
-        clients: Clients,
         accounts: Accounts,
         jobs_api: JobsApi,
         calls: Calls,
-        clock: Clock,
         max_body_bytes: int,
-        usual: RawHeaders = (),
         passages: Passages | None = None,
     ) -> None:
-        """`usual` are headers of ours that apply to calls which do not carry them;
-        `passages` learns which calls may take the shortcut.
-        """
+        """`passages` learns which calls may take the shortcut."""
         self._upstreams = upstreams
+        self._heads = heads
         self._policy = policy
         self._forwarder = forwarder
         self._deferrer = deferrer
         self._repeats = repeats
-        self._owners = owners
-        self._clients = clients
         self._accounts = accounts
         self._jobs_api = jobs_api
         self._calls = calls
-        self._clock = clock
         self._max_body_bytes = max_body_bytes
-        self._usual = usual
         self._passages = passages
 
     def drain(self) -> None:
@@ -101,45 +89,38 @@ class Front:
     async def _serve(
         self, request: web.BaseRequest, route: Route, record: CallRecord
     ) -> web.StreamResponse:
-        exchange = self._clients.admit(request.method, request.raw_headers, route)
-        now = self._clock.now()
-        asked = read_asked(with_usual(request.raw_headers, self._usual), now=now)
-        policy = self._policy()
-        caller = caller_of(request.raw_headers, route, self._owners)
-        may_repeat = could_repeat(asked, policy) and self._may_repeat(request, asked, caller)
+        look, policy = self._heads.look(request, route), self._policy()
+        asked, is_post = look.asked, request.method == "POST"
+        repeats = is_post and may_repeat(asked, look.caller, policy, self._repeats)
         samples = self._calls.samples()
-        busy = may_repeat or samples
-        if not busy and request.method == "POST":
+        busy = repeats or samples
+        if not busy and is_post:
             # Then `_forward` notes whether the upstream accepts the credential.
-            busy = self._accounts.wants_news_of(caller)
+            busy = self._accounts.wants_news_of(look.caller)
         if not busy and _is_idle(policy, asked, request, route):
             record.decide(UNDECIDED, generation=policy.generation)
-            if exchange is None and self._passages is not None:
-                self._passages.learn(request, route, asked, caller)
-            return await self._relay(request, route, exchange)
-        head = read_head(request, route, asked, caller, exchange)
+            if look.exchange is None and self._passages is not None:
+                self._passages.learn(request, look)
+            return await self._relay(request, route, look.exchange)
+        head = read_head(request, look)
         if asked.defers and self._passages is not None:
             head = self._passages.learn_deferred(request, head)
         call = Incoming(
-            request=request, record=record, head=head, now=now, max_body_bytes=self._max_body_bytes
+            request=request,
+            record=record,
+            head=head,
+            now=look.now,
+            max_body_bytes=self._max_body_bytes,
         )
-        return await self._consider(call, policy, may_repeat=may_repeat, samples=samples)
-
-    def _may_repeat(self, request: web.BaseRequest, asked: Asked, caller: Identify) -> bool:
-        if request.method != "POST":
-            return False
-        if asked.retry_count >= 1:
-            return True
-        repeats = self._repeats
-        return repeats.expects_any and repeats.expects(caller().owner, asked.run)
+        return await self._consider(call, policy, repeats=repeats, samples=samples)
 
     async def _consider(
-        self, call: Incoming, policy: Policy, *, may_repeat: bool, samples: bool
+        self, call: Incoming, policy: Policy, *, repeats: bool, samples: bool
     ) -> web.StreamResponse:
         facts = call.facts()
         # A claim is offered whatever would be decided now: a retry must not be
         # decided otherwise than the call that it repeats.
-        claims = may_repeat and facts.obstacle is None
+        claims = repeats and facts.obstacle is None
         if claims or policy.wants_body(call.asked, facts) or (samples and facts.obstacle is None):
             facts = await call.with_body(facts)
         if samples:

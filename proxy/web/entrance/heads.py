@@ -7,13 +7,14 @@ read once serves all of them (`web/entrance/passages.py`).
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 from typing import NamedTuple
 
 from aiohttp import web
 
 from policies.fields import Tag
-from policies.headers import Asked
+from policies.headers import Asked, with_usual
 from policies.model import Decision, Once
 from policies.policy import Policy
 from proxy.core.body import ParsedBody
@@ -23,14 +24,28 @@ from proxy.core.repeats import Digest, with_body
 from proxy.core.routing import Route
 from proxy.core.targets import without_credentials
 from proxy.core.wrappers import takes_no_job
-from proxy.services.callers.clients import Exchange
+from proxy.ports.clock import Clock
+from proxy.services.callers.clients import Clients, Exchange
 from proxy.services.callers.owners import Caller, Owners, query_key
 from proxy.services.deferral.obstacles import place_at
+from proxy.services.deferral.repeats import Repeats
 from proxy.services.deferral.terms import Terms, fingerprint_of, is_named, kept_headers
 from proxy.web.answering.answers import AnsweredCall
+from proxy.web.asked import read_asked
 
 Identify = Callable[[], Caller]
 """Tells who calls; a token is hashed when that is first asked."""
+
+
+class FirstLook(NamedTuple):
+    """What is read of every head, which tells whether more of the call must be."""
+
+    route: Route
+    now: datetime
+    asked: Asked
+    caller: Identify
+    exchange: Exchange | None
+    """What is changed on the way to an upstream whose key is held here."""
 
 
 class Agreed(NamedTuple):
@@ -60,8 +75,6 @@ class CallHead:
 
     caller: Identify
     exchange: Exchange | None
-    """What is changed on the way to an upstream whose key is held here."""
-
     takes_no_job: Callable[[], bool]
     """Whether its caller names itself as one that cannot be answered with a job."""
 
@@ -103,41 +116,54 @@ class CallHead:
         self._decisions[_telling(parsed)] = decision
 
 
-def could_repeat(asked: Asked, policy: Policy) -> bool:
-    """Return whether a call, by its head, could be the repeat of one that was deferred.
+class HeadReader:
+    """Takes the first look at heads."""
+
+    def __init__(
+        self, *, owners: Owners, clients: Clients, clock: Clock, usual: RawHeaders = ()
+    ) -> None:
+        """`usual` are headers of ours that apply to calls which do not carry them."""
+        self._owners = owners
+        self._clients = clients
+        self._clock = clock
+        self._usual = usual
+
+    def look(self, request: web.BaseRequest, route: Route) -> FirstLook:
+        """Return what a call asks for, and who sent it.
+
+        Raises:
+            CallerError: if its caller may not make it, or what it asks for cannot be read.
+        """
+        headers, now = request.raw_headers, self._clock.now()
+        exchange = self._clients.admit(request.method, headers, route)
+        asked = read_asked(with_usual(headers, self._usual), now=now)
+
+        def identify() -> Caller:
+            dialect, target = DIALECTS[route.upstream.dialect], route.upstream_target
+            key = query_key(target) if dialect.family is Family.GEMINI else None
+            presented = presented_credential(dialect, headers, query_key=key)
+            return self._owners.identify(presented, route.upstream.name)
+
+        return FirstLook(route, now, asked, Once(identify), exchange)
+
+
+def may_repeat(asked: Asked, caller: Identify, policy: Policy, repeats: Repeats) -> bool:
+    """Return whether a call, by its head, may be the repeat of one that was deferred.
 
     Who repeats a call sends its head again. So one that does not ask to be deferred repeats
     none that did (their fingerprints differ), and what was done without being asked was done
     by rules: where there never were any, nothing has to be looked for.
     """
-    return asked.defers or (asked.tag is not Tag.FALSE and policy.generation > 0)
+    if not asked.defers and (asked.tag is Tag.FALSE or policy.generation == 0):
+        return False
+    if asked.retry_count >= 1:
+        return True
+    return repeats.expects_any and repeats.expects(caller().owner, asked.run)
 
 
-def _telling(parsed: ParsedBody) -> object:
-    """Return all of a body that a decision by headers alone depends on (`header_opinion`)."""
-    return parsed.streaming, parsed.fields.get("background") is True
-
-
-def caller_of(headers: RawHeaders, route: Route, owners: Owners) -> Identify:
-    """Return a function that tells who calls; it hashes the token when first called."""
-    dialect = DIALECTS[route.upstream.dialect]
-
-    def identify() -> Caller:
-        key = query_key(route.upstream_target) if dialect.family is Family.GEMINI else None
-        presented = presented_credential(dialect, headers, query_key=key)
-        return owners.identify(presented, route.upstream.name)
-
-    return Once(identify)
-
-
-def read_head(
-    request: web.BaseRequest,
-    route: Route,
-    asked: Asked,
-    caller: Identify,
-    exchange: Exchange | None = None,
-) -> CallHead:
-    """Return what follows from the head; `caller` is what `caller_of` made of it."""
+def read_head(request: web.BaseRequest, look: FirstLook) -> CallHead:
+    """Return what follows from the head."""
+    route, asked, caller = look.route, look.asked, look.caller
     dialect = DIALECTS[route.upstream.dialect]
     target = without_credentials(route.upstream_target)
     kept = kept_headers(dialect, request.raw_headers)
@@ -148,7 +174,6 @@ def read_head(
         )
 
     place = place_at(route.upstream, dialect, route.upstream_target)
-
     fields, named = request.raw_headers, is_named(asked)
 
     def is_no_help() -> bool:
@@ -164,9 +189,14 @@ def read_head(
         path=route.upstream_target.partition("?")[0],
         kept=kept,
         caller=caller,
-        exchange=exchange,
+        exchange=look.exchange,
         takes_no_job=Once(is_no_help),
         _fingerprint=Once(partial(begun, asked=asked)),
         _unnamed=Once(begun) if named else None,
         _retagged=Once(partial(begun, asked, tagged=not asked.defers)) if named else None,
     )
+
+
+def _telling(parsed: ParsedBody) -> object:
+    """Return all of a body that a decision by headers alone depends on (`header_opinion`)."""
+    return parsed.streaming, parsed.fields.get("background") is True

@@ -27,7 +27,7 @@ from proxy.core.routing import Route
 from proxy.services.callers.accounts import Accounts
 from proxy.services.deferral.repeats import Repeats
 from proxy.web.entrance.calls import Calls
-from proxy.web.entrance.heads import CallHead, Identify, could_repeat
+from proxy.web.entrance.heads import CallHead, FirstLook, Identify, may_repeat
 from proxy.web.forwarding.caller import METHOD, Caller, CallOnItsWay
 from proxy.web.forwarding.shortcut import Passage
 
@@ -156,7 +156,7 @@ class Passages:
             return None
         parts = _VALUES.split(head)
         known = self._known.get(_skeleton(parts))
-        if known is None or self._may_repeat(known):
+        if known is None or (self._repeats.expects_any and self._may_repeat(known)):
             return None
         values = parts[2::3]
         length = values[known.length_at]
@@ -186,13 +186,9 @@ class Passages:
             return None
         return Passing(body_bytes, partial(self._defer, known.head, known.target))
 
-    def learn(
-        self, request: web.BaseRequest, route: Route, asked: Asked, identify: Identify
-    ) -> None:
-        """Keep the head of a call that is forwarded because nothing applies to it.
-
-        `identify` tells who made it; it is asked only when that matters, and then once.
-        """
+    def learn(self, request: web.BaseRequest, look: FirstLook) -> None:
+        """Keep the head of a call that is forwarded because nothing applies to it."""
+        route, asked = look.route, look.asked
         read = _read(request, asked)
         # A known head comes this way only because the shortcut could not take its call.
         if read is None or read.skeleton in self._known:
@@ -208,7 +204,7 @@ class Passages:
                 headers=headers,
                 varying=read.varying,
                 length_at=read.length_at,
-                identify=identify,
+                identify=look.caller,
                 policy=policy,
                 passage=self._passage(route, request.raw_path, template, policy),
             ),
@@ -234,13 +230,8 @@ class Passages:
         self._known[skeleton] = known
 
     def _may_repeat(self, known: _Forwarded | _Deferred) -> bool:
-        """Tell whether such a call could be a repeat, for which its caller is offered a job."""
-        # Heads that count retries are not kept.
-        return (
-            self._repeats.expects_any
-            and could_repeat(known.asked, self._policy())
-            and self._repeats.expects(known.identify().owner, known.asked.run)
-        )
+        """Tell whether such a call may be a repeat: then its caller is offered a job."""
+        return may_repeat(known.asked, known.identify, self._policy(), self._repeats)
 
     def _is_ruled(self, known: _Forwarded, values: Sequence[bytes], policy: Policy) -> bool:
         """Tell whether a rule may have something to say about the call."""

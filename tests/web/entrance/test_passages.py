@@ -20,6 +20,7 @@ from proxy.services.callers.clients import HeldKey
 from proxy.services.callers.owners import credential_hash
 from proxy.telemetry.metrics import Metrics
 from proxy.web.entrance.calls import Calls
+from proxy.web.entrance.heads import FirstLook
 from proxy.web.entrance.passages import PASSAGES_MAX, Passages
 from tests.helpers.factories import T0
 from tests.helpers.fakes import FakeClock
@@ -64,7 +65,8 @@ class Stage:
             "raw_headers": headers,
         }
         request |= facts
-        self.passages.learn(cast("Any", SimpleNamespace(**request)), ROUTE, asked, unasked)
+        look = FirstLook(ROUTE, T0, asked, unasked, exchange=None)
+        self.passages.learn(cast("Any", SimpleNamespace(**request)), look)
 
     def sent(self, head: bytes) -> bytes | None:
         """Return the head that goes upstream, if the call takes the shortcut."""

@@ -30,12 +30,14 @@ from proxy.upstreams.lean import LeanClient
 from proxy.upstreams.session import AiohttpClient
 from proxy.web.bodies import read_body
 from proxy.web.entrance.calls import Calls, OfPassage
+from proxy.web.entrance.heads import FirstLook
 from proxy.web.entrance.passages import Passages, Passing
 from proxy.web.entrance.server import CallerBounds, DataServer
 from proxy.web.forwarding.forward import Forwarder
 from proxy.web.forwarding.relay import Forwarded
 from proxy.web.forwarding.shortcut import Shortcut
 from proxy.web.forwarding.tap import TappedResponse
+from tests.helpers.factories import T0
 
 ClientFactory = Callable[[ClientLimits], AbstractAsyncContextManager[UpstreamClient]]
 
@@ -127,7 +129,8 @@ class _Everything(Passages):
                 raw_path=message.path,
                 raw_headers=message.raw_headers,
             )
-            self.learn(cast("web.BaseRequest", request), route, NOTHING_ASKED, _nobody)
+            look = FirstLook(route, T0, NOTHING_ASKED, _nobody, exchange=None)
+            self.learn(cast("web.BaseRequest", request), look)
         return super().find(head)
 
 
