@@ -8,12 +8,13 @@ from typing import Final
 
 from proxy.core.batch import Batch, advance
 from proxy.core.batch_events import BatchEvent
+from proxy.core.chunks import chunked
 from proxy.core.errors import StoreCorruptError, StoreForgotError
 from proxy.core.ids import JobId
 from proxy.core.job import Job, JobState
 from proxy.ports.batches import BatchStore
 from proxy.ports.clock import Clock
-from proxy.ports.jobs import CredentialStore, DeliveryStore, JobStore, QueueStore
+from proxy.ports.jobs import CredentialStore, DeliveryStore, JobStore, JobWrite, QueueStore
 from proxy.ports.notices import NoticeStore
 from proxy.ports.passes import Wake, wake_nobody
 from proxy.ports.tally import Tally
@@ -115,9 +116,24 @@ class Ground:
         since = batch.refused_since
         if since is None or self.now() - since < FORSAKE_AFTER:
             return False
+        return not await self.is_awaited(batch)
+
+    async def is_awaited(self, batch: Batch) -> bool:
+        """Return whether a job still waits for the batch."""
         async for _ in self.batches.open_items(batch.id):
-            return False
-        return True
+            return True
+        return False
+
+    async def write_jobs(self, writes: Sequence[JobWrite]) -> list[Job]:
+        """Write jobs, some at a time, and return those that were written.
+
+        The others were changed by somebody else since they were read.
+        """
+        written: list[Job] = []
+        for chunk in chunked(writes, JOBS_PER_WRITE):
+            refused = await self.jobs.replace_many(chunk)
+            written += [write.after for write in chunk if write.after.id not in refused]
+        return written
 
 
 def count_ends(tally: Tally, ended: Sequence[Job]) -> None:

@@ -158,11 +158,8 @@ class Rescuer:
         return len(ended)
 
     async def _write(self, after: list[Job], result: Result | None = None) -> list[Job]:
-        written: list[Job] = []
-        for chunk in chunked(after, JOBS_PER_WRITE):
-            writes = [self._on.books.write(job, result) for job in chunk]
-            refused = await self._on.jobs.replace_many(writes)
-            written += [job for job in chunk if job.id not in refused]
+        writes = [self._on.books.write(job, result) for job in after]
+        written = await self._on.write_jobs(writes)
         self._waiters.wake(job.id for job in written)
         return written
 

@@ -11,7 +11,7 @@ from proxy.core.errors import CredentialRefusedError, ProviderError, ProviderRej
 from proxy.ports.jobs import Credential
 from proxy.ports.provider import Provider
 from proxy.services.access import Access
-from proxy.services.batches.at_provider import retrieve
+from proxy.services.batches.at_provider import ask
 from proxy.services.batches.twins import SWEEP_FOR
 from proxy.services.ground import Ground
 
@@ -52,7 +52,7 @@ class Cleaner:
         names: list[str] = []
         for twin_id in batch.twins:
             try:
-                twin = await retrieve(self._access, batch, provider, twin_id)
+                twin = await ask(self._access, batch, provider.retrieve, twin_id)
             except (CredentialRefusedError, ProviderRejectedError) as exc:
                 log.warning("file.kept", batch_id=batch.id, code=exc.code)
             else:

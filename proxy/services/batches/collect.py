@@ -38,7 +38,7 @@ from proxy.core.plan import (
 from proxy.core.turnaround import Ended, Stopped
 from proxy.ports.provider import Provider, ProviderBatch, ProviderBatchState
 from proxy.services.access import Access
-from proxy.services.batches.at_provider import cancel, retrieve
+from proxy.services.batches.at_provider import ask
 from proxy.services.batches.governor import TokenGovernor
 from proxy.services.batches.in_vain import ASKED_FOR, WINDOW_AND_HOUR, InVain
 from proxy.services.batches.release import line_to_blame
@@ -190,7 +190,7 @@ class Collector:
         """
         assert batch.provider_batch_id is not None
         try:
-            news = await retrieve(self._access, batch, provider, batch.provider_batch_id)
+            news = await ask(self._access, batch, provider.retrieve, batch.provider_batch_id)
         except ProviderRejectedError as exc:
             if exc.status_code != 404:
                 raise
@@ -239,9 +239,7 @@ class Collector:
             return True
         if limits.keeps_partial_results and await self._is_in_the_way(batch):
             return True
-        async for _ in self._on.batches.open_items(batch.id):
-            return False
-        return True
+        return not await self._on.is_awaited(batch)
 
     async def _is_in_the_way(self, batch: Batch) -> bool:
         """Return whether a slow batch keeps its own jobs, or others, out of a quicker one."""
@@ -273,7 +271,7 @@ class Collector:
         assert batch.provider_batch_id is not None
         what = f"cancel of {batch.id}"
         try:
-            news = await cancel(self._access, batch, provider, batch.provider_batch_id)
+            news = await ask(self._access, batch, provider.cancel, batch.provider_batch_id)
         except (ProviderRejectedError, ProviderUnavailableError, ProviderBusyError) as exc:
             # Asked after it answers, so that otherwise it would be asked to stop for ever.
             is_over = self._is_over(batch)

@@ -11,8 +11,7 @@ from proxy.core.bad_lines import LOOKED_THROUGH, cut_sizes
 from proxy.core.batch import Batch, BatchState, advance
 from proxy.core.batch_events import Sealed
 from proxy.core.choice import LaneFacts
-from proxy.core.chunks import chunked
-from proxy.core.ids import BatchId, JobId
+from proxy.core.ids import BatchId
 from proxy.core.job import Job, Rerouted
 from proxy.core.job import advance as advance_job
 from proxy.core.lanes import BatchKey, Lane, LaneChoice, ProviderQueue
@@ -34,7 +33,7 @@ from proxy.ports.provider import Provider
 from proxy.services.access import Access
 from proxy.services.batches.claim import claim_all
 from proxy.services.batches.governor import TokenGovernor
-from proxy.services.ground import JOBS_PER_WRITE, Ground
+from proxy.services.ground import Ground
 from proxy.services.leases import HeldLease
 from proxy.services.outlook import Outlook
 from proxy.services.unread import UnreadQueues
@@ -86,39 +85,53 @@ class Flusher:
     async def run_once(self) -> int:
         """Flush and reroute what is due now; return the number of jobs moved."""
         async with self._on.leases.held("pass:flush") as lease:
-            if lease is None:
-                return 0
-            await self._governor.refresh()
-            live = await self._on.batches.live()
-            under_way = dict(open_batches(live))
+            return 0 if lease is None else await self._flush(lease)
+
+    async def _flush(self, lease: HeldLease) -> int:
+        await self._governor.refresh()
+        live = await self._on.batches.live()
+        under_way = dict(open_batches(live))
+        heads = await self._heads()
+        begun = [
+            batch
+            for batch in live
+            if batch.state is BatchState.FILLING and self._outlook.knows(batch.key.upstream)
+        ]
+        if begun or any(head.key.lane is Lane.BATCH for head in heads):
+            recent = await self._on.batches.recent(limit=LOOKED_THROUGH)
+            self._cut_sizes = cut_sizes(recent, now=self._on.now())
+        filled, unread = 0, set[BatchKey]()
+        if begun:
+            filled, unread = await self._fill_begun(begun, heads, under_way, lease)
             heads = await self._heads()
-            begun = [
-                batch
-                for batch in live
-                if batch.state is BatchState.FILLING and self._outlook.knows(batch.key.upstream)
-            ]
-            if begun or any(head.key.lane is Lane.BATCH for head in heads):
-                recent = await self._on.batches.recent(limit=LOOKED_THROUGH)
-                self._cut_sizes = cut_sizes(recent, now=self._on.now())
-            filled, unfilled = 0, set[BatchKey]()
-            if begun:
-                waiting = {head.key: head.count for head in heads}
-                # Their instance died between the claim and the seal, or could not read the queue.
-                for batch in begun:
-                    fill = self._fill(batch, self._flush_of(batch, under_way), lease)
-                    jobs = waiting.get(batch.key, 0)
-                    sealed = await self._unread.apart(batch.key, fill, jobs=jobs)
-                    if sealed is None:
-                        unfilled.add(batch.key)
-                    else:
-                        filled += sealed.count
-                heads = await self._heads()
-            self._outlook.saw_heads(heads)
-            rerouted = sum([await self._apart(head, self._reroute(head)) for head in heads])
-            if rerouted:
-                heads = await self._heads()
-            heads = [head for head in heads if head.key not in unfilled]
-            return filled + rerouted + await self._flush_due(heads, under_way, lease)
+        self._outlook.saw_heads(heads)
+        rerouted = sum([await self._apart(head, self._reroute(head)) for head in heads])
+        if rerouted:
+            heads = await self._heads()
+        heads = [head for head in heads if head.key not in unread]
+        return filled + rerouted + await self._flush_due(heads, under_way, lease)
+
+    async def _fill_begun(
+        self,
+        begun: Sequence[Batch],
+        heads: Sequence[Head],
+        under_way: Mapping[ProviderQueue, OpenBatches],
+        lease: HeldLease,
+    ) -> tuple[int, set[BatchKey]]:
+        """Seal batches whose instance died before it could, or could not read their queues.
+
+        Returns how many jobs they hold, and the keys of queues that cannot be read here either.
+        """
+        waiting = {head.key: head.count for head in heads}
+        filled, unread = 0, set[BatchKey]()
+        for batch in begun:
+            fill = self._fill(batch, self._flush_of(batch, under_way), lease)
+            sealed = await self._unread.apart(batch.key, fill, jobs=waiting.get(batch.key, 0))
+            if sealed is None:
+                unread.add(batch.key)
+            else:
+                filled += sealed.count
+        return filled, unread
 
     async def _apart(self, head: Head, work: Awaitable[int]) -> int:
         """Return how many jobs of `head` were moved: none if something cannot be read."""
@@ -282,10 +295,7 @@ class Flusher:
             for job, choice in choices
             if (after := advance_job(job, Rerouted(choice))) is not job
         ]
-        refused: set[JobId] = set()
-        for chunk in chunked(writes, JOBS_PER_WRITE):
-            refused |= await self._on.jobs.replace_many(chunk)
-        moved = [write.after for write in writes if write.after.id not in refused]
+        moved = await self._on.write_jobs(writes)
         for lane, count in Counter(job.lane for job in moved).items():
             log.info("job.rerouted", jobs=count, lane=lane)
         if moved:

@@ -110,9 +110,8 @@ class Releaser:
                 writes.append(JobWrite(after, bookings=off if event.possible_double else ()))
             if event.possible_double:
                 doubtful.add(job.id)
-        # A refused one was cancelled by its caller at this moment.
-        refused = await self._on.jobs.replace_many(writes)
-        released = [write.after for write in writes if write.after.id not in refused]
+        # Any other was cancelled by its caller at this moment.
+        released = await self._on.write_jobs(writes)
         count_doubles(self._on.tally, [job for job in released if job.id in doubtful])
         return len(released)
 

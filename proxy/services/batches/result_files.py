@@ -127,9 +127,7 @@ class ResultFiles:
             return False
         if batch.ended_at is None or self._on.now() >= batch.ended_at + EMPTY_FOR:
             return False
-        async for _ in self._on.batches.open_items(batch.id):
-            return True
-        return False
+        return await self._on.is_awaited(batch)
 
     async def name_us(
         self, batch: Batch, provider: Provider, file_ids: Sequence[str]

@@ -19,7 +19,7 @@ from proxy.core.errors import (
 from proxy.ports.jobs import Credential
 from proxy.ports.provider import Provider, ProviderBatch, ProviderBatchState
 from proxy.services.access import Access
-from proxy.services.batches.at_provider import cancel, retrieve
+from proxy.services.batches.at_provider import ask
 from proxy.services.batches.in_vain import WINDOW_AND_HOUR, InVain
 from proxy.services.batches.recover import LIST_SKEW
 from proxy.services.batches.result_files import ResultFiles, is_given_up
@@ -174,10 +174,10 @@ class Twins:
 
     async def _read(self, batch: Batch, twin_id: str, provider: Provider) -> bool:
         """Stop a twin and read what it answered; false while it still runs."""
-        twin = await retrieve(self._access, batch, provider, twin_id)
+        twin = await ask(self._access, batch, provider.retrieve, twin_id)
         can_cancel = provider.limits(batch.key.endpoint).can_cancel
         if twin.state is ProviderBatchState.RUNNING and can_cancel:
-            twin = await cancel(self._access, batch, provider, twin_id)
+            twin = await ask(self._access, batch, provider.cancel, twin_id)
         if twin.state is not ProviderBatchState.ENDED:
             return False
         files = twin.output_file_ids

@@ -17,7 +17,7 @@ import structlog
 from proxy.core.chunks import chunked
 from proxy.core.ids import JobId
 from proxy.core.job import CancelRequested, Job, JobState, advance
-from proxy.services.ground import JOBS_PER_WRITE, Ground, count_ends
+from proxy.services.ground import JOBS_PER_WRITE, Ground, count_doubles, count_ends
 
 log = structlog.get_logger()
 
@@ -77,7 +77,7 @@ class Withdrawer:
                 writes.append(self._on.books.write(after))
             elif job.state is JobState.COMPLETED:
                 # Bought before it was found: in the ledger it is an answer like any other.
-                self._on.tally.count("possible_double", lane=job.lane.value)
+                count_doubles(self._on.tally, [job])
         refused = await self._on.jobs.replace_many(writes)
         ended = [write.after for write in writes if write.after.id not in refused]
         count_ends(self._on.tally, ended)
