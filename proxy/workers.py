@@ -87,17 +87,17 @@ def supervise(configuration: Configuration) -> int:
         ConfigError: if a port cannot be had.
     """
     settings = configuration.settings
-    writer = set_up_logging(level=settings.log.level, form=settings.log.format)
-    try:
-        with _reserved(settings.listen) as listen, _reserved(settings.admin.listen) as admin:
-            changes = {
-                "listen": listen,
-                "admin": settings.admin.model_copy(update={"listen": admin}),
-            }
-            configuration = replace(configuration, settings=settings.model_copy(update=changes))
-            return asyncio.run(_supervise(configuration))
-    finally:
-        writer.flush()
+    with (
+        set_up_logging(level=settings.log.level, form=settings.log.format),
+        _reserved(settings.listen) as listen,
+        _reserved(settings.admin.listen) as admin,
+    ):
+        changes = {
+            "listen": listen,
+            "admin": settings.admin.model_copy(update={"listen": admin}),
+        }
+        configuration = replace(configuration, settings=settings.model_copy(update=changes))
+        return asyncio.run(_supervise(configuration))
 
 
 def receive(source: BinaryIO) -> tuple[Configuration, Worker]:

@@ -78,15 +78,13 @@ def run(configuration: Configuration, worker: Worker | None = None) -> None:
         ProxyError: if it cannot start.
     """
     settings = configuration.settings
-    writer = set_up_logging(level=settings.log.level, form=settings.log.format)
-    try:
-        runtime.allow_files()
-        runtime.run(_serve_until_told(settings, worker), settings.instance.event_loop)
-    except BaseExceptionGroup:
-        log.exception("instance.failed")
-        raise
-    finally:
-        writer.flush()
+    with set_up_logging(level=settings.log.level, form=settings.log.format):
+        try:
+            runtime.allow_files()
+            runtime.run(_serve_until_told(settings, worker), settings.instance.event_loop)
+        except BaseExceptionGroup:
+            log.exception("instance.failed")
+            raise
 
 
 async def _serve_until_told(settings: Settings, worker: Worker | None) -> None:

@@ -76,14 +76,11 @@ def _run(session: "_Session", options: RunOptions, folders: Folders) -> int:
     settings = embedded_settings(options.config, folder, urls, os.environ)
     with folder.locked(), folder.log.open("ab") as log:
         folders.prune(now=SystemClock().now(), keep=settings.retention.results)
-        writer = set_up_logging(level=settings.log.level, form="json", stream=log)
-        try:
+        with set_up_logging(level=settings.log.level, form="json", stream=log):
             files = FileLimits.now()
             # Each call of the command takes two.
             allow_files()
             return asyncio.run(session.run(settings, files))
-        finally:
-            writer.flush()
 
 
 class _Session:

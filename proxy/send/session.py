@@ -106,26 +106,29 @@ def send_file(file: Path, options: SendOptions) -> Tally:
     identity = _identity(file, options)
     folders = Folders("sends", os.environ)
     folder = folders.get_or_new(identity)
-    with _disk_told(folder), folder.locked(), folder.log.open("ab") as log:
+    with (
+        _disk_told(folder),
+        folder.locked(),
+        folder.log.open("ab") as log,
+        ExitStack() as opened,
+    ):
         folders.prune(now=SystemClock().now(), keep=_KEEP)
-        with ExitStack() as opened:
-            journal = opened.enter_context(Journal(folder.path / "journal"))
-            checked = check(file, options, journal)
-            output = opened.enter_context(Output(options.output))
-            recover(file, endpoint=options.endpoint, journal=journal, output=output)
-            credentials = Credentials(folder.path / "credentials.json", salt=identity)
-            if not options.buy_again:
-                _refuse_exchanged(credentials, checked, options)
-            kept = _Kept(journal, output, Tally(failed_before=output.errors()))
-            writer = set_up_logging(level="info", form="json", stream=log)
-            # Each line that is on its way takes two: the proxy runs along.
-            allow_files()
-            try:
-                with _noted(credentials, checked.keys, kept.tally):
-                    asyncio.run(_send(file, options, checked, folder, kept))
-                return kept.tally
-            finally:
-                writer.flush()
+        journal = opened.enter_context(Journal(folder.path / "journal"))
+        checked = check(file, options, journal)
+        output = opened.enter_context(Output(options.output))
+        recover(file, endpoint=options.endpoint, journal=journal, output=output)
+        credentials = Credentials(folder.path / "credentials.json", salt=identity)
+        if not options.buy_again:
+            _refuse_exchanged(credentials, checked, options)
+        kept = _Kept(journal, output, Tally(failed_before=output.errors()))
+        # Each line that is on its way takes two: the proxy runs along.
+        allow_files()
+        with (
+            set_up_logging(level="info", form="json", stream=log),
+            _noted(credentials, checked.keys, kept.tally),
+        ):
+            asyncio.run(_send(file, options, checked, folder, kept))
+        return kept.tally
 
 
 @contextmanager

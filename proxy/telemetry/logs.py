@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import BinaryIO, Final, Generic, Literal, TypeVar
+from typing import BinaryIO, Final, Generic, Literal, Self, TypeVar
 
 import structlog
 from pydantic_core import to_json
@@ -38,7 +38,10 @@ _GATHER_S: Final = 0.02
 
 
 class LineWriter:
-    """Writes lines to a stream without ever keeping their maker waiting."""
+    """Writes lines to a stream without ever keeping their maker waiting.
+
+    As a context it is flushed at the end of the block.
+    """
 
     def __init__(self, stream: BinaryIO, *, lines_max: int = _LINES_MAX) -> None:
         self._stream = stream
@@ -48,6 +51,12 @@ class LineWriter:
         self._wanted = threading.Event()
         self._writing = threading.Lock()
         self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.flush()
 
     def write(self, line: "str | partial[bytes]") -> None:
         """Queue one line, or what makes it, or count it as dropped if too many wait already."""
