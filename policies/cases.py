@@ -65,7 +65,7 @@ class Case:
     line: int
     call: Call
     expected: Mapping[str, object]
-    """Of what `outcome` returns, the entries that matter."""
+    """Those entries of what `outcome` returns that matter."""
 
 
 @dataclass(frozen=True, slots=True)

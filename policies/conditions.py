@@ -106,7 +106,7 @@ class Divert:
     """Defer the call, although its caller did not ask for it."""
 
     answer: Answer = Answer.WAIT
-    """Who did not ask for a job cannot do anything with one, so the default holds."""
+    """A caller that did not ask for a job cannot do anything with one, so the default holds."""
 
     deadline: timedelta | None = None
     tags: tuple[tuple[str, str], ...] = ()

@@ -18,7 +18,7 @@ LONGEST_DEADLINE: Final = timedelta(days=30)
 
 MAX_TAGS: Final = 16
 MAX_KEY_LENGTH: Final = 255
-"""Of an idempotency key; the bound that clients of other APIs are used to."""
+"""The longest idempotency key; the bound that clients of other APIs are used to."""
 
 _MIN_READ_TIMEOUT_S: Final = 3
 _MAX_READ_TIMEOUT_S: Final = 600

@@ -35,7 +35,7 @@ from policies.tree import BadNodeError, Complaint, Mapping, Mark, Node, Scalar, 
 MAX_CHARACTERS: Final = 256 * 1024
 MAX_DEPTH: Final = 24
 MAX_NODES: Final = 20_000
-"""Of the whole tree, with every alias counted as what it stands for."""
+"""In the whole tree, with every alias counted as what it stands for."""
 
 # The scalars of YAML 1.2 (core schema, section 10.3.2), less octal and hex.
 _INTEGER: Final = re.compile(r"[-+]?[0-9]{1,18}")

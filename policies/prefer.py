@@ -52,7 +52,7 @@ NO_PREFERENCES: Final = Preferences()
 def read_preferences(values: Iterable[str]) -> Preferences:
     """Return what the `Prefer` fields of one call ask for, in their order.
 
-    Of a preference that is named twice the first counts (RFC 7240, section 2).
+    If a preference is named twice, the first one counts (RFC 7240, section 2).
     """
     known: dict[str, str] = {}
     left = LONGEST_FIELD

@@ -29,7 +29,7 @@ cycles of libraries, some hundred objects a second at most: 4 MB of them may wai
 """
 
 _STOCK_BYTES: Final = 4096
-"""Of random bytes fetched at once: a hundred and fifty jobs' worth."""
+"""Random bytes fetched at once: a hundred and fifty jobs' worth."""
 
 _TURN_S: Final = 0.001
 """Shorter ones cost more switches than they save waiting."""
@@ -45,7 +45,7 @@ def loop_factory(event_loop: EventLoop) -> Callable[[], asyncio.AbstractEventLoo
     """Return what makes a loop of that kind."""
     if event_loop == "asyncio":
         return asyncio.new_event_loop
-    # Only for who uses it, which the short commands do not.
+    # Imported only where it is used: the short commands do without.
     import uvloop  # noqa: PLC0415
 
     return uvloop.new_event_loop
@@ -127,8 +127,8 @@ def check_parsers() -> None:
     Raises:
         ConfigError: with a hint.
     """
-    # Only for who serves, which the short commands do not. The names are of the pinned
-    # minor version.
+    # Imported only to serve: the short commands do without. The names are of the pinned minor
+    # version.
     from aiohttp import http_parser  # noqa: PLC0415
 
     if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:

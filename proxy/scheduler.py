@@ -73,7 +73,7 @@ class Scheduler:
         self._metrics = metrics
         self._jitter = jitter
         self._failures: dict[str, _Failure] = {}
-        """Of the passes that failed the last time."""
+        """The passes that failed the last time."""
 
         self._stop = asyncio.Event()
         self._nudges: Mapping[str, asyncio.Event] = {
@@ -176,7 +176,7 @@ class _Failure:
 
 
 def _now() -> float:
-    # Of the loop, by which pauses are waited for.
+    # The clock of the event loop, by which pauses are measured.
     return asyncio.get_running_loop().time()
 
 

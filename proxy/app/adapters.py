@@ -92,8 +92,8 @@ async def open_stores(
 ) -> tuple[Stores, DurabilityWatch]:
     """Open the stores that the URL names; return them and what knows how durable they are.
 
-    A fleet whose clocks differ is told so: by the one deadlines are promised, by another
-    one they are over, and jobs expire that nobody has called.
+    A fleet whose clocks differ is warned: a deadline that one instance promised is over by the
+    clock of another, and jobs expire that nobody has called.
     """
     path = settings.store.path
     if path is not None:
@@ -101,7 +101,7 @@ async def open_stores(
         stack.push_async_callback(embedded.aclose)
         _tell_of_mode(path)
         return embedded, DurabilityWatch(Durability(settings.durability, is_durable=True))
-    # The library takes 9 MB and a fifth of a second: only for who uses it.
+    # The library takes 9 MB and a fifth of a second: imported only where it is used.
     from proxy.stores.redis import RedisStores  # noqa: PLC0415
 
     # A group of their own, ended after all who use the stores.
@@ -121,7 +121,7 @@ async def _durability_of(shared: "RedisStores", promised: str, clock: Clock) -> 
     if await shared.mark():
         log.error("store.emptied", hint=EMPTIED)
     found = await shared.durability()
-    # Of what can be lost nobody shall read that it is durable.
+    # Nobody may read "durable" where jobs can be lost.
     is_false = promised == "durable" and not found.is_durable
     words = f"{'not ' * is_false}{promised}, {found.words}"
     ahead = await shared.ahead_of(clock.now())
@@ -132,9 +132,8 @@ async def _durability_of(shared: "RedisStores", promised: str, clock: Clock) -> 
 
 
 def _tell_of_mode(path: Path) -> None:
-    """Log that others may read the store, as one that was put back from a backup.
-
-    It is not refused: a file system that knows no modes shows every file so.
+    """Log that others may read the store, as may happen when it is restored from a backup. It is
+    not refused: a file system without modes shows every file like that.
     """
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & stat.S_IRWXO:
@@ -230,10 +229,10 @@ def price_book(settings: Settings) -> PriceBook:
 
 
 def price_reader(settings: Settings) -> Callable[[], PriceList]:
-    """Return what reads the prices. What an operator says of them is checked now.
+    """Return what reads the prices. What an operator configured about them is checked now.
 
-    Of the shipped list only its bytes are read, if nothing is said: later there may be no file
-    to spare for it.
+    If nothing is configured, only the bytes of the shipped list are read: later the process may
+    have no file left to open it with.
     """
     prices = settings.prices
     if prices.file is None and not prices.providers:
@@ -250,7 +249,7 @@ def facts_file(settings: Settings, worker: Worker | None) -> FactsFile | None:
         return None
     path = recording.path
     if worker is not None:
-        # Two that write one file would mix their lines, and turn it over twice. No number
-        # alone: `.1` is what the older half of a file is called.
+        # Two that write one file would mix their lines, and turn it over twice. Not told apart by a
+        # number alone: `.1` is what the older half of a file is called.
         path = path.with_name(f"{path.name}.worker-{worker.number}")
     return FactsFile(path, max_bytes=recording.max_bytes)

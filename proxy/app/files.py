@@ -1,6 +1,6 @@
 """How many connections there may be, given how many files the process may have open.
 
-One that runs out of them can take no call, read no list of prices and send no batch.
+A process that runs out of them can take no call, read no list of prices and send no batch.
 """
 
 from typing import Final
@@ -12,7 +12,7 @@ from proxy.settings import Settings
 log = structlog.get_logger()
 
 OWN_FILES: Final = 96
-"""Of a process that serves nobody: its store, its log, its batch APIs, and those who look at it."""
+"""Open files of a process that serves nobody: its store, log, batch APIs, and operators."""
 
 
 def within_files(settings: Settings, allowed: int) -> Settings:

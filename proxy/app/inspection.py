@@ -53,7 +53,7 @@ def _check_provider(read: Callable[[], PriceList], providers: Mapping[str, str])
 
 
 def _read_address(url: str) -> None:
-    # The library takes 9 MB and a fifth of a second: only for who uses it.
+    # The library takes 9 MB and a fifth of a second: imported only where it is used.
     from proxy.stores.redis.address import RedisAddress  # noqa: PLC0415
     from proxy.stores.redis.opening import check_authorities  # noqa: PLC0415
 

@@ -29,7 +29,7 @@ async def task_group() -> AsyncIterator[asyncio.TaskGroup]:
         async with asyncio.TaskGroup() as tasks:
             yield tasks
     except BaseExceptionGroup as group:
-        # A group of one, by which no command could tell a port in use from a bug.
+        # By a group of one no command could tell a port in use from a bug.
         if len(group.exceptions) == 1 and isinstance(group.exceptions[0], ProxyError):
             raise group.exceptions[0] from None
         raise

@@ -68,7 +68,7 @@ class Running:
     """Begin to end; if that has begun, give what is under way no more time. As Ctrl-C does."""
 
     reload: Callable[[], None]
-    """Read rules and certificates anew, if there are any."""
+    """Read rules and certificates again, if there are any."""
 
 
 def run(configuration: Configuration, worker: Worker | None = None) -> None:
@@ -148,10 +148,9 @@ async def serving(
 ) -> AsyncIterator[Running]:
     """Run a proxy while the block runs, and end it in order afterwards.
 
-    `on_start` is called before the log says that it takes calls: who reads that may want it
-    to end at once. `on_stop` is called when the proxy is told to end. `usual` are headers of
-    ours that hold for every call which does not carry them. `worker` is which of several
-    this is.
+    `on_start` is called before the log says that it takes calls: whoever reads that may want it to
+    end at once. `on_stop` is called when the proxy is told to end. `usual` are headers of ours that
+    hold for every call which does not carry them. `worker` is which of several this is.
 
     Raises:
         ProxyError: if it cannot start.

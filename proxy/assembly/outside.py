@@ -55,7 +55,7 @@ class Outside:
     """Providers' keys that are held here, by upstream."""
 
     certificates: Sequence[Certificate] = ()
-    """Of our listeners, to be read again when their files change."""
+    """Those of our listeners, read again when their files change."""
 
     facts: Sink | None = None
     """Where facts of calls are recorded, if they are."""

@@ -171,7 +171,7 @@ def _await_end(remote: Remote, job: str, timeout: float | None) -> Json:
         try:
             found = _look(remote, job, wanted)
         except AwayError:
-            # The job goes on while its proxy is started anew.
+            # The job goes on while its proxy is restarted.
             if known_at is None or begun - known_at > _AWAY_S:
                 raise
         else:
@@ -189,7 +189,7 @@ def _await_end(remote: Remote, job: str, timeout: float | None) -> Json:
 def _look(remote: Remote, job: str, wait_s: int) -> Json:
     answer = remote.get(f"/v1/jobs/{job}", {"wait": wait_s})
     if answer.status == HTTPStatus.TOO_MANY_REQUESTS:
-        # Of those who are held there are too many; how it stands is told to anybody.
+        # Too many connections are held; without waiting, anybody is told how the job stands.
         answer = remote.get(f"/v1/jobs/{job}")
     return answer.json()
 

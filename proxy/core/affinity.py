@@ -21,7 +21,8 @@ DIGITS: Final = 4
 but their place."""
 
 CHARS: Final = 4096
-"""Of each step: about 1,024 tokens, the least that caches keep (OpenAI, "Prompt caching")."""
+"""The length of a step: about 1,024 tokens, the least that caches keep (OpenAI, "Prompt
+caching")."""
 
 
 def affinity(fields: Mapping[str, object], shape: Shape) -> str:

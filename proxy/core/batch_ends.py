@@ -54,10 +54,10 @@ OF_SOME_LINE: Final = frozenset({INVALID_INPUT, TOO_LARGE})
 """Where it had a single job, that one is at fault."""
 
 NEVER_RUN_CODES: Final = frozenset({"batch_expired", "batch_cancelled", "expired", "cancelled"})
-"""Of a line, or of a whole batch: it was not run, through no fault of its own."""
+"""A line, or a whole batch, was not run, through no fault of its own."""
 
 CLIENT_FAULTS: Final = frozenset({"batch_client_error", "invalid_request_error"})
-"""Of a line that never ran and never will: the request itself is at fault.
+"""A line never ran and never will: the request itself is at fault.
 
 Together and OpenRouter name no more than that; called directly, such a job gets the
 answer in the provider's own words.

@@ -33,15 +33,15 @@ _OPENERS: Final = (b"{", b"[")
 _ESCAPED_ASCII: Final = b"\\u00"
 
 NAMES_MAX: Final = 10_000
-"""Of the object itself; no API has a hundred. Each takes some microseconds."""
+"""How many the object itself may have; no API has a hundred. Each takes some microseconds."""
 
 BRACKETS_MAX: Final = 500_000
 """Objects and lists, and what looks like one in texts: one for every two tokens of a context of
 a million. In a parsed body each takes a hundred bytes, and a microsecond to make."""
 
 _PLAIN_BYTES: Final = 16 << 20
-"""What is looked through for names, one after the other: some milliseconds. Of a body of many
-names or megabytes it would be gigabytes."""
+"""How much is searched in all, once for each name: some milliseconds. With many names, or a body of
+megabytes, it would add up to gigabytes."""
 
 _BYTES_PER_TOKEN: Final = 4
 _ATTACHMENT: Final = re.compile(rb'"(?:data:[^",]{1,128},)?[A-Za-z0-9+/=_\\-]{1024,}"')
@@ -62,7 +62,7 @@ class ParsedBody:
     """A JSON object."""
 
     fields: Mapping[str, object]
-    """Of two members of one name the last, as JSON parsers have it."""
+    """Where two members have one name, the last one counts, as in JSON parsers."""
 
     raw: bytes
     """The body as it came."""
@@ -168,7 +168,7 @@ def _plain_fields(body: bytes) -> dict[str, object] | None:
     Most are like that, and noting where members stand takes three times as long.
     """
     if body.count(b",") > BRACKETS_MAX:
-        # Of millions of names the other way of reading makes no more than it takes.
+        # Made into objects, millions of names would take far more than their bytes.
         return None
     try:
         fields = from_json(body, allow_inf_nan=False)

@@ -155,8 +155,8 @@ def _choose_batch(
     far = f"{rough_duration(slack)} to the deadline"
     chance = facts.turnaround.chance_within(spare) if facts.can_cancel else 1.0
     otherwise = facts.flex_price if has_flex else 1.0
-    # Of a stopped batch what is finished is kept and paid for; where it is not kept,
-    # all of it may be paid for twice.
+    # What a stopped batch has finished is kept and paid for; where it is not kept, all of the batch
+    # may be paid for twice.
     begun = 1.0 if not facts.keeps_partial_results else chance
     batch = begun * facts.batch_price + (1 - chance) * (otherwise + _TWICE)
     if has_flex and facts.flex_price + _REFUSAL < batch:

@@ -22,8 +22,8 @@ HOP_OF_REQUESTS: Final = HOP_BY_HOP | {b"proxy-authorization"}
 OURS: Final = b"x-deferrable"
 
 LENGTH_DIGITS_MAX: Final = 15
-"""Of a `Content-Length`: a petabyte. aiohttp's parser takes the largest number of 64 bits for
-no body at all, and Python reads no number of more than 4,300."""
+"""The most digits of a `Content-Length`: a petabyte. aiohttp's parser takes the largest number of
+64 bits for no body at all, and Python reads no number of more than 4,300."""
 
 # Framing, addressing and what is written anew are never dropped because
 # `Connection` names them: that is how requests are smuggled.

@@ -78,7 +78,7 @@ class Sums(NamedTuple):
     """Jobs that ended."""
 
     expired: int = 0
-    """Of these, the ones that passed their deadline with nothing in flight."""
+    """Those of them that passed their deadline with nothing in flight."""
 
     answers: int = 0
     """Answers that were bought and reached their job."""
@@ -91,7 +91,8 @@ class Sums(NamedTuple):
 
     paid_nano: int = 0
     cache_lost_nano: int = 0
-    """Of what was paid: what cached tokens cost because a batch does not reduce them."""
+    """The part of what was paid that cached tokens cost because a batch does not reduce their
+    price."""
 
     escalated: int = 0
     """Answers that were bought at full price although a batch of them has a lower one."""
@@ -115,7 +116,7 @@ class Sums(NamedTuple):
     in the end, at full price."""
 
     possible_unpriced: int = 0
-    """Of these, the ones of which it is not: none came, or none with a price."""
+    """Those of them without a known price: no answer came, or none with a price."""
 
     @property
     def saved_nano(self) -> int:
@@ -149,7 +150,7 @@ class Receipt:
     """Bookings that are made once, however often they are asked for."""
 
     id: str
-    """Of what was bought, the same after every crash."""
+    """Names what was bought; the same after every crash."""
 
     job_id: JobId | None
     """Whose answer it was, if it was one's; the job itself may be gone."""
@@ -326,8 +327,9 @@ def encode_sums(sums: Sums) -> str:
 
 
 def decode_sums(text: str) -> Sums:
-    """Return the sums that `encode_sums` was given; of an older one, what it had.
+    """Return the sums that `encode_sums` was given.
 
-    Of a newer one, what is known here: in a fleet versions stand beside each other for a while.
+    An older version wrote fewer; what a newer one adds is left out, since in a fleet two versions
+    run side by side for a while.
     """
     return Sums(*map(int, text.split(" ")[: len(Sums._fields)]))

@@ -132,8 +132,8 @@ class Cost:
 
     paid_nano: int
     cache_lost_nano: int = 0
-    """Of what was paid: what cached tokens cost because they are not reduced as much
-    as all others."""
+    """The part of what was paid that cached tokens cost because their price is not reduced as much
+    as that of others."""
 
     @property
     def saved_nano(self) -> int:

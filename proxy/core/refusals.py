@@ -58,7 +58,7 @@ def error_code(error: object) -> str | None:
 
     OpenAI API errors: `insufficient_quota` has been seen as either.
     """
-    # Of parsed JSON: asking for `dict` takes a fraction of asking for any `Mapping`.
+    # It is parsed JSON, and asking for `dict` takes a fraction of asking for any `Mapping`.
     if not isinstance(error, dict):
         return _code_of_text(error) if isinstance(error, str) else None
     code, kind = error.get("code"), error.get("type")

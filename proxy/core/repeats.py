@@ -112,12 +112,12 @@ def claim_rank(delivery: Delivery, *, retry_count: int, now: datetime) -> ClaimR
     later_try = retry_count > delivery.retry_count
     if not later_try or now - delivery.claimed_at > CLAIM_WINDOW:
         return None
-    # After a crash the second tries of some identical calls meet the third tries of
-    # others. Whoever took a job again that a try took before, be it answered already,
-    # would leave another's to nobody.
+    # After a crash the second tries of some identical calls meet the third tries of others. If a
+    # try took the job that another try had taken, even one answered already, a third one's would be
+    # left to nobody.
     tries = 1 + delivery.retry_count
-    # Of two identical calls, one flushed and one still held, the retry is more
-    # likely that of the flushed one: the other's connection is known to live.
+    # If one of two identical calls was flushed and one is still held, a retry more likely repeats
+    # the flushed one: the other's connection is known to live.
     return tries, int(delivery.state is Answered.WAITING)
 
 

@@ -39,7 +39,7 @@ def usage_of(body: Mapping[str, object]) -> Mapping[str, int] | None:
 
     Nothing if the body has none: unknown is never zero.
     """
-    # Of a parsed body: asking for `dict` takes a fraction of asking for any `Mapping`.
+    # It is parsed JSON, and asking for `dict` takes a fraction of asking for any `Mapping`.
     for member in _MEMBERS:
         if isinstance(usage := body.get(member), dict):
             counts = _counts(usage)
@@ -98,20 +98,20 @@ class Tokens(NamedTuple):
     """All that was generated, thinking included."""
 
     cached: int = 0
-    """Of the prompt, read from a cache."""
+    """Prompt tokens read from a cache."""
 
     cache_write: int = 0
-    """Of the prompt, written to a cache for minutes."""
+    """Prompt tokens written to a cache for minutes."""
 
     cache_write_1h: int = 0
-    """Of the prompt, written to a cache for an hour."""
+    """Prompt tokens written to a cache for an hour."""
 
     surcharge: int = 0
     """In percent, on the price of each token."""
 
     @property
     def plain(self) -> int:
-        """Of the prompt, neither read from a cache nor written to one."""
+        """Prompt tokens neither read from a cache nor written to one."""
         return max(0, self.input - self.cached - self.cache_write - self.cache_write_1h)
 
 

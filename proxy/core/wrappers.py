@@ -1,4 +1,4 @@
-"""Clients to whom a job in the place of an answer is no use, by how they name themselves.
+"""Clients that can do nothing with a job instead of an answer, by how they name themselves.
 
 Each of these wraps an API in its own types. Told of a job, it takes that for an empty
 answer, or fails without naming the job and makes another one by its next attempt. Those that

@@ -97,7 +97,7 @@ class _Api:
 
     title: str
     prefix: str
-    """Of the paths under which the proxy has this provider."""
+    """What the paths begin with under which the proxy has this provider."""
 
     path: str
     headers: Mapping[str, str]

@@ -61,9 +61,9 @@ def child_environment(environ: Mapping[str, str], proxy_url: str) -> dict[str, s
         name: f"{proxy_url}/{sdk.upstream}{sdk.path}" for sdk in SDKS for name in sdk.variables
     }
     if any(environ.get(name) for name in _PROXIES):
-        # Or the SDKs would ask a proxy elsewhere for this machine's own address.
-        # Programs read the one or the other. Where one is set, our address alone in the
-        # other would hide what it excludes.
+        # Without it, SDKs would ask a proxy elsewhere for this machine's own address. Programs read
+        # either variable. Where only one is set, our address alone in the other would hide what
+        # that one excludes.
         for name, other in (("NO_PROXY", "no_proxy"), ("no_proxy", "NO_PROXY")):
             known = environ.get(name) or environ.get(other)
             changed[name] = ",".join(filter(None, (known, "127.0.0.1")))

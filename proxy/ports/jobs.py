@@ -250,7 +250,7 @@ class DeliveryStore(Protocol):
     ) -> JobId | None:
         """Claim the best and then oldest claimable job of an equal call, for one repeat.
 
-        Of two repeats at the same time at most one gets the same job.
+        At most one of two simultaneous repeats gets the same job.
         """
         ...
 

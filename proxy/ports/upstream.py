@@ -103,7 +103,7 @@ class ClientLimits:
     max_connections: int = 4096
     """Over all upstreams; more calls wait for a free one, within `connect_s`."""
     max_per_upstream: int = 3072
-    """So that one upstream that answers nobody leaves room for the others."""
+    """Bounded, so that an upstream which answers nobody leaves room for the others."""
     max_line_bytes: int = 32768
     max_field_bytes: int = 32768
     max_fields: int = 512

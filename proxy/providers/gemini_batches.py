@@ -79,7 +79,8 @@ _NAME: Final = re.compile(r"(?:batches|files)/[A-Za-z0-9_-]{1,256}")
 _MODEL: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _PAGE_SIZE: Final = 100
 _PAGES_MAX: Final = 200
-"""Of either list: more than a project can have (100 batches at a time, 48 hours of files)."""
+"""How many pages of either list: more than a project can have (100 batches at a time, 48 hours of
+files)."""
 
 _KEYED: Final = re.compile(rb'\{"key":("[^"\\]*(?:\\.[^"\\]*)*")')
 _INLINED_MORE: Final = len(b',{"metadata":}') - len(b"\n")
@@ -250,7 +251,7 @@ class GeminiBatches:
             },
             body=small_input(pydantic_core.to_json({"file": {"displayName": submission.batch_id}})),
         )
-        # Of its address nothing but path and query: credentials go to our upstream alone.
+        # Only path and query of the address are used: credentials go to our upstream alone.
         url = urlsplit(answer.headers.get("x-goog-upload-url", ""))
         if not url.path.startswith(_UPLOAD) or not url.query:
             raise _wire.unavailable(what, "HTTP 200 without a place for the bytes")

@@ -52,7 +52,7 @@ _UNSENT: Final = (
 SESSIONS_MAX: Final = 16
 
 Headers = tuple[tuple[str, str], ...]
-"""Of a credential."""
+"""The header fields of a credential."""
 
 
 class _Client(openai.OpenAI):
@@ -171,7 +171,7 @@ class Sessions:
         self._trust = ssl.create_default_context()
         self._kept: OrderedDict[Headers, Session] = OrderedDict()
         self._idle: OrderedDict[Headers, Session] = OrderedDict()
-        """Of credentials whose last download is over."""
+        """Sessions of credentials whose last download is over."""
 
     def of(self, credential: Headers) -> Session:
         """Return the session of a credential, which stays open for the next call."""

@@ -161,7 +161,7 @@ def result_line(line: bytes) -> ResultLine:
     says. A success of which the body is missing, or null, is none.
     """
     usual = _usual_body(line)
-    # Of most lines what is left without the body is short, and the body is read once.
+    # In most lines what is left without the body is short, and the body is read once.
     parsed = parsed_line(line if usual is None else _without(line, usual[0]))
     if not isinstance(parsed, dict):
         return unreadable(line)
@@ -193,7 +193,7 @@ def _without(line: bytes, span: Span) -> bytes:
 def member_span(line: bytes, path: tuple[bytes, ...]) -> Span | None:
     """Return where the value that `path` names stands in a line of valid JSON.
 
-    Of equal keys the last counts, as it does for parsers.
+    Among equal keys the last one counts, as it does for parsers.
     """
     return _member(line, line.index(b"{"), path)[1]
 

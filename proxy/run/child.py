@@ -46,8 +46,8 @@ class Child:
         Also if it could not be started: then `failure` says why. `files` are the limits
         that it is to have, where they are not ours and the system can do that.
         """
-        # Before the start: what is told from then on is told the command. They stay
-        # after its end, so that one more Ctrl-C does not cut short what is left to do.
+        # Before the start, so that every signal from then on reaches the command. They stay after
+        # its end, so that one more Ctrl-C does not cut short what is left to do.
         loop = asyncio.get_running_loop()
         for number in filter(_is_ours, PASSED_ON):
             loop.add_signal_handler(number, self._pass_on, number)

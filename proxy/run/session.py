@@ -147,7 +147,7 @@ class _Session:
 
 
 async def _forget_failures(proxy: Running) -> None:
-    """Let the calls be made anew that an earlier start got no good answer for."""
+    """Let calls be made again that an earlier start got no good answer for."""
     jobs = proxy.house.ground.jobs
     owners = {one.owner for one in await proxy.house.ground.credentials.all()}
     for owner in owners:

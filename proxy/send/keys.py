@@ -6,7 +6,7 @@ from typing import Final
 from proxy.core.errors import CallerError
 
 _NAMES: Final[Mapping[str, tuple[str, ...]]] = {"gemini": ("GEMINI_API_KEY", "GOOGLE_API_KEY")}
-"""Of providers that have others than `NAME_API_KEY`; the first that is set counts."""
+"""Variables of providers that have others than `NAME_API_KEY`; the first that is set counts."""
 
 
 def key_names(provider: str, named: str | None) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ CHAT: Final = "/v1/chat/completions"
 _MESSAGES: Final = "/v1/messages"
 
 _HASH_CHARS: Final = 16
-"""Of a line, to see that it is the one that was sent: 64 bits."""
+"""How much of the hash is kept to see that a line is the one that was sent: 64 bits."""
 
 
 @dataclass(frozen=True, slots=True)

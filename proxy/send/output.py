@@ -15,7 +15,7 @@ from proxy.send.files import write_at
 from proxy.send.lines import Line
 
 _TAIL_BYTES: Final = 1 << 20
-"""Of a torn line, to see whose it is: more than stands before an answer."""
+"""How much of a torn line is read to see whose it is: more than stands before an answer."""
 
 
 class Output:

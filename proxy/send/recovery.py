@@ -20,9 +20,8 @@ _JOB: Final = re.compile(rb'\s*"id"\s*:\s*(?:"([^"\\]{1,32})"|null)')
 def recover(file: Path, *, endpoint: str, journal: Journal, output: Output) -> None:
     """Take back what was torn of the output, and note anew what the journal has lost.
 
-    Raises:
-        SendError: if the output holds something else than answers to these lines; then
-            it is as it was.
+    Raises: SendError: if the output holds anything but answers to these lines; it is left as it was
+    then.
     """
     if output.is_empty:
         return

@@ -17,8 +17,8 @@ from proxy.system_words import system_words
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=120, sock_connect=10)
 _TRIES: Final = 10
 _TRIES_KNOWN: Final = 130
-"""Of a proxy that has answered before: an hour. Whoever waits for batches overnight is not
-ended by a deployment or a machine that starts anew."""
+"""Tries for a proxy that has answered before: an hour. A deployment, or a machine that restarts,
+must not end a command that waits for batches overnight."""
 
 _PAUSE_MIN_S: Final = 1.0
 _PAUSE_MAX_S: Final = 30.0
@@ -65,7 +65,7 @@ class Answered:
 
     status_code: int | None
     message: str | None
-    """Of one that failed, on one line."""
+    """What went wrong with a failed one, on one line."""
 
     @property
     def is_pending(self) -> bool:
@@ -90,7 +90,7 @@ class _Trouble(NamedTuple):
 
     what: str
     is_away: bool = True
-    """Whether the proxy cannot be reached or its store cannot: then it may be starting anew."""
+    """Whether the proxy or its store cannot be reached: it may be restarting then."""
 
     retry_after_s: float = 0.0
 

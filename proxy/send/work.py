@@ -18,7 +18,8 @@ _CHUNK: Final = 256
 """Lines that are sent, or whose answers are held, together: what bounds the memory."""
 
 _CHUNK_BYTES: Final = 32 << 20
-"""Of their calls: a page that was scanned takes megabytes, and 256 of them a machine's."""
+"""The size of their calls together: a scanned page takes megabytes, and 256 of them all of the
+memory."""
 
 _WAIT_S: Final = 30
 
@@ -200,7 +201,7 @@ class Work:
     def _answered(self, line: Line, answered: Answered) -> bytes:
         """Count what came of a job, and return its output line."""
         failed = is_error(answered.status_code)
-        # Who was cancelled, or came too late, has got no status from anybody.
+        # A job that was cancelled, or expired, has no status of a provider.
         how = answered.status if answered.status_code is None else f"HTTP {answered.status_code}"
         self._count(line, f"{how}: {answered.message}" if failed else None)
         return answer_line(line, answered.raw)

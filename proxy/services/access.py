@@ -74,7 +74,7 @@ class Access:
         if known is not None and known.paused_at is not None:
             # Each poll of each of its batches is refused again.
             return
-        # Without one of the provider's it has ours.
+        # Where the provider gave no code, the refusal has ours.
         ours = refusal.code == CredentialRefusedError.code
         code = code_of(refusal.body) or (None if ours else refusal.code)
         self._tally.count("credential_paused", code=_counted(code, refusal.status_code))
@@ -96,15 +96,12 @@ class Access:
     ) -> T:
         """Do something with `batch` that costs nothing, with the first credential that may.
 
-        A key may be revoked while its batches run. Others of the same owner at
-        the same upstream often belong to the same project and still see them. A refusal
-        of the batch's own key pauses it, unless `may_pause` is false: for what a good key
-        may be kept from.
+        A key may be revoked while its batches run. Others of the same owner at the same upstream
+        often belong to the same project and still see them. A refusal of the batch's own key pauses
+        it, unless `may_pause` is false: for what even a good key may not be allowed to do.
 
-        Raises:
-            CredentialRefusedError: if none is let in.
-            ProviderError: if the operation failed otherwise; of what the provider rejects,
-                only what it says to the batch's own key.
+        Raises: CredentialRefusedError: if none is let in. ProviderError: if the operation failed
+        otherwise; a rejection counts only with the batch's own key.
         """
         own = await self._credentials.get(batch.key.credential)
         if own is None:

@@ -8,8 +8,8 @@ from proxy.ports.clock import Clock
 def wall_ahead_s(clock: Clock) -> float:
     """Return by how many seconds the clock on the wall is ahead of the one that nobody sets.
 
-    Since where that one begins means nothing, only the difference of two such numbers does: by
-    so much the clock was set between them, or the machine slept.
+    Where that one begins means nothing, so only the difference of two such numbers says something:
+    by how much the clock was set between them, or how long the machine slept.
     """
     return clock.now().timestamp() - clock.monotonic()
 
@@ -22,7 +22,7 @@ class ClockSteps:
         self._ahead_s: float | None = None
 
     def since_last(self) -> timedelta:
-        """Return by how much it was set since this was last asked, back if that is negative.
+        """Return by how much the clock was set since this was last asked; negative if set back.
 
         A machine that slept counts as one whose clock was set forward. At first nothing is known.
         """

@@ -1,8 +1,8 @@
 """Tell webhooks of the ends of jobs, at least once each.
 
-What is owed stands in the store since the very moment of the end. Each endpoint has a
-courier of its own, so that one which is silent holds up nobody else's notices, and a
-notice that was on its way when its instance died is due again soon after.
+What is owed is in the store from the very moment of the end. Each endpoint has a courier of its
+own, so that one which is silent holds up nobody else's notices, and a notice that was on its way
+when its instance died is due again soon after.
 """
 
 import asyncio
@@ -63,9 +63,9 @@ class Endpoint:
 
     @property
     def taken_for(self) -> timedelta:
-        """How long a notice is nobody else's: for an attempt, and to write down what it came to.
+        """How long a notice is reserved: for an attempt, and to write down what it came to.
 
-        So late arrives what was on its way when its instance died.
+        One that was on its way when its instance died comes that late.
         """
         return 1.5 * self.timeout
 

@@ -26,9 +26,9 @@ JOBS_PER_WRITE: Final = 100
 """What holds the store for a few milliseconds: nobody else's write waits for longer."""
 
 FORSAKE_AFTER: Final = timedelta(days=7)
-"""How long a batch of which nobody waits for anything is asked for with refused credentials.
+"""How long to ask for a batch that no job waits for while its credentials are refused.
 
-As long as results are kept by default: a key may be mended, but not for their sake.
+As long as results are kept by default: nobody mends a key for older ones.
 """
 
 

@@ -91,7 +91,7 @@ class RuleView:
     """Calls that it diverted and that were forwarded, since no job could be made."""
 
     booked: Sums = field(default_factory=Sums)
-    """Of the jobs that it made, in the last days."""
+    """What its jobs came to in the last days."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

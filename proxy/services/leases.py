@@ -244,7 +244,7 @@ class Leases:
         if self._notes is not None:
             # A Redis whose memory is full takes leases all the same, or nobody could prune it.
             known = await self._notes.read(TRIED)
-            # Of two instances that try at the same moment one is refused, and knows as much.
+            # If two instances try at the same moment, one is refused, and that proves as much.
             await self._notes.write(TRIED, Note.after(known, ""))
         self._taken_until = begun + self.ttl.total_seconds()
         return 0
@@ -252,7 +252,7 @@ class Leases:
     def is_noted(self) -> bool:
         """Return whether the store has taken our word, within `ttl`, that this instance lives.
 
-        And a note as well: with its memory full, a Redis takes the one and not the other.
+        And that it has taken a note: with its memory full, a Redis takes leases, but no notes.
         """
         return self._alive.is_valid() and self._clock.monotonic() < self._taken_until
 

@@ -24,7 +24,7 @@ from proxy.services.flex import FlexTier
 from proxy.services.trickle import TrickleHours
 
 USUAL_SHARE: Final = 0.5
-"""Of the full price, for batches and the discount tier alike."""
+"""The share of the full price, for batches and the discount tier alike."""
 
 
 class Outlook:
@@ -64,10 +64,10 @@ class Outlook:
         return self._changes + self.experience.changes + self.flex.changes
 
     def knows(self, upstream: str) -> bool:
-        """Return whether this instance is told of the upstream.
+        """Return whether the upstream is configured here.
 
-        During an upgrade only some of a fleet may be. An upstream that is not known here is
-        left to the others; it must not be taken for one without batches.
+        During an upgrade it may be so at some of a fleet only. An upstream that is not known here
+        is left to the others; it must not be taken for one without batches.
         """
         return upstream in self._upstreams
 

@@ -35,7 +35,7 @@ class Backoff:
 class _Pause:
     until: datetime
     length: timedelta
-    """By which the next one is measured; it may have been asked to last longer itself."""
+    """What the next one is measured by; this one may have been asked to last longer."""
 
 
 class Pauses(Generic[Kind]):

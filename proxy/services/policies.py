@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 _BYTES_MAX: Final = 1 << 20
-"""Of a file: what the loader takes in characters, if each had four bytes."""
+"""How long a file may be: as many characters as the loader takes, at four bytes each."""
 
 _COMPLAINTS_LOGGED: Final = 20
 """A line of the log must not become a page; `offramp policy test` shows all."""

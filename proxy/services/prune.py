@@ -17,7 +17,7 @@ PER_PASS: Final = 500
 MAX_ROUNDS: Final = 20
 
 SET_BY: Final = timedelta(hours=1)
-"""By how much more than what passed the clock may go on between two passes without having been
+"""How far the clock may run ahead of the time that passed between two passes before it counts as
 set: clocks that are kept in step are corrected by less."""
 
 WAIT_AFTER: Final = timedelta(hours=1)

@@ -8,7 +8,7 @@ from proxy.core.errors import ProviderError, ProviderUnavailableError
 from proxy.ports.upstream import UpstreamUnavailableError
 
 _WORDS_MAX: Final = 300
-"""Of what an error says; a provider's may be a page."""
+"""How much of an error's words is kept; a provider's may fill a page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +48,8 @@ class Troubles:
     def silent_at(self, upstream: str, accepted_at: datetime) -> datetime | None:
         """Return when it last gave no answer, if that was after a job was accepted.
 
-        Nothing of what was said then: it may be about another caller's account, or about
-        the network here.
+        What was said then is not told: it may be about another caller's account, or about the
+        network here.
         """
         at = self.silent().get(upstream)
         return None if at is None or at < accepted_at else at

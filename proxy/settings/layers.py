@@ -37,7 +37,7 @@ class Layer:
 
     values: dict[str, Value] = field(default_factory=dict)
     places: dict[Path, str] = field(default_factory=dict)
-    """Of every value, mappings and lists included."""
+    """Where every value stands, mappings and lists included."""
 
     key_places: dict[Path, str] = field(default_factory=dict)
     complaints: list[Complaint] = field(default_factory=list)

@@ -38,7 +38,7 @@ _SERVICE_LINK: Final = re.compile(
 )
 
 _CHARACTERS_MAX: Final = 1 << 20
-"""Of a file: a log or a database that is named by mistake would be parsed for hours."""
+"""How long a file may be: a log or a database named by mistake would be parsed for hours."""
 
 _SHOWN_MAX: Final = 80
 

@@ -117,7 +117,8 @@ class Forwarding(Section):
 
     @property
     def max_per_upstream(self) -> int:
-        """How many of them one upstream has, so that one that answers nobody leaves room."""
+        """How many of them one upstream may have, so that one which answers nobody leaves room for
+        others."""
         return max(1, self.max_connections * 3 // 4)
 
 

@@ -27,7 +27,8 @@ class Unread:
 
     @property
     def count(self) -> int:
-        """How many are known. Who reads so many more has places left for what can be read."""
+        """How many are known. Whoever reads that many more gets as many readable ones as it
+        wants."""
         return len(self._told)
 
     def less(

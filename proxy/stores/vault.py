@@ -88,7 +88,7 @@ class Vault:
     def load_or_create(cls, path: Path) -> Self:
         """Read the key file, or make one with fresh keys if there is none.
 
-        Of several processes that start at once, one makes it and all read it.
+        If several processes start at once, one makes it and all read it.
 
         Raises:
             ConfigError: as `load`, or if it cannot be written.

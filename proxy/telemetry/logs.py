@@ -215,8 +215,8 @@ def render_later(
 ) -> tuple[tuple[partial[bytes]], dict[str, object]]:
     """Return what makes an event one line of JSON, for the writer's thread to call.
 
-    Who logs pays for looking through its facts alone, and with cold caches; the thread
-    does many at a time. The facts must not change any more.
+    Looking through the facts of one line at a time, with cold caches, would cost whoever logs it
+    more; the thread does many at a time. The facts must not change any more.
     """
     return (partial(_rendered, facts, method, _moment()),), {}
 

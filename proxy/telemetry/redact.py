@@ -18,7 +18,8 @@ _TEXT_CHARS: Final = 8_192
 choose, and none of them may fill the log."""
 
 _LOOKED_THROUGH: Final = 4 * _TEXT_CHARS
-"""Of a longer text: each character costs a microsecond, and some senders' have megabytes."""
+"""How much of a longer text: each character costs a microsecond, and some senders send
+megabytes."""
 
 _WORD_CHARS: Final = 64
 """Up to this length what became of a text is remembered, which takes at most some MB."""

@@ -43,7 +43,7 @@ class Addresses:
         return await asyncio.shield(asked)
 
     def forget(self, host: str, port: int) -> None:
-        """Look up anew next time; said of a host that could not be connected to."""
+        """Look the host up again next time: it could not be connected to."""
         self._known.pop((host, port), None)
 
     def _keep(

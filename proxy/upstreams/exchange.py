@@ -320,7 +320,7 @@ class LeanResponse:
         if self._framing is None:
             self._hold(rest)
         else:
-            # Who was asked for another protocol may go on in it, or may close, as it was told.
+            # An upstream that was asked for another protocol may go on in it, or close.
             self._reusable = not request.upgrade and _persists(message, bodiless=self._framing.done)
             if rest or self._framing.done:
                 self._take_body(rest)

@@ -148,7 +148,7 @@ class AiohttpClient:
 def _is_of_web_proxy(exc: Exception) -> bool:
     """Return whether it is the web proxy that failed us, and not the upstream behind it."""
     if isinstance(exc, ClientConnectorError):
-        # Of the upstream's side there is but a handshake.
+        # With the upstream itself there has been no more than a handshake.
         return isinstance(exc, ClientProxyConnectionError)
     return isinstance(exc, ClientError) and not isinstance(exc, TimeoutError)
 

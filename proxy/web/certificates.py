@@ -1,7 +1,7 @@
 """The certificates of our listeners, which are read again while they are in use.
 
-A context that is loaded anew serves connections from then on with the new certificate;
-those that are open keep theirs. What cannot be used is said, and the old one stays.
+Once a context has loaded its files again, it serves new connections with the new certificate; those
+that are open keep theirs. A certificate that cannot be used is told of, and the old one stays.
 """
 
 import ssl

@@ -22,8 +22,8 @@ from proxy.ports.tasks import TaskOwner
 log = structlog.get_logger()
 
 BACKLOG: Final = 4096
-"""Connections that may wait to be accepted; Linux grants no more by default. Of a thousand that
-come at once aiohttp's 128 would be taken in time, and the others would begin again, and again."""
+"""Connections that may wait to be accepted; Linux grants no more by default. If a thousand come at
+once, aiohttp's 128 would be accepted in time, and the others would try again and again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ ANTHROPIC: Final = Dialect(
     credential_headers=("x-api-key", "authorization"),
     billing_headers=("anthropic-workspace-id",),
     batch_headers=("anthropic-version", "anthropic-beta"),
-    # Of `client.beta.messages`; what is beta about a call stands in its headers.
+    # For `client.beta.messages`; what is beta about a call stands in its headers.
     idle_queries=("beta=true",),
     listing_headers=(("anthropic-version", ANTHROPIC_VERSION),),
     batch=BatchApi(

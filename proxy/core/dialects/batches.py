@@ -13,8 +13,8 @@ from typing import Final
 DAY: Final = timedelta(days=1)
 
 LINE_BYTES_MAX: Final = 32 * 1024 * 1024
-"""Of a line, where no limit is documented: a larger body is not worth the memory that
-it takes on its way, and can be called directly."""
+"""The limit on a line where none is documented: a larger body is not worth the memory that it takes
+on its way, and can be called directly."""
 
 
 class BatchWire(StrEnum):

@@ -43,8 +43,8 @@ async def claim_all(
         try:
             more = next_part(claimed.count, await _inputs(batches, batch.id), max_inputs)
         except StoreCorruptError:
-            # Not filled any further, it costs no other batch anything. Who sends it meets that
-            # call too, and gives the jobs back in time.
+            # It is filled no further, which costs no other batch anything. Whoever sends it meets
+            # that call too, and gives its job back in time.
             more = 0
         if more == 0:
             return claimed

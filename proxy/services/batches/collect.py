@@ -64,8 +64,8 @@ GIVE_UP_WAITING_AFTER: Final = WINDOW_AND_HOUR
 waited for. A paid answer may come late, but no job waits for ever."""
 
 UNREAD_PARTS: Final = 10
-"""Where something of a batch cannot be read here, this part of the time since its end is waited
-until the next try: a tenth."""
+"""Where something of a batch cannot be read here, the next try comes after this part of the time
+since its end: a tenth."""
 
 _AT_PROVIDER: Final = frozenset({BatchState.IN_PROGRESS, BatchState.CANCELLING, BatchState.LOST})
 
@@ -273,7 +273,7 @@ class Collector:
         try:
             news = await ask(self._access, batch, provider.cancel, batch.provider_batch_id)
         except (ProviderRejectedError, ProviderUnavailableError, ProviderBusyError) as exc:
-            # Asked after it answers, so that otherwise it would be asked to stop for ever.
+            # Its status is still answered, so that without this it would be asked to stop for ever.
             is_over = self._is_over(batch)
             if not self._in_vain.is_hopeless(what, exc, is_late=is_over):
                 raise

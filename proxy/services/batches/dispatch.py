@@ -50,7 +50,7 @@ REROUTES_PER_PASS: Final = 500
 def max_body_bytes(provider: Provider, key: BatchKey, most: int) -> int:
     """Return how many bytes the bodies of `most` lines may have: their frames come on top.
 
-    Of 50,000 bodies of 2 KB the frames are 7 MB, more than any headroom of a limit.
+    The frames of 50,000 bodies of 2 KB are 7 MB, more than any headroom of a limit.
     """
     framing = sum(map(len, provider.frame("x" * CUSTOM_ID_CHARS_MAX, key.endpoint)))
     return max(provider.limits(key.endpoint).max_bytes - most * framing, 1)

@@ -88,9 +88,9 @@ class TokenGovernor:
     ) -> datetime:
         """Note that a batch of `tokens` was too much; return when to try the next.
 
-        `others` were enqueued beside it, so that many may be. The bound is set half
-        way, or there if that is more, and the pause doubles with each refusal in a row.
-        Batches that were on their way together are refused together, and pause once.
+        `others` were enqueued beside it, so at least as many are let in. The bound is set to half
+        of them all, or to `others` if that is more, and the pause doubles with each refusal in a
+        row. Batches that were on their way together are refused together, and pause once.
 
         Raises:
             StoreError: if it cannot be noted.

@@ -56,7 +56,7 @@ class Ingested:
     """The same of those that were bought for jobs which cannot be read themselves."""
 
     strange: int = 0
-    """Of all lines, those that are no results at all: unreadable, and without a name."""
+    """Those of all lines that are no results at all: unreadable, and without a name."""
 
     @property
     def is_another_thing(self) -> bool:
@@ -329,7 +329,7 @@ def _answer(line: ResultLine) -> Answer:
 def _is_useless(reading: _Reading, job: Job | None, entry: _Named) -> bool:
     """Return whether a line that changed nothing was bought, and is not what its job has.
 
-    Of an erased job nobody knows what it had. Most often its caller gave it up.
+    Nobody knows what an erased job had. Most often its caller gave it up.
     """
     if not _was_bought(entry.line):
         return False

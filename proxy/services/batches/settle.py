@@ -68,8 +68,8 @@ class Settler:
         self._twins = Twins(ground, access=access, files=self._files)
         self._cleaner = Cleaner(ground, access=access)
         self._learned: dict[BatchId, None] = {}
-        """What has taught its lesson. With a job that cannot be read a batch is harvested again
-        and again, and each time its next ones would be halved, or its credential paused."""
+        """Batches that were learned from. One with a job that cannot be read is harvested again and
+        again, and each time the next ones would be halved, or its credential paused."""
 
     async def settle(self, batch: Batch, provider: Provider) -> Batch:
         """Read what there is, release the rest, and clean up; or say when to go on."""
@@ -105,8 +105,8 @@ class Settler:
         if read is None:
             return await self._later(batch, READ_AGAIN_AFTER)
         if not await self._on.is_unmoved(batch):
-            # What another instance has settled meanwhile has no items any more by which a line
-            # is known for ours: it would count as one that nobody saw.
+            # A batch that another instance has settled meanwhile has no items left, by which its
+            # lines are known to be ours: each would count as one that nobody saw.
             return await self._on.read_again(batch)
         if batch.id not in self._learned:
             await self._learn(batch)

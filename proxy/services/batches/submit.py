@@ -68,7 +68,7 @@ find: it may lag behind its upload. One that is gone is uploaded again, with the
 
 UNREAD_TRIES: Final = 20
 """How often a batch with a call that cannot be read is tried here, half a minute apart: another
-instance may have the key that it is sealed with. Then the others go without it."""
+instance may have the key that it is sealed with. Then the other calls go without it."""
 
 FORBIDDEN_TIMES: Final = 3
 """How often in a row batches are refused with one of `_FORBIDDEN` before their lane is switched off
@@ -82,8 +82,8 @@ FORBIDDEN_TOGETHER: Final = timedelta(minutes=2)
 revoked, or a provider in trouble knows nobody."""
 
 _FORBIDDEN_FOR: Final = Backoff(first=timedelta(minutes=10), longest=UNBATCHABLE_FOR)
-"""How long the lane is off. Keys get a scope, and a path may be missing for minutes, as behind a
-gateway that is set up anew."""
+"""How long the lane is off. A key may be given the scope, and a path may be missing for minutes, as
+behind a gateway that is being set up."""
 
 RETRY_PAUSE: Final = timedelta(seconds=30)
 """How long a batch waits that could not be submitted, if its provider asks for no more."""
@@ -98,7 +98,7 @@ class _Forbidden(NamedTuple):
     times: int
     until: datetime
     length: timedelta
-    """Of the time until then."""
+    """How long that time was in all."""
 
 
 _NEVER_FORBIDDEN: Final = _Forbidden(0, datetime.min.replace(tzinfo=UTC), timedelta())
@@ -237,7 +237,7 @@ class Submitter:
         except LeaseLostError as exc:
             return await self._create_failed(intent, ProviderUnavailableError(exc.message))
         except StoreCorruptError:
-            # Of an input that broke off no batch can come.
+            # No batch can come of an input that broke off.
             await self._leave_unread(intent, lease)
             raise
         self._forbidden.pop(intent.key.model_access, None)

@@ -23,7 +23,7 @@ class Limits:
     owner_jobs: int = 1_000_000
     owner_bytes: int = 4 << 30
     unverified_jobs: int = 1_000
-    """Of all unverified owners together."""
+    """For all unverified owners together."""
 
     unverified_bytes: int = 64_000_000
 

@@ -53,10 +53,10 @@ class DeferralSettings:
     """A later one is cut to this: it says when the result must be there at the latest."""
 
     max_body_bytes: int = 32 * 1024 * 1024
-    """Of any call; a provider's own limit on a line applies as well."""
+    """For any call; a provider's own limit on a line applies as well."""
 
     linger: timedelta = timedelta(seconds=60)
-    """How long a job waits for company, at which time the next flush should come."""
+    """How long a job waits for company; the next flush should come by then."""
 
     ephemeral: bool = False
     """Whether the store goes with the machine: then a job ID would promise too much."""

@@ -28,7 +28,7 @@ class Chosen(NamedTuple):
 
     choice: LaneChoice
     key: BatchKey
-    """Of the queue in which it waits."""
+    """The key of the queue in which it waits."""
 
     facts: LaneFacts | None
     """Nothing if there was no choice."""
@@ -41,7 +41,7 @@ class LastChoice(NamedTuple):
     """What it was made by, but for the time."""
 
     until: float
-    """Of the monotonic clock."""
+    """By the monotonic clock."""
 
     chosen: Chosen
 
@@ -57,7 +57,7 @@ class Terms:
     """Raw target at the upstream, less credentials."""
 
     headers: RawHeaders
-    """Of the call; those that `kept_headers` names are enough."""
+    """The call's own; those that `kept_headers` returns are enough."""
 
     answer: AnswerMode
     decided_by: str
@@ -157,8 +157,8 @@ def _named(asked: Asked) -> tuple[tuple[str, str], ...]:
 def _mark(tagged: bool) -> tuple[tuple[str, str], ...]:
     """Return the mark of a call that only a rule can defer.
 
-    Who repeats a call sends its head again, tag and all. A plain call that claimed the job of
-    a tagged one would be held, or answered with a job object in the place of its answer.
+    A repeat has the head of the first call, tag and all. A plain call that claimed the job of a
+    tagged one would be held, or answered with a job object instead of its answer.
     """
     return () if tagged else (("x-deferrable", ""),)
 

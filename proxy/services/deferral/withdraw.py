@@ -1,11 +1,10 @@
 """Take back jobs whose calls were forwarded after all.
 
-If the store gives no answer about a new job, a call that a rule diverted is forwarded:
-nobody asked for its deferral, so it must not fail for it. The job may be there all the
-same, and would be bought for nobody. So it is looked for once the store answers again,
-and cancelled: one that still waits then costs nothing, and what a batch already has is
-booked as useless when it is read. What an instance that dies meanwhile had noted is
-bought, and known as an answer to a job that nobody asked for.
+If the store gives no answer about a new job, a call that a rule diverted is forwarded: nobody asked
+for its deferral, so it must not fail for it. The job may be there all the same, and would be bought
+for nobody. So it is looked for once the store answers again, and cancelled: one that still waits
+then costs nothing, and what a batch already has is booked as useless when it is read. If the
+instance dies meanwhile, what it had noted is bought, as the answer to a job that nobody asked for.
 """
 
 from collections.abc import Sequence
@@ -25,7 +24,7 @@ REMEMBERED: Final = 10_000
 """How many such jobs are noted at most; a store that is away for long gets no more of them."""
 
 LOOKED_FOR: Final = timedelta(minutes=2)
-"""How long a job can come into being after nothing was heard of it: what was sent to a
+"""How long after a write without an answer its job may still come into being: what was sent to a
 store that does not answer may wait in a queue."""
 
 
@@ -68,7 +67,7 @@ class Withdrawer:
         return withdrawn
 
     async def _withdraw(self, jobs: Sequence[Job]) -> frozenset[JobId]:
-        """Cancel what has not ended; return what changed just now, to be seen again."""
+        """Cancel what has not ended; return what changed meanwhile, to be looked at again."""
         now = self._on.now()
         writes = []
         for job in jobs:

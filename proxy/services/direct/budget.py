@@ -28,7 +28,8 @@ RACES: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class HourlyLimits:
-    """What one credential may spend in an hour of the clock; nothing: as much as it likes."""
+    """What one credential may spend in an hour of the clock; without a limit as much as it
+    likes."""
 
     calls: int | None = None
     tokens: int | None = None
@@ -40,7 +41,7 @@ class HourlyLimits:
         for job in jobs:
             if self.calls is not None and calls >= self.calls:
                 break
-            # The first of an hour goes through, whatever its size: it would never fit else.
+            # The first of an hour goes through, whatever its size: it would never fit otherwise.
             if self.tokens is not None and tokens and tokens + job.tokens > self.tokens:
                 break
             calls, tokens = calls + 1, tokens + job.tokens

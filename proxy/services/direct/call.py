@@ -133,9 +133,10 @@ async def _read(response: UpstreamResponse) -> bytes:
 
 
 def _inflated(content: bytes, encoding: str) -> bytes:
-    """Return a body as JSON again, from a server that compresses whatever it is asked for.
+    """Return a body without the compression of a server that was asked for none.
 
-    Its caller asked us, later and perhaps in other words, and is told of no encoding.
+    The caller fetches the answer from us, later and perhaps with other headers, and is told of no
+    encoding.
     """
     if encoding.strip().lower() not in _GZIP:
         return content

@@ -57,8 +57,8 @@ UNREACHED_PAUSE: Final = timedelta(seconds=10)
 """Until the next try of a call that did not leave: an outage is no fault of the job."""
 
 UNREAD_PARTS: Final = 20
-"""Into how many parts the time to its deadline is cut, each time anew, between two tries of a call
-that cannot be read: thousands of them may have been sealed with a key that is gone."""
+"""A call that cannot be read is tried again after this part of the time to its deadline (a
+twentieth): thousands of such calls may have been sealed with a key that is gone."""
 
 CALLS_LOOKED_AT: Final = 10_000
 """More than all instances of a fleet make at once: the others' calls must not hide a lost one."""
@@ -93,8 +93,8 @@ class Escalator:
         self._tasks = tasks
         self._calls: set[asyncio.Task[None]] = set()
         self._own: set[tuple[JobId, int]] = set()
-        """Job and attempt of every call that begins here, is under way, or cannot be recorded:
-        given back, that one would be bought again and again."""
+        """Job and attempt of every call that begins here, is under way, or cannot be recorded.
+        Given back, a job of the last kind would be bought again and again."""
 
         self._running: Counter[LaneUse] = Counter()
         self._rate = Rate()

@@ -21,7 +21,7 @@ and there are dozens at the most."""
 
 DAMAGED_TRIES: Final = 60
 """How often we try to write an answer down whose job is damaged: for a minute, since a server may
-call damaged what it only cannot reach."""
+call damaged what it merely cannot reach."""
 
 
 class Finisher:
@@ -32,11 +32,11 @@ class Finisher:
         self._waiters = waiters
 
     async def insist(self, job_id: JobId, write: Callable[[], Awaitable[None]]) -> bool:
-        """Make durable what an answer says, however long the store is away; return whether.
+        """Make durable what an answer says, however long the store is away; return whether it is.
 
-        The answer is paid for, and nobody else will record it: the job says that this
-        instance is calling, and this instance lives. So `write` must bear being repeated
-        after its effect. It is given up only for what is damaged.
+        The answer is paid for, and nobody else will record it: the job says that this instance is
+        calling, and this instance lives. So `write` must bear being repeated after its effect. It
+        is given up only if the job is damaged.
         """
         damaged = 0
         while True:
@@ -111,8 +111,8 @@ class Finisher:
 
     async def _book_late(self, called: Job, job: Job | None, event: JobEvent) -> None:
         """Book what a call came to whose job ended meanwhile; `job` is `None` if it was erased."""
-        # Who erases a job cancels it before, or notes that it ended otherwise. An instance of
-        # an earlier version books nothing.
+        # A job is cancelled before it is erased, or noted to have ended otherwise. Instances of
+        # earlier versions book nothing.
         is_cancelled = job is None or (
             job.state is JobState.CANCELLED
             and job.attempt == called.attempt

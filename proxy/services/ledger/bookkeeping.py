@@ -68,7 +68,7 @@ class UselessAnswer:
     """Nothing if it is erased, and nothing of it is known."""
 
     key: BatchKey
-    """Of the call that brought it: its lane decides the price."""
+    """The key of the call that brought it: its lane decides the price."""
 
     attempt: int
     outcome: Outcome
@@ -184,8 +184,8 @@ class Bookkeeper:
     async def note_undoubted(self, job: Job) -> None:
         """Note that no cancellation booked the last call; to be called before `job` is erased.
 
-        A call may be under way still whose job a late result ended. Of an erased job it looks
-        as if it were cancelled, and what was never booked would be taken back.
+        A call may still be under way whose job was ended by a late result. An erased job looks as
+        if it had been cancelled, and what was never booked would be taken back.
         """
         if job.state is JobState.CANCELLED or job.answered_by == job.attempt or not job.attempt:
             return

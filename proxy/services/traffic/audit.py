@@ -38,7 +38,7 @@ from proxy.services.traffic.findings import (
 )
 
 UNDECIDED: Final = frozenset({None, "default"})
-"""Of calls that neither their caller nor a rule decided. The others are decided already."""
+"""What decided calls that neither their caller nor a rule did; the others need no proposal."""
 
 
 class Auditor:

@@ -54,7 +54,7 @@ NOT_RECORDED: Final = "(not recorded)"
 
 QUEUE_MAX: Final = 5_000
 QUEUE_BYTES_MAX: Final = 32 << 20
-"""Of bodies that wait to be looked into: the memory that recording may take."""
+"""How much of the bodies that wait to be examined: the memory that recording may take."""
 
 _CHUNK: Final = 500
 """Calls per stay in the thread, so that it never holds much of one core for long."""
@@ -263,8 +263,8 @@ class RecordedCall(BaseModel):
     def facts(self, *, now: datetime | None = None) -> CallFacts:
         """Return the facts of the call, at its own time or at `now`.
 
-        Of its body there is what was recorded, so a rule on another field does not
-        match; nor is the call in a sample that is drawn by the whole of it.
+        Its body has only the fields that were recorded, so a rule on another one does not match;
+        nor is the call in a sample, which is drawn by the whole body.
         """
         body: Mapping[str, object] = {
             "model": self.model,

@@ -31,7 +31,7 @@ class Money:
 
     calls: int = 0
     priced: int = 0
-    """Of these, the ones whose tokens and both prices are known. The others are in no amount."""
+    """Those of them whose tokens and both prices are known. No amount includes the others."""
 
     tokens: int = 0
     list_nano: int = 0
@@ -82,7 +82,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Calls that one application makes in one way, and whether anybody waits for them."""
+    """Calls that one application makes in the same way, and whether anybody waits for them."""
 
     key: SegmentKey
     nights_only: bool

@@ -1,9 +1,9 @@
 """What is kept of an answer that passes by, to read its usage when it is over.
 
-Of a plain answer the first few kilobytes and the last: usage stands at the end, and
-in Anthropic's streams at the beginning, too. A compressed one can only be read whole,
-so it is kept up to a bound, beyond which its usage is unknown. Nothing here looks at
-an answer while it is under way; `usage_in` is for a thread, after its end.
+From a plain answer the first and last few kilobytes: usage stands at the end, and in Anthropic's
+streams at the beginning, too. A compressed one can only be read whole, so it is kept up to a bound,
+beyond which its usage is unknown. Nothing here looks at an answer while it is under way; `usage_in`
+is for a thread, after its end.
 """
 
 import json
@@ -22,13 +22,13 @@ from proxy.core.usage import tier_of, usage_of
 HEAD_BYTES: Final = 4 << 10
 TAIL_BYTES: Final = 16 << 10
 COMPRESSED_BYTES: Final = 512 << 10
-"""Of a compressed answer: some megabytes of text."""
+"""How much of a compressed answer is kept: some megabytes of text."""
 
 PLAIN_BYTES: Final = 8 << 20
 """What is unpacked of a compressed one, at most: its length is the sender's to choose."""
 
 ALL_BYTES: Final = 32 << 20
-"""Of all answers that are under way together; what would exceed it is not kept."""
+"""For all answers that are under way together; what would exceed it is not kept."""
 
 _TYPES: Final = ("application/json", "text/event-stream")
 _ENCODINGS: Final = frozenset({"", "identity", "gzip", "deflate", "zstd"})
@@ -76,7 +76,7 @@ class Kept:
         """Whether nothing is left out between head and tail."""
 
         self.taken = 0
-        """Of the room, until `give_back`."""
+        """Bytes of the room that it takes, until `give_back`."""
 
         self._room = room
         self._dropped = False

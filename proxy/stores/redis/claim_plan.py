@@ -34,13 +34,13 @@ class Shard:
     """When the row at the rank that was asked for became ready, if there is one."""
 
     count: int
-    """Of all rows, with `body_bytes` and `tokens`."""
+    """Of all rows, as are `body_bytes` and `tokens`."""
 
     body_bytes: int
     tokens: int
 
     next_bytes: int
-    """Of the row that may be claimed first, with `next_tokens`; 0 if there is none."""
+    """Of the row that may be claimed first, as is `next_tokens`; 0 if there is none."""
 
     next_tokens: int
 

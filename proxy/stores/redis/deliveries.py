@@ -35,7 +35,7 @@ ended first is claimed.
 TRIES: Final = 5
 
 EXPECTED: Final = 1_000
-"""Jobs that are kept in mind, some 2 KB each. Of others the record is read."""
+"""Jobs that are kept in mind, some 2 KB each. The records of others are read."""
 
 
 class RedisDeliveryStore:

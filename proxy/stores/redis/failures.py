@@ -114,8 +114,8 @@ def _known(exc: ResponseError) -> StoreError | None:
 
 
 def _unknown(exc: ResponseError) -> StoreError:
-    # The first word of a refusal names it; what follows may quote arguments. Of those
-    # that the library knows it has cut the word off.
+    # The first word of a refusal names it; what follows may quote arguments. Where the library
+    # knows the word, it has cut it off.
     word = type(exc).__name__ if type(exc) is not ResponseError else str(exc).partition(" ")[0]
     # Where it happened is added to whatever a script is refused. What has a name of its own
     # in capitals (`MISCONF`, `NOREPLICAS`) says how the server is, and not what it holds.

@@ -43,7 +43,7 @@ _LEVEL: Final = -1
 
 
 class _Compression(threading.local):
-    """Of the calling thread: compressors keep state and must not be shared."""
+    """What each thread has of its own: compressors keep state and must not be shared."""
 
     def __init__(self) -> None:
         sample = ZstdCompressionDict(SAMPLE, dict_type=DICT_TYPE_RAWCONTENT)

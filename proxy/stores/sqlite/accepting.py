@@ -89,7 +89,7 @@ def find_keyed(connection: sqlite3.Connection, owner: OwnerId, key: str) -> Job 
 def _known(
     connection: sqlite3.Connection, new: NewJob, keyed: dict[tuple[str, str], Job]
 ) -> Job | None:
-    """Return the job that the call's key stands for, be it of a call beside this one."""
+    """Return the job that the call's key stands for, even one of a call in the same group."""
     if new.idempotency_key is None:
         return None
     place = (new.job.owner, new.idempotency_key)

@@ -280,8 +280,8 @@ class _Writer(_Thread):
         return done
 
     def _refused(self, call: _Call[Any], error: BaseException) -> list[_Done]:
-        # Who stands behind it has waited too; one after the other, each for the
-        # whole timeout, they would wait for minutes before they heard of it.
+        # Those behind it have waited too; one after the other, each for the whole timeout, they
+        # would wait for minutes before they heard of it.
         return [_Done(each, error=error) for each in (call, *self._all_waiting())]
 
     def _execute_one(self, connection: sqlite3.Connection, done: _Done) -> None:

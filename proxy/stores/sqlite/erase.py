@@ -1,4 +1,4 @@
-"""What goes when a job or the items of a batch go, and what stays for whom."""
+"""What is erased with a job, or with the items of a batch, and what is kept for others."""
 
 import sqlite3
 from typing import Final

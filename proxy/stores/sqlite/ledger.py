@@ -121,7 +121,7 @@ def _rows(connection: sqlite3.Connection, since: date, until: date) -> list[Book
 
 
 def _prune(connection: sqlite3.Connection, before: date) -> int:
-    # Of a day that is pruned something may still be read.
+    # Results of a day that is pruned may still be read.
     unread = (before - RECEIPTS_KEPT).isoformat()
     connection.execute("DELETE FROM receipts WHERE day < ?", (unread,))
     day = before.isoformat()

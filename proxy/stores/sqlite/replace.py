@@ -34,7 +34,7 @@ _VERSIONS: Final = Select(
         AND jobs.state = 'queued'
     """,
 )
-"""Of jobs without a result: those with one are written no more."""
+"""Only jobs without a result: those with one are never written again."""
 
 _COLUMNS: Final = 6
 _UPDATE: Final = """

@@ -165,9 +165,9 @@ def missing_result(job: Job) -> ProxyError:
 def job_error(job: Job) -> ProxyError | None:
     """Return why the job has ended without the answer that it was accepted for.
 
-    Expired and cancelled jobs are 400: of all statuses only this one and 406 are
-    sent again by no SDK and no wrapper, and a job that its caller gave up, or
-    whose result is past its use, must not be bought anew by a retry.
+    Expired and cancelled jobs are 400: this and 406 are the only statuses after which no SDK and no
+    wrapper sends a call again, and a job that its caller gave up, or whose result is past its use,
+    must not be bought again by a retry.
     """
     match job.state:
         case JobState.EXPIRED:

@@ -25,7 +25,7 @@ class About:
     """Where calls come in."""
 
     webhook_hosts: Mapping[str, str]
-    """Of each webhook, less what may be secret in its URL."""
+    """The URL of each webhook, less what may be secret in it."""
 
     upstreams: Collection[str]
     """Names of those that it can call."""

@@ -1,9 +1,8 @@
 """Charts as SVG, made of numbers alone.
 
-Widths are shares of whatever room there is and heights are pixels, so that a chart
-fits a phone and its text keeps its size. Each has a title for who cannot see it, each
-mark a title for who points at it. Colours are classes: the style sheet knows them,
-light and dark.
+Widths are shares of whatever room there is and heights are pixels, so that a chart fits a phone and
+its text keeps its size. Each has a title for those who cannot see it, and each mark one for those
+who point at it. Colours are classes: the style sheet knows them, light and dark.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -24,7 +24,7 @@ _ANSWER_TIMEOUT_S: Final = 10.0
 
 # A megabyte of fields would take a second to read, in which no call went on.
 _FORM_BYTES: Final = 1 << 15
-"""Of a login: as much as a field may have that carries the token."""
+"""The body of a login: as long as a header field that carries the token may be."""
 
 _HEADERS: Final = {
     # Nothing but our own style sheet, and forms that lead to ourselves.
@@ -180,7 +180,7 @@ class _Pages:
 
 
 def _render(name: str, shown: Mapping[str, Any]) -> bytes:
-    # The template library takes 40 ms and some MB: only for who looks at a page.
+    # The template library takes 40 ms and some MB: imported when a page is first looked at.
     from proxy.web.dashboard.views import render  # noqa: PLC0415
 
     # A caller's text may hold half a surrogate pair, which is no character of any page.

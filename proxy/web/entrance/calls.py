@@ -25,8 +25,8 @@ from proxy.web.forwarding.tap import tapped
 log = structlog.get_logger()
 
 _PARAMETERS: Final = re.compile("[?;#]|%3[bf]|%23", re.IGNORECASE)
-"""Where what is logged of a target ends. A key may stand behind any of them, by mistake: a `;`
-or an escape makes it a part of the path for one server and not for the next."""
+"""What ends the part of a target that is logged. A key may stand behind any of them, by mistake: a
+`;` or an escape makes it a part of the path for one server and not for the next."""
 
 _PATH_MAX: Final = 200
 """Characters of a path that are logged: the caller decides how long it is."""

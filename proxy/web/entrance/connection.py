@@ -309,7 +309,7 @@ class CallerConnection(web.RequestHandler):
 
 def _is_too_long(exc: BaseException | None) -> bool:
     """Tell whether a head was refused for its length; aiohttp calls it a bad one."""
-    # Of the number of fields it tells in words alone.
+    # Too many fields are told by its message alone.
     too_many = isinstance(exc, BadHttpMessage) and exc.message.startswith("Too many headers")
     return too_many or isinstance(exc, LineTooLong)
 

@@ -140,7 +140,7 @@ class Deferrer:
         return (
             self._forwards_without_store
             and isinstance(error, StoreError)
-            # Who asks for a job ID by name could not use a plain answer.
+            # A caller that asks for a job ID by name could not use a plain answer.
             and asked.tag in {None, Tag.TRUE, Tag.WAIT}
         )
 

@@ -150,9 +150,9 @@ class HeadReader:
 def may_repeat(asked: Asked, caller: Identify, policy: Policy, repeats: Repeats) -> bool:
     """Return whether a call, by its head, may be the repeat of one that was deferred.
 
-    Who repeats a call sends its head again. So one that does not ask to be deferred repeats
-    none that did (their fingerprints differ), and what was done without being asked was done
-    by rules: where there never were any, nothing has to be looked for.
+    A repeat has the head of the first call. So a call that does not ask to be deferred repeats none
+    that did (their fingerprints differ). Without being asked only rules defer calls: where there
+    never were any, nothing has to be looked for.
     """
     if not asked.defers and (asked.tag is Tag.FALSE or policy.generation == 0):
         return False

@@ -73,7 +73,8 @@ class Intake:
         if self._switches:
             self._latest = (self._latest + data)[-len(_CHUNKS_END) :]
         if self._body.is_eof():
-            # What is not read yet is not to be kept here, for whom nobody may serve any more.
+            # What is not read yet must not pile up here for a caller that may not be served any
+            # more.
             self._body = EMPTY_PAYLOAD
             switches, self._switches = self._switches, False
             ended = self._latest == _CHUNKS_END if self._chunked else begins + grown == len(data)

@@ -8,7 +8,8 @@ from proxy.core.errors import CallerError, ProxyError, StoreError
 
 _STORE_PAUSE_S: Final = 5
 """Told to a call that no job could be made of: it comes again with its whole body, as do all the
-others, and meets a store that has just begun to answer. Who asks after a job is told less."""
+others, and meets a store that has just begun to answer. A question about a job is told a shorter
+pause."""
 
 
 class _TooManyConnectionsError(ProxyError):

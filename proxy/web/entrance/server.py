@@ -60,7 +60,7 @@ class CallerBounds:
     """For a caller to take some of what waits for it. One that takes nothing holds an upstream's
     connection besides its own, and nothing else would end that."""
     max_field_bytes: int = 32_768
-    """Of the request line, and of a field. Keys, cookies and baggage make long ones; nginx stops
+    """For the request line, and for a field. Keys, cookies and baggage make long ones; nginx stops
     at 8 KB a line, node at 16 KB."""
     max_fields: int = 512
 
@@ -75,7 +75,7 @@ class CallerBounds:
 
     @property
     def max_head_bytes(self) -> int:
-        """Of a whole head, or of trailers; nginx has room for four long fields."""
+        """For a whole head, or trailers; nginx has room for four long fields."""
         return 8 * self.max_field_bytes
 
 

@@ -4,7 +4,7 @@ import asyncio
 from typing import Final, Protocol
 
 METHOD: Final = "POST"
-"""Of all calls that take a shortcut. Others are few, and some may be sent twice."""
+"""The method of all calls that take a shortcut. Others are few, and some may be sent twice."""
 
 
 class Caller(Protocol):

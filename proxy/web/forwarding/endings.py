@@ -32,8 +32,8 @@ def cut(transport: asyncio.Transport | None, *, until_close: bool) -> None:
 def reset_on_close(transport: asyncio.BaseTransport | None) -> None:
     """Let the peer be reset, and not orderly hung up on, once `transport` is closed.
 
-    For as long as an answer goes on that ends with its connection: whatever ends that
-    then, be it the end of this process, does not look like the end of the answer.
+    Used while an answer is sent that ends with its connection: nothing that ends the connection
+    early, not even the end of this process, may look like the end of the answer.
     """
     sock = transport.get_extra_info("socket") if transport is not None else None
     if sock is not None:

@@ -130,7 +130,7 @@ def result_line(job: Job, result: Result | None, error: ProxyError | None = None
 def _embedded(result: Result) -> bytes:
     """Return the body as a JSON value: its own bytes if they are one, else a string."""
     try:
-        # Of UTF-8 and nothing else (RFC 8259, section 8.1), and without `NaN` and its like.
+        # JSON is UTF-8 and nothing else (RFC 8259, section 8.1), and has no `NaN` or its like.
         json.loads(result.body.decode("utf-8-sig"), parse_constant=_refuse)
     except (ValueError, RecursionError):
         return json.dumps(result.body.decode("utf-8", "replace")).encode()

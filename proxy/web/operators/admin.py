@@ -247,7 +247,7 @@ def _plain(value: object) -> str:
 
 
 async def _without_server(_request: web.Request, response: web.StreamResponse) -> None:
-    # aiohttp has just put it in. Who probes the port need not know what serves it.
+    # aiohttp has just put it in. Nobody who probes the port needs to know what serves it.
     response.headers.popall("Server", None)
 
 

@@ -41,9 +41,8 @@ class Workers:
         self._sockets = sockets
 
     async def ask(self, path: str) -> Mapping[int, Answer | None]:
-        """Return what each worker answers; nothing for one that does not in time.
-
-        One that is not there, because it is just started anew, is left out.
+        """Return what each worker answers; nothing for one that does not in time. One that is just
+        being restarted is left out.
         """
         answers = await asyncio.gather(*(self._ask(socket, path) for socket in self._sockets))
         return {number: answer for number, (there, answer) in enumerate(answers) if there}
