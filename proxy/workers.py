@@ -175,8 +175,7 @@ class _Place:
         self._is_to_reload = False
 
     def reload(self) -> None:
-        """Have the process read its rules again, once it handles the signal: before, that would end
-        it."""
+        """Have the process read its rules again, once a signal would not end it any more."""
         self._is_to_reload = True
         self._tell_to_reload()
 

@@ -132,8 +132,9 @@ async def _durability_of(shared: "RedisStores", promised: str, clock: Clock) -> 
 
 
 def _tell_of_mode(path: Path) -> None:
-    """Log that others may read the store, as may happen when it is restored from a backup. It is
-    not refused: a file system without modes shows every file like that.
+    """Log that others may read the store, as may happen when it is restored from a backup.
+
+    It is not refused: a file system without modes shows every file like that.
     """
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & stat.S_IRWXO:

@@ -17,8 +17,8 @@ LEVELS: Final = 4
 """How many steps of the beginning are told apart: tools and system prompt, then messages."""
 
 DIGITS: Final = 4
-"""Hexadecimal digits for each: of 50,000 beginnings some look alike, which costs nothing
-but their place."""
+"""Hexadecimal digits for each: some of 50,000 beginnings look alike, which only costs them the best
+place."""
 
 CHARS: Final = 4096
 """The length of a step: about 1,024 tokens, the least that caches keep (OpenAI, "Prompt

@@ -1,9 +1,9 @@
 """Tell from arrivals alone whether anybody waits for the answers.
 
-A person who waits reads a stream, or makes single calls through the day. A program
-that nobody waits for comes in bursts, at night, by the clock, many calls at once, and
-repeats what failed. None of these alone proves anything, so they are weighed; what is
-not plain stays interactive, since a wrong rule costs more than a missed one.
+A person who waits reads a stream, or makes single calls through the day. A program that nobody
+waits for comes in bursts, at night, by the clock, many calls at once, and repeats what failed. None
+of these alone proves anything, so they are weighed; whatever is unclear stays interactive, since a
+wrong rule costs more than a missed one.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

@@ -17,15 +17,15 @@ LOOKED_THROUGH: Final = 100
 """How many of the most recent batches are looked through for such refusals."""
 
 PARTS: Final = 16
-"""Into how many parts a batch is cut that was refused for a line that nobody names.
+"""Into how many parts a batch is cut that was refused for an unnamed line.
 
 A job leaves the batch lane after three refusals: the bad line of 50,000 takes along some
 two hundred others, all the rest is bought in batches, and 16 is below `max_open`.
 """
 
 LEAST_PART: Final = 10
-"""The smallest part, in jobs, where the refusal may as well be for no line at all: then
-each part costs a create, and a batch below the worth of one is not bought for less."""
+"""The smallest part, in jobs, where the refusal may not be for a line at all: each part costs a
+create, and smaller batches are not worth one."""
 
 CUT_FOR: Final = timedelta(minutes=10)
 """How long after such a refusal batches stay small: its jobs are in batches again by then."""
@@ -33,7 +33,7 @@ CUT_FOR: Final = timedelta(minutes=10)
 ISOLATED_MOST: Final = 8
 """How many bad lines in turn are taken out of the batches of a key, one by one.
 
-Validation stops at the first. Where more are bad, mostly all are alike, and each would cost an
+Validation stops at the first. Where more are bad, mostly all are bad alike, and each would cost an
 upload of all the others.
 """
 

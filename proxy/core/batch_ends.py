@@ -31,7 +31,7 @@ TOO_LARGE: Final = "input_too_large"
 """Refused for its size: its jobs make smaller batches."""
 
 INPUT_MISSING: Final = "input_missing"
-"""Its create was refused for an uploaded input that is not everywhere at the provider yet,
+"""Its create was refused because the uploaded input is not yet visible everywhere at the provider,
 or gone."""
 
 EMPTY: Final = "empty"
@@ -111,7 +111,7 @@ def _is_silent(batch: Batch) -> bool:
 
 
 def is_unexplained(batch: Batch) -> bool:
-    """Return whether a batch was refused as a whole, and neither cure nor line is known.
+    """Return whether a batch was refused as a whole, with neither a cure nor a line at fault known.
 
     Most often it is some line: validation stops at the first, and not every provider names it.
     """

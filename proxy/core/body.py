@@ -132,8 +132,8 @@ def line_body(parsed: ParsedBody, *, keep: frozenset[str] = frozenset()) -> byte
             if member.name not in dropped and last[member.name] is member
         ]
         kept = f"{{{','.join(texts)}}}".encode()
-    # Outside of strings they are white space that separates nothing which other
-    # characters do not separate too; inside of strings JSON allows none.
+    # Outside of strings they are white space next to other separators; inside of strings JSON
+    # allows none.
     return kept.translate(None, b"\r\n") if b"\n" in kept or b"\r" in kept else kept
 
 
@@ -163,7 +163,7 @@ def carries_data(body: bytes) -> bool:
 
 
 def _plain_fields(body: bytes) -> dict[str, object] | None:
-    """Return the fields of a body of which nothing must be cut out; nothing for any other.
+    """Return the fields of a body if none of them has to be cut out; else nothing.
 
     Most are like that, and noting where members stand takes three times as long.
     """

@@ -98,15 +98,13 @@ class LaneFacts:
 
 
 _TWICE: Final = 0.1
-"""What a batch that is stopped for its deadline costs beside its price: requests and time.
-
-With it, a batch must have a chance of one in six to be preferred to full price.
+"""What stopping a batch for its deadline costs beside its price: requests and time. So a batch must
+have a chance of one in six to be preferred to full price.
 """
 
 _REFUSAL: Final = 0.02
-"""What the discount tier costs beside its price: it refuses, and holds a connection.
-
-With it, a batch that probably ends in time is preferred at equal price.
+"""What the discount tier costs beside its price: it refuses, and holds a connection. So a batch
+that probably ends in time is preferred at equal price.
 """
 
 _NO_TIME: Final = timedelta(0)

@@ -23,10 +23,9 @@ def completion_at(
 ) -> datetime | None:
     """Return when the job will probably have ended; nothing if that is not known.
 
-    The median of what is left, given how long it has been under way: a batch that is
-    not over after an hour will hardly be within the next minute. Never later than the
-    deadline, for which it would be stopped. Nothing for a job that has ended, and for
-    one that is past its deadline.
+    The median of what is left, given how long it has been under way: a batch that is not over after
+    an hour will hardly be so within the next minute. Never later than the deadline, for which it
+    would be stopped. Nothing for a job that has ended, and for one that is past its deadline.
     """
     if job.state.is_terminal or now > job.deadline:
         return None

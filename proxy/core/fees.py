@@ -1,5 +1,4 @@
-"""What an answer has that is paid for otherwise than by text tokens: searches, runs of code,
-images, work in between.
+"""What is paid for beside text tokens: searches, runs of code, images, work in between.
 
 Their prices stand in no list, and some depend on what else was bought that day. So an answer
 that has any gets no price (`core/usage.py`): that of its tokens alone would be too low.

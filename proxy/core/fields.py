@@ -112,7 +112,7 @@ def has_length(headers: RawHeaders) -> bool:
 
 
 def persistence(*, keep_alive: bool, modern: bool) -> RawHeaders:
-    """Return the field that says what becomes of the connection, unless that goes without saying.
+    """Return the field that says what becomes of the connection, unless it is the default.
 
     `modern` is HTTP/1.1, whose connections persist unless said otherwise
     (RFC 9112, section 9.3).

@@ -20,7 +20,7 @@ OwnerId = NewType("OwnerId", str)
 """Keyed hash of a credential's token value, or the name of configured owners."""
 
 ANONYMOUS: Final = OwnerId("anonymous")
-"""Whoever calls without a credential. A hash is longer, and no configured owner may have the
+"""The owner of calls without a credential. A hash is longer, and no configured owner may have the
 name. Stores hold it: it cannot be changed."""
 
 CredentialId = NewType("CredentialId", str)
@@ -88,8 +88,8 @@ def find_job_id(text: str) -> JobId | None:
 def shard_for(place: str) -> int:
     """Return the shard for a call, by its idempotency key or else its fingerprint.
 
-    The same always: a store looks for what is known of a call in that shard alone. Asked
-    for when a job's ID is minted, and again when a store takes the job.
+    It is always the same: a store looks for what is known of a call in that shard alone. Asked for
+    when a job's ID is minted, and again when a store takes the job.
     """
     return int.from_bytes(hashlib.sha256(place.encode()).digest()[:8]) % SHARDS
 

@@ -12,8 +12,8 @@ CALL_INPUTS_MAX: Final = 2_048
 """Texts of one call (OpenAI API, createEmbedding, `input`)."""
 
 _GROWTH: Final = 4
-"""How much larger than all before it a part may be: the first ones may not be like the rest,
-and each part costs that all before it are read again."""
+"""How much larger than all before it a part may be: the first ones may differ from the rest, and
+for each part all before it are read again."""
 
 _SHARE: Final = 0.9
 """How much of the room is given to calls that are like those before."""

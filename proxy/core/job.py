@@ -318,8 +318,8 @@ ENDED: Final = frozenset(
         "version",
     }
 )
-"""What an answer that ends a job changes, or the claim before it: a store may write these
-alone. A cancellation changes more, and brings nothing else to write."""
+"""The fields that an answer changes when it ends a job, or that its claim changed before: a store
+may write these alone. A cancellation changes more, but has no result to write."""
 
 changed: Final = Maker(Job).changed
 """Copies a job with other values in some fields; only what decides a job's life may."""

@@ -180,7 +180,7 @@ _UNITS: Final[Mapping[str, int]] = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 def rough_duration(value: timedelta) -> str:
     """Return `value` for people to read, in the two largest units that it has, e.g. `1h30m`.
 
-    What is less is cut off; `policies.durations` writes what can be read back.
+    Smaller units are cut off; `policies.durations` writes what can be read back.
     """
     seconds = max(0, int(value.total_seconds()))
     parts = []

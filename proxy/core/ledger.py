@@ -101,8 +101,8 @@ class Sums(NamedTuple):
     """What that price difference came to."""
 
     unpriced: int = 0
-    """Answers, of use or not, whose tokens or price are not known. No money stands here
-    for them, and no saving either."""
+    """Answers, of use or not, whose tokens or price are not known. They are in no amount of money,
+    and in no saving."""
 
     useless: int = 0
     """Answers that were bought and of no use: the job had ended, or had one already."""
@@ -112,8 +112,8 @@ class Sums(NamedTuple):
     """Attempts of which nobody can tell whether they were bought."""
 
     possible_nano: int = 0
-    """What these cost at most, as far as that is known: an answer like the one that came
-    in the end, at full price."""
+    """What these cost at most, as far as is known: each as much as the answer that came in the end,
+    at full price."""
 
     possible_unpriced: int = 0
     """Those of them without a known price: no answer came, or none with a price."""
@@ -208,8 +208,8 @@ def possible_doubles(job: Job) -> int:
     silent = job.state is JobState.FAILED and (
         job.outcome is not None and job.outcome.status_code is None
     )
-    # Ended because the last one, too, got no answer; the others were counted as it
-    # was released from them.
+    # The job ended because its last attempt, too, got no answer; the others were counted when it
+    # was released.
     return job.possible_doubles + silent
 
 
@@ -273,8 +273,8 @@ _AT_ONCE: Final = 1_000
 
 
 def _sum(rows: Sequence[Sums]) -> Sums:
-    # Column by column: a third of what adding one after the other takes. Not all at once, since
-    # no other thread has its turn meanwhile.
+    # Column by column, which takes a third of adding row by row. Not all at once, since no other
+    # thread gets its turn meanwhile.
     if len(rows) > _AT_ONCE:
         rows = [_sum(chunk) for chunk in chunked(rows, _AT_ONCE)]
     return Sums(*map(sum, zip(*rows, strict=True)))

@@ -28,8 +28,8 @@ def loose_json(raw: bytes) -> Any:
     try:
         return from_json(raw)
     except ValueError:
-        # Several times slower, so only now. `json.loads` would be faster, but take more than
-        # halves: of a value as deep as it can read, whatever writes it runs out of stack.
+        # Several times slower, so only now. `json.loads` would be faster, but takes more than
+        # halves: whatever writes a value as deep as it can read runs out of stack.
         mended = _ESCAPES.sub(_mended, raw)
         if mended == raw:
             raise

@@ -108,7 +108,7 @@ def next_attempt(
     jitter: float,
     retry_after: timedelta | None = None,
 ) -> datetime | None:
-    """Return when a notice that was not delivered is sent again; nothing: never.
+    """Return when a notice that was not delivered is sent again; nothing if never.
 
     `jitter` in [0.9, 1.1] spreads what failed at one moment. `retry_after` is what
     the endpoint asked for: it may come later than that, and no sooner.

@@ -1,4 +1,4 @@
-"""What an answer of a provider means for the job that it is for.
+"""What a provider's answer means for its job.
 
 One place decides what is final, what is tried again and what is nobody's fault,
 for lines of a batch and for direct calls alike. What a batch left without an answer
@@ -184,8 +184,8 @@ def _not_in_flex(
     """Return where a job goes on that the discount tier did not answer, at no cost."""
     reason = answer.reason
     if meaning is Verdict.PERMANENT and not answer.refuses_the_tier:
-        # At fault is the call, or the tier in words that we do not know. An ordinary
-        # call tells, and gives its caller the answer that an ordinary call gets.
+        # The call is at fault, or the tier in words that we do not know. An ordinary call tells
+        # which, and gives its caller the answer that such a call gets.
         onto = LaneChoice(Lane.INTERACTIVE, f"the discount tier answered {reason}")
         return Released(attempt, reason, onto=onto, uncharged=True)
     onto = choose_lane(job.deadline, facts.without(Lane.FLEX), now=now)

@@ -35,10 +35,10 @@ class Pace:
         return Pace(1, self.lone)
 
     def ended(self, *, waited: bool) -> "Pace":
-        """Return the pace once one of them is held no more.
+        """Return the pace once a call is no longer held.
 
-        `waited` says that it was answered by a job of its own. One that was known,
-        as in a run that resumes, is answered at once and says nothing.
+        `waited` says that it was answered by a job of its own. One whose job was known, as in a run
+        that resumes, is answered at once and tells nothing.
         """
         assert self.under_way > 0
         lone = self.lone + (waited and not self.has_company)

@@ -212,9 +212,8 @@ def _due_reason(head: Head, *, now: datetime, limits: FlushLimits, facts: LaneFa
 def due_reroute(head: Head, facts: LaneFacts, *, now: datetime) -> Reroute | None:
     """Return which queued jobs of `head` must leave their lane, or none.
 
-    Those go whose slack their lane could not keep any more, counting that all of them
-    may have to be called directly. Jobs of a paused credential wait on, since no lane
-    would take them.
+    Those must leave whose slack would soon be too short for their lane, given that all of them may
+    have to be called directly. Jobs of a paused credential wait on, since no lane would take them.
     """
     if head.paused or head.key.lane is Lane.INTERACTIVE:
         return None
@@ -291,7 +290,7 @@ class PollPace:
     def no_faster_than(self, floor: timedelta) -> "PollPace":
         """Return this pace, slowed for a provider that wants `floor` between two polls.
 
-        The first poll comes as soon as ever.
+        The first poll is not delayed.
         """
         return replace(self, interval=max(self.interval, floor), slowest=max(self.slowest, floor))
 

@@ -41,8 +41,8 @@ _OF_THE_ACCOUNT: Final = {
     "you have reached your api usage limits": "billing_error",
 }
 
-# xAI: its errors are text alone, beside a code that is only the name of the status. A wrong key
-# is told with 400, and what a moderation refused, or who has no means left, with 403 or 429.
+# xAI: its errors are text alone, beside a code that is only the name of the status. A wrong key is
+# refused with 400; what moderation refuses, or an account without funds, with 403 or 429.
 _TEXTS: Final = {
     re.compile("incorrect api key provided", re.IGNORECASE): "invalid_api_key",
     re.compile("content violates usage guidelines", re.IGNORECASE): INPUT_FLAGGED,

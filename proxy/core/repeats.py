@@ -41,8 +41,8 @@ Longer than the longest default timeout of an SDK (600 s), after which it retrie
 WAITER_LEASE: Final = timedelta(seconds=30)
 """How long a waiter counts as alive without a sign of life.
 
-A lease in the store and no memory of a process, so that another instance, or the
-next process after a crash, can tell.
+It is a lease in the store and not kept in a process, so that another instance, or the next process
+after a crash, can tell.
 """
 
 

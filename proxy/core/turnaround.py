@@ -168,7 +168,7 @@ class _Seen:
 class Ended:
     """A batch is terminal: begun, and over after `took`.
 
-    One that was stopped took at least so long, and counts as if it had ended then.
+    One that was stopped took at least that long, and counts as if it had ended then.
     """
 
     upstream: str
@@ -210,7 +210,7 @@ class Turnarounds:
     def batch(self, upstream: str, model: str, at: datetime, usual: Spread = USUAL_BATCH) -> Spread:
         """Return how long a batch that begins `at` will take: hours count double.
 
-        `usual` is what is taken for granted where little was observed.
+        `usual` is what is assumed where little was observed.
         """
         seen = self.batches.get((upstream, model))
         if seen is None:

@@ -16,8 +16,8 @@ _MEMBERS: Final = ("usage", "usageMetadata")
 _EMBEDDED: Final = "tokenCount"
 
 _MOST: Final = 10**9
-"""A thousand times the longest context: a larger number is no count of one answer, and would
-spoil every sum that it came into."""
+"""A thousand times the longest context: a larger number cannot be the count of one answer, and
+would spoil every sum."""
 
 _APART: Final = "priced.apart"
 """How many things an answer has that the prices of tokens do not cover. Not a provider's name."""
@@ -30,8 +30,8 @@ _WORDS: Final[Mapping[str, Mapping[str, str | None]]] = {
     "speed": {"standard": None},  # Anthropic, whose fast mode has prices of its own
     "search_context_size": {},  # Perplexity, which takes a fee for each call
 }
-"""What stands in words among the counts and changes the price: each word that may stand there,
-and the name under which it is counted. Any other word makes an answer unpriced."""
+"""Words among the counts that change the price: each word that may stand there, and the name under
+which it is counted. Any other word makes an answer unpriced."""
 
 
 def usage_of(body: Mapping[str, object]) -> Mapping[str, int] | None:
@@ -190,8 +190,8 @@ _CACHED_OF_RESPONSES: Final = (
     "input_tokens_details.cached_tokens",
     "input_tokens_details.cache_read_input_tokens",  # Perplexity
 )
-"""Where one count may stand. Whoever has several says the same in each, but for gateways that
-fill with zeros what their upstream does not know: so the largest holds."""
+"""The places of one count. Answers with several say the same in each, except that gateways fill in
+zeros for what their upstream does not know: so the largest counts."""
 
 
 def _any_of(counts: Mapping[str, int], names: tuple[str, ...]) -> int:
@@ -203,7 +203,7 @@ def _of_chat(counts: Mapping[str, int]) -> Tokens:
     prompt = counts["prompt_tokens"]
     completion = _generated(counts, "completion_tokens", prompt)
     # Most providers count thinking within the completion; xAI and Gemini count it beside it, the
-    # latter without a word of it, and then only the total tells.
+    # latter without showing it, so that only the total tells.
     completion = max(completion, counts.get("total_tokens", 0) - prompt)
     cached = _any_of(counts, _CACHED_OF_CHAT)
     written = _any_of(counts, _WRITTEN_OF_CHAT)

@@ -24,11 +24,10 @@ class WebProxy:
 
     @classmethod
     def parse(cls, url: str, *, said_by: str) -> "WebProxy":
-        """Read `http://[user:password@]host[:port]`, as `said_by` says it; the scheme may lack.
+        """Read `http://[user:password@]host[:port]`, with or without scheme; `said_by` names it.
 
-        Raises:
-            ConfigError: if it is no such URL. What it is instead is not told: it may hold a
-                password.
+        Raises: ConfigError: if it is no such URL. The error does not quote it: it may hold a
+        password.
         """
         allowed = f"{said_by} must be http://[user:password@]host[:port]"
         try:

@@ -117,8 +117,7 @@ class Forwarding(Section):
 
     @property
     def max_per_upstream(self) -> int:
-        """How many of them one upstream may have, so that one which answers nobody leaves room for
-        others."""
+        """How many of them one upstream may have: a silent one leaves room for others."""
         return max(1, self.max_connections * 3 // 4)
 
 

@@ -27,8 +27,10 @@ class Unread:
 
     @property
     def count(self) -> int:
-        """How many are known. Whoever reads that many more gets as many readable ones as it
-        wants."""
+        """How many are known.
+
+        Whoever reads that many more gets as many readable ones as it wants.
+        """
         return len(self._told)
 
     def less(

@@ -1,7 +1,7 @@
 """A listener that speaks TLS, with bounds on whoever has not finished the handshake.
 
-The event loops tell a server of a connection only after its handshake, and of one that
-fails never: callers who connect and say nothing would be no connections to it, and hold
+The event loops tell a server of a connection only after its handshake, and never of one whose
+handshake fails: callers who connect and say nothing would not count as connections, and could hold
 as many open files as they like. Here a connection counts from the moment it is accepted.
 """
 

@@ -59,8 +59,8 @@ class FilesWay:
     upload_path: str = "/files"
     purpose: str = "batch"
     file_life: timedelta | None = timedelta(days=14)
-    """After how long it deletes input and results by itself, should we never do it;
-    nothing where it takes no such wish.
+    """After how long it deletes input and results by itself, should we never do it; nothing where
+    that cannot be asked for.
 
     Two weeks: results outlast a long outage of ours, and no member of the family
     accepts less that takes this for inputs (Azure: 14 to 30 days).

@@ -28,8 +28,7 @@ RACES: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class HourlyLimits:
-    """What one credential may spend in an hour of the clock; without a limit as much as it
-    likes."""
+    """What one credential may spend in an hour of the clock; as much as it likes if nothing."""
 
     calls: int | None = None
     tokens: int | None = None

@@ -1,7 +1,7 @@
-"""What a job's end is as an HTTP answer, and how to be certain that it reached the caller.
+"""How the end of a job is answered over HTTP, and whether the answer reached its caller.
 
-The provider's status and body are told exactly. Where a provider gave none, the
-error is ours, in the envelope of the caller's dialect.
+The provider's status and body are passed on unchanged. Where a provider gave none, the error is
+ours, in the envelope of the caller's dialect.
 """
 
 import asyncio
@@ -83,7 +83,7 @@ def response_of(answer: FinalAnswer | ErrorAnswer, *more: tuple[str, str]) -> we
 
 
 async def begin(request: web.BaseRequest, response: web.StreamResponse) -> None:
-    """Send the head of an answer that comes in pieces, and that `flush` ends.
+    """Send the head of an answer whose body follows in pieces; `flush` ends it.
 
     Raises:
         ConnectionError: if the caller left.

@@ -52,10 +52,8 @@ class JsonFraming:
         return answer
 
     def late(self, answer: FinalAnswer) -> bytes | None:
-        """Return the provider's bytes; nothing for a failure.
-
-        An error inside of a 200 is no option: SDKs make hollow objects of it and
-        raise nothing.
+        """Return the provider's bytes; nothing for a failure. An error within a 200 would not do:
+        SDKs make hollow objects of it and raise nothing.
         """
         return answer.body if answer.is_success else None
 

@@ -107,7 +107,7 @@ def life_line(
 ) -> Markup:
     """Return a life as a line of spans, with its deadline if that is near enough to be drawn.
 
-    A deadline far behind would press the life itself together; it is left out then.
+    A deadline far away would squeeze the life itself; it is left out then.
     """
     first = spans[0].since
     last = max(span.until for span in spans)
@@ -177,9 +177,8 @@ def transitions(table: Table) -> dict[tuple[StrEnum, StrEnum], list[str]]:
 
 
 def state_diagram(title: str, table: Table, *, current: StrEnum | None = None) -> Markup:
-    """Return the states in a row, with an arc for each way from one to another.
-
-    Ways onwards go above, ways back below. The one that something is in is marked.
+    """Return the states in a row, with an arc for each transition: forwards above them, back below.
+    The current state is marked.
     """
     states, arrows = list(table), transitions(table)
     ways = [(states.index(source), states.index(target)) for source, target in arrows]

@@ -141,8 +141,8 @@ class _Pages:
     async def log_in(self, request: web.Request) -> web.Response:
         if self._access.token is None:
             return await self._without_token()
-        # Read here, and not as any form that there may be: only ours leads here, and anybody may
-        # send anything before he is logged in.
+        # Read here, and not by a parser for all forms: only ours leads here, and anybody may send
+        # anything before logging in.
         body = (await request.read())[:_FORM_BYTES]
         form = parse_qs(body.decode("utf-8", "replace"))
         if not self._access.is_token(form.get("token", [""])[0]):

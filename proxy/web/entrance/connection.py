@@ -26,7 +26,7 @@ from proxy.web.forwarding.endings import cut, resets_on_close
 from proxy.web.forwarding.relay import written
 
 _CUT_WITHIN_S: Final = 1.0
-"""How long a call may take to end once it is cut off: what is noted of it is written meanwhile."""
+"""How long a call may take to end once it is cut off: meanwhile its notes are written."""
 
 _AWAITED_BYTES: Final = 1 << 16
 """The longest body that is awaited before its call is sent; longer ones go as they come."""
@@ -253,7 +253,7 @@ class CallerConnection(web.RequestHandler):
     # The end.
 
     def _process_keepalive(self) -> None:
-        """Do nothing: the sweep ends silent connections, and it knows of the shortcut's calls."""
+        """Do nothing: the sweep ends silent connections, and knows of calls on the shortcut."""
 
     def close(self) -> None:
         """Take no more calls; the one that is on its way is finished."""
@@ -284,8 +284,8 @@ class CallerConnection(web.RequestHandler):
     async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109 - aiohttp's
         """Give the call that is on its way `timeout` to end, then cut it off.
 
-        aiohttp alone would hold it for as long again, by when a supervisor has killed the
-        process, and then take its connection away before its handler hears of that.
+        aiohttp alone would hold it for as long again, until a supervisor kills the process, and
+        then take its connection away before its handler hears of that.
         """
         serving = self._task_handler
         if serving is not None and self._is_serving:

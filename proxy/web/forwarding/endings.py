@@ -1,7 +1,7 @@
 """How a caller's connection ends: in order after a whole answer, and visibly otherwise.
 
 A body with a length or in chunks tells by itself that it broke off. One that ends with its
-connection does not: it looks whole by any end that is in order.
+connection does not: however early, an orderly end makes it look whole.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ def cut(transport: asyncio.Transport | None, *, until_close: bool) -> None:
 
 
 def reset_on_close(transport: asyncio.BaseTransport | None) -> None:
-    """Let the peer be reset, and not orderly hung up on, once `transport` is closed.
+    """Have closing `transport` reset the connection instead of ending it in order.
 
     Used while an answer is sent that ends with its connection: nothing that ends the connection
     early, not even the end of this process, may look like the end of the answer.
@@ -62,7 +62,7 @@ def finish_on_close(transport: asyncio.BaseTransport | None) -> None:
 
 
 def end_now(transport: asyncio.Transport | None) -> None:
-    """Tell the peer, where that can be told alone, that nothing more comes.
+    """Tell the peer that nothing more comes, where that can be done without closing.
 
     For an answer that ends with its connection and came before the call was here to its
     end: what is left of that is read for a while before the connection is closed.

@@ -38,8 +38,8 @@ class Forwarder:
         annotation: Callable[[], bytes] | None = None,
         upload_idle_s: float = 300.0,
     ) -> None:
-        """`tap` may put something around each answer that sees it pass; `annotation` gives
-        lines of a head that each answer gets besides its own.
+        """`tap` may wrap each answer to see it pass; `annotation` returns head lines that are added
+        to each answer.
 
         `upload_idle_s` bounds the pause between two pieces of a caller's body.
         """
@@ -78,8 +78,8 @@ class Forwarder:
             if call.response is not None:
                 call.bytes_down += call.response.body_bytes
                 call.response.close()
-                # The response knows the request, and that whom to tell of a 103:
-                # without the cycle, a call is freed as it ends, not by the collector.
+                # The response knows the request, which knows whom to tell of a 103: without this
+                # cycle, a call is freed as it ends, not by the collector.
                 call.response = None
             if call.error is not None:
                 # Nor need its frames, which know the call, once it is dealt with.

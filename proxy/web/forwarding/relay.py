@@ -140,7 +140,7 @@ class Relay:
         # Whoever read the body has asked for it.
         self._said_here = fields.expect_continue and body is not None
         content = self._body(body, framed=fields.has_body)
-        # What is here is sent, as its caller did, without waiting to be told so; nor may the
+        # A body that is here is sent without waiting to be asked for, as its caller did; nor may
         # callers of HTTP/1.0 be made to wait (RFC 9110, section 10.1.1).
         waits = self._modern and not isinstance(content, bytes | None)
         self._expects = fields.expect_continue and waits
@@ -169,8 +169,8 @@ class Relay:
 
     async def _pieces(self) -> AsyncIterator[bytes]:
         if self._expects and not self._continued:
-            # The upstream did not ask for the body in time; it gets it unasked,
-            # and the caller still waits for the word.
+            # The upstream did not ask for the body in time; it gets it unasked, and the caller
+            # still waits to be told.
             self._write_informational(100, "Continue", ())
             self._said_here = True
         content = self.request.content
@@ -366,9 +366,9 @@ def written(page: Page, *, method: str, keep_alive: bool, modern: bool) -> bytes
 def may_go_on(request: web.BaseRequest) -> bool:
     """Return whether another call may follow on the connection, if this one is answered now.
 
-    Not if its body is not here: whoever waited for the word to send it and is answered
-    instead may leave it out (RFC 9110, section 10.1.1). The next call, perhaps of somebody
-    else behind the same proxy, would be read as that body.
+    Not if its body is not here: a caller that waited to be told to send it, and is answered
+    instead, may leave it out (RFC 9110, section 10.1.1). The next call, perhaps of somebody else
+    behind the same proxy, would be read as that body.
     """
     return request.keep_alive and request.content.is_eof()
 

@@ -39,7 +39,7 @@ class Bulk:
     ) -> web.StreamResponse:
         """Stream one line for each job that is asked for.
 
-        By their IDs those of all `owners` are found, by a tag or a state the first one's.
+        Jobs of all `owners` are found by ID; by a tag or a state only those of the first.
 
         A store that fails within the stream breaks the connection: a list that
         ends early must not be taken for whole.

@@ -84,7 +84,7 @@ def read_wait(target: str) -> float:
 def check_whole(target: str) -> None:
     """Check that a Response is not asked for as a stream of events.
 
-    An SDK that asks for one finds no event in a whole Response, and says nothing.
+    An SDK that asks for one finds no event in a whole Response, and does not complain.
 
     Raises:
         CallerError: if it is.

@@ -29,7 +29,7 @@ class Gauges:
         self._webhooks = webhooks
 
     async def run_once(self) -> int:
-        """Set every gauge anew."""
+        """Set every gauge."""
         self._metrics.show_queue(await self._on.batches.heads())
         self._metrics.show_batches(await self._on.batches.live())
         self._metrics.gauge("held_connections", self._holding.count)

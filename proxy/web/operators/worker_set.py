@@ -1,8 +1,8 @@
 """The operators' questions to several workers on one port, answered for all of them.
 
-The system gives a question to any of the workers; that one asks the others over their
-sockets. Metrics come with a label `worker`, each worker's own: a sum would fall
-when one starts anew, and no rate of it would be right.
+The system gives a question to any of the workers; that one asks the others over their sockets.
+Metrics come with a label `worker`, each worker's own: a sum would fall when one restarts, and no
+rate of it would be right.
 """
 
 import asyncio
@@ -41,8 +41,9 @@ class Workers:
         self._sockets = sockets
 
     async def ask(self, path: str) -> Mapping[int, Answer | None]:
-        """Return what each worker answers; nothing for one that does not in time. One that is just
-        being restarted is left out.
+        """Return what each worker answers; nothing for one that does not in time.
+
+        One that is just being restarted is left out.
         """
         answers = await asyncio.gather(*(self._ask(socket, path) for socket in self._sockets))
         return {number: answer for number, (there, answer) in enumerate(answers) if there}

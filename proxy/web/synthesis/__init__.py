@@ -24,9 +24,9 @@ _DONE: Final = b"data: [DONE]\n\n"
 
 _TIMES_MOST: Final = 64
 _ROOM_BYTES: Final = 64 << 20
-"""How much longer than its result a stream may be. Usually it is six times as long, of a thousand
-texts of a word thirty times. But each event says again whose it is: an `id` of a megabyte would
-make gigabytes."""
+"""How much longer than its result a stream may be. Usually it is six times as long, and thirty
+times with a thousand texts of a word each. But each event repeats whose it is: an `id` of a
+megabyte would make gigabytes."""
 
 
 def synthesise(shape: Shape, body: bytes, *, include_usage: bool) -> list[bytes]:
