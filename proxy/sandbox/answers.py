@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 _LANE_FIELDS: Final = frozenset(
@@ -28,6 +28,8 @@ _WORDS: Final = (
 # fmt: on
 _ECHO_MAX: Final = 80
 
+Read = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+
 
 def body_hash(body: Mapping[str, Any]) -> str:
     """Return the identity of a question: 32 hex digits over its canonical JSON.
@@ -45,6 +47,23 @@ def answer_text(digest: str, question: str, *, choice: int = 0) -> str:
     words = [_WORDS[seed[i % 32] % len(_WORDS)] for i in range(8 + seed[0] % 32)]
     echo = " ".join(question.split())[:_ECHO_MAX]
     return f"[{digest[:12]}/{choice}] On “{echo}”: {' '.join(words)}."
+
+
+def text_within(content: Any, names: Sequence[str], *, read: Read = lambda part: part) -> str:
+    """Return all text of a message, a list of them or a part, found in members of these names.
+
+    `read` is given each object before its members are looked up.
+    """
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        parts = content
+    elif isinstance(content, dict):
+        message = read(content)
+        parts = [message[name] for name in names if name in message]
+    else:
+        return ""
+    return "\n".join(filter(None, (text_within(part, names, read=read) for part in parts)))
 
 
 def tokens_in(text: str) -> int:

@@ -10,7 +10,8 @@ from proxy.sandbox.anthropic.batch import MessageBatch, MessageBatchRun
 from proxy.sandbox.anthropic.fields import check_version, page
 from proxy.sandbox.anthropic.intake import find_requests, receive
 from proxy.sandbox.engine import Engine, new_id
-from proxy.sandbox.wire import Call, Reply, Route, json_reply
+from proxy.sandbox.records import Records
+from proxy.sandbox.wire import ApiError, Call, Reply, Route, json_reply
 
 _PATH = "/v1/messages/batches"
 
@@ -20,8 +21,7 @@ class MessageBatches:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._batches: dict[str, MessageBatch] = {}
-        self._created = 0
+        self._batches: Records[MessageBatch] = Records(engine, _no_batch)
 
     def routes(self) -> list[Route]:
         """Return the endpoints served here."""
@@ -50,7 +50,7 @@ class MessageBatches:
         now = self._engine.clock.now()
         batch = MessageBatch(
             id=new_id("msgbatch_"),
-            ordinal=self._created,
+            ordinal=self._batches.created,
             project=call.key.project,
             key_id=call.key.key_id,
             requests=requests,
@@ -61,31 +61,23 @@ class MessageBatches:
                 key_id=call.key.key_id, model=requests.model
             ),
         )
-        self._created += 1
-        self._batches[batch.id] = batch
+        self._batches.add(batch)
         created = json_reply(self._show(batch, call))
         self._engine.workers.spawn(MessageBatchRun(self._engine, batch).run())
         return created
 
     async def _list(self, call: Call) -> Reply:
         self._check(call)
-        seen_before = self._engine.clock.now() - self._engine.settings.batch_list_lag_s
-        shown = [
-            self._show(batch, call)
-            for batch in reversed(self._batches.values())
-            if batch.project == call.key.project
-            and batch.created_at <= seen_before
-            and not self._vanished(batch)
-        ]
+        shown = [self._show(batch, call) for batch in reversed(self._batches.listed(call))]
         return json_reply(page(call, shown, 20))
 
     async def _retrieve(self, call: Call) -> Reply:
         self._check(call)
-        return json_reply(self._show(self._find(call), call))
+        return json_reply(self._show(self._batches.find(call), call))
 
     async def _cancel(self, call: Call) -> Reply:
         self._check(call)
-        batch = self._find(call)
+        batch = self._batches.find(call)
         if batch.ended_at is not None:
             raise errors.invalid("Batch has ended and cannot be canceled.")
         if batch.cancel_at is None:
@@ -97,17 +89,17 @@ class MessageBatches:
 
     async def _results(self, call: Call) -> Reply:
         self._check(call)
-        batch = self._find(call)
+        batch = self._batches.find(call)
         if not batch.has_results(self._engine.clock.now()):
             raise errors.not_found(f"Batch {batch.id} has no available results.")
         return Reply(batch.results, content_type="application/x-jsonl")
 
     async def _delete(self, call: Call) -> Reply:
         self._check(call)
-        batch = self._find(call)
+        batch = self._batches.find(call)
         if batch.ended_at is None:
             raise errors.invalid("Only batches that have ended can be deleted.")
-        del self._batches[batch.id]
+        self._batches.remove(batch)
         batch.requests.path.unlink(missing_ok=True)
         batch.results.unlink(missing_ok=True)
         return json_reply({"id": batch.id, "type": "message_batch_deleted"})
@@ -117,26 +109,14 @@ class MessageBatches:
         if not call.key.batch_scope:
             raise errors.no_batch_scope()
 
-    def _find(self, call: Call) -> MessageBatch:
-        batch = self._batches.get(call.part("id"))
-        seen_before = self._engine.clock.now() - self._engine.settings.batch_get_lag_s
-        if (
-            batch is None
-            or batch.project != call.key.project
-            or batch.created_at > seen_before
-            or self._vanished(batch)
-        ):
-            raise errors.not_found(f"Batch {call.part('id')} was not found.")
-        return batch
-
     def _show(self, batch: MessageBatch, call: Call) -> dict[str, Any]:
         now = self._engine.clock.now()
         shown = batch.shown(f"{call.request.scheme}://{call.request.host}", now)
-        for fault in self._engine.faults.of_batch(batch.id, batch.fault_ids):
+        for fault in self._batches.faults(batch):
             if fault.shown_status is not None:
                 shown["processing_status"] = fault.shown_status
         return shown
 
-    def _vanished(self, batch: MessageBatch) -> bool:
-        faults = self._engine.faults.of_batch(batch.id, batch.fault_ids)
-        return any(fault.vanish for fault in faults)
+
+def _no_batch(batch_id: str) -> ApiError:
+    return errors.not_found(f"Batch {batch_id} was not found.")

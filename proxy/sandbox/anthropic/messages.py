@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator
 from typing import Any, Final
 
-from proxy.sandbox.answers import answer_text, body_hash, clip, instance_of, tokens_in
+from proxy.sandbox.answers import answer_text, body_hash, clip, instance_of, text_within, tokens_in
 from proxy.sandbox.anthropic import errors
 from proxy.sandbox.engine import Execution, new_id
 from proxy.sandbox.openai.chat import pieces
@@ -182,14 +182,7 @@ def _forced_tool(body: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _text_of(content: Any) -> str:
-    if isinstance(content, str):
-        return content
-    if isinstance(content, list):
-        return "\n".join(filter(None, map(_text_of, content)))
-    if not isinstance(content, dict):
-        return ""
-    fields = ("text", "thinking", "content", "source", "data")
-    return "\n".join(filter(None, (_text_of(content[name]) for name in fields if name in content)))
+    return text_within(content, ("text", "thinking", "content", "source", "data"))
 
 
 def _block_tokens(block: dict[str, Any]) -> int:

@@ -14,6 +14,7 @@ from proxy.sandbox.gemini.batch import Batch, BatchRun
 from proxy.sandbox.gemini.content import find_model
 from proxy.sandbox.gemini.fields import VERSIONS, camel, json_object, masked, page
 from proxy.sandbox.gemini.intake import Rows, inlined_rows, rows_of_file
+from proxy.sandbox.records import Records
 from proxy.sandbox.settings import ModelSpec
 from proxy.sandbox.wire import ApiError, Call, Reply, Route, json_reply
 
@@ -32,7 +33,7 @@ class Batches:
     def __init__(self, engine: Engine, store: FileStore) -> None:
         self._engine = engine
         self._store = store
-        self._batches: dict[str, Batch] = {}
+        self._batches: Records[Batch] = Records(engine, _no_batch, prefix="batches/")
 
     def routes(self) -> list[Route]:
         """Return the endpoints served here, in both versions."""
@@ -62,7 +63,7 @@ class Batches:
         rows = await self._rows(call, config, method)
         self._check_room(call, model, rows)
         batch = self._accepted(call, model, method, asked["displayName"], config, rows)
-        self._batches[batch.id] = batch
+        self._batches.add(batch)
         created = json_reply(self._show(batch))
         self._engine.workers.spawn(BatchRun(self._engine, self._store, batch).run())
         return created
@@ -98,7 +99,7 @@ class Batches:
         settings = self._engine.settings
         waiting = [
             one
-            for one in self._batches.values()
+            for one in self._batches.all()
             if one.project == call.key.project and one.ended_at is None
         ]
         if len(waiting) >= settings.gemini_batches_max:
@@ -136,27 +137,20 @@ class Batches:
 
     async def _list(self, call: Call) -> Reply:
         _check_scope(call)
-        seen_before = self._engine.clock.now() - self._engine.settings.batch_list_lag_s
-        found = [
-            batch
-            for batch in reversed(self._batches.values())
-            if batch.project == call.key.project
-            and batch.created_at <= seen_before
-            and self._vanished(batch) is None
-        ]
-        shown = page(call, "operations", [self._show(one) for one in found], default=50)
+        found = [self._show(batch) for batch in reversed(self._batches.listed(call))]
+        shown = page(call, "operations", found, default=50)
         return json_reply(masked(shown, call.argument("fields")))
 
     async def _retrieve(self, call: Call) -> Reply:
         _check_scope(call)
-        batch = self._find(call)
-        if self._vanished(batch) == "error_body":
+        batch = self._batches.find(call, shows_vanished=True)
+        if self._batches.vanished(batch) == "error_body":
             return json_reply(errors.error_body(_no_batch(batch.id)))
         return json_reply(masked(self._show(batch), call.argument("fields")))
 
     async def _cancel(self, call: Call) -> Reply:
         _check_scope(call)
-        batch = self._find(call)
+        batch = self._batches.find(call, shows_vanished=True)
         if batch.ended_at is not None:
             raise errors.precondition("The batch has ended and cannot be cancelled.")
         if batch.cancel_at is None:
@@ -166,38 +160,22 @@ class Batches:
 
     async def _delete(self, call: Call) -> Reply:
         _check_scope(call)
-        batch = self._find(call)
+        batch = self._batches.find(call, shows_vanished=True)
         if batch.ended_at is None:
             raise errors.precondition("The batch is still running.")
-        del self._batches[batch.id]
+        self._batches.remove(batch)
         batch.rows.path.unlink(missing_ok=True)
         batch.results.unlink(missing_ok=True)
         if batch.output_file is not None:
             self._store.delete(batch.output_file)
         return json_reply({})
 
-    def _find(self, call: Call) -> Batch:
-        batch = self._batches.get(f"batches/{call.part('id')}")
-        seen_before = self._engine.clock.now() - self._engine.settings.batch_get_lag_s
-        if (
-            batch is None
-            or batch.project != call.key.project
-            or batch.created_at > seen_before
-            or self._vanished(batch) == "not_found"
-        ):
-            raise _no_batch(f"batches/{call.part('id')}")
-        return batch
-
     def _show(self, batch: Batch) -> dict[str, Any]:
         shown = batch.shown()
-        for fault in self._engine.faults.of_batch(batch.id, batch.fault_ids):
+        for fault in self._batches.faults(batch):
             if fault.shown_status is not None:
                 shown["metadata"]["state"] = fault.shown_status
         return shown
-
-    def _vanished(self, batch: Batch) -> str | None:
-        faults = self._engine.faults.of_batch(batch.id, batch.fault_ids)
-        return next((fault.vanish for fault in faults if fault.vanish), None)
 
 
 def _no_batch(batch_id: str) -> ApiError:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import pydantic_core
 
+from proxy.sandbox.answers import text_within
 from proxy.sandbox.gemini import errors
 from proxy.sandbox.wire import Call
 
@@ -59,15 +60,8 @@ def request_message(value: Any, known: Collection[str], *, at: str = "") -> dict
 
 def text_of(content: Any) -> str:
     """Return all text of a content, a list of contents or a part."""
-    if isinstance(content, str):
-        return content
-    if isinstance(content, list):
-        return "\n".join(filter(None, map(text_of, content)))
-    if not isinstance(content, dict):
-        return ""
-    message = camel(content)
     fields = ("text", "parts", "functionCall", "functionResponse", "args", "response", "name")
-    return "\n".join(filter(None, (text_of(message[name]) for name in fields if name in message)))
+    return text_within(content, fields, read=camel)
 
 
 def moment(at: float) -> str:

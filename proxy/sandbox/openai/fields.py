@@ -2,20 +2,15 @@
 
 from typing import Any
 
+from proxy.sandbox.answers import text_within
 from proxy.sandbox.openai import errors
 from proxy.sandbox.wire import Call
 
 
 def text_of(message: Any) -> str:
     """Return all text of a message or input item: plain, in parts, and in tool calls."""
-    if isinstance(message, str):
-        return message
-    if isinstance(message, list):
-        return "\n".join(filter(None, map(text_of, message)))
-    if not isinstance(message, dict):
-        return ""
     fields = ("content", "text", "output", "arguments", "tool_calls", "function", "summary")
-    return "\n".join(filter(None, (text_of(message[name]) for name in fields if name in message)))
+    return text_within(message, fields)
 
 
 def number(body: dict[str, Any], name: str, low: float, high: float) -> None:
