@@ -4,11 +4,8 @@ What an operator refuses is refused whatever the caller's headers say. Beyond
 that the caller comes first, and rules fill only what the caller left open.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Final, Protocol
+from dataclasses import dataclass, field, replace
 
-from policies.conditions import Rule
 from policies.headers import Asked, header_opinion
 from policies.model import (
     Answer,
@@ -21,72 +18,14 @@ from policies.model import (
     beside,
     decide,
 )
-
-
-class Rules(Protocol):
-    """What the operator wrote, as far as a decision needs it."""
-
-    def __len__(self) -> int:
-        """Return how many rules there are."""
-        ...
-
-    def concerns(
-        self, *, headers: RawHeaders, tags: Mapping[str, str], path: str, upstream: str
-    ) -> bool:
-        """Return whether any rule could match a call with this head; false is for sure."""
-        ...
-
-    def wants_body(self, facts: CallFacts) -> bool:
-        """Return whether the rules cannot decide this call before its body is read."""
-        ...
-
-    def opinion(self, facts: CallFacts) -> Decision | None:
-        """Return what the rules decide, with any shadow beside it."""
-        ...
-
-    def listed(self) -> Sequence[Rule]:
-        """Return the rules as they were written, in their order."""
-        ...
-
-
-class NoRules:
-    """The rules of a service that has none."""
-
-    def __len__(self) -> int:
-        return 0
-
-    def concerns(
-        self,
-        *,
-        headers: RawHeaders,  # noqa: ARG002 - the protocol's, as below
-        tags: Mapping[str, str],  # noqa: ARG002
-        path: str,  # noqa: ARG002
-        upstream: str,  # noqa: ARG002
-    ) -> bool:
-        """No rule, no concern."""
-        return False
-
-    def wants_body(self, facts: CallFacts) -> bool:  # noqa: ARG002 - the protocol's
-        """No rule, no need."""
-        return False
-
-    def opinion(self, facts: CallFacts) -> Decision | None:  # noqa: ARG002 - the protocol's
-        """No rule, no opinion."""
-        return None
-
-    def listed(self) -> Sequence[Rule]:
-        """No rule, no list."""
-        return ()
-
-
-NO_RULES: Final = NoRules()
+from policies.rules import RuleSet
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
     """Everything that decides, until the next reload; replaced as a whole, never changed."""
 
-    rules: Rules = NO_RULES
+    rules: RuleSet = field(default_factory=RuleSet)
     default_answer: Answer = Answer.JOB
     """What `X-Deferrable: true` stands for."""
 

@@ -7,12 +7,13 @@ import pytest
 from policies.headers import NOTHING_ASKED, read_headers
 from policies.model import Answer, Defer, Forward, Lane, Reject
 from policies.policy import Policy
+from policies.rules import RuleSet
 from tests.policies.facts import NOW, make_facts, raw, unread
 
 SHADOW = Forward(decided_by="rule:shadow", reason="r")
 
 
-class Ruled:
+class Ruled(RuleSet):
     """Rules that decide every call alike."""
 
     def __init__(self, decision):
@@ -29,9 +30,6 @@ class Ruled:
 
     def opinion(self, facts):
         return self._decision
-
-    def listed(self):
-        return ()
 
 
 def rule(**differences):

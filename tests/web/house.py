@@ -17,6 +17,7 @@ from openai import AsyncOpenAI
 
 from policies.model import Answer, Defer
 from policies.policy import Policy
+from policies.rules import RuleSet
 from proxy.core.fields import RawHeaders
 from proxy.core.ids import InstanceId, JobId
 from proxy.core.job import Escalated, Failed, Job, JobEvent, Outcome, Succeeded, advance
@@ -83,7 +84,7 @@ COMPLETION = json.dumps(
 ).encode()
 
 
-class Ruling:
+class Ruling(RuleSet):
     """Rules that decide every call alike."""
 
     def __init__(self, decision, *, wants_body=True):
@@ -101,9 +102,6 @@ class Ruling:
 
     def opinion(self, facts):
         return self._decision if facts.bar() is None else None
-
-    def listed(self):
-        return ()
 
 
 DIVERT = Defer(answer=Answer.WAIT, decided_by="rule:nightly", reason="it is night")
