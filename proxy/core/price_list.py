@@ -101,8 +101,9 @@ def _fits(pattern: str, name: str) -> bool:
 def parse_list(data: Mapping[str, Any]) -> PriceList:
     """Return the price list that a file holds.
 
-    Raises: ValueError, KeyError, TypeError: if it is none. Otherwise what is wrong with it would
-    only show when the first answer is booked.
+    Raises:
+        ValueError, KeyError, TypeError: if it is none. Otherwise what is wrong with it would only
+            show when the first answer is booked.
     """
     providers = {name: _seller(seller) for name, seller in data["providers"].items()}
     for name, provider in providers.items():

@@ -26,8 +26,8 @@ class WebProxy:
     def parse(cls, url: str, *, said_by: str) -> "WebProxy":
         """Read `http://[user:password@]host[:port]`, with or without scheme; `said_by` names it.
 
-        Raises: ConfigError: if it is no such URL. The error does not quote it: it may hold a
-        password.
+        Raises:
+            ConfigError: if it is no such URL. The error does not quote it: it may hold a password.
         """
         allowed = f"{said_by} must be http://[user:password@]host[:port]"
         try:

@@ -60,8 +60,8 @@ class NewJob:
     """Already hashed; scoped by the job's owner."""
 
     credential: Credential | None = None
-    """What its calls are made with: remembered before the job is there, as
-    `CredentialStore.remember` does, since without it the job could never run."""
+    """What its calls are made with. Kept before the job is, as by `CredentialStore.remember`:
+    without it the job could never run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +186,7 @@ class JobStore(Protocol):
         of the states that are asked for.
 
         Raises:
-            JobNotFoundError: if `after` is none of the owner's jobs, or gone.
+            JobNotFoundError: if `after` is not a job of the owner, or is gone.
         """
         ...
 
@@ -216,7 +216,7 @@ class QueueStore(Protocol):
     async def take(self, key: BatchKey, *, ready_at: datetime, limit: int) -> Sequence[Job]:
         """Return up to `limit` queued jobs of `key`, ready by `ready_at`, nearest deadline first.
 
-        Takes nothing away: who wants one escalates it, and the faster one wins.
+        Takes nothing away: whoever wants one escalates it, and the faster one wins.
         """
         ...
 
@@ -259,7 +259,7 @@ class DeliveryStore(Protocol):
         ...
 
     async def finish(self, notes: Sequence[DeliveryNote]) -> None:
-        """Note of answers that they were flushed, or that their connection broke before.
+        """Note whether answers were flushed, or their connections broke before.
 
         One is ignored if a call with a higher retry count has claimed the job since.
         Give some hundred at most.

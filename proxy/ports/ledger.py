@@ -10,15 +10,15 @@ from proxy.core.ledger import Booking, Receipt
 class LedgerStore(Protocol):
     """Durable sums. The end of a job is booked by the write that ends it, see `JobWrite`.
 
-    A day has at most `ROWS_PER_DAY` rows (of a shard, where a store has shards); what
-    would be one more is added to the row that `LedgerKey.others` names.
+    A day has at most `ROWS_PER_DAY` rows (in each shard, where a store has shards); any further one
+    is added to the row that `LedgerKey.others` names.
     """
 
     async def book(self, receipts: Sequence[Receipt]) -> frozenset[str]:
         """Book each receipt that was never booked before, whole or not at all.
 
-        Returns the IDs of these. A receipt is remembered for as long as anything of
-        what it is for may still be read.
+        Returns the IDs of these. A receipt is remembered for as long as what it is for may still be
+        read.
         """
         ...
 

@@ -1,8 +1,8 @@
 """Durable notices: the ends of jobs that webhooks are still to be told of.
 
-A notice is made by `JobStore.replace_many`, at the very moment that it writes the end
-of a job whose call named a webhook: no crash can come between the two. It goes when it
-was delivered, and at the latest with its job. So what is kept is bounded by the jobs.
+A notice is made by `JobStore.replace_many`, at the very moment that it writes the end of a job
+whose call named a webhook: no crash can come between the two. It is dropped when it was delivered,
+and at the latest with its job. So there are no more than jobs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -59,7 +59,7 @@ class NoticeStore(Protocol):
     async def failed(
         self, notice: Notice, *, at: datetime, failure: str, again_at: datetime | None
     ) -> None:
-        """Count an attempt in vain; the notice is due `again_at`, or given up.
+        """Count a failed attempt; the notice is due `again_at`, or given up.
 
         Changes nothing of a notice that is gone, or that another attempt has changed.
         """

@@ -10,7 +10,7 @@ class RunStore(Protocol):
     async def count(self, place: str, *, now: datetime, until: datetime) -> int:
         """Count one more occurrence at `place`; return how many there are with it.
 
-        No two calls get the same number, whichever instances they come to. Kept
-        until `until` at least, which each count sets anew.
+        No two calls get the same number, whichever instances they come to. Kept until `until` at
+        least, which each count moves on.
         """
         ...

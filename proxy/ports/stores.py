@@ -24,7 +24,7 @@ class Durability:
 
 
 class Stores(Protocol):
-    """One store in all its parts; an adapter that lacks one, or a method, does not type-check."""
+    """All parts of one store; an adapter that lacks a part, or a method, does not type-check."""
 
     @property
     def jobs(self) -> JobStore: ...

@@ -129,7 +129,7 @@ class UpstreamRequest:
     chunked: bool = False
     """Whether `headers` say so; the body is then sent in chunks of any size."""
     expect_continue: bool = False
-    """Whether `headers` say so; the body is then held until the upstream's 100, for a while."""
+    """Whether `headers` say so; then the body waits for the upstream's 100, for a while."""
     upgrade: bool = False
     """Whether a 101 is welcome; the connection is then this call's alone."""
     on_informational: OnInformational | None = None
@@ -298,9 +298,9 @@ class UpstreamClient(Protocol):
     ) -> PromptResponse | None:
         """Send a call at once, if nothing is to be waited for; else return nothing.
 
-        `make` gives the call, its body whole; it is called only if that is sent. `on_news`
-        is called after this has returned, and not any more after `close`. A failure is told
-        by the response; nothing is sent again.
+        `make` gives the call, its body whole; it is called only if that is sent. `on_news` is
+        called only after this has returned, and never after `close`. A failure is told by the
+        response; nothing is sent again.
         """
         ...
 

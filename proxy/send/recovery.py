@@ -18,10 +18,10 @@ _JOB: Final = re.compile(rb'\s*"id"\s*:\s*(?:"([^"\\]{1,32})"|null)')
 
 
 def recover(file: Path, *, endpoint: str, journal: Journal, output: Output) -> None:
-    """Take back what was torn of the output, and note anew what the journal has lost.
+    """Take back what was torn of the output, and note again what the journal has lost.
 
-    Raises: SendError: if the output holds anything but answers to these lines; it is left as it was
-    then.
+    Raises:
+        SendError: if the output holds anything but answers to these lines; it is left as it was.
     """
     if output.is_empty:
         return

@@ -100,8 +100,10 @@ class Access:
         often belong to the same project and still see them. A refusal of the batch's own key pauses
         it, unless `may_pause` is false: for what even a good key may not be allowed to do.
 
-        Raises: CredentialRefusedError: if none is let in. ProviderError: if the operation failed
-        otherwise; a rejection counts only with the batch's own key.
+        Raises:
+            CredentialRefusedError: if none is let in.
+            ProviderError: if the operation failed otherwise; a rejection counts only with the
+                batch's own key.
         """
         own = await self._credentials.get(batch.key.credential)
         if own is None:

@@ -209,7 +209,7 @@ A_PIPE: Final = "cannot be read: it is a pipe"
 
 
 def is_named_pipe(file: pathlib.Path) -> bool:
-    """Return whether to open `file` would mean to wait for whoever writes to it.
+    """Return whether opening `file` would wait for somebody to write to it.
 
     What a shell puts in the place of `<(…)` is a pipe that is open already.
 

@@ -89,9 +89,9 @@ class Deferral(Section):
     """What `X-Deferrable: true` means."""
 
     when_store_away: Literal["refuse", "forward"] = "refuse"
-    """What becomes of calls that ask to be deferred while the store does not answer: 503,
-    to be sent again, or made at once, at full price. Explicit `job`, `raise` and
-    `background` are refused in any case; what a rule alone diverts is always made."""
+    """What becomes of calls that ask to be deferred while the store does not answer: they get 503,
+    to be sent again, or are made at once, at full price. Explicit `job`, `raise` and `background`
+    are refused in any case; what a rule alone diverts is always made."""
 
     default_deadline: PositiveDuration = timedelta(hours=26)
     """A provider's window of 24 h, and time to act after it."""
@@ -117,10 +117,10 @@ class Deferral(Section):
     """Per owner, bodies alone; beyond it 429."""
 
     max_unverified_jobs: Count = 1_000
-    """Of all owners together whose token no upstream has accepted yet; beyond it 429."""
+    """For all owners together whose token no upstream has accepted yet; beyond it 429."""
 
     max_unverified_bytes: Annotated[Size, Field(ge=1)] = 64_000_000
-    """Of the same, bodies alone."""
+    """For the same owners, bodies alone."""
 
 
 class Flex(Section):
@@ -191,8 +191,8 @@ class Lanes(Section):
     """Direct calls under way at once."""
 
     max_calls_per_hour: Count | None = None
-    """Jobs called at full price per hour and credential, by the whole fleet; nothing: no
-    bound. What is over it waits for the next hour, and expires at its deadline."""
+    """Jobs called at full price per hour and credential, by the whole fleet; no bound if nothing.
+    What is over it waits for the next hour, and expires at its deadline."""
 
     max_tokens_per_hour: Count | None = None
     """The same in estimated prompt tokens."""

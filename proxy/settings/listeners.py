@@ -64,7 +64,7 @@ class Callers(Section):
     """Bounds on whoever connects: slow ones, idle ones, and how many."""
 
     max_connections: Count = 10_000
-    """At once; one more is told 503, or cut off where it would need a TLS handshake first.
+    """At once; any further one is told 503, or cut off where it would need a TLS handshake first.
     Each forwarded call needs two open files: it is fewer where the process may not have them."""
 
     head_timeout: PositiveDuration = timedelta(seconds=75)
@@ -73,8 +73,8 @@ class Callers(Section):
     handshake, on the admin listener too, counts as part of it."""
 
     max_field_bytes: Annotated[Size, Field(ge=1024, le=1 << 20)] = 32 << 10
-    """Of the request line, and of each header field; nginx stops at 8 KB, node at 16 KB.
-    All of a head together may have eight times as much."""
+    """For the request line, and for each header field; nginx stops at 8 KB, node at 16 KB. A whole
+    head may have eight times as much."""
 
     max_fields: Annotated[int, Field(ge=16, le=10_000)] = 512
     """Header fields of one call."""

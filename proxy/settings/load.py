@@ -111,8 +111,8 @@ def examine(
 ) -> tuple[Configuration | None, list[Complaint]]:
     """Return the configuration without what is wrong with it, and what that is.
 
-    With any complaint it is good for looking further alone, never for a start; nothing is
-    returned of one that is no tree at all.
+    With any complaint it is only good for finding more, never for a start; nothing is returned if
+    it is no tree at all.
     """
     layers = [_from_file(file), _from_environment(environ), _from_flags(flags or {})]
     merged = Layer(values={"store": default_store(environ).url})

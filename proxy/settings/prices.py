@@ -27,11 +27,11 @@ class StatedPrice(Section):
     """What is generated; embeddings have none."""
 
     cached: Dollars | None = None
-    """Of the prompt, read from a cache; nothing: as `input`."""
+    """Prompt tokens read from a cache; as `input` if nothing."""
 
     cache_write: Dollars | None = None
-    """Of the prompt, written to a cache; nothing: as `input`. In a batch or the flex tier it
-    costs as many times the input as here."""
+    """Prompt tokens written to a cache; as `input` if nothing. In a batch or the flex tier they
+    cost as many times the input as here."""
 
     cache_write_1h: Dollars | None = None
     """Written to a cache for an hour, likewise; nothing: as `cache_write`."""

@@ -54,7 +54,7 @@ class Recording(Section):
     """A file of JSON lines, one per instance."""
 
     max_bytes: Annotated[Size, Field(ge=64 << 10)] = 64 << 20
-    """Of this file and the older one beside it, together; a call takes about 700."""
+    """For this file and the older one beside it, together; a call takes about 700."""
 
     sample: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 1.0
     """The share of calls that is recorded, drawn by chance."""
@@ -73,8 +73,8 @@ class Webhook(Section):
     """What reports are signed with (Standard Webhooks): base64 of 24 to 64 bytes."""
 
     secret_file: Path | None = None
-    """The file that holds the secret, instead of `secret`. While one is exchanged: both,
-    each on a line; reports are then signed with either. A change counts from the next start."""
+    """The file that holds the secret, instead of `secret`. While one is being replaced, both, each
+    on a line; reports are then signed with either. A change counts from the next start."""
 
     owners: tuple[str, ...] | None = None
     """Names under `owners` that may use it; nothing: all callers."""
@@ -117,8 +117,8 @@ class Instance(Section):
     them off."""
 
     event_loop: Literal["uvloop", "asyncio"] = "uvloop"
-    """What turns the loop: libuv's, by which a forwarded call costs an eighth less, or
-    Python's own, should a platform be found that the first does not get along with."""
+    """The event loop: libuv's, with which a forwarded call costs an eighth less, or Python's own,
+    for platforms where the first does not work."""
 
 
 class Log(Section):

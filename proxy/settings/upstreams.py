@@ -39,7 +39,7 @@ class UpstreamSettings(Section):
 
     batch_models: Mapping[str, str] = Field(default_factory=dict)
     """Where batches need deployments of their own (Azure): the batch deployment of each
-    deployment that calls name. What has none is not batched."""
+    deployment that calls name. A deployment without one is not batched."""
 
     anonymous: bool = False
     """Whether calls without a credential may be deferred: self-hosted servers."""
@@ -57,8 +57,7 @@ class UpstreamSettings(Section):
 
     client_paths: tuple[str, ...] = ()
     """Patterns of paths that clients may call beside those that can be deferred and the models,
-    with any method, such as `/v1/images/*`. Of files and batches every client would see those
-    of all."""
+    with any method, such as `/v1/images/*`. Every client would see the files and batches of all."""
 
     @model_validator(mode="after")
     def _one_key(self) -> Self:
@@ -88,8 +87,8 @@ class Forwarding(Section):
     """Bounds of a forwarded call. There is no total: streams are long."""
 
     client: Literal["lean", "aiohttp"] = "lean"
-    """Whose connections calls are forwarded over: our own, which cost a third, or those
-    of aiohttp, should a server be found that ours do not get along with."""
+    """Whose connections calls are forwarded over: our own, which cost a third, or those of aiohttp,
+    for servers with which ours do not work."""
 
     connect_timeout: PositiveDuration = timedelta(seconds=15)
     """For a free connection, name, TCP and TLS together."""

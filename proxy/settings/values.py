@@ -232,8 +232,7 @@ def provider_key(text: str) -> str:
 def hide_secrets(url: str) -> str:
     """Return `url` with user information and query values replaced by `***`.
 
-    A password may stand there as nobody should write it. Where it could be anywhere, all
-    is hidden but the scheme.
+    A password may be in there unescaped. Where it could be anywhere, all is hidden but the scheme.
     """
     head, mark, rest = url.partition("://")
     if not mark:

@@ -1,4 +1,4 @@
-"""Names into addresses, looked up anew every few connections.
+"""Names into addresses, looked up again every few connections.
 
 Nothing is remembered for longer than it takes a burst of connections to open:
 providers move their addresses about, and the system's resolver has a cache.

@@ -246,8 +246,8 @@ def framing_of(
         return LengthFraming(0)
     headers = message.headers
     if TRANSFER_ENCODING in headers:
-        # Both framings at once were refused by the parser. Any coding but this
-        # one is missed by some readers.
+        # The parser has refused messages with both framings. Any other coding is overlooked by some
+        # readers.
         if [value.strip().lower() for value in headers.getall(TRANSFER_ENCODING)] != ["chunked"]:
             raise MalformedHeadError("a transfer coding other than `chunked`")
         return ChunkFraming(keep=keep_chunks, max_trailer_bytes=max_trailer_bytes)

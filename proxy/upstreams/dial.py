@@ -46,7 +46,7 @@ class Dialer:
         """Return a connection that `make` made of its socket.
 
         Raises:
-            OSError: if there is none; TLS and names fail so, too.
+            OSError: if there is none; failures of TLS and of names are such, too.
             UnicodeError: if the name can be none.
         """
         web_proxy = self._web_proxy_of(upstream)
@@ -87,9 +87,9 @@ class Dialer:
                 await open_tunnel(sock, web_proxy, upstream)
             await loop.create_connection(take_over, sock=sock, **secured)
         except BaseException:
-            # A connection over TLS that was just made would say goodbye first, for up to half
-            # a minute. Were its socket closed meanwhile, asyncio would take the next one, which
-            # gets the same number, for this one, and refuse it.
+            # Closing a new TLS connection in order may take half a minute. If its socket were
+            # closed meanwhile, asyncio would take the next one, which gets the same number, for
+            # this one, and refuse it.
             if connection is not None:
                 connection.abort()
             sock.close()

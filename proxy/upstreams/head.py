@@ -83,8 +83,8 @@ class HeadParser:
         if folded or head.count(b"\n") != len(message.raw_headers) + 2:
             raise MalformedHeadError("folded lines, or an end within")
         if b" :" in head and any(name.endswith(b" ") for name, _ in message.raw_headers):
-            # The parser refuses such names but for those that frame and persist,
-            # which it then obeys; most others would not know the field.
+            # The parser refuses such names except those of framing and persistence, which it obeys;
+            # most other readers would not know the field.
             raise MalformedHeadError("a blank before a colon")
         if message.version not in _VERSIONS or message.code < 100 or "\0" in message.reason:
             raise MalformedHeadError("no valid status line")

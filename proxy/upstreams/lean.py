@@ -164,8 +164,8 @@ class _Upload:
         await self._connection.drain()
 
     def _write(self, data: bytes) -> None:
-        # This task may go on in the very turn of the loop in which the connection was
-        # lost, before its call is cancelled; uvloop takes it for a bug to write then.
+        # This task may go on in the very turn of the loop in which the connection was lost, before
+        # its call is cancelled; uvloop treats writing then as a bug.
         if self._connection.closing:
             raise ConnectionResetError("the upstream is gone")
         self._connection.transport.write(data)

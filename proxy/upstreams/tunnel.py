@@ -1,6 +1,6 @@
 """A way through a web proxy, asked for by `CONNECT` (RFC 9110, section 9.3.6).
 
-What it tells is of no interest but whether there is one: its page is for people who browse.
+Of its answer only the status matters: its page is for people who browse.
 """
 
 import asyncio

@@ -121,7 +121,7 @@ class Accounts:
             self._accepted.add(credential_id)
 
     async def run_once(self) -> int:
-        """Read anew who is verified, who is paused and what is pending; return how many owners.
+        """Read who is verified, who is paused and what is pending; return the number of owners.
 
         Raises:
             StoreError: if the store is away; what was known stays.

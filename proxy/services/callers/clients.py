@@ -132,8 +132,8 @@ class Clients:
 
     def _holds_client(self, headers: RawHeaders, target: str) -> bool:
         """Return whether a client's token stands anywhere in what would go to an upstream."""
-        # Dozens of words against each hash would be felt; what a look-up's time tells of
-        # hashes brings nobody nearer to a token.
+        # Comparing dozens of words with each hash would take too long; what the time of a look-up
+        # tells about hashes brings nobody nearer to a token.
         return any(credential_hash(word) in self._hashes for word in _words(headers, target))
 
     def _is_let_in(self, key: HeldKey, headers: RawHeaders, route: Route) -> bool:

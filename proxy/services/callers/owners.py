@@ -57,7 +57,7 @@ class Owners:
     ) -> None:
         """`names` gives the owner's name for each configured `credential_hash`.
 
-        `held` are the upstreams whose key is held here: who got there showed a client token.
+        `held` are the upstreams whose key is held here: callers there have shown a client token.
         """
         self._hash = keyed_hash
         self._names = dict(names)
@@ -100,11 +100,9 @@ class Owners:
     def of_request(self, headers: RawHeaders, target: str) -> tuple[OwnerId, ...]:
         """Return every owner that the headers prove, whichever provider they are meant for.
 
-        A request about a job need not look like one to the job's upstream. Without
-        any token it is the anonymous owner's.
-
-        Whom new jobs would belong to comes first. A token that the configuration names
-        also proves the owner that it was before.
+        A request about a job need not look like one to the job's upstream. Without any token it is
+        the anonymous owner's. The first is the one whose new jobs would be. A token that the
+        configuration names also proves the owner that it was before.
         """
         tokens = presented_tokens(headers, target)
         named = [self._owner(token)[0] for token in tokens]
@@ -168,7 +166,7 @@ def query_key(target: str) -> str | None:
 def token_expiry(token: str) -> datetime | None:
     """Return when a JSON Web Token ends (RFC 7519, `exp`); nothing for any other token.
 
-    The signature is not checked: who lies here harms only the own job.
+    The signature is not checked: a lie harms only the liar's own job.
     """
     parts = token.split(".")
     if len(parts) != 3:

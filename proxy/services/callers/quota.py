@@ -90,10 +90,10 @@ class Quota:
             _sum(self._recent, owner).add(1, body_bytes)
 
     async def refresh(self, jobs: JobStore) -> None:
-        """Count anew what is pending.
+        """Count what is pending again.
 
-        What is accepted while the store counts is in both counts until the next
-        time: a bound may be met too early for a moment, never too late.
+        What is accepted while the store counts is counted twice until the next time: a bound may be
+        met too early for a moment, never too late.
         """
         for owner, recent in self._recent.items():
             _sum(self._earlier, owner).add(recent.jobs, recent.body_bytes)

@@ -173,7 +173,7 @@ class Bookkeeper:
     async def take_back(self, job: Job, attempt: int) -> None:
         """Take back the possible double that a job's cancellation booked for a call under way.
 
-        Once, when what the call came to is known after all.
+        Called once, when it is known after all what the call came to.
         """
         doubt = Sums(possible_doubles=-1, possible_unpriced=-1)
         day = (job.finalized_at or self._clock.now()).date()

@@ -1,7 +1,7 @@
 """Whose prices hold for an upstream, and what a model costs there.
 
-The list is read when the first price is asked for, since a proxy that only forwards
-needs none: it costs a tenth of a second of nobody's start and no idle memory.
+The list is read when the first price is asked for, since a proxy that only forwards needs none: so
+it costs no start a tenth of a second, and no idle memory.
 """
 
 from collections.abc import Callable, Mapping

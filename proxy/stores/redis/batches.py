@@ -40,7 +40,7 @@ class RedisBatchStore:
         return await self._heads.read()
 
     async def all_heads(self) -> Sequence[Head]:
-        """Return what `heads` does, where none may be left out.
+        """Return what `heads` does, leaving none out.
 
         Raises:
             StoreCorruptError: if one cannot be read.
@@ -80,7 +80,7 @@ class RedisBatchStore:
         return _less_settled(self._unread.less(await self._stored_live(), _parse))
 
     async def all_live(self) -> Sequence[Batch]:
-        """Return what `live` does, where none may be left out.
+        """Return what `live` does, leaving none out.
 
         Raises:
             StoreCorruptError: if one cannot be read.

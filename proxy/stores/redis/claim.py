@@ -42,8 +42,8 @@ FEW: Final = 8
 """Rows of each shard; for fewer it is not worth finding out how far a step may go."""
 
 _ALL_OF_IT: Final = ""
-"""In the place of a job: all of the same moment. No text would do that stands behind all
-of them: Lua compares by the locale that Redis was started with."""
+"""In the place of a job: behind all jobs of that moment. A text that sorts last would not do: Lua
+compares by the locale that Redis was started with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +88,7 @@ class Claim:
             is_stuck = not await self._take_widely(held, waiting, wide)
 
     def _tell_of_blocked(self, shards: Mapping[int, Shard]) -> None:
-        """Say why the batch stays empty: it would be made in vain, again and again.
+        """Raise the reason why the batch stays empty: it would be made in vain, again and again.
 
         Raises:
             StoreCorruptError: if what begins the queue of a shard cannot be read.

@@ -1,8 +1,8 @@
 """Send commands to where their keys are, and see to it that they arrive.
 
-Sent again is only what certainly had no effect: a command that was refused because
-the node has not the slot, the script or the role. After a broken connection nobody
-knows, and the caller is told so.
+Only what certainly had no effect is sent again: a command that was refused because the node does
+not have the slot, the script or the role. After a broken connection nobody knows, and the caller is
+told so.
 """
 
 import asyncio
@@ -36,9 +36,9 @@ from proxy.stores.redis.wire import Answer, Ask, Reply
 ROUNDS: Final = 40
 """How often a command is sent before it is given up.
 
-While a slot moves, its two nodes refuse scripts whose keys are split between them
-(`TRYAGAIN`). With the pause, that is waited for for a second, since every other round
-only asks the wrong one of the two; and the election of a master for two seconds.
+While a slot moves, its two nodes refuse scripts whose keys are split between them (`TRYAGAIN`).
+With the pause that is a second, since every other round only asks the wrong one of the two; and the
+election of a master for two seconds.
 """
 
 CHUNK: Final = 500
@@ -53,8 +53,7 @@ _BEFORE_IT_BEGAN: Final = (
     ReadOnlyError,
     ClusterCrossSlotError,
 )
-"""How a command is refused as a whole. Whatever else a script is refused may come from the
-midst of it."""
+"""How a command is refused as a whole. Any other refusal of a script may come from its middle."""
 
 
 class Client:
@@ -132,7 +131,7 @@ class Client:
         """Return a connection of the caller's own, for messages.
 
         Raises:
-            RedisError: in the library's terms, as all that happens on it.
+            RedisError: in the library's terms, as is everything that goes wrong on it.
         """
         return await self.nodes[0].connect()
 

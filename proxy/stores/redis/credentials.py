@@ -135,8 +135,8 @@ class RedisCredentialStore:
     async def _needed(self) -> set[CredentialId]:
         """Return what pending jobs and open batches are made with.
 
-        Asked in the order in which a job moves on, and from its beginning once more,
-        so that none is overlooked because it moved in between.
+        Asked in the order in which a job moves on, and then once more from the beginning, so that
+        none is overlooked because it moved in between.
         """
         needed = {head.key.credential for head in await self._batches.all_heads()}
         replies = await self._client.call_many(

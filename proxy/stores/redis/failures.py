@@ -117,8 +117,8 @@ def _unknown(exc: ResponseError) -> StoreError:
     # The first word of a refusal names it; what follows may quote arguments. Where the library
     # knows the word, it has cut it off.
     word = type(exc).__name__ if type(exc) is not ResponseError else str(exc).partition(" ")[0]
-    # Where it happened is added to whatever a script is refused. What has a name of its own
-    # in capitals (`MISCONF`, `NOREPLICAS`) says how the server is, and not what it holds.
+    # A refusal of a script also says where it happened. One with a name in capitals (`MISCONF`,
+    # `NOREPLICAS`) is about the state of the server, and not about what it holds.
     is_ours = "user_script" in str(exc) and not word.isupper()
     if word == "WRONGTYPE" or is_ours:
         return StoreCorruptError(f"Redis holds something else under our keys ({word})")

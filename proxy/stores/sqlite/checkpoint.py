@@ -16,7 +16,7 @@ PAUSE_S: Final = 0.5
 """How long writes gather before they are folded: a page that changes often is copied once."""
 
 LONG_PAGES: Final = 2_048
-"""Above this many pages (8 MB) the log is begun anew, for which the writer has to pause."""
+"""Above this many pages (8 MB) a new log is begun, for which the writer has to pause."""
 
 _FOLD: Final = "PRAGMA wal_checkpoint(PASSIVE)"
 
@@ -37,9 +37,9 @@ class Checkpointer:
         self._written.set()
         if self._is_long.is_set():
             self._is_long.clear()
-            # Nearly all is copied. With the little that came since, the log is
-            # complete and the next write begins it anew; without this, a store
-            # that is never idle would grow one without end.
+            # Nearly all is copied. With the little that came since, the log is complete and the
+            # next write begins a new one; without this, the log of a store that is never idle would
+            # grow without end.
             with suppress(sqlite3.Error):
                 connection.execute(_FOLD)
 

@@ -10,8 +10,8 @@ BUSY_TIMEOUT_S: Final = 5.0
 """How long to wait for another process's write before the store counts as unavailable."""
 
 CACHE_KIB: Final = 8_192
-"""Pages that each connection keeps in memory, as they are used. The 2 MB of the default hold
-too few of a queue, and of more the system keeps the file in its own memory."""
+"""Pages that each connection keeps in memory, as they are used. The 2 MB of the default hold too
+few of a queue; beyond these the system caches the file itself."""
 
 LOG_PAGES_MAX: Final = 16_384
 """Where a commit folds the log by itself (64 MB), if the checkpointer cannot keep up."""
@@ -79,8 +79,8 @@ def _set_up(connection: sqlite3.Connection, *, writes: bool) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES_MAX}")
     if writes:
-        # What would undo one write of a group would else be a file, made and removed for
-        # nearly every group. What a new version sorts when it moves rows is there, too.
+        # Otherwise what would undo one write of a group would be a file, made and removed for
+        # nearly every group. What a new version sorts when it moves rows is kept in memory, too.
         connection.execute("PRAGMA temp_store = MEMORY")
     else:
         connection.execute("PRAGMA query_only = ON")
@@ -96,7 +96,7 @@ class OpenFile:
     def is_gone(self) -> bool:
         """Return whether its path leads to another file by now, or to none.
 
-        What is removed can be written to as before, and ends with the process.
+        A removed file can be written to as before, and ends with the process.
         """
         try:
             found = self._path.stat()

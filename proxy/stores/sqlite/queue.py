@@ -15,8 +15,8 @@ from proxy.stores.sqlite.database import Database
 from proxy.stores.sqlite.statements import Insert
 from proxy.stores.unread import Unread
 
-# Records are read as bytes: as text, one that is damaged and no UTF-8 any more fails the whole
-# query, and with it all others.
+# Records are read as bytes: read as text, a damaged one that is no longer UTF-8 would fail the
+# whole query, and with it all others.
 
 # The index by name: both conditions could also be met by reading the whole queue
 # in the order of claiming, and the planner has no statistics to know better.
