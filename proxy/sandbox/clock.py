@@ -13,7 +13,7 @@ from collections.abc import Callable
 class SandboxClock:
     """Unix seconds that run `scale` times as fast as real ones."""
 
-    def __init__(self, *, scale: float = 1.0, epoch: float | None = None) -> None:
+    def __init__(self, *, scale: float, epoch: float | None = None) -> None:
         # The one place where the sandbox reads the machine's clocks: it *is* its Clock.
         self._base = time.time() if epoch is None else epoch  # noqa: TID251
         self._scale = scale

@@ -119,8 +119,8 @@ class Running:
 class Sandbox:
     """A local provider with real batch semantics."""
 
-    def __init__(self, settings: SandboxSettings | None = None) -> None:
-        self._settings = settings or SandboxSettings()
+    def __init__(self, settings: SandboxSettings) -> None:
+        self._settings = settings
 
     @contextlib.asynccontextmanager
     async def serve(self, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[Running]:

@@ -5,7 +5,6 @@ alone are declared with it; what two values must agree on is in `checks`. Sectio
 that belong to one subject stand together in `listeners`, `upstreams` and `deferring`.
 """
 
-import os
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -131,7 +130,7 @@ class Log(Section):
     """`auto`: for people on a terminal, else JSON lines."""
 
 
-def default_store(environ: Mapping[str, str] = os.environ) -> StoreUrl:
+def default_store(environ: Mapping[str, str]) -> StoreUrl:
     """Return a SQLite file in the user's state directory (XDG Base Directory, 0.8)."""
     state = environ.get("XDG_STATE_HOME", "")
     # A relative path there is invalid and must be ignored, says the specification.

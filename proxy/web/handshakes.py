@@ -55,7 +55,7 @@ class SecureSite(web.BaseSite):
         *,
         terms: Handshakes,
         reuse_port: bool | None = None,
-        on_refused: Callable[[], None] = lambda: None,
+        on_refused: Callable[[], None],
     ) -> None:
         """`on_refused` is called for each connection that was one too many."""
         super().__init__(runner)

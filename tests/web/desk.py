@@ -110,7 +110,11 @@ class Desk:
         family = self.call.dialect.family
         try:
             return await self.holder.hold_typed(
-                request, job, family=family, wait_s=float(request.query.get("wait", "600"))
+                request,
+                job,
+                family=family,
+                read_timeout_s=None,
+                wait_s=float(request.query.get("wait", "600")),
             )
         except OverloadedError as error:
             return web.Response(status=error.http_status)

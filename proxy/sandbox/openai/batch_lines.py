@@ -42,7 +42,7 @@ class Results:
         """Append a line to the `output` or the `error` file."""
         self._files[kind].write(line + b"\n")
 
-    def kept(self, *, with_errors: bool = False) -> Iterator[tuple[str, Path]]:
+    def kept(self, *, with_errors: bool) -> Iterator[tuple[str, Path]]:
         """Yield kind and path of each file that has lines, and remove the others.
 
         `with_errors` keeps the error file, lines or not.

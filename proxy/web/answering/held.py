@@ -176,8 +176,8 @@ class Holder:
         job: Job,
         *,
         family: Family,
-        read_timeout_s: float | None = None,
-        wait_s: float = TYPED_HOLD_S,
+        read_timeout_s: float | None,
+        wait_s: float,
     ) -> web.StreamResponse:
         """Answer a GET of the result by a typed SDK, held for `wait_s` at most.
 

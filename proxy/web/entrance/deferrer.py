@@ -42,7 +42,7 @@ class Deferrer:
         repeats: Repeats,
         calls: Calls,
         withdraw: Callable[[JobId], None],
-        forwards_without_store: bool = False,
+        forwards_without_store: bool,
     ) -> None:
         """`withdraw` is told of jobs that may exist although their calls are forwarded.
 

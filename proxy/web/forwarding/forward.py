@@ -34,7 +34,7 @@ class Forwarder:
         client: UpstreamClient,
         *,
         on_done: OnDone,
-        tap: Callable[[UpstreamResponse], UpstreamResponse] | None = None,
+        tap: Callable[[UpstreamResponse], UpstreamResponse] | None,
         annotation: Callable[[], bytes] | None = None,
         upload_idle_s: float = 300.0,
     ) -> None:
