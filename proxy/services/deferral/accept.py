@@ -37,6 +37,9 @@ log = structlog.get_logger()
 LINE_FRAME_BYTES: Final = 512
 """Kept free in a line for what stands around the body: ID, method and path."""
 
+DEADLINE_MAX: Final = timedelta(days=30)
+"""A later one is cut to this: it says when the result must be there at the latest."""
+
 CHOICE_HOLDS_S: Final = 1.0
 """How long calls that are alike get the same lane without a fresh look. What is known of queues and
 turnarounds is as old as the last pass anyway."""
@@ -48,9 +51,6 @@ class DeferralSettings:
 
     default_deadline: timedelta = timedelta(hours=26)
     """A provider's window of 24 h, and time to act after it."""
-
-    max_deadline: timedelta = timedelta(days=30)
-    """A later one is cut to this: it says when the result must be there at the latest."""
 
     max_body_bytes: int = 32 * 1024 * 1024
     """For any call; a provider's own limit on a line applies as well."""
@@ -187,12 +187,11 @@ class Acceptor:
             self._wake("flush", within=self._settings.linger)
 
     def _deadline(self, asked: timedelta | datetime | None, now: datetime) -> datetime:
-        settings = self._settings
         if isinstance(asked, datetime):
             deadline = asked
         else:
-            deadline = now + (settings.default_deadline if asked is None else asked)
-        return min(deadline, now + settings.max_deadline)
+            deadline = now + (self._settings.default_deadline if asked is None else asked)
+        return min(deadline, now + DEADLINE_MAX)
 
     def _check(self, terms: Terms, deadline: datetime) -> None:
         caller, settings = terms.caller, self._settings

@@ -71,9 +71,6 @@ class AnsweredCall:
     preference_applied: bool = False
     """Whether a `Prefer` header is why the call is answered like this."""
 
-    base_path: str = ""
-    """What stands before `/v1/jobs` in the URLs that this caller is told."""
-
 
 class Outlet(Protocol):
     """The way to the caller of one call."""
@@ -235,7 +232,7 @@ class Answers:
         if call.mode is AnswerMode.RAISE or _would_lose_the_id(call):
             return _raised(job, call)
         now = self._clock.now()
-        url = status_url(job.id, base_path=call.base_path)
+        url = status_url(job.id)
         facts = facts or self._outlook.facts(job.key)
         headers = (
             ("Content-Type", "application/json"),
@@ -246,14 +243,14 @@ class Answers:
         if call.endpoint.shape is Shape.RESPONSES:
             # OpenAI's own shape for "not yet": SDKs of it poll, some unasked.
             return FinalAnswer(200, headers, compact_json(pending_response(job)))
-        content = job_object(job, facts, now=now, base_path=call.base_path)
+        content = job_object(job, facts, now=now)
         # google-genai takes nothing but 200 for an answer.
         status = 200 if call.dialect.family is Family.GEMINI else 202
         return FinalAnswer(status, headers, compact_json(content))
 
 
 def _raised(job: Job, call: AnsweredCall) -> FinalAnswer:
-    url = status_url(job.id, base_path=call.base_path)
+    url = status_url(job.id)
     told = f"accepted as job {job.id}: its status is at {url}, its result at {url}/result"
     if call.mode is not AnswerMode.RAISE:
         told += "; this client cannot be answered with a job, X-Deferrable: wait gets the result"

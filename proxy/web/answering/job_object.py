@@ -45,13 +45,11 @@ def job_object(
     batch: Batch | None = None,
     trouble: str | None = None,
     now: datetime,
-    base_path: str,
 ) -> dict[str, object]:
     """Return the job as `/v1/jobs` shows it.
 
     Its end is estimated by `facts`. `batch` is the job's batch, where the caller has it
-    at hand, and `trouble` what a pending job waits for, if that is known. `base_path` is
-    what stands before `/v1/jobs` in a URL, usually nothing.
+    at hand, and `trouble` what a pending job waits for, if that is known.
     """
     finalized_at = job.finalized_at
     outcome = job.outcome
@@ -74,7 +72,7 @@ def job_object(
         "decided_by": job.decided_by,
         "tags": dict(job.tags),
         "batch": _batch_member(job, batch),
-        "result": _result_member(job, base_path),
+        "result": _result_member(job),
         "usage": dict(outcome.usage) if outcome is not None and outcome.usage is not None else None,
         "cost": _cost_member(outcome.cost if outcome is not None else None),
         "error": None if error is None else {"code": error.code, "message": error.message},
@@ -182,9 +180,9 @@ def job_error(job: Job) -> ProxyError | None:
     assert_never(job.state)
 
 
-def status_url(job_id: JobId, *, base_path: str) -> str:
+def status_url(job_id: JobId) -> str:
     """Return where the job object is."""
-    return f"{base_path}/v1/jobs/{job_id}"
+    return f"/v1/jobs/{job_id}"
 
 
 def problem(error: ProxyError) -> ErrorAnswer:
@@ -253,11 +251,10 @@ def _batch_member(job: Job, batch: Batch | None) -> dict[str, object] | None:
     }
 
 
-def _result_member(job: Job, base_path: str) -> dict[str, object] | None:
+def _result_member(job: Job) -> dict[str, object] | None:
     if job.outcome is None or job.outcome.status_code is None:
         return None
-    url = f"{status_url(job.id, base_path=base_path)}/result"
-    return {"status_code": job.outcome.status_code, "url": url}
+    return {"status_code": job.outcome.status_code, "url": f"{status_url(job.id)}/result"}
 
 
 def _unix(at: datetime | None) -> int | None:

@@ -15,6 +15,6 @@ def notice_payload(job: Job) -> bytes:
     content = {
         "type": f"job.{job.state.value}",
         "timestamp": job.finalized_at.isoformat().replace("+00:00", "Z"),
-        "data": job_object(job, now=job.finalized_at, base_path=""),
+        "data": job_object(job, now=job.finalized_at),
     }
     return json.dumps(content, separators=(",", ":")).encode()

@@ -195,11 +195,7 @@ class JobsApi:
                     unread_object(job.id, job.why)
                     if isinstance(job, UnreadJob)
                     else job_object(
-                        job,
-                        self._outlook.facts(job.key),
-                        trouble=self._trouble(job),
-                        now=now,
-                        base_path="",
+                        job, self._outlook.facts(job.key), trouble=self._trouble(job), now=now
                     )
                     for job in shown
                 ],
@@ -218,7 +214,7 @@ class JobsApi:
         now = self._clock.now()
         facts = self._outlook.facts(job.key)
         trouble = self._trouble(job, batch)
-        content = job_object(job, facts, batch=batch, trouble=trouble, now=now, base_path="")
+        content = job_object(job, facts, batch=batch, trouble=trouble, now=now)
         pause = retry_after(job, facts, batch=batch, now=now)
         return _json(content, (JOB_HEADER, job.id), *pause, status=status)
 

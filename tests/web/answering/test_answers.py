@@ -33,7 +33,7 @@ async def create(client: Any, **changes: Any) -> Any:
 
 
 async def test_job_mode_answers_202_with_the_job_and_where_it_is():
-    async with open_desk(AnswerMode.JOB, base_path="/llm") as desk, desk.sdk() as client:
+    async with open_desk(AnswerMode.JOB) as desk, desk.sdk() as client:
         raw = await client.chat.completions.with_raw_response.create(model="m", messages=MESSAGES)
 
     job = json.loads(raw.content)
@@ -41,7 +41,7 @@ async def test_job_mode_answers_202_with_the_job_and_where_it_is():
     assert job["id"] == desk.jobs[0]
     assert (job["object"], job["status"]) == ("deferrable.job", "queued")
     assert raw.headers["x-deferrable-job"] == desk.jobs[0]
-    assert raw.headers["location"] == f"/llm/v1/jobs/{desk.jobs[0]}"
+    assert raw.headers["location"] == f"/v1/jobs/{desk.jobs[0]}"
     assert 1 <= int(raw.headers["retry-after"]) <= 120
     assert "preference-applied" not in raw.headers
     assert desk.delivery(desk.jobs[0]).state is Answered.FLUSHED

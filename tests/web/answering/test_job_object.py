@@ -60,7 +60,7 @@ def in_state(state: JobState, *, at: datetime = T0 + HOUR) -> Job:
 
 
 def shown(job: Job, *, now: datetime = T0, **options: Any) -> dict[str, Any]:
-    return job_object(job, now=now, base_path="", **options)
+    return job_object(job, now=now, **options)
 
 
 def test_a_queued_job_shows_every_field_and_null_for_what_is_unknown():
@@ -120,9 +120,9 @@ def test_every_state_has_its_public_status(state, status):
 def test_a_completed_job_shows_its_result_its_usage_and_no_error():
     job = in_state(JobState.COMPLETED)
 
-    content: dict[str, Any] = job_object(job, now=T0 + HOUR, base_path="/llm")
+    content: dict[str, Any] = job_object(job, now=T0 + HOUR)
 
-    assert content["result"] == {"status_code": 200, "url": f"/llm/v1/jobs/{job.id}/result"}
+    assert content["result"] == {"status_code": 200, "url": f"/v1/jobs/{job.id}/result"}
     assert content["usage"] == {"total_tokens": 8}
     assert content["finalized_at"] == T0_UNIX + 3600
     assert content["estimated_completion_at"] is None
@@ -261,6 +261,6 @@ def test_the_cost_is_that_of_the_answer_in_dollars():
     cost = Cost(list_nano=10_000_000, paid_nano=5_000_000)
     job = make_job(state=JobState.COMPLETED, finalized_at=T0, outcome=Outcome(200, cost=cost))
 
-    shown = job_object(job, now=T0, base_path="")
+    shown = job_object(job, now=T0)
 
     assert shown["cost"] == {"list_usd": 0.01, "paid_usd": 0.005, "saved_usd": 0.005}

@@ -34,7 +34,7 @@ def test_the_type_says_how_the_job_ended_and_the_data_is_its_object(event, kind)
     assert told(job) == {
         "type": kind,
         "timestamp": "2026-11-23T12:07:00Z",
-        "data": job_object(job, now=LATER + timedelta(days=2), base_path=""),
+        "data": job_object(job, now=LATER + timedelta(days=2)),
     }
 
 

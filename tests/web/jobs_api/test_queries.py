@@ -21,7 +21,7 @@ from tests.helpers.factories import IDS, T0, make_job
 
 @pytest.mark.parametrize("state", JobState)
 def test_the_words_for_a_status_are_those_of_the_job_object(state):
-    shown = job_object(make_job(state=state), now=T0, base_path="")
+    shown = job_object(make_job(state=state), now=T0)
 
     assert STATUS_WORDS[state] == shown["status"]
 
