@@ -31,13 +31,12 @@ class Dialer:
     def __init__(
         self,
         ssl_context: ssl.SSLContext | None,
-        addresses: Addresses | None = None,
         *,
         web_proxy_of: WebProxyOf = directly,
     ) -> None:
         self._ssl = ssl_context
         self._web_proxy_of = web_proxy_of
-        self._addresses = addresses or Addresses()
+        self._addresses = Addresses()
         self._inbox = new_inbox()
 
     async def open(

@@ -11,14 +11,14 @@ from typing import Any
 from proxy.sandbox.answers import answer_text, body_hash, clip, instance_of, tokens_in
 from proxy.sandbox.engine import Execution, new_id
 from proxy.sandbox.openai import errors
-from proxy.sandbox.openai.fields import forced_function, integer, number, text_of
+from proxy.sandbox.openai.fields import check_temperature, forced_function, integer, text_of
 from proxy.sandbox.settings import ModelSpec
 
 
 def complete(body: dict[str, Any], model: ModelSpec, *, now: float, tier: str) -> Execution:
     """Answer a chat body; raises `ApiError` where OpenAI refuses it."""
     messages = _messages(body)
-    number(body, "temperature", 0, 2)
+    check_temperature(body)
     copies = integer(body, "n", 1, 128, default=1) or 1
     prompt_tokens = 3 + sum(3 + tokens_in(text_of(message)) for message in messages)
     if prompt_tokens > model.context_tokens:

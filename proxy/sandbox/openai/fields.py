@@ -13,16 +13,16 @@ def text_of(message: Any) -> str:
     return text_within(message, fields)
 
 
-def number(body: dict[str, Any], name: str, low: float, high: float) -> None:
-    """Check an optional number against its bounds."""
-    value = body.get(name)
+def check_temperature(body: dict[str, Any]) -> None:
+    """Check the temperature, if there is one."""
+    name, value = "temperature", body.get("temperature")
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise errors.invalid(
             name, f"Invalid type for '{name}': expected a decimal.", code="invalid_type"
         )
-    _within(value, name, low, high, kind="decimal")
+    _within(value, name, 0, 2, kind="decimal")
 
 
 def integer(

@@ -12,7 +12,7 @@ from proxy.sandbox.answers import answer_text, body_hash, clip, instance_of, tok
 from proxy.sandbox.engine import Execution, new_id
 from proxy.sandbox.openai import errors
 from proxy.sandbox.openai.chat import pieces
-from proxy.sandbox.openai.fields import forced_function, integer, number, text_of
+from proxy.sandbox.openai.fields import check_temperature, forced_function, integer, text_of
 from proxy.sandbox.settings import ModelSpec
 
 Event = dict[str, Any]
@@ -21,7 +21,7 @@ Event = dict[str, Any]
 def respond(body: dict[str, Any], model: ModelSpec, *, now: float, tier: str) -> Execution:
     """Answer a Responses body; raises `ApiError` where OpenAI refuses it."""
     question = _question(body)
-    number(body, "temperature", 0, 2)
+    check_temperature(body)
     asked = text_of(body["input"]) + text_of(body.get("instructions"))
     input_tokens = 3 + tokens_in(asked)
     if input_tokens > model.context_tokens:
