@@ -470,18 +470,24 @@ async def test_jobs_with_less_than_a_window_never_enter_a_batch_that_nobody_can_
     assert fleet.provider.requests["call"] == 10
 
 
+async def give_up(fleet: Fleet, *, within_hours: int) -> None:
+    """See that the twelve jobs of a batch are given up then, as possible doubles."""
+    await fleet.run_for(timedelta(hours=50), step=timedelta(minutes=15))
+    assert await fleet.states() == {JobState.BATCHED: 12}
+    await fleet.run_for(timedelta(hours=within_hours), step=timedelta(minutes=15))
+
+    assert await fleet.states() == {JobState.EXPIRED: 12}
+    assert (await fleet.booked()).possible_doubles == 12
+
+
 @pytest.mark.parametrize("fault", ["unavailable", "busy"])
 async def test_a_batch_that_nobody_can_ask_after_keeps_no_job_for_ever(fault: Fault) -> None:
     fleet = await stalled()
     fleet.will("retrieve", fault, times=10_000)
 
-    await fleet.run_for(timedelta(hours=50), step=timedelta(minutes=15))
-    assert await fleet.states() == {JobState.BATCHED: 12}
-    await fleet.run_for(timedelta(hours=2), step=timedelta(minutes=15))
+    await give_up(fleet, within_hours=2)
 
-    assert await fleet.states() == {JobState.EXPIRED: 12}
     assert (await fleet.batch()).end_reason == "unreached"
-    assert (await fleet.booked()).possible_doubles == 12
 
 
 @pytest.mark.parametrize("fault", ["unavailable", "busy"])
@@ -519,13 +525,9 @@ async def test_a_batch_that_never_ends_keeps_no_job_for_ever(can_cancel: bool) -
     fleet.provider.can_cancel = can_cancel
     fleet.provider.cancel_time = fleet.provider.window = timedelta(days=30)
 
-    await fleet.run_for(timedelta(hours=50), step=timedelta(minutes=15))
-    assert await fleet.states() == {JobState.BATCHED: 12}
-    await fleet.run_for(timedelta(hours=2), step=timedelta(minutes=15))
+    await give_up(fleet, within_hours=2)
 
-    assert await fleet.states() == {JobState.EXPIRED: 12}
     assert (await fleet.batch()).end_reason == "unended"
-    assert (await fleet.booked()).possible_doubles == 12
 
 
 @pytest.mark.parametrize("fault", ["rejected", "busy", "unavailable"])
@@ -536,12 +538,7 @@ async def test_a_batch_that_can_neither_end_nor_be_stopped_keeps_no_job_for_ever
     fleet.provider.window = timedelta(days=30)
     fleet.will("cancel", fault, times=10_000)
 
-    await fleet.run_for(timedelta(hours=50), step=timedelta(minutes=15))
-    assert await fleet.states() == {JobState.BATCHED: 12}
-    await fleet.run_for(timedelta(hours=3), step=timedelta(minutes=15))
-
-    assert await fleet.states() == {JobState.EXPIRED: 12}
-    assert (await fleet.booked()).possible_doubles == 12
+    await give_up(fleet, within_hours=3)
 
 
 async def test_a_batch_that_was_slept_over_is_stopped_before_it_is_given_up() -> None:
