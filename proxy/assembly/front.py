@@ -29,7 +29,7 @@ from proxy.web.jobs_api.jobs import JobsApi
 def front(settings: Settings, outside: Outside, shared: Shared) -> tuple[Front, Passages | None]:
     """Return the handler of the data port and what knows the calls that pass it by, if any may."""
     clock = outside.clock
-    calls = Calls(recorder=outside.metrics, clock=clock, facts=shared.facts)
+    calls = Calls(metrics=outside.metrics, clock=clock, facts=shared.facts)
     owners = _owners(settings, outside)
     holder = Holder(
         jobs=outside.stores.jobs,

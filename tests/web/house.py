@@ -200,7 +200,7 @@ class House:
             tally=self.metrics,
             timeout_s=0.2,
         )
-        calls = Calls(recorder=self.metrics, clock=clock, facts=self.facts)
+        calls = Calls(metrics=self.metrics, clock=clock, facts=self.facts)
         deferrer = Deferrer(
             acceptor=acceptor,
             answers=Answers(

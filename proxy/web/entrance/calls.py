@@ -6,7 +6,7 @@ No body, no header and no query is part of it.
 import re
 from contextvars import ContextVar
 from functools import lru_cache
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 import structlog
 
@@ -18,6 +18,7 @@ from proxy.ports.clock import Clock
 from proxy.ports.upstream import UpstreamResponse
 from proxy.services.traffic.facts import Recorder, Seen, Sighting
 from proxy.services.traffic.kept import Kept, Room
+from proxy.telemetry import Metrics
 from proxy.telemetry.logs import Line
 from proxy.web.forwarding.relay import Forwarded, OnDone
 from proxy.web.forwarding.tap import tapped
@@ -30,31 +31,6 @@ _PARAMETERS: Final = re.compile("[?;#]|%3[bf]|%23", re.IGNORECASE)
 
 _PATH_MAX: Final = 200
 """Characters of a path that are logged: the caller decides how long it is."""
-
-
-class CallRecorder(Protocol):
-    """Where the numbers go. Recording never blocks and never fails."""
-
-    def count(self, name: str, amount: float = 1, /, **labels: str) -> None:
-        """Add `amount` to the counter `name`."""
-        ...
-
-    def deferred(self, *, outcome: str, lane: str | None, mode: str) -> None:
-        """Record one deferred call; `lane` is that of its job, if that is new."""
-        ...
-
-    def forwarded(
-        self,
-        *,
-        upstream: str,
-        outcome: str,
-        bytes_up: int,
-        bytes_down: int,
-        first_byte_s: float | None,
-        duration_s: float,
-    ) -> None:
-        """Record one forwarded call."""
-        ...
 
 
 class CallRecord:
@@ -120,11 +96,9 @@ _CURRENT: Final[ContextVar[CallRecord | None]] = ContextVar("offramp_call", defa
 class Calls:
     """Writes the line of each call. `forwarded` is what a `Forwarder` reports to."""
 
-    def __init__(
-        self, *, recorder: CallRecorder, clock: Clock, facts: Recorder | None = None
-    ) -> None:
+    def __init__(self, *, metrics: Metrics, clock: Clock, facts: Recorder | None = None) -> None:
         """`facts` records the calls of the sample, if the operator wants that."""
-        self._recorder = recorder
+        self._metrics = metrics
         self._clock = clock
         self._facts = facts
         self._room = Room()
@@ -161,17 +135,17 @@ class Calls:
         record.decide(decision, generation=generation)
         for mode, made in (("live", decision), ("shadow", decision.shadow)):
             if made is not None and (rule := deciding_rule(made.decided_by)) is not None:
-                self._recorder.count("rule_matched", rule=rule, mode=mode, decision=_kind(made))
+                self._metrics.count("rule_matched", rule=rule, mode=mode, decision=_kind(made))
 
     def not_deferred(self, record: CallRecord, decision: Defer, error: ProxyError) -> None:
         """Note that a call is forwarded although a rule diverted it."""
         record.reason = f"it could not be deferred ({error.code})"
         rule = deciding_rule(decision.decided_by) or decision.decided_by
-        self._recorder.count("rule_forwarded", rule=rule, reason=error.code)
+        self._metrics.count("rule_forwarded", rule=rule, reason=error.code)
 
     def alone(self) -> None:
         """Count a call that is made directly because it would be alone in its batch."""
-        self._recorder.count("calls_alone")
+        self._metrics.count("calls_alone")
 
     def forwarded(self, done: Forwarded) -> None:
         """Tell of a forwarded call; called by the forwarder in the task of the call."""
@@ -197,7 +171,7 @@ class Calls:
         return OfPassage(tell, _annotation(record))
 
     def _count(self, done: Forwarded) -> None:
-        self._recorder.forwarded(
+        self._metrics.forwarded(
             upstream=done.upstream,
             outcome=done.outcome.value,
             bytes_up=done.bytes_up,
@@ -226,7 +200,7 @@ class Calls:
         self._record(record, status=status, duration_s=duration_s)
         lane, answer = job.lane.value, mode.value
         new = lane if how == "created" else None
-        self._recorder.deferred(outcome=outcome, lane=new, mode=answer)
+        self._metrics.deferred(outcome=outcome, lane=new, mode=answer)
         line = _line_of_deferrals(
             method=record.method,
             upstream=job.key.upstream,
@@ -243,7 +217,7 @@ class Calls:
 
     def refused(self, record: CallRecord, error: ProxyError) -> None:
         """Tell of a call that got an error of ours and reached nobody."""
-        self._recorder.count("calls", decision="refuse", outcome=error.code)
+        self._metrics.count("calls", decision="refuse", outcome=error.code)
         upstream = record.route.upstream.name if record.route is not None else None
         duration_s = self._clock.monotonic() - record.started
         self._record(record, status=error.http_status, duration_s=duration_s)

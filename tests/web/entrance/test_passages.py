@@ -50,7 +50,7 @@ class Stage:
             policy=lambda: self.policy,
             repeats=cast("Any", self.repeats),
             accounts=cast("Any", self.accounts),
-            calls=Calls(recorder=Metrics(), clock=FakeClock(T0)),
+            calls=Calls(metrics=Metrics(), clock=FakeClock(T0)),
             annotate=annotate,
             forward=lambda *call: cast("Any", call),
             defer=None,
