@@ -118,7 +118,7 @@ def _ground(
         notices=stores.notices,
         clock=clock,
         leases=leases,
-        books=Bookkeeper(prices=prices, ledger=stores.ledger, clock=clock, tally=metrics),
+        books=Bookkeeper(price=prices.price, ledger=stores.ledger, clock=clock, tally=metrics),
         tally=metrics,
         wake=wake,
     )

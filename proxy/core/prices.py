@@ -9,6 +9,7 @@ neither zero nor that of something alike. That a provider gives half off as a ru
 does not make it true of a model.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -121,6 +122,10 @@ class ModelPrice:
             return None
         reduced = tariff.tiers[-1]
         return (reduced.input + reduced.output) / (whole.input + whole.output)
+
+
+PriceOf = Callable[[str, str], ModelPrice | None]
+"""Tells what a model costs at an upstream, in this order; nothing if that is not known."""
 
 
 @dataclass(frozen=True)

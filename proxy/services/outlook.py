@@ -5,7 +5,7 @@ None of them waits for the store.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ from proxy.core.dialects import DIALECTS
 from proxy.core.ids import CredentialId
 from proxy.core.lanes import BatchKey, Lane, cancel_at
 from proxy.core.plan import Head
-from proxy.core.prices import ModelPrice, Processing
+from proxy.core.prices import ModelPrice, PriceOf, Processing
 from proxy.core.upstream import Upstream
 from proxy.ports.clock import Clock
 from proxy.ports.provider import BatchLimits, Provider
@@ -39,7 +39,7 @@ class Outlook:
         clock: Clock,
         flex: FlexTier | None = None,
         trickle: TrickleHours | None = None,
-        price: Callable[[str, str], ModelPrice | None] = lambda *_: None,
+        price: PriceOf = lambda *_: None,
     ) -> None:
         """`providers` has the batch API of each upstream that has one, by its name.
 

@@ -19,12 +19,10 @@ PRICE: Final = parse_price(
 """What the sandbox charges for its small models, in micro-dollars per token."""
 
 
-class FixedPrices:
-    """One price for every model whose name does not begin with `unknown`."""
-
-    def price(self, upstream: str, model: str) -> ModelPrice | None:
-        return None if model.startswith("unknown") else PRICE
+def fixed_price(_upstream: str, model: str) -> ModelPrice | None:
+    """Return one price for every model whose name does not begin with `unknown`."""
+    return None if model.startswith("unknown") else PRICE
 
 
 def make_books(ledger: LedgerStore, clock: Clock, tally: Tally) -> Bookkeeper:
-    return Bookkeeper(prices=FixedPrices(), ledger=ledger, clock=clock, tally=tally)
+    return Bookkeeper(price=fixed_price, ledger=ledger, clock=clock, tally=tally)

@@ -8,7 +8,7 @@ that is read again after a crash books nothing again.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 
@@ -26,7 +26,7 @@ from proxy.core.ledger import (
     processing_of,
     useless,
 )
-from proxy.core.prices import Cost, ModelPrice, Processing, cost_of
+from proxy.core.prices import Cost, PriceOf, Processing, cost_of
 from proxy.core.records import Maker
 from proxy.core.usage import Tokens, tokens_of
 from proxy.ports.clock import Clock
@@ -46,14 +46,6 @@ _changed: Final = Maker(Outcome).changed
 def line_receipt(batch_id: BatchId, job_id: JobId, attempt: int) -> str:
     """Return the receipt for what one line of a batch bought, whenever it is read."""
     return f"{batch_id}:{job_id}:{attempt}"
-
-
-class Prices(Protocol):
-    """What models cost."""
-
-    def price(self, upstream: str, model: str) -> ModelPrice | None:
-        """Return the price of a model at an upstream; nothing if that is not known."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,8 +69,8 @@ class UselessAnswer:
 class Bookkeeper:
     """Prices and books. One instance serves all services."""
 
-    def __init__(self, *, prices: Prices, ledger: LedgerStore, clock: Clock, tally: Tally) -> None:
-        self._prices = prices
+    def __init__(self, *, price: PriceOf, ledger: LedgerStore, clock: Clock, tally: Tally) -> None:
+        self._price = price
         self._ledger = ledger
         self._clock = clock
         self._tally = tally
@@ -125,7 +117,7 @@ class Bookkeeper:
         if processing is None:
             return None
         tokens = self._tokens(outcome)
-        price = self._prices.price(key.upstream, key.model) if tokens is not None else None
+        price = self._price(key.upstream, key.model) if tokens is not None else None
         if tokens is None or price is None:
             return None
         return cost_of(price, tokens, processing)

@@ -21,9 +21,8 @@ from policies.policy import Policy
 from proxy.core.audit import Arrival, at_night, opinion
 from proxy.core.lanes import Lane
 from proxy.core.ledger import processing_of
-from proxy.core.prices import Cost, Processing, cost_of
+from proxy.core.prices import Cost, PriceOf, Processing, cost_of
 from proxy.core.usage import tokens_of
-from proxy.services.ledger.bookkeeping import Prices
 from proxy.services.traffic.diversions import Diversion, rules_text
 from proxy.services.traffic.facts import RecordedCall
 from proxy.services.traffic.findings import (
@@ -44,8 +43,8 @@ UNDECIDED: Final = frozenset({None, "default"})
 class Auditor:
     """Audits the lines of a record. One instance may audit several."""
 
-    def __init__(self, prices: Prices, *, zone: tzinfo, zone_name: str) -> None:
-        self._prices = prices
+    def __init__(self, price: PriceOf, *, zone: tzinfo, zone_name: str) -> None:
+        self._price = price
         self._zone = zone
         self._zone_name = zone_name
 
@@ -96,7 +95,7 @@ class Auditor:
 
     def _cost(self, recorded: RecordedCall) -> Cost | None:
         tokens = tokens_of(recorded.usage)
-        price = self._prices.price(recorded.upstream, recorded.model or "")
+        price = self._price(recorded.upstream, recorded.model or "")
         if tokens is None or price is None:
             return None
         paid = processing_of(Lane.INTERACTIVE, recorded.tier)

@@ -14,7 +14,7 @@ from policies.policy import Policy
 from proxy.services.traffic.audit import Auditor, application_of
 from proxy.services.traffic.facts import RecordedCall
 from proxy.services.traffic.findings import Audit
-from tests.helpers.books import FixedPrices
+from tests.helpers.books import fixed_price
 from tests.helpers.traffic_week import PLANTED, Week, week
 
 SEEDS = (2026,)
@@ -22,7 +22,7 @@ SEEDS = (2026,)
 
 
 def audit(lines: list[bytes], zone: str = "UTC") -> Audit:
-    return Auditor(FixedPrices(), zone=ZoneInfo(zone), zone_name=zone).audit(lines)
+    return Auditor(fixed_price, zone=ZoneInfo(zone), zone_name=zone).audit(lines)
 
 
 @pytest.fixture(scope="module", params=SEEDS)
