@@ -89,7 +89,8 @@ class Settler:
     async def forsake(self, batch: Batch) -> Batch:
         """Settle a batch unread: no credential may read it and nobody waits for it."""
         log.error("batch.unread", batch_id=batch.id, reason="no credential is let in")
-        await self._on.books.book_possible(batch, batch.count, why="unread")
+        # By the word of a search in vain: if that came first, it has booked the same lines.
+        await self._on.books.book_possible(batch, batch.count, why="unsearched")
         if batch.state is not BatchState.ENDED:
             batch = await self._on.write_batch(batch, BatchEnded(self._on.now(), "unreadable"))
         await self._on.batches.drop_items(batch.id)

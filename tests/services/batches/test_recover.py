@@ -188,6 +188,8 @@ async def test_a_search_that_is_refused_for_ever_ends_once_nobody_waits() -> Non
     await fleet.run_for(timedelta(days=15), step=timedelta(hours=6))
 
     assert (await fleet.batch()).state is BatchState.SETTLED
+    assert fleet.tally.counts["possible_double"] == 12
+    assert (await fleet.booked()).possible_doubles == 12
 
 
 async def _dies_after_its_create(fleet: Fleet) -> None:
