@@ -298,6 +298,16 @@ def test_more_cached_tokens_than_there_are_never_make_a_prompt_negative() -> Non
     assert tokens == Tokens(input=5, output=0, cached=5)
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("cache_read_input_tokens", "cached"), ("cache_creation_input_tokens", "cache_write")],
+)
+def test_a_message_may_name_one_part_of_a_cache_alone(name: str, kind: str) -> None:
+    tokens = priced(**{"input_tokens": 2, "output_tokens": 1, name: 90})
+
+    assert tokens == Tokens(input=92, output=1, **{kind: 90})
+
+
 @pytest.mark.parametrize("prompt", ["prompt_tokens", "input_tokens"])
 def test_what_was_read_from_a_cache_was_not_written_to_it(prompt: str) -> None:
     details = {"cached_tokens": 4, "cache_write_tokens": 9}
