@@ -16,7 +16,7 @@ from proxy.core.errors import AcceptUnclearError, CallerError, OverloadedError
 from proxy.core.ids import JobId, is_job_id, shard_of
 from proxy.core.job import AnswerMode
 from proxy.core.lanes import Lane
-from proxy.core.repeats import with_body
+from proxy.core.repeats import WAITER_LEASE, with_body
 from proxy.ports.provider import BatchLimits, Provider
 from proxy.services.callers.accounts import Accounts, CredentialVerdict
 from proxy.services.callers.owners import Owners, credential_hash
@@ -167,6 +167,15 @@ async def test_what_has_no_batch_deployment_is_not_batched(world, monkeypatch, b
 
     assert job.lane is lane
     assert job.key.model == "gpt-4o-mini"
+
+
+async def test_a_job_is_not_to_be_claimed_while_its_caller_is_being_answered(world):
+    job = (await world.accept()).job
+
+    for passed, claimed in [(timedelta(0), None), (WAITER_LEASE, job.id)]:
+        now = T0 + passed
+        claim = world.stores.deliveries.claim(job.owner, job.fingerprint, retry_count=0, now=now)
+        assert await claim == claimed
 
 
 async def test_two_equal_calls_are_two_jobs(world):
@@ -372,6 +381,12 @@ async def test_a_call_that_is_turned_away_is_no_occurrence_of_its_run():
     resumed = await world.accept(run=Run("r", "two"))
 
     assert kept.job.id != later.job.id == resumed.job.id
+
+
+async def test_in_a_run_too_a_key_stands_for_one_job(world):
+    calls = [await world.accept(run=Run("r"), idempotency_key="k") for _ in range(2)]
+
+    assert [call.created for call in calls] == [True, False]
 
 
 async def test_runs_and_owners_count_apart(world):

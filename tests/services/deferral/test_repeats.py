@@ -128,6 +128,17 @@ async def test_a_job_that_was_never_made_is_no_repeats_failure(world):
     assert [name for name, _ in world.tally.counts] == ["claims"]
 
 
+async def test_what_broke_twice_in_a_session_is_repeated_twice(world):
+    jobs, run = [await world.broken_job() for _ in range(2)], Run("r", "s")
+    call = jobs[0].fingerprint
+    for job in jobs:
+        world.repeats.note_broken(OWNER, call, LeftJob(job.id, call), run)
+
+    claims = [await world.repeats.claim(OWNER, call, retry_count=0, run=run) for _ in range(3)]
+
+    assert claims == [*jobs, None]
+
+
 async def test_where_no_session_ends_a_run_repeats_what_any_call_of_it_lost(world):
     job = await world.broken_job()
     await world.repeats.run_once()
