@@ -76,7 +76,10 @@ def test_a_provider_says_what_its_batches_are_like(world):
 
 def test_without_a_batch_api_or_for_an_endpoint_that_it_lacks_there_is_no_batch(world):
     assert not world.outlook(providers={}).facts(KEY).has_batch
-    assert world.outlook().facts(make_key(endpoint="/v1/moderations")).has_batch
+    groq = {"openai": Upstream.parse("openai", "groq", "http://127.0.0.1:1")}
+    outlook = world.outlook(upstreams=groq)
+    assert outlook.facts(KEY).has_batch
+    assert not outlook.facts(make_key(endpoint="/v1/responses")).has_batch
 
 
 def test_lanes_are_there_as_configured(world):
