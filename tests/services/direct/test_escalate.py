@@ -226,6 +226,21 @@ async def test_a_lost_answer_is_a_possible_double_and_called_again() -> None:
     assert fleet.doubles() == (1, 1)
 
 
+async def test_a_call_that_takes_too_long_is_cut_off_and_may_be_paid() -> None:
+    fleet = Fleet(escalation=EscalationLimits(interactive=LaneCaps(timeout=timedelta(0))))
+    job_id = await fleet.accept(lane=Lane.INTERACTIVE)
+
+    async def never() -> None:
+        await asyncio.Event().wait()
+
+    fleet.provider.in_the_middle["call"] = never
+    await fleet.run("live", "escalate")
+
+    job = await fleet.job(job_id)
+    assert (job.state, job.last_reason) == (JobState.QUEUED, "timeout")
+    assert (job.failures, job.possible_doubles) == (1, 1)
+
+
 async def test_a_call_that_did_not_leave_is_no_double_and_no_fault_of_the_job() -> None:
     fleet = Fleet()
     job_id = await fleet.accept(deadline=timedelta(minutes=30))
