@@ -292,6 +292,10 @@ def test_what_the_discount_tier_may_not_answer_in_time_is_called_at_full_price()
     assert due_reroute(head(key=IN_FLEX), FLEX, now=T0) is None
 
 
+def test_a_job_whose_lane_is_still_the_best_stays() -> None:
+    assert next_choice(Lane.BATCH, T0 + timedelta(hours=20), FACTS, now=T0) is None
+
+
 @pytest.mark.parametrize(
     ("slack", "lane"),
     [(timedelta(hours=20), Lane.BATCH), (HALF_AN_HOUR, None), (timedelta(0), Lane.INTERACTIVE)],
