@@ -350,6 +350,8 @@ def test_a_file_without_line_breaks_is_not_kept():
 
     assert len(cutter._begun) < 10_000
     assert [line.kind for line in cutter.end()] == [LineKind.UNREADABLE]
+    # Asked for again, it would be as long.
+    assert cutter.is_whole
 
 
 @pytest.mark.parametrize(
