@@ -221,10 +221,18 @@ async def test_a_proxy_that_is_away_is_asked_again_after_a_second(desk):
     assert desk.pauses == [1]
 
 
-async def test_a_line_that_is_refused_keeps_the_refusal(desk):
-    desk.answers = [(400, {}, b'{"error": {"message": "no"}}')]
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (400, b'{"error": {"message": "no"}}'),
+        (404, b'{"error": {"message": "no such model"}}'),
+        (413, b"too large"),
+    ],
+)
+async def test_a_line_that_is_refused_keeps_the_refusal(desk, status, body):
+    desk.answers = [(status, {}, body)]
     async with desk.open() as remote:
-        assert await remote.defer(LINE, "k") == Refusal(400, b'{"error": {"message": "no"}}')
+        assert await remote.defer(LINE, "k") == Refusal(status, body)
 
 
 @pytest.mark.parametrize("status", [401, 403, 421])
