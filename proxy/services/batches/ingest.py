@@ -335,7 +335,8 @@ def _is_useless(reading: _Reading, job: Job | None, entry: _Named) -> bool:
         return False
     if job is None:
         return True
-    return job.state.is_terminal and (reading.is_twin or job.answered_by != entry.attempt)
+    # It has ended: a success changes whatever has not.
+    return reading.is_twin or job.answered_by != entry.attempt
 
 
 def _was_bought(line: ResultLine) -> bool:
