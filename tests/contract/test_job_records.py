@@ -9,12 +9,23 @@ from proxy.core.ids import InstanceId, JobId, OwnerId
 from proxy.core.job import (
     CancelRequested,
     Escalated,
+    Failed,
     JobState,
     Released,
     advance,
 )
 from proxy.ports.jobs import JobFilter, JobWrite, Pending
-from tests.contract.steps import HOUR, OTHER, accepted, claim, finished, listed, write
+from tests.contract.steps import (
+    ANSWER,
+    HOUR,
+    OK,
+    OTHER,
+    accepted,
+    claim,
+    finished,
+    listed,
+    write,
+)
 from tests.helpers.factories import BODY, IDS, OWNER, T0
 
 # Lists
@@ -55,9 +66,11 @@ async def test_a_list_after_a_job_that_is_not_the_owners_is_not_found(stores):
 
 
 async def test_a_list_can_be_narrowed_to_states_as_they_are_now(stores):
-    batched, answered = await accepted(stores), await accepted(stores)
+    batched, answered, failed = [await accepted(stores) for _ in range(3)]
     await claim(stores)
     await finished(stores, await stores.jobs.get(answered.id))
+    claimed = await stores.jobs.get(failed.id)
+    assert await write(stores, advance(claimed, Failed(1, T0, OK)), ANSWER)
     queued, done = await accepted(stores), await accepted(stores)
     await finished(stores, done)
 
@@ -68,7 +81,8 @@ async def test_a_list_can_be_narrowed_to_states_as_they_are_now(stores):
     assert await only(JobState.BATCHED) == [batched.id]
     assert set(await only(JobState.COMPLETED)) == {done.id, answered.id}
     assert set(await only(JobState.BATCHED, JobState.QUEUED)) == {queued.id, batched.id}
-    assert await only(JobState.FAILED) == []
+    assert await only(JobState.FAILED) == [failed.id]
+    assert await only(JobState.EXPIRED) == []
     assert await only() == []
 
 
