@@ -20,8 +20,11 @@ HOUR = timedelta(hours=1)
 class CountingProvider(FakeProvider):
     """Refuses batches with more than 50,000 inputs, without a line to blame."""
 
+    most = 50_000
+    """How many calls a batch may have."""
+
     def limits(self, endpoint: str) -> BatchLimits:
-        return replace(super().limits(endpoint), max_requests=50_000, max_inputs=50_000)
+        return replace(super().limits(endpoint), max_requests=self.most, max_inputs=50_000)
 
     async def create(self, credential: Any, submission: Any, file_id: Any) -> Any:
         content = self.files[file_id][1]
@@ -47,10 +50,11 @@ async def embed(fleet: Fleet, calls: int, *, inputs: int) -> None:
         fleet.bodies[job.id] = body
 
 
-def counting_fleet() -> Fleet:
+def counting_fleet(*, most: int = CountingProvider.most) -> Fleet:
     fleet = Fleet()
     # Each instance holds the provider that it was born with.
-    fleet.provider = CountingProvider(fleet.clock)
+    fleet.provider = provider = CountingProvider(fleet.clock)
+    provider.most = most
     fleet.provider.max_bytes = 200_000_000
     fleet.kill(0)
     return fleet
@@ -95,6 +99,17 @@ async def test_calls_of_one_input_each_share_one_batch() -> None:
     await fleet.run("live", "flush")
 
     assert (await fleet.batch()).count == 1_000
+
+
+async def test_calls_of_few_inputs_fill_no_batch_beyond_its_calls() -> None:
+    fleet = counting_fleet(most=100)
+    await embed(fleet, 300, inputs=1)
+    fleet.clock.advance(seconds=60)
+
+    await fleet.run("live", "flush")
+
+    batches = await fleet.stores.batches.recent(limit=10)
+    assert [batch.count for batch in batches] == [100] * 3
 
 
 async def test_a_batch_that_a_dead_instance_was_filling_is_filled_with_inputs_in_mind() -> None:
