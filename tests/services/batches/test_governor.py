@@ -101,6 +101,15 @@ async def test_what_was_let_in_beside_a_refused_batch_may_be_enqueued() -> None:
     assert governor.max_tokens(QUEUE, now=T0) == 900
 
 
+async def test_a_refusal_never_raises_a_bound_whatever_is_enqueued_beside_it() -> None:
+    governor = make_governor()
+    await governor.exceeded(QUEUE, 1_000, now=T0)
+
+    await governor.exceeded(QUEUE, 100, others=900, now=T0)
+
+    assert governor.max_tokens(QUEUE, now=T0) == 250
+
+
 async def test_batches_that_are_refused_together_pause_once_and_teach_the_least() -> None:
     governor = make_governor()
 
