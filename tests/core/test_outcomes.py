@@ -208,6 +208,40 @@ def test_a_provider_may_ask_for_a_longer_pause_within_reason(retry_after_s, paus
     assert event.not_before == T0 + timedelta(seconds=pause_s)
 
 
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize(
+    ("retry_after_s", "pause_s"), [(None, 60), (20, 60), (120, 120), (86_400, 300)]
+)
+def test_a_tier_that_is_full_is_asked_again_after_a_pause_and_at_no_cost(
+    status: int, retry_after_s: int | None, pause_s: int
+) -> None:
+    job = make_job(lane=Lane.FLEX, failures=MAX_FAILURES - 1)
+    wish = None if retry_after_s is None else timedelta(seconds=retry_after_s)
+
+    event = after_answer(
+        job,
+        1,
+        Answer(status=status, content={}),
+        facts=lambda: LaneFacts(has_batch=False, has_flex=True),
+        now=T0,
+        retry_after=wish,
+    )
+
+    not_before = T0 + timedelta(seconds=pause_s)
+    assert event == Released(1, str(status), not_before=not_before, uncharged=True)
+
+
+@pytest.mark.parametrize("content", [None, [], {"error": None}])
+def test_a_tier_that_refuses_a_call_without_words_leaves_it_to_an_ordinary_one(content) -> None:
+    job = make_job(lane=Lane.FLEX)
+
+    event = after_answer(job, 1, Answer(status=400, content=content), facts=lambda: FACTS, now=T0)
+
+    assert isinstance(event, Released)
+    assert event.onto is not None
+    assert (event.onto.lane, event.uncharged) == (Lane.INTERACTIVE, True)
+
+
 def test_pauses_double_up_to_five_minutes() -> None:
     pauses = [backoff(n).total_seconds() for n in (1, 2, 3, 8, 9, 1_000)]
 
