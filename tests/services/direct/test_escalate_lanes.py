@@ -160,6 +160,9 @@ async def test_a_call_that_is_wrong_gets_the_answer_of_an_ordinary_call() -> Non
     assert job.outcome is not None
     assert job.outcome.error_code == "invalid_value"
     assert fleet.provider.requests["call"] == 2
+    # The tier is there for the others as before.
+    (other,) = await fleet.flush(1)
+    assert (await fleet.job(other)).lane is Lane.FLEX
 
 
 async def test_a_tier_that_is_billed_in_full_is_none_and_is_not_asked_again() -> None:
