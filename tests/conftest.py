@@ -54,3 +54,11 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ours = name.startswith("OFFRAMP_") or name.endswith("_API_KEY")
         if ours or name.upper().endswith("_PROXY"):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def _heeds_hangups() -> Iterator[None]:
+    """What a test starts ends with its terminal, also where the tests are run by `nohup`."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)

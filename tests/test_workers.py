@@ -171,6 +171,15 @@ async def test_sigterm_ends_all_and_sighup_reaches_all(tmp_path):
         assert len(proxy.events("instance.stopped")) == 3
 
 
+@pytest.mark.usefixtures("_heeds_hangups")
+async def test_without_anything_to_reload_sighup_ends_all(tmp_path):
+    async with workers(tmp_path) as (proxy, _):
+        assert await proxy.end(signal.SIGHUP) == 0
+
+        assert not proxy.events("worker.ended")
+        assert len(proxy.events("instance.stopped")) == 3
+
+
 async def test_sighup_ends_no_worker_that_is_just_starting(tmp_path):
     rules = tmp_path / "policies.yaml"
     rules.write_text(RULES)

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import signal
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -29,15 +28,7 @@ from tests.e2e.processes import (
 from tests.helpers.raw_upstream import wait_until
 
 
-@pytest.fixture
-def _hung_up() -> Iterator[None]:
-    """What is started here ends with its terminal, also where the tests are run by `nohup`."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGHUP, before)
-
-
-@pytest.mark.usefixtures("_hung_up")
+@pytest.mark.usefixtures("_heeds_hangups")
 @pytest.mark.parametrize("way", ["SIGTERM", "SIGHUP", "POST /drain"])
 async def test_an_end_in_order_loses_nothing_and_cancels_nothing(tmp_path: Path, way: str) -> None:
     settings = SandboxSettings(turnaround_s=3.0, stream_pause_s=0.05)
