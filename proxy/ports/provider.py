@@ -87,6 +87,18 @@ class BatchLimits:
             batch_models=(batch_models or {}) if api.maps_models else None,
         )
 
+    @classmethod
+    def by_path(
+        cls,
+        endpoints: Mapping[str, Endpoint],
+        api: BatchApi,
+        batch_models: Mapping[str, str] | None = None,
+    ) -> "Callable[[str], BatchLimits]":
+        """Return what tells the bounds at a path, also at one that is none of the endpoints."""
+        usual = cls.of(api, batch_models=batch_models)
+        own = {path: cls.of(api, endpoint, batch_models) for path, endpoint in endpoints.items()}
+        return lambda path: own.get(path, usual)
+
     def batch_model(self, model: str) -> str | None:
         """Return the name of a model within batches; nothing if it cannot be batched."""
         if self.batch_models is None or model in self.batch_models.values():

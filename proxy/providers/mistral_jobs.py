@@ -66,16 +66,12 @@ class MistralBatches:
         self, upstream: Upstream, api: BatchApi, client: UpstreamClient, *, clock: Clock
     ) -> None:
         self._api = api
-        self._usual_limits = BatchLimits.of(api)
-        self._limits = {
-            path: BatchLimits.of(api, endpoint)
-            for path, endpoint in DIALECTS[upstream.dialect].endpoints.items()
-        }
+        self._limits_at = BatchLimits.by_path(DIALECTS[upstream.dialect].endpoints, api)
         self._calls = Calls(upstream, client, clock)
         self._clock = clock
 
     def limits(self, endpoint: str) -> BatchLimits:
-        return self._limits.get(endpoint, self._usual_limits)
+        return self._limits_at(endpoint)
 
     def frame(self, custom_id: str, endpoint: str) -> tuple[bytes, bytes]:  # noqa: ARG002
         return list_item(custom_id, b"body")

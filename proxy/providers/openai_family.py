@@ -89,11 +89,8 @@ class OpenAIBatches:
     ) -> None:
         self._name = upstream.dialect
         self._api = api
-        self._usual_limits = BatchLimits.of(api, batch_models=batch_models)
-        self._limits = {
-            path: BatchLimits.of(api, endpoint, batch_models)
-            for path, endpoint in DIALECTS[upstream.dialect].endpoints.items()
-        }
+        endpoints = DIALECTS[upstream.dialect].endpoints
+        self._limits_at = BatchLimits.by_path(endpoints, api, batch_models)
         self._clock = clock
         base_url = upstream.origin + upstream.target_of("/v1")
         site = Site(base_url, DIALECTS[upstream.dialect].user_agent, web_proxy)
@@ -101,7 +98,7 @@ class OpenAIBatches:
         self._transfers = Channel(f"{upstream.name}-transfers", site, clock)
 
     def limits(self, endpoint: str) -> BatchLimits:
-        return self._limits.get(endpoint, self._usual_limits)
+        return self._limits_at(endpoint)
 
     def frame(self, custom_id: str, endpoint: str) -> tuple[bytes, bytes]:
         return file_line(custom_id, endpoint)
