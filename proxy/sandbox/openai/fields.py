@@ -13,6 +13,14 @@ def text_of(message: Any) -> str:
     return text_within(message, fields)
 
 
+def prompt_of(body: dict[str, Any]) -> str:
+    """Return the prompt, which must be a text that is not empty."""
+    prompt = body.get("prompt")
+    if not isinstance(prompt, str) or not prompt:
+        raise errors.missing("prompt")
+    return prompt
+
+
 def check_temperature(body: dict[str, Any]) -> None:
     """Check the temperature, if there is one."""
     name, value = "temperature", body.get("temperature")

@@ -14,7 +14,7 @@ from typing import Any, Final
 from proxy.sandbox.answers import body_hash, tokens_in
 from proxy.sandbox.engine import Execution
 from proxy.sandbox.openai import errors
-from proxy.sandbox.openai.fields import integer
+from proxy.sandbox.openai.fields import integer, prompt_of
 from proxy.sandbox.settings import ModelSpec
 
 _TOKENS_OF_IMAGE: Final = 272
@@ -45,9 +45,7 @@ def image_events(kind: str, answer: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _drawn(body: dict[str, Any], model: ModelSpec, *, now: float, sources: int) -> Execution:
-    prompt = body.get("prompt")
-    if not isinstance(prompt, str) or not prompt:
-        raise errors.missing("prompt")
+    prompt = prompt_of(body)
     copies = integer(body, "n", 1, 10, default=1) or 1
     background = body.get("background", "opaque")
     if background not in ("transparent", "opaque", "auto"):

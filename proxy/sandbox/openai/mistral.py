@@ -9,7 +9,7 @@ from typing import Any, Final
 from proxy.sandbox.answers import answer_text, body_hash, clip, tokens_in
 from proxy.sandbox.engine import Execution, new_id
 from proxy.sandbox.openai import errors
-from proxy.sandbox.openai.fields import integer, text_of
+from proxy.sandbox.openai.fields import integer, prompt_of, text_of
 from proxy.sandbox.settings import ModelSpec
 
 _TOKENS_OF_PAGE: Final = 1_000
@@ -46,9 +46,7 @@ _NAMES: Final = ("document_name", "document_url", "image_url", "file_id")
 
 def fill_in(body: dict[str, Any], model: ModelSpec, *, now: float, tier: str) -> Execution:  # noqa: ARG001
     """Answer a body that asks for what stands between a prompt and a suffix."""
-    prompt = body.get("prompt")
-    if not isinstance(prompt, str) or not prompt:
-        raise errors.missing("prompt")
+    prompt = prompt_of(body)
     digest = body_hash(body)
     text, was_cut = clip(answer_text(digest, prompt), integer(body, "max_tokens", 0, 10**9))
     taken, given = tokens_in(prompt + (body.get("suffix") or "")), tokens_in(text)
