@@ -123,6 +123,13 @@ FULL: Final = frozenset({429, 503})
 FULL_PAUSE: Final = timedelta(minutes=1)
 """How long a job that the discount tier refused waits where no other lane is cheap."""
 
+ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024
+"""Longest answer that is read, in bytes. No provider's comes near it, but that to a call for many
+large images; it keeps what never ends out of our memory."""
+
+ANSWER_TOO_LONG: Final = "answer_too_long"
+"""Error code of a job that failed by an answer longer than that."""
+
 _BACKOFF: Final = timedelta(seconds=2)
 LONGEST_BACKOFF: Final = timedelta(minutes=5)
 
@@ -169,6 +176,16 @@ def after_answer(
         not_before=now + pause,
         uncharged=uncharged,
     )
+
+
+def after_overlong(attempt: int, *, now: datetime) -> Failed:
+    """Return the end of a job whose answer is too long to be read.
+
+    It was paid for, most likely, and another one would be as long: none is bought.
+    """
+    size = f"{ANSWER_BYTES_MAX // 1024**2} MiB"
+    message = f"the provider's answer is longer than {size}"
+    return Failed(attempt, now, Outcome(None, ANSWER_TOO_LONG, message))
 
 
 def _not_in_flex(

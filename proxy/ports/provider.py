@@ -178,6 +178,9 @@ class LineKind(StrEnum):
     NOT_EXECUTED = "not_executed"
     """Expired or cancelled before its turn, at no cost."""
 
+    OVERLONG = "overlong"
+    """The answer is too long to be read. Most likely it is paid for."""
+
     UNREADABLE = "unreadable"
     """The line is broken; its `custom_id` may be unknown."""
 

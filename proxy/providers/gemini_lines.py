@@ -19,6 +19,7 @@ from proxy.providers.result_lines import (
     LINE_BYTES_MAX,
     SCALAR_MEMBERS,
     member_span,
+    overlong,
     parsed_line,
     usual_value,
 )
@@ -146,7 +147,7 @@ class InlineCutter:
             self._begun.clear()
         elif len(self._begun) > LINE_BYTES_MAX:
             # No answer comes near it, and what follows it cannot be told apart any more.
-            found.append(_unreadable(self._element(len(self._begun))[:4_096]))
+            found.append(overlong(_unreadable(self._element(len(self._begun))[:4_096])))
             self._is_over = True
         return found
 

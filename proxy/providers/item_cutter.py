@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Final
 
 from proxy.ports.provider import ResultLine
-from proxy.providers.result_lines import LINE_BYTES_MAX, result_line, unreadable
+from proxy.providers.result_lines import LINE_BYTES_MAX, overlong, result_line, unreadable
 
 _HEAD_BYTES: Final = 4_096
 """What is kept of an item beyond the limit: enough for the `custom_id` near its start."""
@@ -126,7 +126,7 @@ class ItemCutter:
             return []
         head, self._head = self._head, None
         if head is not None:
-            return [unreadable(head)]
+            return [overlong(unreadable(head))]
         if self._item is None:
             return []
         item, self._item = bytes(self._held[self._item : self._at]), None

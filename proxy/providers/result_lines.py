@@ -14,11 +14,12 @@ from typing import Any, Final, Protocol
 
 from proxy.core.errors import ProviderRejectedError
 from proxy.core.loose_json import loose_json
+from proxy.core.outcomes import ANSWER_BYTES_MAX
 from proxy.ports.provider import LineKind, ResultLine
 from proxy.providers import _wire
 
-LINE_BYTES_MAX: Final = 64 * 1024 * 1024
-"""No answer comes near it; it keeps a file without line breaks out of our memory."""
+LINE_BYTES_MAX: Final = ANSWER_BYTES_MAX
+"""It also keeps a file without line breaks out of our memory."""
 
 _HEAD_BYTES: Final = 4_096
 """What is kept of a line beyond the limit: enough for the `custom_id` near its start."""
@@ -107,7 +108,7 @@ class LineCutter:
         line, was_skipping = bytes(self._begun).removeprefix(BOM_UTF8), self._is_skipping
         self._begun, self._is_skipping = bytearray(), False
         if was_skipping:
-            return unreadable(line)
+            return overlong(unreadable(line))
         return self._read(line) if line.strip() else None
 
 
@@ -243,6 +244,11 @@ def unreadable(line: bytes) -> ResultLine:
     """Return what is left of a broken line: its `custom_id`, if that can be read."""
     found = _CUSTOM_ID.match(line)
     return ResultLine(kind=LineKind.UNREADABLE, custom_id=_text(found[1]) if found else None)
+
+
+def overlong(line: ResultLine) -> ResultLine:
+    """Return what a line comes to of which only the head was kept, and read as a broken one."""
+    return line if line.custom_id is None else line._replace(kind=LineKind.OVERLONG)
 
 
 def parsed_line(line: bytes) -> object:

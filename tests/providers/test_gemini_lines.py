@@ -168,7 +168,7 @@ def test_an_element_that_does_not_end_is_not_kept(monkeypatch):
 
     (line,) = cut(raw + b'"}}]}', 100)
 
-    assert (line.kind, line.custom_id) == (LineKind.UNREADABLE, "a")
+    assert (line.kind, line.custom_id) == (LineKind.OVERLONG, "a")
 
 
 INSIDES = [b'{"t":"' + b"x" * 500, b"1," * 250, b'{"t":"' + b"\\\\n" * 200]

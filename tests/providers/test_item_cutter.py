@@ -122,7 +122,7 @@ def test_an_item_without_end_is_not_kept_and_those_behind_it_are_read():
         held = max(held, len(cutter._held))
 
     assert [(line.kind, line.custom_id) for line in found] == [
-        (LineKind.UNREADABLE, "job-1"),
+        (LineKind.OVERLONG, "job-1"),
         (LineKind.UNREADABLE, "job-2"),
     ]
     assert held < 5_300

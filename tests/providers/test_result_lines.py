@@ -328,7 +328,7 @@ def test_lines_are_found_however_the_stream_is_cut(names, line_break, ends_with_
 
 
 @pytest.mark.parametrize("step", [1_000, 100_000])
-def test_a_line_beyond_the_limit_is_unreadable_and_the_next_one_is_not(step):
+def test_a_line_beyond_the_limit_is_overlong_and_the_next_one_is_read(step):
     stream = b"\n".join((good_line("a"), good_line("huge", 50_000), good_line("b")))
     cutter = LineCutter(line_bytes_max=20_000)
 
@@ -337,7 +337,7 @@ def test_a_line_beyond_the_limit_is_unreadable_and_the_next_one_is_not(step):
 
     assert [(line.custom_id, line.kind) for line in lines] == [
         ("a", LineKind.ANSWERED),
-        ("huge", LineKind.UNREADABLE),
+        ("huge", LineKind.OVERLONG),
         ("b", LineKind.ANSWERED),
     ]
 

@@ -20,11 +20,18 @@ from proxy.core.errors import CREDENTIAL_CODES, CredentialRefusedError, Provider
 from proxy.core.ids import JobId, parse_custom_id
 from proxy.core.job import Job, JobEvent, JobState, Released, advance
 from proxy.core.loose_json import loose_json
-from proxy.core.outcomes import Answer, Verdict, after_answer, next_lane, verdict
+from proxy.core.outcomes import (
+    Answer,
+    Verdict,
+    after_answer,
+    after_overlong,
+    next_lane,
+    verdict,
+)
 from proxy.ports.jobs import JobWrite, Result
 from proxy.ports.provider import LineKind, ResultLine
 from proxy.services.access import Access
-from proxy.services.ground import JOBS_PER_WRITE, Ground, count_ends
+from proxy.services.ground import JOBS_PER_WRITE, Ground, count_doubles, count_ends
 from proxy.services.ledger.bookkeeping import UselessAnswer, line_receipt
 from proxy.services.outlook import Outlook
 from proxy.services.waiters import Waiters
@@ -234,7 +241,7 @@ class Ingestor:
         if after is job:
             return None
         result = None
-        if after.state.is_terminal:
+        if after.state.is_terminal and line.kind is LineKind.ANSWERED:
             result = Result(
                 status_code=line.status_code, body=line.body, request_id=line.request_id
             )
@@ -244,6 +251,8 @@ class Ingestor:
         now = self._on.now()
         facts = partial(self._outlook.facts, job.key)
         line = entry.line
+        if line.kind is LineKind.OVERLONG:
+            return after_overlong(entry.attempt, now=now)
         if line.kind is not LineKind.NOT_EXECUTED:
             return after_answer(job, entry.attempt, _answer(line), facts=facts, now=now)
         uncharged = line.error_code in NEVER_RUN_CODES or line.error_code in CREDENTIAL_CODES
@@ -278,6 +287,7 @@ class Ingestor:
         sums.ended += len(ended)
         sums.released += len(written) - len(ended)
         count_ends(self._on.tally, ended)
+        count_doubles(self._on.tally, [job for job in ended if _is_unseen(job)])
         self._waiters.wake(write.after.id for write in written)
 
 
@@ -335,12 +345,22 @@ def _is_useless(reading: _Reading, job: Job | None, entry: _Named) -> bool:
         return False
     if job is None:
         return True
+    if entry.line.kind is LineKind.OVERLONG and job.state is JobState.FAILED:
+        # Its end has counted it, if it is what the job failed by.
+        return reading.is_twin or job.attempt != entry.attempt
     # It has ended: a success changes whatever has not.
     return reading.is_twin or job.answered_by != entry.attempt
 
 
 def _was_bought(line: ResultLine) -> bool:
-    return line.kind is not LineKind.NOT_EXECUTED and 200 <= line.status_code < 300
+    if line.kind is LineKind.OVERLONG:
+        return True
+    return line.kind is LineKind.ANSWERED and 200 <= line.status_code < 300
+
+
+def _is_unseen(job: Job) -> bool:
+    """Return whether a job ended by an answer that nobody has seen."""
+    return job.outcome is not None and job.outcome.status_code is None
 
 
 def _useless(reading: _Reading, job: Job | None, entry: _Named) -> UselessAnswer:

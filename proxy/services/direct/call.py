@@ -14,7 +14,7 @@ from proxy.core.errors import (
 from proxy.core.fields import by_name, raw_headers
 from proxy.core.job import Job
 from proxy.core.loose_json import loose_json
-from proxy.core.outcomes import Answer
+from proxy.core.outcomes import ANSWER_BYTES_MAX, ANSWER_TOO_LONG, Answer
 from proxy.core.retry_after import pause_asked_for
 from proxy.core.upstream import Upstream
 from proxy.ports.clock import Clock
@@ -29,9 +29,6 @@ from proxy.services.flex import asking_for
 
 _GZIP: Final = frozenset({"gzip", "x-gzip"})
 """What servers use that heed no `Accept-Encoding` (RFC 9110, section 8.4.1.3)."""
-
-MAX_ANSWER_BYTES = 64 * 1024 * 1024
-"""More than any provider's longest answer; a bound against one that never ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +123,11 @@ async def _read(response: UpstreamResponse) -> bytes:
     size = 0
     while part := await response.next_chunk():
         size += len(part)
-        if size > MAX_ANSWER_BYTES:
-            raise ProviderUnavailableError(f"the answer is longer than {MAX_ANSWER_BYTES} bytes")
+        if size > ANSWER_BYTES_MAX:
+            # An error may be shorter the next time.
+            code = ANSWER_TOO_LONG if response.status < 400 else None
+            message = f"the answer is longer than {ANSWER_BYTES_MAX} bytes"
+            raise ProviderUnavailableError(message, code=code)
         parts.append(part)
     return b"".join(parts)
 
@@ -142,7 +142,7 @@ def _inflated(content: bytes, encoding: str) -> bytes:
         return content
     inflater = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
     try:
-        plain = inflater.decompress(content, MAX_ANSWER_BYTES)
+        plain = inflater.decompress(content, ANSWER_BYTES_MAX)
     except zlib.error:
         return content
     return plain if inflater.eof else content

@@ -33,8 +33,10 @@ from proxy.core.job import (
 )
 from proxy.core.lanes import CALL_LANES, Lane
 from proxy.core.outcomes import (
+    ANSWER_TOO_LONG,
     MAX_FAILURES,
     after_answer,
+    after_overlong,
     backoff,
 )
 from proxy.core.plan import Head, fair_order
@@ -302,6 +304,8 @@ class Escalator:
             error=str(exc) or "timed out",
         )
         now = self._on.now()
+        if reason == ANSWER_TOO_LONG:
+            return after_overlong(job.attempt, now=now)
         self._on.troubles.note(job.key.upstream, exc, at=now)
         if isinstance(exc, ProviderError) and not exc.sent:
             # Nothing was bought and nothing says that the call is at fault.

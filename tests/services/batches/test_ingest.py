@@ -11,6 +11,7 @@ from proxy.core.errors import StoreUnavailableError
 from proxy.core.ids import CredentialId, JobId, custom_id
 from proxy.core.job import JobState
 from proxy.core.lanes import Lane
+from proxy.core.ledger import Sums
 from proxy.core.outcomes import MAX_BATCH_FAILURES
 from proxy.ports.provider import LineKind, ResultLine
 from proxy.services.batches.ingest import SIDE_BY_SIDE, Ingested
@@ -28,6 +29,10 @@ def line(job_id: JobId, attempt: int = 1, *, status: int = 200, body: bytes = b"
         status_code=status,
         body=body,
     )
+
+
+def overlong(job_id: JobId) -> ResultLine:
+    return ResultLine(kind=LineKind.OVERLONG, custom_id=custom_id(job_id, 1))
 
 
 def error(code: str) -> bytes:
@@ -261,6 +266,34 @@ async def test_an_unreadable_line_is_nobodys_even_if_its_name_can_be_read() -> N
     assert sums.ignored == 1
     assert fleet.tally.counts["line_ignored"] == 1
     assert (await fleet.job(job_id)).state is JobState.BATCHED
+
+
+async def test_an_answer_too_long_to_be_read_ends_its_job_and_may_have_been_paid_for() -> None:
+    fleet = Fleet()
+    (job_id,) = await fleet.submit(1)
+
+    for _ in "read", "read again":
+        await ingest(fleet, overlong(job_id))
+
+    job = await fleet.job(job_id)
+    assert job.state is JobState.FAILED
+    assert job.outcome is not None
+    assert job.outcome.error_code == "answer_too_long"
+    assert await fleet.stores.jobs.result(job_id) is None
+    assert await fleet.booked() == Sums(jobs=1, possible_doubles=1, possible_unpriced=1)
+    assert fleet.tally.counts["possible_double"] == 1
+
+
+@pytest.mark.parametrize("is_twin", [False, True])
+async def test_an_answer_too_long_to_be_read_that_changes_nothing_was_bought(is_twin) -> None:
+    fleet = Fleet()
+    (job_id,) = await fleet.submit(1)
+    await (ingest(fleet, overlong(job_id)) if is_twin else fleet.cancel(job_id))
+
+    await ingest(fleet, overlong(job_id), is_twin=is_twin)
+
+    booked = await fleet.booked()
+    assert (booked.useless, booked.unpriced, booked.possible_doubles) == (1, 1, int(is_twin))
 
 
 async def test_of_two_lines_for_one_job_the_first_counts() -> None:

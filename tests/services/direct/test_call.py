@@ -243,17 +243,22 @@ async def test_a_call_is_sent_once_even_if_its_connection_breaks() -> None:
         assert len(upstream.requests) == 1
 
 
-async def test_an_answer_without_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_ANSWER_BYTES", 1_000)
+@pytest.mark.parametrize(
+    ("status", "code"), [(200, "answer_too_long"), (503, "provider_unavailable")]
+)
+async def test_an_answer_without_end_is_cut_off(
+    monkeypatch: pytest.MonkeyPatch, status: int, code: str
+) -> None:
+    monkeypatch.setattr(module, "ANSWER_BYTES_MAX", 1_000)
 
     async def handler(_: web.Request) -> web.Response:
-        return web.Response(body=b"x" * 1_001)
+        return web.Response(status=status, body=b"x" * 1_001)
 
     async with upstream_with(handler) as caller:
         with pytest.raises(ProviderUnavailableError, match="longer than 1000 bytes") as raised:
             await called(caller)
 
-    assert raised.value.sent
+    assert (raised.value.sent, raised.value.code) == (True, code)
 
 
 async def test_an_upstream_that_is_not_configured_any_more_is_sent_nothing() -> None:
@@ -298,7 +303,7 @@ async def test_an_answer_that_is_compressed_unasked_is_given_out_as_it_was_meant
 async def test_what_cannot_be_inflated_is_left_as_it_is(
     monkeypatch: pytest.MonkeyPatch, body: bytes
 ):
-    monkeypatch.setattr(module, "MAX_ANSWER_BYTES", 9_999)
+    monkeypatch.setattr(module, "ANSWER_BYTES_MAX", 9_999)
 
     async def handler(_: web.Request) -> web.Response:
         return web.Response(body=body, headers={"Content-Encoding": "gzip"})

@@ -273,6 +273,23 @@ async def test_a_provider_that_never_answers_is_not_paid_for_ever() -> None:
     assert fleet.doubles() == (MAX_FAILURES - 1, MAX_FAILURES)
 
 
+async def test_an_answer_too_long_to_be_read_is_bought_once(monkeypatch) -> None:
+    monkeypatch.setattr("proxy.services.direct.call.ANSWER_BYTES_MAX", 1_000)
+    fleet = Fleet()
+    job_id = await fleet.accept(deadline=timedelta(hours=20), lane=Lane.INTERACTIVE)
+    fleet.provider.answer_call = lambda _: (200, b"x" * 1_001)
+
+    await called(fleet, 20)
+
+    outcome = (await fleet.job(job_id)).outcome
+    assert await fleet.states() == {JobState.FAILED: 1}
+    assert outcome is not None
+    assert outcome.error_code == "answer_too_long"
+    assert outcome.error_message == "the provider's answer is longer than 64 MiB"
+    assert fleet.provider.requests["call"] == 1
+    assert fleet.doubles() == (0, 1)
+
+
 async def test_the_last_transient_answer_becomes_the_jobs_own() -> None:
     fleet = Fleet()
     job_id = await fleet.accept(deadline=timedelta(hours=20), lane=Lane.INTERACTIVE)
