@@ -409,12 +409,12 @@ def test_check_looks_at_every_file_beside_a_bad_value_and_tells_of_each_once(run
     assert code == 3
     assert [(one["place"], one["key"]) for one in complaints] == [
         (f"{file}:1:14", "log.level"),
-        ("default", "secret_key_file"),
-        (f"{file}:5:16", "prices.file"),
-        (f"{file}:4:43", "admin.tls.key_file"),
-        *[(f"{rules}:2:5", "policies")] * 3,
         (f"{file}:3:18", "tls.cert_file"),
+        (f"{file}:4:43", "admin.tls.key_file"),
+        (f"{file}:5:16", "prices.file"),
         (f"{file}:6:8", "store"),
+        *[(f"{rules}:2:5", "policies")] * 3,
+        ("default", "secret_key_file"),
     ]
 
 

@@ -207,11 +207,11 @@ lanes: {calls_per_s: .inf}
         f"offramp.yaml:1:9: listen: 'nowhere': {addresses}",
         f"offramp.yaml:3:11: batching.linger: 'soon': {durations}",
         "offramp.yaml:4:10: batching.worth: 0: must be at least 1",
-        "offramp.yaml:7:22: deferral.max_held: 'many': must be a whole number",
-        "offramp.yaml:9:22: lanes.calls_per_s: '.inf': must be a number",
-        f"offramp.yaml:6:22: retention.results: 7: {durations}",
         "offramp.yaml:5:14: log.level: 'loud': must be one of 'debug', 'info', 'warning', 'error'",
+        f"offramp.yaml:6:22: retention.results: 7: {durations}",
+        "offramp.yaml:7:22: deferral.max_held: 'many': must be a whole number",
         "offramp.yaml:8:11: annotate: 'perhaps': must be true or false",
+        "offramp.yaml:9:22: lanes.calls_per_s: '.inf': must be a number",
     ]
 
 

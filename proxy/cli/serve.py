@@ -5,8 +5,10 @@ from pathlib import Path
 import click
 
 from proxy.app import prepare, run
+from proxy.cli.complaints import with_places
 from proxy.cli.namesake import refuse_namesake
 from proxy.cli.options import config_option
+from proxy.core.errors import ConfigError
 from proxy.settings import load
 from proxy.workers import supervise
 
@@ -35,10 +37,13 @@ def command(config: Path | None, **options: str | None) -> None:
     """
     refuse_namesake()
     configuration = load(config, flags=flags_of(options))
-    if configuration.settings.instance.workers == 1:
-        run(configuration)
-        return
-    prepare(configuration)
+    try:
+        if configuration.settings.instance.workers == 1:
+            run(configuration)
+            return
+        prepare(configuration)
+    except ConfigError as exc:
+        raise with_places(exc, configuration) from exc
     code = supervise(configuration)
     if code:
         raise SystemExit(code)

@@ -42,14 +42,24 @@ _CHARACTERS_MAX: Final = 1 << 20
 
 _SHOWN_MAX: Final = 80
 
+_IN_FILE: Final = re.compile(r"(.*):(\d+):(\d+)", re.DOTALL)
+
 
 class BadConfigurationError(ConfigError):
-    """The configuration cannot be used; `complaints` says why, all at once."""
+    """The configuration cannot be used; `complaints` says why, all at once.
+
+    They stand in the order of the files; those of variables, flags and defaults follow.
+    """
 
     def __init__(self, complaints: Iterable[Complaint]) -> None:
-        self.complaints = tuple(complaints)
+        self.complaints = tuple(sorted(complaints, key=_reading_order))
         lines = [str(complaint) for complaint in self.complaints]
         super().__init__("\n".join(lines), hint="`offramp check` shows what is in effect")
+
+
+def _reading_order(complaint: Complaint) -> tuple[bool, str, int, int]:
+    found = _IN_FILE.fullmatch(complaint.place)
+    return (False, found[1], int(found[2]), int(found[3])) if found else (True, "", 0, 0)
 
 
 @dataclass(frozen=True, slots=True)

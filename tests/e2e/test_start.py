@@ -89,6 +89,27 @@ async def test_bad_rules_are_told_with_their_place(tmp_path: Path) -> None:
     assert "policies.yaml:3" in ended.stderr
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_files_that_are_wrong_inside_are_told_at_once_and_where_they_are_named(
+    tmp_path: Path, workers: int
+) -> None:
+    config, words = tmp_path / "offramp.yaml", tmp_path / "words"
+    words.write_text("some words\n")
+    words.chmod(0o644)
+    config.write_text(
+        f"instance: {{workers: {workers}}}\n"
+        "store: sqlite:store.db\n"
+        "secret_key_file: words\n"
+        "tls: {cert_file: words, key_file: words}\n"
+    )
+
+    ended = await run(tmp_path, "serve", "--config", str(config))
+
+    assert ended.code == BAD_CONFIGURATION
+    assert f"{config}:3:18: secret_key_file: " in ended.stderr
+    assert f"{config}:4:18: tls.cert_file: " in ended.stderr
+
+
 async def test_a_port_in_use_is_named(tmp_path: Path) -> None:
     async with proxy_and_provider(tmp_path) as (proxy, provider):
         settings = settings_for(tmp_path, {"openai": provider.base_url}, {})
