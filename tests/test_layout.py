@@ -27,6 +27,7 @@ TESTED_BY = {
     "proxy/cli/": "tests/test_cli.py",
     "proxy/demo/": "tests/test_demo.py",
     "proxy/settings/": "tests/test_settings.py",
+    "proxy/providers/gemini_files.py": "tests/providers/test_gemini_batches.py",
     "proxy/telemetry/": "tests/test_telemetry.py",
     "proxy/sandbox/": "tests/sandbox/",
     "proxy/web/synthesis/": "tests/web/test_synthesis_chat.py",

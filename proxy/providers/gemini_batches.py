@@ -13,12 +13,11 @@ API" and "Rate limits"; Google APIs, "System parameters".
 """
 
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import datetime
 from typing import Final, NoReturn
-from urllib.parse import quote, urlsplit
 
 import pydantic_core
 
@@ -30,7 +29,6 @@ from proxy.core.errors import (
     ProviderRejectedError,
 )
 from proxy.core.ids import BatchId
-from proxy.core.refusals import FILE_REFUSED, error_code
 from proxy.core.upstream import Upstream
 from proxy.ports.clock import Clock
 from proxy.ports.jobs import Credential
@@ -44,15 +42,14 @@ from proxy.ports.provider import (
 from proxy.ports.upstream import UpstreamClient
 from proxy.providers import _wire
 from proxy.providers.calls import Calls, input_s
+from proxy.providers.gemini_files import GeminiFiles, code_of, download_place, listed, place
 from proxy.providers.gemini_lines import InlineCutter, result_line
 from proxy.providers.gemini_objects import (
     line_of,
     provider_batch,
-    read_file,
     read_operation,
-    read_page,
 )
-from proxy.providers.inputs import Input, json_input, small_input
+from proxy.providers.inputs import json_input, small_input
 from proxy.providers.result_lines import Cutter, LineCutter, cut
 
 INLINE_BYTES_MAX: Final = 1_000_000
@@ -65,8 +62,6 @@ _CREATES: Final = {
     ":embedContent": ":asyncBatchEmbedContent",
 }
 _BATCHES: Final = "/v1beta/batches"
-_FILES: Final = "/v1beta/files"
-_UPLOAD: Final = "/upload/v1beta/files"
 
 _SHOWN: Final = (
     "name,done,error,metadata(state,displayName,createTime,batchStats,output/responsesFile)"
@@ -75,13 +70,7 @@ _RESULTS_FILE: Final = "?fields=metadata/output/responsesFile,response/responses
 _INLINE_RESULTS: Final = ("?fields=metadata/output", "?fields=response")
 """The places of results, which are told in both: the SDK reads the one, the guide the other."""
 
-_NAME: Final = re.compile(r"(?:batches|files)/[A-Za-z0-9_-]{1,256}")
 _MODEL: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
-_PAGE_SIZE: Final = 100
-_PAGES_MAX: Final = 200
-"""How many pages of either list: more than a project can have (100 batches at a time, 48 hours of
-files)."""
-
 _KEYED: Final = re.compile(rb'\{"key":("[^"\\]*(?:\\.[^"\\]*)*")')
 _INLINED_MORE: Final = len(b',{"metadata":}') - len(b"\n")
 """By how much a line is longer when it is an element: metadata around the key, a comma."""
@@ -106,6 +95,7 @@ class GeminiBatches:
     ) -> None:
         self._limits = BatchLimits.of(api)
         self._calls = Calls(upstream, client, clock)
+        self._files = GeminiFiles(self._calls)
         self._clock = clock
         self._inline_bytes_max = inline_bytes_max
         self._inline_requests_max = inline_requests_max
@@ -119,37 +109,12 @@ class GeminiBatches:
     async def upload(self, credential: Credential, submission: Submission) -> str | None:
         if self._goes_inline(submission):
             return None
-        what = f"upload of {submission.batch_id}"
-        place = await self._begun_upload(what, credential, submission)
-        raw = await self._calls.call(
-            what,
-            credential,
-            "POST",
-            place,
-            headers={"x-goog-upload-command": "upload, finalize", "x-goog-upload-offset": "0"},
-            body=Input(
-                submission.lines(), submission.input_bytes, content_type="application/jsonl"
-            ),
-            within_s=input_s(submission.input_bytes),
-        )
-        answer = _wire.json_value(raw)
-        file = read_file(answer.get("file") if isinstance(answer, dict) else None)
-        return _wire.expected(file, what, "a file").name
+        return await self._files.upload(credential, submission)
 
     async def find_upload(self, credential: Credential, submission: Submission) -> str | None:
         if self._goes_inline(submission):
             return None
-        what, mask = "list of files", "nextPageToken,files(name,displayName,sizeBytes,state)"
-        async for entry in self._listed(what, credential, _FILES, "files", mask):
-            file = read_file(entry)
-            if (
-                file is not None
-                and file.display_name == submission.batch_id
-                and file.size == submission.input_bytes
-                and file.state != "FAILED"
-            ):
-                return file.name
-        return None
+        return await self._files.find_upload(credential, submission)
 
     async def create(
         self, credential: Credential, submission: Submission, file_id: str | None
@@ -175,7 +140,7 @@ class GeminiBatches:
                 within_s=input_s(body.length),
             )
         except (ProviderRejectedError, ProviderBusyError) as exc:
-            raise _create_refused(exc) from None
+            raise create_refused(exc) from None
         return self._batch(what, raw)
 
     async def find_batches(
@@ -189,19 +154,19 @@ class GeminiBatches:
         what, mask = f"search for {batch_id}", f"nextPageToken,operations({_SHOWN})"
         found = [
             provider_batch(operation, now=self._clock.now())
-            async for entry in self._listed(what, credential, _BATCHES, "operations", mask)
+            async for entry in listed(self._calls, what, credential, _BATCHES, "operations", mask)
             if (operation := read_operation(entry)) and operation.metadata.display_name == batch_id
         ]
         return sorted(found, key=lambda batch: batch.created_at)
 
     async def retrieve(self, credential: Credential, provider_batch_id: str) -> ProviderBatch:
         what = f"retrieve of {provider_batch_id}"
-        path = f"{_place(provider_batch_id)}?fields={_SHOWN}"
+        path = f"{place(provider_batch_id)}?fields={_SHOWN}"
         return self._batch(what, await self._calls.call(what, credential, "GET", path))
 
     async def cancel(self, credential: Credential, provider_batch_id: str) -> ProviderBatch:
         what = f"cancel of {provider_batch_id}"
-        path = f"{_place(provider_batch_id)}:cancel"
+        path = f"{place(provider_batch_id)}:cancel"
         await self._calls.call(what, credential, "POST", path, body=small_input(b"{}"))
         batch = await self.retrieve(credential, provider_batch_id)
         if batch.state is ProviderBatchState.RUNNING:
@@ -216,10 +181,9 @@ class GeminiBatches:
         file_name = await self._results_file(what, credential, file_id)
         sources: list[tuple[str, Cutter]]
         if file_name is None:
-            sources = [(_place(file_id) + mask, InlineCutter()) for mask in _INLINE_RESULTS]
+            sources = [(place(file_id) + mask, InlineCutter()) for mask in _INLINE_RESULTS]
         else:
-            download = f"/download/v1beta/{_checked(file_name)}:download?alt=media"
-            sources = [(download, LineCutter(result_line))]
+            sources = [(download_place(file_name), LineCutter(result_line))]
         for path, cutter in sources:
             is_here = False
             async with aclosing(cut(self._calls.stream(what, credential, path), cutter)) as results:
@@ -230,64 +194,19 @@ class GeminiBatches:
                 return
 
     async def delete_file(self, credential: Credential, file_id: str) -> None:
-        try:
-            await self._calls.call(f"delete of {file_id}", credential, "DELETE", _place(file_id))
-        except ProviderRejectedError as exc:
-            if exc.status_code != 404 and _code(exc) != FILE_REFUSED:
-                raise
-
-    async def _begun_upload(self, what: str, credential: Credential, submission: Submission) -> str:
-        """Announce the file; return the path at which its bytes are taken."""
-        answer = await self._calls.exchange(
-            what,
-            credential,
-            "POST",
-            _UPLOAD,
-            headers={
-                "x-goog-upload-protocol": "resumable",
-                "x-goog-upload-command": "start",
-                "x-goog-upload-header-content-length": str(submission.input_bytes),
-                "x-goog-upload-header-content-type": "application/jsonl",
-            },
-            body=small_input(pydantic_core.to_json({"file": {"displayName": submission.batch_id}})),
-        )
-        # Only path and query of the address are used: credentials go to our upstream alone.
-        url = urlsplit(answer.headers.get("x-goog-upload-url", ""))
-        if not url.path.startswith(_UPLOAD) or not url.query:
-            raise _wire.unavailable(what, "HTTP 200 without a place for the bytes")
-        return f"{quote(url.path)}?{quote(url.query, safe='=&%+/:,')}"
+        await self._files.delete(credential, file_id)
 
     async def _results_file(
         self, what: str, credential: Credential, provider_batch_id: str
     ) -> str | None:
         raw = await self._calls.call(
-            what, credential, "GET", _place(provider_batch_id) + _RESULTS_FILE
+            what, credential, "GET", place(provider_batch_id) + _RESULTS_FILE
         )
         _raise_if_gone(what, raw)
         answer = _wire.json_value(raw)
         # What was selected and is not there leaves nothing, not even a name.
         named = {**answer, "name": provider_batch_id} if isinstance(answer, dict) else None
         return _wire.expected(read_operation(named), what, "a batch").responses_file
-
-    async def _listed(
-        self, what: str, credential: Credential, path: str, name: str, mask: str
-    ) -> AsyncIterator[object]:
-        """Yield the entries of a whole list.
-
-        Raises:
-            ProviderUnavailableError: also if it does not end.
-        """
-        query = f"?pageSize={_PAGE_SIZE}&fields={mask}"
-        for _ in range(_PAGES_MAX):
-            raw = await self._calls.call(what, credential, "GET", path + query)
-            page = _wire.expected(read_page(_wire.json_value(raw), name), what, "a list")
-            for entry in page.entries:
-                yield entry
-            if page.next_token is None:
-                return
-            token = quote(page.next_token, safe="")
-            query = f"?pageSize={_PAGE_SIZE}&pageToken={token}&fields={mask}"
-        raise _wire.unavailable(what, "the list does not end")
 
     def _goes_inline(self, submission: Submission) -> bool:
         return (
@@ -321,13 +240,13 @@ def _element(line: bytes) -> bytes:
     return b',{"metadata":%b}%b' % (keyed[0], line[keyed.end() :])
 
 
-def _create_refused(exc: ProviderError) -> ProviderError:
+def create_refused(exc: ProviderError) -> ProviderError:
     """Return what a refused create means to those who must act on it.
 
     Too many enqueued tokens, and too many batches, are a 429 like any other; what a
     rate limit has and they do not is a time to come back (`google.rpc.RetryInfo`).
     """
-    code = _code(exc)
+    code = code_of(exc)
     if exc.status_code == 429 and exc.retry_after is None and not _has_retry_info(exc):
         return _rejected(exc, TOO_MANY_TOKENS)
     if exc.status_code == 404:
@@ -356,10 +275,6 @@ def _has_retry_info(exc: ProviderError) -> bool:
     )
 
 
-def _code(exc: ProviderError) -> str | None:
-    return error_code(_wire.error_member(exc.body or b""))
-
-
 def _raise_if_gone(what: str, raw: bytes) -> None:
     """Raise if an answer is the error of a batch that is not known, though with status 200."""
     if _wire.error_member(raw) is not None and not read_operation(_wire.json_value(raw)):
@@ -368,14 +283,3 @@ def _raise_if_gone(what: str, raw: bytes) -> None:
 
 def _raise(error: ProviderError) -> NoReturn:
     raise error
-
-
-def _place(name: str) -> str:
-    return f"/v1beta/{_checked(name)}"
-
-
-def _checked(name: str) -> str:
-    # It comes from the provider and goes into a target: nothing but the characters of a name.
-    if not _NAME.fullmatch(name):
-        raise ProviderRejectedError("this is no name of a batch or a file", status_code=404)
-    return name

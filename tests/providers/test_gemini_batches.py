@@ -203,7 +203,7 @@ async def test_a_batch_that_quotes_half_a_surrogate_pair_can_be_polled(recorder,
 
 
 async def test_a_list_that_does_not_end_proves_nothing(recorder, provider, monkeypatch):
-    monkeypatch.setattr("proxy.providers.gemini_batches._PAGES_MAX", 3)
+    monkeypatch.setattr("proxy.providers.gemini_files._PAGES_MAX", 3)
     for _ in range(3):
         recorder.answer({"nextPageToken": "again"})
 
