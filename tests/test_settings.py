@@ -73,7 +73,7 @@ def test_without_any_configuration_everything_has_a_value(tmp_path):
     assert str(settings.listen) == "127.0.0.1:8080"
     assert str(settings.admin.listen) == "127.0.0.1:8081"
     assert settings.store.path == tmp_path / ".local/state/offramp/offramp.db"
-    assert list(settings.parsed_upstreams()) == ["openai", "anthropic", "gemini"]
+    assert list(settings.parsed_upstreams()) == ["openai", "anthropic", "gemini", "gemini-openai"]
     assert settings.batching.linger == timedelta(seconds=60)
     assert settings.deferral.default_deadline == timedelta(hours=26)
 
@@ -467,7 +467,7 @@ def test_a_variable_changes_one_of_the_usual_upstreams_and_keeps_the_others(conf
 
     settings = configure("", environ=environ).settings
 
-    assert list(settings.upstreams) == ["openai", "anthropic", "gemini"]
+    assert list(settings.upstreams) == ["openai", "anthropic", "gemini", "gemini-openai"]
     assert settings.upstreams["openai"].base_url == "http://127.0.0.1:9"
     assert settings.upstreams["openai"].dialect == "openai"
 

@@ -26,6 +26,7 @@ from proxy.ports.stores import Durability, Stores
 from proxy.ports.upstream import ClientLimits, UpstreamClient
 from proxy.providers.anthropic_batches import AnthropicBatches
 from proxy.providers.gemini_batches import GeminiBatches
+from proxy.providers.gemini_openai_batches import GeminiOpenAIBatches
 from proxy.providers.mistral_jobs import MistralBatches
 from proxy.providers.openai_family import OpenAIBatches
 from proxy.providers.openrouter_batches import OpenRouterBatches
@@ -215,6 +216,8 @@ def providers(
                 found[name] = MistralBatches(upstream, api, client, clock=clock)
             case BatchWire.OPERATIONS:
                 found[name] = GeminiBatches(upstream, api, client, clock=clock)
+            case BatchWire.OPERATIONS_OF_FILES:
+                found[name] = GeminiOpenAIBatches(upstream, api, client, clock=clock)
             case BatchWire.MESSAGES:
                 found[name] = AnthropicBatches(upstream, api, client, clock=clock)
     return found

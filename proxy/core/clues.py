@@ -155,7 +155,11 @@ def _foreign_token(tokens: list[bytes], upstream: Upstream) -> str | None:
 
 def _belongs(upstream: Upstream, dialect: str, host: str) -> bool:
     return (
-        upstream.dialect == dialect or upstream.host == host or upstream.host.endswith(f".{host}")
+        upstream.dialect == dialect
+        or upstream.host == host
+        or upstream.host.endswith(f".{host}")
+        # The same keys, wherever it is served.
+        or (dialect == "gemini" and upstream.dialect == "gemini-openai")
     )
 
 

@@ -16,7 +16,7 @@ from proxy.core.choice import LaneFacts, choose_lane
 from proxy.core.errors import CREDENTIAL_CODES, CREDENTIAL_STATUSES
 from proxy.core.job import Failed, Job, Outcome, Released, Succeeded
 from proxy.core.lanes import CALL_LANES, Lane, LaneChoice
-from proxy.core.refusals import OF_THE_CALL, error_code
+from proxy.core.refusals import OF_THE_CALL, error_code, error_in
 from proxy.core.usage import tier_of, usage_of
 
 
@@ -80,7 +80,7 @@ class Answer:
     @property
     def error_code(self) -> str | None:
         """The provider's code or type of the error, if the body has one."""
-        return error_code(self.content.get("error")) if isinstance(self.content, dict) else None
+        return error_code(error_in(self.content))
 
     @property
     def reason(self) -> str:
@@ -105,7 +105,7 @@ class Answer:
     @property
     def refuses_the_tier(self) -> bool:
         """Whether an error is about the tier that was asked for, and not about the call."""
-        error = self.content.get("error") if isinstance(self.content, dict) else None
+        error = error_in(self.content)
         return self.status in {400, 404, 422} and any(
             word in json.dumps(error).lower() for word in ("service_tier", "servicetier", "flex")
         )

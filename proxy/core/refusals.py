@@ -81,13 +81,22 @@ def _code_of_text(error: str) -> str | None:
     return next((code for words, code in _TEXTS.items() if words.match(error)), None)
 
 
+def error_in(answer: object) -> object:
+    """Return the `error` of a parsed answer, or nothing if there is none.
+
+    Gemini's OpenAI API answers with a list of one envelope (continuedev/continue #8516).
+    """
+    if isinstance(answer, list) and len(answer) == 1:
+        answer = answer[0]
+    return answer.get("error") if isinstance(answer, dict) else None
+
+
 def code_of(body: bytes | None) -> str | None:
     """Return the code of the error that the body of a refusal holds; nothing without one."""
     try:
-        answer = loose_json(body or b"")
+        return error_code(error_in(loose_json(body or b"")))
     except ValueError:
         return None
-    return error_code(answer.get("error")) if isinstance(answer, dict) else None
 
 
 def blames_money(body: bytes | None) -> bool:

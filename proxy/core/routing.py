@@ -53,6 +53,8 @@ def resolve(target: str, headers: RawHeaders, upstreams: Mapping[str, Upstream])
     route = _by_prefix(target, upstreams) or _by_inference(target, headers, upstreams)
     if route is None:
         return _refuse_unknown(upstreams, is_bare=lacks_bearer(target, headers))
+    if route.upstream.dialect == "gemini":
+        route = _at_openai_api(route, upstreams)
     owner = foreign_credential(target, headers, route.upstream)
     if owner is not None:
         return _refuse_credential(owner, route.upstream)
@@ -84,6 +86,18 @@ def _by_inference(
         (other for other in upstreams.values() if other.dialect == dialect), None
     )
     return Route(upstream, _upstream_target(upstream, target)) if upstream else None
+
+
+def _at_openai_api(route: Route, upstreams: Mapping[str, Upstream]) -> Route:
+    """Return the route at the upstream that is Gemini's OpenAI API, if the call is one of its."""
+    for other in upstreams.values():
+        if (
+            other.dialect == "gemini-openai"
+            and other.origin == route.upstream.origin
+            and begins(route.upstream_target, other.base_path)
+        ):
+            return Route(other, route.upstream_target)
+    return route
 
 
 def _upstream_target(upstream: Upstream, rest: str) -> str:

@@ -64,6 +64,11 @@ class Upstream:
         default_port = 443 if parts.scheme == "https" else 80
         row = DIALECTS[dialect]
         base_path = parts.path.rstrip("/") or row.root
+        if row.has_files_beside_root and not base_path.endswith(row.root):
+            raise ConfigError(
+                f"upstream {name!r}: base_url must end with {row.root}, beside which its batches"
+                " have their files"
+            )
         return cls(
             name=name,
             dialect=dialect,

@@ -21,7 +21,7 @@ from proxy.core.errors import (
     ProviderUnavailableError,
 )
 from proxy.core.loose_json import loose_json
-from proxy.core.refusals import OF_THE_CALL, error_code
+from proxy.core.refusals import OF_THE_CALL, error_code, error_in
 from proxy.ports.provider import Submission
 
 __all__ = [
@@ -249,4 +249,4 @@ def error_member(body: bytes) -> object:
         envelope = json.loads(body)
     except (ValueError, RecursionError):
         return None
-    return (envelope.get("error") or None) if isinstance(envelope, dict) else None
+    return error_in(envelope) or None

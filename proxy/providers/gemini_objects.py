@@ -48,7 +48,7 @@ _STATES: Final = {
 }
 _PREFIX: Final = re.compile(r"(?:BATCH|JOB)_STATE_")
 
-_UNANSWERED: Final = {"CANCELLED": "batch_cancelled", "EXPIRED": "batch_expired"}
+UNANSWERED: Final = {"cancelled": "batch_cancelled", "expired": "batch_expired"}
 """Ends that leave no results, and what they are called where they bought none for certain."""
 
 RPC_STATUS: Final = {
@@ -108,6 +108,7 @@ class _Metadata(_Read):
         default_factory=_Stats, alias="batchStats"
     )
     output: Loose = {}
+    input: Loose = Field(default={}, alias="inputConfig")
 
 
 class OperationObject(_Read):
@@ -129,6 +130,12 @@ class OperationObject(_Read):
         """The file with its results, where they are not inline."""
         names = (told.get("responsesFile") for told in (self.metadata.output, self.response))
         return next((name for name in names if isinstance(name, str) and name), None)
+
+    @property
+    def input_file(self) -> str | None:
+        """The file with its requests, where they are not inline."""
+        name = self.metadata.input.get("fileName")
+        return name if isinstance(name, str) else None
 
 
 class FileObject(_Read):
@@ -240,9 +247,9 @@ def _failure(operation: OperationObject, word: str) -> tuple[str | None, str | N
     of its requests all the same; only its counts can tell that it did not.
     """
     stats = operation.metadata.stats
-    if word in _UNANSWERED:
+    if word.lower() in UNANSWERED:
         untouched = stats.total is not None and not stats.successful and not stats.failed
-        return (_UNANSWERED[word] if untouched else None), None
+        return (UNANSWERED[word.lower()] if untouched else None), None
     if word != "FAILED" or operation.metadata.output:
         return None, None
     _, name = rpc_name(operation.error)

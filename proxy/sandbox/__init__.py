@@ -1,9 +1,10 @@
 """A local provider with real batch semantics, for the demo, tests and benchmarks.
 
 It speaks the APIs of OpenAI, Anthropic and Gemini on one port, and below prefixes of their own
-those of Azure, Groq, Together, DeepInfra, Doubleword, Mistral, OpenRouter and xAI. It bills what it
-executes in a ledger, keeps a clock that can be stopped and advanced, and breaks on command. It
-knows nothing of the proxy in front of it: nothing here imports another part of `proxy`.
+those of Azure, Groq, Together, DeepInfra, Doubleword, Mistral, OpenRouter and xAI, and Gemini's
+OpenAI API. It bills what it executes in a ledger, keeps a clock that can be stopped and advanced,
+and breaks on command. It knows nothing of the proxy in front of it: nothing here imports another
+part of `proxy`.
 """
 
 from proxy.sandbox.answers import answer_text, body_hash

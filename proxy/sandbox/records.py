@@ -63,7 +63,8 @@ class Records(Generic[B]):
 
     def find(self, call: Call, *, shows_vanished: bool = False) -> B:
         """Return the batch that a path names; `shows_vanished` leaves the refusal to the caller."""
-        batch_id = self._prefix + call.part("id")
+        # A client may write the slash of the prefix as a part of the segment.
+        batch_id = self._prefix + call.part("id").removeprefix(self._prefix)
         batch = self._batches.get(batch_id)
         seen_before = self._engine.clock.now() - self._engine.settings.batch_get_lag_s
         if batch is None or batch.project != call.key.project or batch.created_at > seen_before:

@@ -24,6 +24,7 @@ from proxy.sandbox.control import Control
 from proxy.sandbox.engine import Engine, FlexCapacity, Workers, new_id
 from proxy.sandbox.faults import FaultBook, HttpFault
 from proxy.sandbox.gemini import GeminiDialect
+from proxy.sandbox.gemini.beside import GeminiBeside
 from proxy.sandbox.keys import Keys, KeyState
 from proxy.sandbox.ledger import Ledger, key_id
 from proxy.sandbox.mistral_jobs import BatchJobs
@@ -170,11 +171,13 @@ def _application(engine: Engine) -> web.Application:
     Control(engine).add_to(app)
     served: defaultdict[tuple[str, str], dict[_Exchanges, Route]] = defaultdict(dict)
     # In the order in which they are asked: the last one takes whatever nobody recognised.
+    beside = GeminiBeside(engine)
     dialects: tuple[Dialect, ...] = (
         *(OpenAIDialect(engine, habits) for habits in CLONES),
         OpenAIDialect(engine, MISTRAL, BatchJobs),
         OpenAIDialect(engine, OPENROUTER, InlineBatches),
         OpenAIDialect(engine, XAI, CountedBatches),
+        *(beside.openai, beside),
         *(AnthropicDialect(engine), GeminiDialect(engine), OpenAIDialect(engine)),
     )
     for dialect in dialects:

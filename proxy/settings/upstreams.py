@@ -18,7 +18,7 @@ from proxy.settings.values import (
 )
 from proxy.settings.web_proxy import web_proxy_of_environment
 
-PUBLIC_UPSTREAMS: Final = ("openai", "anthropic", "gemini")
+PUBLIC_UPSTREAMS: Final = ("openai", "anthropic", "gemini", "gemini-openai")
 """The upstreams without any configuration, each called as its dialect."""
 
 PUBLIC_BASE_URLS: Final[Mapping[str, str]] = {

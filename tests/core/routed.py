@@ -10,6 +10,9 @@ UPSTREAMS = {
         Upstream.parse("openai", "openai", "https://api.openai.com"),
         Upstream.parse("anthropic", "anthropic", "https://api.anthropic.com"),
         Upstream.parse("gemini", "gemini", "https://generativelanguage.googleapis.com"),
+        Upstream.parse(
+            "gemini-openai", "gemini-openai", "https://generativelanguage.googleapis.com"
+        ),
         Upstream.parse("groq", "groq", "https://api.groq.com"),
         Upstream.parse("azure", "azure", "https://res.openai.azure.com"),
         Upstream.parse("azure-v1", "azure", "https://res.openai.azure.com/openai/v1/"),

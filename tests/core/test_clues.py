@@ -74,6 +74,14 @@ def test_a_providers_own_or_nobodys_credential_passes(target, headers):
     routed(target, headers)
 
 
+def test_geminis_openai_api_takes_its_keys_at_any_host():
+    upstreams = {"g": Upstream.parse("g", "gemini-openai", "http://10.0.0.9/v1beta/openai")}
+
+    route = resolve("/g/v1/x", ((b"Authorization", b"Bearer AIzaSy"),), upstreams)
+
+    assert isinstance(route, Route)
+
+
 def test_an_openai_upstream_at_another_vendors_host_takes_that_vendors_keys():
     upstreams = {"fast": Upstream.parse("fast", "openai", "https://api.groq.com/openai")}
 

@@ -96,6 +96,15 @@ def test_an_error_leaves_its_status_and_code_on_the_record() -> None:
     assert Answer(status=502, content=None).outcome().usage is None
 
 
+def test_an_error_within_a_list_of_one_is_read() -> None:
+    """As Gemini's OpenAI API answers."""
+    envelope = {"error": {"code": "insufficient_quota"}}
+
+    assert Answer(status=429, content=[envelope]).error_code == "insufficient_quota"
+    assert Answer(status=429, content=[envelope, envelope]).error_code is None
+    assert Answer(status=429, content=[]).error_code is None
+
+
 def answered(job, status, code=None, *, retry_after=None):
     content = {"error": {"code": code}} if code else None
     return after_answer(

@@ -31,6 +31,10 @@ PREFLIGHT = b"Access-Control-Request-Headers"
         ("/anthropic//v1/messages", "anthropic", "//v1/messages"),
         ("/gemini/v1beta/models/m:generateContent", "gemini", "/v1beta/models/m:generateContent"),
         ("/gemini/v1/v1/x", "gemini", "/v1/v1/x"),
+        ("/gemini/v1beta/openai/models?a", "gemini-openai", "/v1beta/openai/models?a"),
+        ("/gemini/v1beta/openaix", "gemini", "/v1beta/openaix"),
+        ("/gemini-openai/v1/embeddings", "gemini-openai", "/v1beta/openai/embeddings"),
+        ("/gemini-openai/v1beta/openai/models", "gemini-openai", "/v1beta/openai/models"),
         ("/groq/v1/chat/completions", "groq", "/openai/v1/chat/completions"),
         ("/groq/openai/v1/chat/completions", "groq", "/openai/v1/chat/completions"),
         ("/groq/chat/completions", "groq", "/openai/v1/chat/completions"),
@@ -82,6 +86,7 @@ def test_behind_a_gateway_both_forms_of_a_path_lead_to_the_same_place(base, path
     ("target", "headers", "name", "upstream_target"),
     [
         ("/v1beta/models", (), "gemini", "/v1beta/models"),
+        ("/v1beta/openai/models", (), "gemini-openai", "/v1beta/openai/models"),
         ("/upload/v1beta/files?a", (), "gemini", "/upload/v1beta/files?a"),
         ("/download/v1beta/files/x:download", (), "gemini", "/download/v1beta/files/x:download"),
         ("/v1/models/g-2:generateContent", (), "gemini", "/v1/models/g-2:generateContent"),
@@ -183,6 +188,15 @@ def test_only_origin_form_targets_are_served(target):
     assert refusal.status == 400
     assert refusal.error().http_status == 400
     assert refusal.error().code == "bad_request_target"
+
+
+def test_geminis_openai_api_is_an_upstream_only_where_it_is_one_at_the_same_host():
+    target = "/v1beta/openai/models"
+    own = Upstream.parse("gemini", "gemini", "http://10.0.0.9")
+    other = Upstream.parse("gemini-openai", "gemini-openai", "http://10.0.0.8")
+
+    for upstreams in ({"gemini": own}, {"gemini": own, "gemini-openai": other}):
+        assert resolve(target, BEARER, upstreams) == Route(own, target)
 
 
 @given(

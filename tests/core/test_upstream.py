@@ -53,6 +53,14 @@ def test_a_base_url_that_is_more_or_less_than_one_is_refused(base_url):
         Upstream.parse("x", "openai", base_url)
 
 
+def test_geminis_openai_api_is_where_its_own_is_beside_it():
+    at = "https://gateway.example/google"
+
+    assert Upstream.parse("x", "gemini-openai", f"{at}/v1beta/openai/").base_path.endswith("openai")
+    with pytest.raises(ConfigError, match="'x': base_url must end with /v1beta/openai"):
+        Upstream.parse("x", "gemini-openai", f"{at}/v1")
+
+
 @pytest.mark.parametrize("name", ["v1", "v1beta", "jobs", "upload", "chat", "messages"])
 def test_reserved_names_are_refused(name):
     assert name in RESERVED_NAMES

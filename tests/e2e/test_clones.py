@@ -14,7 +14,7 @@ from openai import AsyncOpenAI
 
 from proxy.sandbox import HttpFault, Sandbox, SandboxSettings, body_hash
 from proxy.sandbox import Running as Provider
-from tests.e2e.processes import Proxy, body_of, right_answer, settings_for
+from tests.e2e.processes import Proxy, body_of, results, right_answer, settings_for
 from tests.helpers.raw_upstream import wait_until
 from tests.providers.kit import serving
 
@@ -31,6 +31,7 @@ PLACES = {
     "together": "/together",
     "mistral": "/mistral",
     "deepinfra": "/deepinfra/v1/openai",
+    "gemini-openai": "/gemini-openai/v1beta/openai",
     "doubleword": "/doubleword",
     "openrouter": "/openrouter/api/v1",
     "xai": "/xai",
@@ -47,6 +48,7 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple
             name: {"dialect": name, "base_url": provider.base_url + path}
             for name, path in PLACES.items()
         }
+        upstreams["gemini"] = {"base_url": f"{provider.base_url}/gemini-openai"}
         upstreams["azure"]["batch_models"] = {INTERACTIVE: BATCHED}
         changes = {"upstreams": upstreams}
         proxy = Proxy(folder, settings_for(folder, {"openai": provider.base_url}, changes))
@@ -87,6 +89,30 @@ async def test_calls_of_every_clone_go_through_and_deferred_ones_are_bought_in_a
     said = [answer.choices[0].message.content for answer in answers]
     assert said == [right_answer(prompt, model=BATCHED) for prompt in prompts]
     hashes = {body_hash(body_of(prompt, model=BATCHED)) for prompt in prompts}
+    lanes = [entry.lane for entry in provider.ledger.entries() if entry.body_hash in hashes]
+    assert lanes == ["batch"] * 12
+
+
+@pytest.mark.parametrize("prefix", ["", "/gemini"])
+async def test_geminis_openai_api_is_told_from_its_own_by_its_path_and_keeps_its_base_url(
+    world: tuple[Proxy, Provider], prefix: str
+) -> None:
+    proxy, provider = world
+    base_url = f"{proxy.base_url}{prefix}/v1beta/openai"
+    bodies = [body_of(f"gemini {prefix} {n}", model=BATCHED) for n in range(12)]
+
+    async with AsyncOpenAI(base_url=base_url, api_key=KEY, max_retries=0) as sdk:
+        jobs = [
+            await sdk.chat.completions.create(**body, extra_headers={"X-Deferrable": "true"})
+            for body in bodies
+        ]
+
+        await results(proxy, [job.id for job in jobs], key=KEY)
+        answers = [await sdk.chat.completions.retrieve(job.id) for job in jobs]
+
+    said = [answer.choices[0].message.content for answer in answers]
+    assert said == [right_answer(f"gemini {prefix} {n}", model=BATCHED) for n in range(12)]
+    hashes = {body_hash(body) for body in bodies}
     lanes = [entry.lane for entry in provider.ledger.entries() if entry.body_hash in hashes]
     assert lanes == ["batch"] * 12
 
@@ -132,7 +158,7 @@ async def test_what_mistral_alone_answers_is_bought_in_batches_too(
     assert lanes == ["interactive"] * 5 + ["batch"] * 5
 
 
-@pytest.mark.parametrize("name", ["together", "mistral", "openrouter", "xai"])
+@pytest.mark.parametrize("name", ["together", "mistral", "gemini-openai", "openrouter", "xai"])
 async def test_a_create_without_an_answer_is_found_by_what_marks_it_and_bought_once(
     world: tuple[Proxy, Provider], name: str
 ) -> None:

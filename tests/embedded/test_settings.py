@@ -24,7 +24,7 @@ def test_it_listens_on_free_ports_of_this_machine_and_keeps_jobs_in_its_folder(f
 
     assert (str(settings.listen), str(settings.admin.listen)) == ("127.0.0.1:0", "127.0.0.1:0")
     assert settings.store.path == folder.store
-    assert set(settings.upstreams) == {"openai", "anthropic", "gemini"}
+    assert set(settings.upstreams) == {"openai", "anthropic", "gemini", "gemini-openai"}
 
 
 def test_a_configuration_holds_except_for_what_must_be_its_own(folder, environ, tmp_path):

@@ -9,6 +9,7 @@ from proxy.ports.jobs import Credential
 from proxy.ports.provider import Provider
 from proxy.providers.anthropic_batches import AnthropicBatches
 from proxy.providers.gemini_batches import GeminiBatches
+from proxy.providers.gemini_openai_batches import GeminiOpenAIBatches
 from proxy.providers.mistral_jobs import MistralBatches
 from proxy.providers.openrouter_batches import OpenRouterBatches
 from proxy.providers.xai_batches import XaiBatches
@@ -62,6 +63,10 @@ class Wire:
 
     creates_at: tuple[str, str] | None = None
     """Path and route of a create, where it is not the path of the batches."""
+
+    retrieves_at: str | None = None
+    lists_at: str | None = None
+    """The routes of these, where they are not those of the batches."""
 
     cancels_at: str | None = None
     """The route of a cancel, where it is not below its batch as usual."""
@@ -118,6 +123,14 @@ class Wire:
     @property
     def create(self) -> str:
         return f"POST {self.creates_at[1] if self.creates_at else self.batches}"
+
+    @property
+    def retrieve(self) -> str:
+        return self.retrieves_at or f"GET {self.batches}/{{id}}"
+
+    @property
+    def list(self) -> str:
+        return self.lists_at or f"GET {self.batches}"
 
     @property
     def cancel(self) -> str:
@@ -185,6 +198,10 @@ def opened_mistral(base_url: str) -> AbstractAsyncContextManager[MistralBatches]
 
 def opened_openrouter(base_url: str) -> AbstractAsyncContextManager[OpenRouterBatches]:
     return opened(OpenRouterBatches, "openrouter", base_url + "/openrouter/api/v1")
+
+
+def opened_gemini_openai(base_url: str) -> AbstractAsyncContextManager[GeminiOpenAIBatches]:
+    return opened(GeminiOpenAIBatches, "gemini-openai", f"{base_url}/gemini-openai/v1beta/openai")
 
 
 def opened_xai(base_url: str) -> AbstractAsyncContextManager[XaiBatches]:
@@ -323,6 +340,26 @@ GEMINI_INLINE = replace(
     uploads=False,
 )
 
+GEMINI_OPENAI = replace(
+    OPENAI,
+    opened=opened_gemini_openai,
+    batches="/gemini-openai/v1beta/openai/batches",
+    retrieves_at="GET /gemini-openai/v1beta/openai/batches/batches/{id}",
+    lists_at="GET /gemini-openai/v1beta/batches",
+    cancels_at="POST /gemini-openai/v1beta/batches/{id}:cancel",
+    results="GET /gemini-openai/download/v1beta/files/{id}:download",
+    delete="DELETE /gemini-openai/v1beta/files/{id}",
+    upload="/gemini-openai/upload/v1beta/files",
+    upload_exchanges=2,
+    files="/gemini-openai/v1beta/files",
+    some_name="files/1",
+    windows=2,
+    keeps_partial=False,
+    pages=False,
+    is_known_by_its_file=True,
+    input_limits=lambda _: (10**9, 2 * 1024**3),
+)
+
 OPENROUTER = replace(
     MISTRAL,
     opened=opened_openrouter,
@@ -364,6 +401,7 @@ WIRES = {
     "mistral": MISTRAL,
     "gemini": GEMINI,
     "gemini-inline": GEMINI_INLINE,
+    "gemini-openai": GEMINI_OPENAI,
     "openrouter": OPENROUTER,
     "xai": XAI,
 }

@@ -32,6 +32,9 @@ class BatchWire(StrEnum):
     OPERATIONS = "operations"
     """Gemini's batches: operations below their model, their input inline or in a file."""
 
+    OPERATIONS_OF_FILES = "operations of files"
+    """Gemini's batches by its OpenAI API: created and shown as OpenAI's, and otherwise Gemini's."""
+
     INLINE = "inline"
     """OpenRouter's batches: requests in the create, results in the batch."""
 

@@ -2,7 +2,8 @@
 
 Sources: OpenAI API description (openapi.yaml, 2026-08-21) and Batch guide; Azure OpenAI
 batch guide and v1 REST reference; types of the SDKs of Groq 1.7, Mistral 3.7 and
-Together 3.1, Mistral API description; documentation of DeepInfra, Doubleword, OpenRouter, xAI.
+Together 3.1, Mistral API description; documentation of DeepInfra, Doubleword, OpenRouter, xAI;
+Gemini API, "OpenAI compatibility".
 """
 
 from collections.abc import Mapping
@@ -262,6 +263,24 @@ XAI: Final = Dialect(
     ),
 )
 
+GEMINI: Final = Dialect(
+    name="gemini-openai",
+    family=Family.OPENAI,
+    title="Gemini, by its OpenAI API",
+    public_url="https://generativelanguage.googleapis.com",
+    root="/v1beta/openai",
+    endpoints=_endpoints(_CHAT, _EMBEDDINGS),
+    # Gemini's own bounds: it is the same batch (`gemini.py`).
+    batch=BatchApi(
+        wire=BatchWire.OPERATIONS_OF_FILES,
+        max_requests=_REQUESTS,
+        max_bytes=2_000_000_000,
+        mark=Mark.INPUT_FILE,
+        windows=(2 * DAY,),
+        keeps_partial=False,
+    ),
+)
+
 COMPATIBLE: Final = Dialect(
     name="openai-compatible",
     family=Family.OPENAI,
@@ -271,6 +290,6 @@ COMPATIBLE: Final = Dialect(
 )
 
 ROWS: Final = (
-    *(OPENAI, AZURE, GROQ, MISTRAL, TOGETHER, DEEPINFRA, DOUBLEWORD, OPENROUTER, XAI),
+    *(OPENAI, AZURE, GROQ, MISTRAL, TOGETHER, DEEPINFRA, DOUBLEWORD, OPENROUTER, XAI, GEMINI),
     COMPATIBLE,
 )

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from proxy.core.dialects.batches import BatchApi
+from proxy.core.dialects.batches import BatchApi, BatchWire
 
 
 class Shape(StrEnum):
@@ -116,6 +116,11 @@ class Dialect:
 
     user_agent: str = "offramp"
     """As who we make calls of our own: those of jobs, of batches and of listings."""
+
+    @property
+    def has_files_beside_root(self) -> bool:
+        """Whether the files of its batches are at another API beside the root of this one."""
+        return self.batch is not None and self.batch.wire is BatchWire.OPERATIONS_OF_FILES
 
     def key_header(self, key: str) -> tuple[str, str]:
         """Return the header field by which a call presents `key`."""

@@ -44,7 +44,7 @@ class OpenAIDialect:
         self._parts: tuple[Part, ...] = (
             Live(engine, stored, habits.calls),
             stored,
-            Files(engine, store, habits),
+            *((Files(engine, store, habits),) if habits.serves_files else ()),
             batches(engine, store, habits),
         )
 
@@ -70,7 +70,7 @@ class OpenAIDialect:
 
     def recognises(self, request: web.Request) -> bool:
         """Return whether a request speaks this dialect; OpenAI itself takes whoever is left."""
-        return request.path.startswith(f"{self._habits.prefix}/")
+        return request.path.startswith(f"{self._habits.own}/")
 
     def unknown(self, method: str, path: str) -> ApiError:
         """Return the refusal of a URL that is no endpoint."""

@@ -22,8 +22,10 @@ class BatchRecords(Records[Batch]):
         store: FileStore,
         habits: Habits,
         unknown: Callable[[str], ApiError],
+        *,
+        prefix: str = "",
     ) -> None:
-        super().__init__(engine, unknown)
+        super().__init__(engine, unknown, prefix=prefix)
         self._store = store
         self._habits = habits
 

@@ -36,6 +36,10 @@ class Habits:
     agent: str = ""
     """With what the `User-Agent` of a request must begin."""
 
+    shares_prefix: bool = False
+    """Whether another API is below the prefix as well; then the root belongs to what parts it."""
+
+    serves_files: bool = True
     upload: str = "/v1/files"
     purpose: str = "batch"
     asks_purpose: bool = True
@@ -66,6 +70,11 @@ class Habits:
     listed: Callable[[Json], Any] = _same
     refusal: Callable[[ApiError], Reply] = error_reply
     refused_line: Callable[[Json], Json] = _same
+
+    @property
+    def own(self) -> str:
+        """What the paths of its requests begin with."""
+        return self.prefix + self.root * self.shares_prefix
 
     def path(self, path: str) -> str:
         """Return where one of OpenAI's paths is."""
