@@ -472,6 +472,38 @@ def test_a_variable_changes_one_of_the_usual_upstreams_and_keeps_the_others(conf
     assert settings.upstreams["openai"].dialect == "openai"
 
 
+@pytest.mark.parametrize("key", ["KEY", "KEY_FILE"])
+def test_where_gemini_has_a_key_its_openai_api_is_no_upstream_without_one(configure, tmp_path, key):
+    (tmp_path / "key").write_text("AIza-canary")
+    environ = {
+        f"OFFRAMP_UPSTREAMS__GEMINI__{key}": str(tmp_path / "key"),
+        "OFFRAMP_UPSTREAMS__GEMINI__CLIENTS": f'{{etl: ["sha256:{"0" * 64}"]}}',
+    }
+
+    settings = configure("", environ=environ).settings
+
+    assert list(settings.upstreams) == ["openai", "anthropic", "gemini"]
+
+
+@pytest.mark.parametrize(
+    ("other", "found"),
+    [
+        ("{}", ["upstreams.gemini-openai.key"]),
+        ("{base_url: 'http://h/v1beta/openai'}", []),
+        ("{key: AIza-canary, clients: {etl: [HASH]}}", []),
+    ],
+)
+def test_an_openai_api_beside_a_keyed_gemini_needs_a_key_too(complaints, other, found):
+    text = (
+        "listen: nowhere\n"
+        "upstreams:\n"
+        "  gemini: {key: AIza-canary, clients: {etl: [HASH]}}\n"
+        f"  gemini-openai: {other}\n"
+    ).replace("HASH", f'"sha256:{"0" * 64}"')
+
+    assert [line.split(": ")[1] for line in complaints(text)] == ["listen", *found]
+
+
 @pytest.mark.parametrize(
     ("upstream", "complaint"),
     [

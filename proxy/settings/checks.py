@@ -20,6 +20,7 @@ from proxy.core.notices import endpoint_at
 from proxy.core.upstream import Upstream, check_upstream_name
 from proxy.settings.layers import Path
 from proxy.settings.tree import Settings
+from proxy.settings.upstreams import UpstreamSettings
 from proxy.settings.values import duration_text
 
 Finding = tuple[Path, str]
@@ -112,6 +113,9 @@ def _held_keys(settings: Settings) -> Iterator[Finding]:
             yield ("upstreams", name, "clients"), "must name who may use the key that is held"
         if upstream.clients and not upstream.holds_key:
             yield ("upstreams", name, "clients"), "needs key or key_file: what they are to use"
+        if not upstream.holds_key and (keyed := _keyed_gemini_beside(settings, upstream)):
+            problem = f"is required: calls of the clients of {keyed!r} to its OpenAI API come here"
+            yield ("upstreams", name, "key"), problem
         if upstream.key is not None:
             try:
                 upstream.read_key()
@@ -120,6 +124,25 @@ def _held_keys(settings: Settings) -> Iterator[Finding]:
         for position, pattern in enumerate(upstream.client_paths):
             if not pattern.startswith("/"):
                 yield ("upstreams", name, "client_paths", position), "must begin with /"
+
+
+def _keyed_gemini_beside(settings: Settings, upstream: UpstreamSettings) -> str | None:
+    """Return the name of the upstream with a key whose OpenAI API another one is."""
+    if upstream.dialect != "gemini-openai":
+        return None
+    keyed = (
+        name
+        for name, other in settings.upstreams.items()
+        if other.dialect == "gemini"
+        and other.holds_key
+        and _host(other.base_url) == _host(upstream.base_url)
+    )
+    return next(keyed, None)
+
+
+def _host(base_url: str) -> str:
+    """Return host and port, also of what is no URL: that is complained about elsewhere."""
+    return base_url.partition("://")[2].partition("/")[0].lower()
 
 
 def _webhooks(settings: Settings) -> Iterator[Finding]:

@@ -129,7 +129,7 @@ def examine(
     if not any(("upstreams",) in layer.places for layer in layers):
         # Whoever lists upstreams means these and no others; whoever changes a
         # part of one by a variable means the usual ones with that change.
-        merged.values["upstreams"] = {name: {} for name in PUBLIC_UPSTREAMS}
+        merged.values["upstreams"] = {name: {} for name in _usual_upstreams(layers)}
     for layer in layers:
         merged.merge(layer)
     complaints = list(merged.complaints)
@@ -141,6 +141,20 @@ def examine(
             if not _is_moot(path, settings, broken):
                 complaints.append(_complaint(merged, path, problem))
     return Configuration(settings, file, dict(merged.places)), complaints
+
+
+def _usual_upstreams(layers: Iterable[Layer]) -> Iterator[str]:
+    """Return the upstreams that nobody listed.
+
+    Where a variable gives Gemini a key, its OpenAI API has none: it is left to the same upstream,
+    or it would be sent the tokens of that one's clients.
+    """
+    is_keyed = any(
+        layer.value_at(("upstreams", "gemini", name)) is not None
+        for layer in layers
+        for name in ("key", "key_file")
+    )
+    return (name for name in PUBLIC_UPSTREAMS if not (is_keyed and name == "gemini-openai"))
 
 
 def _from_file(file: pathlib.Path | None) -> Layer:
