@@ -8,7 +8,7 @@ is) are functions, and no opinion calls one unless the decision depends on it.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -224,18 +224,8 @@ class Reject:
 
 
 Decision = Forward | Defer | Reject
-Opinion = Callable[[CallFacts], Decision | None]
 
 UNDECIDED: Final = Forward(decided_by="default", reason="nobody asked to defer it")
-
-
-def decide(opinions: Iterable[Opinion], facts: CallFacts) -> Decision:
-    """Return the first opinion that there is about the call; without any, forward it."""
-    for opinion in opinions:
-        decision = opinion(facts)
-        if decision is not None:
-            return decision
-    return UNDECIDED
 
 
 def beside(decision: Decision, shadow: Decision | None) -> Decision:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from policies.headers import Asked, header_opinion
 from policies.model import (
+    UNDECIDED,
     Answer,
     CallFacts,
     Decision,
@@ -16,7 +17,6 @@ from policies.model import (
     RawHeaders,
     Reject,
     beside,
-    decide,
 )
 from policies.rules import RuleSet
 
@@ -54,13 +54,8 @@ class Policy:
         ruled = self.rules.opinion(facts)
         if isinstance(ruled, Reject):
             return ruled
-        decision = decide(
-            (
-                lambda facts: header_opinion(asked, facts, default_answer=self.default_answer),
-                lambda _: ruled,
-            ),
-            facts,
-        )
+        said = header_opinion(asked, facts, default_answer=self.default_answer)
+        decision = said or ruled or UNDECIDED
         if isinstance(decision, Defer):
             if asked.idempotency_problem is not None:
                 decision = _without_key(asked.idempotency_problem, decision, asked)

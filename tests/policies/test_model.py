@@ -1,24 +1,9 @@
 import pytest
 
-from policies.model import NOBODY, UNDECIDED, CallFacts, Forward, Once, Reject, beside, decide
+from policies.model import NOBODY, CallFacts, Forward, Once, Reject, beside
 from tests.policies.facts import NOW, make_facts, raw, unread
 
 HERE = Forward(decided_by="a", reason="a")
-THERE = Forward(decided_by="b", reason="b")
-
-
-def test_the_first_opinion_wins_and_later_ones_are_not_asked():
-    def never(facts):
-        raise AssertionError
-
-    facts = make_facts(unread)
-
-    assert decide([lambda _: None, lambda _: HERE, never], facts) is HERE
-    assert decide([lambda _: THERE, lambda _: HERE], facts) is THERE
-
-
-def test_without_an_opinion_a_call_is_forwarded():
-    assert decide([lambda _: None], make_facts(unread)) is UNDECIDED
 
 
 def test_a_shadow_stands_beside_the_decision():
