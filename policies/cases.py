@@ -26,7 +26,16 @@ from policies.grammar import (
 )
 from policies.headers import HeaderError, read_headers
 from policies.kinds import Kind, Record, dict_of, list_of, one_or_many, text, word
-from policies.model import CallFacts, Decision, Forward, Identity, Once, RawHeaders, Reject
+from policies.model import (
+    CallFacts,
+    Decision,
+    Forward,
+    Identity,
+    Once,
+    RawHeaders,
+    Reject,
+    deciding_rule,
+)
 from policies.policy import Policy
 from policies.rules import RuleSet
 from policies.tree import Node, plain
@@ -138,8 +147,8 @@ def outcome(decision: Decision) -> dict[str, object]:
     """Return a decision as people write what they expect of it."""
     shadow = decision.shadow
     seen: dict[str, object] = {
-        "rule": _rule(decision),
-        "shadow": None if shadow is None else _rule(shadow),
+        "rule": deciding_rule(decision.decided_by),
+        "shadow": None if shadow is None else deciding_rule(shadow.decided_by),
     }
     match decision:
         case Forward():
@@ -154,11 +163,6 @@ def outcome(decision: Decision) -> dict[str, object]:
         "tags": dict(decision.tags),
         **seen,
     }
-
-
-def _rule(decision: Decision) -> str | None:
-    kind, _, name = decision.decided_by.partition(":")
-    return name if kind == "rule" else None
 
 
 def _failures(policy: Policy, case: Case, obstacle_of: ObstacleOf) -> Iterable[str]:
