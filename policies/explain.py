@@ -40,12 +40,10 @@ class Step:
     """What the call has instead, shortened."""
 
     def __str__(self) -> str:
-        place = f"{self.rule} (line {self.line}): {self.verdict}"
-        return (
-            place
-            if self.key is None
-            else f"{place}: {self.key} is {self.actual}, wanted {self.wanted}"
-        )
+        said = f"{self.rule}: {self.verdict}"
+        if self.key is None:
+            return said
+        return f"{said}: {self.key} is {self.actual}, wanted {self.wanted}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ import click
 
 from policies.cases import CaseResult, outcome, run_cases
 from policies.durations import format_duration
-from policies.explain import Step
 from policies.fields import read_time
 from policies.load import PolicyError, PolicyFile, policy_schema
 from policies.model import Answer, Reject
@@ -111,7 +110,7 @@ def explain(
         if value is not None and value != {}:
             click.echo(f"{name}: {plain(_listed(value))}")
     for step in told.steps:
-        click.echo(plain(f"  {file}:{step.line}: {_said(step)}"))
+        click.echo(plain(f"  {file}:{step.line}: {step}"))
     if note:
         click.echo(f"note: {note}")
 
@@ -210,10 +209,3 @@ def _listed(value: object) -> object:
     if isinstance(value, Mapping):
         return ", ".join(f"{name}={text}" for name, text in value.items())
     return value
-
-
-def _said(step: Step) -> str:
-    said = f"{step.rule}: {step.verdict}"
-    if step.key is None:
-        return said
-    return f"{said}: {step.key} is {step.actual}, wanted {step.wanted}"
