@@ -35,6 +35,11 @@ def check_pattern(pattern: str) -> None:
         raise ValueError(r"a pattern must not end in a single backslash (write \\ for one)")
 
 
+def exactly(text: str) -> str:
+    """Return a pattern that only the text itself fits."""
+    return re.sub(r"([\\*?!])", r"\\\1", text)
+
+
 def compile_glob(glob: str) -> Callable[[str], bool]:
     """Return the test of one checked pattern without a leading `!`."""
     runs = _runs(glob)

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies.globs import MAX_PATTERN, MAX_TEXT, Patterns, check_pattern, compile_glob
+from policies.globs import MAX_PATTERN, MAX_TEXT, Patterns, check_pattern, compile_glob, exactly
 
 GLOBS = st.text(st.sampled_from("ab*?\\\n"), min_size=1, max_size=8)
 TEXTS = st.text(st.sampled_from("ab*?\\\n"), max_size=8)
@@ -64,6 +64,15 @@ def test_the_longest_pattern_and_text_do_not_hang():
     check_pattern(glob)
 
     assert not compile_glob(glob)("a" * MAX_TEXT)
+
+
+@given(st.text(st.sampled_from("a*?!\\"), min_size=1, max_size=6), st.text("a*?!\\", max_size=6))
+def test_a_pattern_of_one_text_fits_no_other(text, other):
+    pattern = exactly(text)
+
+    check_pattern(pattern)
+    assert Patterns((pattern,)).matches(text)
+    assert Patterns((pattern,)).matches(other) == (other == text)
 
 
 def test_an_exclusion_beats_what_is_wanted_in_any_order():

@@ -14,6 +14,7 @@ from typing import Final
 
 from pydantic import ValidationError
 
+from policies.globs import exactly
 from policies.headers import HeaderError, read_headers
 from policies.load import load_policies
 from policies.model import deciding_rule
@@ -204,8 +205,7 @@ def application_of(user_agent: str | None) -> str:
         return ""
     versioned = _VERSION.match(user_agent)
     name = versioned[1] if versioned is not None else user_agent
-    literal = re.sub(r"([\\*?!])", r"\\\1", name)
-    return f"{literal}*" if versioned is not None else literal
+    return f"{exactly(name)}*" if versioned is not None else exactly(name)
 
 
 _VERSION: Final = re.compile(r"(.*?[/ ]v?)\d")

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from policies.globs import exactly
 from proxy.core.audit import NIGHT
 
 DEADLINE: Final = "6h"
@@ -39,16 +40,16 @@ def rules_text(diversions: Sequence[Diversion], *, shadow: bool = True) -> str:
 def _rule(one: Diversion, *, shadow: bool) -> str:
     # JSON is YAML: quoted so, no name is taken for anything else.
     conditions = [
-        ("upstream", json.dumps(_literal(one.upstream))),
-        ("path", json.dumps(_literal(one.path))),
+        ("upstream", json.dumps(exactly(one.upstream))),
+        ("path", json.dumps(exactly(one.path))),
     ]
-    models = [_literal(model) for model in one.models if model]
+    models = [exactly(model) for model in one.models if model]
     if models:
         conditions.append(("model", json.dumps(models)))
     if one.user_agent:
         conditions.append(("headers", f"{{user-agent: {json.dumps(one.user_agent)}}}"))
     if one.credential is not None:
-        conditions.append(("credential", json.dumps(_literal(one.credential))))
+        conditions.append(("credential", json.dumps(exactly(one.credential))))
     if one.zone is not None:
         between = f"{NIGHT[0]:%H:%M}-{NIGHT[1]:%H:%M}"
         conditions.append(("time", f'{{between: "{between}", zone: {json.dumps(one.zone)}}}'))
@@ -59,10 +60,3 @@ def _rule(one: Diversion, *, shadow: bool) -> str:
     if shadow:
         lines.append("    mode: shadow")
     return "\n".join(lines) + "\n"
-
-
-def _literal(text: str) -> str:
-    """Return a pattern that only the text itself fits."""
-    for special in "\\*?!":
-        text = text.replace(special, f"\\{special}")
-    return text
