@@ -73,6 +73,11 @@ class Answer:
     """The tier that was used, where that stands in a header."""
 
     @property
+    def verdict(self) -> Verdict:
+        """Whose move it is now."""
+        return verdict(self.status, self.error_code)
+
+    @property
     def has_succeeded(self) -> bool:
         """Whether the caller got what it asked for; `verdict` calls the same a success."""
         return 200 <= self.status < 300
@@ -146,7 +151,7 @@ def after_answer(
     """Return what an answer makes of `job`. It asks for `facts` if there is to be another."""
     if answer.has_succeeded:
         return Succeeded(attempt, now, answer.outcome())
-    meaning = verdict(answer.status, answer.error_code)
+    meaning = answer.verdict
     if (
         job.lane is Lane.FLEX
         # An account that may spend nothing is refused with the status of a full tier.

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from proxy.core.dialects import DIALECTS
 from proxy.core.errors import ProviderError
-from proxy.core.outcomes import Verdict, verdict
+from proxy.core.outcomes import Verdict
 from proxy.core.upstream import Upstream
 from proxy.ports.jobs import Credential
 from proxy.services.callers.accounts import CredentialVerdict
@@ -31,7 +31,7 @@ class Verifier:
             )
         except ProviderError:
             return CredentialVerdict.UNKNOWN
-        match verdict(answer.answer.status, answer.answer.error_code):
+        match answer.answer.verdict:
             case Verdict.SUCCESS:
                 return CredentialVerdict.ACCEPTED
             case Verdict.CREDENTIAL:

@@ -6,7 +6,7 @@ from typing import Final
 from proxy.core.errors import CredentialRefusedError
 from proxy.core.job import Job
 from proxy.core.lanes import BatchKey, Lane
-from proxy.core.outcomes import FULL, LONGEST_BACKOFF, Answer, Verdict, verdict
+from proxy.core.outcomes import FULL, LONGEST_BACKOFF, Answer, Verdict
 from proxy.core.turnaround import Answered
 from proxy.ports.jobs import Credential
 from proxy.services.access import Access
@@ -46,15 +46,14 @@ class Lessons:
         Raises:
             StoreError: if it cannot be noted; it may be tried again.
         """
-        status = answer.answer.status
-        meaning = verdict(status, answer.answer.error_code)
+        meaning = answer.answer.verdict
         if meaning is Verdict.SUCCESS:
             if credential.succeeded_at is None:
                 await self._on.credentials.accepted(credential.id, at=self._on.now())
         elif meaning is Verdict.CREDENTIAL:
             refusal = CredentialRefusedError(
-                f"a direct call was refused with {status}",
-                status_code=status,
+                f"a direct call was refused with {answer.answer.status}",
+                status_code=answer.answer.status,
                 body=answer.result.body,
             )
             await self._access.pause(credential.id, refusal)
@@ -62,7 +61,7 @@ class Lessons:
     def note_answer(self, job: Job, answer: CallAnswer, *, took: timedelta) -> None:
         """Note what an answer says about the calls that are like this one."""
         now = self._on.now()
-        meaning = verdict(answer.answer.status, answer.answer.error_code)
+        meaning = answer.answer.verdict
         if job.lane is Lane.FLEX:
             # What is said of the account says nothing of the tier.
             if meaning is not Verdict.CREDENTIAL:

@@ -6,7 +6,7 @@ import pytest
 
 from proxy.core.dialects import ANTHROPIC_STATUS, Family, error_answer
 from proxy.core.errors import CallerError, ProxyError
-from proxy.core.outcomes import Answer, Verdict, verdict
+from proxy.core.outcomes import Answer, Verdict
 
 VERDICTS = {
     "invalid_request_error": Verdict.PERMANENT,
@@ -29,7 +29,7 @@ def test_every_type_has_its_verdict(kind):
     answer = Answer(status=ANTHROPIC_STATUS[kind], content=envelope)
 
     assert answer.error_code == kind
-    assert verdict(answer.status, answer.error_code) is VERDICTS[kind]
+    assert answer.verdict is VERDICTS[kind]
 
 
 @pytest.mark.parametrize(
