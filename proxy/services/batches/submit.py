@@ -241,8 +241,6 @@ class Submitter:
             await self._leave_unread(intent, lease)
             raise
         self._forbidden.pop(intent.key.model_access, None)
-        self._unseen.pop(intent.id, None)
-        self._unread.pop(intent.id, None)
         return await self._steps.created(intent, answer)
 
     async def _intend(self, batch: Batch, provider: Provider, count: int) -> Batch | None:
@@ -255,7 +253,7 @@ class Submitter:
             return await self._steps.take(batch, started)
         # Two creates in doubt could not be told apart.
         async with self._on.leases.held(f"create:{batch.key.credential}") as turn:
-            if turn is None or await is_one_in_doubt(self._on, batch):
+            if turn is None or await is_one_in_doubt(self._on, batch.key.credential):
                 return await self._steps.take(batch, PutBack(self._on.now() + TURN_PAUSE))
             return await self._steps.take(batch, started)
 

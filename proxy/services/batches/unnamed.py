@@ -27,7 +27,7 @@ import structlog
 from proxy.core.batch import Batch, BatchState
 from proxy.core.batch_ends import ANOTHERS
 from proxy.core.batch_events import Disowned
-from proxy.core.ids import parse_custom_id
+from proxy.core.ids import CredentialId, parse_custom_id
 from proxy.ports.provider import ProviderBatch, ResultLine
 from proxy.services.ground import Ground
 
@@ -61,14 +61,13 @@ async def candidates(
     ]
 
 
-async def is_one_in_doubt(ground: Ground, batch: Batch) -> bool:
-    """Return whether another create of the same credential may be on its way."""
+async def is_one_in_doubt(ground: Ground, credential: CredentialId) -> bool:
+    """Return whether a create of this credential may be on its way."""
     return any(
-        other.state is BatchState.SUBMITTING
-        and other.create_started_at is not None
-        and other.key.credential == batch.key.credential
-        and other.id != batch.id
-        for other in await ground.batches.live()
+        batch.state is BatchState.SUBMITTING
+        and batch.create_started_at is not None
+        and batch.key.credential == credential
+        for batch in await ground.batches.live()
     )
 
 
