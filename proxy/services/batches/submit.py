@@ -17,9 +17,8 @@ Where batches have no names the search is less sure: see `proxy.services.batches
 
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from http import HTTPStatus
-from typing import Final, NamedTuple
+from datetime import timedelta
+from typing import Final
 
 import structlog
 
@@ -42,23 +41,22 @@ from proxy.core.errors import (
     StoreCorruptError,
 )
 from proxy.core.ids import BatchId
-from proxy.core.lanes import BatchKey, ModelAccess
 from proxy.core.plan import PollPace
 from proxy.core.refusals import blames_money
 from proxy.ports.jobs import Credential
 from proxy.ports.provider import Provider, Submission
 from proxy.services.access import Access
+from proxy.services.batches.denials import Denials
 from proxy.services.batches.recover import Recoverer
 from proxy.services.batches.release import line_to_blame, release_unread
 from proxy.services.batches.rounds import BatchRounds
 from proxy.services.batches.steps import SubmissionSteps, SubmitTimes
 from proxy.services.batches.submission import describe
 from proxy.services.batches.unnamed import is_one_in_doubt
-from proxy.services.experience import UNBATCHABLE_FOR
 from proxy.services.ground import Ground
 from proxy.services.leases import HeldLease, LeaseLostError
 from proxy.services.outlook import Outlook
-from proxy.services.pauses import Backoff, keep_in_mind
+from proxy.services.pauses import keep_in_mind
 
 log = structlog.get_logger()
 
@@ -70,38 +68,11 @@ UNREAD_TRIES: Final = 20
 """How often a batch with a call that cannot be read is tried here, half a minute apart: another
 instance may have the key that it is sealed with. Then the other calls go without it."""
 
-FORBIDDEN_TIMES: Final = 3
-"""How often in a row batches are refused with one of `_FORBIDDEN` before their lane is switched off
-for the credential and model: in between, the provider let the credential in to list its models."""
-
-_FORBIDDEN: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND})
-"""What a key without the scope of batches is told, where the account has some or none."""
-
-FORBIDDEN_TOGETHER: Final = timedelta(minutes=2)
-"""Within this, refusals count once: those of batches that are on their way together when a key is
-revoked, or a provider in trouble knows nobody."""
-
-_FORBIDDEN_FOR: Final = Backoff(first=timedelta(minutes=10), longest=UNBATCHABLE_FOR)
-"""How long the lane is off. A key may be given the scope, and a path may be missing for minutes, as
-behind a gateway that is being set up."""
-
 RETRY_PAUSE: Final = timedelta(seconds=30)
 """How long a batch waits that could not be submitted, if its provider asks for no more."""
 
 TURN_PAUSE: Final = timedelta(seconds=2)
 """How soon a batch that waits for another's create looks again."""
-
-
-class _Forbidden(NamedTuple):
-    """How often in a row batches were denied, and until when that says nothing new."""
-
-    times: int
-    until: datetime
-    length: timedelta
-    """How long that time was in all."""
-
-
-_NEVER_FORBIDDEN: Final = _Forbidden(0, datetime.min.replace(tzinfo=UTC), timedelta())
 
 
 class Submitter:
@@ -131,8 +102,7 @@ class Submitter:
             step=self._step,
             group=_group,
         )
-        self._forbidden: dict[ModelAccess, _Forbidden] = {}
-
+        self._denials = Denials(ground.clock, outlook.experience)
         self._unseen: dict[BatchId, int] = {}
         """How often the input of a batch was not found. A batch also comes back for
         other reasons, most of all where creates take turns."""
@@ -240,7 +210,7 @@ class Submitter:
             # No batch can come of an input that broke off.
             await self._leave_unread(intent, lease)
             raise
-        self._forbidden.pop(intent.key.model_access, None)
+        self._denials.end(intent.key)
         return await self._steps.created(intent, answer)
 
     async def _intend(self, batch: Batch, provider: Provider, count: int) -> Batch | None:
@@ -288,7 +258,7 @@ class Submitter:
         if exc.code in (ProviderRejectedError.code, INPUT_MISSING):
             # Nothing is known that would cure it. An input that is not found by a 404, time and
             # again, may also be a path that is not: of a server that has files and no batches.
-            await self._note_forbidden(batch.key, exc)
+            await self._denials.note(batch.key, exc)
         line = await line_to_blame(self._on, batch, exc.line)
         rejected = Rejected(self._on.now(), exc.code, exc.message, line)
         return await self._steps.take(batch, rejected) or batch
@@ -297,23 +267,8 @@ class Submitter:
         """Pause the credential; one that is let in again and again may do all but batches."""
         await self._access.pause(batch.key.credential, exc)
         if not blames_money(exc.body):
-            await self._note_forbidden(batch.key, exc)
+            await self._denials.note(batch.key, exc)
         return await self._put_back(batch, exc)
-
-    async def _note_forbidden(self, key: BatchKey, exc: ProviderError) -> None:
-        """Switch the lane off for a credential and model that are always denied batches."""
-        now, access = self._on.now(), key.model_access
-        last = self._forbidden.get(access, _NEVER_FORBIDDEN)
-        if exc.status_code not in _FORBIDDEN or now < last.until:
-            return
-        times, length = last.times + 1, FORBIDDEN_TOGETHER
-        if times == FORBIDDEN_TIMES:
-            length = _FORBIDDEN_FOR.first
-        elif times > FORBIDDEN_TIMES:
-            length = _FORBIDDEN_FOR.after(last.length, ended_at=last.until, now=now)
-        if times >= FORBIDDEN_TIMES:
-            await self._outlook.experience.note_unbatchable(key, length)
-        keep_in_mind(self._forbidden, access, _Forbidden(times, now + length, length))
 
     async def _put_back(self, batch: Batch, exc: ProviderError) -> Batch:
         """Have the batch sent again later: when the provider asks for it, and not at once.
