@@ -66,14 +66,12 @@ class Recoverer:
             return await self._unsearched(batch, exc)
         if not provider.limits(batch.key.endpoint).names_batches:
             return await self._recover_unnamed(batch, found)
-        if found:
-            log.info("batch.adopted", batch_id=batch.id, provider_batch_id=found[0].id)
-            self._on.tally.count("batch_adopted", upstream=batch.key.upstream)
-            adopted = await self._steps.created(batch, found[0])
-            for twin in found[1:]:
-                adopted = await self._on.write_batch(adopted, TwinFound(twin.id))
-            return adopted
-        return await self._not_found(batch)
+        if not found:
+            return await self._not_found(batch)
+        adopted = await self._adopt(batch, found[0])
+        for twin in found[1:]:
+            adopted = await self._on.write_batch(adopted, TwinFound(twin.id))
+        return adopted
 
     async def _recover_unnamed(self, batch: Batch, found: list[ProviderBatch]) -> Batch:
         """Adopt the one batch that may be ours; of several none."""
@@ -81,10 +79,8 @@ class Recoverer:
         assert begun is not None
         likely = await candidates(self._on, batch, found, since=begun, to=begun + LONGEST_CREATE)
         if len(likely) == 1:
-            log.info("batch.adopted", batch_id=batch.id, provider_batch_id=likely[0].id)
-            self._on.tally.count("batch_adopted", upstream=batch.key.upstream)
             count_unnamed(self._on, batch, "adopted")
-            return await self._steps.created(batch, likely[0], provisional=True)
+            return await self._adopt(batch, likely[0], provisional=True)
         after = await self._not_found(batch)
         if after.state is BatchState.SEALED:
             count_unnamed(self._on, batch, "several" if likely else "absent")
@@ -93,6 +89,13 @@ class Recoverer:
                 why = f"create:{batch.create_started_at}"
                 await self._on.books.book_possible(batch, batch.create_count, why=why)
         return after
+
+    async def _adopt(
+        self, batch: Batch, found: ProviderBatch, *, provisional: bool = False
+    ) -> Batch:
+        log.info("batch.adopted", batch_id=batch.id, provider_batch_id=found.id)
+        self._on.tally.count("batch_adopted", upstream=batch.key.upstream)
+        return await self._steps.created(batch, found, provisional=provisional)
 
     async def _not_found(self, batch: Batch) -> Batch:
         """Note a search in vain; after the last of them the batch is free to be sent again."""
