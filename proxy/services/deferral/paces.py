@@ -2,7 +2,6 @@
 
 from collections import OrderedDict
 from collections.abc import Hashable
-from types import TracebackType
 from typing import Final, Self
 
 from proxy.core.pace import Pace
@@ -56,12 +55,7 @@ class HeldCall:
             self.alone = pace.is_sequential
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.end()
 
     def end(self) -> None:
