@@ -34,18 +34,6 @@ class HourlyLimits:
     tokens: int | None = None
     """Estimated prompt tokens."""
 
-    def room(self, spent: "Spent", jobs: Sequence[Job]) -> "Spent":
-        """Return what is spent of the hour with as many of `jobs`, in order, as fit."""
-        calls, tokens = spent.calls, spent.tokens
-        for job in jobs:
-            if self.calls is not None and calls >= self.calls:
-                break
-            # The first of an hour goes through, whatever its size: it would never fit otherwise.
-            if self.tokens is not None and tokens and tokens + job.tokens > self.tokens:
-                break
-            calls, tokens = calls + 1, tokens + job.tokens
-        return Spent(calls, tokens)
-
 
 @dataclass(frozen=True, slots=True)
 class Spent:
@@ -53,6 +41,18 @@ class Spent:
 
     calls: int = 0
     tokens: int = 0
+
+    def plus(self, jobs: Sequence[Job], limits: HourlyLimits) -> "Spent":
+        """Return what is spent with as many of these, in their order, as there is room for."""
+        calls, tokens = self.calls, self.tokens
+        for job in jobs:
+            if limits.calls is not None and calls >= limits.calls:
+                break
+            # The first of an hour goes through, whatever its size: it would never fit otherwise.
+            if limits.tokens is not None and tokens and tokens + job.tokens > limits.tokens:
+                break
+            calls, tokens = calls + 1, tokens + job.tokens
+        return Spent(calls, tokens)
 
     def less(self, jobs: Sequence[Job]) -> "Spent":
         """Return what is spent without these."""
@@ -84,7 +84,7 @@ class Budget:
             note = await self._notes.read(BUDGETS)
             spent = _of_hour(note, hour)
             before = spent.get(credential, Spent())
-            after = self._limits.room(before, jobs)
+            after = before.plus(jobs, self._limits)
             if after == before:
                 self._tell(credential, hour)
                 return 0
