@@ -35,7 +35,7 @@ _OWN_HEADERS: Final = {
 
 # Browsers cannot set headers on a WebSocket, so the OpenAI Realtime API takes
 # the key as a subprotocol (OpenAI API, "Realtime API with WebSockets").
-_WEBSOCKET_KEY: Final = b"openai-insecure-api-key."
+WEBSOCKET_KEY: Final = b"openai-insecure-api-key."
 
 
 @dataclass(slots=True)
@@ -125,7 +125,7 @@ def _clues(headers: RawHeaders) -> _Clues:
             case b"anthropic-version" | b"x-api-key":
                 clues.anthropic = True
             case b"sec-websocket-protocol":
-                clues.bearer = clues.bearer or _WEBSOCKET_KEY in value
+                clues.bearer = clues.bearer or WEBSOCKET_KEY in value
             case b"access-control-request-headers":
                 _announced(clues, value)
     return clues
@@ -175,7 +175,7 @@ def _authorization_tokens(value: bytes) -> list[bytes]:
 
 
 def _websocket_tokens(value: bytes) -> list[bytes]:
-    return [word.strip().removeprefix(_WEBSOCKET_KEY) for word in value.split(b",")]
+    return [word.strip().removeprefix(WEBSOCKET_KEY) for word in value.split(b",")]
 
 
 _TOKEN_SOURCES: Final[dict[bytes, Callable[[bytes], list[bytes]]]] = {

@@ -17,6 +17,7 @@ from fnmatch import translate
 from typing import Final
 from urllib.parse import unquote, unquote_plus
 
+from proxy.core.clues import WEBSOCKET_KEY
 from proxy.core.dialects import DIALECTS, Family, place_for, presented_credential
 from proxy.core.errors import CallerError
 from proxy.core.fields import RawHeaders
@@ -38,8 +39,6 @@ _MODELS: Final = ("/v1/models", "/v1beta/models")
 
 _BETWEEN_PARTS: Final = re.compile("[/?&;#]")
 _BETWEEN_WORDS: Final = re.compile(r"[\s,;]+")
-
-_SOCKET_KEY: Final = b"openai-insecure-api-key."
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,11 +167,11 @@ class Clients:
 def _socket_tokens(headers: RawHeaders) -> list[str]:
     """Return the token of a browser's WebSocket, which can set no other field than this."""
     return [
-        word.strip().removeprefix(_SOCKET_KEY).decode("latin-1")
+        word.strip().removeprefix(WEBSOCKET_KEY).decode("latin-1")
         for name, value in headers
         if name.lower() == b"sec-websocket-protocol"
         for word in value.split(b",")
-        if _SOCKET_KEY in word
+        if WEBSOCKET_KEY in word
     ]
 
 
