@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from policies.headers import HeaderError, read_headers
 from policies.load import PolicyError, load_policies
 from proxy.core.body import parse_body
-from proxy.core.dialects import DIALECTS, place_for
+from proxy.core.dialects import DIALECTS, credential_hash, place_for
 from proxy.core.errors import ProxyError
 from proxy.core.routing import Route, resolve
 from proxy.core.upstream import Upstream
 from proxy.providers import anthropic_lines, gemini_lines, result_lines
 from proxy.services.callers.clients import Clients, HeldKey
-from proxy.services.callers.owners import credential_hash, presented_tokens, token_expiry
+from proxy.services.callers.owners import presented_tokens, token_expiry
 from proxy.services.deferral.admission import admit
 from proxy.services.deferral.terms import kept_headers
 from proxy.services.traffic.kept import Room, kept_for, usage_in

@@ -22,7 +22,6 @@ from proxy.settings import (
     Address,
     BadConfigurationError,
     Settings,
-    credential_hash,
     duration_text,
     load,
     parse_address,
@@ -625,15 +624,6 @@ def test_a_certificate_that_cannot_be_read_is_named(complaints, listener):
     text = f"tls: {section}" if listener == "tls" else f"admin: {{tls: {section}}}"
 
     assert f"{listener}.cert_file: '/nowhere': cannot be read" in str(complaints(text))
-
-
-def test_a_hash_is_that_of_the_token_alone():
-    assert credential_hash("sk-1") == credential_hash(" Bearer sk-1\n")
-    assert credential_hash("sk-1") != credential_hash("sk-2")
-    # The SHA-256 of "abc" as published: FIPS 180-4, example B.1.
-    assert credential_hash("abc") == (
-        "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    )
 
 
 @pytest.mark.parametrize("secret", ['""', '"whsec_"', '"  "'])

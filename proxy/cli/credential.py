@@ -6,7 +6,7 @@ import click
 
 from proxy.cli.options import json_option
 from proxy.cli.output import print_json
-from proxy.settings import credential_hash
+from proxy.core.dialects import credential_hash
 
 
 @click.group("credential")
@@ -34,7 +34,7 @@ def hash_token(*, as_json: bool) -> None:
     # It may stand behind its scheme, as in a header.
     if len(words) > 1 + (words[0].lower() == "bearer"):
         raise click.UsageError("more than one token on standard input")
-    hashed = credential_hash(token)
+    hashed = credential_hash(words[-1])
     if as_json:
         print_json({"hash": hashed})
     else:

@@ -15,7 +15,6 @@ from proxy.settings.upstreams import (
 from proxy.settings.values import (
     Address,
     StoreUrl,
-    credential_hash,
     duration_text,
     parse_address,
     parse_duration,
@@ -41,7 +40,6 @@ __all__ = [
     "Tls",
     "UpstreamSettings",
     "Webhook",
-    "credential_hash",
     "duration_text",
     "examine",
     "load",

@@ -6,7 +6,6 @@ the key and the value. A value that may hold a secret shows itself as `***`.
 
 import base64
 import binascii
-import hashlib
 import ipaddress
 import re
 from collections.abc import Callable
@@ -175,17 +174,6 @@ def _sqlite_path(rest: str) -> Path:
     if rest.endswith("/"):
         raise ValueError("must name a file, not a directory")
     return Path(rest)
-
-
-def credential_hash(token: str) -> str:
-    """Return how a token is named in the configuration: `sha256:` and 64 hex digits.
-
-    The scheme is no part of a token. A plain hash is enough: tokens are random
-    and long, so nobody finds one by trying.
-    """
-    scheme, space, rest = token.strip().partition(" ")
-    bare = rest.strip() if space and scheme.lower() == "bearer" else token.strip()
-    return f"sha256:{hashlib.sha256(bare.encode()).hexdigest()}"
 
 
 def parse_token_hash(value: object) -> str:

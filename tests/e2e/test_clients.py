@@ -8,9 +8,9 @@ from typing import Any
 
 import aiohttp
 
+from proxy.core.dialects import credential_hash
 from proxy.sandbox import Sandbox, SandboxSettings
 from proxy.sandbox.ledger import key_id
-from proxy.services.callers.owners import credential_hash
 from tests.e2e.processes import Proxy, body_of, chat, results, settings_for
 from tests.helpers.certificates import write_certificate
 from tests.helpers.raw_upstream import wait_until

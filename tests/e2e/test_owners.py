@@ -12,12 +12,12 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
+from proxy.core.dialects import credential_hash
 from proxy.core.ids import CredentialId, OwnerId
 from proxy.core.lanes import BatchKey, Lane
 from proxy.ports.jobs import Credential, NewJob
 from proxy.sandbox import Running as Provider
 from proxy.sandbox import SandboxSettings
-from proxy.settings.values import credential_hash
 from proxy.stores.sqlite import SqliteStores
 from proxy.stores.vault import Vault
 from tests.e2e.processes import (

@@ -5,8 +5,8 @@ import signal
 
 import pytest
 
+from proxy.core.dialects import credential_hash
 from proxy.sandbox import LineFault, Sandbox, SandboxSettings, answer_text, body_hash
-from proxy.services.callers.owners import credential_hash
 from tests.e2e.commands import Desk, killed
 from tests.e2e.processes import (
     COMMAND,

@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 
 from policies.load import load_policies
 from policies.policy import Policy
-from proxy.settings import credential_hash
+from proxy.core.dialects import credential_hash
 from tests.helpers.factories import T0
 from tests.helpers.raw_upstream import wait_until
 from tests.web.entrance.test_front import no_store

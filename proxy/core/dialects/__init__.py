@@ -10,7 +10,12 @@ from typing import Final
 from proxy.core.dialects import anthropic, gemini, openai
 from proxy.core.dialects.anthropic import ANTHROPIC_VERSION
 from proxy.core.dialects.batches import BatchApi, BatchWire, FilesWay, Mark, window_for
-from proxy.core.dialects.credentials import Presented, pick_headers, presented_credential
+from proxy.core.dialects.credentials import (
+    Presented,
+    credential_hash,
+    pick_headers,
+    presented_credential,
+)
 from proxy.core.dialects.envelopes import (
     ANTHROPIC_STATUS,
     ErrorAnswer,
@@ -42,6 +47,7 @@ __all__ = [
     "Presented",
     "Shape",
     "Streaming",
+    "credential_hash",
     "error_answer",
     "gemini_error",
     "openai_error",

@@ -1,5 +1,6 @@
 """What a call presents to be let in, by the headers that its dialect names."""
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -50,6 +51,16 @@ def presented_credential(
     if query_key:
         return Presented(query_key, (("x-goog-api-key", query_key), *billing), billing)
     return None
+
+
+def credential_hash(token: str) -> str:
+    """Return a token's hash as the configuration names it.
+
+    Plain SHA-256, so that it can be made anywhere. Providers' tokens are long and
+    random, hence not to be found by trying; they are not passwords.
+    """
+    digest = hashlib.sha256(token.encode("utf-8", "surrogateescape"))
+    return f"sha256:{digest.hexdigest()}"
 
 
 def pick_headers(names: Iterable[str], headers: RawHeaders) -> tuple[tuple[str, str], ...]:

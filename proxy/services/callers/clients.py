@@ -18,14 +18,14 @@ from typing import Final
 from urllib.parse import unquote, unquote_plus
 
 from proxy.core.clues import WEBSOCKET_KEY
-from proxy.core.dialects import DIALECTS, Family, place_for, presented_credential
+from proxy.core.dialects import DIALECTS, Family, credential_hash, place_for, presented_credential
 from proxy.core.errors import CallerError
 from proxy.core.fields import RawHeaders
 from proxy.core.ids import CredentialId, OwnerId
 from proxy.core.routing import Route
 from proxy.core.targets import without_credentials
 from proxy.ports.jobs import Credential, CredentialStore
-from proxy.services.callers.owners import HELD, credential_hash, presented_tokens, query_key
+from proxy.services.callers.owners import HELD, presented_tokens, query_key
 
 _CREDENTIALS: Final = frozenset(
     name.encode() for dialect in DIALECTS.values() for name in dialect.credential_headers

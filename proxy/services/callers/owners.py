@@ -4,7 +4,6 @@ An owner is the keyed hash of a token's value, or the name that the configuratio
 gives to several. Whether a token is genuine is not known here: see `accounts`.
 """
 
-import hashlib
 import hmac
 import json
 from base64 import urlsafe_b64decode
@@ -14,13 +13,11 @@ from datetime import UTC, datetime
 from typing import Final
 from urllib.parse import unquote_plus
 
-from proxy.core.dialects import DIALECTS, Dialect, Presented, presented_credential
+from proxy.core.dialects import DIALECTS, Dialect, Presented, credential_hash, presented_credential
 from proxy.core.fields import RawHeaders
 from proxy.core.ids import ANONYMOUS, CredentialId, OwnerId
 from proxy.ports.clock import KeyedHash
 from proxy.ports.jobs import Credential
-
-_HASH_PREFIX: Final = "sha256:"
 
 HELD: Final = ("offramp-held-key", "")
 """Stands in a stored credential where the upstream's own key is put in on reading."""
@@ -136,15 +133,6 @@ def presented_tokens(headers: RawHeaders, target: str) -> tuple[str, ...]:
         presented_credential(dialect, headers, query_key=query_key(target)) for dialect in _FAMILIES
     )
     return tuple(dict.fromkeys(presented.token for presented in found if presented is not None))
-
-
-def credential_hash(token: str) -> str:
-    """Return a token's hash as the configuration names it.
-
-    Plain SHA-256, so that it can be made anywhere. Providers' tokens are long and
-    random, hence not to be found by trying; they are not passwords.
-    """
-    return _HASH_PREFIX + hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def owns(owner: OwnerId, owners: Iterable[OwnerId]) -> bool:

@@ -18,11 +18,11 @@ from policies.policy import Policy
 from policies.rules import RuleSet
 from policies.tree import plain
 from proxy.core.body import estimate_tokens
-from proxy.core.dialects import DIALECTS, presented_credential
+from proxy.core.dialects import DIALECTS, credential_hash, presented_credential
 from proxy.core.errors import CallerError
 from proxy.core.routing import Refusal, resolve
 from proxy.core.upstream import Upstream
-from proxy.services.callers.owners import credential_hash, query_key
+from proxy.services.callers.owners import query_key
 from proxy.services.deferral.obstacles import HeadFacts, obstacle, place_at
 from proxy.telemetry.redact import redacted
 

@@ -2,7 +2,13 @@
 
 import pytest
 
-from proxy.core.dialects import DIALECTS, Dialect, pick_headers, presented_credential
+from proxy.core.dialects import (
+    DIALECTS,
+    Dialect,
+    credential_hash,
+    pick_headers,
+    presented_credential,
+)
 
 OPENAI = DIALECTS["openai"]
 ANTHROPIC = DIALECTS["anthropic"]
@@ -112,3 +118,9 @@ def test_headers_are_picked_in_lower_case_sorted_and_once_each() -> None:
         ("anthropic-version", "2023-06-01"),
     )
     assert pick_headers((), headers) == ()
+
+
+def test_a_configured_hash_is_plain_sha_256():
+    # `printf sk-1 | sha256sum`
+    expected = "0f2c10bf3d128c719c6bfa4ecbae94b7fceebaea6e4438fef38a90e5acc326f3"
+    assert credential_hash("sk-1") == f"sha256:{expected}"

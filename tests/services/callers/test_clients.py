@@ -2,14 +2,14 @@
 
 import pytest
 
-from proxy.core.dialects import DIALECTS, presented_credential
+from proxy.core.dialects import DIALECTS, credential_hash, presented_credential
 from proxy.core.errors import CallerError
 from proxy.core.ids import CredentialId, OwnerId
 from proxy.core.routing import resolve
 from proxy.core.upstream import Upstream
 from proxy.ports.jobs import Credential
 from proxy.services.callers.clients import Clients, HeldCredentials, HeldKey
-from proxy.services.callers.owners import HELD, Owners, credential_hash
+from proxy.services.callers.owners import HELD, Owners
 from tests.helpers.factories import T0
 from tests.helpers.fakes import FakeHash, MemoryStores
 

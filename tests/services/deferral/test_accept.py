@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from policies.fields import Run
 from proxy.core.body import parse_body
-from proxy.core.dialects import DIALECTS, Place, presented_credential
+from proxy.core.dialects import DIALECTS, Place, credential_hash, presented_credential
 from proxy.core.errors import AcceptUnclearError, CallerError, OverloadedError
 from proxy.core.ids import JobId, is_job_id, shard_of
 from proxy.core.job import AnswerMode
@@ -19,7 +19,7 @@ from proxy.core.lanes import Lane
 from proxy.core.repeats import WAITER_LEASE, with_body
 from proxy.ports.provider import BatchLimits, Provider
 from proxy.services.callers.accounts import Accounts, CredentialVerdict
-from proxy.services.callers.owners import Owners, credential_hash
+from proxy.services.callers.owners import Owners
 from proxy.services.callers.quota import Limits
 from proxy.services.deferral.accept import (
     CHOICE_HOLDS_S,

@@ -8,8 +8,8 @@ from structlog.testing import capture_logs
 from policies.cases import written_body
 from policies.load import load_policies
 from policies.policy import Policy
+from proxy.core.dialects import credential_hash
 from proxy.core.upstream import Upstream
-from proxy.services.callers.owners import credential_hash
 from proxy.services.traffic.replay import Scene, read_call, tell
 from tests.helpers.factories import T0
 from tests.web.house import KEY, MAX_BODY, open_house

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from policies.conditions import Rule
 from policies.headers import NOTHING_ASKED, Asked
 from policies.policy import Policy
+from proxy.core.dialects import credential_hash
 from proxy.core.fields import request_head
 from proxy.core.job import AnswerMode
 from proxy.core.routing import Route
 from proxy.core.shapes import HeadWriter
 from proxy.core.upstream import Upstream
 from proxy.services.callers.clients import HeldKey
-from proxy.services.callers.owners import credential_hash
 from proxy.telemetry.metrics import Metrics
 from proxy.web.entrance.calls import Calls
 from proxy.web.entrance.heads import FirstLook
