@@ -9,7 +9,7 @@
     DELETE /sandbox/faults[/{id}]     lift all, or one
     GET    /sandbox/clock             {"now"}
     POST   /sandbox/clock/advance     {"seconds"}: jump, and settle
-    POST   /sandbox/keys              {"key", "do", ...}: see `_KEY_ACTIONS`
+    POST   /sandbox/keys              {"key", "do", ...}: see `_KeyChange`
     POST   /sandbox/flex              {"refusals": n | null}: null refuses every flex call
 
 No credential is asked: the sandbox listens on loopback and holds nothing of value.
@@ -32,6 +32,7 @@ from proxy.sandbox.ledger import key_id
 _T = TypeVar("_T")
 
 _KINDS: Final[dict[str, type[Fault]]] = {"http": HttpFault, "batch": BatchFault, "line": LineFault}
+_KIND_OF: Final = {kind: name for name, kind in _KINDS.items()}
 
 
 class _Advance(pydantic.BaseModel):
@@ -110,7 +111,7 @@ class Control:
     async def _faults(self, _: web.Request) -> Any:
         return {
             "data": [
-                {"id": a.id, "kind": _kind(a.fault), "seen": a.seen, "hits": a.hits}
+                {"id": a.id, "kind": _KIND_OF[type(a.fault)], "seen": a.seen, "hits": a.hits}
                 | asdict(a.fault)
                 for a in self._engine.faults.armed()
             ]
@@ -162,10 +163,6 @@ class Control:
         asked = _checked(_Flex, await _json(request))
         self._engine.flex.refusals = asked.refusals
         return {"refusals": asked.refusals}
-
-
-def _kind(fault: Fault) -> str:
-    return {HttpFault: "http", BatchFault: "batch", LineFault: "line"}[type(fault)]
 
 
 async def _json(request: web.Request) -> Any:

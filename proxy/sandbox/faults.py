@@ -206,8 +206,6 @@ class FaultBook:
 
     def for_line(self, *, custom_id: str, key_id: str, model: str | None) -> LineFault | None:
         """Return the fault that hits this line, if any."""
-        if not self._armed:
-            return None
         for armed in self.armed():
             fault = armed.fault
             if (

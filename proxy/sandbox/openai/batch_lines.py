@@ -12,7 +12,7 @@ from proxy.sandbox.lines import Pause, spoiled
 from proxy.sandbox.openai import errors
 from proxy.sandbox.openai.batch import Batch
 from proxy.sandbox.openai.execute import execute
-from proxy.sandbox.openai.habits import OPENAI, Habits
+from proxy.sandbox.openai.habits import Habits
 from proxy.sandbox.wire import ApiError
 
 _GIVEN_UP: Final = {
@@ -57,9 +57,7 @@ class Results:
 class LineRunner:
     """Executes lines, bills them and writes their results."""
 
-    def __init__(
-        self, engine: Engine, batch: Batch, results: Results, habits: Habits = OPENAI
-    ) -> None:
+    def __init__(self, engine: Engine, batch: Batch, results: Results, habits: Habits) -> None:
         self._engine = engine
         self._batch = batch
         self._results = results

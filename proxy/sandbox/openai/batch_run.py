@@ -14,7 +14,7 @@ from proxy.sandbox.lines import shuffled
 from proxy.sandbox.openai.batch import Batch
 from proxy.sandbox.openai.batch_check import CheckedInput, InvalidBatchError, check_input
 from proxy.sandbox.openai.batch_lines import LineRunner, Results
-from proxy.sandbox.openai.habits import OPENAI, Habits
+from proxy.sandbox.openai.habits import Habits
 from proxy.sandbox.schedule import Schedule, StoppedError
 
 
@@ -26,7 +26,7 @@ class BatchRun:
         engine: Engine,
         store: FileStore,
         batch: Batch,
-        habits: Habits = OPENAI,
+        habits: Habits,
         *,
         enqueued: Callable[[str, str], int],
     ) -> None:

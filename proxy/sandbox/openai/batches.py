@@ -12,7 +12,7 @@ from proxy.sandbox.openai.batch import Batch
 from proxy.sandbox.openai.batch_records import BatchRecords, check_create, check_scope
 from proxy.sandbox.openai.fields import page_limit, paginate
 from proxy.sandbox.openai.files import life_seconds
-from proxy.sandbox.openai.habits import OPENAI, Habits
+from proxy.sandbox.openai.habits import Habits
 from proxy.sandbox.openai.live import json_object
 from proxy.sandbox.wire import ApiError, Call, Reply, Route, json_reply
 
@@ -24,7 +24,7 @@ _METADATA_VALUE_MAX: Final = 512
 class Batches:
     """Handlers of the batches API, and the record of all batches."""
 
-    def __init__(self, engine: Engine, store: FileStore, habits: Habits = OPENAI) -> None:
+    def __init__(self, engine: Engine, store: FileStore, habits: Habits) -> None:
         self._habits = habits
         self._batches = BatchRecords(engine, store, habits, _no_batch)
 

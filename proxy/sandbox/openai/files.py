@@ -12,7 +12,7 @@ from proxy.sandbox.engine import Engine, new_id
 from proxy.sandbox.files import FileStore, StoredFile
 from proxy.sandbox.openai import errors
 from proxy.sandbox.openai.fields import page_limit, paginate
-from proxy.sandbox.openai.habits import OPENAI, Habits
+from proxy.sandbox.openai.habits import Habits
 from proxy.sandbox.wire import CHUNK_BYTES, ApiError, Call, Reply, Route, json_reply
 
 _FILE_BYTES_MAX: Final = 512 * 1024 * 1024
@@ -28,7 +28,7 @@ _FIELD_BYTES_MAX: Final = 4_096
 class Files:
     """Handlers of the files API."""
 
-    def __init__(self, engine: Engine, store: FileStore, habits: Habits = OPENAI) -> None:
+    def __init__(self, engine: Engine, store: FileStore, habits: Habits) -> None:
         self._engine = engine
         self._store = store
         self._habits = habits
