@@ -114,7 +114,7 @@ def load(
 
 
 def examine(
-    file: pathlib.Path | None = None,
+    file: pathlib.Path | None,
     *,
     environ: Mapping[str, str] = os.environ,
     flags: Mapping[str, str] | None = None,

@@ -113,7 +113,7 @@ def _made(line: "str | partial[bytes]") -> bytes | None:
 def set_up_logging(
     *,
     level: Level = "info",
-    form: Format = "auto",
+    form: Format,
     stream: BinaryIO | None = None,
     strict: bool = False,
     bridge: bool = True,

@@ -82,7 +82,7 @@ async def _start(proxy: Proxy) -> None:
 
 @asynccontextmanager
 async def set_up(
-    folder: Path, say: Callable[[str], None], *, fails_over: bool = False
+    folder: Path, say: Callable[[str], None], *, fails_over: bool
 ) -> AsyncIterator[Stage]:
     """Run the stage until the block ends."""
     Vault.load_or_create(folder / "key")

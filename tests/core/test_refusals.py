@@ -16,7 +16,7 @@ from proxy.core.refusals import (
 )
 
 
-def google(status: str, message: str = "", *reasons: object) -> dict[str, Any]:
+def google(status: str, message: str, *reasons: object) -> dict[str, Any]:
     details = [{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": r} for r in reasons]
     return {"code": 400, "message": message, "status": status, "details": details}
 

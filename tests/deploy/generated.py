@@ -209,12 +209,12 @@ def _levels() -> dict[str, set[str]]:
 # The manifests of the fleet.
 
 
-def rendered(values: Mapping[str, Any], *, release: str = "offramp") -> str:
+def rendered(values: Mapping[str, Any]) -> str:
     """Return the chart's manifests as Helm itself renders them."""
     import helm_python
 
     with helm_python.Chart.load(str(CHART)) as chart:
-        files = chart.render(dict(values), name=release, namespace="offramp")
+        files = chart.render(dict(values), name="offramp", namespace="offramp")
     manifests = [text.strip() for name, text in sorted(files.items()) if name.endswith(".yaml")]
     return "\n---\n".join(text for text in manifests if text) + "\n"
 

@@ -382,10 +382,10 @@ class Fleet:
         self.clock.advance(seconds=duration.total_seconds())
         await self.run("live", *names, position=position)
 
-    async def recovered(self, position: int = 0) -> None:
+    async def recovered(self) -> None:
         """Let both searches for an unclear create happen, and what follows from them."""
         for _ in range(3):
-            await self.wait(timedelta(seconds=30), "submit", position=position)
+            await self.wait(timedelta(seconds=30), "submit")
 
     async def everything_ends(self) -> None:
         """Let more than a day pass."""

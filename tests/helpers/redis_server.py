@@ -139,8 +139,8 @@ def _wait_until_up(admin: Redis, process: "subprocess.Popen[bytes]") -> None:
     _wait_for(is_up)
 
 
-def _wait_for(is_true: Callable[[], bool], *, seconds: float = 30) -> None:
-    until = time.monotonic() + seconds
+def _wait_for(is_true: Callable[[], bool]) -> None:
+    until = time.monotonic() + 30
     while not is_true():
         assert time.monotonic() < until, "redis-server does not come up"
         time.sleep(0.02)

@@ -9,7 +9,6 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from proxy.core.upstream import Upstream
-from proxy.ports.jobs import Credential
 from proxy.services.callers.accounts import CredentialVerdict
 from proxy.services.callers.verify import Verifier
 from proxy.services.direct.call import DirectCaller
@@ -45,9 +44,9 @@ class Listing:
                 await client.aclose()
 
 
-async def verdict_of(listing: Listing, credential: Credential | None = None) -> CredentialVerdict:
+async def verdict_of(listing: Listing) -> CredentialVerdict:
     async with listing.verifier() as verify:
-        return await verify(credential or make_credential())
+        return await verify(make_credential())
 
 
 @pytest.mark.parametrize(

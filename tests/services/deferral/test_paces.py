@@ -13,9 +13,9 @@ def call_alone(known, run, *, times=LONE_CALLS):
             call.is_new = True
 
 
-def call_together(known, run, *, times=5):
+def call_together(known, run):
     with ExitStack() as calls:
-        for _ in range(times):
+        for _ in range(5):
             calls.enter_context(known.hold(run)).is_new = True
 
 

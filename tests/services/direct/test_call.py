@@ -25,10 +25,8 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @asynccontextmanager
-async def caller_of(
-    port: int, *, path: str = "", dialect: str = "openai"
-) -> AsyncIterator[DirectCaller]:
-    upstream = Upstream.parse("openai", dialect, f"http://127.0.0.1:{port}{path}")
+async def caller_of(port: int, *, dialect: str = "openai") -> AsyncIterator[DirectCaller]:
+    upstream = Upstream.parse("openai", dialect, f"http://127.0.0.1:{port}")
     async with asyncio.TaskGroup() as tasks:
         client = AiohttpClient(tasks)
         try:
