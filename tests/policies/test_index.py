@@ -6,11 +6,19 @@ from tests.policies.facts import make_facts, raw, rule_set, unread
 from tests.policies.test_rules import CALL, RULES
 
 
-def index(*conditions):
+def parsed(conditions):
     rules = [
         {"name": f"r{n}", "when": when, "then": "interactive"} for n, when in enumerate(conditions)
     ]
-    return RuleIndex.of([rule.rule.when for rule in rule_set(*rules).compiled])
+    return [rule.when for rule in rule_set(*rules).listed()]
+
+
+def index(*conditions):
+    return RuleIndex.of(parsed(conditions))
+
+
+def content(*conditions):
+    return ContentIndex.of(parsed(conditions))
 
 
 @settings(max_examples=50)
@@ -117,13 +125,6 @@ def test_most_calls_are_told_to_concern_no_rule_by_their_head(when, concerned):
     filed = index(when)
 
     assert filed.concerns(**head, path="/v1/embeddings", upstream="openai") is concerned
-
-
-def content(*conditions):
-    rules = [
-        {"name": f"r{n}", "when": when, "then": "interactive"} for n, when in enumerate(conditions)
-    ]
-    return ContentIndex.of([rule.rule.when for rule in rule_set(*rules).compiled])
 
 
 @settings(max_examples=80)
