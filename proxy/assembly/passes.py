@@ -9,7 +9,7 @@ from proxy.assembly.shared import Shared
 from proxy.core.ids import RANDOM_BYTES, BatchId, mint_batch_id
 from proxy.scheduler import Pass
 from proxy.services.batches.collect import Collector
-from proxy.services.batches.dispatch import Flusher
+from proxy.services.batches.flush import Flusher
 from proxy.services.batches.governor import TokenGovernor
 from proxy.services.batches.ingest import Ingestor
 from proxy.services.batches.settle import Settler

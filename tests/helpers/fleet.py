@@ -24,7 +24,7 @@ from proxy.core.upstream import Upstream
 from proxy.ports.tasks import TaskOwner
 from proxy.services.access import Access
 from proxy.services.batches.collect import Collector
-from proxy.services.batches.dispatch import Flusher
+from proxy.services.batches.flush import Flusher
 from proxy.services.batches.governor import TokenGovernor
 from proxy.services.batches.ingest import Ingestor
 from proxy.services.batches.settle import Settler

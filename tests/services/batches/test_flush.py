@@ -9,7 +9,7 @@ from proxy.core.batch_ends import INVALID_INPUT
 from proxy.core.ids import CredentialId
 from proxy.core.job import AnswerMode, JobState
 from proxy.core.lanes import Lane
-from proxy.services.batches.dispatch import REROUTES_PER_PASS
+from proxy.services.batches.flush import REROUTES_PER_PASS
 from tests.helpers.factories import CREDENTIAL, make_batch, make_key
 from tests.helpers.fleet import Fleet
 
