@@ -40,20 +40,8 @@ from proxy.services.unread import UnreadQueues
 
 log = structlog.get_logger()
 
-CUSTOM_ID_CHARS_MAX: Final = 64
-"""The limit of the providers that have one. Ours are shorter."""
-
 REROUTES_PER_PASS: Final = 500
 """Bounds a pass: jobs come near their deadline by the thousand after an outage."""
-
-
-def max_body_bytes(provider: Provider, key: BatchKey, most: int) -> int:
-    """Return how many bytes the bodies of `most` lines may have: their frames come on top.
-
-    The frames of 50,000 bodies of 2 KB are 7 MB, more than any headroom of a limit.
-    """
-    framing = sum(map(len, provider.frame("x" * CUSTOM_ID_CHARS_MAX, key.endpoint)))
-    return max(provider.limits(key.endpoint).max_bytes - most * framing, 1)
 
 
 class Flusher:
@@ -221,7 +209,7 @@ class Flusher:
         return replace(
             self._limits,
             max_requests=most,
-            max_bytes=min(self._limits.max_bytes, max_body_bytes(provider, key, most)),
+            max_bytes=min(self._limits.max_bytes, _max_body_bytes(provider, key, most)),
             max_tokens=self._governor.max_tokens(key.provider_queue, now=self._on.now()),
         )
 
@@ -301,3 +289,16 @@ class Flusher:
         if moved:
             self._on.wake("escalate")
         return len(moved)
+
+
+_CUSTOM_ID_CHARS_MAX: Final = 64
+"""The limit of the providers that have one. Ours are shorter."""
+
+
+def _max_body_bytes(provider: Provider, key: BatchKey, most: int) -> int:
+    """Return how many bytes the bodies of `most` lines may have: their frames come on top.
+
+    The frames of 50,000 bodies of 2 KB are 7 MB, more than any headroom of a limit.
+    """
+    framing = sum(map(len, provider.frame("x" * _CUSTOM_ID_CHARS_MAX, key.endpoint)))
+    return max(provider.limits(key.endpoint).max_bytes - most * framing, 1)
