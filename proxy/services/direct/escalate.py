@@ -249,18 +249,9 @@ class Escalator:
         What the answer says of the credential is durable by then, and the rest of what it
         teaches is learned. Nothing is raised for the provider's sake, nor for the store's.
         """
-        try:
-            body = await self._on.jobs.body(job.id)
-        except JobNotFoundError:
-            # Cancelled and erased since: whatever is written now is refused.
-            return Released(job.attempt, "cancelled", uncharged=True), None
-        except StoreError as exc:
-            # Nothing was sent, and so nothing bought.
-            now, pause = self._on.now(), UNREACHED_PAUSE
-            if isinstance(exc, StoreCorruptError):
-                # It stays so, unless another instance has the key that it is sealed with.
-                pause = max(pause, (job.deadline - now) / UNREAD_PARTS)
-            return Released(job.attempt, exc.code, not_before=now + pause, uncharged=True), None
+        body = await self._body(job)
+        if isinstance(body, Released):
+            return body, None
         begun = self._on.clock.monotonic()
         try:
             async with asyncio.timeout(self._limits.of(job.lane).timeout.total_seconds()):
@@ -291,6 +282,23 @@ class Escalator:
             retry_after=answer.retry_after,
         )
         return self._on.books.priced(event, job.key), answer.result
+
+    async def _body(self, job: Job) -> bytes | Released:
+        """Return what is to be sent for the job, or what it means that this is not to be had.
+
+        Nothing was sent then, and so nothing bought.
+        """
+        try:
+            return await self._on.jobs.body(job.id)
+        except JobNotFoundError:
+            # Cancelled and erased since: whatever is written now is refused.
+            return Released(job.attempt, "cancelled", uncharged=True)
+        except StoreError as exc:
+            now, pause = self._on.now(), UNREACHED_PAUSE
+            if isinstance(exc, StoreCorruptError):
+                # It stays so, unless another instance has the key that it is sealed with.
+                pause = max(pause, (job.deadline - now) / UNREAD_PARTS)
+            return Released(job.attempt, exc.code, not_before=now + pause, uncharged=True)
 
     def _unanswered(self, job: Job, exc: Exception) -> Released | Failed:
         """Return what it means for the job that its call got no whole answer."""
