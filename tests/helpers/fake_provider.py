@@ -286,19 +286,17 @@ class FakeProvider:
         batch.status = status
         for name, body in reversed(batch.lines[:executed]):
             answer = self.answer_line(name, body)
-            if answer is None:
-                # Computed and billed like any other, and then lost.
+            # What has no line is computed and billed like any other, and then lost.
+            if answer is None or 200 <= answer[0] < 300:
                 self.bought[body] += 1
                 self.spent_nano += BATCH_NANO
-                continue
-            if 200 <= answer[0] < 300:
-                self.bought[body] += 1
-                self.spent_nano += BATCH_NANO
-            batch.results.append(
-                ResultLine(
-                    kind=LineKind.ANSWERED, custom_id=name, status_code=answer[0], body=answer[1]
+            if answer is not None:
+                code, content = answer
+                batch.results.append(
+                    ResultLine(
+                        kind=LineKind.ANSWERED, custom_id=name, status_code=code, body=content
+                    )
                 )
-            )
         for name, _ in batch.lines[executed:]:
             batch.results.append(
                 ResultLine(kind=LineKind.NOT_EXECUTED, custom_id=name, error_code=f"batch_{status}")

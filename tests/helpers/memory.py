@@ -119,7 +119,7 @@ class _Memory:
             and (record.id, record.attempt + 1) not in self.claimed_by
             and (key is None or record.key == key)
         ]
-        return sorted(waiting, key=lambda job: (_ready_at(job), job.id))
+        return sorted(waiting, key=lambda job: (job.ready_at, job.id))
 
     def check(self, key: BatchKey) -> None:
         """Raise if a row of this queue cannot be read."""
@@ -142,10 +142,6 @@ class _Claim:
     affinity: str
     tokens: int
     deadline: datetime
-
-
-def _ready_at(job: Job) -> datetime:
-    return job.not_before or job.accepted_at
 
 
 class MemoryJobStore:
@@ -243,8 +239,8 @@ class MemoryJobStore:
 
     async def pending(self, owners: Sequence[OwnerId] | None = None) -> Mapping[OwnerId, Pending]:
         sums: dict[OwnerId, Pending] = {}
-        for job in self._memory.records.values():
-            if not job.state.is_terminal and (owners is None or job.owner in owners):
+        for job in self._memory.pending.values():
+            if owners is None or job.owner in owners:
                 seen = sums.get(job.owner, Pending(0, 0))
                 sums[job.owner] = Pending(seen.jobs + 1, seen.body_bytes + job.body_bytes)
         return sums
@@ -275,7 +271,7 @@ class MemoryQueueStore:
 
     async def take(self, key: BatchKey, *, ready_at: datetime, limit: int) -> Sequence[Job]:
         self._memory.check(key)
-        ready = [job for job in self._memory.queued(key) if _ready_at(job) <= ready_at]
+        ready = [job for job in self._memory.queued(key) if job.ready_at <= ready_at]
         return sorted(ready, key=lambda job: job.deadline)[:limit]
 
     async def due(self, key: BatchKey, *, before: datetime, limit: int) -> Sequence[Job]:
@@ -371,7 +367,7 @@ class MemoryCredentialStore:
 
     async def forget_unused(self, *, limit: int) -> int:
         memory = self._memory
-        used = {job.key.credential for job in memory.records.values() if not job.state.is_terminal}
+        used = {job.key.credential for job in memory.pending.values()}
         used |= {
             batch.key.credential
             for batch in memory.batches.values()
@@ -403,8 +399,8 @@ class MemoryBatchStore:
             count=len(jobs),
             body_bytes=sum(job.body_bytes for job in jobs),
             tokens=sum(job.tokens for job in jobs),
-            oldest_at=min(map(_ready_at, jobs)),
-            newest_at=max(map(_ready_at, jobs)),
+            oldest_at=min(job.ready_at for job in jobs),
+            newest_at=max(job.ready_at for job in jobs),
             nearest_deadline=min(job.deadline for job in jobs),
             held=sum(job.answer is AnswerMode.WAIT for job in jobs),
             small_batches=self._memory.small.get(key, 0),
@@ -448,7 +444,7 @@ class MemoryBatchStore:
             return _claimed(claims, complete=True)
         self._memory.check(key)
         held = _claimed(claims, complete=False)
-        ready = [job for job in self._memory.queued(key) if _ready_at(job) <= ready_at]
+        ready = [job for job in self._memory.queued(key) if job.ready_at <= ready_at]
         for moved, job in enumerate(ready):
             if moved == CLAIM_CHUNK:
                 return held
@@ -495,9 +491,7 @@ class MemoryBatchStore:
         claims = self._memory.items.get(batch_id, ())
         return frozenset(custom_ids) & {(one.item.job_id, one.item.attempt) for one in claims}
 
-    async def open_items(self, batch_id: BatchId) -> AsyncIterator[Sequence[Item]]:
-        for chunk in _chunks(self._still_open(batch_id), LINES_CHUNK):
-            yield chunk
+    open_items = items
 
     async def lost(self) -> Sequence[BatchId]:
         filled = [batch_id for batch_id, claims in self._memory.items.items() if claims]
