@@ -48,7 +48,7 @@ def command(
     proposed in shadow mode: they count, and divert nothing, until that line is taken out.
     """
     settings = load(config).settings
-    auditor = Auditor(price_book(settings).price, zone=_zone(zone), zone_name=zone)
+    auditor = Auditor(price_book(settings).price, _zone(zone))
     audit = auditor.audit(_lines(facts or _recorded(settings)))
     scale = _scale(audit, settings.recording.sample)
     if audit.unreadable and not as_json:

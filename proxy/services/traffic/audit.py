@@ -8,9 +8,10 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta, tzinfo
+from datetime import datetime, timedelta
 from itertools import chain, count
 from typing import Final
+from zoneinfo import ZoneInfo
 
 from pydantic import ValidationError
 
@@ -44,10 +45,10 @@ UNDECIDED: Final = frozenset({None, "default"})
 class Auditor:
     """Audits the lines of a record. One instance may audit several."""
 
-    def __init__(self, price: PriceOf, *, zone: tzinfo, zone_name: str) -> None:
+    def __init__(self, price: PriceOf, zone: ZoneInfo) -> None:
+        """`zone` is where night is looked for, and what rules for the night name."""
         self._price = price
         self._zone = zone
-        self._zone_name = zone_name
 
     def audit(self, lines: Sequence[bytes]) -> Audit:
         """Return what the lines tell, of which each is a recorded call."""
@@ -152,7 +153,7 @@ class Auditor:
             path=key.path,
             models=tuple(one.key.model for one in group),
             user_agent=key.application,
-            zone=self._zone_name if group[0].nights_only else None,
+            zone=self._zone.key if group[0].nights_only else None,
         )
 
     def _wrong(

@@ -22,7 +22,7 @@ SEEDS = (2026,)
 
 
 def audit(lines: list[bytes], zone: str = "UTC") -> Audit:
-    return Auditor(fixed_price, zone=ZoneInfo(zone), zone_name=zone).audit(lines)
+    return Auditor(fixed_price, ZoneInfo(zone)).audit(lines)
 
 
 @pytest.fixture(scope="module", params=SEEDS)
