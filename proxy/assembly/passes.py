@@ -63,7 +63,13 @@ def batch_passes(settings: Settings, outside: Outside, shared: Shared) -> list[P
         outlook=outlook,
     )
     collector = Collector(
-        ground, access=access, settler=settler, outlook=outlook, governor=governor, pace=pace
+        ground,
+        access=access,
+        settler=settler,
+        outlook=outlook,
+        governor=governor,
+        pace=pace,
+        jitter=jitter,
     )
     return [
         Pass("flush", QUICK, flusher.run_once),

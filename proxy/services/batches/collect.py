@@ -1,6 +1,5 @@
 """Ask after provider batches, stop the late ones, and settle those that ended."""
 
-import random
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Final
@@ -82,7 +81,7 @@ class Collector:
         outlook: Outlook,
         governor: TokenGovernor,
         pace: PollPace,
-        jitter: Callable[[], float] = lambda: random.uniform(0.9, 1.1),  # noqa: S311 (spreads load)
+        jitter: Callable[[], float],
     ) -> None:
         self._on = ground
         self._access = access
