@@ -3,7 +3,7 @@
 No stampede: a whole batch may come back, and its provider bounds what it answers.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 
 from proxy.core.ids import CredentialId
@@ -26,11 +26,9 @@ class EscalationLimits:
     """How much may be called at once, in all and in each lane."""
 
     total: int = 64
-    interactive: LaneCaps = field(default_factory=LaneCaps)
-    flex: LaneCaps = field(
-        default_factory=lambda: LaneCaps(calls_per_s=5.0, timeout=timedelta(minutes=15))
-    )
-    trickle: LaneCaps = field(default_factory=lambda: LaneCaps(concurrent=2, calls_per_s=1.0))
+    interactive: LaneCaps = LaneCaps()
+    flex: LaneCaps = LaneCaps()
+    trickle: LaneCaps = LaneCaps()
 
     def of(self, lane: Lane) -> LaneCaps:
         """Return the caps of a lane that calls."""
