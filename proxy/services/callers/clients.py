@@ -18,14 +18,14 @@ from typing import Final
 from urllib.parse import unquote, unquote_plus
 
 from proxy.core.clues import WEBSOCKET_KEY
-from proxy.core.dialects import DIALECTS, Family, credential_hash, place_for, presented_credential
+from proxy.core.dialects import DIALECTS, Family, credential_hash, place_for
 from proxy.core.errors import CallerError
 from proxy.core.fields import RawHeaders
 from proxy.core.ids import CredentialId, OwnerId
 from proxy.core.routing import Route
 from proxy.core.targets import without_credentials
 from proxy.ports.jobs import Credential, CredentialStore
-from proxy.services.callers.owners import HELD, presented_tokens, query_key
+from proxy.services.callers.owners import HELD, presented_to, presented_tokens
 
 _CREDENTIALS: Final = frozenset(
     name.encode() for dialect in DIALECTS.values() for name in dialect.credential_headers
@@ -137,14 +137,10 @@ class Clients:
 
     def _is_let_in(self, key: HeldKey, headers: RawHeaders, route: Route) -> bool:
         """Return whether the token in the place of the upstream's key is a client's."""
-        dialect = DIALECTS[route.upstream.dialect]
         if _socket_tokens(headers):
             # It would go on with the subprotocols, which are the caller's and the upstream's.
             return False
-        in_query = dialect.family is Family.GEMINI
-        presented = presented_credential(
-            dialect, headers, query_key=query_key(route.upstream_target) if in_query else None
-        )
+        presented = presented_to(route.upstream, headers, route.upstream_target)
         return presented is not None and _is_one_of(key.clients, presented.token)
 
     def _check_path(self, method: str, route: Route) -> None:

@@ -13,9 +13,17 @@ from datetime import UTC, datetime
 from typing import Final
 from urllib.parse import unquote_plus
 
-from proxy.core.dialects import DIALECTS, Dialect, Presented, credential_hash, presented_credential
+from proxy.core.dialects import (
+    DIALECTS,
+    Dialect,
+    Family,
+    Presented,
+    credential_hash,
+    presented_credential,
+)
 from proxy.core.fields import RawHeaders
 from proxy.core.ids import ANONYMOUS, CredentialId, OwnerId
+from proxy.core.upstream import Upstream
 from proxy.ports.clock import KeyedHash
 from proxy.ports.jobs import Credential
 
@@ -133,6 +141,13 @@ def presented_tokens(headers: RawHeaders, target: str) -> tuple[str, ...]:
         presented_credential(dialect, headers, query_key=query_key(target)) for dialect in _FAMILIES
     )
     return tuple(dict.fromkeys(presented.token for presented in found if presented is not None))
+
+
+def presented_to(upstream: Upstream, headers: RawHeaders, target: str) -> Presented | None:
+    """Return the credential of a call to `upstream`; one in its query only where that is read."""
+    dialect = DIALECTS[upstream.dialect]
+    key = query_key(target) if dialect.family is Family.GEMINI else None
+    return presented_credential(dialect, headers, query_key=key)
 
 
 def owns(owner: OwnerId, owners: Iterable[OwnerId]) -> bool:

@@ -6,7 +6,7 @@ that what an explanation says is what happens.
 
 from dataclasses import dataclass
 
-from proxy.core.dialects import DIALECTS, Dialect, Endpoint, Place, place_for
+from proxy.core.dialects import DIALECTS, Endpoint, Place, place_for
 from proxy.core.upstream import Upstream
 
 
@@ -47,6 +47,6 @@ def obstacle(head: HeadFacts, *, max_body_bytes: int) -> str | None:
     return None
 
 
-def place_at(upstream: Upstream, dialect: Dialect, target: str) -> Place | None:
+def place_at(upstream: Upstream, target: str) -> Place | None:
     """Return the deferrable endpoint at a raw target, whatever prefix its base URL has."""
-    return place_for(dialect, upstream.path_of(target))
+    return place_for(DIALECTS[upstream.dialect], upstream.path_of(target))

@@ -18,11 +18,11 @@ from policies.policy import Policy
 from policies.rules import RuleSet
 from policies.tree import plain
 from proxy.core.body import estimate_tokens
-from proxy.core.dialects import DIALECTS, credential_hash, presented_credential
+from proxy.core.dialects import credential_hash
 from proxy.core.errors import CallerError
 from proxy.core.routing import Refusal, resolve
 from proxy.core.upstream import Upstream
-from proxy.services.callers.owners import query_key
+from proxy.services.callers.owners import presented_to
 from proxy.services.deferral.obstacles import HeadFacts, obstacle, place_at
 from proxy.telemetry.redact import redacted
 
@@ -43,7 +43,7 @@ class Scene:
         upstream = self.upstreams.get(call.upstream)
         if upstream is None:
             return f"no upstream is called {call.upstream!r} (configured: {_listed(self)})"
-        place = place_at(upstream, DIALECTS[upstream.dialect], call.path)
+        place = place_at(upstream, call.path)
         head = HeadFacts(
             method=call.method,
             upstream=upstream,
@@ -150,9 +150,7 @@ def _identified(call: Call, scene: Scene) -> Call:
     upstream = scene.upstreams.get(call.upstream)
     if upstream is None:
         return call
-    presented = presented_credential(
-        DIALECTS[upstream.dialect], call.headers, query_key=query_key(call.path)
-    )
+    presented = presented_to(upstream, call.headers, call.path)
     if presented is None:
         return call
     hashed = credential_hash(presented.token)

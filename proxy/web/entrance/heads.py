@@ -18,7 +18,7 @@ from policies.headers import Asked, with_usual
 from policies.model import Decision, Once
 from policies.policy import Policy
 from proxy.core.body import ParsedBody
-from proxy.core.dialects import DIALECTS, Dialect, Endpoint, Family, Place, presented_credential
+from proxy.core.dialects import DIALECTS, Dialect, Endpoint, Place
 from proxy.core.fields import RawHeaders
 from proxy.core.repeats import Digest, with_body
 from proxy.core.routing import Route
@@ -26,7 +26,7 @@ from proxy.core.targets import without_credentials
 from proxy.core.wrappers import takes_no_job
 from proxy.ports.clock import Clock
 from proxy.services.callers.clients import Clients, Exchange
-from proxy.services.callers.owners import Caller, Owners, query_key
+from proxy.services.callers.owners import Caller, Owners, presented_to
 from proxy.services.deferral.obstacles import place_at
 from proxy.services.deferral.repeats import Repeats
 from proxy.services.deferral.terms import Terms, fingerprint_of, is_named, kept_headers
@@ -139,9 +139,7 @@ class HeadReader:
         asked = read_asked(with_usual(headers, self._usual), now=now)
 
         def identify() -> Caller:
-            dialect, target = DIALECTS[route.upstream.dialect], route.upstream_target
-            key = query_key(target) if dialect.family is Family.GEMINI else None
-            presented = presented_credential(dialect, headers, query_key=key)
+            presented = presented_to(route.upstream, headers, route.upstream_target)
             return self._owners.identify(presented, route.upstream.name)
 
         return FirstLook(route, now, asked, Once(identify), exchange)
@@ -173,7 +171,7 @@ def read_head(request: web.BaseRequest, look: FirstLook) -> CallHead:
             caller(), dialect, target=target, headers=kept, asked=asked, tagged=tagged
         )
 
-    place = place_at(route.upstream, dialect, route.upstream_target)
+    place = place_at(route.upstream, route.upstream_target)
     fields, named = request.raw_headers, is_named(asked)
 
     def is_no_help() -> bool:

@@ -54,6 +54,6 @@ def test_a_body_of_unknown_length_is_read_for_a_caller_who_asked():
 def test_an_endpoint_is_found_behind_any_base_url(base, target, path):
     upstream = Upstream.parse("x", "openai", f"https://api.example{base}")
 
-    found = place_at(upstream, OPENAI, target)
+    found = place_at(upstream, target)
 
     assert (found.endpoint.path if found else None) == path

@@ -134,3 +134,14 @@ def test_whose_call_it_is_follows_from_a_credential_unless_it_is_said():
     assert known.owner == ("etl", credential_hash(KEY))
     assert known.credential == (credential_hash(KEY),)
     assert (said.owner, said.credential) == (("web",), ())
+
+
+def test_a_key_in_the_query_says_whose_a_call_is_at_gemini_alone():
+    gemini = Upstream.parse("gemini", "gemini", "https://g.example")
+    scene = Scene(upstreams={**SCENE.upstreams, "gemini": gemini}, max_body_bytes=1)
+
+    at_gemini = {"path": f"/v1beta/models/g:generateContent?key={KEY}"}
+    elsewhere = {"path": f"{CHAT}?key={KEY}", "upstream": "openai"}
+
+    assert read_call(json.dumps(at_gemini), "call.json", scene).owner == (OWNER,)
+    assert read_call(json.dumps(elsewhere), "call.json", scene).owner == ()
