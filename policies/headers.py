@@ -182,7 +182,7 @@ def _tagged(asked: Asked, tag: Tag, facts: CallFacts, default_answer: Answer) ->
             return _refused(f"X-Deferrable: {tag} is not possible for this call: {bar}")
         return Forward(decided_by=BY_TAG, reason=f"it cannot run later: {bar}")
     answer = _answer(tag, facts, default_answer)
-    if answer is Answer.BACKGROUND and not _is_responses(facts):
+    if answer is Answer.BACKGROUND and not facts.is_for_responses():
         return _refused("X-Deferrable: background is for /v1/responses; use job, wait or raise")
     if answer is not Answer.WAIT and facts.streams():
         return _refused(
@@ -202,7 +202,7 @@ def _answer(tag: Tag, facts: CallFacts, default_answer: Answer) -> Answer:
     if tag is not Tag.TRUE:
         return Answer(tag.value)
     # The operator's default is for all paths; where it cannot be, it is a job.
-    if default_answer is Answer.BACKGROUND and not _is_responses(facts):
+    if default_answer is Answer.BACKGROUND and not facts.is_for_responses():
         return Answer.JOB
     return default_answer
 
@@ -226,11 +226,6 @@ def _preferred(asked: Asked, facts: CallFacts) -> Decision:
 
 def _refused(message: str) -> Reject:
     return Reject(status=400, message=message, decided_by=BY_TAG)
-
-
-def _is_responses(facts: CallFacts) -> bool:
-    # An upstream's base URL may put something before its own paths.
-    return facts.path.endswith("/v1/responses")
 
 
 # SDKs send the same few values with every call, and forwarded calls should not

@@ -96,7 +96,7 @@ def guards(rule: Rule) -> list[Matcher]:
             Matcher(
                 "path",
                 "/v1/responses (nothing else can be answered with `background`)",
-                lambda f: f.path.endswith("/v1/responses"),
+                CallFacts.is_for_responses,
                 lambda f: f.path,
             )
         )

@@ -140,6 +140,11 @@ class CallFacts:
         model = (self.body() or {}).get("model")
         return model if isinstance(model, str) else None
 
+    def is_for_responses(self) -> bool:
+        """Return whether the call is to `/v1/responses`: `background` answers nothing else."""
+        # An upstream's base URL may put something before its own paths.
+        return self.path.endswith("/v1/responses")
+
     def streams(self) -> bool | None:
         """Return whether the caller wants a stream; nothing if the body is unreadable."""
         if self.path.endswith(_PATH_STREAMS):
