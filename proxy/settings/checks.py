@@ -7,11 +7,11 @@ import os
 import pathlib
 import re
 from collections.abc import Callable, Iterator
-from datetime import timedelta
 from functools import partial
 from typing import Final
 
 from policies.conditions import SECRET_HEADERS
+from policies.fields import LONGEST_DEADLINE
 from proxy.core.dialects import DIALECTS
 from proxy.core.errors import ConfigError
 from proxy.core.ids import ANONYMOUS
@@ -61,8 +61,9 @@ def disagreements(settings: Settings) -> Iterator[Finding]:
     for position, name in enumerate(settings.recording.headers):
         if name.lower() in SECRET_HEADERS:
             yield ("recording", "headers", position), "carries credentials: it is never recorded"
-    if settings.deferral.default_deadline > timedelta(days=30):
-        yield ("deferral", "default_deadline"), "must be at most 30d"
+    if settings.deferral.default_deadline > LONGEST_DEADLINE:
+        most = duration_text(LONGEST_DEADLINE)
+        yield ("deferral", "default_deadline"), f"must be at most {most}"
 
 
 def _upstreams(settings: Settings) -> Iterator[Finding]:

@@ -37,9 +37,6 @@ log = structlog.get_logger()
 LINE_FRAME_BYTES: Final = 512
 """Kept free in a line for what stands around the body: ID, method and path."""
 
-DEADLINE_MAX: Final = timedelta(days=30)
-"""A later one is cut to this: it says when the result must be there at the latest."""
-
 CHOICE_HOLDS_S: Final = 1.0
 """How long calls that are alike get the same lane without a fresh look. What is known of queues and
 turnarounds is as old as the last pass anyway."""
@@ -188,10 +185,8 @@ class Acceptor:
 
     def _deadline(self, asked: timedelta | datetime | None, now: datetime) -> datetime:
         if isinstance(asked, datetime):
-            deadline = asked
-        else:
-            deadline = now + (self._settings.default_deadline if asked is None else asked)
-        return min(deadline, now + DEADLINE_MAX)
+            return asked
+        return now + (self._settings.default_deadline if asked is None else asked)
 
     def _check(self, terms: Terms, deadline: datetime) -> None:
         caller, settings = terms.caller, self._settings
