@@ -24,7 +24,7 @@ TOP_LEVEL = {
 
 TESTED_BY = {
     # One thing to those who use it, and tested as one.
-    "proxy/cli/": "tests/test_cli.py",
+    "proxy/cli/": "tests/cli/",
     "proxy/demo/": "tests/test_demo.py",
     "proxy/settings/": "tests/test_settings.py",
     "proxy/providers/gemini_files.py": "tests/providers/test_gemini_batches.py",

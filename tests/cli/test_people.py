@@ -12,9 +12,9 @@ import click
 import pytest
 
 from proxy.cli import COMMANDS, SECTIONS, main
-from proxy.cli.output import print_records, print_table
+from proxy.cli.output import plain, print_records, print_table
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 COMPLETE = "_OFFRAMP_COMPLETE"
 
 
@@ -276,3 +276,11 @@ def test_a_port_that_the_sandbox_cannot_have_is_named():
 @pytest.mark.parametrize("words", [["--port", "65536"], ["--time-scale", "-1"]])
 def test_what_no_sandbox_can_be_is_wrong_usage(words):
     assert run("sandbox", *words).returncode == 2
+
+
+@pytest.mark.parametrize("text", ["\x1b[31mred", "a\nb", "a\x07", "\u202eabc"])
+def test_what_a_terminal_would_obey_is_not_printed(text):
+    shown = plain(text)
+
+    assert shown.isprintable()
+    assert len(shown) == len(text)
