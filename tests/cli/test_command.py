@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -14,25 +13,21 @@ from proxy.cli import COMMANDS, batches, jobs
 from proxy.core.errors import ProxyError
 
 
-@contextmanager
-def a_failing_command(name, failure):
-    """Let the command `name` fail so, whatever it would do."""
+@pytest.fixture
+def demo_fails(monkeypatch):
+    """Return what lets `offramp demo` fail, whatever it would do."""
 
-    @click.command(name)
-    def command():
-        raise failure
+    def fails(failure):
+        @click.command("demo")
+        def command():
+            raise failure
 
-    # What is imported already is not imported again.
-    module = ModuleType(f"proxy.cli.{name}")
-    module.command = command  # type: ignore[attr-defined]
-    known = sys.modules.get(module.__name__)
-    sys.modules[module.__name__] = module
-    try:
-        yield
-    finally:
-        del sys.modules[module.__name__]
-        if known is not None:
-            sys.modules[module.__name__] = known
+        # What is imported already is not imported again.
+        module = ModuleType("proxy.cli.demo")
+        module.command = command  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+
+    return fails
 
 
 def test_the_command_line_starts_without_the_heavy_libraries():
@@ -73,18 +68,20 @@ def test_wrong_usage_ends_with_2_and_says_what_is_right(run, words):
     assert "Usage: offramp" in errors
 
 
-def test_an_expected_failure_ends_with_1_and_a_hint(run):
-    with a_failing_command("demo", ProxyError("port 80 is taken", hint="choose another")):
-        code, output, errors = run("demo")
+def test_an_expected_failure_ends_with_1_and_a_hint(run, demo_fails):
+    demo_fails(ProxyError("port 80 is taken", hint="choose another"))
+
+    code, output, errors = run("demo")
 
     assert (code, output) == (1, b"")
     assert errors == "offramp: port 80 is taken\nhint: choose another\n"
 
 
-def test_a_bug_shows_a_traceback_to_whoever_asked_alone(run):
-    with a_failing_command("demo", KeyError("canary")):
-        code, _, errors = run("demo")
-        debug_code, _, debug_errors = run("--debug", "demo")
+def test_a_bug_shows_a_traceback_to_whoever_asked_alone(run, demo_fails):
+    demo_fails(KeyError("canary"))
+
+    code, _, errors = run("demo")
+    debug_code, _, debug_errors = run("--debug", "demo")
 
     assert (code, debug_code) == (1, 1)
     assert "Traceback" not in errors
@@ -94,9 +91,10 @@ def test_a_bug_shows_a_traceback_to_whoever_asked_alone(run):
 
 
 @pytest.mark.parametrize("failure", [KeyboardInterrupt(), click.Abort()])
-def test_an_interrupt_ends_as_shells_expect(run, failure):
-    with a_failing_command("demo", failure):
-        code, _, errors = run("demo")
+def test_an_interrupt_ends_as_shells_expect(run, demo_fails, failure):
+    demo_fails(failure)
+
+    code, _, errors = run("demo")
 
     assert (code, errors) == (130, "interrupted\n")
 
@@ -140,10 +138,11 @@ def test_what_a_locale_has_no_letters_for_is_escaped_and_no_bug(tmp_path, letter
     assert b"\\u03c0.yaml:1:9" in done.stdout
 
 
-def test_what_the_machine_refuses_is_named_and_its_traceback_is_for_whoever_asked(run):
-    with a_failing_command("demo", PermissionError(13, "Permission denied", "/some/place")):
-        code, _, errors = run("demo")
-        debug_code, _, debug_errors = run("--debug", "demo")
+def test_what_the_machine_refuses_is_named_and_its_traceback_is_for_whoever_asked(run, demo_fails):
+    demo_fails(PermissionError(13, "Permission denied", "/some/place"))
+
+    code, _, errors = run("demo")
+    debug_code, _, debug_errors = run("--debug", "demo")
 
     assert (code, debug_code) == (1, 1)
     assert errors.startswith("offramp: /some/place: Permission denied\nhint: ")
