@@ -26,7 +26,7 @@ TESTED_BY = {
     # One thing to those who use it, and tested as one.
     "proxy/cli/": "tests/cli/",
     "proxy/demo/": "tests/test_demo.py",
-    "proxy/settings/": "tests/test_settings.py",
+    "proxy/settings/": "tests/settings/",
     "proxy/providers/gemini_files.py": "tests/providers/test_gemini_batches.py",
     "proxy/telemetry/": "tests/test_telemetry.py",
     "proxy/sandbox/": "tests/sandbox/",
