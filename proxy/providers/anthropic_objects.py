@@ -6,10 +6,10 @@ Source: types of the Anthropic SDK 2.12, `MessageBatch`.
 from datetime import datetime
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BeforeValidator, Field
 
 from proxy.ports.provider import ProviderBatch, ProviderBatchState
-from proxy.providers.openai_objects import Id, Moment, Word, read_as
+from proxy.providers.lenient import Id, Lenient, Moment, Word, read_as
 from proxy.providers.statuses import read_status
 
 _STATES: Final = {
@@ -24,16 +24,16 @@ def _counts(value: Any) -> dict[str, int]:
     return {name: count for name, count in counts if type(count) is int and count >= 0}
 
 
-class MessageBatchObject(BaseModel):
+class MessageBatchObject(Lenient):
     """The fields of a MessageBatch that we depend on."""
-
-    model_config = ConfigDict(extra="ignore", defer_build=True)
 
     id: Id
     processing_status: Word = None
     created_at: Moment = None
     expires_at: Moment = None
-    request_counts: Annotated[dict[str, int], BeforeValidator(_counts)] = {}
+    request_counts: Annotated[dict[str, int], BeforeValidator(_counts)] = Field(
+        default_factory=dict
+    )
 
 
 def read_batch(value: object) -> MessageBatchObject | None:

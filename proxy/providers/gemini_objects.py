@@ -11,13 +11,13 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any, Final
 
 import structlog
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
 from proxy.core.batch_ends import TOO_MANY_TOKENS
 from proxy.core.refusals import error_code
 from proxy.ports.provider import ProviderBatch, ProviderBatchState
 from proxy.providers import _wire
-from proxy.providers.openai_objects import Loose, Moment, Word, mapping, read_as
+from proxy.providers.lenient import Lenient, Loose, Moment, Word, mapping, read_as
 
 log = structlog.get_logger()
 
@@ -90,28 +90,24 @@ def _count(value: Any) -> int | None:
 Count = Annotated[int | None, BeforeValidator(_count)]
 
 
-class _Read(BaseModel):
-    model_config = ConfigDict(extra="ignore", defer_build=True)
-
-
-class _Stats(_Read):
+class _Stats(Lenient):
     total: Count = Field(default=None, alias="requestCount")
     successful: Count = Field(default=None, alias="successfulRequestCount")
     failed: Count = Field(default=None, alias="failedRequestCount")
 
 
-class _Metadata(_Read):
+class _Metadata(Lenient):
     state: Word = None
     display_name: Word = Field(default=None, alias="displayName")
     created_at: Moment = Field(default=None, alias="createTime")
     stats: Annotated[_Stats, BeforeValidator(mapping)] = Field(
         default_factory=_Stats, alias="batchStats"
     )
-    output: Loose = {}
-    input: Loose = Field(default={}, alias="inputConfig")
+    output: Loose = Field(default_factory=dict)
+    input: Loose = Field(default_factory=dict, alias="inputConfig")
 
 
-class OperationObject(_Read):
+class OperationObject(Lenient):
     """The fields of an Operation that we depend on.
 
     One that cannot be read is as if absent: an operation that was not known for its sake would
@@ -122,8 +118,8 @@ class OperationObject(_Read):
     name: str = Field(pattern=r"^batches/[A-Za-z0-9_-]{1,256}$")
     done: Annotated[bool, BeforeValidator(lambda value: value in (True, "true"))] = False
     metadata: Annotated[_Metadata, BeforeValidator(mapping)] = Field(default_factory=_Metadata)
-    error: Loose = {}
-    response: Loose = {}
+    error: Loose = Field(default_factory=dict)
+    response: Loose = Field(default_factory=dict)
 
     @property
     def responses_file(self) -> str | None:
@@ -138,7 +134,7 @@ class OperationObject(_Read):
         return name if isinstance(name, str) else None
 
 
-class FileObject(_Read):
+class FileObject(Lenient):
     """The fields of a File that we depend on."""
 
     name: str = Field(pattern=r"^files/[A-Za-z0-9_-]{1,256}$")

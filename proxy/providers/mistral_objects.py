@@ -6,11 +6,11 @@ Source: Mistral API description, `BatchJobOut` and `FileSchema`.
 from datetime import datetime
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BeforeValidator, Field
 
 from proxy.ports.provider import ProviderBatch, ProviderBatchState
 from proxy.providers import _wire
-from proxy.providers.openai_objects import Id, Loose, Moment, Number, Word, read_as
+from proxy.providers.lenient import Id, Lenient, Loose, Moment, Number, Word, read_as
 from proxy.providers.statuses import read_status
 
 INLINE: Final = "inline:"
@@ -40,18 +40,16 @@ def _messages(value: Any) -> list[str]:
     return [message for message in found if isinstance(message, str) and message]
 
 
-class JobObject(BaseModel):
+class JobObject(Lenient):
     """The fields of a batch job that we depend on."""
-
-    model_config = ConfigDict(extra="ignore", defer_build=True)
 
     id: Id
     status: Word = None
     created_at: Moment = None
-    metadata: Loose = {}
+    metadata: Loose = Field(default_factory=dict)
     output_file: Word = None
     error_file: Word = None
-    errors: Annotated[list[str], BeforeValidator(_messages)] = []
+    errors: Annotated[list[str], BeforeValidator(_messages)] = Field(default_factory=list)
     total_requests: Number = None
     completed_requests: Number = None
     succeeded_requests: Number = None

@@ -1,39 +1,33 @@
 """OpenAI's batch and file objects as they come, read leniently and made ours.
 
-What is read is untrusted and varies: Azure sends capitalised statuses, times as
-ISO text and null counts; Together wraps a new batch, lists without an envelope and says
-what failed as text (types of its SDK 3.1); several send empty strings for absent files
-(Azure OpenAI batch guide; BerriAI/litellm #33987). A field that cannot be read is as if absent,
-unless nothing can be done without it.
+They vary by who sends them: Azure sends capitalised statuses, times as ISO text and null
+counts; Together wraps a new batch, lists without an envelope and says what failed as text
+(types of its SDK 3.1); several send empty strings for absent files (Azure OpenAI batch guide;
+BerriAI/litellm #33987).
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Annotated, Any, Final, TypeVar
+from datetime import datetime
+from typing import Annotated, Any, Final
 
-from pydantic import (
-    AliasChoices,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    TypeAdapter,
-    ValidationError,
-)
+from pydantic import AliasChoices, BeforeValidator, Field
 
 from proxy.core.batch_ends import TOO_MANY_TOKENS
 from proxy.ports.provider import ProviderBatch, ProviderBatchState
 from proxy.providers import _wire
+from proxy.providers.lenient import (
+    Lenient,
+    Loose,
+    Moment,
+    Number,
+    Word,
+    mapping,
+    read_as,
+    whole_number,
+    word,
+)
 from proxy.providers.statuses import read_status
-
-_Object = TypeVar("_Object", bound=BaseModel)
-
-_MOMENT: Final = TypeAdapter(datetime)
-
-_YEARS: Final = range(1970, 9_000)
-"""A time in one of these can be added to, and moved to another zone; any other says nothing."""
-
 
 _RUNNING, _CANCELLING, _ENDED = (
     ProviderBatchState.RUNNING,
@@ -56,34 +50,9 @@ STATES: Final = {
 }
 
 
-def _moment(value: Any) -> datetime | None:
-    if isinstance(value, bool) or value in (None, "", 0):
-        return None
-    try:
-        moment = _MOMENT.validate_python(value)
-    except (ValidationError, OverflowError):
-        return None
-    if moment.year not in _YEARS:
-        return None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-
-
-def _word(value: Any) -> str | None:
-    return value if isinstance(value, str) and value.strip() else None
-
-
-def _number(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
 def _line(value: Any) -> int | None:
-    number = _number(value)
+    number = whole_number(value)
     return number if number is not None and number > 0 else None
-
-
-def mapping(value: Any) -> dict[str, Any]:
-    """Return `value` if it is an object, else an empty one."""
-    return value if isinstance(value, dict) else {}
 
 
 def _entries(value: Any) -> list[Any]:
@@ -92,17 +61,8 @@ def _entries(value: Any) -> list[Any]:
     return [entry for entry in data if isinstance(entry, dict)] if isinstance(data, list) else []
 
 
-Id = Annotated[str, Field(min_length=1)]
-Moment = Annotated[datetime | None, BeforeValidator(_moment)]
-Word = Annotated[str | None, BeforeValidator(_word)]
-Loose = Annotated[dict[str, Any], BeforeValidator(mapping)]
-Number = Annotated[int | None, BeforeValidator(_number)]
-
-
-class BatchFailure(BaseModel):
+class BatchFailure(Lenient):
     """An entry of `errors.data`. Validation stops at the first bad line: there is one."""
-
-    model_config = ConfigDict(defer_build=True)
 
     code: Word = None
     message: Word = None
@@ -110,32 +70,26 @@ class BatchFailure(BaseModel):
     """Counted from 1."""
 
 
-class BatchObject(BaseModel):
+class BatchObject(Lenient):
     """The fields of a Batch object that we depend on."""
-
-    model_config = ConfigDict(extra="ignore", defer_build=True)
 
     id: str
     status: Word = None
     created_at: Moment = None
-    expires_at: Annotated[
-        datetime | None,
-        BeforeValidator(_moment),
-        Field(validation_alias=AliasChoices("expires_at", "job_deadline")),
-    ] = None
+    expires_at: Moment = Field(
+        default=None, validation_alias=AliasChoices("expires_at", "job_deadline")
+    )
     input_file_id: Word = None
     output_file_id: Word = None
     error_file_id: Word = None
-    errors: Annotated[list[BatchFailure], BeforeValidator(_entries)] = []
+    errors: Annotated[list[BatchFailure], BeforeValidator(_entries)] = Field(default_factory=list)
     error: Word = None
-    metadata: Loose = {}
-    request_counts: Loose = {}
+    metadata: Loose = Field(default_factory=dict)
+    request_counts: Loose = Field(default_factory=dict)
 
 
-class FileObject(BaseModel):
+class FileObject(Lenient):
     """The fields of a File object that we depend on."""
-
-    model_config = ConfigDict(extra="ignore", defer_build=True)
 
     id: str
     filename: Word = None
@@ -161,14 +115,6 @@ class Page:
         return ("after", self.last_id) if self.has_more and self.last_id is not None else None
 
 
-def read_as(kind: type[_Object], value: object) -> _Object | None:
-    """Return the object of that kind that `value` is, or nothing if it is none."""
-    try:
-        return kind.model_validate(value)
-    except ValidationError:
-        return None
-
-
 def read_page(value: object, *, may_be_bare: bool = False) -> Page | None:
     """Read a list object, or return nothing if it is none.
 
@@ -185,8 +131,8 @@ def read_page(value: object, *, may_be_bare: bool = False) -> Page | None:
     if not isinstance(value, dict) or not isinstance(data, list):
         return None
     entries = [entry for entry in data if isinstance(entry, dict)]
-    ids = [entry["id"] for entry in entries if _word(entry.get("id"))]
-    cursor = _word(mapping(value.get("paging")).get("next_cursor"))
+    ids = [entry["id"] for entry in entries if word(entry.get("id"))]
+    cursor = word(mapping(value.get("paging")).get("next_cursor"))
     has_more = value.get("has_more") is True or cursor is not None
     return Page(entries, has_more, ids[-1] if ids else None, cursor)
 
@@ -234,7 +180,7 @@ def provider_batch(
         window_ends_at=batch.expires_at,
         output_file_ids=tuple(dict.fromkeys(file for file in files if file and _is_name(file))),
         lacks_answers=batch.output_file_id is None
-        and (_number(batch.request_counts.get("completed")) or 0) > 0,
+        and (whole_number(batch.request_counts.get("completed")) or 0) > 0,
         # A batch that failed ran nothing, which without a code would not show.
         error_code=code or ("batch_failed" if status == "failed" else None),
         error_message=_wire.shown(failure.message),

@@ -7,11 +7,12 @@ OpenAI's with other ends: no files, since the results are in the batch, and one 
 from datetime import datetime, timedelta
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BeforeValidator
 
 from proxy.ports.provider import ProviderBatch, ProviderBatchState
 from proxy.providers import _wire
-from proxy.providers.openai_objects import STATES, Id, Moment, Word, read_as
+from proxy.providers.lenient import Id, Lenient, Moment, Word, read_as
+from proxy.providers.openai_objects import STATES
 from proxy.providers.statuses import read_status
 
 
@@ -26,10 +27,8 @@ def _message(value: Any) -> str | None:
     return message if isinstance(message, str) and message else None
 
 
-class BatchObject(BaseModel):
+class BatchObject(Lenient):
     """The fields of a batch that we depend on."""
-
-    model_config = ConfigDict(extra="ignore", defer_build=True)
 
     id: Id
     status: Word = None

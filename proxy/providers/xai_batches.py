@@ -41,7 +41,8 @@ from proxy.providers import _wire
 from proxy.providers.calls import Calls
 from proxy.providers.inputs import Input, file_line, file_name, form_ends, small_input
 from proxy.providers.item_cutter import ItemCutter
-from proxy.providers.openai_objects import mapping, read_file
+from proxy.providers.lenient import mapping
+from proxy.providers.openai_objects import read_file
 from proxy.providers.result_lines import cut
 from proxy.providers.xai_objects import RESULTS, provider_batch, read_batch, result_line
 

@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BeforeValidator
 
 from proxy.core.batch_ends import UNSUPPORTED_MODEL
 from proxy.core.refusals import OF_THE_CALL
 from proxy.ports.provider import LineKind, ProviderBatch, ProviderBatchState, ResultLine
 from proxy.providers import _wire
-from proxy.providers.openai_objects import Id, Moment, Word, mapping, read_as
+from proxy.providers.lenient import Id, Lenient, Moment, Word, mapping, read_as
 from proxy.providers.result_lines import (
     SCALAR_MEMBERS,
     member_span,
@@ -75,10 +75,8 @@ def _count(value: Any) -> int | None:
 Count = Annotated[int | None, BeforeValidator(_count)]
 
 
-class Counts(BaseModel):
+class Counts(Lenient):
     """How many requests of a batch stand where. A count of none may be left out."""
-
-    model_config = ConfigDict(extra="ignore", defer_build=True)
 
     num_requests: Count = None
     num_pending: Count = None
@@ -98,10 +96,8 @@ class Counts(BaseModel):
         return max(0, (self.num_requests or 0) - self.answered - (self.num_cancelled or 0))
 
 
-class BatchObject(BaseModel):
+class BatchObject(Lenient):
     """The fields of a batch that we depend on."""
-
-    model_config = ConfigDict(extra="ignore", defer_build=True)
 
     batch_id: Id
     name: Word = None
