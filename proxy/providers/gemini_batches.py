@@ -17,7 +17,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import datetime
-from typing import Final, NoReturn
+from typing import Final
 
 import pydantic_core
 
@@ -278,8 +278,4 @@ def _has_retry_info(exc: ProviderError) -> bool:
 def _raise_if_gone(what: str, raw: bytes) -> None:
     """Raise if an answer is the error of a batch that is not known, though with status 200."""
     if _wire.error_member(raw) is not None and not read_operation(_wire.json_value(raw)):
-        _raise(_wire.refusal(what, status=404, body=raw))
-
-
-def _raise(error: ProviderError) -> NoReturn:
-    raise error
+        raise _wire.refusal(what, status=404, body=raw)

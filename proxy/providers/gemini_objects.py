@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Final
 
-import structlog
 from pydantic import BeforeValidator, Field
 
 from proxy.core.batch_ends import TOO_MANY_TOKENS
@@ -18,8 +17,7 @@ from proxy.core.refusals import error_code
 from proxy.ports.provider import ProviderBatch, ProviderBatchState
 from proxy.providers import _wire
 from proxy.providers.lenient import Lenient, Loose, Moment, Word, mapping, read_as
-
-log = structlog.get_logger()
+from proxy.providers.statuses import read_status
 
 WINDOW: Final = timedelta(hours=48)
 """A batch that is not finished by then expires ("Batch API": pending or running for more)."""
@@ -30,21 +28,22 @@ _RUNNING, _CANCELLING, _ENDED = (
     ProviderBatchState.ENDED,
 )
 
-# After `BATCH_STATE_` or `JOB_STATE_`: the API writes the one and its SDK the other. The
-# words that only Vertex AI documents are taken too, since its jobs share the SDK's type.
+# In lower case, after `BATCH_STATE_` or `JOB_STATE_`: the API writes the one and its SDK the
+# other. The words that only Vertex AI documents are taken too, since its jobs share the SDK's
+# type.
 _STATES: Final = {
-    "UNSPECIFIED": _RUNNING,
-    "QUEUED": _RUNNING,
-    "PENDING": _RUNNING,
-    "RUNNING": _RUNNING,
-    "PAUSED": _RUNNING,
-    "UPDATING": _RUNNING,
-    "CANCELLING": _CANCELLING,
-    "SUCCEEDED": _ENDED,
-    "PARTIALLY_SUCCEEDED": _ENDED,
-    "FAILED": _ENDED,
-    "CANCELLED": _ENDED,
-    "EXPIRED": _ENDED,
+    "unspecified": _RUNNING,
+    "queued": _RUNNING,
+    "pending": _RUNNING,
+    "running": _RUNNING,
+    "paused": _RUNNING,
+    "updating": _RUNNING,
+    "cancelling": _CANCELLING,
+    "succeeded": _ENDED,
+    "partially_succeeded": _ENDED,
+    "failed": _ENDED,
+    "cancelled": _ENDED,
+    "expired": _ENDED,
 }
 _PREFIX: Final = re.compile(r"(?:BATCH|JOB)_STATE_")
 
@@ -73,8 +72,6 @@ RPC_STATUS: Final = {
 
 _PLACE: Final = re.compile(r"\brequests\[(\d{1,9})\]")
 _LINE: Final = re.compile(r"\b(?:line|row)\s+(\d{1,9})\b", re.IGNORECASE)
-
-_UNKNOWN_WORD_CHARS: Final = 64
 
 
 def _count(value: Any) -> int | None:
@@ -174,29 +171,20 @@ def read_page(value: object, name: str) -> Page | None:
 def provider_batch(operation: OperationObject, *, now: datetime) -> ProviderBatch:
     """Return the batch in our words.
 
-    An unknown state means that the batch runs, unless the operation says that it is
-    done: reading it as an end would buy its requests again. Results go by the batch's
+    An operation that says that it is done is, whatever its state. Results go by the batch's
     own name, whether they are inline or in a file, since deleting it deletes both.
     """
     metadata = operation.metadata
-    status = (metadata.state or "").strip()[:_UNKNOWN_WORD_CHARS]
-    word = _PREFIX.sub("", status, count=1)
-    state = _ENDED if operation.done else _STATES.get(word)
-    if state is None:
-        log.warning(
-            "provider.unknown_status",
-            provider="gemini",
-            provider_batch_id=operation.name,
-            status=status,
-        )
-        state = _RUNNING
+    word = _PREFIX.sub("", (metadata.state or "").strip(), count=1)
+    status, state = read_status(word, _STATES, provider="gemini", provider_batch_id=operation.name)
+    if operation.done:
+        state = _ENDED
     created = metadata.created_at or now
-    code, message = _failure(operation, word) if state is _ENDED else (None, None)
+    code, message = _failure(operation, status) if state is _ENDED else (None, None)
     return ProviderBatch(
         id=operation.name,
         state=state,
-        # In the other providers' case: people read it as the end of a batch.
-        status=word.lower(),
+        status=status,
         created_at=created,
         window_ends_at=created + WINDOW,
         count=metadata.stats.total,
@@ -236,17 +224,17 @@ def line_of(message: str | None) -> int | None:
     return int(line[1]) if line and int(line[1]) > 0 else None
 
 
-def _failure(operation: OperationObject, word: str) -> tuple[str | None, str | None]:
+def _failure(operation: OperationObject, status: str) -> tuple[str | None, str | None]:
     """Return why an ended batch bought nothing, if that is certain.
 
     One that was cancelled or has expired has no results, and may have executed a part
     of its requests all the same; only its counts can tell that it did not.
     """
     stats = operation.metadata.stats
-    if word.lower() in UNANSWERED:
+    if status in UNANSWERED:
         untouched = stats.total is not None and not stats.successful and not stats.failed
-        return (UNANSWERED[word.lower()] if untouched else None), None
-    if word != "FAILED" or operation.metadata.output:
+        return (UNANSWERED[status] if untouched else None), None
+    if status != "failed" or operation.metadata.output:
         return None, None
     _, name = rpc_name(operation.error)
     message = operation.error.get("message")
