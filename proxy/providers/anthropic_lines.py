@@ -14,10 +14,9 @@ from proxy.ports.provider import LineKind, ResultLine
 from proxy.providers import _wire
 from proxy.providers.result_lines import (
     SCALAR_MEMBERS,
-    member_span,
+    answer_in,
     parsed_line,
     unreadable,
-    usual_value,
 )
 
 _UNKNOWN_ERROR_STATUS: Final = 500
@@ -90,14 +89,11 @@ def _answered(
     request_id: str | None = None,
     error_code: str | None = None,
 ) -> ResultLine:
-    usual = usual_value(line, _USUAL_HEAD[member], _USUAL_TAIL)
-    span = usual[0] if usual is not None else member_span(line, (b"result", member))
-    assert span is not None, "a parser found it there"
     return ResultLine(
         kind=LineKind.ANSWERED,
         custom_id=custom_id,
         status_code=status,
-        body=line[slice(*span)],
+        body=answer_in(line, (b"result", member), _USUAL_HEAD[member], _USUAL_TAIL),
         request_id=request_id,
         error_code=error_code,
         content=content,

@@ -18,15 +18,14 @@ from proxy.providers.item_cutter import MARK, rest_of_string
 from proxy.providers.result_lines import (
     LINE_BYTES_MAX,
     SCALAR_MEMBERS,
-    member_span,
+    STRING,
+    answer_in,
     overlong,
     parsed_line,
-    usual_value,
 )
 
-_STRING: Final = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _NAMED: Final = re.compile(
-    rb'\s*+\{\s*+(?:"metadata"\s*+:\s*+\{\s*+)?+"key"\s*+:\s*+(' + _STRING + rb")", re.DOTALL
+    rb'\s*+\{\s*+(?:"metadata"\s*+:\s*+\{\s*+)?+"key"\s*+:\s*+(' + STRING + rb")", re.DOTALL
 )
 _USUAL_HEAD: Final = re.compile(rb"\s*+\{" + SCALAR_MEMBERS + rb'"response"\s*+:\s*+', re.DOTALL)
 _USUAL_TAIL: Final = re.compile(rb"\s*+\}\s*+\Z")
@@ -47,14 +46,11 @@ def result_line(line: bytes) -> ResultLine:
     refusal = _refusal(parsed)
     # An answer counts wherever there is one, and nothing at all beside an error is none.
     if isinstance(parsed.get("response"), dict) and (parsed["response"] or refusal is None):
-        usual = usual_value(line, _USUAL_HEAD, _USUAL_TAIL)
-        span = usual[0] if usual is not None else member_span(line, (b"response",))
-        assert span is not None, "a parser found it there"
         return ResultLine(
             kind=LineKind.ANSWERED,
             custom_id=custom_id,
             status_code=200,
-            body=line[slice(*span)],
+            body=answer_in(line, (b"response",), _USUAL_HEAD, _USUAL_TAIL),
             content=parsed["response"],
         )
     if refusal is not None:

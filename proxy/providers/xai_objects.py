@@ -21,10 +21,9 @@ from proxy.providers import _wire
 from proxy.providers.lenient import Id, Lenient, Moment, Word, mapping, read_as
 from proxy.providers.result_lines import (
     SCALAR_MEMBERS,
-    member_span,
+    answer_in,
     parsed_line,
     unreadable,
-    usual_value,
 )
 
 RESULTS: Final = "results:"
@@ -177,15 +176,12 @@ def result_line(line: bytes) -> ResultLine:
 
 
 def _answered(line: bytes, custom_id: str, completion: Mapping[str, Any]) -> ResultLine:
-    usual = usual_value(line, _USUAL_HEAD, _USUAL_TAIL)
     path = (b"batch_result", b"response", _COMPLETION)
-    span = usual[0] if usual is not None else member_span(line, path)
-    assert span is not None, "a parser found it there"
     return ResultLine(
         kind=LineKind.ANSWERED,
         custom_id=custom_id,
         status_code=200,
-        body=line[slice(*span)],
+        body=answer_in(line, path, _USUAL_HEAD, _USUAL_TAIL),
         content=completion,
     )
 
