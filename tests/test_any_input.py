@@ -117,7 +117,7 @@ def lines_of(read: Any) -> Any:
 
 
 def inline(data: bytes) -> None:
-    cutter = gemini_lines.InlineCutter()
+    cutter = gemini_lines.inline_cutter()
     for start in range(0, len(data), 97):
         cutter.feed(data[start : start + 97])
     cutter.end()

@@ -43,7 +43,7 @@ from proxy.ports.upstream import UpstreamClient
 from proxy.providers import _wire
 from proxy.providers.calls import Calls, input_s
 from proxy.providers.gemini_files import GeminiFiles, code_of, download_place, listed, place
-from proxy.providers.gemini_lines import InlineCutter, result_line
+from proxy.providers.gemini_lines import inline_cutter, result_line
 from proxy.providers.gemini_objects import (
     line_of,
     provider_batch,
@@ -181,7 +181,7 @@ class GeminiBatches:
         file_name = await self._results_file(what, credential, file_id)
         sources: list[tuple[str, Cutter]]
         if file_name is None:
-            sources = [(place(file_id) + mask, InlineCutter()) for mask in _INLINE_RESULTS]
+            sources = [(place(file_id) + mask, inline_cutter()) for mask in _INLINE_RESULTS]
         else:
             sources = [(download_place(file_name), LineCutter(result_line))]
         for path, cutter in sources:

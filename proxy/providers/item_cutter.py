@@ -5,14 +5,14 @@ from collections.abc import Callable
 from typing import Final
 
 from proxy.ports.provider import ResultLine
-from proxy.providers.result_lines import LINE_BYTES_MAX, overlong, result_line, unreadable
+from proxy.providers.result_lines import LINE_BYTES_MAX, overlong, result_line
 
 _HEAD_BYTES: Final = 4_096
 """What is kept of an item beyond the limit: enough for the `custom_id` near its start."""
 
 _OUTLINE_BYTES_MAX: Final = 1024 * 1024
 
-MARK: Final = re.compile(rb'["{}\[\]]')
+_MARK: Final = re.compile(rb'["{}\[\]]')
 """Where a string begins, and what opens or closes anything, outside of strings."""
 
 _INSIDE: Final = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
@@ -21,21 +21,14 @@ _INSIDE: Final = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 _QUOTE: Final = ord('"')
 
 
-def rest_of_string(held: bytearray, at: int) -> tuple[int, bool]:
-    """Return how far the string that `at` is in goes here, and whether its closing quote is there.
-
-    An escape that is cut off is left for the next time.
-    """
-    rest = _INSIDE.match(held, at)
-    assert rest is not None
-    return rest.end(), rest.end() < len(held) and held[rest.end()] == _QUOTE
-
-
 class ItemCutter:
-    """Cuts the objects of the list `name`, a member of the document, out of its pieces.
+    """Cuts the objects of the list `name` out of the pieces of a document.
 
-    Holds back no more than one item. `read` makes a result of each, given its bytes.
-    Every byte is looked at once, however the pieces are cut.
+    The list is a member of the document itself or, where it `is_nested`, the first of that
+    name at any depth.
+
+    Holds back no more than one item. `read` makes a result of each, given its bytes, and of
+    what begins one that is too long. Every byte is looked at once, however the pieces are cut.
     """
 
     def __init__(
@@ -43,23 +36,26 @@ class ItemCutter:
         name: str,
         read: Callable[[bytes], ResultLine] = result_line,
         *,
+        is_nested: bool = False,
         item_bytes_max: int = LINE_BYTES_MAX,
     ) -> None:
         self._name = name.encode()
+        self._is_nested = is_nested
         self._read = read
         self._item_bytes_max = item_bytes_max
         self._held = bytearray()
         self._at = 0
         self._depth = 0
         self._key = b""
-        """The last string at the depth of the list's name: its key, when the list begins."""
+        """The last string where the list's name may stand: its key, when the list begins."""
         self._string: int | None = None
         """Where the string began that `_at` is in; below 0 if that is not kept any more."""
         self._item: int | None = None
         """Where the item began that `_at` is in."""
         self._head: bytes | None = None
         """The beginning of an item that is too long to be kept."""
-        self._is_in_list = False
+        self._list_depth: int | None = None
+        """The depth within the list, as long as that goes on."""
         self._outlined = 0
         """Up to where the document stands in the outline."""
         self.outline = bytearray()
@@ -70,7 +66,7 @@ class ItemCutter:
         self._held += data
         items: list[ResultLine] = []
         while self._string is None or self._ends_string():
-            mark = MARK.search(self._held, self._at)
+            mark = _MARK.search(self._held, self._at)
             if mark is None:
                 self._at = len(self._held)
                 break
@@ -96,12 +92,17 @@ class ItemCutter:
         return self._depth == 0 and self.outline.lstrip().startswith(b"{")
 
     def _ends_string(self) -> bool:
-        """Read on in a string; return whether it ends in what is here."""
+        """Read on in a string; return whether it ends in what is here.
+
+        An escape that is cut off is left for the next time.
+        """
         assert self._string is not None
-        self._at, ends = rest_of_string(self._held, self._at)
-        if not ends:
+        rest = _INSIDE.match(self._held, self._at)
+        assert rest is not None
+        self._at = rest.end()
+        if self._at == len(self._held) or self._held[self._at] != _QUOTE:
             return False
-        if self._depth == 1:
+        if self._list_depth is None and self._may_begin:
             # One whose beginning is gone is no name that is looked for.
             begun = self._string
             self._key = b"" if begun < 0 else bytes(self._held[begun : self._at])
@@ -109,24 +110,32 @@ class ItemCutter:
         self._string = None
         return True
 
+    @property
+    def _may_begin(self) -> bool:
+        """Whether a list at this depth may be the one."""
+        return self._is_nested or self._depth == 1
+
     def _open(self, at: int, *, is_list: bool) -> None:
-        if self._depth == 1 and is_list and self._key == self._name:
-            self._note(at + 1)
-            self._is_in_list = True
-        elif self._depth == 2 and self._is_in_list and not is_list:
+        if self._list_depth is None:
+            if is_list and self._may_begin and self._key == self._name:
+                self._note(at + 1)
+                self._list_depth = self._depth + 1
+        elif self._depth == self._list_depth and not is_list:
             self._item = at
         self._depth += 1
 
     def _close(self) -> list[ResultLine]:
         self._depth -= 1
-        if self._depth == 1 and self._is_in_list:
-            self._is_in_list = False
+        if self._list_depth is not None and self._depth < self._list_depth:
+            self._list_depth = None
             self._outlined = self._at - 1
-        if self._depth != 2 or not self._is_in_list:
+            # Of nested ones the first counts: what follows may tell the same again.
+            self._is_nested = False
+        if self._depth != self._list_depth:
             return []
         head, self._head = self._head, None
         if head is not None:
-            return [overlong(unreadable(head))]
+            return [overlong(self._read(head))]
         if self._item is None:
             return []
         item, self._item = bytes(self._held[self._item : self._at]), None
@@ -151,7 +160,7 @@ class ItemCutter:
 
     def _note(self, to: int) -> None:
         """Bring the outline up to a place of what is held, unless that is within the list."""
-        if not self._is_in_list and to > self._outlined:
+        if self._list_depth is None and to > self._outlined:
             self.outline += self._held[self._outlined : to]
             self._outlined = to
             # Whoever sends megabytes beside the list is no provider that we know.

@@ -135,6 +135,31 @@ def test_what_holds_no_such_list_holds_no_items(document):
     assert cut(document, []) == []
 
 
+@pytest.mark.parametrize(
+    "inside", [b'{"t":"' + b"x" * 500, b"1," * 250, b'{"t":"' + b"\\\\n" * 200]
+)
+def test_what_is_looked_through_is_not_looked_through_again(inside):
+    cutter = ItemCutter("results")
+
+    for piece in (b'{"results":[', inside, inside[6:], inside[6:]):
+        assert cutter.feed(piece) == []
+        # Half an escape must be whole first.
+        assert len(cutter._held) - cutter._at <= 1
+
+
+@given(
+    before=st.dictionaries(TEXT.filter(lambda name: name != "results"), VALUES, max_size=3),
+    items=ITEMS,
+    sizes=st.lists(st.integers(0, 7), max_size=60),
+)
+def test_a_nested_list_is_found_at_any_depth_and_the_first_of_its_name_counts(before, items, sizes):
+    text = json.dumps({"a": {"results": {**before, "results": items}}, "b": {"results": [{}]}})
+
+    found = cut(text.encode(), sizes, read=keep, is_nested=True)
+
+    assert [json.loads(line.body) for line in found] == items
+
+
 def test_a_name_without_end_is_not_kept_and_is_not_taken_for_another():
     name = b"a" * 10_000
     for key in (name, name + b'\\"results', name + b"results"):
