@@ -65,7 +65,7 @@ TESTED_BY = {
     "proxy/services/batches/at_provider.py": "tests/services/batches/test_collect.py",
     "proxy/services/deferral/terms.py": "tests/services/deferral/test_accept.py",
     # The other client's half of a call.
-    "proxy/upstreams/session_response.py": "tests/upstreams/test_session.py",
+    "proxy/upstreams/aiohttp_response.py": "tests/upstreams/test_aiohttp_client.py",
     # The caller's half of what is forwarded.
     "proxy/web/forwarding/relay.py": "tests/web/forwarding/test_forward.py",
     # One record, which every page shows.

@@ -39,8 +39,8 @@ from proxy.stores.price_file import check_providers, read_prices, shipped_prices
 from proxy.stores.sqlite import SqliteStores
 from proxy.stores.sqlite.schema import is_ours
 from proxy.stores.vault import Vault
-from proxy.upstreams.lean import LeanClient
-from proxy.upstreams.session import AiohttpClient
+from proxy.upstreams.aiohttp_client import AiohttpClient
+from proxy.upstreams.lean_client import LeanClient
 from proxy.workers import Worker
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from proxy.core.upstream import Upstream
 from proxy.ports.jobs import Credential
 from proxy.ports.provider import Provider, ResultLine, Submission
 from proxy.providers.openai_family import OpenAIBatches
-from proxy.upstreams.session import AiohttpClient
+from proxy.upstreams.aiohttp_client import AiohttpClient
 from tests.helpers.factories import IdFactory
 
 T0 = datetime(2026, 11, 23, 12, tzinfo=UTC)

@@ -10,7 +10,7 @@ from proxy.ports.provider import ProviderBatch, ProviderBatchState, Submission
 from proxy.providers import inline
 from proxy.providers.inline import InlineBatches
 from proxy.providers.inputs import Input, json_input
-from proxy.upstreams.session import AiohttpClient
+from proxy.upstreams.aiohttp_client import AiohttpClient
 from tests.providers.kit import (
     MachineClock,
     batch_api,

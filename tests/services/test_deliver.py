@@ -21,7 +21,7 @@ from proxy.core.job import Succeeded, advance
 from proxy.core.notices import RETRIES
 from proxy.ports.jobs import JobWrite
 from proxy.services.deliver import AT_ONCE, FAILING_FROM, Deliverer, Endpoint
-from proxy.upstreams.lean import LeanClient
+from proxy.upstreams.lean_client import LeanClient
 from proxy.web.answering.notices import notice_payload
 from tests.contract.steps import OK
 from tests.helpers.factories import new_job

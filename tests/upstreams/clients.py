@@ -9,8 +9,8 @@ from typing import Any
 
 from proxy.core.upstream import Upstream
 from proxy.ports.upstream import ClientLimits, UpstreamRequest, UpstreamResponse
-from proxy.upstreams.lean import LeanClient
-from proxy.upstreams.session import AiohttpClient
+from proxy.upstreams.aiohttp_client import AiohttpClient
+from proxy.upstreams.lean_client import LeanClient
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 

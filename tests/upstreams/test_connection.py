@@ -5,7 +5,7 @@ import struct
 import pytest
 
 from proxy.ports.upstream import Phase, UpstreamUnavailableError
-from proxy.upstreams.lean import LeanClient
+from proxy.upstreams.lean_client import LeanClient
 from tests.helpers.raw_upstream import RawUpstream, wait_until
 from tests.upstreams.clients import OK, opened, read_all, request
 

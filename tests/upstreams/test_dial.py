@@ -9,7 +9,7 @@ from proxy.core.upstream import Upstream
 from proxy.ports.upstream import ClientLimits, Phase, UpstreamUnavailableError
 from proxy.upstreams.connection import Connection
 from proxy.upstreams.dial import Dialer
-from proxy.upstreams.lean import LeanClient
+from proxy.upstreams.lean_client import LeanClient
 from tests.helpers.raw_upstream import RawUpstream, replying, wait_until
 from tests.upstreams.clients import OK, opened, read_all, request, tls_upstream
 

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 
 from proxy.ports.upstream import ClientLimits, Phase, UpstreamUnavailableError
-from proxy.upstreams.lean import LeanClient
+from proxy.upstreams.lean_client import LeanClient
 from tests.helpers.ports import free_port
 from tests.helpers.raw_upstream import RawConnection, RawUpstream, replying, wait_until
 from tests.upstreams.clients import OK, opened, read_all, request

@@ -6,7 +6,7 @@ import ssl
 import pytest
 
 from proxy.ports.upstream import Phase, UpstreamUnavailableError
-from proxy.upstreams.lean import LeanClient
+from proxy.upstreams.lean_client import LeanClient
 from proxy.upstreams.tls import ResumingObject, keep_session, resume_sessions, verifying_context
 from tests.upstreams.clients import opened, read_all, request, tls_upstream
 

@@ -38,8 +38,8 @@ from proxy.services.leases import Leases
 from proxy.services.traffic.facts import Recorder
 from proxy.services.waiters import Waiters
 from proxy.telemetry.metrics import Metrics
-from proxy.upstreams.lean import LeanClient
-from proxy.upstreams.session import AiohttpClient
+from proxy.upstreams.aiohttp_client import AiohttpClient
+from proxy.upstreams.lean_client import LeanClient
 from proxy.web.answering.answers import Answers
 from proxy.web.answering.endings import EndingNotes
 from proxy.web.answering.held import Holder

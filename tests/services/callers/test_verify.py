@@ -12,7 +12,7 @@ from proxy.core.upstream import Upstream
 from proxy.services.callers.accounts import CredentialVerdict
 from proxy.services.callers.verify import Verifier
 from proxy.services.direct.call import DirectCaller
-from proxy.upstreams.session import AiohttpClient
+from proxy.upstreams.aiohttp_client import AiohttpClient
 from tests.helpers.factories import T0, make_credential
 from tests.helpers.fakes import FakeClock
 

@@ -16,7 +16,7 @@ from proxy.core.errors import ProviderRejectedError, ProviderUnavailableError
 from proxy.core.upstream import Upstream
 from proxy.services.direct import call as module
 from proxy.services.direct.call import CallAnswer, DirectCaller
-from proxy.upstreams.session import AiohttpClient
+from proxy.upstreams.aiohttp_client import AiohttpClient
 from tests.helpers.factories import BODY, T0, make_credential, make_job, make_key
 from tests.helpers.fakes import FakeClock
 from tests.helpers.raw_upstream import RawUpstream

@@ -26,8 +26,8 @@ from proxy.ports.upstream import (
 from proxy.services.callers.accounts import Accounts
 from proxy.services.deferral.repeats import Repeats
 from proxy.services.traffic.kept import Kept, Room
-from proxy.upstreams.lean import LeanClient
-from proxy.upstreams.session import AiohttpClient
+from proxy.upstreams.aiohttp_client import AiohttpClient
+from proxy.upstreams.lean_client import LeanClient
 from proxy.web.bodies import read_body
 from proxy.web.entrance.calls import Calls, OfPassage
 from proxy.web.entrance.heads import FirstLook

@@ -21,7 +21,7 @@ from proxy.ports.upstream import (
     UpstreamUnavailableError,
 )
 from proxy.upstreams.connection import Connection
-from proxy.upstreams.exchange import LeanResponse
+from proxy.upstreams.lean_response import LeanResponse
 from proxy.upstreams.pool import Pool
 from proxy.upstreams.sending import LAST_CHUNK, let_news_be_read, may_repeat
 

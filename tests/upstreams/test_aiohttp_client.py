@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from proxy.ports.upstream import ClientLimits, Phase, UpstreamUnavailableError
-from proxy.upstreams.session import AiohttpClient
+from proxy.upstreams.aiohttp_client import AiohttpClient
 from tests.helpers.raw_upstream import TIMEOUT_S, RawUpstream, replying, wait_until
 from tests.upstreams.clients import CLIENTS, OK, opened, read_all, request, tls_upstream
 

@@ -3,7 +3,7 @@
 import pytest
 
 from proxy.ports.upstream import UpstreamUnavailableError
-from proxy.upstreams.lean import LeanClient
+from proxy.upstreams.lean_client import LeanClient
 from tests.helpers.raw_upstream import RawUpstream, replying
 from tests.upstreams.clients import OK, opened, read_all, request
 

@@ -7,7 +7,7 @@ import pytest
 
 from proxy.ports.upstream import ClientLimits, Phase, UpstreamUnavailableError
 from proxy.reading import READ_AT_MOST
-from proxy.upstreams.lean import LeanClient
+from proxy.upstreams.lean_client import LeanClient
 from tests.helpers.raw_upstream import RawUpstream, replying, wait_until
 from tests.upstreams.clients import OK, opened, read_all, request
 

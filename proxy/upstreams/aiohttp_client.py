@@ -2,8 +2,8 @@
 
 aiohttp's `ClientSession.request` cannot be made exact: it normalises targets,
 reorders and completes headers, follows redirects and repeats calls. The layers
-below it do none of that. So the pool, name look-up and TLS are the session's
-own connector, the framing of answers is its protocol's, and the request's bytes
+below it do none of that. So the pool, name look-up and TLS are those of its
+connector, the framing of answers is its protocol's, and the request's bytes
 are written here.
 """
 
@@ -36,9 +36,9 @@ from proxy.ports.upstream import (
     UpstreamUnavailableError,
 )
 from proxy.system_words import system_words
+from proxy.upstreams.aiohttp_response import AiohttpResponse, has_news
 from proxy.upstreams.dial import connect_error
 from proxy.upstreams.sending import may_repeat
-from proxy.upstreams.session_response import SessionResponse, has_news
 from proxy.upstreams.tunnel import web_proxy_error
 
 
@@ -88,8 +88,8 @@ class AiohttpClient:
     async def aclose(self) -> None:
         await self._connector.close()
 
-    async def _exchange(self, connection: Connection, request: UpstreamRequest) -> SessionResponse:
-        response = SessionResponse(connection, request, self._limits)
+    async def _exchange(self, connection: Connection, request: UpstreamRequest) -> AiohttpResponse:
+        response = AiohttpResponse(connection, request, self._limits)
         assert connection.protocol is not None
         self._lines[connection.protocol].carry(response)
         try:
@@ -160,11 +160,11 @@ class _Line:
         self.born = asyncio.get_running_loop().time()
         # Weakly: it holds the connection, which would never be forgotten otherwise, and its
         # call, whose body a free connection would keep in memory.
-        self._carried: ref[SessionResponse] | None = None
+        self._carried: ref[AiohttpResponse] | None = None
         if protocol.closed is not None:
             protocol.closed.add_done_callback(self._note_closed)
 
-    def carry(self, response: SessionResponse) -> None:
+    def carry(self, response: AiohttpResponse) -> None:
         """Tell it when the connection is gone."""
         self._carried = ref(response)
 

@@ -29,7 +29,7 @@ _READ_LIMIT: Final = 1 << 16
 _PAUSED_ABOVE: Final = 2 * _READ_LIMIT
 
 
-class SessionResponse:
+class AiohttpResponse:
     """An `UpstreamResponse` that sends its request, too."""
 
     def __init__(
