@@ -26,8 +26,8 @@ from proxy.reading import READ_AT_MOST
 from proxy.upstreams.body import BodyFraming, framing_of
 from proxy.upstreams.connection import Connection
 from proxy.upstreams.head import MalformedHeadError, head_end, may_be_head
-from proxy.upstreams.patience import Patience
 from proxy.upstreams.pool import Pool
+from proxy.upstreams.timeouts import Timeouts
 
 # What is held for a reader when the upstream is held back: one full read, or many small ones.
 _HELD_ENOUGH: Final = READ_AT_MOST
@@ -43,10 +43,10 @@ class LeanResponse:
         "_held_bytes",
         "_limits",
         "_on_news",
-        "_patience",
         "_pool",
         "_request",
         "_reusable",
+        "_timeouts",
         "_tunnel",
         "_unparsed",
         "_waiter",
@@ -85,7 +85,7 @@ class LeanResponse:
         self._write: Write | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._tunnel: TunnelEnd | None = None
-        self._patience = Patience(limits)
+        self._timeouts = Timeouts(limits)
         self._reusable = False
         self.failure: UpstreamUnavailableError | BodySourceError | None = None
         self.upload: asyncio.Task[None] | None = None
@@ -217,7 +217,7 @@ class LeanResponse:
     # What the connection calls.
 
     def data_received(self, data: bytes) -> None:
-        self._patience.heard = True
+        self._timeouts.heard = True
         if self._framing is not None:
             self._take_body(data)
         elif self._tunnel is not None:
@@ -246,7 +246,7 @@ class LeanResponse:
         connection = self._connection
         if connection is None or self.status == 101:
             return
-        overdue = self._patience.overdue(
+        overdue = self._timeouts.overdue(
             now, connection, sent_all=self.sent_all, headed=self.headed
         )
         if overdue is not None:
@@ -255,7 +255,7 @@ class LeanResponse:
     def note_sent(self) -> None:
         """Begin to wait for the answer."""
         self.sent_all = True
-        self._patience.heard = True
+        self._timeouts.heard = True
 
     # The answer.
 

@@ -22,7 +22,7 @@ class Line(Protocol):
         ...
 
 
-class Patience:
+class Timeouts:
     """The time since anything happened, as coarse as the checks are.
 
     A call notes what happens by an attribute and reads no clock. So a limit is
