@@ -68,6 +68,8 @@ TESTED_BY = {
     "proxy/upstreams/aiohttp_response.py": "tests/upstreams/test_aiohttp_client.py",
     # The caller's half of what is forwarded.
     "proxy/web/forwarding/relay.py": "tests/web/forwarding/test_forward.py",
+    # How errors of ours are written, of calls that were to be forwarded above all.
+    "proxy/web/pages.py": "tests/web/forwarding/test_forward.py",
     # One record, which every page shows.
     "proxy/web/dashboard/about.py": "tests/web/dashboard/test_pages.py",
     # The whole house, which only a running process can prove.

@@ -31,7 +31,7 @@ from proxy.web.answering.framing import framing_for
 from proxy.web.answering.held import Ending, Holder, Sent, send
 from proxy.web.answering.holding import Holding
 from proxy.web.answering.job_object import job_object, pending_response, retry_after, status_url
-from proxy.web.forwarding.relay import written
+from proxy.web.pages import written
 
 SILENT_HOLD_MAX_S: Final = 240.0
 """How long `Prefer: wait` holds without a byte: Node's `fetch` gives up after 300 s."""

@@ -34,7 +34,7 @@ from proxy.web.answering.final import (
 from proxy.web.answering.framing import Framing, JsonFraming
 from proxy.web.answering.holding import Hold, Holding, LetGoError, TooManyHeldError
 from proxy.web.answering.job_object import retry_after_s
-from proxy.web.forwarding.relay import page_for
+from proxy.web.pages import page_for
 
 HEARTBEAT_AFTER_S: Final = 20.0
 """First byte: late enough for most refusals, early enough for every client measured."""

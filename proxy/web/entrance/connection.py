@@ -23,7 +23,7 @@ from proxy.web.entrance.uptake import Uptake
 from proxy.web.forwarding.boundary import Boundary
 from proxy.web.forwarding.caller import CallOnItsWay
 from proxy.web.forwarding.endings import cut, resets_on_close
-from proxy.web.forwarding.relay import written
+from proxy.web.pages import written
 
 _CUT_WITHIN_S: Final = 1.0
 """How long a call may take to end once it is cut off: meanwhile its notes are written."""

@@ -21,7 +21,7 @@ from proxy.web.entrance.heads import CallHead
 from proxy.web.entrance.incoming import Call
 from proxy.web.entrance.refused import refusal
 from proxy.web.forwarding.caller import METHOD, Caller
-from proxy.web.forwarding.relay import written
+from proxy.web.pages import written
 
 
 class DeferredShortcut:

@@ -18,7 +18,7 @@ from proxy.reading import READ_AT_MOST, SmallReads, new_inbox
 from proxy.web.entrance.ambiguous import ambiguity
 from proxy.web.entrance.connection import CallerConnection, Find, last_answer
 from proxy.web.entrance.refused import TOO_MANY_CONNECTIONS, refusal
-from proxy.web.forwarding.relay import may_go_on, written
+from proxy.web.pages import may_go_on, written
 
 
 class _WithoutCallersBytes(logging.Filter):

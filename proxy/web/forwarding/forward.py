@@ -22,8 +22,9 @@ from proxy.ports.upstream import (
     UpstreamResponse,
     UpstreamUnavailableError,
 )
-from proxy.web.forwarding.relay import OnDone, Outcome, Relay, own_error, relayed
+from proxy.web.forwarding.relay import OnDone, Outcome, Relay, own_error
 from proxy.web.forwarding.upgrade import run_tunnel
+from proxy.web.pages import already_written
 
 
 class Forwarder:
@@ -100,7 +101,7 @@ class Forwarder:
             call.status = 101
             call.bytes_up, call.bytes_down = await run_tunnel(call.request, response)
             call.outcome = Outcome.COMPLETED
-            return relayed(101, keep_alive=False)
+            return already_written(101, keep_alive=False)
         try:
             lines = self._annotation() if self._annotation is not None else b""
             return await call.relay(response, lines)

@@ -8,17 +8,13 @@ byte cuts the caller's connection, as the upstream's own failure would have.
 """
 
 import asyncio
-import re
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import lru_cache
-from typing import Final, Protocol
+from typing import Final
 
 from aiohttp import web
-from aiohttp.abc import AbstractStreamWriter
-from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.http import HttpVersion11
 
 from proxy.core.dialects import DIALECTS, ErrorAnswer, error_answer
@@ -35,8 +31,8 @@ from proxy.ports.upstream import (
     UpstreamUnavailableError,
 )
 from proxy.web.forwarding.endings import cut, end_now, finish_on_close, hold_open
+from proxy.web.pages import already_written, may_go_on, page_for
 
-_ENDS: Final = re.compile(r"[\r\n\0]")
 _LAST_CHUNK: Final = b"0\r\n\r\n"
 _BODILESS: Final = frozenset({204, 304})
 
@@ -75,26 +71,6 @@ class Forwarded:
 
 OnDone = Callable[[Forwarded], None]
 """Told of each call at its end."""
-
-
-class RelayedResponse(web.StreamResponse):
-    """An answer that was written already; tells aiohttp only whether to keep the connection."""
-
-    def __init__(self, status: int, *, keep_alive: bool) -> None:
-        super().__init__(status=status)
-        self._keep_alive = keep_alive
-
-    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:  # noqa: ARG002
-        return None
-
-    async def write_eof(self, data: bytes = b"") -> None:  # noqa: ARG002
-        return None
-
-
-@lru_cache(maxsize=256)
-def relayed(status: int, *, keep_alive: bool) -> RelayedResponse:
-    """Return what stands for a written answer; alike answers share one, since none is changed."""
-    return RelayedResponse(status, keep_alive=keep_alive)
 
 
 class Relay:
@@ -240,7 +216,7 @@ class Relay:
             finish_on_close(request.transport)
             end_now(request.transport)
         self.outcome = Outcome.COMPLETED
-        return relayed(response.status, keep_alive=keep_alive)
+        return already_written(response.status, keep_alive=keep_alive)
 
     def _write_first(self, head: bytes, response: UpstreamResponse, *, frame: bool) -> None:
         """Write the head together with what came with it, mostly all."""
@@ -296,7 +272,7 @@ class Relay:
     def cut(self) -> web.StreamResponse:
         """End the caller's connection so that the answer cannot be taken for whole."""
         cut(self.request.transport, until_close=self._until_close)
-        return relayed(self.status or 502, keep_alive=False)
+        return already_written(self.status or 502, keep_alive=False)
 
     def record(self) -> Forwarded:
         return Forwarded(
@@ -330,58 +306,6 @@ def answer_head(
 def own_error(upstream: Upstream, error: ProxyError) -> ErrorAnswer:
     """Return an error of ours as the callers of that upstream understand it."""
     return error_answer(DIALECTS[upstream.dialect].family, error)
-
-
-class Page(Protocol):
-    """A whole answer of ours."""
-
-    @property
-    def status(self) -> int:
-        """Its status."""
-        ...
-
-    @property
-    def headers(self) -> Sequence[tuple[str, str]]:
-        """Its fields, but for those that frame it."""
-        ...
-
-    @property
-    def body(self) -> bytes:
-        """Its content."""
-        ...
-
-
-def written(page: Page, *, method: str, keep_alive: bool, modern: bool) -> bytes:
-    """Return an answer of ours as it is written."""
-    # A provider may have said what is told in a field: it must not end that.
-    fields = tuple((name.encode(), _ENDS.sub(" ", value).encode()) for name, value in page.headers)
-    fields += ((b"Content-Length", b"%d" % len(page.body)),)
-    # RFC 9110, section 6.6.1. The same, at the same place, as in answers that aiohttp writes.
-    fields += ((b"Date", rfc822_formatted_time().encode()),)
-    fields += persistence(keep_alive=keep_alive, modern=modern)
-    body = b"" if method == "HEAD" else page.body
-    return response_head(page.status, None, fields) + body
-
-
-def may_go_on(request: web.BaseRequest) -> bool:
-    """Return whether another call may follow on the connection, if this one is answered now.
-
-    Not if its body is not here: a caller that waited to be told to send it, and is answered
-    instead, may leave it out (RFC 9110, section 10.1.1). The next call, perhaps of somebody else
-    behind the same proxy, would be read as that body.
-    """
-    return request.keep_alive and request.content.is_eof()
-
-
-def page_for(request: web.BaseRequest, page: Page) -> tuple[bytes, RelayedResponse]:
-    """Return an answer of ours to that call as it is written, and what stands for it.
-
-    The connection is dropped if the body of the call did not come whole.
-    """
-    keep_alive = may_go_on(request)
-    modern = request.version >= HttpVersion11
-    data = written(page, method=request.method, keep_alive=keep_alive, modern=modern)
-    return data, relayed(page.status, keep_alive=keep_alive)
 
 
 def _chunk(data: bytes) -> bytes:

@@ -25,14 +25,8 @@ from proxy.ports.upstream import (
 )
 from proxy.web.forwarding.caller import METHOD, Caller
 from proxy.web.forwarding.endings import cut, finish_on_close, hold_open
-from proxy.web.forwarding.relay import (
-    Forwarded,
-    OnDone,
-    Outcome,
-    answer_head,
-    own_error,
-    written,
-)
+from proxy.web.forwarding.relay import Forwarded, OnDone, Outcome, answer_head, own_error
+from proxy.web.pages import written
 
 
 @dataclass(frozen=True, slots=True)
