@@ -19,7 +19,7 @@ from proxy.services.insight import Insight, counts_of
 from proxy.services.ledger.prices import PriceBook
 from proxy.services.traffic.facts import Recorder
 from proxy.settings import Settings
-from proxy.web.answering.endings import EndingNotes
+from proxy.web.answering.ending_notes import EndingNotes
 from proxy.web.answering.holding import Holding
 from proxy.web.answering.notices import notice_payload
 from proxy.web.entrance.front import Front

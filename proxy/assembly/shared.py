@@ -30,7 +30,7 @@ from proxy.services.traffic.facts import Recorder
 from proxy.services.trickle import TrickleHours
 from proxy.services.waiters import Waiters
 from proxy.settings import Settings
-from proxy.web.answering.endings import EndingNotes
+from proxy.web.answering.ending_notes import EndingNotes
 from proxy.web.answering.holding import Holding
 
 

@@ -22,7 +22,7 @@ from proxy.core.repeats import WAITER_LEASE, Delivery
 from proxy.ports.jobs import JobWrite, Result
 from proxy.services.waiters import Waiters
 from proxy.web.answering.answers import AnsweredCall, Answers
-from proxy.web.answering.endings import EndingNotes
+from proxy.web.answering.ending_notes import EndingNotes
 from proxy.web.answering.held import Holder
 from proxy.web.answering.holding import Holding
 from tests.helpers.factories import OWNER, T0, make_job, make_key, new_job

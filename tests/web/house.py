@@ -41,7 +41,7 @@ from proxy.telemetry.metrics import Metrics
 from proxy.upstreams.aiohttp_client import AiohttpClient
 from proxy.upstreams.lean_client import LeanClient
 from proxy.web.answering.answers import Answers
-from proxy.web.answering.endings import EndingNotes
+from proxy.web.answering.ending_notes import EndingNotes
 from proxy.web.answering.held import Holder
 from proxy.web.answering.holding import Holding
 from proxy.web.entrance.calls import Calls

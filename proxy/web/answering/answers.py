@@ -19,7 +19,7 @@ from proxy.core.ids import JobId
 from proxy.core.job import AnswerMode, Job
 from proxy.ports.clock import Clock
 from proxy.services.outlook import Outlook
-from proxy.web.answering.endings import EndingNotes
+from proxy.web.answering.ending_notes import EndingNotes
 from proxy.web.answering.final import (
     JOB_HEADER,
     NEVER_AGAIN,

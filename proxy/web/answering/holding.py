@@ -1,7 +1,8 @@
 """Who is held here, with their bound and their leases.
 
 `Hold` is one held connection and `Holding` all of this instance's. What is sent over one
-while it is held is decided by `Holder` in `held.py`, and how it ended is noted by `endings.py`.
+while it is held is decided by `Holder` in `held.py`, and how it ended is noted by
+`ending_notes.py`.
 
 A held connection is a promise to one caller. While it lives, its lease in the store says so,
 renewed for all of them together by one pass, so that none needs a task of its own.

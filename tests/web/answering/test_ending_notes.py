@@ -6,7 +6,7 @@ import pytest
 
 from proxy.core.errors import StoreCorruptError, StoreError, StoreUnavailableError
 from proxy.core.repeats import WAITER_LEASE, Answered
-from proxy.web.answering.endings import EndingNotes
+from proxy.web.answering.ending_notes import EndingNotes
 from tests.helpers.factories import OWNER, T0, make_job, new_job
 from tests.helpers.fakes import FakeClock, MemoryStores
 from tests.helpers.memory import MemoryDeliveryStore
