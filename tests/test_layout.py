@@ -53,7 +53,7 @@ TESTED_BY = {
     # The server is seen by what its connections do.
     "proxy/web/entrance/connection.py": "tests/web/entrance/test_server.py",
     # Seen by what becomes of a connection whose caller takes nothing.
-    "proxy/web/entrance/uptake.py": "tests/web/entrance/test_server.py",
+    "proxy/web/entrance/write_progress.py": "tests/web/entrance/test_server.py",
     # What calls with one head share, and how their connection is asked for.
     "proxy/web/entrance/heads.py": "tests/web/entrance/test_deferred_shortcut.py",
     "proxy/web/forwarding/caller.py": "tests/web/forwarding/test_shortcut.py",

@@ -16,10 +16,10 @@ from aiohttp.streams import StreamReader
 
 from proxy.core.dialects import ErrorAnswer
 from proxy.web.answering.final import flush_bytes, response_of
-from proxy.web.entrance.intake import Finding, Intake
+from proxy.web.entrance.parser_watch import Finding, ParserWatch
 from proxy.web.entrance.passages import Passing
 from proxy.web.entrance.refused import unreadable_or_bug
-from proxy.web.entrance.uptake import Uptake
+from proxy.web.entrance.write_progress import WriteProgress
 from proxy.web.forwarding.boundary import Boundary
 from proxy.web.forwarding.caller import CallOnItsWay
 from proxy.web.forwarding.endings import cut, resets_on_close
@@ -50,11 +50,11 @@ class CallerConnection(web.RequestHandler):
         "_early",
         "_find",
         "_idle_since",
-        "_intake",
+        "_parser_watch",
         "_served",
         "_unsent",
-        "_uptake",
         "_wire",
+        "_write_progress",
     )
 
     def __init__(
@@ -72,7 +72,7 @@ class CallerConnection(web.RequestHandler):
         self._find = find
         self._boundary = Boundary()
         """Whether it is certain that the next byte begins a head."""
-        self._intake = Intake(max_head_bytes)
+        self._parser_watch = ParserWatch(max_head_bytes)
         """What aiohttp's parser does not say of what it was given."""
         self._early = b""
         """What came while aiohttp's task was about to wait for it."""
@@ -87,7 +87,7 @@ class CallerConnection(web.RequestHandler):
         """How many calls had begun when the sweep last asked."""
         self._wire: asyncio.Transport | None = None
         """The transport, also while it is closing, when aiohttp knows it no more."""
-        self._uptake = Uptake(since=self._idle_since)
+        self._write_progress = WriteProgress(since=self._idle_since)
 
     def stop_awaiting(self) -> None:
         """Wait no longer for the rest of a body: relay it as it comes."""
@@ -108,7 +108,7 @@ class CallerConnection(web.RequestHandler):
 
     def takes_nothing(self, now: float, limit_s: float) -> bool:
         """Tell whether the caller has taken nothing for `limit_s`; to be asked now and then."""
-        return self._uptake.is_overdue(self._wire, now, limit_s)
+        return self._write_progress.is_overdue(self._wire, now, limit_s)
 
     def abort(self) -> None:
         """Cut the connection, whatever waits to be taken: closing would wait for that."""
@@ -161,13 +161,13 @@ class CallerConnection(web.RequestHandler):
         # else arrives then is never looked at: no further call is begun.
         closing, self._close = self._close, self._close and not self._is_serving
         came = self._request_count
-        self._intake.before(self._newest_body())
+        self._parser_watch.before(self._newest_body())
         super().data_received(data)
         self._close = self._close or closing
         if self._payload_parser is None:
             came = self._request_count - came
             newest = self._messages[-1] if self._messages else None
-            self._heed(self._intake.after(data, came, newest, kept=self._upgraded))
+            self._heed(self._parser_watch.after(data, came, newest, kept=self._upgraded))
 
     def _newest_body(self) -> StreamReader | None:
         if self._messages:

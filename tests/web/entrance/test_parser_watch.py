@@ -8,7 +8,7 @@ from aiohttp import web
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http_parser import HttpRequestParser
 
-from proxy.web.entrance.intake import Finding, Intake
+from proxy.web.entrance.parser_watch import Finding, ParserWatch
 from proxy.web.entrance.server import CallerBounds
 from tests.helpers.raw_upstream import RawCaller, RawUpstream, replying, wait_until
 from tests.web.entrance.test_server import hello, listening, serving
@@ -166,12 +166,12 @@ async def test_a_call_for_a_switch_that_has_only_just_come_is_served():
 async def test_after_a_switch_that_was_declined_all_is_as_before():
     loop = asyncio.get_running_loop()
     parser = HttpRequestParser(BaseProtocol(loop), loop, 1 << 16)
-    intake = Intake(1024)
+    watch = ParserWatch(1024)
 
     def fed(data: bytes) -> Finding:
-        intake.before(None)
+        watch.before(None)
         came, kept, _ = parser.feed_data(data)
-        return intake.after(data, len(came), came[-1] if came else None, kept=kept)
+        return watch.after(data, len(came), came[-1] if came else None, kept=kept)
 
     switch = b"Connection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 3\r\n\r\n"
     for _ in range(2):

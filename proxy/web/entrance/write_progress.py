@@ -20,7 +20,7 @@ class Untaken(NamedTuple):
     """Those that it has taken; 0 where it does not tell."""
 
 
-class Uptake:
+class WriteProgress:
     """The progress of one caller, sampled now and then; a call costs nothing."""
 
     __slots__ = ("_moved_at", "_untaken")

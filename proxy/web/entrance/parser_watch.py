@@ -33,7 +33,7 @@ class Finding(Enum):
     """Answer what came, and end it: of what may have come behind that nothing is known."""
 
 
-class Intake:
+class ParserWatch:
     """Follows what goes into the parser, and what comes out."""
 
     __slots__ = ("_body", "_chunked", "_held", "_latest", "_max_held", "_switches", "_taken")
