@@ -332,6 +332,6 @@ def _front_server(settings: Settings, house: House, on_refused: Callable[[], Non
             max_field_bytes=callers.max_field_bytes,
             max_fields=callers.max_fields,
         ),
-        find=house.passages.find if house.passages is not None else None,
+        find=house.known_heads.find if house.known_heads is not None else None,
         on_refused=on_refused,
     )

@@ -20,13 +20,13 @@ from proxy.web.entrance.deferred_shortcut import DeferredShortcut
 from proxy.web.entrance.deferrer import Deferrer
 from proxy.web.entrance.front import Front
 from proxy.web.entrance.heads import HeadReader
-from proxy.web.entrance.passages import Passages
+from proxy.web.entrance.known_heads import KnownHeads
 from proxy.web.forwarding.forward import Forwarder
 from proxy.web.forwarding.shortcut import Shortcut
 from proxy.web.jobs_api.jobs import JobsApi
 
 
-def front(settings: Settings, outside: Outside, shared: Shared) -> tuple[Front, Passages | None]:
+def front(settings: Settings, outside: Outside, shared: Shared) -> tuple[Front, KnownHeads | None]:
     """Return the handler of the data port and what knows the calls that pass it by, if any may."""
     clock = outside.clock
     calls = Calls(metrics=outside.metrics, clock=clock, facts=shared.facts)
@@ -41,10 +41,10 @@ def front(settings: Settings, outside: Outside, shared: Shared) -> tuple[Front, 
     )
     policy = _policy(settings, outside.policies)
     deferrer = _deferrer(settings, shared, holder, calls, clock)
-    passages = None
+    known_heads = None
     # Whether a call is recorded is drawn before it is decided.
     if shared.facts is None:
-        passages = _passages(settings, outside, shared, policy, calls, deferrer)
+        known_heads = _known_heads(settings, outside, shared, policy, calls, deferrer)
     # Nothing at all stands in the way of answers where nothing is recorded.
     tap = calls.tap if shared.facts is not None else None
     handler = Front(
@@ -65,19 +65,19 @@ def front(settings: Settings, outside: Outside, shared: Shared) -> tuple[Front, 
         jobs_api=_jobs_api(outside, shared, holder, owners),
         calls=calls,
         max_body_bytes=settings.deferral.max_body_bytes,
-        passages=passages,
+        known_heads=known_heads,
     )
-    return handler, passages
+    return handler, known_heads
 
 
-def _passages(
+def _known_heads(
     settings: Settings,
     outside: Outside,
     shared: Shared,
     policy: Callable[[], Policy],
     calls: Calls,
     deferrer: Deferrer,
-) -> Passages:
+) -> KnownHeads:
     deferred = DeferredShortcut(
         deferrer,
         policy=policy,
@@ -87,7 +87,7 @@ def _passages(
     )
     # What cannot be deferred for a store that is away has to be forwarded then.
     forwards = settings.deferral.when_store_away == "forward"
-    return Passages(
+    return KnownHeads(
         policy=policy,
         repeats=shared.repeats,
         accounts=shared.accounts,

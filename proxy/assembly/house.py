@@ -23,7 +23,7 @@ from proxy.web.answering.ending_notes import EndingNotes
 from proxy.web.answering.holding import Holding
 from proxy.web.answering.notices import notice_payload
 from proxy.web.entrance.front import Front
-from proxy.web.entrance.passages import Passages
+from proxy.web.entrance.known_heads import KnownHeads
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +31,7 @@ class House:
     """What was built, as far as running and ending it needs to know."""
 
     front: Front
-    passages: Passages | None
+    known_heads: KnownHeads | None
     ground: Ground
     holding: Holding
     ending_notes: EndingNotes
@@ -76,10 +76,10 @@ def assemble(settings: Settings, outside: Outside) -> House:
         metrics=outside.metrics,
         jitter=jitter,
     )
-    handler, passages = front(settings, outside, shared)
+    handler, known_heads = front(settings, outside, shared)
     return House(
         front=handler,
-        passages=passages,
+        known_heads=known_heads,
         ground=shared.ground,
         holding=shared.holding,
         ending_notes=shared.ending_notes,

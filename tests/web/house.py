@@ -49,7 +49,7 @@ from proxy.web.entrance.deferred_shortcut import DeferredShortcut
 from proxy.web.entrance.deferrer import Deferrer
 from proxy.web.entrance.front import Front
 from proxy.web.entrance.heads import HeadReader
-from proxy.web.entrance.passages import Passages
+from proxy.web.entrance.known_heads import KnownHeads
 from proxy.web.entrance.server import DataServer
 from proxy.web.forwarding.forward import Forwarder
 from proxy.web.forwarding.shortcut import Shortcut
@@ -140,7 +140,7 @@ class House:
 
     upstream_status: int = 200
     upstream_body: bytes = b'{"up": true}'
-    passages: Passages | None = None
+    known_heads: KnownHeads | None = None
     handled: int = 0
     """How many calls took no shortcut."""
 
@@ -217,7 +217,7 @@ class House:
             forwards_without_store=self.forwards_without_store,
         )
         if self.facts is None:
-            self.passages = self._passages(client, calls, deferrer)
+            self.known_heads = self._known_heads(client, calls, deferrer)
         self.front = Front(
             upstreams=upstreams,
             heads=HeadReader(
@@ -244,7 +244,7 @@ class House:
             ),
             calls=calls,
             max_body_bytes=MAX_BODY,
-            passages=self.passages,
+            known_heads=self.known_heads,
         )
 
     def _ground(self) -> Ground:
@@ -263,7 +263,7 @@ class House:
             tally=self.metrics,
         )
 
-    def _passages(self, client: UpstreamClient, calls: Calls, deferrer: Deferrer) -> Passages:
+    def _known_heads(self, client: UpstreamClient, calls: Calls, deferrer: Deferrer) -> KnownHeads:
         deferred = DeferredShortcut(
             deferrer,
             policy=lambda: self.policy,
@@ -271,7 +271,7 @@ class House:
             tasks=self.tasks,
             max_body_bytes=MAX_BODY,
         )
-        return Passages(
+        return KnownHeads(
             policy=lambda: self.policy,
             repeats=self.repeats,
             accounts=self.accounts,
@@ -408,7 +408,7 @@ async def open_house(**options: Any) -> AsyncIterator[House]:
         client = LeanClient(tasks) if house.lean else AiohttpClient(tasks)
         house.build(client, upstream_port)
         try:
-            find = house.passages.find if house.passages is not None else None
+            find = house.known_heads.find if house.known_heads is not None else None
             async with serve(DataServer(house.handle, find=find)) as port:
                 house.port = port
                 async with aiohttp.ClientSession() as house.http:

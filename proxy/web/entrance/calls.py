@@ -82,7 +82,7 @@ class CallRecord:
         self.reason = "it repeats the call that made the job"
 
 
-class OfPassage(NamedTuple):
+class ShortcutReport(NamedTuple):
     """What is told of calls that take the shortcut."""
 
     on_done: OnDone
@@ -157,7 +157,9 @@ class Calls:
             self._record(record, status=done.status, duration_s=done.duration_s)
         log.info("call.forwarded", **facts, **_came_to(done))
 
-    def of_passage(self, route: Route, method: str, target: str, *, generation: int) -> OfPassage:
+    def of_shortcut(
+        self, route: Route, method: str, target: str, *, generation: int
+    ) -> ShortcutReport:
         """Return how to report calls with one head that nothing applied to."""
         record = self.record(method, target)
         record.decide(UNDECIDED, generation=generation)
@@ -168,7 +170,7 @@ class Calls:
             self._count(done)
             line.info(done)
 
-        return OfPassage(tell, _annotation(record))
+        return ShortcutReport(tell, _annotation(record))
 
     def _count(self, done: Forwarded) -> None:
         self._metrics.forwarded(

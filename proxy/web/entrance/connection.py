@@ -16,8 +16,8 @@ from aiohttp.streams import StreamReader
 
 from proxy.core.dialects import ErrorAnswer
 from proxy.web.answering.final import flush_bytes, response_of
+from proxy.web.entrance.known_heads import KnownCall
 from proxy.web.entrance.parser_watch import Finding, ParserWatch
-from proxy.web.entrance.passages import Passing
 from proxy.web.entrance.refused import unreadable_or_bug
 from proxy.web.entrance.write_progress import WriteProgress
 from proxy.web.forwarding.boundary import Boundary
@@ -31,8 +31,8 @@ _CUT_WITHIN_S: Final = 1.0
 _AWAITED_BYTES: Final = 1 << 16
 """The longest body that is awaited before its call is sent; longer ones go as they come."""
 
-Find = Callable[[bytes], Passing | None]
-"""Tells how a call with that head passes, if it is known that it does."""
+Find = Callable[[bytes], KnownCall | None]
+"""Returns the call that a whole head begins, if it may take a shortcut."""
 
 
 class CallerConnection(web.RequestHandler):
@@ -60,7 +60,7 @@ class CallerConnection(web.RequestHandler):
     def __init__(
         self, manager: web.Server, find: Find | None, *, max_head_bytes: int, **options: Any
     ) -> None:
-        """`find` tells how a call with a whole head passes, if it may take a shortcut.
+        """`find` says which calls may take a shortcut; without it none may.
 
         `options` are those of `web.RequestHandler`.
         """
@@ -208,12 +208,12 @@ class CallerConnection(web.RequestHandler):
             return
         self._unsent = data = self._unsent + data if self._unsent else data
         end = data.find(b"\r\n\r\n") + 4
-        passing = find(data[:end]) if end > 3 else None
-        missing = -1 if passing is None else end + passing.body_bytes - len(data)
-        if passing is None or missing < 0 or passing.body_bytes > _AWAITED_BYTES:
+        known = find(data[:end]) if end > 3 else None
+        missing = -1 if known is None else end + known.body_bytes - len(data)
+        if known is None or missing < 0 or known.body_bytes > _AWAITED_BYTES:
             self.stop_awaiting()
         elif missing == 0:
-            self._call = passing.begin(data[end:], self)
+            self._call = known.begin(data[end:], self)
             if self._call is None:
                 self.stop_awaiting()
                 return

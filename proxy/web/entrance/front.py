@@ -28,7 +28,7 @@ from proxy.web.entrance.calls import CallRecord, Calls
 from proxy.web.entrance.deferrer import Deferrer
 from proxy.web.entrance.heads import HeadReader, may_repeat, read_head
 from proxy.web.entrance.incoming import Incoming
-from proxy.web.entrance.passages import Passages
+from proxy.web.entrance.known_heads import KnownHeads
 from proxy.web.entrance.refused import refusal
 from proxy.web.forwarding.forward import Forwarder
 from proxy.web.jobs_api.jobs import JobsApi, caller_family, is_job_path
@@ -50,9 +50,9 @@ class Front:
         jobs_api: JobsApi,
         calls: Calls,
         max_body_bytes: int,
-        passages: Passages | None = None,
+        known_heads: KnownHeads | None = None,
     ) -> None:
-        """`passages` learns which calls may take the shortcut."""
+        """`known_heads` learns which calls may take the shortcut."""
         self._upstreams = upstreams
         self._heads = heads
         self._policy = policy
@@ -63,7 +63,7 @@ class Front:
         self._jobs_api = jobs_api
         self._calls = calls
         self._max_body_bytes = max_body_bytes
-        self._passages = passages
+        self._known_heads = known_heads
 
     def drain(self) -> None:
         """Accept no more jobs. Calls are forwarded as long as they come."""
@@ -99,12 +99,12 @@ class Front:
             busy = self._accounts.wants_news_of(look.caller)
         if not busy and _is_idle(policy, asked, request, route):
             record.decide(UNDECIDED, generation=policy.generation)
-            if look.exchange is None and self._passages is not None:
-                self._passages.learn(request, look)
+            if look.exchange is None and self._known_heads is not None:
+                self._known_heads.learn(request, look)
             return await self._relay(request, route, look.exchange)
         head = read_head(request, look)
-        if asked.defers and self._passages is not None:
-            head = self._passages.learn_deferred(request, head)
+        if asked.defers and self._known_heads is not None:
+            head = self._known_heads.learn_deferred(request, head)
         call = Incoming(
             request=request,
             record=record,

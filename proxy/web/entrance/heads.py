@@ -2,7 +2,7 @@
 
 An SDK sends the same head with every call, but for the length of its body. Where it
 goes, what it asks for and whose token it shows depends on nothing else, so that what is
-read once serves all of them (`web/entrance/passages.py`).
+read once serves all of them (`web/entrance/known_heads.py`).
 """
 
 from collections.abc import Callable

@@ -90,7 +90,7 @@ class DataServer(web.Server):
         find: Find | None = None,
         on_refused: Callable[[], None] = lambda: None,
     ) -> None:
-        """`find` tells how a call with a whole head passes, if it may take a shortcut.
+        """`find` says which calls may take a shortcut; without it none may.
 
         `handle` serves the others.
         `on_refused` is called for each connection that was one too many.

@@ -30,7 +30,7 @@ from proxy.web.pages import written
 
 
 @dataclass(frozen=True, slots=True)
-class Passage:
+class ForwardPlan:
     """How all calls with one head, but for some values in it, are forwarded."""
 
     route: Route
@@ -53,12 +53,12 @@ class Shortcut:
         self._heads = HeadWriter()
 
     def begin(
-        self, passage: Passage, values: Sequence[bytes], body: bytes, caller: Caller
+        self, plan: ForwardPlan, values: Sequence[bytes], body: bytes, caller: Caller
     ) -> "ShortCall | None":
         """Send the call, whose head has these values; return nothing if no connection is free."""
-        call = ShortCall(passage, caller, self._heads)
+        call = ShortCall(plan, caller, self._heads)
         response = self._client.begin(
-            passage.route.upstream, lambda: call.outgoing(values, body), call.news
+            plan.route.upstream, lambda: call.outgoing(values, body), call.news
         )
         if response is None:
             return None
@@ -74,15 +74,15 @@ class ShortCall:
         "_caller",
         "_first_byte_s",
         "_heads",
-        "_passage",
+        "_plan",
         "_started",
         "_status",
         "_until_close",
         "response",
     )
 
-    def __init__(self, passage: Passage, caller: Caller, heads: HeadWriter) -> None:
-        self._passage = passage
+    def __init__(self, plan: ForwardPlan, caller: Caller, heads: HeadWriter) -> None:
+        self._plan = plan
         self._caller = caller
         self._heads = heads
         self._started = time.perf_counter()
@@ -94,7 +94,7 @@ class ShortCall:
 
     def outgoing(self, values: Sequence[bytes], body: bytes) -> UpstreamRequest:
         """Return the call as the upstream shall see it."""
-        route = self._passage.route
+        route = self._plan.route
         self._body_bytes = len(body)
         return UpstreamRequest(
             upstream=route.upstream,
@@ -102,7 +102,7 @@ class ShortCall:
             target=route.upstream_target,
             body=body,
             on_informational=self._relay_informational,
-            head=self._passage.template % tuple(values),
+            head=self._plan.template % tuple(values),
             keep_chunks=True,
         )
 
@@ -149,7 +149,7 @@ class ShortCall:
             head += b"Connection: close\r\n"
         self._first_byte_s = time.perf_counter() - self._started
         self._status = response.status
-        transport.write(b"%b%b\r\n%b" % (head, self._passage.lines, response.take_ready()))
+        transport.write(b"%b%b\r\n%b" % (head, self._plan.lines, response.take_ready()))
 
     def _write(self, data: bytes) -> bool:
         caller = self._caller
@@ -162,7 +162,7 @@ class ShortCall:
     def _refuse(self, response: PromptResponse, transport: asyncio.Transport) -> None:
         error = response.failure
         assert isinstance(error, UpstreamUnavailableError)
-        answer = own_error(self._passage.route.upstream, error)
+        answer = own_error(self._plan.route.upstream, error)
         keep_alive = not self._caller.is_ending
         transport.write(written(answer, method=METHOD, keep_alive=keep_alive, modern=True))
         self._status = answer.status
@@ -183,8 +183,8 @@ class ShortCall:
             return
         response.close()
         failure = response.failure
-        route = self._passage.route
-        self._passage.on_done(
+        route = self._plan.route
+        self._plan.on_done(
             Forwarded(
                 upstream=route.upstream.name,
                 method=METHOD,

@@ -29,9 +29,9 @@ from proxy.services.traffic.kept import Kept, Room
 from proxy.upstreams.aiohttp_client import AiohttpClient
 from proxy.upstreams.lean_client import LeanClient
 from proxy.web.bodies import read_body
-from proxy.web.entrance.calls import Calls, OfPassage
+from proxy.web.entrance.calls import Calls, ShortcutReport
 from proxy.web.entrance.heads import FirstLook
-from proxy.web.entrance.passages import Passages, Passing
+from proxy.web.entrance.known_heads import KnownCall, KnownHeads
 from proxy.web.entrance.server import CallerBounds, DataServer
 from proxy.web.forwarding.forward import Forwarder
 from proxy.web.forwarding.relay import Forwarded
@@ -93,26 +93,26 @@ class RunningProxy:
     server: DataServer = field(init=False)
 
 
-class _Everything(Passages):
+class _Everything(KnownHeads):
     """Knows every head, also one that never came before."""
 
     def __init__(
         self, upstreams: Mapping[str, Upstream], running: RunningProxy, shortcut: Shortcut
     ) -> None:
         nobody = SimpleNamespace(expects_any=False, wants_news_of=lambda _caller: False)
-        told = OfPassage(running.done.append, b"")
+        told = ShortcutReport(running.done.append, b"")
         super().__init__(
             policy=lambda: _NO_POLICY,
             repeats=cast("Repeats", nobody),
             accounts=cast("Accounts", nobody),
-            calls=cast("Calls", SimpleNamespace(of_passage=lambda *_, **__: told)),
+            calls=cast("Calls", SimpleNamespace(of_shortcut=lambda *_, **__: told)),
             annotate=False,
             forward=shortcut.begin,
             defer=None,
         )
         self._upstreams = upstreams
 
-    def find(self, head: bytes) -> Passing | None:
+    def find(self, head: bytes) -> KnownCall | None:
         loop = asyncio.get_running_loop()
         parser = HttpRequestParser(BaseProtocol(loop), loop, 1 << 16, **_PARSER_LIMITS)
         try:

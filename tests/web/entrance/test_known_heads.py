@@ -21,7 +21,7 @@ from proxy.services.callers.clients import HeldKey
 from proxy.telemetry.metrics import Metrics
 from proxy.web.entrance.calls import Calls
 from proxy.web.entrance.heads import FirstLook
-from proxy.web.entrance.passages import PASSAGES_MAX, Passages
+from proxy.web.entrance.known_heads import KNOWN_HEADS_MAX, KnownHeads
 from tests.helpers.factories import T0
 from tests.helpers.fakes import FakeClock
 from tests.helpers.raw_upstream import RawCaller, wait_until
@@ -40,13 +40,13 @@ PLAIN = (
 
 
 class Stage:
-    """Passages, and what they ask, for a test to change."""
+    """Known heads, and what they ask, for a test to change."""
 
     def __init__(self, *, annotate: bool = False) -> None:
         self.policy = Policy()
         self.repeats = SimpleNamespace(expects_any=False)
         self.accounts = SimpleNamespace(wants_news_of=lambda _caller: False)
-        self.passages = Passages(
+        self.known_heads = KnownHeads(
             policy=lambda: self.policy,
             repeats=cast("Any", self.repeats),
             accounts=cast("Any", self.accounts),
@@ -66,7 +66,7 @@ class Stage:
         }
         request |= facts
         look = FirstLook(ROUTE, T0, asked, unasked, exchange=None)
-        self.passages.learn(cast("Any", SimpleNamespace(**request)), look)
+        self.known_heads.learn(cast("Any", SimpleNamespace(**request)), look)
 
     def sent(self, head: bytes) -> bytes | None:
         """Return the head that goes upstream, if the call takes the shortcut."""
@@ -75,8 +75,8 @@ class Stage:
 
     def begun(self, head: bytes) -> Any:
         """Return with what a call with that head is begun, if it takes the shortcut."""
-        passing = self.passages.find(head)
-        return None if passing is None else passing.begin(b"", cast("Any", None))
+        call = self.known_heads.find(head)
+        return None if call is None else call.begin(b"", cast("Any", None))
 
 
 def unasked() -> NoReturn:
@@ -93,16 +93,16 @@ def with_value(name: bytes, value: bytes) -> Any:
 
 def test_a_head_that_came_is_known_and_goes_where_it_went():
     stage = Stage()
-    assert stage.passages.find(head()) is None
+    assert stage.known_heads.find(head()) is None
     stage.learn()
 
     assert stage.sent(head()) == (
         b"POST /base/v1/x?q=%41 HTTP/1.1\r\nHost: there:81\r\n"
         b"Authorization: Bearer sk-canary\r\ncontent-length: 12\r\nX-Request-ID: one\r\n\r\n"
     )
-    passing = stage.passages.find(head())
-    assert passing is not None
-    assert passing.body_bytes == 12
+    call = stage.known_heads.find(head())
+    assert call is not None
+    assert call.body_bytes == 12
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_a_call_out_of_the_ordinary_is_not_kept(facts):
     stage = Stage()
     stage.learn(**facts)
 
-    assert not stage.passages._known
+    assert not stage.known_heads._known
 
 
 names = st.sampled_from(
@@ -227,16 +227,16 @@ def test_an_answer_says_how_its_call_was_decided_where_that_is_wanted():
     for annotate in (False, True):
         stage = Stage(annotate=annotate)
         stage.learn()
-        passage = stage.begun(head())[0]
-        assert (passage.lines == b"X-Deferrable-Decision: forward; by=default\r\n") is (annotate)
+        plan = stage.begun(head())[0]
+        assert (plan.lines == b"X-Deferrable-Decision: forward; by=default\r\n") is (annotate)
 
 
 def test_ever_new_heads_do_not_fill_the_memory():
     stage = Stage()
-    for number in range(PASSAGES_MAX + 10):
+    for number in range(KNOWN_HEADS_MAX + 10):
         stage.learn((*PLAIN, (b"X-New", b"%d" % number)))
 
-    assert len(stage.passages._known) == PASSAGES_MAX
+    assert len(stage.known_heads._known) == KNOWN_HEADS_MAX
     assert stage.sent(head((*PLAIN, (b"X-New", b"9")))) is None
     assert stage.sent(head((*PLAIN, (b"X-New", b"10")))) is not None
 

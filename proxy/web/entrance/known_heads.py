@@ -29,9 +29,9 @@ from proxy.services.deferral.repeats import Repeats
 from proxy.web.entrance.calls import Calls
 from proxy.web.entrance.heads import CallHead, FirstLook, Identify, may_repeat
 from proxy.web.forwarding.caller import METHOD, Caller, CallOnItsWay
-from proxy.web.forwarding.shortcut import Passage
+from proxy.web.forwarding.shortcut import ForwardPlan
 
-PASSAGES_MAX: Final = 256
+KNOWN_HEADS_MAX: Final = 256
 """Heads that are kept: of at most 8 KB each, some MB when callers have ever new ones."""
 
 _HEAD_BYTES_MAX: Final = 8192
@@ -53,7 +53,7 @@ _VALUES: Final = re.compile(
 _Skeleton = tuple[bytes, ...]
 
 
-class Passing(NamedTuple):
+class KnownCall(NamedTuple):
     """A call whose head is known."""
 
     body_bytes: int
@@ -65,7 +65,7 @@ class BeginForward(Protocol):
     """Begins to forward a call."""
 
     def __call__(
-        self, passage: Passage, values: Sequence[bytes], body: bytes, caller: Caller
+        self, plan: ForwardPlan, values: Sequence[bytes], body: bytes, caller: Caller
     ) -> CallOnItsWay | None:
         """Begin it; return nothing, and do nothing, if the usual path must."""
         ...
@@ -82,8 +82,8 @@ class BeginDeferral(Protocol):
 
 
 @dataclass(slots=True)
-class _Forwarded:
-    """A head of forwarded calls, and how calls with that head pass under a policy."""
+class _ForwardedHead:
+    """A head of forwarded calls, and how calls with it are forwarded under a policy."""
 
     asked: Asked
     headers: RawHeaders
@@ -95,11 +95,11 @@ class _Forwarded:
 
     identify: Identify
     policy: Policy
-    passage: Passage
+    plan: ForwardPlan
 
 
 @dataclass(frozen=True, slots=True)
-class _Deferred:
+class _DeferredHead:
     """A head of calls that ask to be deferred."""
 
     head: CallHead
@@ -115,7 +115,7 @@ class _Deferred:
         return self.head.asked
 
 
-class _Read(NamedTuple):
+class _ReadHead(NamedTuple):
     """The head of a call that may take a shortcut, and where in it values vary."""
 
     skeleton: _Skeleton
@@ -123,7 +123,7 @@ class _Read(NamedTuple):
     length_at: int
 
 
-class Passages:
+class KnownHeads:
     """The heads of calls that came lately."""
 
     def __init__(
@@ -148,10 +148,10 @@ class Passages:
         self._annotate = annotate
         self._forward = forward
         self._defer = defer
-        self._known: dict[_Skeleton, _Forwarded | _Deferred] = {}
+        self._known: dict[_Skeleton, _ForwardedHead | _DeferredHead] = {}
 
-    def find(self, head: bytes) -> Passing | None:
-        """Return how a call with that head passes, if that is known and holds now."""
+    def find(self, head: bytes) -> KnownCall | None:
+        """Return the call that this head begins, if it is known and may take a shortcut now."""
         if len(head) > _HEAD_BYTES_MAX:
             return None
         parts = _VALUES.split(head)
@@ -162,13 +162,13 @@ class Passages:
         length = values[known.length_at]
         if not length.isdigit() or len(length) > LENGTH_DIGITS_MAX:
             return None
-        if isinstance(known, _Deferred):
+        if isinstance(known, _DeferredHead):
             return self._deferred(known, int(length))
         return self._forwarded(known, values, int(length))
 
     def _forwarded(
-        self, known: _Forwarded, values: Sequence[bytes], body_bytes: int
-    ) -> Passing | None:
+        self, known: _ForwardedHead, values: Sequence[bytes], body_bytes: int
+    ) -> KnownCall | None:
         policy = self._policy()
         if self._accounts.wants_news_of(known.identify):
             # It must be noted that the upstream accepts the credential.
@@ -177,14 +177,14 @@ class Passages:
             return None
         if policy is not known.policy:
             known.policy = policy
-            was = known.passage
-            known.passage = self._passage(was.route, was.target, was.template, policy)
-        return Passing(body_bytes, partial(self._forward, known.passage, values))
+            was = known.plan
+            known.plan = self._plan(was.route, was.target, was.template, policy)
+        return KnownCall(body_bytes, partial(self._forward, known.plan, values))
 
-    def _deferred(self, known: _Deferred, body_bytes: int) -> Passing | None:
+    def _deferred(self, known: _DeferredHead, body_bytes: int) -> KnownCall | None:
         if self._defer is None or len(self._policy().rules):
             return None
-        return Passing(body_bytes, partial(self._defer, known.head, known.target))
+        return KnownCall(body_bytes, partial(self._defer, known.head, known.target))
 
     def learn(self, request: web.BaseRequest, look: FirstLook) -> None:
         """Keep the head of a call that is forwarded because nothing applies to it."""
@@ -199,14 +199,14 @@ class Passages:
             return
         self._keep(
             read.skeleton,
-            _Forwarded(
+            _ForwardedHead(
                 asked=asked,
                 headers=headers,
                 varying=read.varying,
                 length_at=read.length_at,
                 identify=look.caller,
                 policy=policy,
-                passage=self._passage(route, request.raw_path, template, policy),
+                plan=self._plan(route, request.raw_path, template, policy),
             ),
         )
 
@@ -219,23 +219,23 @@ class Passages:
         if self._defer is None or read is None or not _is_same_each_time(head.asked):
             return head
         known = self._known.get(read.skeleton)
-        if isinstance(known, _Deferred):
+        if isinstance(known, _DeferredHead):
             return known.head
-        self._keep(read.skeleton, _Deferred(head, request.raw_path, read.length_at))
+        self._keep(read.skeleton, _DeferredHead(head, request.raw_path, read.length_at))
         return head
 
-    def _keep(self, skeleton: _Skeleton, known: _Forwarded | _Deferred) -> None:
-        if len(self._known) >= PASSAGES_MAX:
+    def _keep(self, skeleton: _Skeleton, known: _ForwardedHead | _DeferredHead) -> None:
+        if len(self._known) >= KNOWN_HEADS_MAX:
             del self._known[next(iter(self._known))]
         self._known[skeleton] = known
 
-    def _may_repeat(self, known: _Forwarded | _Deferred) -> bool:
+    def _may_repeat(self, known: _ForwardedHead | _DeferredHead) -> bool:
         """Tell whether such a call may be a repeat: then its caller is offered a job."""
         return may_repeat(known.asked, known.identify, self._policy(), self._repeats)
 
-    def _is_ruled(self, known: _Forwarded, values: Sequence[bytes], policy: Policy) -> bool:
+    def _is_ruled(self, known: _ForwardedHead, values: Sequence[bytes], policy: Policy) -> bool:
         """Tell whether a rule may have something to say about the call."""
-        headers, route = list(known.headers), known.passage.route
+        headers, route = list(known.headers), known.plan.route
         for at, value in zip(known.varying, values, strict=True):
             headers[at] = (headers[at][0], value)
         return not policy.is_idle(
@@ -245,10 +245,10 @@ class Passages:
             upstream=route.upstream.name,
         )
 
-    def _passage(self, route: Route, target: str, template: bytes, policy: Policy) -> Passage:
-        told = self._calls.of_passage(route, METHOD, target, generation=policy.generation)
+    def _plan(self, route: Route, target: str, template: bytes, policy: Policy) -> ForwardPlan:
+        told = self._calls.of_shortcut(route, METHOD, target, generation=policy.generation)
         lines = told.annotation if self._annotate else b""
-        return Passage(route, target, template, told.on_done, lines)
+        return ForwardPlan(route, target, template, told.on_done, lines)
 
 
 def _is_same_each_time(asked: Asked) -> bool:
@@ -256,7 +256,7 @@ def _is_same_each_time(asked: Asked) -> bool:
     return asked.run is None and asked.idempotency_key is None and not asked.idempotency_problem
 
 
-def _read(request: web.BaseRequest, asked: Asked) -> _Read | None:
+def _read(request: web.BaseRequest, asked: Asked) -> _ReadHead | None:
     """Read a head; nothing for a call that may not take a shortcut."""
     if request.method != METHOD or request.version != HttpVersion11 or not request.keep_alive:
         return None
@@ -273,7 +273,7 @@ def _read(request: web.BaseRequest, asked: Asked) -> _Read | None:
     if len(head) > _HEAD_BYTES_MAX or len(parts[2::3]) != len(varying):
         return None
     length_at = [name.lower() for name in parts[1::3]].index(_LENGTH)
-    return _Read(_skeleton(parts), varying, length_at)
+    return _ReadHead(_skeleton(parts), varying, length_at)
 
 
 def _template(route: Route, headers: RawHeaders, varying: Sequence[int]) -> bytes | None:
