@@ -14,7 +14,7 @@ from proxy.core.errors import StoreError, StoreUnavailableError
 from proxy.core.ids import JobId
 from proxy.core.job import CancelRequested, Job, advance
 from proxy.ports.jobs import JobWrite
-from proxy.stores.redis import RedisStores, keys, wire
+from proxy.stores.redis import RedisStores, keys, shared_connection
 from tests.chaos.cable import Cable
 from tests.helpers.factories import T0, make_batch, new_job
 from tests.helpers.ports import free_port
@@ -111,7 +111,7 @@ async def test_a_server_that_forgot_the_scripts_is_told_them_again(stores, serve
 async def test_a_server_that_begins_to_throw_keys_away_takes_no_more_jobs(
     stores, server, monkeypatch
 ):
-    monkeypatch.setattr(wire, "LOOK_AGAIN_S", 0.0)
+    monkeypatch.setattr(shared_connection, "LOOK_AGAIN_S", 0.0)
     await accepted(stores)
 
     server.admin.config_set("maxmemory-policy", "allkeys-lru")

@@ -12,7 +12,7 @@ from proxy.core.errors import StoreCorruptError, StoreUnavailableError
 from proxy.core.ids import CredentialId, OwnerId, shard_for
 from proxy.ports.jobs import Acceptance, JobFilter, NewJob, Pending
 from proxy.stores.redis import RedisStores, keys
-from proxy.stores.redis.wire import SHARING, SHARING_BYTES
+from proxy.stores.redis.shared_connection import SHARING, SHARING_BYTES
 from tests.chaos.cable import Cable
 from tests.helpers.factories import IDS, OWNER, make_credential, new_job
 from tests.helpers.redis_server import (

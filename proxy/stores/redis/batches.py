@@ -17,7 +17,7 @@ from proxy.stores.redis.client import Client
 from proxy.stores.redis.commands import Command, read, write
 from proxy.stores.redis.items import Items
 from proxy.stores.redis.queue import Heads, small_field
-from proxy.stores.redis.wire import Reply, as_list, as_text
+from proxy.stores.redis.replies import Reply, as_list, as_text
 from proxy.stores.unread import Unread
 from proxy.stores.vault import Vault
 

@@ -30,7 +30,7 @@ from proxy.stores.redis.claim_plan import (
 from proxy.stores.redis.client import Client
 from proxy.stores.redis.commands import Command, read
 from proxy.stores.redis.merge import Front
-from proxy.stores.redis.wire import Reply, as_list, as_text
+from proxy.stores.redis.replies import Reply, as_list, as_text
 
 CLAIM: Final = 20_000
 """Rows that one call takes before it returns, about."""

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 from proxy.ports.batches import Claimed, ClaimLimits
 from proxy.stores.codec import from_micros
 from proxy.stores.redis.merge import Front, certain, front_of
-from proxy.stores.redis.wire import Reply, as_int, as_list, as_text
+from proxy.stores.redis.replies import Reply, as_int, as_list, as_text
 
 _NO_LIMIT: Final = 1 << 52
 

@@ -30,8 +30,9 @@ from proxy.stores.redis.commands import Command
 from proxy.stores.redis.failures import translate
 from proxy.stores.redis.node import Node
 from proxy.stores.redis.packing import pack
+from proxy.stores.redis.replies import Answer, Reply
+from proxy.stores.redis.shared_connection import Ask
 from proxy.stores.redis.topology import topology_of
-from proxy.stores.redis.wire import Answer, Ask, Reply
 
 ROUNDS: Final = 40
 """How often a command is sent before it is given up.

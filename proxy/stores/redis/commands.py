@@ -9,7 +9,7 @@ from typing import ClassVar, Final, NamedTuple
 from redis.crc import key_slot
 
 from proxy.stores.redis.packing import Argument, Part, join, pack, pack_some
-from proxy.stores.redis.wire import Answer
+from proxy.stores.redis.replies import Answer
 
 SLOTS: Final = 16_384
 

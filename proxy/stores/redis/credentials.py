@@ -16,7 +16,7 @@ from proxy.stores.redis.batches import RedisBatchStore
 from proxy.stores.redis.client import Client
 from proxy.stores.redis.commands import read, write
 from proxy.stores.redis.packing import Argument
-from proxy.stores.redis.wire import as_bytes, as_int, as_list, as_map, as_text, as_time
+from proxy.stores.redis.replies import as_bytes, as_int, as_list, as_map, as_text, as_time
 from proxy.stores.vault import Vault
 
 _NEVER = datetime.min.replace(tzinfo=UTC)

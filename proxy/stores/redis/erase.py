@@ -13,6 +13,7 @@ from proxy.stores.redis import job_scripts, keys
 from proxy.stores.redis.client import Client
 from proxy.stores.redis.commands import Command, read, write
 from proxy.stores.redis.merge import certain, fronts_of, share
+from proxy.stores.redis.replies import Reply, as_int
 from proxy.stores.redis.rows import (
     NOTHING,
     call_digest,
@@ -21,7 +22,6 @@ from proxy.stores.redis.rows import (
     parse_record,
     tag_keys,
 )
-from proxy.stores.redis.wire import Reply, as_int
 
 PRUNE_CHUNK: Final = 200
 

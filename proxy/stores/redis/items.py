@@ -11,7 +11,7 @@ from proxy.stores.redis import batch_scripts, keys
 from proxy.stores.redis.client import Client
 from proxy.stores.redis.commands import read
 from proxy.stores.redis.jobs import open_payload
-from proxy.stores.redis.wire import Reply, as_int, as_list
+from proxy.stores.redis.replies import Reply, as_int, as_list
 from proxy.stores.vault import Vault
 
 PAGE: Final = 1_000

@@ -26,6 +26,7 @@ from proxy.stores.redis.commands import read, write
 from proxy.stores.redis.erase import erase_job, prune_jobs
 from proxy.stores.redis.listing import list_jobs
 from proxy.stores.redis.lua import PENDING_JOB
+from proxy.stores.redis.replies import Reply, as_int, as_list, as_map, as_text
 from proxy.stores.redis.rows import (
     Before,
     accept_call,
@@ -38,7 +39,6 @@ from proxy.stores.redis.rows import (
     replace_call,
     stored_here,
 )
-from proxy.stores.redis.wire import Reply, as_int, as_list, as_map, as_text
 from proxy.stores.unread import Unread
 from proxy.stores.vault import SEAL_INLINE_BYTES, Vault
 

@@ -12,7 +12,7 @@ from proxy.stores.codec import from_micros, to_micros
 from proxy.stores.redis import keys, lease_scripts
 from proxy.stores.redis.client import Client
 from proxy.stores.redis.commands import Script, read, write
-from proxy.stores.redis.wire import Reply, as_bytes, as_int, as_list, as_text
+from proxy.stores.redis.replies import Reply, as_bytes, as_int, as_list, as_text
 from proxy.stores.unread import Unread
 
 _LEASES: Final = (keys.LEASES, keys.LEASES_UNTIL)

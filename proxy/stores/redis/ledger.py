@@ -12,7 +12,7 @@ from proxy.stores.redis.client import Client
 from proxy.stores.redis.commands import Command, Script, read, write
 from proxy.stores.redis.ledger_rows import book_arguments, ledger_keys
 from proxy.stores.redis.lua import LEDGER
-from proxy.stores.redis.wire import as_list, as_map, as_text
+from proxy.stores.redis.replies import as_list, as_map, as_text
 from proxy.stores.unread import Unread
 
 _BOOK: Final = Script(

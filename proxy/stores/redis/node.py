@@ -12,7 +12,8 @@ from proxy.core.errors import StoreError, StoreUnavailableError
 from proxy.ports.tasks import TaskOwner
 from proxy.stores.redis.address import Place, RedisAddress
 from proxy.stores.redis.packing import pack
-from proxy.stores.redis.wire import Answer, Ask, Lane, as_text
+from proxy.stores.redis.replies import Answer, as_text
+from proxy.stores.redis.shared_connection import Ask, SharedConnection
 
 CONNECT_S: Final = 2.0
 
@@ -44,8 +45,8 @@ class Node:
         self.connect = partial(_connect, find, address)
         """Return a new connection, which the caller owns."""
 
-        self.back, *self._fronts = self._lanes = [
-            Lane(
+        self.back, *self._fronts = self._connections = [
+            SharedConnection(
                 self.connect,
                 timeout_s=address.timeout_s,
                 acks=address.acks,
@@ -55,11 +56,11 @@ class Node:
             )
             for _ in range(1 + FRONTS)
         ]
-        for lane in self._lanes:
-            tasks.create_task(lane.run(), name="redis")
+        for connection in self._connections:
+            tasks.create_task(connection.run(), name="redis")
 
     @property
-    def front(self) -> Lane:
+    def front(self) -> SharedConnection:
         """The connection on which a caller waits for the fewest others."""
         return min(self._fronts, key=_load)
 
@@ -78,13 +79,13 @@ class Node:
 
     def reset(self) -> None:
         """Connect anew, to whoever is found then."""
-        for lane in self._lanes:
-            lane.reset()
+        for connection in self._connections:
+            connection.reset()
 
     def close(self) -> None:
         """Take no more commands."""
-        for lane in self._lanes:
-            lane.close()
+        for connection in self._connections:
+            connection.close()
 
 
 async def the_place(address: RedisAddress) -> Place:

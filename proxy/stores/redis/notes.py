@@ -7,7 +7,7 @@ from proxy.ports.notes import Note
 from proxy.stores.redis import keys
 from proxy.stores.redis.client import Client
 from proxy.stores.redis.commands import Script, read
-from proxy.stores.redis.wire import as_bytes
+from proxy.stores.redis.replies import as_bytes
 
 _STORED: Final = re.compile(rb"([0-9]{0,15}+)[^ ]*+ ?+(.*)", re.DOTALL)
 """A note, `<version> <text>`. Of one that is damaged the version is what `_WRITE` takes for it."""

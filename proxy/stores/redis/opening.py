@@ -15,7 +15,7 @@ from proxy.stores.redis.client import Client
 from proxy.stores.redis.commands import Script, read, write
 from proxy.stores.redis.failures import ALL_RIGHTS, GRANT, translate
 from proxy.stores.redis.node import Node, StoreEvictsError
-from proxy.stores.redis.wire import as_int, as_list, as_text
+from proxy.stores.redis.replies import as_int, as_list, as_text
 from proxy.stores.vault import Vault
 
 SCHEMA: Final = 4

@@ -18,7 +18,7 @@ from proxy.stores.redis.commands import Command, slot_of
 from proxy.stores.redis.ledger_rows import book_arguments, ledger_keys
 from proxy.stores.redis.packing import Argument, pack_some
 from proxy.stores.redis.records import open_record, pack_record
-from proxy.stores.redis.wire import Reply, as_bytes, as_list, as_text
+from proxy.stores.redis.replies import Reply, as_bytes, as_list, as_text
 from proxy.stores.unread import Unread
 
 NOTHING: Final = "-"

@@ -7,7 +7,7 @@ from proxy.core.ids import shard_for
 from proxy.stores.redis import keys
 from proxy.stores.redis.client import Client
 from proxy.stores.redis.commands import Script
-from proxy.stores.redis.wire import as_int
+from proxy.stores.redis.replies import as_int
 
 _COUNT: Final = Script(
     """

@@ -9,7 +9,7 @@ from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 from proxy.core.errors import StoreError, StoreUnavailableError
 from proxy.stores.redis.address import Place, RedisAddress
 from proxy.stores.redis.node import CONNECT_S, connection_to
-from proxy.stores.redis.wire import as_int, as_text
+from proxy.stores.redis.replies import as_int, as_text
 
 
 async def find_master(address: RedisAddress) -> Place:

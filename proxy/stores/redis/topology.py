@@ -13,8 +13,8 @@ from proxy.stores.redis.address import Place, RedisAddress
 from proxy.stores.redis.commands import SLOTS
 from proxy.stores.redis.failures import translate
 from proxy.stores.redis.node import Node, the_place
+from proxy.stores.redis.replies import Reply, as_int, as_list, as_text
 from proxy.stores.redis.sentinels import find_master
-from proxy.stores.redis.wire import Reply, as_int, as_list, as_text
 
 Range: TypeAlias = tuple[int, int, Place]
 """The first and the last of some slots, and who has them."""

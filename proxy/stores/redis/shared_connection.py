@@ -9,21 +9,15 @@ that the next one could take for an answer (as in CVE-2023-28858).
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
-from datetime import datetime
-from typing import Final, TypeAlias
+from typing import Final
 
 from redis.asyncio import Connection
 from redis.exceptions import ClusterCrossSlotError, RedisError, ResponseError
 
-from proxy.core.errors import StoreCorruptError, StoreError, StoreUnavailableError
-from proxy.stores.codec import from_micros
+from proxy.core.errors import StoreError, StoreUnavailableError
 from proxy.stores.redis.failures import translate
 from proxy.stores.redis.packing import Part, join, pack
-
-Reply: TypeAlias = "bytes | int | list[Reply] | None"
-Answer: TypeAlias = "bytes | int | list[Reply] | ResponseError | None"
-"""What one command got: a command that Redis refused does not spoil the others."""
+from proxy.stores.redis.replies import Answer, Reply
 
 GROUP_COMMANDS: Final = 1_000
 GROUP_BYTES: Final = 4_000_000
@@ -65,7 +59,7 @@ class Ask:
             self.future.set_result(outcome)
 
 
-class Lane:
+class SharedConnection:
     """One connection. `run` is its task, which ends after `close`."""
 
     def __init__(
@@ -100,7 +94,7 @@ class Lane:
         """Let `ask` be sent with the next group.
 
         Raises:
-            StoreUnavailableError: if too much waits already, or the lane is closed.
+            StoreUnavailableError: if too much waits already, or it is closed.
         """
         if self._closing:
             raise StoreUnavailableError("the store is closed")
@@ -278,50 +272,3 @@ async def _is_dirty(connection: Connection) -> bool:
         return bool(await connection.can_read())
     except (RedisError, OSError):
         return True
-
-
-def as_bytes(reply: Reply) -> bytes:
-    """Return a string that must be one, as it is."""
-    if not isinstance(reply, bytes):
-        raise StoreCorruptError("Redis answered with something else than text")
-    return reply
-
-
-def as_text(reply: Reply) -> str:
-    """Return a string that must be one."""
-    try:
-        return as_bytes(reply).decode("utf-8", "surrogatepass")
-    except UnicodeDecodeError:
-        raise StoreCorruptError("Redis holds something else than text") from None
-
-
-def as_int(reply: "Reply | str") -> int:
-    """Return a number that must be one, or a part of a reply that must."""
-    with suppress(ValueError):
-        if isinstance(reply, bytes | str):
-            return int(reply)
-    if not isinstance(reply, int):
-        raise StoreCorruptError("Redis answered with something else than a number")
-    return reply
-
-
-def as_time(value: bytes | None) -> datetime | None:
-    """Return a moment, if there is one: what `to_micros` made of it."""
-    return None if value is None else from_micros(as_int(value))
-
-
-def as_list(reply: Reply) -> list[Reply]:
-    """Return a list that must be one."""
-    if not isinstance(reply, list):
-        raise StoreCorruptError("Redis answered with something else than a list")
-    return reply
-
-
-def as_map(reply: Reply) -> dict[str, bytes]:
-    """Return what `HGETALL` found."""
-    flat = as_list(reply)
-    return {
-        as_text(name): value
-        for name, value in zip(flat[::2], flat[1::2], strict=True)
-        if isinstance(value, bytes)
-    }
