@@ -7,7 +7,7 @@ import pytest
 from proxy.app.machine import task_group
 from proxy.core.ids import shard_for
 from proxy.stores.redis import RedisStores, jobs, keys
-from proxy.stores.redis.rows import call_digest
+from proxy.stores.redis.job_calls import call_digest
 from tests.helpers.factories import IDS, T0, make_job, new_job
 from tests.helpers.redis_server import STORE_KEYS, RedisServer
 

@@ -22,8 +22,10 @@ from proxy.stores.codec import to_micros
 from proxy.stores.redis import delivery_scripts, keys
 from proxy.stores.redis.client import Client
 from proxy.stores.redis.commands import Command, read
+from proxy.stores.redis.job_calls import call_digest, delivery_keys
+from proxy.stores.redis.job_reads import stored_here
+from proxy.stores.redis.records import parse_record
 from proxy.stores.redis.replies import Reply, as_int, as_list, as_text
-from proxy.stores.redis.rows import call_digest, delivery_keys, parse_record, stored_here
 
 LOOK: Final = 1_000
 """Deliveries of equal calls that a script ranks, at most.

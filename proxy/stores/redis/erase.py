@@ -12,16 +12,10 @@ from proxy.stores.codec import to_micros
 from proxy.stores.redis import job_scripts, keys
 from proxy.stores.redis.client import Client
 from proxy.stores.redis.commands import Command, read, write
+from proxy.stores.redis.job_calls import call_digest, delivery_keys, notice_keys, tag_keys
 from proxy.stores.redis.merge import certain, fronts_of, share
+from proxy.stores.redis.records import NOTHING, parse_record
 from proxy.stores.redis.replies import Reply, as_int
-from proxy.stores.redis.rows import (
-    NOTHING,
-    call_digest,
-    delivery_keys,
-    notice_keys,
-    parse_record,
-    tag_keys,
-)
 
 PRUNE_CHUNK: Final = 200
 

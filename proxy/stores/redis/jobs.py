@@ -24,21 +24,18 @@ from proxy.stores.redis import keys
 from proxy.stores.redis.client import Client
 from proxy.stores.redis.commands import read, write
 from proxy.stores.redis.erase import erase_job, prune_jobs
-from proxy.stores.redis.listing import list_jobs
-from proxy.stores.redis.lua import PENDING_JOB
-from proxy.stores.redis.replies import Reply, as_int, as_list, as_map, as_text
-from proxy.stores.redis.rows import (
+from proxy.stores.redis.job_calls import (
     Before,
     accept_call,
     call_digest,
-    find_jobs,
-    get_call,
     idempotency_place,
     likely_before,
-    parse_job,
     replace_call,
-    stored_here,
 )
+from proxy.stores.redis.job_reads import find_jobs, get_call, parse_job, stored_here
+from proxy.stores.redis.listing import list_jobs
+from proxy.stores.redis.lua import PENDING_JOB
+from proxy.stores.redis.replies import Reply, as_int, as_list, as_map, as_text
 from proxy.stores.unread import Unread
 from proxy.stores.vault import SEAL_INLINE_BYTES, Vault
 

@@ -10,9 +10,9 @@ from proxy.stores.codec import to_micros
 from proxy.stores.redis import job_scripts, keys
 from proxy.stores.redis.client import Client
 from proxy.stores.redis.commands import read
+from proxy.stores.redis.job_reads import find_jobs, find_listed
 from proxy.stores.redis.merge import Front, Row, certain, parse_rows, share
 from proxy.stores.redis.replies import as_int, as_list
-from proxy.stores.redis.rows import find_jobs, find_listed
 from proxy.stores.unread import Unread
 
 PAGE: Final = 500

@@ -12,8 +12,8 @@ from typing import Generic, TypeAlias, TypeVar
 from proxy.core.ids import SHARDS, JobId
 from proxy.stores.redis.client import Client
 from proxy.stores.redis.commands import read
+from proxy.stores.redis.job_reads import stored_here
 from proxy.stores.redis.replies import Reply, as_int, as_list, as_text
-from proxy.stores.redis.rows import stored_here
 
 Row: TypeAlias = tuple[int, str]
 """A number to order by, and a job."""

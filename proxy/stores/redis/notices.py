@@ -16,9 +16,9 @@ from proxy.stores.codec import from_micros, to_micros, to_micros_or
 from proxy.stores.redis import keys
 from proxy.stores.redis.client import Client
 from proxy.stores.redis.commands import Script, read, write
+from proxy.stores.redis.job_calls import notice_text
 from proxy.stores.redis.merge import certain, fronts_of, share
 from proxy.stores.redis.replies import Reply, as_int, as_map, as_text, as_time
-from proxy.stores.redis.rows import notice_text
 from proxy.stores.unread import Unread
 
 _TAKE: Final = Script(

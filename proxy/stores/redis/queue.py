@@ -15,9 +15,9 @@ from proxy.stores.codec import decode_key, from_micros, to_micros
 from proxy.stores.redis import job_scripts, keys
 from proxy.stores.redis.client import Client
 from proxy.stores.redis.commands import read
+from proxy.stores.redis.job_reads import find_readable
 from proxy.stores.redis.merge import Front, Row, certain, parse_row, parse_rows, share
 from proxy.stores.redis.replies import Reply, as_int, as_list, as_map, as_text
-from proxy.stores.redis.rows import find_readable
 from proxy.stores.unread import Unread
 
 LOOK: Final = 500

@@ -1,11 +1,12 @@
-"""Records of jobs, compressed: half of a record is the names of its fields.
+"""Records of jobs: a line for the scripts, and the job behind it, compressed.
 
-What repeats stands hardly ever twice in one record, but in every record. So they are
-compressed against a sample that all of them resemble, in 4 us, and take less than half.
+Half of a record is the names of its fields. What repeats stands hardly ever twice in one
+record, but in every record. So they are compressed against a sample that all of them
+resemble, in 4 us, and take less than half.
 """
 
 import threading
-from typing import Final
+from typing import Final, NamedTuple
 
 from zstandard import (
     DICT_TYPE_RAWCONTENT,
@@ -18,6 +19,7 @@ from zstandard import (
 from proxy.core.errors import StoreCorruptError
 from proxy.core.job import Job
 from proxy.stores.codec import decode_job, encode_job
+from proxy.stores.redis.replies import Reply, as_bytes
 
 SAMPLE: Final = (
     b'"urgent","trickle","interactive","window","flex","gemini","generativelanguage","anthropic",'
@@ -40,6 +42,44 @@ better needs a new schema of the store."""
 
 _LEVEL: Final = -1
 """Higher ones take twice as long, for a tenth less."""
+
+
+NOTHING: Final = "-"
+
+
+class Header(NamedTuple):
+    """The first line of a record, which scripts read."""
+
+    version: int
+    state: str
+    attempt: int
+    key: str
+    ready: int
+    idempotency: str
+
+    @classmethod
+    def of(cls, record: bytes) -> tuple["Header", bytes]:
+        """Return the header of a record, and the job behind it, packed.
+
+        Raises:
+            StoreCorruptError: if it is none.
+        """
+        line, _, packed = record.partition(b"\n")
+        try:
+            version, state, attempt, key, ready, idempotency = line.decode().split(" ")
+            header = cls(int(version), state, int(attempt), key, int(ready), idempotency)
+        except ValueError:
+            raise StoreCorruptError("a stored job cannot be read") from None
+        return header, packed
+
+    def record_of(self, job: Job) -> bytes:
+        """Return the record of the job, which this begins."""
+        return b"%b\n%b" % (str(self).encode(), pack_record(job))
+
+    def __str__(self) -> str:
+        return (
+            f"{self.version} {self.state} {self.attempt} {self.key} {self.ready} {self.idempotency}"
+        )
 
 
 class _Compression(threading.local):
@@ -71,3 +111,13 @@ def open_record(packed: bytes, claimed_by: str | None = None) -> Job:
         # Without the cause: it would show contents.
         raise StoreCorruptError("a stored job cannot be read") from None
     return decode_job(text, claimed_by)
+
+
+def parse_record(record: Reply) -> tuple[Header, Job]:
+    """Return a record as it is stored: what a claim makes of it is not in it.
+
+    Raises:
+        StoreCorruptError: if it cannot be read.
+    """
+    header, packed = Header.of(as_bytes(record))
+    return header, open_record(packed)
