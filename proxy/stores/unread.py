@@ -33,7 +33,7 @@ class Unread:
         """
         return len(self._told)
 
-    def less(
+    def readable(
         self, stored: Iterable[tuple[str, Stored]], read: Callable[[Stored], Read]
     ) -> list[Read]:
         """Return what `read` makes of each that is stored under an ID, less the unreadable."""

@@ -77,7 +77,7 @@ class RedisBatchStore:
         return outcome == "written"
 
     async def live(self) -> Sequence[Batch]:
-        return _less_settled(self._unread.less(await self._stored_live(), _parse))
+        return _less_settled(self._unread.readable(await self._stored_live(), _parse))
 
     async def all_live(self) -> Sequence[Batch]:
         """Return what `live` does, leaving none out.
@@ -92,7 +92,7 @@ class RedisBatchStore:
             return []
         ids = await self._client.call(read("ZREVRANGE", keys.BATCHES_RECENT, 0, limit - 1))
         stored = await self._stored([BatchId(as_text(one)) for one in as_list(ids)])
-        return self._unread.less(stored, _parse)
+        return self._unread.readable(stored, _parse)
 
     async def claim(
         self, key: BatchKey, batch_id: BatchId, limits: ClaimLimits, *, ready_at: datetime

@@ -64,7 +64,7 @@ async def find_listed(
 async def find_readable(client: Client, job_ids: Sequence[JobId], unread: Unread) -> list[Job]:
     """Return what `find_jobs` does, less those that cannot be read."""
     stored = await _stored(client, job_ids)
-    return [job for job in unread.less(stored, lambda one: parse_job(*one)) if job is not None]
+    return [job for job in unread.readable(stored, lambda one: parse_job(*one)) if job is not None]
 
 
 async def _stored(

@@ -75,7 +75,7 @@ class RedisUnbatchableStore:
         stored = ((keys.UNBATCHABLE, note) for note in zip(flat[::2], flat[1::2], strict=True))
         found: dict[ModelAccess, datetime] = {}
         over: dict[str, bytes] = {}
-        for field, value, place, until in self._unread.less(stored, _parse):
+        for field, value, place, until in self._unread.readable(stored, _parse):
             if now < until:
                 found[place] = until
             else:

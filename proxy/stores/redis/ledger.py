@@ -48,7 +48,7 @@ class RedisLedgerStore:
             for (_, day), reply in zip(places, hashes, strict=True)
             for field, value in as_map(reply).items()
         )
-        sums = added(self._unread.less(stored, lambda row: parse_row(*row)))
+        sums = added(self._unread.readable(stored, lambda row: parse_row(*row)))
         return [Booking(key, sums[key]) for key in sorted(sums)]
 
     async def prune(self, *, before: date) -> int:

@@ -92,7 +92,7 @@ class RedisNoticeStore:
             if text is not None
         ]
         # Of one that cannot be read all others would wait, and with it again and again.
-        return self._unread.less(taken, lambda one: _notice(*one))
+        return self._unread.readable(taken, lambda one: _notice(*one))
 
     async def _due(self, webhook: str, now: int, each: int) -> list[tuple[int, JobId]]:
         """Return the first of every shard that are due, in order."""

@@ -144,7 +144,7 @@ class Heads:
         read_one = partial(_head, small=small_by_key, paused=halted)
         if all_of_them:
             return [read_one(one) for _, one in stored]
-        return self._unread.less(stored, read_one)
+        return self._unread.readable(stored, read_one)
 
     async def _known(self, names: Collection[str], *, all_of_them: bool) -> dict[str, BatchKey]:
         """Return the keys of these names; those that are new since the last time are looked up."""
@@ -164,7 +164,7 @@ class Heads:
         if all_of_them:
             return found | dict(map(_name_and_key, stored.items()))
         named = ((f"queue {name}", (name, text)) for name, text in stored.items())
-        return found | dict(self._unread.less(named, _name_and_key))
+        return found | dict(self._unread.readable(named, _name_and_key))
 
 
 def _name_and_key(stored: tuple[str, Reply]) -> tuple[str, BatchKey]:

@@ -170,7 +170,7 @@ class SqliteBatchStore:
 
     async def _readable(self, where: str, *values: object) -> list[Batch]:
         def read(connection: sqlite3.Connection) -> list[Batch]:
-            return self._unread.less(_select(connection, where, values), decode_batch)
+            return self._unread.readable(_select(connection, where, values), decode_batch)
 
         return await self._database.read(read)
 

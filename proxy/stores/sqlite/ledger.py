@@ -75,7 +75,7 @@ def _add(connection: sqlite3.Connection, key: LedgerKey, sums: Sums) -> bool:
     if known is None:
         return False
     # Nobody can read what is damaged. What comes now must not be lost with it, nor its job.
-    before = _UNREAD.less([(f"ledger {key.day}", known[0])], parse_sums) or [Sums()]
+    before = _UNREAD.readable([(f"ledger {key.day}", known[0])], parse_sums) or [Sums()]
     text = encode_sums(before[0] + sums)
     connection.execute("UPDATE ledger SET sums = ? WHERE day = ? AND key = ?", (text, *place))
     return True
@@ -117,7 +117,9 @@ def _rows(connection: sqlite3.Connection, since: date, until: date) -> list[Book
         " WHERE day BETWEEN ? AND ? ORDER BY day, key",
         (since.isoformat(), until.isoformat()),
     )
-    return _UNREAD.less(((f"ledger {row[0]}", row) for row in rows), lambda row: parse_row(*row))
+    return _UNREAD.readable(
+        ((f"ledger {row[0]}", row) for row in rows), lambda row: parse_row(*row)
+    )
 
 
 def _prune(connection: sqlite3.Connection, before: date) -> int:

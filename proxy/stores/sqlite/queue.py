@@ -78,7 +78,7 @@ class SqliteQueueStore:
 
     async def _read(self, query: str, *values: object) -> Sequence[Job]:
         def read(connection: sqlite3.Connection) -> list[Job]:
-            return self._unread.less(connection.execute(query, values), decode_job)
+            return self._unread.readable(connection.execute(query, values), decode_job)
 
         return await self._database.read(read)
 
@@ -147,7 +147,7 @@ def uncount(connection: sqlite3.Connection, key: str, amounts: tuple[int, int, i
 def heads(connection: sqlite3.Connection, unread: Unread) -> list[Head]:
     """Return one row for each key that has queued jobs."""
     rows = connection.execute(_HEADS)
-    return unread.less(((f"queue {number}", row) for number, *row in rows), _head)
+    return unread.readable(((f"queue {number}", row) for number, *row in rows), _head)
 
 
 def _head(row: Sequence[Any]) -> Head:
