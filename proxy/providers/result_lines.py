@@ -56,7 +56,8 @@ _TAIL_BYTES: Final = 64
 class LineCutter:
     """Cuts a stream of bytes into lines, holding back no more than one of them.
 
-    `read` makes a result of each; by default lines are of OpenAI's shape.
+    `read` makes a result of each, and of the beginning of one that is too long; by default lines
+    are of OpenAI's shape.
     """
 
     def __init__(
@@ -108,7 +109,7 @@ class LineCutter:
         line, was_skipping = bytes(self._begun).removeprefix(BOM_UTF8), self._is_skipping
         self._begun, self._is_skipping = bytearray(), False
         if was_skipping:
-            return overlong(unreadable(line))
+            return overlong(self._read(line))
         return self._read(line) if line.strip() else None
 
 

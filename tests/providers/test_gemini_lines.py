@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from proxy.ports.provider import LineKind, ResultLine
 from proxy.providers.gemini_lines import inline_cutter, result_line
+from proxy.providers.result_lines import LineCutter
 
 ANSWER = b'{"candidates" : [{"content":{"parts":[{"text":"}]\\"{"}]}}],  "n":1e400}'
 
@@ -169,5 +170,13 @@ def test_an_element_that_is_too_long_says_so_with_its_key(monkeypatch):
     raw = b'{"response":{"inlinedResponses":[' + element + b"]}}"
 
     (line,) = [line for at in range(0, len(raw), 100) for line in cutter.feed(raw[at : at + 100])]
+
+    assert (line.kind, line.custom_id) == (LineKind.OVERLONG, "a")
+
+
+def test_a_line_that_is_too_long_says_so_with_its_key():
+    cutter = LineCutter(result_line, line_bytes_max=1_000)
+
+    (line,) = cutter.feed(b'{"key":"a","response":{"t":"' + b"x" * 5_000 + b'"}}\n')
 
     assert (line.kind, line.custom_id) == (LineKind.OVERLONG, "a")
