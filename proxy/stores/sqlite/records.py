@@ -21,7 +21,7 @@ _JOBS: Final = """
     LEFT JOIN batches ON batches.num = items.batch
     LEFT JOIN results ON results.job = jobs.num
 """
-"""All at once, as a `Select` does; and as records are JSON, they are the list's as they are."""
+"""All at once (see `statements.py`); and as records are JSON, they are the list's as they are."""
 
 
 def find_job(connection: sqlite3.Connection, job_id: JobId) -> Job | None:

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Final, NamedTuple
 
+from pydantic_core import from_json
+
 from proxy.core.chunks import chunked
 from proxy.core.ids import JobId
 from proxy.core.job import TERMINAL, Job, JobState
@@ -20,20 +22,20 @@ from proxy.stores.codec import decode_job, to_micros, to_micros_or
 from proxy.stores.sqlite.ledger import add_bookings
 from proxy.stores.sqlite.notices import owe
 from proxy.stores.sqlite.queue import dequeue, enqueue
-from proxy.stores.sqlite.statements import Insert, Row, Select
+from proxy.stores.sqlite.statements import Insert, Row
 
 CHUNK: Final = 100
 
-_VERSIONS: Final = Select(
-    "jobs.id, jobs.num, jobs.state, jobs.version, items.batch IS NOT NULL",
-    """
+_VERSIONS: Final = """
+    SELECT json_group_array(json_array(
+        jobs.id, jobs.num, jobs.state, jobs.version, items.batch IS NOT NULL
+    ))
     FROM json_each(?) AS wanted
     CROSS JOIN jobs ON jobs.id = wanted.value AND jobs.state <> 'erased'
         AND NOT EXISTS (SELECT 1 FROM results WHERE results.job = jobs.num)
     LEFT JOIN items ON items.job = jobs.num AND items.attempt = jobs.attempt + 1
         AND jobs.state = 'queued'
-    """,
-)
+"""
 """Only jobs without a result: those with one are never written again."""
 
 _COLUMNS: Final = 6
@@ -129,11 +131,10 @@ def _note_ends(connection: sqlite3.Connection, accepted: _Accepted) -> None:
 
 
 def _stored(connection: sqlite3.Connection, job_ids: Sequence[JobId]) -> dict[str, _Stored]:
+    (rows,) = connection.execute(_VERSIONS, (json.dumps(job_ids),)).fetchone()
     return {
         job_id: _Stored(number, state, version + is_claimed, bool(is_claimed))
-        for job_id, number, state, version, is_claimed in _VERSIONS.rows(
-            connection, json.dumps(job_ids)
-        )
+        for job_id, number, state, version, is_claimed in from_json(rows)
     }
 
 

@@ -1,16 +1,13 @@
-"""Statements that write or read many rows at once.
+"""Statements that write many rows at once.
 
 Each statement, and each row that is fetched, hands the interpreter's lock to another
 thread, and gets it back late when that one is busy. So a hundred rows must not mean a
-hundred of either.
+hundred of either: they are inserted by one statement, and fetched as one list in JSON.
 """
 
 import sqlite3
 from collections.abc import Sequence
 from itertools import chain
-from typing import Any
-
-from pydantic_core import from_json
 
 Row = tuple[str | bytes | int | None, ...]
 
@@ -28,17 +25,3 @@ class Insert:
         """Insert all rows, at least one, by one statement."""
         statement = self._head + ", ".join([self._row] * len(rows)) + self._tail
         connection.execute(statement, tuple(chain.from_iterable(rows)))
-
-
-class Select:
-    """A `SELECT` whose rows come all at once. No column may hold a BLOB."""
-
-    def __init__(self, columns: str, tail: str) -> None:
-        """`tail` is everything after the columns, from `FROM` on."""
-        self._statement = f"SELECT json_group_array(json_array({columns})) {tail}"
-
-    def rows(self, connection: sqlite3.Connection, *values: object) -> list[list[Any]]:
-        """Return all rows, in no order."""
-        (rows,) = connection.execute(self._statement, values).fetchone()
-        found: list[list[Any]] = from_json(rows)
-        return found
