@@ -56,7 +56,7 @@ TESTED_BY = {
     "proxy/web/entrance/write_progress.py": "tests/web/entrance/test_server.py",
     # What calls with one head share, and how their connection is asked for.
     "proxy/web/entrance/heads.py": "tests/web/entrance/test_deferred_shortcut.py",
-    "proxy/web/forwarding/caller.py": "tests/web/forwarding/test_shortcut.py",
+    "proxy/web/forwarding/downstream.py": "tests/web/forwarding/test_shortcut.py",
     # Which calls are one shows in how many jobs are made of them.
     "proxy/services/deferral/keys.py": "tests/services/deferral/test_accept.py",
     # What sending a batch and searching for it share.

@@ -21,7 +21,7 @@ from proxy.web.entrance.parser_watch import Finding, ParserWatch
 from proxy.web.entrance.refused import unreadable_or_bug
 from proxy.web.entrance.write_progress import WriteProgress
 from proxy.web.forwarding.boundary import Boundary
-from proxy.web.forwarding.caller import CallOnItsWay
+from proxy.web.forwarding.downstream import ShortcutCall
 from proxy.web.forwarding.endings import cut, resets_on_close
 from proxy.web.pages import written
 
@@ -78,7 +78,7 @@ class CallerConnection(web.RequestHandler):
         """What came while aiohttp's task was about to wait for it."""
         self._unsent = b""
         """A call that may take the shortcut, as far as it came."""
-        self._call: CallOnItsWay | None = None
+        self._call: ShortcutCall | None = None
         """The call that has taken the shortcut, until its answer is written."""
         self._aside: asyncio.Future[None] | None = None
         """What aiohttp's task waits for meanwhile: there exactly as long as `_call` is."""

@@ -20,7 +20,7 @@ from proxy.web.entrance.deferrer import Deferrer
 from proxy.web.entrance.heads import CallHead
 from proxy.web.entrance.incoming import Call
 from proxy.web.entrance.refused import refusal
-from proxy.web.forwarding.caller import METHOD, Caller
+from proxy.web.forwarding.downstream import METHOD, Downstream
 from proxy.web.pages import written
 
 
@@ -43,7 +43,7 @@ class DeferredShortcut:
         self._max_body_bytes = max_body_bytes
 
     def begin(
-        self, head: CallHead, target: str, body: bytes, caller: Caller
+        self, head: CallHead, target: str, body: bytes, downstream: Downstream
     ) -> "ShortDeferral | None":
         """Begin to defer the call; return nothing, and do nothing, if the usual path must.
 
@@ -62,7 +62,7 @@ class DeferredShortcut:
         record.body_bytes = len(body)
         record.decide(decision, generation=policy.generation)
         call = Call(record=record, head=head, body=body, parsed=parsed)
-        deferral = ShortDeferral(call, caller)
+        deferral = ShortDeferral(call, downstream)
         deferral.task = self._tasks.create_task(
             deferral.run(self._deferrer, decision, self._calls), name="call"
         )
@@ -72,11 +72,11 @@ class DeferredShortcut:
 class ShortDeferral:
     """One call on its way to be a job, and its answer."""
 
-    __slots__ = ("_call", "_caller", "task")
+    __slots__ = ("_call", "_downstream", "task")
 
-    def __init__(self, call: Call, caller: Caller) -> None:
+    def __init__(self, call: Call, downstream: Downstream) -> None:
         self._call = call
-        self._caller: Caller | None = caller
+        self._downstream: Downstream | None = downstream
         self.task: asyncio.Task[None] | None = None
 
     def news(self) -> None:
@@ -96,25 +96,25 @@ class ShortDeferral:
             except ProxyError as error:
                 calls.refused(self._call.record, error)
                 page = refusal(self._call.head.dialect.family, error)
-                keep_alive = self._caller is not None and not self._caller.is_ending
+                keep_alive = self._downstream is not None and not self._downstream.is_ending
                 await self.send(written(page, method=METHOD, keep_alive=keep_alive, modern=True))
         except Exception as exc:  # noqa: BLE001 - told as aiohttp tells of a bug in a handler
-            caller, self._caller = self._caller, None
-            if caller is not None:
-                caller.call_failed(exc)
+            downstream, self._downstream = self._downstream, None
+            if downstream is not None:
+                downstream.call_failed(exc)
         self._end(keep_alive=True)
 
     async def send(self, data: bytes) -> Ending:
         """Write the answer; tell what became of it."""
-        delivered = self._caller is not None and await self._caller.flush(data)
+        delivered = self._downstream is not None and await self._downstream.flush(data)
         return Ending.DELIVERED if delivered else Ending.BROKEN
 
     def abort(self) -> None:
         """Break the connection so that what was sent cannot be taken for a whole answer."""
-        if self._caller is not None and self._caller.transport is not None:
-            self._caller.transport.abort()
+        if self._downstream is not None and self._downstream.transport is not None:
+            self._downstream.transport.abort()
 
     def _end(self, *, keep_alive: bool) -> None:
-        caller, self._caller = self._caller, None
-        if caller is not None:
-            caller.call_ended(keep_alive=keep_alive)
+        downstream, self._downstream = self._downstream, None
+        if downstream is not None:
+            downstream.call_ended(keep_alive=keep_alive)

@@ -28,7 +28,7 @@ from proxy.services.callers.accounts import Accounts
 from proxy.services.deferral.repeats import Repeats
 from proxy.web.entrance.calls import Calls
 from proxy.web.entrance.heads import CallHead, FirstLook, Identify, may_repeat
-from proxy.web.forwarding.caller import METHOD, Caller, CallOnItsWay
+from proxy.web.forwarding.downstream import METHOD, Downstream, ShortcutCall
 from proxy.web.forwarding.shortcut import ForwardPlan
 
 KNOWN_HEADS_MAX: Final = 256
@@ -57,7 +57,7 @@ class KnownCall(NamedTuple):
     """A call whose head is known."""
 
     body_bytes: int
-    begin: Callable[[bytes, Caller], CallOnItsWay | None]
+    begin: Callable[[bytes, Downstream], ShortcutCall | None]
     """Begins it with its body; returns nothing, and does nothing, if the usual path must."""
 
 
@@ -65,8 +65,8 @@ class BeginForward(Protocol):
     """Begins to forward a call."""
 
     def __call__(
-        self, plan: ForwardPlan, values: Sequence[bytes], body: bytes, caller: Caller
-    ) -> CallOnItsWay | None:
+        self, plan: ForwardPlan, values: Sequence[bytes], body: bytes, downstream: Downstream
+    ) -> ShortcutCall | None:
         """Begin it; return nothing, and do nothing, if the usual path must."""
         ...
 
@@ -75,8 +75,8 @@ class BeginDeferral(Protocol):
     """Begins to defer a call."""
 
     def __call__(
-        self, head: CallHead, target: str, body: bytes, caller: Caller
-    ) -> CallOnItsWay | None:
+        self, head: CallHead, target: str, body: bytes, downstream: Downstream
+    ) -> ShortcutCall | None:
         """Begin it; return nothing, and do nothing, if the usual path must."""
         ...
 

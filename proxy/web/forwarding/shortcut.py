@@ -23,7 +23,7 @@ from proxy.ports.upstream import (
     UpstreamRequest,
     UpstreamUnavailableError,
 )
-from proxy.web.forwarding.caller import METHOD, Caller
+from proxy.web.forwarding.downstream import METHOD, Downstream
 from proxy.web.forwarding.endings import cut, finish_on_close, hold_open
 from proxy.web.forwarding.relay import Forwarded, OnDone, Outcome, answer_head, own_error
 from proxy.web.pages import written
@@ -53,10 +53,10 @@ class Shortcut:
         self._heads = HeadWriter()
 
     def begin(
-        self, plan: ForwardPlan, values: Sequence[bytes], body: bytes, caller: Caller
+        self, plan: ForwardPlan, values: Sequence[bytes], body: bytes, downstream: Downstream
     ) -> "ShortCall | None":
         """Send the call, whose head has these values; return nothing if no connection is free."""
-        call = ShortCall(plan, caller, self._heads)
+        call = ShortCall(plan, downstream, self._heads)
         response = self._client.begin(
             plan.route.upstream, lambda: call.outgoing(values, body), call.news
         )
@@ -71,7 +71,7 @@ class ShortCall:
 
     __slots__ = (
         "_body_bytes",
-        "_caller",
+        "_downstream",
         "_first_byte_s",
         "_heads",
         "_plan",
@@ -81,9 +81,9 @@ class ShortCall:
         "response",
     )
 
-    def __init__(self, plan: ForwardPlan, caller: Caller, heads: HeadWriter) -> None:
+    def __init__(self, plan: ForwardPlan, downstream: Downstream, heads: HeadWriter) -> None:
         self._plan = plan
-        self._caller = caller
+        self._downstream = downstream
         self._heads = heads
         self._started = time.perf_counter()
         self._first_byte_s: float | None = None
@@ -108,17 +108,17 @@ class ShortCall:
 
     def news(self) -> None:
         """Relay what is here, if the caller takes it; both sides call when anything changes."""
-        response, caller = self.response, self._caller
-        transport = caller.transport
+        response, downstream = self.response, self._downstream
+        transport = downstream.transport
         if response is None or transport is None or transport.is_closing():
             # The caller left; its connection tells that in a moment.
             return
         if response.headed and self._status is None:
             self._write_first(response, transport)
-        elif not caller.writing_paused and (data := response.take_ready()):
+        elif not downstream.writing_paused and (data := response.take_ready()):
             # What comes while the caller takes no more stays where it is, and is bounded there.
             transport.write(data)
-        if caller.writing_paused:
+        if downstream.writing_paused:
             # Also at the end: or a caller who sends calls and reads no answer would fill
             # the memory.
             return
@@ -145,36 +145,36 @@ class ShortCall:
         head, _, self._until_close = answer_head(self._heads, response, method=METHOD, modern=True)
         if self._until_close:
             hold_open(transport)
-        if self._until_close or self._caller.is_ending:
+        if self._until_close or self._downstream.is_ending:
             head += b"Connection: close\r\n"
         self._first_byte_s = time.perf_counter() - self._started
         self._status = response.status
         transport.write(b"%b%b\r\n%b" % (head, self._plan.lines, response.take_ready()))
 
     def _write(self, data: bytes) -> bool:
-        caller = self._caller
-        transport = caller.transport
+        downstream = self._downstream
+        transport = downstream.transport
         if transport is None or transport.is_closing():
             return False
         transport.write(data)
-        return not caller.writing_paused
+        return not downstream.writing_paused
 
     def _refuse(self, response: PromptResponse, transport: asyncio.Transport) -> None:
         error = response.failure
         assert isinstance(error, UpstreamUnavailableError)
         answer = own_error(self._plan.route.upstream, error)
-        keep_alive = not self._caller.is_ending
+        keep_alive = not self._downstream.is_ending
         transport.write(written(answer, method=METHOD, keep_alive=keep_alive, modern=True))
         self._status = answer.status
         self._end(Outcome.REFUSED, keep_alive=keep_alive)
 
     def _relay_informational(self, status: int, reason: str, headers: RawHeaders) -> None:
         """Pass it on, unless the caller takes no more: nothing bounds how many come."""
-        caller = self._caller
-        transport = caller.transport
+        downstream = self._downstream
+        transport = downstream.transport
         if transport is None or transport.is_closing():
             return
-        if not caller.writing_paused:
+        if not downstream.writing_paused:
             transport.write(response_head(status, reason, response_fields(headers)))
 
     def _end(self, outcome: Outcome, *, keep_alive: bool) -> None:
@@ -197,4 +197,4 @@ class ShortCall:
                 error=failure if isinstance(failure, UpstreamUnavailableError) else None,
             )
         )
-        self._caller.call_ended(keep_alive=keep_alive)
+        self._downstream.call_ended(keep_alive=keep_alive)

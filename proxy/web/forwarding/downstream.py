@@ -7,7 +7,7 @@ METHOD: Final = "POST"
 """The method of all calls that take a shortcut. Others are few, and some may be sent twice."""
 
 
-class Caller(Protocol):
+class Downstream(Protocol):
     """One caller's connection, while a call of it takes a shortcut."""
 
     transport: asyncio.Transport | None
@@ -35,7 +35,7 @@ class Caller(Protocol):
         ...
 
 
-class CallOnItsWay(Protocol):
+class ShortcutCall(Protocol):
     """A call that takes a shortcut, as the connection of its caller sees it."""
 
     def news(self) -> None:
