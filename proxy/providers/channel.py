@@ -50,7 +50,7 @@ class Channel:
 
         def work(call: Call) -> T:
             session = self.sessions().of(credential.headers)
-            with self.translated(what, session), call.over(session.cutter.cut, on_abort):
+            with self.translated(what, session), call.over(session.connection.cut, on_abort):
                 return send(session)
 
         return await self.worker.run(what, work, within_s=within_s)
@@ -135,7 +135,7 @@ class Download:
             lent = self._channel.sessions().lent(self._credential.headers)
             self._session = self._stack.enter_context(lent)
         session = self._session
-        with self._channel.translated(self._what, session), call.over(session.cutter.cut):
+        with self._channel.translated(self._what, session), call.over(session.connection.cut):
             if self._chunks is None:
                 self._chunks = self._open(session)
             data = next(self._chunks, None)

@@ -22,7 +22,7 @@ from proxy.core.errors import ProviderError
 from proxy.core.retry_after import pause_asked_for
 from proxy.providers import _wire
 from proxy.providers.site import Site
-from proxy.providers.worker import Cutter
+from proxy.providers.worker import TracedConnection
 
 # At debug level the transport logs whole URLs and response heads; the operator's
 # log level is about this service.
@@ -33,7 +33,7 @@ _TIMEOUT: Final = httpx2.Timeout(connect=10.0, write=60.0, read=60.0, pool=5.0)
 """Seconds without progress, each; the whole of a call is bounded by its worker."""
 
 _LIMITS: Final = httpx2.Limits(
-    # `Cutter` knows one connection.
+    # `TracedConnection` knows one connection.
     max_connections=1,
     max_keepalive_connections=1,
     # A connection that idled longer may be dead without our knowing, and a create on it
@@ -88,7 +88,7 @@ class Session:
         credential: Headers,
         trust: ssl.SSLContext,
     ) -> None:
-        self.cutter = Cutter()
+        self.connection = TracedConnection()
         self.secrets = _wire.secrets_of(credential)
         self._http = httpx2.Client(
             verify=trust,
@@ -159,7 +159,7 @@ class Session:
         self._http.close()
 
     def _traced(self, request: httpx2.Request) -> None:
-        request.extensions["trace"] = self.cutter.trace
+        request.extensions["trace"] = self.connection.trace
 
 
 class Sessions:
@@ -176,7 +176,7 @@ class Sessions:
     def of(self, credential: Headers) -> Session:
         """Return the session of a credential, which stays open for the next call."""
         session = self._kept.pop(credential, None)
-        if session is None or session.cutter.is_cut:
+        if session is None or session.connection.is_cut:
             if session is not None:
                 session.close()
             session = self._new(credential)
@@ -190,7 +190,7 @@ class Sessions:
         try:
             yield session
         finally:
-            if session.cutter.is_cut or credential in self._idle:
+            if session.connection.is_cut or credential in self._idle:
                 session.close()
             else:
                 _keep(self._idle, credential, session)

@@ -33,11 +33,11 @@ class AbortedError(Exception):
     """The call was given up by whoever waited for it."""
 
 
-class Cutter:
-    """Cuts a connection pool's connection from another thread.
+class TracedConnection:
+    """The one connection of a pool, which another thread may cut.
 
-    `trace` is the `trace` extension of an httpcore request: it is told of each step.
-    The pool must hold no more than one connection.
+    `trace` is the `trace` extension of an httpcore request: it is told of each step, and
+    thereby knows the connection. The pool must hold no more than one.
     """
 
     def __init__(self) -> None:

@@ -45,7 +45,7 @@ def test_a_credential_keeps_its_client_and_only_so_many_are_kept():
 def test_a_client_whose_connection_was_cut_is_not_used_again():
     sessions = Sessions(Site("http://127.0.0.1:9/v1", "test"))
     cut = sessions.of(headers(1))
-    cut.cutter.cut()
+    cut.connection.cut()
 
     fresh = sessions.of(headers(1))
 
@@ -72,7 +72,7 @@ def test_a_session_is_lent_to_one_at_a_time_and_then_to_the_next():
 def test_a_session_that_was_cut_while_it_was_lent_is_not_lent_again():
     sessions = Sessions(Site("http://127.0.0.1:9/v1", "test"))
     with sessions.lent(headers(1)) as cut:
-        cut.cutter.cut()
+        cut.connection.cut()
 
     with sessions.lent(headers(1)) as fresh:
         assert fresh is not cut
@@ -86,7 +86,7 @@ def test_a_call_that_was_aborted_before_it_had_a_connection_opens_none():
         session = Sessions(Site(f"http://127.0.0.1:{listener.getsockname()[1]}/v1", "test")).of(
             headers(1)
         )
-        session.cutter.cut()
+        session.connection.cut()
 
         with pytest.raises(AbortedError):
             session.client.batches.retrieve("batch_1")
@@ -121,7 +121,7 @@ async def test_a_batch_api_is_reached_through_a_web_proxy(certificate):
             (head,) = web_proxy.asked
 
             # What is cut is what the thread reads from.
-            assert isinstance(session.cutter._socket, ssl.SSLSocket)
+            assert isinstance(session.connection._socket, ssl.SSLSocket)
             session.close()
 
     assert head.startswith(b"CONNECT 127.0.0.1:%d HTTP/1.1\r\n" % port)

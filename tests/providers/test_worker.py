@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from proxy.core.errors import ProviderUnavailableError
-from proxy.providers.worker import AbortedError, Call, Cutter, Worker
+from proxy.providers.worker import AbortedError, Call, TracedConnection, Worker
 from tests.helpers.raw_upstream import wait_until
 
 LONG_S = 60.0
@@ -137,33 +137,33 @@ class Connected:
         return self._sock
 
 
-def connect(cutter: Cutter, sock: socket.socket) -> None:
-    cutter.trace("connection.connect_tcp.complete", {"return_value": Connected(sock)})
+def connect(connection: TracedConnection, sock: socket.socket) -> None:
+    connection.trace("connection.connect_tcp.complete", {"return_value": Connected(sock)})
 
 
 def test_a_cut_wakes_a_thread_that_reads_from_the_connection():
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        cutter, got = Cutter(), []
-        connect(cutter, ours)
+        connection, got = TracedConnection(), []
+        connect(connection, ours)
         thread = threading.Thread(target=lambda: got.append(ours.recv(1)))
         thread.start()
 
-        cutter.cut()
+        connection.cut()
         thread.join(LONG_S)
 
         assert got == [b""]
 
 
 def test_after_a_cut_nothing_more_is_begun_and_a_late_connection_is_closed():
-    cutter = Cutter()
+    connection = TracedConnection()
     ours, theirs = socket.socketpair()
-    cutter.cut()
+    connection.cut()
 
     with theirs, pytest.raises(AbortedError):
-        connect(cutter, ours)
+        connect(connection, ours)
     assert ours.fileno() == -1
     with pytest.raises(AbortedError):
-        cutter.trace("http11.send_request_headers.started", {})
-    cutter.trace("http11.response_closed.started", {})
-    cutter.trace("http11.receive_response_body.failed", {})
+        connection.trace("http11.send_request_headers.started", {})
+    connection.trace("http11.response_closed.started", {})
+    connection.trace("http11.receive_response_body.failed", {})
