@@ -7,6 +7,7 @@ while nobody does was not asked for, and ends it.
 import asyncio
 import select
 import socket
+from collections.abc import Callable
 from typing import Protocol, cast
 
 from proxy.ports.upstream import ClientLimits
@@ -31,22 +32,20 @@ class Exchange(Protocol):
         ...
 
 
-class Keeper(Protocol):
-    """Who made a connection, and wants to hear of its end."""
-
-    def forget(self, connection: "Connection") -> None:
-        """Learn that the connection is gone."""
-        ...
-
-
 class Connection(asyncio.Protocol):
     """A transport, and who holds it."""
 
     def __init__(
-        self, keeper: Keeper, site: object, sock: socket.socket, limits: ClientLimits
+        self,
+        sock: socket.socket,
+        limits: ClientLimits,
+        *,
+        site: object,
+        on_lost: Callable[["Connection"], None],
     ) -> None:
+        """`site` is for whoever made it, and `on_lost` is called once it is gone."""
         loop = asyncio.get_running_loop()
-        self._keeper = keeper
+        self._on_lost = on_lost
         self._loop = loop
         self._drained: asyncio.Future[None] | None = None
         # Made once: to ask it is one system call, and no allocation.
@@ -145,7 +144,7 @@ class Connection(asyncio.Protocol):
             self.exchange = None
         if self._drained is not None and not self._drained.done():
             self._drained.set_exception(ConnectionResetError("the upstream is gone"))
-        self._keeper.forget(self)
+        self._on_lost(self)
 
     def pause_writing(self) -> None:
         self.writing_paused = True

@@ -210,7 +210,8 @@ class Pool:
     async def _connect(self, site: Site) -> Connection:
         try:
             connection = await self._dialer.open(
-                site.upstream, lambda sock: Connection(self, site, sock, self._limits)
+                site.upstream,
+                lambda sock: Connection(sock, self._limits, site=site, on_lost=self.forget),
             )
         except BaseException:
             self._release_place(site)

@@ -1,7 +1,6 @@
 import asyncio
 import socket
 import ssl
-from types import SimpleNamespace
 
 import pytest
 
@@ -74,11 +73,10 @@ async def test_one_who_gives_up_just_as_a_connection_is_made_harms_no_other(cert
     """What is left of it must not stand in the way of whoever gets its number next."""
     context = ssl.create_default_context(cafile=str(certificate))
     dialer = Dialer(context)
-    keeper = SimpleNamespace(forget=lambda _: None)
     made: list[Connection] = []
 
     def make(sock):
-        made.append(Connection(keeper, None, sock, ClientLimits()))
+        made.append(Connection(sock, ClientLimits(), site=None, on_lost=lambda _: None))
         return made[-1]
 
     class GivenUp(Connection):
@@ -87,7 +85,7 @@ async def test_one_who_gives_up_just_as_a_connection_is_made_harms_no_other(cert
             dialling.cancel()
 
     def make_given_up(sock):
-        made.append(GivenUp(keeper, None, sock, ClientLimits()))
+        made.append(GivenUp(sock, ClientLimits(), site=None, on_lost=lambda _: None))
         return made[-1]
 
     async with tls_upstream(certificate) as server:
