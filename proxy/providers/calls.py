@@ -184,7 +184,7 @@ class Calls:
         except TimeoutError:
             assert bound.expired(), "a TimeoutError of someone else's came through"
             reason = f"no answer within {within_s:g} s"
-            raise _wire.unavailable(what, reason, sent=_is_whole(body)) from None
+            raise _wire.unavailable(what, reason, sent=body is None or body.is_whole) from None
 
     def _request(
         self,
@@ -238,10 +238,6 @@ class Answered:
 
     content: bytes
     headers: Mapping[str, str]
-
-
-def _is_whole(body: Input | None) -> bool:
-    return body is None or body.is_whole
 
 
 async def _read(what: str, response: UpstreamResponse) -> bytes:

@@ -88,10 +88,6 @@ OnEnd = Callable[[Ending, int | None], None]
 """Hears what became of an answer, and its status if there was one."""
 
 
-def _unheard(_ending: Ending, _status: int | None) -> None:
-    return None
-
-
 class _Page(NamedTuple):
     """An answer that names a job."""
 
@@ -133,7 +129,7 @@ class Answers:
         call: AnsweredCall,
         facts: LaneFacts | None = None,
         *,
-        on_end: OnEnd = _unheard,
+        on_end: OnEnd = lambda _ending, _status: None,
     ) -> web.StreamResponse:
         """Answer the call that made or claimed `job`, and note what became of the answer.
 
@@ -161,7 +157,7 @@ class Answers:
         call: AnsweredCall,
         facts: LaneFacts | None,
         *,
-        on_end: OnEnd = _unheard,
+        on_end: OnEnd,
     ) -> None:
         """Do what `answer` does for a call that nothing is awaited for."""
         ending, status = Ending.BROKEN, None
