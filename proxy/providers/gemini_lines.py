@@ -20,6 +20,7 @@ from proxy.providers.result_lines import (
     STRING,
     answer_in,
     parsed_line,
+    unreadable,
 )
 
 _NAMED: Final = re.compile(
@@ -33,10 +34,10 @@ def result_line(line: bytes) -> ResultLine:
     """Read one line or element; a broken one says so, with its key if that can be read."""
     parsed = parsed_line(line)
     if not isinstance(parsed, dict):
-        return _unreadable(line)
+        return unreadable(line, _NAMED)
     custom_id = _key(parsed)
     if custom_id is None:
-        return _unreadable(line)
+        return unreadable(line, _NAMED)
     refusal = _refusal(parsed)
     # An answer counts wherever there is one, and nothing at all beside an error is none.
     if isinstance(parsed.get("response"), dict) and (parsed["response"] or refusal is None):
@@ -92,12 +93,3 @@ def _refused(custom_id: str, error: Mapping[str, object]) -> ResultLine:
         body=json.dumps({"error": told}).encode(),
         error_code=error_code(told),
     )
-
-
-def _unreadable(line: bytes) -> ResultLine:
-    named = _NAMED.match(line)
-    try:
-        custom_id = json.loads(named[1]) if named else None
-    except ValueError:
-        custom_id = None
-    return ResultLine(kind=LineKind.UNREADABLE, custom_id=custom_id or None)

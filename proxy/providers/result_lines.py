@@ -251,10 +251,11 @@ def _not_executed(custom_id: str, code: str | None) -> ResultLine:
     return ResultLine(kind=LineKind.NOT_EXECUTED, custom_id=custom_id, error_code=code)
 
 
-def unreadable(line: bytes) -> ResultLine:
-    """Return what is left of a broken line: its `custom_id`, if that can be read."""
-    found = _CUSTOM_ID.match(line)
-    return ResultLine(kind=LineKind.UNREADABLE, custom_id=_text(found[1]) if found else None)
+def unreadable(line: bytes, named: Pattern = _CUSTOM_ID) -> ResultLine:
+    """Return what is left of a broken line: its name, if `named` finds it and it can be read."""
+    found = named.match(line)
+    custom_id = _text(found[1]) if found else None
+    return ResultLine(kind=LineKind.UNREADABLE, custom_id=custom_id or None)
 
 
 def overlong(line: ResultLine) -> ResultLine:

@@ -21,6 +21,7 @@ from proxy.providers import _wire
 from proxy.providers.lenient import Id, Lenient, Moment, Word, mapping, read_as
 from proxy.providers.result_lines import (
     SCALAR_MEMBERS,
+    STRING,
     answer_in,
     parsed_line,
     unreadable,
@@ -33,6 +34,10 @@ _DATE: Final = timedelta(days=1)
 """What a time without its hours may be off by."""
 
 _COMPLETION: Final = b"chat_get_completion"
+
+_NAMED: Final = re.compile(
+    rb"\s*+\{" + SCALAR_MEMBERS + rb'"batch_request_id"\s*+:\s*+(' + STRING + rb")", re.DOTALL
+)
 
 _USUAL_HEAD: Final = re.compile(
     rb"\s*+\{"
@@ -163,7 +168,7 @@ def result_line(line: bytes) -> ResultLine:
     parsed = parsed_line(line)
     custom_id = parsed.get("batch_request_id") if isinstance(parsed, dict) else None
     if not isinstance(parsed, dict) or not isinstance(custom_id, str) or not custom_id:
-        return unreadable(line)
+        return unreadable(line, _NAMED)
     result = mapping(parsed.get("batch_result"))
     completion = mapping(result.get("response")).get(_COMPLETION.decode())
     if isinstance(completion, dict):

@@ -200,6 +200,7 @@ def test_an_error_may_stand_beside_the_result():
         (b'{"batch_request_id":"a","batch_result":null}', "a"),
         (b'{"batch_request_id":"a","batch_result":{"error":{}}}', "a"),
         (b'{"batch_request_id":"a","batch_result":{"response":{"chat_get_completion":7}}}', "a"),
+        (b'{"batch_request_id":"a","batch_result":{"resp', "a"),
         (b'{"batch_request_id":7,"batch_result":{"error":"x"}}', None),
         (b"{", None),
         (b"[]", None),
