@@ -5,10 +5,7 @@ from collections.abc import Callable
 from typing import Final
 
 from proxy.ports.provider import ResultLine
-from proxy.providers.result_lines import LINE_BYTES_MAX, overlong, result_line
-
-_HEAD_BYTES: Final = 4_096
-"""What is kept of an item beyond the limit: enough for the `custom_id` near its start."""
+from proxy.providers.result_lines import HEAD_BYTES, LINE_BYTES_MAX, overlong, result_line
 
 _OUTLINE_BYTES_MAX: Final = 1024 * 1024
 
@@ -144,10 +141,10 @@ class ItemCutter:
     def _let_go(self) -> None:
         """Forget what is read and belongs to nothing that is still open."""
         if self._item is not None and len(self._held) - self._item > self._item_bytes_max:
-            self._head = bytes(self._held[self._item : self._item + _HEAD_BYTES])
+            self._head = bytes(self._held[self._item : self._item + HEAD_BYTES])
             self._item = None
         starts = [self._at, self._item]
-        if self._string is not None and self._at - self._string <= _HEAD_BYTES:
+        if self._string is not None and self._at - self._string <= HEAD_BYTES:
             # Perhaps the name of the list. No name is longer, and what never ends would be kept.
             starts.append(self._string)
         kept = min(start for start in starts if start is not None)

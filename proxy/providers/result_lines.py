@@ -21,8 +21,8 @@ from proxy.providers import _wire
 LINE_BYTES_MAX: Final = ANSWER_BYTES_MAX
 """It also keeps a file without line breaks out of our memory."""
 
-_HEAD_BYTES: Final = 4_096
-"""What is kept of a line beyond the limit: enough for the `custom_id` near its start."""
+HEAD_BYTES: Final = 4_096
+"""What is kept of a result beyond the limit: enough for its name near its start."""
 
 NO_STATUS: Final = "no_status"
 """Error code of a line with status 0: seen at OpenAI for calls that were never made."""
@@ -101,7 +101,7 @@ class LineCutter:
             self._begun += piece
             if len(self._begun) > self._line_bytes_max:
                 self._is_skipping = True
-                self._begun = self._begun[:_HEAD_BYTES]
+                self._begun = self._begun[:HEAD_BYTES]
 
     def _completed(self, piece: bytes) -> ResultLine | None:
         self._begin(piece)
