@@ -16,7 +16,7 @@ from proxy.core.fields import RawHeaders
 from proxy.core.targets import OPENAI_PATHS, begins, first_segment
 from proxy.core.upstream import Upstream
 
-_V1_FAMILIES: Final = frozenset({Family.OPENAI, Family.ANTHROPIC})
+_V1_FAMILIES: Final = frozenset({Family.OPENAI, Family.ANTHROPIC, Family.MISTRAL})
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,6 +54,8 @@ def error_answer(family: Family, error: ProxyError) -> ErrorAnswer:
 
     Sources of the shapes: OpenAI API reference, "Error codes"; Anthropic API,
     "Errors"; Google API design guide, "Error model" (google.rpc.Status).
+    Mistral's API description has none but that of 422, which names no code; what it
+    sends is read by @ai-sdk/mistral 3.0.69, `mistralErrorDataSchema`.
     """
     status = error.http_status
     content: dict[str, object]
@@ -66,6 +68,11 @@ def error_answer(family: Family, error: ProxyError) -> ErrorAnswer:
         }
     elif family is Family.GEMINI:
         content = gemini_error(status, error.message, reason=error.code)
+    elif family is Family.MISTRAL:
+        # Mistral's own is flat, and the AI SDK shows nothing of any other. OpenAI's SDKs,
+        # which are used with it too, look into `error`.
+        told = openai_error(error)
+        content = {"object": "error", **told, "error": told}
     else:
         content = {"error": openai_error(error)}
     headers = [("Content-Type", "application/json")]

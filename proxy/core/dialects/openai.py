@@ -119,7 +119,7 @@ GROQ: Final = Dialect(
 
 MISTRAL: Final = Dialect(
     name="mistral",
-    family=Family.OPENAI,
+    family=Family.MISTRAL,
     title="Mistral",
     public_url="https://api.mistral.ai",
     endpoints=_endpoints(

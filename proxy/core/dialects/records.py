@@ -30,6 +30,7 @@ class Family(StrEnum):
     OPENAI = "openai"
     ANTHROPIC = "anthropic"
     GEMINI = "gemini"
+    MISTRAL = "mistral"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,6 +33,7 @@ _REQUEST_ID_HEADER: Final = {
     Family.OPENAI: "x-request-id",
     Family.ANTHROPIC: "request-id",
     Family.GEMINI: "x-request-id",
+    Family.MISTRAL: "x-request-id",
 }
 """Where the SDKs of a family look for the provider's request ID."""
 

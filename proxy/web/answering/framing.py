@@ -188,10 +188,14 @@ def _told_error(answer: FinalAnswer) -> dict[str, object]:
     error = content.get("error") if isinstance(content, dict) else None
     if isinstance(error, dict) and error:
         return error
-    message = (
-        error if isinstance(error, str) and error else f"the provider answered {answer.status}"
-    )
-    return {"message": message, "type": "server_error", "param": None, "code": "provider_error"}
+    told = {"type": "server_error", "param": None, "code": "provider_error"}
+    if isinstance(error, str) and error:
+        return {"message": error, **told}
+    if isinstance(content, dict) and isinstance(content.get("message"), str):
+        # Mistral's is flat.
+        flat = {name: content[name] for name in told if content.get(name) is not None}
+        return {"message": content["message"], **told, **flat}
+    return {"message": f"the provider answered {answer.status}", **told}
 
 
 def _error_member(error: UnreadableResultError) -> dict[str, object]:

@@ -75,6 +75,18 @@ def test_geminis_envelope_is_googles_status(status: int, name: str) -> None:
     }
 
 
+def test_mistrals_envelope_is_flat_and_holds_openais_too() -> None:
+    body = json.loads(error_answer(Family.MISTRAL, CallerError("no", code="bad_value")).body)
+
+    told = {
+        "message": "no",
+        "type": "invalid_request_error",
+        "param": None,
+        "code": "bad_value",
+    }
+    assert body == {"object": "error", **told, "error": told}
+
+
 @pytest.mark.parametrize("family", Family)
 def test_every_family_is_told_when_to_come_back(family: Family) -> None:
     answer = error_answer(family, OverloadedError("full", retry_after_s=7))

@@ -65,6 +65,7 @@ def test_what_an_answer_saved_stands_on_it_where_its_price_is_known():
         (Family.OPENAI, "x-request-id"),
         (Family.ANTHROPIC, "request-id"),
         (Family.GEMINI, "x-request-id"),
+        (Family.MISTRAL, "x-request-id"),
     ],
 )
 def test_the_providers_request_id_stands_where_its_sdk_looks_for_it(family, header):

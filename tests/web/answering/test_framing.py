@@ -63,6 +63,20 @@ def test_a_late_failure_of_a_stream_is_an_event_with_the_providers_error(shape):
         assert data.items() >= {"type": "error", "sequence_number": 0, "code": "slow"}.items()
 
 
+def test_a_late_failure_in_a_flat_envelope_keeps_its_words():
+    body = b'{"object":"error","message":"no","type":"invalid_model","param":null,"code":"1500"}'
+
+    told = EVENTS.late(FinalAnswer(400, (), body))
+
+    assert told is not None
+    assert json.loads(told.partition(b"data: ")[2])["error"] == {
+        "message": "no",
+        "type": "invalid_model",
+        "param": None,
+        "code": "1500",
+    }
+
+
 @pytest.mark.parametrize("is_late", [True, False])
 def test_a_message_that_cannot_be_streamed_is_an_error_of_anthropics_own_type(is_late):
     framing = framing_for(
