@@ -1,5 +1,9 @@
 """Clients that can do nothing with a job instead of an answer, by how they name themselves.
 
+A user agent may name several products, of which the wrapper need not be the first: over
+Google's SDK, LangChain and pydantic-ai stand behind it, and the AI SDK adds itself to the name
+that its user gave.
+
 Each of these wraps an API in its own types. Told of a job, it takes that for an empty
 answer, or fails without naming the job and makes another one by its next attempt. Those that
 call by a stock SDK without a word of their own (LangChain over OpenAI's, LlamaIndex,
@@ -26,7 +30,7 @@ _POLLS_RESPONSES: Final = b"pydantic-ai/"
 
 def takes_no_job(user_agent: bytes | None, shape: Shape) -> bool:
     """Return whether whoever names itself so cannot be answered with a job on such an endpoint."""
-    name = (user_agent or b"").lower()
-    if shape is Shape.RESPONSES and name.startswith(_POLLS_RESPONSES):
+    products = (user_agent or b"").lower().split()
+    if shape is Shape.RESPONSES and any(one.startswith(_POLLS_RESPONSES) for one in products):
         return False
-    return name.startswith(_WRAPPERS)
+    return any(one.startswith(_WRAPPERS) for one in products)
