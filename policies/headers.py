@@ -82,6 +82,9 @@ class Asked:
     parsed_at_once: bool = False
     """Whether it is going to read the text of that answer before its caller gets it."""
 
+    raw_sdk: bool = False
+    """Whether the SDK is to hand out the answer as it came."""
+
     @property
     def defers(self) -> bool:
         """Whether the caller asked for this very call to be deferred."""
@@ -239,6 +242,7 @@ def _read_sdk(*values: bytes | None) -> Asked:
         read_timeout=read_read_timeout(next((one for one in waits if one is not None), None)),
         typed_sdk=lang is not None and raw_response is None,
         parsed_at_once=not _PARSES.isdisjoint(named) and raw_response is None,
+        raw_sdk=raw_response is not None,
     )
 
 

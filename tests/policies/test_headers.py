@@ -76,7 +76,8 @@ def test_everything_that_can_be_asked_is_read_whatever_the_case_of_the_names():
 def test_a_raw_sdk_call_is_not_typed_and_its_other_timeout_counts():
     read = asked(X_Stainless_Lang="js", X_Stainless_Raw_Response="true", X_Stainless_Timeout="60")
 
-    assert (read.typed_sdk, read.read_timeout) == (False, timedelta(seconds=60))
+    assert (read.typed_sdk, read.raw_sdk) == (False, True)
+    assert read.read_timeout == timedelta(seconds=60)
 
 
 def test_an_sdk_that_reads_the_choices_itself_says_so():

@@ -62,6 +62,9 @@ class AnsweredCall:
     parsed_at_once: bool = False
     """Whether it will read the text of a completion before its caller gets it."""
 
+    raw_sdk: bool = False
+    """Whether an SDK will hand out the answer as it came."""
+
     takes_no_job: bool = False
     """Whether it would take a job for an empty answer, or lose it."""
 
@@ -258,7 +261,15 @@ def _would_lose_the_id(call: AnsweredCall) -> bool:
     # openai-python raises "No embedding data received" for a job object and keeps
     # nothing of it. `parse`, also OpenAI's in JavaScript, goes through a text that is not there.
     is_embedding = call.endpoint.shape is Shape.EMBEDDINGS
-    return call.takes_no_job or call.parsed_at_once or (call.typed_sdk and is_embedding)
+    # langchain-openai takes the raw answer, and a Response that is queued for one without
+    # text. Who else does so, and wants it queued, says `background`.
+    is_raw = call.raw_sdk and call.mode is AnswerMode.JOB
+    return (
+        call.takes_no_job
+        or call.parsed_at_once
+        or (call.typed_sdk and is_embedding)
+        or (is_raw and call.endpoint.shape is Shape.RESPONSES)
+    )
 
 
 def _silent_hold_s(call: AnsweredCall) -> float | None:

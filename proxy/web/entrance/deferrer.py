@@ -252,6 +252,7 @@ def _answered(call: Call, mode: AnswerMode, decision: Decision) -> AnsweredCall:
         read_timeout_s=asked.read_timeout.total_seconds() if asked.read_timeout else None,
         typed_sdk=asked.typed_sdk,
         parsed_at_once=asked.parsed_at_once,
+        raw_sdk=asked.raw_sdk,
         takes_no_job=call.head.takes_no_job(),
         prefer_wait_s=hold.total_seconds() if hold is not None else None,
         preference_applied=decision.decided_by == BY_PREFER and isinstance(decision, Defer),

@@ -116,6 +116,23 @@ async def test_a_raw_embeddings_call_gets_the_job():
     assert json.loads(raw.content)["id"] == desk.jobs[0]
 
 
+async def test_a_raw_response_is_queued_only_for_who_asks_for_that():
+    async with (
+        open_desk(AnswerMode.JOB, endpoint=RESPONSES, raw_sdk=True) as desk,
+        desk.sdk() as client,
+    ):
+        with pytest.raises(openai.BadRequestError) as raised:
+            await client.responses.with_raw_response.create(model="m", input="x")
+    async with (
+        open_desk(AnswerMode.BACKGROUND, endpoint=RESPONSES, raw_sdk=True) as other,
+        other.sdk() as client,
+    ):
+        raw = await client.responses.with_raw_response.create(model="m", input="x")
+
+    assert find_job_id(str(raised.value)) == desk.jobs[0]
+    assert json.loads(raw.content)["status"] == "queued"
+
+
 async def test_raise_is_loud_and_sent_once():
     async with open_desk(AnswerMode.RAISE) as desk, desk.sdk(max_retries=5) as client:
         with pytest.raises(openai.BadRequestError) as raised:
