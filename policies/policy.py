@@ -61,7 +61,11 @@ class Policy:
                 decision = _without_key(asked.idempotency_problem, decision, asked)
             else:
                 decision = _filled(decision, asked, ruled)
-        return beside(decision, ruled.shadow if ruled is not None else None)
+        shadow = ruled.shadow if ruled is not None else None
+        if said is not None and not isinstance(shadow, Reject):
+            # Switched on, the rule would have decided nothing here, and saved nothing.
+            shadow = None
+        return beside(decision, shadow)
 
 
 def _without_key(problem: str, decision: Defer, asked: Asked) -> Decision:

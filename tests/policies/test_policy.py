@@ -10,6 +10,11 @@ from policies.policy import Policy
 from policies.rules import RuleSet
 from tests.policies.facts import NOW, make_facts, raw, unread
 
+CALLERS_WISHES = [
+    {"X-Deferrable": "job"},
+    {"X-Deferrable": "false"},
+    {"Prefer": "respond-async"},
+]
 SHADOW = Forward(decided_by="rule:shadow", reason="r")
 
 
@@ -105,11 +110,13 @@ def test_a_rule_that_forwards_fills_nothing():
     assert decided({}, ruled) == ruled
 
 
-@pytest.mark.parametrize("tag", [{}, {"X-Deferrable": "job"}, {"X-Deferrable": "false"}])
-def test_a_shadow_stays_beside_whatever_is_decided(tag):
+@pytest.mark.parametrize("asked", [{}, *CALLERS_WISHES])
+def test_a_shadow_is_told_of_where_the_rule_would_decide(asked):
     ruled = Forward(decided_by="default", reason="r", shadow=SHADOW)
+    refusing = replace(ruled, shadow=Reject(status=400, message="m", decided_by="rule:shadow"))
 
-    assert decided(tag, ruled).shadow is SHADOW
+    assert decided(asked, ruled).shadow is (SHADOW if not asked else None)
+    assert decided(asked, refusing).shadow is refusing.shadow
 
 
 def test_a_call_cannot_be_deferred_under_a_bad_key_but_forwarded():
