@@ -71,6 +71,15 @@ FAINT_TEXTS = """
 """
 
 
+# What scrolls sideways, and cannot be reached by the keyboard (WCAG 2.2, 2.1.1).
+OUT_OF_REACH = """
+[...document.querySelectorAll('main *')]
+  .filter(node => node.scrollWidth > node.clientWidth && node.tabIndex < 0 &&
+    ['auto', 'scroll'].includes(getComputedStyle(node).overflowX) &&
+    !node.querySelector('a[href], button, input, select, summary, [tabindex="0"]'))
+  .map(node => node.className + ': ' + node.textContent.trim().slice(0, 60))
+"""
+
 # Numbers that reach beyond the box that they stand in.
 CUT_TEXTS = """
 [...document.querySelectorAll('.number')]
@@ -179,6 +188,7 @@ async def check(page: Page, url: str, *, size: tuple[int, int], dark: bool) -> s
     wider = await page.ask("document.documentElement.scrollWidth - window.innerWidth")
     assert wider <= 0, f"{url} is {wider} px wider than a window of {size[0]}"
     assert await page.ask(FAINT_TEXTS) == [], f"{url} in {'dark' if dark else 'light'}"
+    assert await page.ask(OUT_OF_REACH) == [], f"{url} in a window of {size[0]} px"
     return await page.text()
 
 
