@@ -18,7 +18,7 @@ from proxy.core.errors import ProxyError
 from proxy.send.address import proxy_url
 
 LONG_POLL_S: Final = 60
-_TIMEOUT_S: Final = LONG_POLL_S + 30.0
+_PATIENCE_S: Final = 30.0
 
 _NOT_HERE: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.NOT_FOUND})
 
@@ -105,14 +105,15 @@ class Remote:
     def get(self, path: str, query: Mapping[str, object] | None = None) -> Answer:
         """Read something. Query values that are `None` are left out."""
         given = {name: value for name, value in (query or {}).items() if value is not None}
-        return self._send("GET", f"{path}?{urlencode(given)}" if given else path)
+        target = f"{path}?{urlencode(given)}" if given else path
+        return self._send("GET", target, patience_s=patience_s(given))
 
     def post(self, path: str) -> Answer:
         """Do something; it is not repeated, whatever happens."""
-        return self._send("POST", path)
+        return self._send("POST", path, patience_s=patience_s({}))
 
-    def _send(self, method: str, target: str) -> Answer:
-        connection, base_path = self._connection()
+    def _send(self, method: str, target: str, *, patience_s: float) -> Answer:
+        connection, base_path = self._connection(patience_s)
         if self.token is not None and not (self.token.isascii() and self.token.isprintable()):
             # The library would say so too, and quote the token.
             raise RemoteError("the key holds characters that no header can carry")
@@ -130,15 +131,21 @@ class Remote:
             connection.close()
         return Answer(response.status, response.headers.get("Content-Type", ""), body, self.hint)
 
-    def _connection(self) -> tuple[http.client.HTTPConnection, str]:
+    def _connection(self, patience_s: float) -> tuple[http.client.HTTPConnection, str]:
         try:
             parts = urlsplit(proxy_url(self.url))
         except ValueError as exc:
             raise RemoteError(str(exc)) from None
         kinds = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
         assert parts.hostname is not None
-        connection = kinds[parts.scheme](parts.hostname, parts.port, timeout=_TIMEOUT_S)
+        connection = kinds[parts.scheme](parts.hostname, parts.port, timeout=patience_s)
         return connection, parts.path
+
+
+def patience_s(query: Mapping[str, object]) -> float:
+    """Return for how many seconds the proxy may be silent: as long as it is asked to, and some."""
+    wait = query.get("wait")
+    return _PATIENCE_S + (wait if isinstance(wait, int | float) else 0)
 
 
 def _code(content: object) -> str:

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from proxy.cli.remote import LONG_POLL_S, patience_s
 from tests.cli.listener import HUNG_UP, KEY
 from tests.helpers.factories import IDS
 
@@ -191,6 +192,11 @@ def test_wait_fails_if_the_job_was_not_completed(run, proxy, status):
     proxy.answer(f"/v1/jobs/{JOB}?wait=60", make_object(status=status))
 
     assert run("jobs", "wait", JOB, "--url", proxy.url)[0] == 1
+
+
+def test_who_asks_a_proxy_to_wait_waits_longer_and_nobody_else():
+    assert patience_s({}) == patience_s({"limit": 20, "status": "queued"}) == 30
+    assert patience_s({"wait": LONG_POLL_S}) == 30 + LONG_POLL_S
 
 
 def test_wait_gives_up_at_its_timeout(run, proxy):
