@@ -21,6 +21,7 @@ from proxy.core.dialects import FilesWay
 from proxy.core.errors import ProviderError
 from proxy.core.retry_after import pause_asked_for
 from proxy.providers import _wire
+from proxy.providers.codings import Decoder
 from proxy.providers.site import Site
 from proxy.providers.worker import TracedConnection
 
@@ -50,6 +51,10 @@ _UNSENT: Final = (
 """Failures before the first byte of a request: no address, no connection, no tunnel, no TLS."""
 
 SESSIONS_MAX: Final = 16
+
+_ANSWER_BYTES_MAX: Final = 32 * 1024 * 1024
+"""A list that comes whole names 50,000 batches in this. What reads an answer needs three times
+its memory."""
 
 Headers = tuple[tuple[str, str], ...]
 """The header fields of a credential."""
@@ -87,7 +92,11 @@ class Session:
         site: Site,
         credential: Headers,
         trust: ssl.SSLContext,
+        *,
+        reads_files: bool = False,
     ) -> None:
+        """`reads_files` says that a success is read bit by bit, and may be of any length."""
+        self._reads_files = reads_files
         self.connection = TracedConnection()
         self.secrets = _wire.secrets_of(credential)
         self._http = httpx2.Client(
@@ -99,7 +108,7 @@ class Session:
             follow_redirects=False,
             timeout=_TIMEOUT,
             limits=_LIMITS,
-            event_hooks={"request": [self._traced]},
+            event_hooks={"request": [self._traced], "response": [self._bounded]},
         )
         self.client = _Client(
             # What is not given here is read from the environment; none of it is used.
@@ -161,6 +170,35 @@ class Session:
     def _traced(self, request: httpx2.Request) -> None:
         request.extensions["trace"] = self.connection.trace
 
+    def _bounded(self, response: httpx2.Response) -> None:
+        """Have no answer take more memory than we mean to give it, compressed or not."""
+        most = None if self._reads_files and response.is_success else _ANSWER_BYTES_MAX
+        coding = response.headers.pop("content-encoding", None)
+        assert isinstance(response.stream, httpx2.SyncByteStream)
+        response.stream = _Body(response.stream, coding, most)
+
+
+class _Body(httpx2.SyncByteStream):
+    """The bytes of an answer, unpacked bit by bit, and no more of them than `most`."""
+
+    def __init__(self, source: httpx2.SyncByteStream, coding: str | None, most: int | None) -> None:
+        self._source = source
+        self._coding = coding
+        self._most = most
+
+    def __iter__(self) -> Iterator[bytes]:
+        what, taken = "answer of a batch API", 0
+        decoder = Decoder(what, self._coding)
+        for data in self._source:
+            for piece in decoder.pieces(data):
+                taken += len(piece)
+                if self._most is not None and taken > self._most:
+                    raise _wire.unavailable(what, "it does not end")
+                yield piece
+
+    def close(self) -> None:
+        self._source.close()
+
 
 class Sessions:
     """The sessions of one upstream, the least recently used closed beyond a few."""
@@ -186,7 +224,7 @@ class Sessions:
     @contextlib.contextmanager
     def lent(self, credential: Headers) -> Iterator[Session]:
         """Lend a session that nobody else uses as long as the context lasts."""
-        session = self._idle.pop(credential, None) or self._new(credential)
+        session = self._idle.pop(credential, None) or self._new(credential, reads_files=True)
         try:
             yield session
         finally:
@@ -201,8 +239,8 @@ class Sessions:
             while kept:
                 kept.popitem()[1].close()
 
-    def _new(self, credential: Headers) -> Session:
-        return Session(self._site, credential, self._trust)
+    def _new(self, credential: Headers, *, reads_files: bool = False) -> Session:
+        return Session(self._site, credential, self._trust, reads_files=reads_files)
 
 
 def _web_proxy(site: Site) -> httpx2.Proxy | None:
@@ -232,6 +270,9 @@ def translated(what: str, secrets: tuple[str, ...], now: Callable[[], datetime])
     except openai.APIStatusError as exc:
         raise _refusal(what, exc.response, secrets, now) from None
     except openai.APIConnectionError as exc:
+        if isinstance(exc.__cause__, ProviderError):
+            # It came, and is none.
+            raise exc.__cause__ from None
         raise _no_answer(what, exc.__cause__ or exc) from None
     except httpx2.HTTPError as exc:
         raise _no_answer(what, exc) from None

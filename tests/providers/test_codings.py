@@ -9,7 +9,7 @@ from aiohttp import web
 from proxy.core.errors import ProviderUnavailableError
 from proxy.ports.provider import LineKind
 from proxy.providers.codings import PIECE_BYTES, Decoder
-from tests.providers.kit import all_results, serving
+from tests.providers.kit import all_results, make_credential, openai_at, serving
 from tests.providers.wires import anthropic_credential, opened_anthropic
 
 DATA = b"".join(b"line %d\n" % n for n in range(200_000))
@@ -77,3 +77,28 @@ async def test_a_batch_and_its_results_are_read_behind_a_gateway_that_compresses
     assert [(one.kind, one.custom_id, one.body) for one in lines] == [
         (LineKind.ANSWERED, "job-0", b'{"id":"msg_1"}')
     ]
+
+
+async def test_an_openai_gateway_that_compresses_is_read_as_well():
+    line = b'{"custom_id":"job-0","response":{"status_code":200,"body":{"id":"c_1"}}}\n'
+    batch = b'{"id":"batch_1","status":"completed","output_file_id":"file-1"}'
+
+    def compressed(data: bytes) -> web.Response:
+        return web.Response(body=gzip.compress(data), headers={"content-encoding": "x-gzip"})
+
+    async def retrieve(request: web.Request) -> web.Response:
+        return compressed(batch)
+
+    async def content(request: web.Request) -> web.Response:
+        return compressed(line)
+
+    app = web.Application()
+    app.router.add_get("/v1/batches/{id}", retrieve)
+    app.router.add_get("/v1/files/{id}/content", content)
+    async with serving(app) as base_url:
+        provider = openai_at(base_url)
+        read = await provider.retrieve(make_credential(), "batch_1")
+        lines = await all_results(provider, make_credential(), read.output_file_ids)
+        await provider.aclose()
+
+    assert [(one.custom_id, one.body) for one in lines] == [("job-0", b'{"id":"c_1"}')]

@@ -8,6 +8,7 @@ tensorzero/tensorzero #1198 (an error as a success).
 
 import asyncio
 import json
+import zlib
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -482,6 +483,38 @@ async def test_a_clone_is_a_row(wire):
     assert b'"seconds":3600' in wire.asked[0].body
     assert provider.limits(CHAT).max_requests == 5
     await provider.aclose()
+
+
+@pytest.mark.parametrize("status", [200, 404])
+@pytest.mark.parametrize("coding", ["identity", "deflate"])
+async def test_an_answer_that_does_not_end_takes_no_memory_and_says_nothing(
+    monkeypatch, status, coding
+):
+    monkeypatch.setattr("proxy.providers.openai_client._ANSWER_BYTES_MAX", 100_000)
+    spaces = b" " * 1_000_000
+    ended = asyncio.Event()
+
+    async def endless(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(status=status, headers={"content-encoding": coding})
+        await response.prepare(request)
+        coder = zlib.compressobj()
+        try:
+            while True:
+                data = spaces if coding == "identity" else coder.compress(spaces)
+                await response.write(data)
+                await asyncio.sleep(0)
+        except ConnectionError:
+            ended.set()
+            raise
+
+    app = web.Application()
+    app.router.add_get("/v1/batches/{id}", endless)
+    async with serving(app) as base_url, asyncio.timeout(30):
+        provider = openai_at(base_url)
+        with pytest.raises(ProviderUnavailableError, match="does not end"):
+            await provider.retrieve(make_credential(), "batch_1")
+        await ended.wait()
+        await provider.aclose()
 
 
 async def test_an_early_refusal_of_an_upload_is_told_though_not_all_was_read():
