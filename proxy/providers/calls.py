@@ -38,6 +38,10 @@ _BYTES_PER_S: Final = 256 * 1024
 READ_S: Final = 60.0
 """Bound of the wait for more of a result stream."""
 
+_SLOWEST_BYTES_PER_S: Final = 1024
+"""Results that come more slowly than this, for longer than `CALL_S`, are as good as none: a
+gateway may send a byte now and then for as long as it waits itself."""
+
 _ANSWER_BYTES_MAX: Final = 8 * 1024 * 1024
 """A page of 1,000 batches has about 500 KB."""
 
@@ -144,7 +148,12 @@ class Calls:
     async def stream(
         self, what: str, credential: Credential, path: str
     ) -> AsyncGenerator[bytes, None]:
-        """Yield the body of a success as it arrives."""
+        """Yield the body of a success as it arrives.
+
+        Raises:
+            ProviderError: for anything else, and for a body that comes by drops. How long whoever
+                reads it takes does not count.
+        """
         request = self._request(credential, "GET", path, {}, None)
         async with self._translated(what, CALL_S):
             response = await self._client.send(request)
@@ -154,11 +163,17 @@ class Calls:
                     content = await _read(what, response)
                 raise self._refusal(what, credential, response, content)
             decoder = _decoder(what, response)
+            taken, waited_s = 0, 0.0
             while True:
+                begun = self._clock.monotonic()
                 async with self._translated(what, READ_S):
                     chunk = await response.next_chunk()
                 if not chunk:
                     return
+                taken += len(chunk)
+                waited_s += self._clock.monotonic() - begun
+                if waited_s > CALL_S + taken / _SLOWEST_BYTES_PER_S:
+                    raise _wire.unavailable(what, "it comes by drops")
                 for piece in decoder.pieces(chunk):
                     yield piece
         finally:

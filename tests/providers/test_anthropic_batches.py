@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,10 +16,21 @@ from proxy.core.errors import (
     ProviderRejectedError,
     ProviderUnavailableError,
 )
+from proxy.core.upstream import Upstream
 from proxy.ports.provider import ProviderBatchState, Submission
 from proxy.providers.anthropic_batches import AnthropicBatches
 from proxy.sandbox import HttpFault, Running, Sandbox, SandboxSettings
-from tests.providers.kit import KEY, all_results, make_submission, serving
+from proxy.upstreams.aiohttp_client import AiohttpClient
+from tests.helpers.fakes import FakeClock
+from tests.providers.kit import (
+    KEY,
+    T0,
+    all_results,
+    batch_api,
+    client_tasks,
+    make_submission,
+    serving,
+)
 from tests.providers.wires import (
     ANTHROPIC,
     MESSAGES,
@@ -168,3 +180,40 @@ async def test_an_id_that_is_none_never_becomes_part_of_a_target(server, provide
         await provider.retrieve(MINE, strange)
 
     assert sum(server.ledger.requests.values()) == 0
+
+
+@asynccontextmanager
+async def reading_by(clock: FakeClock, base_url: str) -> AsyncIterator[AnthropicBatches]:
+    """Open an adapter whose time is given."""
+    async with client_tasks() as tasks:
+        client = AiohttpClient(tasks)
+        upstream = Upstream.parse("anthropic", "anthropic", base_url)
+        yield AnthropicBatches(upstream, batch_api("anthropic"), client, clock=clock)
+        await client.aclose()
+
+
+async def test_results_that_come_by_drops_are_given_up_and_slow_readers_are_not():
+    clock = FakeClock(T0)
+    line = b'{"custom_id":"job-0","result":{"type":"succeeded","message":{}}}\n'
+    wait_s = 50
+
+    async def results(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for _ in range(100):
+            clock.advance(seconds=wait_s)
+            await response.write(line)
+            await asyncio.sleep(0)
+        return response
+
+    app = web.Application()
+    app.router.add_get("/v1/messages/batches/{id}/results", results)
+    async with serving(app) as base_url, reading_by(clock, base_url) as provider:
+        with pytest.raises(ProviderUnavailableError, match="by drops"):
+            await all_results(provider, MINE, ["msgbatch_1"])
+
+        wait_s, read = 0, 0
+        async for lines in provider.results(MINE, "msgbatch_1"):
+            clock.advance(hours=1)
+            read += len(lines)
+        assert read == 100
