@@ -108,7 +108,9 @@ class InlineBatches(ABC):
             page = _wire.expected(read_page(_wire.json_value(raw)), what, "a list")
             batches = [batch for entry in page.entries if (batch := self._read(entry))]
             found += [batch for batch in batches if batch.created_at >= created_after]
+            # A page of the oldest ones, of a list in another order, says nothing of the newest.
             is_behind = bool(batches) and batches[-1].created_at < created_after
+            is_behind = is_behind and batches[-1].created_at <= batches[0].created_at
             # Not every provider says whether there is more: a full page may have a next one.
             is_last = not page.has_more and len(page.entries) < LIST_LIMIT
             if is_last or is_behind:

@@ -9,7 +9,7 @@ Sources: Mistral API description, `/v1/batch/jobs` and `/v1/files`; types of the
 """
 
 import json
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -36,7 +36,7 @@ from proxy.providers.inputs import (
 )
 from proxy.providers.item_cutter import ItemCutter
 from proxy.providers.mistral_objects import INLINE, provider_batch, read_job
-from proxy.providers.openai_objects import read_file, read_page
+from proxy.providers.openai_objects import Page, read_file, read_page
 from proxy.providers.result_lines import Cutter, LineCutter, cut
 
 METADATA_KEY: Final = "offramp_batch"
@@ -136,21 +136,22 @@ class MistralBatches:
         """
         what = f"search for {batch_id}"
         found: dict[str, ProviderBatch] = {}
-        since = created_after.isoformat()
+        since, seen = created_after.isoformat(), 0
         for number in range(_LIST_PAGES_MAX):
-            entries = await self._jobs_page(what, credential, since, number)
-            for entry in entries:
+            page = await self._jobs_page(what, credential, since, number)
+            seen += len(page.entries)
+            for entry in page.entries:
                 job = read_job(entry)
                 if job is not None and job.metadata.get(METADATA_KEY) == batch_id:
                     # A job that comes in meanwhile shifts the pages: one may be seen twice.
                     found[job.id] = provider_batch(job, now=self._clock.now())
-            if len(entries) < _LIST_LIMIT:
+            # The server may make its pages smaller than it is asked to.
+            is_full = len(page.entries) >= _LIST_LIMIT
+            if not page.entries or (not is_full and seen >= page.total):
                 return sorted(found.values(), key=lambda batch: batch.created_at)
         raise ProviderUnavailableError(f"{what}: the list does not end")
 
-    async def _jobs_page(
-        self, what: str, credential: Credential, since: str, number: int
-    ) -> Sequence[Mapping[str, object]]:
+    async def _jobs_page(self, what: str, credential: Credential, since: str, number: int) -> Page:
         query = {
             "page": number,
             "page_size": _LIST_LIMIT,
@@ -158,8 +159,7 @@ class MistralBatches:
             "created_after": since,
         }
         raw = await self._calls.call(what, credential, "GET", f"{_JOBS}?{urlencode(query)}")
-        page = _wire.expected(read_page(_wire.json_value(raw)), what, "a list")
-        return page.entries
+        return _wire.expected(read_page(_wire.json_value(raw)), what, "a list")
 
     async def retrieve(self, credential: Credential, provider_batch_id: str) -> ProviderBatch:
         what = f"retrieve of {provider_batch_id}"

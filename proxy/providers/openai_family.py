@@ -222,8 +222,11 @@ class OpenAIBatches:
         page = await self._batches_page(credential, following)
         batches = [batch for entry in page.entries if (batch := read_batch(entry))]
         times = [batch.created_at for batch in batches if batch.created_at]
-        # Lists that go on by a cursor have no documented order.
-        is_older = page.cursor is None and bool(times and times[-1] < created_after)
+        # Lists that go on by a cursor have no documented order, and a copy may have another:
+        # what is bought must not be missed behind a page of the oldest ones.
+        is_older = page.cursor is None and bool(
+            times and times[-1] < created_after and times[-1] <= times[0]
+        )
         meant = [self._ours(batch) for batch in batches if is_meant(batch)]
         return meant, is_older or not page.has_more, page.next_query
 
@@ -283,12 +286,14 @@ class OpenAIBatches:
         return input_file_id is not None and batch.input_file_id == input_file_id
 
     async def _files_page(self, credential: Credential, following: Following) -> Page:
-        query = {"purpose": self._api.files.purpose, "order": "desc", "limit": _FILE_LIST_LIMIT}
-        return await self._page("list of files", credential, "/files", query, following)
+        query = {"purpose": self._api.files.purpose, "order": "desc"}
+        return await self._page(
+            "list of files", credential, "/files", query, _FILE_LIST_LIMIT, following
+        )
 
     async def _batches_page(self, credential: Credential, following: Following) -> Page:
         return await self._page(
-            "list of batches", credential, "/batches", {"limit": _LIST_LIMIT}, following
+            "list of batches", credential, "/batches", {}, _LIST_LIMIT, following
         )
 
     async def _page(
@@ -296,14 +301,20 @@ class OpenAIBatches:
         what: str,
         credential: Credential,
         path: str,
-        query: Mapping[str, object],
+        query: Mapping[str, str],
+        limit: int,
         following: Following,
     ) -> Page:
-        asked = dict(query) if self._api.files.pages else {}
+        files = self._api.files
+        asked = {**query, "limit": limit} if files.pages else {}
         if following is not None:
             asked |= [following]
         raw = await self._calls.run(what, credential, lambda session: session.list(path, asked))
-        page = read_page(_wire.json_value(raw), may_be_bare=self._api.files.bare_lists)
+        page = read_page(
+            _wire.json_value(raw),
+            may_be_bare=files.bare_lists,
+            limit=limit if files.pages else None,
+        )
         return page or _raise(_no_object(what, raw))
 
     def _batch(self, value: object) -> ProviderBatch | None:

@@ -107,6 +107,9 @@ class Page:
     cursor: str | None = None
     """What the next page is asked for by, where that is no ID (Groq, "Batch": `paging`)."""
 
+    total: int = 0
+    """How many entries all pages have, as far as that is told."""
+
     @property
     def next_query(self) -> tuple[str, str] | None:
         """The parameter that asks for the next page; nothing if there is none, or no way to it."""
@@ -115,11 +118,12 @@ class Page:
         return ("after", self.last_id) if self.has_more and self.last_id is not None else None
 
 
-def read_page(value: object, *, may_be_bare: bool = False) -> Page | None:
+def read_page(value: object, *, may_be_bare: bool = False, limit: int | None = None) -> Page | None:
     """Read a list object, or return nothing if it is none.
 
     A bare list is one only where the provider is known to send such: from any other
-    an empty one would prove too much.
+    an empty one would prove too much. So would a page of `limit` entries that does not say
+    whether it is the last one: it is taken for one that is not.
     """
     if may_be_bare and isinstance(value, list):
         value = {"data": value}
@@ -133,8 +137,11 @@ def read_page(value: object, *, may_be_bare: bool = False) -> Page | None:
     entries = [entry for entry in data if isinstance(entry, dict)]
     ids = [entry["id"] for entry in entries if word(entry.get("id"))]
     cursor = word(mapping(value.get("paging")).get("next_cursor"))
-    has_more = value.get("has_more") is True or cursor is not None
-    return Page(entries, has_more, ids[-1] if ids else None, cursor)
+    told = value.get("has_more")
+    is_full = limit is not None and told is None and len(data) >= limit
+    has_more = told is True or cursor is not None or is_full
+    total = whole_number(value.get("total")) or 0
+    return Page(entries, has_more, ids[-1] if ids else None, cursor, total)
 
 
 def read_batch(value: object) -> BatchObject | None:

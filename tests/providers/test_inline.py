@@ -86,6 +86,13 @@ async def test_pages_older_than_asked_for_are_not_read(wire, found):
     assert len(wire.asked) == 1
 
 
+async def test_a_list_in_another_order_is_read_to_its_end(wire, found):
+    wire.answer({"data": [entry(3, 50), entry(2, 40)], "has_more": True})
+    wire.answer({"data": [entry(1, 1)], "has_more": False})
+
+    assert await found() == ["b-1"]
+
+
 async def test_a_list_that_cannot_be_read_to_its_end_proves_nothing(wire, found, monkeypatch):
     monkeypatch.setattr(inline, "LIST_PAGES_MAX", 2)
     for _ in range(2):

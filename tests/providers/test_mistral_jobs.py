@@ -132,6 +132,19 @@ async def test_a_search_reads_every_page_since_then_and_matches_our_id_itself(wi
     assert "page=1&" in second
 
 
+@pytest.mark.parametrize("total", [3, 1_000])
+async def test_pages_that_are_smaller_than_asked_for_are_not_the_last_ones(wire, provider, total):
+    batch_id = make_batch_id()
+    strangers = [{**JOB, "id": f"x-{n}"} for n in range(2)]
+    ours = {**JOB, "metadata": {METADATA_KEY: batch_id}}
+    for page in (strangers, [ours], []):
+        wire.answer({"object": "list", "data": page, "total": total})
+
+    found = await provider.find_batches(CREDENTIAL, batch_id, created_after=MachineClock().now())
+
+    assert [batch.id for batch in found] == [JOB["id"]]
+
+
 async def test_a_list_that_does_not_end_proves_nothing(wire, provider, monkeypatch):
     monkeypatch.setattr(mistral_jobs, "_LIST_PAGES_MAX", 2)
     for _ in range(2):

@@ -319,6 +319,32 @@ async def test_half_a_surrogate_pair_in_another_s_batch_does_not_spoil_a_search(
     assert [batch.id for batch in found] == ["batch_66f0"]
 
 
+@pytest.mark.parametrize(
+    ("first", "says"),
+    [
+        # The oldest ones come first.
+        ([CREATED - 90_000, CREATED - 80_000], {"has_more": True}),
+        # Nothing is said of a next page.
+        ([CREATED] * 100, {}),
+    ],
+    ids=["oldest first", "full"],
+)
+async def test_no_page_of_a_copy_of_the_api_proves_more_than_it_holds(wire, provider, first, says):
+    submission = make_submission(provider)
+    strangers = [{**BATCH, "id": f"x-{n}", "created_at": at} for n, at in enumerate(first)]
+    wire.answer({"data": strangers, **says})
+    wire.answer({"data": [{**BATCH, "metadata": {METADATA_KEY: submission.batch_id}}]})
+
+    found = await provider.find_batches(
+        make_credential(),
+        submission.batch_id,
+        created_after=datetime.fromtimestamp(CREATED - 3_600, UTC),
+    )
+
+    assert [batch.id for batch in found] == ["batch_66f0"]
+    assert wire.asked[1].target.endswith(f"&after=x-{len(first) - 1}")
+
+
 async def test_a_search_that_cannot_be_finished_proves_nothing(wire, provider):
     for _ in range(2):
         wire.answer({"data": [BATCH], "has_more": True})
