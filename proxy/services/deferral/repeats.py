@@ -159,26 +159,39 @@ class Repeats:
             left = self._spend_break(owner, fingerprint, run)
             if left is None and retry_count == 0:
                 return None
-            fingerprint = left.fingerprint if left is not None else fingerprint
         self._tally.count("claims")
         timeout_s = self._timeout_s if is_forwarded else PATIENT_CLAIM_TIMEOUT_S
         try:
             async with asyncio.timeout(timeout_s):
-                job_id = await self._deliveries.claim(
-                    owner, fingerprint, retry_count=retry_count, now=self._clock.now()
+                job = await self._claimed(
+                    owner, fingerprint if left is None else left.fingerprint, retry_count, left
                 )
-                if job_id is None and left is not None and retry_count:
-                    # What an earlier session was given long ago is no delivery any more. One
-                    # that counts no retries may as well be the next call of its kind.
-                    job_id = left.id
-                return await self._taken(job_id, owner, fingerprint, retry_count)
+                left = None
+                return job
         except TimeoutError:
             reason = "timeout"
         except ProxyError as exc:
             reason = exc.code
+        finally:
+            if left is not None:
+                # Nothing was found out: also a caller who leaves meanwhile may come again.
+                self.note_broken(owner, fingerprint, left, run)
         self._tally.count("claims_failed", reason=reason)
         log.warning("claim.failed", reason=reason)
         return None
+
+    async def _claimed(
+        self, owner: OwnerId, fingerprint: str, retry_count: int, left: LeftJob | None
+    ) -> Job | None:
+        """Return the job that the store gives the repeat, or else the one that its call `left`."""
+        job_id = await self._deliveries.claim(
+            owner, fingerprint, retry_count=retry_count, now=self._clock.now()
+        )
+        if job_id is None and left is not None and retry_count:
+            # What an earlier session was given long ago is no delivery any more. One
+            # that counts no retries may as well be the next call of its kind.
+            job_id = left.id
+        return await self._taken(job_id, owner, fingerprint, retry_count)
 
     async def _taken(
         self, job_id: JobId | None, owner: OwnerId, fingerprint: str, retry_count: int
@@ -203,10 +216,11 @@ class Repeats:
         Raises:
             StoreError: if the store is away; what was known stays.
         """
-        self._claimable = await self._deliveries.claimable_owners(now=self._clock.now())
+        # First, since most connections break while the store is away.
         now = self._clock.monotonic()
         self._broken_here = {each: end for each, end in self._broken_here.items() if end > now}
         self._broken_in_runs = {
             each: breaks for each, breaks in self._broken_in_runs.items() if breaks.until > now
         }
+        self._claimable = await self._deliveries.claimable_owners(now=self._clock.now())
         return len(self._claimable)

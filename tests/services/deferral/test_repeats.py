@@ -1,6 +1,7 @@
 """When a call is offered the job of an earlier one, and that asking never harms it."""
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 
@@ -239,6 +240,30 @@ async def test_a_failing_store_is_no_error_of_the_call(world):
     assert world.tally.counts[1:] == [("claims_failed", {"reason": "store_unavailable"})]
 
 
+@pytest.mark.parametrize("failure", [StoreUnavailableError("away"), asyncio.CancelledError()])
+async def test_a_session_asks_again_for_a_job_that_could_not_be_claimed(world, failure):
+    """A store that fails over refuses the first repeat as well, and whatever it asked for."""
+    job, run = await world.broken_job(fingerprint="named"), Run("r", "s")
+
+    failures = [failure]
+
+    class FailsOnce:
+        async def claim(self, *args, **options):
+            if failures:
+                raise failures.pop()
+            return await world.stores.deliveries.claim(*args, **options)
+
+    repeats = world.over(FailsOnce())
+    repeats.note_broken(OWNER, "call", LeftJob(job.id, job.fingerprint), run)
+
+    with suppress(asyncio.CancelledError):
+        assert await repeats.claim(OWNER, "call", retry_count=0, run=run) is None
+
+    assert repeats.expects(OWNER, run)
+    assert await repeats.claim(OWNER, "call", retry_count=0, run=run) == job
+    assert not repeats.expects(OWNER, run)
+
+
 async def test_a_job_that_was_erased_meanwhile_is_no_error(world):
     class Late:
         async def claim(self, owner, fingerprint, *, retry_count, now):
@@ -259,3 +284,10 @@ async def test_a_failed_pass_keeps_what_was_known(world):
         await repeats.run_once()
 
     assert repeats.expects(OWNER)
+
+    # Though the store stays away, not for longer than otherwise.
+    world.clock.advance(seconds=BROKEN_HERE_S)
+    with pytest.raises(StoreUnavailableError):
+        await repeats.run_once()
+
+    assert not repeats.expects_any
