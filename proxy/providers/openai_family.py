@@ -74,8 +74,8 @@ Following = tuple[str, str] | None
 class OpenAIBatches:
     """The batch API of one upstream of the OpenAI family.
 
-    Two threads do the work: one for short calls, one for uploads and downloads,
-    so that a slow upload of one credential does not hold up the polls of all.
+    Three threads do the work: for short calls, for uploads, and for downloads. So a slow
+    upload of one credential, which may take half an hour, holds up no polls and no results.
     """
 
     def __init__(
@@ -95,7 +95,8 @@ class OpenAIBatches:
         base_url = upstream.origin + upstream.target_of("/v1")
         site = Site(base_url, DIALECTS[upstream.dialect].user_agent, web_proxy)
         self._calls = Channel(f"{upstream.name}-calls", site, clock)
-        self._transfers = Channel(f"{upstream.name}-transfers", site, clock)
+        self._uploads = Channel(f"{upstream.name}-uploads", site, clock)
+        self._downloads = Channel(f"{upstream.name}-downloads", site, clock)
 
     def limits(self, endpoint: str) -> BatchLimits:
         return self._limits_at(endpoint)
@@ -115,7 +116,7 @@ class OpenAIBatches:
             async with asyncio.TaskGroup() as group:
                 filling = group.create_task(body.fill(submission.lines()))
                 try:
-                    raw = await self._transfers.run(
+                    raw = await self._uploads.run(
                         what, credential, send, on_abort=body.abort, within_s=UPLOAD_S
                     )
                 finally:
@@ -256,7 +257,7 @@ class OpenAIBatches:
     async def results(
         self, credential: Credential, file_id: str
     ) -> AsyncGenerator[Sequence[ResultLine], None]:
-        download = self._transfers.download(credential, file_id)
+        download = self._downloads.download(credential, file_id)
         try:
             while (lines := await download.next_lines()) is not None:
                 if lines:
@@ -278,7 +279,8 @@ class OpenAIBatches:
     async def aclose(self) -> None:
         """Abort what is under way; close connections and threads."""
         await self._calls.aclose()
-        await self._transfers.aclose()
+        await self._uploads.aclose()
+        await self._downloads.aclose()
 
     def _is_meant(self, batch: BatchObject, batch_id: BatchId, input_file_id: str | None) -> bool:
         if self._api.mark is Mark.METADATA:

@@ -558,6 +558,34 @@ async def test_an_early_refusal_of_an_upload_is_told_though_not_all_was_read():
         await early.aclose()
 
 
+async def test_an_upload_that_takes_long_holds_up_no_results():
+    arrived = asyncio.Event()
+    line = b'{"custom_id":"job-0","response":{"status_code":200,"body":{}}}\n'
+
+    async def upload(request: web.Request) -> web.Response:
+        arrived.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def content(request: web.Request) -> web.Response:
+        return web.Response(body=line)
+
+    app = web.Application()
+    app.router.add_post("/v1/files", upload)
+    app.router.add_get("/v1/files/{id}/content", content)
+    async with serving(app) as base_url, asyncio.timeout(30):
+        provider = openai_at(base_url)
+        submission = make_submission(provider, [b"x" * 100_000] * 100)
+        async with asyncio.TaskGroup() as group:
+            uploading = group.create_task(provider.upload(make_credential(), submission))
+            await arrived.wait()
+            (read,) = await all_results(provider, make_credential(), ["file-1"])
+            uploading.cancel()
+        await provider.aclose()
+
+    assert read.custom_id == "job-0"
+
+
 async def test_closing_ends_what_waits():
     arrived = asyncio.Event()
 
