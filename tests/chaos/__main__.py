@@ -1,4 +1,4 @@
-"""Hurt a fleet: `python -m tests.chaos [--seconds S] [--seed N] [--failover]`.
+"""Hurt a fleet: `python -m tests.chaos [--seconds S] [--seed N] [--failover | --cluster]`.
 
 Prints what goes wrong as it does, and then whether every promise was kept. The same
 seed hurts in the same way.
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tests.chaos.run import chaos
 from tests.chaos.seeds import draw
+from tests.chaos.store import Cluster, Failover, Restarted
 
 
 def main() -> int:
@@ -19,7 +20,9 @@ def main() -> int:
     options.add_argument("--seconds", type=float, default=60)
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--pause", type=float, default=0.05, help="of each caller between calls")
-    options.add_argument("--failover", action="store_true", help="a replica takes over")
+    store = options.add_mutually_exclusive_group()
+    store.add_argument("--failover", action="store_true", help="a replica takes over")
+    store.add_argument("--cluster", action="store_true", help="so it does in a cluster")
     given = options.parse_args()
     seed = given.seed or draw()
     print(f"seed {seed}", flush=True)
@@ -31,7 +34,7 @@ def main() -> int:
                 seconds=given.seconds,
                 pause_s=given.pause,
                 say=print,
-                fails_over=given.failover,
+                make_store=Cluster if given.cluster else Failover if given.failover else Restarted,
             )
         )
     print(

@@ -15,6 +15,7 @@ from proxy.sandbox import HttpFault
 from tests.chaos.faults import Kind, plan
 from tests.chaos.history import Delivered, History
 from tests.chaos.stage import INSTANCES, LEASE_S, Stage, set_up
+from tests.chaos.store import Restarted, Store
 from tests.e2e.processes import Proxy, bill, body_of, right_answer
 
 KEYS = [f"sk-canary-chaos-{number}" for number in range(3)]
@@ -42,7 +43,7 @@ async def chaos(
     seconds: float,
     pause_s: float,
     say: Callable[[str], None],
-    fails_over: bool = False,
+    make_store: Callable[[Path], Store] = Restarted,
 ) -> Outcome:
     """Hurt a fleet for so long and return what came of it.
 
@@ -50,11 +51,12 @@ async def chaos(
     wrong, when and where, follows from `seed` alone.
     """
     chance = random.Random(seed)
-    # To a master that a sentinel names there is no cable.
-    kinds = [kind for kind in Kind if not (fails_over and kind in {Kind.CUT, Kind.HUSH})]
-    faults = plan(chance, seconds=seconds, instances=INSTANCES, lease_s=LEASE_S, kinds=kinds)
     history = History()
-    async with set_up(folder, say, fails_over=fails_over) as stage:
+    async with set_up(folder, say, make_store=make_store) as stage:
+        # To a master that others name there is no cable.
+        has_cable = stage.store.port is not None
+        kinds = [kind for kind in Kind if has_cable or kind not in {Kind.CUT, Kind.HUSH}]
+        faults = plan(chance, seconds=seconds, instances=INSTANCES, lease_s=LEASE_S, kinds=kinds)
         for trouble in _provider_troubles(chance, patient=seconds >= 30):
             stage.provider.faults.add(trouble)
         over = asyncio.Event()

@@ -14,7 +14,7 @@ from proxy.sandbox import Sandbox, SandboxSettings
 from proxy.stores.vault import Vault
 from tests.chaos.cable import Cable
 from tests.chaos.faults import Fault, Kind
-from tests.chaos.store import Failover, Restarted, Store
+from tests.chaos.store import Store
 from tests.e2e.processes import QUICK, Proxy, settings_for
 
 INSTANCES = 3
@@ -82,13 +82,13 @@ async def _start(proxy: Proxy) -> None:
 
 @asynccontextmanager
 async def set_up(
-    folder: Path, say: Callable[[str], None], *, fails_over: bool
+    folder: Path, say: Callable[[str], None], *, make_store: Callable[[Path], Store]
 ) -> AsyncIterator[Stage]:
-    """Run the stage until the block ends."""
+    """Run the stage, over a store that keeps its files in a folder, until the block ends."""
     Vault.load_or_create(folder / "key")
     home = folder / "redis"
     home.mkdir()
-    store: Store = Failover(home) if fails_over else Restarted(home)
+    store = make_store(home)
     async with AsyncExitStack() as stack:
         stack.callback(store.close)
         sandbox = Sandbox(SandboxSettings(turnaround_s=0.3))

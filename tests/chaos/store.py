@@ -10,6 +10,7 @@ from tests.helpers.ports import free_port
 from tests.helpers.redis_server import (
     RedisServer,
     eventually,
+    make_cluster,
     redis_sentinel,
     redis_server,
 )
@@ -133,6 +134,70 @@ class Failover:
 
     def close(self) -> None:
         for stack in (self._sentinel_stack, *self._stacks):
+            stack.close()
+
+
+class Cluster:
+    """Three masters with a replica each: one master after the other is killed, and comes back
+    as a replica of the one that took over."""
+
+    port = None
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._stacks = [ExitStack() for _ in range(6)]
+        self._ports = [free_port() for _ in self._stacks]
+        self._killed = 0
+        for place in range(6):
+            (folder / f"node-{place}").mkdir()
+        self._servers = [self._start(place) for place in range(6)]
+        make_cluster(self._servers)
+        for place in range(3):
+            master = self._servers[place].admin.execute_command("CLUSTER", "MYID")
+            self._servers[3 + place].admin.execute_command("CLUSTER", "REPLICATE", master)
+
+    def url(self, port: int | None) -> str:
+        places = ",".join(f"127.0.0.1:{port}" for port in self._ports[:2])
+        return f"redis+cluster://{places}?timeout=2&acks=1&acks_timeout=1"
+
+    def _start(self, place: int) -> RedisServer:
+        cluster = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1500")
+        quick = ("--repl-diskless-sync-delay", "0", "--repl-diskless-load", "swapdb")
+        return self._stacks[place].enter_context(
+            redis_server(
+                self._folder / f"node-{place}",
+                *(*DURABLE, *cluster, *quick),
+                port=self._ports[place],
+            )
+        )
+
+    async def hurt(self, pause_s: float) -> None:
+        await eventually(self._is_in_step, seconds=60)
+        masters = [place for place in range(6) if self._is_master(place)]
+        place = masters[self._killed % 3]
+        self._killed += 1
+        others = [other for other in range(6) if other != place]
+        self._stacks[place].close()
+
+        async def is_replaced() -> bool:
+            return sum(map(self._is_master, others)) == 3
+
+        await eventually(is_replaced, seconds=60)
+        await asyncio.sleep(pause_s)
+        self._servers[place] = await asyncio.to_thread(self._start, place)
+
+    async def _is_in_step(self) -> bool:
+        """Return whether whichever master dies now is replaced, by one that lacks nothing."""
+        told = [server.admin.info("replication") for server in self._servers]
+        states = [server.admin.execute_command("CLUSTER", "INFO") for server in self._servers]
+        followed = [one.get("slave0", {}).get("state") == "online" for one in told]
+        return sum(followed) == 3 and all(b"cluster_state:ok" in state for state in states)
+
+    def _is_master(self, place: int) -> bool:
+        return bool(self._servers[place].admin.info("replication")["role"] == "master")
+
+    def close(self) -> None:
+        for stack in self._stacks:
             stack.close()
 
 

@@ -103,16 +103,22 @@ def redis_cluster(folder: Path) -> Iterator[RedisClusterServers]:
             home = folder / f"node-{number}"
             home.mkdir()
             servers.append(stack.enter_context(redis_server(home, "--cluster-enabled", "yes")))
-        step = 16_384 // 3 + 1
-        for number, server in enumerate(servers):
+        make_cluster(servers)
+        yield RedisClusterServers(servers)
+
+
+def make_cluster(servers: Sequence[RedisServer]) -> None:
+    """Let servers be a cluster: the first three share the slots, and the others have none yet."""
+    step = 16_384 // 3 + 1
+    for number, server in enumerate(servers):
+        if number < 3:
             first, last = number * step, min((number + 1) * step, 16_384) - 1
             server.admin.execute_command("CLUSTER", "ADDSLOTSRANGE", first, last)
-            server.admin.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
-        for server in servers[1:]:
-            servers[0].admin.execute_command("CLUSTER", "MEET", "127.0.0.1", server.port)
-        for server in servers:
-            _wait_for(partial(_is_whole, server))
-        yield RedisClusterServers(servers)
+        server.admin.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+    for server in servers[1:]:
+        servers[0].admin.execute_command("CLUSTER", "MEET", "127.0.0.1", server.port)
+    for server in servers:
+        _wait_for(partial(_is_whole, server, len(servers)))
 
 
 async def eventually(is_true: Callable[[], Awaitable[bool]], *, seconds: float = 30) -> None:
@@ -122,9 +128,9 @@ async def eventually(is_true: Callable[[], Awaitable[bool]], *, seconds: float =
             await asyncio.sleep(0.02)
 
 
-def _is_whole(server: RedisServer) -> bool:
+def _is_whole(server: RedisServer, count: int) -> bool:
     info = server.admin.execute_command("CLUSTER", "INFO")
-    return b"cluster_state:ok" in info and b"cluster_known_nodes:3" in info
+    return b"cluster_state:ok" in info and b"cluster_known_nodes:%d\r" % count in info
 
 
 def _wait_until_up(admin: Redis, process: "subprocess.Popen[bytes]") -> None:
