@@ -30,6 +30,9 @@ INVALID_INPUT: Final = "invalid_input"
 TOO_LARGE: Final = "input_too_large"
 """Refused for its size: its jobs make smaller batches."""
 
+INPUT_CHANGED: Final = "input_changed"
+"""Nothing came of an upload or a create: of what was on its way a job was cancelled."""
+
 INPUT_MISSING: Final = "input_missing"
 """Its create was refused because the uploaded input is not yet visible everywhere at the provider,
 or gone."""

@@ -10,7 +10,13 @@ from datetime import timedelta
 from http import HTTPStatus
 from typing import Final, TypeVar
 
-from proxy.core.batch_ends import INPUT_MISSING, TOO_LARGE, TOO_MANY_TOKENS, UNBATCHABLE_CODES
+from proxy.core.batch_ends import (
+    INPUT_CHANGED,
+    INPUT_MISSING,
+    TOO_LARGE,
+    TOO_MANY_TOKENS,
+    UNBATCHABLE_CODES,
+)
 from proxy.core.errors import (
     CREDENTIAL_CODES,
     CREDENTIAL_STATUSES,
@@ -111,6 +117,12 @@ def create_refused(exc: ProviderRejectedError) -> ProviderError:
 def unavailable(what: str, reason: str, *, sent: bool = True) -> ProviderUnavailableError:
     """Return the error that stands for no answer."""
     return ProviderUnavailableError(f"{what}: {reason}", sent=sent)
+
+
+def input_changed(what: str, reason: str) -> ProviderUnavailableError:
+    """Return the error for an input that broke off, since it is no more what was announced."""
+    message = f"{what}: the input has another length: {reason}"
+    return ProviderUnavailableError(message, code=INPUT_CHANGED, sent=False)
 
 
 def expected(found: _T | None, what: str, noun: str) -> _T:

@@ -194,8 +194,7 @@ class Calls:
         except BodySourceError as exc:
             if body is not None and body.failure is not None:
                 raise body.failure from None
-            reason = f"the input has another length: {exc}"
-            raise _wire.unavailable(what, reason, sent=False) from None
+            raise _wire.input_changed(what, str(exc)) from None
         except TimeoutError:
             assert bound.expired(), "a TimeoutError of someone else's came through"
             reason = f"no answer within {within_s:g} s"

@@ -343,7 +343,7 @@ def _is_input(file: FileObject, submission: Submission) -> bool:
 
 def _cause(what: str, failure: Exception) -> Exception:
     if isinstance(failure, WrongLengthError):
-        return _wire.unavailable(what, f"the input has another length: {failure}")
+        return _wire.input_changed(what, str(failure))
     return failure
 
 

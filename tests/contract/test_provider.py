@@ -17,7 +17,7 @@ import aiohttp
 import pytest
 import structlog
 
-from proxy.core.batch_ends import ran_to_its_end
+from proxy.core.batch_ends import INPUT_CHANGED, ran_to_its_end
 from proxy.core.errors import (
     CredentialRefusedError,
     ProviderBusyError,
@@ -334,9 +334,10 @@ async def test_an_input_of_another_length_than_announced_never_becomes_a_file(up
     honest = ten(uploads)
     submission = replace(honest, input_bytes=honest.input_bytes + difference)
 
-    with pytest.raises(ProviderUnavailableError):
+    with pytest.raises(ProviderUnavailableError) as caught:
         await uploads.provider.upload(uploads.credential, submission)
 
+    assert caught.value.code == INPUT_CHANGED
     assert await uploads.provider.find_upload(uploads.credential, honest) is None
     assert await uploads.provider.find_upload(uploads.credential, submission) is None
 

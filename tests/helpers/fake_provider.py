@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from itertools import count
 from typing import Literal
 
-from proxy.core.batch_ends import INPUT_MISSING, INVALID_INPUT, TOO_MANY_TOKENS
+from proxy.core.batch_ends import INPUT_CHANGED, INPUT_MISSING, INVALID_INPUT, TOO_MANY_TOKENS
 from proxy.core.errors import (
     CredentialRefusedError,
     ProviderBusyError,
@@ -165,7 +165,7 @@ class FakeProvider:
         await self._meanwhile("upload")
         content = b"".join([chunk async for chunk in submission.lines()])
         if len(content) != submission.input_bytes:
-            raise ProviderUnavailableError("the input changed while it was read")
+            raise ProviderUnavailableError("the input is another now", code=INPUT_CHANGED)
         file_id = f"file-{next(self._file_numbers)}"
         self.files[file_id] = (submission.batch_id, content, _token(credential))
         self._after("upload")

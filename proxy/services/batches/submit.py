@@ -23,7 +23,7 @@ from typing import Final
 import structlog
 
 from proxy.core.batch import Batch, BatchState
-from proxy.core.batch_ends import EMPTY, INPUT_MISSING, TOO_LATE
+from proxy.core.batch_ends import EMPTY, INPUT_CHANGED, INPUT_MISSING, TOO_LATE
 from proxy.core.batch_events import (
     CreateStarted,
     CreateUnclear,
@@ -276,7 +276,8 @@ class Submitter:
         But no later than its jobs must go another way.
         """
         log.warning("batch.put_back", batch_id=batch.id, code=exc.code, error=str(exc))
-        self._on.troubles.note(batch.key.upstream, exc, at=self._on.now())
+        if exc.code != INPUT_CHANGED:
+            self._on.troubles.note(batch.key.upstream, exc, at=self._on.now())
         pause = max(exc.retry_after or timedelta(), RETRY_PAUSE)
         return await self._steps.take(batch, self._after(pause, batch)) or batch
 

@@ -280,6 +280,8 @@ async def test_a_job_cancelled_during_the_upload_makes_the_upload_anew() -> None
 
     await fleet.run("submit")
     assert (await fleet.batch()).state is BatchState.SEALED
+    # Whoever asks for another job there must not hear that the upstream is silent.
+    assert fleet.instances[0].ground.troubles.all() == {}
     await fleet.wait(timedelta(seconds=30), "submit")
 
     assert (await fleet.batch()).state is BatchState.IN_PROGRESS
