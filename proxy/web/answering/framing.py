@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from proxy.core.dialects import ANTHROPIC_STATUS, Family, Shape, Streaming, gemini_error
+from proxy.core.refusals import error_in
 from proxy.web.answering.final import FinalAnswer
 from proxy.web.synthesis import UnreadableResultError, synthesise, synthesise_array
 
@@ -185,7 +186,7 @@ def _told_error(answer: FinalAnswer) -> dict[str, object]:
         content = json.loads(answer.body)
     except (ValueError, RecursionError):
         content = None
-    error = content.get("error") if isinstance(content, dict) else None
+    error = error_in(content)
     if isinstance(error, dict) and error:
         return error
     told = {"type": "server_error", "param": None, "code": "provider_error"}

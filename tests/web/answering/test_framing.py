@@ -92,6 +92,15 @@ def test_a_message_that_cannot_be_streamed_is_an_error_of_anthropics_own_type(is
     assert envelope["error"]["code"] == "unreadable_result"
 
 
+def test_a_late_failure_within_a_list_of_one_is_told_in_its_own_words():
+    body = b'[{"error": {"code": 400, "message": "too long", "status": "INVALID_ARGUMENT"}}]'
+
+    told = EVENTS.late(FinalAnswer(400, (), body))
+
+    assert told is not None
+    assert json.loads(told.partition(b"data: ")[2])["error"]["message"] == "too long"
+
+
 @pytest.mark.parametrize("body", [b"<html>", b"\xff", b"[" * 100_000, b'"x"', b'{"error": []}'])
 def test_a_late_failure_that_cannot_be_read_is_told_by_its_status(body):
     told = EVENTS.late(FinalAnswer(502, (), body))
