@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol
 from proxy.core.errors import ProviderRejectedError
 from proxy.core.loose_json import loose_json
 from proxy.core.outcomes import ANSWER_BYTES_MAX
+from proxy.core.refusals import error_in
 from proxy.ports.provider import LineKind, ResultLine
 from proxy.providers import _wire
 
@@ -235,7 +236,7 @@ def _answered(
         # An error may come without a body.
         span = member_span(line, (b"response", b"body")) or (0, 0)
         body = response.get("body")
-    error = body.get("error") if isinstance(body, dict) and status >= 400 else None
+    error = error_in(body) if status >= 400 else None
     return ResultLine(
         kind=LineKind.ANSWERED,
         custom_id=custom_id,

@@ -273,6 +273,17 @@ SHAPES = {
         b'{"custom_id":"h","response":{"status_code":502,"body":"<html>"},"error":null}',
         (LineKind.ANSWERED, "h", 502, b'"<html>"', None, None),
     ),
+    "an error within a list of one": (
+        (
+            b'{"custom_id":"l","response":{"status_code":400,"body":[{"error":{"code":400,'
+            b'"status":"INVALID_ARGUMENT"}}]},"error":null}'
+        ),
+        (
+            *(LineKind.ANSWERED, "l", 400),
+            b'[{"error":{"code":400,"status":"INVALID_ARGUMENT"}}]',
+            *(None, "INVALID_ARGUMENT"),
+        ),
+    ),
     "broken after the name": (
         b'{"id":"b\\"}","custom_id" : "k\\u0031","response":{"status_code":200,"bo',
         (LineKind.UNREADABLE, "k1", 0, b"", None, None),
