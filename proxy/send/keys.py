@@ -5,7 +5,8 @@ from typing import Final
 
 from proxy.core.errors import CallerError
 
-_NAMES: Final[Mapping[str, tuple[str, ...]]] = {"gemini": ("GEMINI_API_KEY", "GOOGLE_API_KEY")}
+_GOOGLE: Final = ("GEMINI_API_KEY", "GOOGLE_API_KEY")
+_NAMES: Final[Mapping[str, tuple[str, ...]]] = {"gemini": _GOOGLE, "gemini-openai": _GOOGLE}
 """Variables of providers that have others than `NAME_API_KEY`; the first that is set counts."""
 
 

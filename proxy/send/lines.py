@@ -13,6 +13,9 @@ from proxy.core.errors import CallerError
 CHAT: Final = "/v1/chat/completions"
 _MESSAGES: Final = "/v1/messages"
 
+GEMINI_OPENAI: Final = "gemini-openai"
+"""The dialect of Gemini's OpenAI API."""
+
 _HASH_CHARS: Final = 16
 """How much of the hash is kept to see that a line is the one that was sent: 64 bits."""
 
@@ -44,6 +47,8 @@ class Line:
         path = self.url.partition("?")[0]
         if path.endswith("/messages"):
             return "anthropic"
+        if "/v1beta/openai/" in path:
+            return GEMINI_OPENAI
         if ":" in path or "v1beta" in path.split("/")[1:3]:
             return "gemini"
         return "openai"

@@ -9,9 +9,10 @@ from typing import Any, Final, NamedTuple
 import aiohttp
 
 from proxy.core.dialects import DIALECTS
+from proxy.core.refusals import error_in
 from proxy.core.statuses import PENDING
 from proxy.send.errors import KeyRefusedError, SendError
-from proxy.send.lines import Line
+from proxy.send.lines import GEMINI_OPENAI, Line
 from proxy.system_words import system_words
 
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=120, sock_connect=10)
@@ -246,14 +247,22 @@ class Remote:
 
     def _credential(self, provider: str, path_dialect: str = "openai") -> dict[str, str]:
         """Return the headers that a call to the provider wants; about a job, any will do."""
-        named = provider if provider in DIALECTS else path_dialect
-        dialect = DIALECTS[self._dialects.get(provider, named)]
+        if path_dialect == GEMINI_OPENAI:
+            # It is also reached by an upstream of Gemini's own API, whose keys are no bearers.
+            named = path_dialect
+        else:
+            known = provider if provider in DIALECTS else path_dialect
+            named = self._dialects.get(provider, known)
+        dialect = DIALECTS[named]
         return dict([dialect.key_header(self._keys[provider]), *dialect.listing_headers])
 
 
 def message_of(body: bytes) -> str:
     """Return the message of an error in any provider's shape, on one line."""
-    error = _object(body).get("error")
+    try:
+        error = error_in(json.loads(body))
+    except (ValueError, RecursionError):
+        error = None
     message = error.get("message") if isinstance(error, dict) else None
     text = message if isinstance(message, str) else body[:200].decode("utf-8", "replace")
     return _on_one_line(text)

@@ -13,6 +13,7 @@ from proxy.send.keys import read_key
         ("my-azure", "MY_AZURE_API_KEY"),
         ("gemini", "GEMINI_API_KEY"),
         ("gemini", "GOOGLE_API_KEY"),
+        ("gemini-openai", "GEMINI_API_KEY"),
     ],
 )
 def test_a_key_stands_under_its_providers_name(provider: str, variable: str) -> None:

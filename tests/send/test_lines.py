@@ -65,6 +65,7 @@ def test_a_line_that_is_no_call_is_named(content, problem):
         ("/v1/messages?beta=true", "anthropic"),
         ("/v1/models/gemini-x:generateContent", "gemini"),
         ("/v1beta/models/gemini-x:generateContent", "gemini"),
+        ("/v1beta/openai/chat/completions", "gemini-openai"),
         ("/groq/v1/chat/completions", "groq"),
         ("/anthropic/v1/messages", "anthropic"),
     ],

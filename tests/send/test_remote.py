@@ -112,6 +112,21 @@ async def test_an_upstream_of_any_name_gets_the_credential_of_its_dialect(desk, 
         assert ("anthropic-version" in sent) == (wanted == "x-api-key")
 
 
+@pytest.mark.parametrize("dialects", [{}, {"gemini": "gemini", "gem-eu": "gemini"}])
+@pytest.mark.parametrize("prefix", ["", "/gemini", "/gem-eu"])
+async def test_geminis_openai_api_gets_a_bearer_whichever_upstream_leads_there(
+    desk, prefix, dialects
+):
+    line = Line(1, f"{prefix}/v1beta/openai/chat/completions", b"{}", None, "0" * 16)
+    desk.answers = [(202, {"X-Deferrable-Job": "job_1"}, b"{}")]
+    async with desk.open(keys={line.provider: "AIza-1"}, dialects=dialects) as remote:
+        await remote.defer(line, "k")
+
+    ((_, sent, _),) = desk.requests
+    assert sent["Authorization"] == "Bearer AIza-1"
+    assert "x-goog-api-key" not in sent
+
+
 @pytest.mark.parametrize("status", [408, 429, 500, 503])
 async def test_what_is_only_busy_is_sent_again(desk, status):
     busy = (status, {"Retry-After": "0"}, b"{}")
@@ -333,6 +348,7 @@ async def test_results_tell_pending_failed_and_forgotten_jobs_apart(desk):
     ("body", "message"),
     [
         (b'{"error": {"message": "a\\nb"}}', "a b"),
+        (b'[{"error": {"message": "a list"}}]', "a list"),
         (b"plain \x1b[31m", "plain  [31m"),
         (b'{"error": "x"}', '{"error": "x"}'),
     ],
