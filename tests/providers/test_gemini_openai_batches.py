@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from proxy.core.batch_ends import INPUT_MISSING, TOO_MANY_TOKENS
+from proxy.core.dialects import DIALECTS, presented_credential
 from proxy.core.errors import CredentialRefusedError, ProviderRejectedError
 from proxy.core.upstream import Upstream
 from proxy.ports.provider import ProviderBatchState
@@ -75,15 +76,23 @@ async def test_files_go_to_the_native_api_with_the_key_and_creates_to_the_other_
     assert (batch.id, batch.state) == ("batches/b1", ProviderBatchState.RUNNING)
 
 
-async def test_a_token_of_oauth_is_a_bearer_in_both(recorder, provider):
-    credential = make_credential("ya29.canary", upstream="gemini-openai")
+async def test_a_token_of_oauth_is_a_bearer_in_both_beside_the_project_that_pays(
+    recorder, provider
+):
+    sent = (b"Authorization", b"Bearer ya29.canary"), (b"X-Goog-User-Project", b"mine")
+    presented = presented_credential(DIALECTS["gemini-openai"], sent)
+    assert presented is not None
+    credential = make_credential(headers=presented.headers, upstream="gemini-openai")
     recorder.answer({})
+    recorder.answer(BATCH)
 
     await provider.delete_file(credential, "files/f1")
+    await provider.retrieve(credential, "batches/b1")
 
-    (asked,) = recorder.asked
-    assert asked.headers["authorization"] == "Bearer ya29.canary"
-    assert "x-goog-api-key" not in asked.headers
+    for asked in recorder.asked:
+        assert asked.headers["authorization"] == "Bearer ya29.canary"
+        assert asked.headers["x-goog-user-project"] == "mine"
+        assert "x-goog-api-key" not in asked.headers
 
 
 @pytest.mark.parametrize("shown", ["batches/b1", "b1"])

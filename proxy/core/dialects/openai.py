@@ -270,6 +270,7 @@ GEMINI: Final = Dialect(
     public_url="https://generativelanguage.googleapis.com",
     root="/v1beta/openai",
     endpoints=_endpoints(_CHAT, _EMBEDDINGS),
+    billing_headers=("x-goog-user-project",),
     # Gemini's own bounds: it is the same batch (`gemini.py`).
     batch=BatchApi(
         wire=BatchWire.OPERATIONS_OF_FILES,
