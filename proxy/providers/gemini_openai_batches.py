@@ -15,9 +15,11 @@ from typing import Final
 
 import pydantic_core
 
+from proxy.core.batch_ends import INPUT_MISSING
 from proxy.core.dialects import DIALECTS, BatchApi
 from proxy.core.errors import ProviderBusyError, ProviderError, ProviderRejectedError
 from proxy.core.ids import BatchId
+from proxy.core.refusals import FILE_REFUSED
 from proxy.core.upstream import Upstream
 from proxy.ports.clock import Clock
 from proxy.ports.jobs import Credential
@@ -32,7 +34,14 @@ from proxy.ports.upstream import UpstreamClient
 from proxy.providers import _wire
 from proxy.providers.calls import Calls
 from proxy.providers.gemini_batches import create_refused
-from proxy.providers.gemini_files import GeminiFiles, checked, download_place, listed, place
+from proxy.providers.gemini_files import (
+    GeminiFiles,
+    checked,
+    code_of,
+    download_place,
+    listed,
+    place,
+)
 from proxy.providers.gemini_objects import UNANSWERED, read_operation
 from proxy.providers.inputs import file_line, small_input
 from proxy.providers.openai_objects import STATES, BatchObject, provider_batch, read_batch
@@ -191,7 +200,14 @@ def _untouched(batch: BatchObject, status: str) -> str | None:
 
 
 def _refused(exc: ProviderRejectedError | ProviderBusyError) -> ProviderError:
-    """Return what a refused create means. Here not only a model may be what is not found."""
+    """Return what a refused create means. Here not only a model may be what is not found.
+
+    And a file that is refused is the input, since lines hardly name any here.
+    """
+    if code_of(exc) == FILE_REFUSED:
+        return ProviderRejectedError(
+            exc.message, code=INPUT_MISSING, status_code=exc.status_code, body=exc.body
+        )
     if exc.status_code == 404 and "models/" not in exc.message:
         return _wire.create_refused(exc) if isinstance(exc, ProviderRejectedError) else exc
     return create_refused(exc)

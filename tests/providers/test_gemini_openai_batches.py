@@ -42,6 +42,9 @@ async def provider(recorder: Recorder) -> AsyncIterator[GeminiOpenAIBatches]:
         yield made
 
 
+NO_FILE = "You do not have permission to access the File f1 or it may not exist."
+
+
 def refusal(code: int, status: str, message: str = "", *details: Any) -> list[Any]:
     return [{"error": {"code": code, "message": message, "status": status, "details": details}}]
 
@@ -158,6 +161,7 @@ async def test_a_create_without_an_answer_is_found_by_its_input_among_all_batche
     [
         (404, refusal(404, "NOT_FOUND", "File f1 not found."), "rejected", INPUT_MISSING),
         (404, refusal(404, "NOT_FOUND", "models/m is not found"), "rejected", "model_not_found"),
+        (403, refusal(403, "PERMISSION_DENIED", NO_FILE), "rejected", INPUT_MISSING),
         (429, refusal(429, "RESOURCE_EXHAUSTED", "quota"), "rejected", TOO_MANY_TOKENS),
         (400, refusal(400, "INVALID_ARGUMENT", "line 1"), "rejected", "invalid_input"),
     ],
