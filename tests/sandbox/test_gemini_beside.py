@@ -36,9 +36,11 @@ async def test_a_batch_is_uploaded_by_one_sdk_created_by_the_other_and_read_by_t
             await server.advance(86_400)
             ended = await sdk.batches.retrieve(batch.id)
             results = await native.files.download(file=ended.output_file_id or "")
+            listed = [one.name async for one in await native.files.list()]
 
     assert (batch.status, ended.status) == ("validating", "completed")
     assert batch.id.startswith("batches/")
+    assert listed == [ended.output_file_id, file.name]
     answer = json.loads(results)["response"]["body"]
     assert answer["choices"] == direct.model_dump(exclude_unset=True)["choices"]
 

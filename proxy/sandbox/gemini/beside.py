@@ -16,7 +16,7 @@ from proxy.sandbox.engine import Engine
 from proxy.sandbox.files import FileStore
 from proxy.sandbox.gemini import errors
 from proxy.sandbox.gemini.fields import masked, moment, page
-from proxy.sandbox.gemini.files import Files
+from proxy.sandbox.gemini.files import FILE_LIFE_S, Files
 from proxy.sandbox.openai.api import OpenAIDialect
 from proxy.sandbox.openai.batch import Batch
 from proxy.sandbox.openai.batch_records import BatchRecords, check_create, check_scope
@@ -173,6 +173,7 @@ class _ShownAsOpenAIs:
             windows=_WINDOWS,
             endpoint=body["endpoint"],
             input_file_id=name[1],
+            output_life_s=FILE_LIFE_S,
         )
         return json_reply(self._show(batch))
 
