@@ -66,7 +66,8 @@ class PriceList:
         seller = self.providers.get(provider)
         if seller is None:
             return None
-        name = model.lower()
+        # Gemini's OpenAI API lists its models so, and takes either name.
+        name = model.lower().removeprefix("models/")
         for source in (seller, *(self.providers[one] for one in seller.also)):
             for entry in source.entries:
                 if entry.until is not None and on >= entry.until:

@@ -92,6 +92,10 @@ def test_a_name_is_known_however_the_list_spells_it() -> None:
     assert a_list({"models": [model("=Big-Model")]}).find("acme", "big-MODEL", on=DAY) is not None
 
 
+def test_a_name_is_known_with_the_collection_that_gemini_lists_it_in() -> None:
+    assert a_list({"models": [model("=m")]}).find("acme", "models/m", on=DAY) is not None
+
+
 def test_a_seller_of_others_models_takes_their_price() -> None:
     prices = a_list({"also": ["maker"]}, maker={"models": [model("=m-1")]})
 
