@@ -17,10 +17,10 @@ from proxy.core.errors import ConfigError
 from proxy.core.ids import ANONYMOUS
 from proxy.core.leases import LEASE_MAX, LEASE_MIN
 from proxy.core.notices import endpoint_at
+from proxy.core.targets import begins
 from proxy.core.upstream import Upstream, check_upstream_name
 from proxy.settings.layers import Path
 from proxy.settings.tree import Settings
-from proxy.settings.upstreams import UpstreamSettings
 from proxy.settings.values import duration_text
 
 Finding = tuple[Path, str]
@@ -114,7 +114,7 @@ def _held_keys(settings: Settings) -> Iterator[Finding]:
             yield ("upstreams", name, "clients"), "must name who may use the key that is held"
         if upstream.clients and not upstream.holds_key:
             yield ("upstreams", name, "clients"), "needs key or key_file: what they are to use"
-        if not upstream.holds_key and (keyed := _keyed_gemini_beside(settings, upstream)):
+        if not upstream.holds_key and (keyed := _keyed_gemini_beside(settings, name)):
             problem = f"is required: calls of the clients of {keyed!r} to its OpenAI API come here"
             yield ("upstreams", name, "key"), problem
         if upstream.key is not None:
@@ -127,23 +127,30 @@ def _held_keys(settings: Settings) -> Iterator[Finding]:
                 yield ("upstreams", name, "client_paths", position), "must begin with /"
 
 
-def _keyed_gemini_beside(settings: Settings, upstream: UpstreamSettings) -> str | None:
-    """Return the name of the upstream with a key whose OpenAI API another one is."""
-    if upstream.dialect != "gemini-openai":
+def _keyed_gemini_beside(settings: Settings, name: str) -> str | None:
+    """Return the name of the upstream with a key whose OpenAI API this is, as routing has it."""
+    api = _parsed(settings, name)
+    if api is None or api.dialect != "gemini-openai":
         return None
-    keyed = (
-        name
-        for name, other in settings.upstreams.items()
-        if other.dialect == "gemini"
-        and other.holds_key
-        and _host(other.base_url) == _host(upstream.base_url)
-    )
-    return next(keyed, None)
+    for keyed, other in settings.upstreams.items():
+        if other.dialect == "gemini" and other.holds_key:
+            gemini = _parsed(settings, keyed)
+            if (
+                gemini is not None
+                and gemini.origin == api.origin
+                and begins(api.base_path, gemini.base_path)
+            ):
+                return keyed
+    return None
 
 
-def _host(base_url: str) -> str:
-    """Return host and port, also of what is no URL: that is complained about elsewhere."""
-    return base_url.partition("://")[2].partition("/")[0].lower()
+def _parsed(settings: Settings, name: str) -> Upstream | None:
+    """Return an upstream; nothing if it cannot be one, which is complained about elsewhere."""
+    upstream = settings.upstreams[name]
+    try:
+        return Upstream.parse(name, upstream.dialect, upstream.base_url)
+    except ConfigError:
+        return None
 
 
 def _webhooks(settings: Settings) -> Iterator[Finding]:

@@ -41,21 +41,27 @@ def test_where_gemini_has_a_key_its_openai_api_is_no_upstream_without_one(config
 
 
 @pytest.mark.parametrize(
-    ("other", "found"),
+    ("place", "other", "is_beside"),
     [
-        ("{}", ["upstreams.gemini-openai.key"]),
-        ("{base_url: 'http://h/v1beta/openai'}", []),
-        ("{key: AIza-canary, clients: {etl: [HASH]}}", []),
+        ("", "", True),
+        ("", "base_url: 'http://h/v1beta/openai'", False),
+        ("", "key: AIza-canary, clients: {etl: [HASH]}", False),
+        # As routing has it: only these paths of the one can lead to the other.
+        ("base_url: 'https://h:443', ", "base_url: 'https://h/v1beta/openai'", True),
+        ("base_url: 'https://h/a', ", "base_url: 'https://h/a/v1beta/openai'", True),
+        ("base_url: 'https://h/a', ", "base_url: 'https://h/b/v1beta/openai'", False),
+        ("base_url: 'http://h', ", "base_url: 'https://h/v1beta/openai'", False),
     ],
 )
-def test_an_openai_api_beside_a_keyed_gemini_needs_a_key_too(complaints, other, found):
+def test_an_openai_api_beside_a_keyed_gemini_needs_a_key_too(complaints, place, other, is_beside):
     text = (
         "listen: nowhere\n"
         "upstreams:\n"
-        "  gemini: {key: AIza-canary, clients: {etl: [HASH]}}\n"
-        f"  gemini-openai: {other}\n"
+        f"  gemini: {{{place}key: AIza-canary, clients: {{etl: [HASH]}}}}\n"
+        f"  gemini-openai: {{{other}}}\n"
     ).replace("HASH", f'"sha256:{"0" * 64}"')
 
+    found = ["upstreams.gemini-openai.key"] if is_beside else []
     assert [line.split(": ")[1] for line in complaints(text)] == ["listen", *found]
 
 
