@@ -132,7 +132,7 @@ def test_a_claim_moves_less_at_once_where_it_holds_the_store_too_long():
     size = claim.ChunkSize()
     changes = []
 
-    for seconds in (0.002, 0.001, 0.003, 0.006, 0.5, 0.0):
+    for seconds in (0.0006, 0.0004, 0.001, 0.002, 0.5, 0.0):
         before = size.rows
         size.note(seconds)
         changes.append(size.rows / before)

@@ -24,8 +24,13 @@ _ANY_JOB: Final = 1 << 62
 """Beside a time: whatever is ready by then."""
 
 
+_CHUNK_S: Final = HOLD_S / 3
+"""How long moving one chunk may take. Whoever writes beside a claim waits for one chunk and for the
+commit of both: chunks of `HOLD_S` made that twice as long, and the claim a tenth shorter."""
+
+
 class ChunkSize:
-    """How many rows are moved in one transaction: as many as `HOLD_S` has room for.
+    """How many rows are moved in one transaction: as many as `_CHUNK_S` has room for.
 
     Each transaction writes the same few dozen pages again, so that short ones cost more in
     all; and how long a row takes differs by a factor of ten between machines.
@@ -44,7 +49,7 @@ class ChunkSize:
         as many.
         """
         # A stroke of luck or of bad luck changes little: it is measured again at once.
-        change = min(max(HOLD_S / max(seconds, 1e-9), 0.5), 1.5)
+        change = min(max(_CHUNK_S / max(seconds, 1e-9), 0.5), 1.5)
         self.rows = min(max(int(self.rows * change), self.LEAST), self.MOST)
 
 
