@@ -120,7 +120,7 @@ def calls_of(*methods: str) -> Iterator[tuple[str, ast.Call]]:
 
 
 def owner_of(call: ast.Call) -> str:
-    """Return the last name before the method, e.g. `tally` of `self._on.tally.count`."""
+    """Return the last name before the method, e.g. `tally` of `self._ground.tally.count`."""
     assert isinstance(call.func, ast.Attribute)
     below = call.func.value
     if isinstance(below, ast.Attribute):

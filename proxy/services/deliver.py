@@ -146,7 +146,7 @@ class _Courier:
         payload: Callable[[Job], bytes],
         jitter: Callable[[], float],
     ) -> None:
-        self._on = ground
+        self._ground = ground
         self.endpoint = endpoint
         self._client = client
         self._payload = payload
@@ -167,14 +167,14 @@ class _Courier:
 
     async def _some(self) -> int:
         """Send up to a chunk of what is due; return how many there were."""
-        now = self._on.now()
-        taken = await self._on.notices.take(
+        now = self._ground.now()
+        taken = await self._ground.notices.take(
             self.endpoint.name,
             now=now,
             until=now + self.endpoint.taken_for,
             limit=1 if self._is_failing else AT_ONCE,
         )
-        jobs, unread = await self._on.readable([notice.job_id for notice in taken])
+        jobs, unread = await self._ground.readable([notice.job_id for notice in taken])
         known = {job.id: job for job in jobs}
         async with asyncio.TaskGroup() as attempts:
             for notice in taken:
@@ -195,7 +195,7 @@ class _Courier:
     async def _bring(self, notice: Notice, job: Job | None) -> None:
         if job is None:
             # Deleted by its caller, or kept too short: there is nothing left to tell.
-            await self._on.notices.forget(notice)
+            await self._ground.notices.forget(notice)
             return
         attempt = await self._attempt(job)
         if attempt.outcome is Reached.DELIVERED:
@@ -222,7 +222,7 @@ class _Courier:
             "user-agent": "offramp-webhooks",
             "accept-encoding": "identity",
             **signed_headers(
-                message_id(job.id), body, at=self._on.now(), secrets=self.endpoint.secrets
+                message_id(job.id), body, at=self._ground.now(), secrets=self.endpoint.secrets
             ),
         }
         upstream = self.endpoint.upstream
@@ -237,14 +237,14 @@ class _Courier:
         )
         await _read_away(response)
         retry_after = by_name(response.headers).get("retry-after")
-        pause = pause_asked_for(retry_after, now=self._on.now())
+        pause = pause_asked_for(retry_after, now=self._ground.now())
         return _Attempt(reached(response.status), f"HTTP {response.status}", pause)
 
     async def _arrived(self, notice: Notice) -> None:
         self._failures_in_a_row = 0
         name = self.endpoint.name
-        await self._on.notices.delivered(notice, at=self._on.now())
-        self._on.tally.count("webhook_delivered", webhook=name)
+        await self._ground.notices.delivered(notice, at=self._ground.now())
+        self._ground.tally.count("webhook_delivered", webhook=name)
         log.debug(
             "webhook.delivered",
             webhook=name,
@@ -254,7 +254,7 @@ class _Courier:
 
     async def _failed(self, notice: Notice, attempt: _Attempt) -> None:
         self._failures_in_a_row += 1
-        now = self._on.now()
+        now = self._ground.now()
         again_at = next_attempt(
             notice,
             attempt.outcome,
@@ -262,9 +262,11 @@ class _Courier:
             jitter=self._jitter(),
             retry_after=attempt.retry_after,
         )
-        await self._on.notices.failed(notice, at=now, failure=attempt.failure, again_at=again_at)
+        await self._ground.notices.failed(
+            notice, at=now, failure=attempt.failure, again_at=again_at
+        )
         name = self.endpoint.name
-        self._on.tally.count("webhook_failed", webhook=name, outcome=attempt.outcome.value)
+        self._ground.tally.count("webhook_failed", webhook=name, outcome=attempt.outcome.value)
         log.warning(
             "webhook.failed",
             webhook=name,
@@ -274,7 +276,7 @@ class _Courier:
             again_at=again_at.isoformat() if again_at else None,
         )
         if again_at is None:
-            self._on.tally.count("webhook_given_up", webhook=name)
+            self._ground.tally.count("webhook_given_up", webhook=name)
             log.error("webhook.given_up", webhook=name, job_id=notice.job_id)
 
 

@@ -126,7 +126,7 @@ class Insight:
         webhooks: Sequence[str],
     ) -> None:
         """`expects` says how long a batch takes; `policy` is nothing where there are no rules."""
-        self._on = ground
+        self._ground = ground
         self._ledger = ledger
         self._search = JobSearch(jobs=ground.jobs, ledger=ledger, clock=ground.clock)
         self._counts = counts
@@ -136,21 +136,21 @@ class Insight:
 
     def now(self) -> datetime:
         """Return the time that everything here is as of."""
-        return self._on.now()
+        return self._ground.now()
 
     async def overview(self) -> Overview:
         """Return everything at a glance."""
         counts = await self._counts(["deadline_missed", "policies_refused"])
         return Overview(
             money=await self.money(),
-            heads=await self._on.batches.heads(),
-            live=await self._on.batches.live(),
-            paused=[one for one in await self._on.credentials.all() if one.paused_at],
+            heads=await self._ground.batches.heads(),
+            live=await self._ground.batches.live(),
+            paused=[one for one in await self._ground.credentials.all() if one.paused_at],
             webhooks=await self.webhooks(),
             missed={cause: int(n) for (cause,), n in counts["deadline_missed"].items()},
             policies_refused=any(counts["policies_refused"].values()),
-            silent=self._on.troubles.silent(),
-            takes_writes=self._on.leases.is_noted(),
+            silent=self._ground.troubles.silent(),
+            takes_writes=self._ground.leases.is_noted(),
         )
 
     async def money(self) -> Money:
@@ -163,11 +163,11 @@ class Insight:
 
     async def batches(self, *, limit: int = BATCHES_MAX) -> Sequence[Batch]:
         """Return up to `limit` batches in any state, newest first."""
-        return await self._on.batches.recent(limit=limit)
+        return await self._ground.batches.recent(limit=limit)
 
     async def batch(self, wanted: str) -> Batch | None:
         """Return a batch by its ID, or by the provider's as far as it is a recent one."""
-        found = await self._on.batches.get(BatchId(wanted))
+        found = await self._ground.batches.get(BatchId(wanted))
         if found is not None:
             return found
         recent = await self.batches()
@@ -178,10 +178,10 @@ class Insight:
         if not is_job_id(job_id):
             return None
         try:
-            job = await self._on.jobs.get(JobId(job_id))
+            job = await self._ground.jobs.get(JobId(job_id))
         except JobNotFoundError:
             return None
-        batch = await self._on.batches.get(job.batch_id) if job.batch_id else None
+        batch = await self._ground.batches.get(job.batch_id) if job.batch_id else None
         return job, batch
 
     async def jobs(self, query: JobQuery) -> JobPage:
@@ -207,7 +207,7 @@ class Insight:
 
     async def webhooks(self) -> Mapping[str, Standing]:
         """Return how each configured webhook does."""
-        return await self._on.notices.standing(self._webhooks)
+        return await self._ground.notices.standing(self._webhooks)
 
     async def rules(self) -> Sequence[RuleView] | None:
         """Return the rules in force, in their order; nothing where none are configured."""

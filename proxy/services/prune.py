@@ -37,7 +37,7 @@ class Pruner:
         keep_results: timedelta,
         keep_ledger: timedelta,
     ) -> None:
-        self._on = ground
+        self._ground = ground
         self._ledger = ledger
         self._keep_results = keep_results
         self._keep_ledger = keep_ledger
@@ -51,22 +51,22 @@ class Pruner:
         """
         if self._is_doubtful():
             return 0
-        async with self._on.leases.held("pass:prune") as lease:
+        async with self._ground.leases.held("pass:prune") as lease:
             if lease is None:
                 return 0
-            now = self._on.now()
+            now = self._ground.now()
             before = now - self._keep_results
             pruned = await self._ledger.prune(before=(now - self._keep_ledger).date())
             for _ in range(MAX_ROUNDS):
-                jobs = await self._on.jobs.prune(finalized_before=before, limit=PER_PASS)
-                batches = await self._on.batches.prune(settled_before=before, limit=PER_PASS)
+                jobs = await self._ground.jobs.prune(finalized_before=before, limit=PER_PASS)
+                batches = await self._ground.batches.prune(settled_before=before, limit=PER_PASS)
                 pruned += jobs + batches
                 if max(jobs, batches) < PER_PASS or not await lease.renew():
                     break
-            return pruned + await self._on.credentials.forget_unused(limit=PER_PASS)
+            return pruned + await self._ground.credentials.forget_unused(limit=PER_PASS)
 
     def _is_doubtful(self) -> bool:
-        step, monotonic = self._steps.since_last(), self._on.clock.monotonic()
+        step, monotonic = self._steps.since_last(), self._ground.clock.monotonic()
         if step > SET_BY:
             self._waits_until = monotonic + WAIT_AFTER.total_seconds()
             log.warning(

@@ -37,7 +37,7 @@ class Rescuer:
     """Ends or gives back the jobs that nobody else cares for."""
 
     def __init__(self, ground: Ground, *, waiters: Waiters, verify: Verify) -> None:
-        self._on = ground
+        self._ground = ground
         self._waiters = waiters
         self._verify = verify
         self._unread = UnreadQueues()
@@ -46,15 +46,15 @@ class Rescuer:
 
     async def run_once(self) -> int:
         """Look once, within bounds, at all that may need help; return how many jobs moved."""
-        async with self._on.leases.held("pass:rescue") as lease:
+        async with self._ground.leases.held("pass:rescue") as lease:
             if lease is None:
                 return 0
             moved = await self._release_orphans() + await self._release_lost()
-            for head in await self._on.batches.heads():
-                if head.nearest_deadline <= self._on.now():
+            for head in await self._ground.batches.heads():
+                if head.nearest_deadline <= self._ground.now():
                     moved += await self._apart(head.key, head.count, self._end_overdue(head))
-            for batch in await self._on.batches.live():
-                if _is_overdue_and_refused(batch, self._on.now()):
+            for batch in await self._ground.batches.live():
+                if _is_overdue_and_refused(batch, self._ground.now()):
                     ended = self._end_unreadable(batch)
                     moved += await self._apart(batch.key, batch.count, ended)
             await self._probe_paused()
@@ -69,8 +69,8 @@ class Rescuer:
 
         A failover of one server in a cluster may take a batch with it and leave its jobs.
         """
-        now = self._on.clock.monotonic()
-        lost = await self._on.batches.lost()
+        now = self._ground.clock.monotonic()
+        lost = await self._ground.batches.lost()
         self._lost_since = {batch_id: self._lost_since.get(batch_id, now) for batch_id in lost}
         moved = 0
         for batch_id, since in self._lost_since.items():
@@ -87,16 +87,16 @@ class Rescuer:
             is_all_read = is_all_read and not unread
         if is_all_read:
             # The claim is all that says what became of a job that cannot be read here.
-            await self._on.batches.drop_items(batch_id)
+            await self._ground.batches.drop_items(batch_id)
         return moved
 
     async def _release_orphans(self) -> int:
         """Give back jobs whose caller died in mid-call: they may be paid for."""
-        jobs = await self._on.queue.escalating(limit=CALLS_LOOKED_AT)
+        jobs = await self._ground.queue.escalating(limit=CALLS_LOOKED_AT)
         if not jobs:
             return 0
         holders = {job.holder for job in jobs if job.holder is not None}
-        dead = await self._on.leases.dead(holders)
+        dead = await self._ground.leases.dead(holders)
         return await self._release([job for job in jobs if job.holder in dead], "its instance died")
 
     async def _release(self, jobs: Sequence[Job], reason: str) -> int:
@@ -105,30 +105,32 @@ class Rescuer:
         released = await self._write([advance(job, event(job.attempt)) for job in jobs])
         if released:
             log.warning("job.rescued", jobs=len(released), reason=reason)
-            count_doubles(self._on.tally, released)
+            count_doubles(self._ground.tally, released)
         return len(released)
 
     async def _end_overdue(self, head: Head) -> int:
         """End queued jobs whose deadline has passed: nothing of them is in flight."""
-        now = self._on.now()
-        jobs = await self._on.queue.due(head.key, before=now, limit=JOBS_PER_PASS)
+        now = self._ground.now()
+        jobs = await self._ground.queue.due(head.key, before=now, limit=JOBS_PER_PASS)
         refused = await self._paused(head.key.credential) if head.paused else None
         if refused is not None:
             return await self._fail(jobs, refused)
         ended = await self._write([advance(job, DeadlinePassed(now)) for job in jobs])
-        count_ends(self._on.tally, ended)
+        count_ends(self._ground.tally, ended)
         if ended:
             log.warning("job.expired", jobs=len(ended), lane=head.key.lane)
         return len(ended)
 
     async def _end_unreadable(self, batch: Batch) -> int:
         """End overdue jobs of a batch that no credential of their owner may read."""
-        refused = await self._on.credentials.get(batch.key.credential)
+        refused = await self._ground.credentials.get(batch.key.credential)
         if refused is not None and refused.paused_at is None:
             return 0
         moved = 0
         async for jobs, _ in self._open_jobs(batch.id):
-            moved += await self._fail([j for j in jobs if j.deadline <= self._on.now()], refused)
+            moved += await self._fail(
+                [j for j in jobs if j.deadline <= self._ground.now()], refused
+            )
         return moved
 
     async def _open_jobs(
@@ -138,9 +140,9 @@ class Rescuer:
 
         With each part come those that cannot be read.
         """
-        async for items in self._on.batches.open_items(batch_id):
+        async for items in self._ground.batches.open_items(batch_id):
             for chunk in chunked(items, JOBS_PER_WRITE):
-                yield await self._on.readable([item.job_id for item in chunk])
+                yield await self._ground.readable([item.job_id for item in chunk])
 
     async def _fail(self, jobs: Sequence[Job], refused: Credential | None) -> int:
         """End `jobs` with the provider's own refusal of their credential, if that is known."""
@@ -149,24 +151,24 @@ class Rescuer:
             status, body = refused.pause_status or status, refused.pause_body
         outcome = Outcome(status, "credential_paused", "the provider refuses the credential")
         result = Result(status_code=status, body=body) if body is not None else None
-        now = self._on.now()
+        now = self._ground.now()
         after = [advance(job, Failed(job.attempt, now, outcome)) for job in jobs]
         ended = await self._write(after, result)
-        count_ends(self._on.tally, ended)
+        count_ends(self._ground.tally, ended)
         if ended:
             log.warning("job.failed", jobs=len(ended), reason="credential_paused")
         return len(ended)
 
     async def _write(self, after: list[Job], result: Result | None = None) -> list[Job]:
-        writes = [self._on.books.write(job, result) for job in after]
-        written = await self._on.write_jobs(writes)
+        writes = [self._ground.books.write(job, result) for job in after]
+        written = await self._ground.write_jobs(writes)
         self._waiters.wake(job.id for job in written)
         return written
 
     async def _paused(self, credential_id: CredentialId) -> Credential | None:
         """Return the credential if its lane is paused, and it can be read."""
         try:
-            credential = await self._on.credentials.get(credential_id)
+            credential = await self._ground.credentials.get(credential_id)
         except StoreCorruptError:
             # Its refusal is as lost. The deadlines of its jobs pass all the same.
             return None
@@ -174,15 +176,15 @@ class Rescuer:
 
     async def _probe_paused(self) -> None:
         """Try paused credentials again: accounts are topped up, scopes are granted."""
-        now = self._on.now()
+        now = self._ground.now()
         if self._probed_at is not None and now - self._probed_at < PROBE_EVERY:
             return
         self._probed_at = now
-        for credential in await self._on.credentials.all():
+        for credential in await self._ground.credentials.all():
             if credential.paused_at is None:
                 continue
             if await self._verify(credential) is CredentialVerdict.ACCEPTED:
-                await self._on.credentials.accepted(credential.id, at=self._on.now())
+                await self._ground.credentials.accepted(credential.id, at=self._ground.now())
                 log.info("credential.resumed", credential=credential.id)
 
 

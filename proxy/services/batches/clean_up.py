@@ -26,7 +26,7 @@ class Cleaner:
     """Cleans up behind one batch after the other. May be repeated: what is gone is no error."""
 
     def __init__(self, ground: Ground, *, access: Access) -> None:
-        self._on = ground
+        self._ground = ground
         self._access = access
 
     async def clean_up(self, batch: Batch, provider: Provider) -> None:
@@ -46,7 +46,7 @@ class Cleaner:
             if not self._is_given_up(batch):
                 raise
             log.warning("file.kept", batch_id=batch.id, code=exc.code)
-        await self._on.batches.drop_items(batch.id)
+        await self._ground.batches.drop_items(batch.id)
 
     async def _files_of_twins(self, batch: Batch, provider: Provider) -> list[str]:
         names: list[str] = []
@@ -77,4 +77,4 @@ class Cleaner:
         if batch.ambiguous_since is not None:
             # Until then twins were looked for.
             begun = max(begun, batch.ambiguous_since + SWEEP_FOR)
-        return self._on.now() >= begun + GIVE_UP_DELETING_AFTER
+        return self._ground.now() >= begun + GIVE_UP_DELETING_AFTER

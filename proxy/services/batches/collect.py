@@ -83,7 +83,7 @@ class Collector:
         pace: PollPace,
         jitter: Callable[[], float],
     ) -> None:
-        self._on = ground
+        self._ground = ground
         self._access = access
         self._settler = settler
         self._outlook = outlook
@@ -109,7 +109,7 @@ class Collector:
     def _must_disown(self, batch: Batch) -> bool:
         """Return whether we have waited long enough for a batch that may be somebody else's."""
         end = self._last_moment(batch)
-        return batch.is_provisional and end is not None and self._on.now() >= end
+        return batch.is_provisional and end is not None and self._ground.now() >= end
 
     def _last_moment(self, batch: Batch) -> datetime | None:
         """Return when a batch that has not ended is cancelled or, if it may not be, disowned."""
@@ -136,7 +136,7 @@ class Collector:
         Raises:
             StoreCorruptError: as it was met, if the batch is not given up for it.
         """
-        now, batch = self._on.now(), await self._on.read_again(batch)
+        now, batch = self._ground.now(), await self._ground.read_again(batch)
         in_vain = self._in_vain.asked_for(batch.id)
         if batch.state in _AT_PROVIDER and in_vain >= ASKED_FOR and self._is_over(batch):
             # Its credential: nobody can ask for it, nor read what it has.
@@ -144,32 +144,32 @@ class Collector:
         # At each try all that the provider has of it is read again: ever more seldom.
         pause = (now - (batch.ended_at or now)) / UNREAD_PARTS
         next_at = self._in_time(batch, now + max(pause, self._pace(batch).slowest))
-        await self._on.write_batch(batch, Delayed(next_at, None))
+        await self._ground.write_batch(batch, Delayed(next_at, None))
         raise exc
 
     async def _unreached(self, batch: Batch, exc: ProviderError) -> Batch:
         """Ask again later; a refused credential may take an operator to mend."""
         log.warning("batch.unreached", batch_id=batch.id, code=exc.code, error=str(exc))
-        batch = await self._on.read_again(batch)
+        batch = await self._ground.read_again(batch)
         refused = isinstance(exc, CredentialRefusedError)
         pause = self._pace(batch).slowest if refused else self._pace(batch).interval
         pause = max(pause, exc.retry_after or timedelta())
-        if refused and await self._on.is_forsaken(batch):
+        if refused and await self._ground.is_forsaken(batch):
             return await self._settler.forsake(batch)
         if self._must_disown(batch):
-            return await disown(self._on, batch, UNCONFIRMED)
+            return await disown(self._ground, batch, UNCONFIRMED)
         is_awaited = batch.state in _AT_PROVIDER and not refused
         if is_awaited and self._in_vain.is_hopeless(batch.id, exc, is_late=self._is_over(batch)):
             return await self._give_up(batch, "unreached", str(exc))
-        now = self._on.now()
+        now = self._ground.now()
         next_at = self._in_time(batch, now + pause * self._jitter())
-        return await self._on.write_batch(batch, Delayed(next_at, now if refused else None))
+        return await self._ground.write_batch(batch, Delayed(next_at, now if refused else None))
 
     def _is_over(self, batch: Batch) -> bool:
         """Return whether the end of a batch was waited for beyond all that it may take."""
         times = (batch.submitted_at, batch.nearest_deadline, batch.cancelled_at)
         last = max(time for time in times if time is not None)
-        return self._on.now() >= last + GIVE_UP_WAITING_AFTER
+        return self._ground.now() >= last + GIVE_UP_WAITING_AFTER
 
     async def _give_up(
         self, batch: Batch, reason: str, told: str, files: tuple[str, ...] = ()
@@ -179,7 +179,7 @@ class Collector:
         `files` are the results that it names all the same: what they answer is kept.
         """
         log.error("batch.unread", batch_id=batch.id, reason=reason, error=told)
-        return await self._on.write_batch(batch, BatchEnded(self._on.now(), reason, files))
+        return await self._ground.write_batch(batch, BatchEnded(self._ground.now(), reason, files))
 
     async def _poll(self, batch: Batch, provider: Provider) -> Batch:
         """Ask how the batch stands, and note it: its end, its cancellation, or when to ask again.
@@ -198,26 +198,28 @@ class Collector:
         if news.state is ProviderBatchState.ENDED:
             if self._lacks_results(batch, news):
                 log.warning("batch.unreadable", batch_id=batch.id, error="it names no results")
-                return await self._on.write_batch(batch, Polled(self._on.now() + READ_AGAIN_AFTER))
+                return await self._ground.write_batch(
+                    batch, Polled(self._ground.now() + READ_AGAIN_AFTER)
+                )
             log.info("batch.ended", batch_id=batch.id, status=news.status)
             return await self._end(batch, news)
         if self._must_disown(batch):
-            return await disown(self._on, batch, UNCONFIRMED)
+            return await disown(self._ground, batch, UNCONFIRMED)
         if news.state is ProviderBatchState.RUNNING and await self._is_unwanted(batch, provider):
             return await self._cancel(batch, provider)
         if self._is_over(batch):
             return await self._give_up(batch, "unended", news.status, news.output_file_ids)
         cancelling = news.state is ProviderBatchState.CANCELLING
         next_at = self._next_poll(batch)
-        self._on.wake("collect", within=next_at - self._on.now())
-        return await self._on.write_batch(batch, Polled(next_at, cancelling))
+        self._ground.wake("collect", within=next_at - self._ground.now())
+        return await self._ground.write_batch(batch, Polled(next_at, cancelling))
 
     def _lacks_results(self, batch: Batch, news: ProviderBatch) -> bool:
         """Return whether a batch that ended by itself may name its results a little later.
 
         Believed at once, every job of it would be bought again.
         """
-        is_over = news.window_ends_at is not None and self._on.now() >= news.window_ends_at
+        is_over = news.window_ends_at is not None and self._ground.now() >= news.window_ends_at
         has_named = bool(news.output_file_ids) and not news.lacks_answers
         if has_named or news.error_code is not None or batch.cancelled_at or is_over:
             return False
@@ -238,11 +240,11 @@ class Collector:
             return True
         if limits.keeps_partial_results and await self._is_in_the_way(batch):
             return True
-        return not await self._on.is_awaited(batch)
+        return not await self._ground.is_awaited(batch)
 
     async def _is_in_the_way(self, batch: Batch) -> bool:
         """Return whether a slow batch keeps its own jobs, or others, out of a quicker one."""
-        key, now = batch.key, self._on.now()
+        key, now = batch.key, self._ground.now()
         if await self._access.own(key.credential) is None:
             # Nothing else could be bought with it now.
             return False
@@ -252,13 +254,13 @@ class Collector:
         max_tokens = self._governor.max_tokens(key.provider_queue, now=now)
         if max_tokens is None or not is_straggler(batch, facts.turnaround, now=now):
             return False
-        under_way = open_batches(await self._on.batches.live())
+        under_way = open_batches(await self._ground.batches.live())
         beside = under_way.get(key.provider_queue, OpenBatches())
         return any(
             head.key.lane is Lane.BATCH
             and head.key.provider_queue == key.provider_queue
             and is_crowded(head, beside, max_tokens)
-            for head in await self._on.batches.heads()
+            for head in await self._ground.batches.heads()
         )
 
     async def _cancel(self, batch: Batch, provider: Provider) -> Batch:
@@ -279,15 +281,17 @@ class Collector:
             return await self._give_up(batch, "unended", str(exc))
         self._in_vain.answered(what)
         log.info("batch.cancelled", batch_id=batch.id, status=news.status)
-        self._on.tally.count("batch_cancelled", upstream=batch.key.upstream)
+        self._ground.tally.count("batch_cancelled", upstream=batch.key.upstream)
         if news.state is ProviderBatchState.ENDED:
             return await self._end(batch, news)
-        now = self._on.now()
-        return await self._on.write_batch(batch, CancelStarted(now + self._pace(batch).first, now))
+        now = self._ground.now()
+        return await self._ground.write_batch(
+            batch, CancelStarted(now + self._pace(batch).first, now)
+        )
 
     async def _end(self, batch: Batch, news: ProviderBatch) -> Batch:
         """Note the end, and learn from it how long such batches take."""
-        now = self._on.now()
+        now = self._ground.now()
         if batch.submitted_at is not None and news.error_code is None and not batch.is_provisional:
             key = batch.key
             took = (batch.cancelled_at or now) - batch.submitted_at
@@ -301,9 +305,9 @@ class Collector:
             output_file_ids=news.output_file_ids,
             error_code=news.error_code,
             error_message=news.error_message,
-            error_line=await line_to_blame(self._on, batch, news.error_line),
+            error_line=await line_to_blame(self._ground, batch, news.error_line),
         )
-        return await self._on.write_batch(batch, ended)
+        return await self._ground.write_batch(batch, ended)
 
     async def _missing(self, batch: Batch) -> Batch:
         """Note that the provider does not know the batch. Right after a create it may not yet.
@@ -311,32 +315,32 @@ class Collector:
         After `LOST_AFTER` it is lost, and asked after more seldom; when its jobs must go
         another way, it has ended, and what it may have bought is booked.
         """
-        now, pace = self._on.now(), self._pace(batch)
+        now, pace = self._ground.now(), self._pace(batch)
         later = self._in_time(batch, now + pace.slowest)
         if batch.state is BatchState.LOST:
             end = self._outlook.cancel_at(batch)
             if end is None or now >= end:
-                return await self._on.write_batch(batch, BatchEnded(now, "lost"))
-            return await self._on.write_batch(batch, Missing(now, later))
+                return await self._ground.write_batch(batch, BatchEnded(now, "lost"))
+            return await self._ground.write_batch(batch, Missing(now, later))
         since = batch.missing_since or now
         if now - since < LOST_AFTER:
-            return await self._on.write_batch(
+            return await self._ground.write_batch(
                 batch, Missing(now, self._in_time(batch, now + pace.interval))
             )
         if batch.is_provisional:
-            return await disown(self._on, batch, UNCONFIRMED)
+            return await disown(self._ground, batch, UNCONFIRMED)
         log.error("batch.lost", batch_id=batch.id, provider_batch_id=batch.provider_batch_id)
-        self._on.tally.count("batch_lost", upstream=batch.key.upstream)
-        return await self._on.write_batch(batch, Vanished(later))
+        self._ground.tally.count("batch_lost", upstream=batch.key.upstream)
+        return await self._ground.write_batch(batch, Vanished(later))
 
     def _next_poll(self, batch: Batch) -> datetime:
-        due = next_poll(batch, self._pace(batch), now=self._on.now(), jitter=self._jitter())
+        due = next_poll(batch, self._pace(batch), now=self._ground.now(), jitter=self._jitter())
         return self._in_time(batch, due)
 
     def _in_time(self, batch: Batch, due: datetime) -> datetime:
         """Return `due`, or the time to cancel the batch if that comes before."""
         urgent = self._last_moment(batch)
-        return urgent if urgent is not None and self._on.now() < urgent < due else due
+        return urgent if urgent is not None and self._ground.now() < urgent < due else due
 
     def _pace(self, batch: Batch) -> PollPace:
         return self._access.pace(batch.key, self._usual_pace)

@@ -57,7 +57,7 @@ class Flusher:
         outlook: Outlook,
         new_batch_id: Callable[[], BatchId],
     ) -> None:
-        self._on = ground
+        self._ground = ground
         self._access = access
         self._governor = governor
         self._limits = limits
@@ -72,12 +72,12 @@ class Flusher:
 
     async def run_once(self) -> int:
         """Flush and reroute what is due now; return the number of jobs moved."""
-        async with self._on.leases.held("pass:flush") as lease:
+        async with self._ground.leases.held("pass:flush") as lease:
             return 0 if lease is None else await self._flush(lease)
 
     async def _flush(self, lease: HeldLease) -> int:
         await self._governor.refresh()
-        live = await self._on.batches.live()
+        live = await self._ground.batches.live()
         under_way = dict(open_batches(live))
         heads = await self._heads()
         begun = [
@@ -86,8 +86,8 @@ class Flusher:
             if batch.state is BatchState.FILLING and self._outlook.knows(batch.key.upstream)
         ]
         if begun or any(head.key.lane is Lane.BATCH for head in heads):
-            recent = await self._on.batches.recent(limit=LOOKED_THROUGH)
-            self._cut_sizes = cut_sizes(recent, now=self._on.now())
+            recent = await self._ground.batches.recent(limit=LOOKED_THROUGH)
+            self._cut_sizes = cut_sizes(recent, now=self._ground.now())
         filled, unread = 0, set[BatchKey]()
         if begun:
             filled, unread = await self._fill_begun(begun, heads, under_way, lease)
@@ -142,7 +142,7 @@ class Flusher:
     async def _heads(self) -> list[Head]:
         """Return the heads of upstreams that are known here, and warn of the others once."""
         known, strange = [], Counter[str]()
-        for head in await self._on.batches.heads():
+        for head in await self._ground.batches.heads():
             if self._outlook.knows(head.key.upstream):
                 known.append(head)
             else:
@@ -173,20 +173,20 @@ class Flusher:
             flush = self._due(head, seen, facts)
             if flush is None:
                 return moved
-            flex = yields_to_flex(head, facts, now=self._on.now(), limits=self._limits)
+            flex = yields_to_flex(head, facts, now=self._ground.now(), limits=self._limits)
             if flex is not None:
                 return moved + await self._give_to(flex, head)
             batch = Batch(
                 id=self._new_batch_id(),
                 key=flush.key,
-                created_at=self._on.now(),
+                created_at=self._ground.now(),
                 flush_reason=flush.reason,
             )
-            await self._on.batches.add(batch)
+            await self._ground.batches.add(batch)
             sealed = await self._fill(batch, flush, lease) or batch
             moved += sealed.count
             under_way[queue] = OpenBatches(seen.count + 1, seen.tokens + sealed.tokens)
-            heads = await self._on.batches.heads()
+            heads = await self._ground.batches.heads()
             rest = next((one for one in heads if one.key == flush.key), None)
             if rest is None or sealed.count == 0:
                 return moved
@@ -196,7 +196,7 @@ class Flusher:
         provider = self._access.provider(head.key.upstream)
         if provider is None:
             return None
-        now = self._on.now()
+        now = self._ground.now()
         resting = self._governor.resting_until(head.key.provider_queue)
         if resting is not None and now < resting:
             return None
@@ -210,7 +210,7 @@ class Flusher:
             self._limits,
             max_requests=most,
             max_bytes=min(self._limits.max_bytes, _max_body_bytes(provider, key, most)),
-            max_tokens=self._governor.max_tokens(key.provider_queue, now=self._on.now()),
+            max_tokens=self._governor.max_tokens(key.provider_queue, now=self._ground.now()),
         )
 
     def _flush_of(self, batch: Batch, under_way: Mapping[ProviderQueue, OpenBatches]) -> Flush:
@@ -229,11 +229,11 @@ class Flusher:
         """
         provider = self._access.provider(flush.key.upstream)
         claimed = await claim_all(
-            self._on.batches,
+            self._ground.batches,
             batch,
             flush,
             max_inputs=provider.limits(flush.key.endpoint).max_inputs if provider else None,
-            clock=self._on.clock,
+            clock=self._ground.clock,
             may_go_on=lease.is_valid,
         )
         if claimed is None:
@@ -243,9 +243,9 @@ class Flusher:
             batch,
             Sealed(claimed.count, claimed.body_bytes, claimed.tokens, claimed.nearest_deadline),
         )
-        if not await self._on.batches.replace(sealed):
+        if not await self._ground.batches.replace(sealed):
             return None
-        await self._on.batches.note_size(flush.key, small=claimed.count < self._limits.worth)
+        await self._ground.batches.note_size(flush.key, small=claimed.count < self._limits.worth)
         log.info(
             "batch.sealed",
             batch_id=batch.id,
@@ -253,16 +253,18 @@ class Flusher:
             body_bytes=claimed.body_bytes,
             reason=flush.reason,
         )
-        self._on.wake("submit")
+        self._ground.wake("submit")
         return sealed
 
     async def _reroute(self, head: Head) -> int:
         """Take out the jobs that their lane cannot answer in time; return how many."""
-        reroute = due_reroute(head, self._outlook.facts(head.key), now=self._on.now())
+        reroute = due_reroute(head, self._outlook.facts(head.key), now=self._ground.now())
         if reroute is None:
             return 0
-        jobs = await self._on.queue.due(reroute.key, before=reroute.before, limit=REROUTES_PER_PASS)
-        now = self._on.now()
+        jobs = await self._ground.queue.due(
+            reroute.key, before=reroute.before, limit=REROUTES_PER_PASS
+        )
+        now = self._ground.now()
         return await self._move(
             [
                 (job, choice)
@@ -273,8 +275,8 @@ class Flusher:
 
     async def _give_to(self, choice: LaneChoice, head: Head) -> int:
         """Move the few jobs of `head` to another lane; return how many."""
-        now = self._on.now()
-        jobs = await self._on.queue.take(head.key, ready_at=now, limit=head.count)
+        now = self._ground.now()
+        jobs = await self._ground.queue.take(head.key, ready_at=now, limit=head.count)
         return await self._move([(job, choice) for job in jobs])
 
     async def _move(self, choices: Sequence[tuple[Job, LaneChoice]]) -> int:
@@ -283,11 +285,11 @@ class Flusher:
             for job, choice in choices
             if (after := advance_job(job, Rerouted(choice))) is not job
         ]
-        moved = await self._on.write_jobs(writes)
+        moved = await self._ground.write_jobs(writes)
         for lane, count in Counter(job.lane for job in moved).items():
             log.info("job.rerouted", jobs=count, lane=lane)
         if moved:
-            self._on.wake("escalate")
+            self._ground.wake("escalate")
         return len(moved)
 
 

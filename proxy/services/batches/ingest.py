@@ -112,7 +112,7 @@ class Ingestor:
     def __init__(
         self, ground: Ground, *, access: Access, outlook: Outlook, waiters: Waiters
     ) -> None:
-        self._on = ground
+        self._ground = ground
         self._access = access
         self._outlook = outlook
         self._waiters = waiters
@@ -179,9 +179,9 @@ class Ingestor:
         # The second look sees that; nobody changes a job so often in turn.
         for _ in range(3):
             part = await self._judge(reading, named, jobs)
-            await self._on.books.book_useless(part.useless)
+            await self._ground.books.book_useless(part.useless)
             writes = list(part.writes.values())
-            refused = await self._on.jobs.replace_many(writes)
+            refused = await self._ground.jobs.replace_many(writes)
             self._count([w for w in writes if w.after.id not in refused], reading.sums)
             named = [part.sent[job_id] for job_id in refused] + part.later
             if not named:
@@ -214,7 +214,7 @@ class Ingestor:
 
     async def _jobs(self, named: Sequence[_Named]) -> tuple[dict[JobId, Job], Collection[JobId]]:
         """Return the jobs of some lines, and which of them cannot be read."""
-        jobs, unread = await self._on.readable([n.job_id for n in named])
+        jobs, unread = await self._ground.readable([n.job_id for n in named])
         return {job.id: job for job in jobs}, unread
 
     async def _own_lines(
@@ -225,11 +225,11 @@ class Ingestor:
         # or were released since, or were never in it.
         doubtful = [n for n in named if not _is_in(batch, jobs.get(n.job_id), n.attempt)]
         asked = [(n.job_id, n.attempt) for n in doubtful]
-        issued = await self._on.batches.issued(batch.id, asked) if asked else frozenset()
+        issued = await self._ground.batches.issued(batch.id, asked) if asked else frozenset()
         strange = {n for n in asked if n not in issued}
         own = [n for n in named if (n.job_id, n.attempt) not in strange]
         if len(own) < count:
-            self._on.tally.count("line_ignored", count - len(own), upstream=batch.key.upstream)
+            self._ground.tally.count("line_ignored", count - len(own), upstream=batch.key.upstream)
             log.warning("line.ignored", batch_id=batch.id, lines=count - len(own))
         return own
 
@@ -237,7 +237,7 @@ class Ingestor:
         """Return what a line makes of its job; nothing if it changes nothing."""
         key, line = reading.batch.key, entry.line
         event = self._event(job, entry)
-        after = advance(job, self._on.books.priced(event, key))
+        after = advance(job, self._ground.books.priced(event, key))
         if after is job:
             return None
         result = None
@@ -245,10 +245,10 @@ class Ingestor:
             result = Result(
                 status_code=line.status_code, body=line.body, request_id=line.request_id
             )
-        return self._on.books.write(after, result, lane=key.lane)
+        return self._ground.books.write(after, result, lane=key.lane)
 
     def _event(self, job: Job, entry: _Named) -> JobEvent:
-        now = self._on.now()
+        now = self._ground.now()
         facts = partial(self._outlook.facts, job.key)
         line = entry.line
         if line.kind is LineKind.OVERLONG:
@@ -286,8 +286,8 @@ class Ingestor:
         ended = [write.after for write in written if write.after.state.is_terminal]
         sums.ended += len(ended)
         sums.released += len(written) - len(ended)
-        count_ends(self._on.tally, ended)
-        count_doubles(self._on.tally, [job for job in ended if _is_unseen(job)])
+        count_ends(self._ground.tally, ended)
+        count_doubles(self._ground.tally, [job for job in ended if _is_unseen(job)])
         self._waiters.wake(write.after.id for write in written)
 
 

@@ -45,7 +45,7 @@ class Recoverer:
         pace: PollPace,
         steps: SubmissionSteps,
     ) -> None:
-        self._on = ground
+        self._ground = ground
         self._access = access
         self._times = times
         self._pace = pace
@@ -54,8 +54,8 @@ class Recoverer:
     async def recover(self, batch: Batch, provider: Provider) -> Batch:
         """Adopt what the create made, or free the batch to be sent again; or look later."""
         assert batch.create_started_at is not None
-        now = self._on.now()
-        patience = self._on.leases.ttl + self._times.create_timeout
+        now = self._ground.now()
+        patience = self._ground.leases.ttl + self._times.create_timeout
         # A batch without a holder: its sender noted that this create failed, so it is no
         # longer on its way. (`ambiguous_since` may be that of an earlier create.)
         if batch.holder is not None and now < batch.create_started_at + patience:
@@ -70,36 +70,38 @@ class Recoverer:
             return await self._not_found(batch)
         adopted = await self._adopt(batch, found[0])
         for twin in found[1:]:
-            adopted = await self._on.write_batch(adopted, TwinFound(twin.id))
+            adopted = await self._ground.write_batch(adopted, TwinFound(twin.id))
         return adopted
 
     async def _recover_unnamed(self, batch: Batch, found: list[ProviderBatch]) -> Batch:
         """Adopt the one batch that may be ours; of several none."""
         begun = batch.create_started_at
         assert begun is not None
-        likely = await candidates(self._on, batch, found, since=begun, to=begun + LONGEST_CREATE)
+        likely = await candidates(
+            self._ground, batch, found, since=begun, to=begun + LONGEST_CREATE
+        )
         if len(likely) == 1:
-            count_unnamed(self._on, batch, "adopted")
+            count_unnamed(self._ground, batch, "adopted")
             return await self._adopt(batch, likely[0], provisional=True)
         after = await self._not_found(batch)
         if after.state is BatchState.SEALED:
-            count_unnamed(self._on, batch, "several" if likely else "absent")
+            count_unnamed(self._ground, batch, "several" if likely else "absent")
             if likely:
                 # One of them may be ours, and be paid for.
                 why = f"create:{batch.create_started_at}"
-                await self._on.books.book_possible(batch, batch.create_count, why=why)
+                await self._ground.books.book_possible(batch, batch.create_count, why=why)
         return after
 
     async def _adopt(
         self, batch: Batch, found: ProviderBatch, *, provisional: bool = False
     ) -> Batch:
         log.info("batch.adopted", batch_id=batch.id, provider_batch_id=found.id)
-        self._on.tally.count("batch_adopted", upstream=batch.key.upstream)
+        self._ground.tally.count("batch_adopted", upstream=batch.key.upstream)
         return await self._steps.created(batch, found, provisional=provisional)
 
     async def _not_found(self, batch: Batch) -> Batch:
         """Note a search in vain; after the last of them the batch is free to be sent again."""
-        now = self._on.now()
+        now = self._ground.now()
         in_vain = CreateUnclear(now, now + self._times.search_pause, searched=True)
         searched = await self._steps.take(batch, in_vain)
         if searched is None or searched.searches < SEARCHES:
@@ -111,13 +113,13 @@ class Recoverer:
         """Search again later; until then nothing is known and nothing is sent."""
         log.warning("batch.unreached", batch_id=batch.id, code=exc.code, error=str(exc))
         assert batch.create_started_at is not None
-        now, pause, refused_at = self._on.now(), self._times.search_pause, None
+        now, pause, refused_at = self._ground.now(), self._times.search_pause, None
         is_given_up = now >= batch.create_started_at + GIVE_UP_SEARCHING_AFTER
         if isinstance(exc, CredentialRefusedError):
             pause, refused_at = self._pace.slowest, now
-            is_given_up = await self._on.is_forsaken(batch)
+            is_given_up = await self._ground.is_forsaken(batch)
         if is_given_up:
-            await self._on.books.book_possible(batch, batch.create_count, why="unsearched")
+            await self._ground.books.book_possible(batch, batch.create_count, why="unsearched")
             return await self._steps.dissolve(batch, "its create is unclear")
         return await self._steps.take(batch, Delayed(now + pause, refused_at)) or batch
 

@@ -28,7 +28,7 @@ class Releaser:
     """Releases the rest of a batch whose results have been read."""
 
     def __init__(self, ground: Ground, *, outlook: Outlook) -> None:
-        self._on = ground
+        self._ground = ground
         self._outlook = outlook
 
     async def release(self, batch: Batch, told: int) -> None:
@@ -45,7 +45,7 @@ class Releaser:
         released = await self._release_rest(batch, is_booked=waiting > 0)
         if waiting > released:
             # The others were cancelled by their callers, in between.
-            self._on.books.count_possible(batch, waiting - released)
+            self._ground.books.count_possible(batch, waiting - released)
 
     async def _book_unseen(self, batch: Batch, told: int) -> int:
         """Book all that may have been computed, unseen; return how many of its jobs still wait.
@@ -57,10 +57,10 @@ class Releaser:
         if unseen <= 0 or not may_have_run(batch):
             return 0
         waiting = 0
-        async for items in self._on.batches.open_items(batch.id):
+        async for items in self._ground.batches.open_items(batch.id):
             waiting += len(items)
-        if await self._on.books.book_unseen(batch, max(unseen, waiting)):
-            self._on.books.count_possible(batch, max(unseen - waiting, 0))
+        if await self._ground.books.book_unseen(batch, max(unseen, waiting)):
+            self._ground.books.count_possible(batch, max(unseen - waiting, 0))
         return waiting
 
     async def _release_rest(self, batch: Batch, *, is_booked: bool) -> int:
@@ -69,19 +69,19 @@ class Releaser:
         May be called again after a crash: what it released is in the batch no longer. With
         `is_booked` the possible doubles among them are taken off the books of the batch.
         """
-        off = self._on.books.off_unseen(batch) if is_booked else ()
+        off = self._ground.books.off_unseen(batch) if is_booked else ()
         bad_line = await self._bad_line(batch)
         released, problems = 0, dict[JobId, StoreCorruptError]()
-        async for items in self._on.batches.open_items(batch.id):
+        async for items in self._ground.batches.open_items(batch.id):
             for chunk in chunked(items, JOBS_PER_WRITE):
                 attempts = {item.job_id: item.attempt for item in chunk}
-                jobs, unread = await self._on.readable(list(attempts))
+                jobs, unread = await self._ground.readable(list(attempts))
                 released += await self._release(batch, jobs, attempts, bad_line, off)
                 problems |= unread
         if released:
             log.info("batch.released", batch_id=batch.id, jobs=released, reason=batch.end_reason)
-            self._on.wake("flush")
-            self._on.wake("escalate")
+            self._ground.wake("flush")
+            self._ground.wake("escalate")
         for job_id, problem in problems.items():
             raise StoreCorruptError(f"job {job_id}: {problem}", hint=problem.hint)
         return released
@@ -103,7 +103,7 @@ class Releaser:
                 batch,
                 is_bad_line=bad_line is not None and bad_line.job_id == job.id,
                 facts=self._outlook.facts(job.key),
-                now=self._on.now(),
+                now=self._ground.now(),
             )
             after = advance(job, event)
             if after is not job:
@@ -111,8 +111,8 @@ class Releaser:
             if event.possible_double:
                 doubtful.add(job.id)
         # Any other was cancelled by its caller at this moment.
-        released = await self._on.write_jobs(writes)
-        count_doubles(self._on.tally, [job for job in released if job.id in doubtful])
+        released = await self._ground.write_jobs(writes)
+        count_doubles(self._ground.tally, [job for job in released if job.id in doubtful])
         return len(released)
 
     async def _bad_line(self, batch: Batch) -> Item | None:
@@ -123,7 +123,7 @@ class Releaser:
         if line is None or batch.error_code in UNBATCHABLE_CODES:
             return None
         found, seen = None, 0
-        async for items in self._on.batches.items(batch.id):
+        async for items in self._ground.batches.items(batch.id):
             if seen < line <= seen + len(items):
                 found = items[line - seen - 1]
             seen += len(items)

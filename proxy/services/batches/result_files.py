@@ -52,7 +52,7 @@ class ResultFiles:
     """Reads the files of one batch after the other; each may be read again."""
 
     def __init__(self, ground: Ground, *, access: Access, ingestor: Ingestor) -> None:
-        self._on = ground
+        self._ground = ground
         self._access = access
         self._ingestor = ingestor
         self._in_vain = InVain(ground.clock)
@@ -70,7 +70,7 @@ class ResultFiles:
             unread |= sums.unread
             if failure is None:
                 continue
-            if not is_given_up(batch, self._on.now()):
+            if not is_given_up(batch, self._ground.now()):
                 log.warning("batch.unreadable", batch_id=batch.id, error=failure)
                 return None
             log.warning("batch.unread", batch_id=batch.id, error=failure)
@@ -119,15 +119,15 @@ class ResultFiles:
     def _is_late(self, batch: Batch) -> bool:
         """Return whether the files of a batch should have been read long ago."""
         ended_at = batch.ended_at
-        return ended_at is not None and self._on.now() >= ended_at + GIVE_UP_UNREACHED_AFTER
+        return ended_at is not None and self._ground.now() >= ended_at + GIVE_UP_UNREACHED_AFTER
 
     async def _lacks_lines(self, batch: Batch) -> bool:
         """Return whether empty results must be a mistake that will pass soon."""
         if batch.error_code is not None or batch.cancelled_at is not None:
             return False
-        if batch.ended_at is None or self._on.now() >= batch.ended_at + EMPTY_FOR:
+        if batch.ended_at is None or self._ground.now() >= batch.ended_at + EMPTY_FOR:
             return False
-        return await self._on.is_awaited(batch)
+        return await self._ground.is_awaited(batch)
 
     async def name_us(
         self, batch: Batch, provider: Provider, file_ids: Sequence[str]
@@ -142,7 +142,7 @@ class ResultFiles:
 
             async def look(credential: Credential, file_id: str = file_id) -> bool | None:
                 lines = provider.results(credential, file_id)
-                return await has_our_names(self._on, batch, lines)
+                return await has_our_names(self._ground, batch, lines)
 
             told = await self._access.with_any_credential(batch, look)
             if told:

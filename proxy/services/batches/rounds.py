@@ -33,7 +33,7 @@ class BatchRounds:
         group: Callable[[Batch], str],
     ) -> None:
         """`group` names those that take turns: one that is slow holds up its own group alone."""
-        self._on = ground
+        self._ground = ground
         self._access = access
         self._states = states
         self._step = step
@@ -47,13 +47,15 @@ class BatchRounds:
 
         May be called while another call is under way.
         """
-        due = self._stranded.without(self._due.among(await self._on.batches.live(), self._states))
+        due = self._stranded.without(
+            self._due.among(await self._ground.batches.live(), self._states)
+        )
         return await self._fanout.each([(batch.id, self._group(batch)) for batch in due], self._one)
 
     async def _one(self, batch_id: BatchId) -> bool:
-        async with self._on.leases.held(f"batch:{batch_id}") as lease:
+        async with self._ground.leases.held(f"batch:{batch_id}") as lease:
             # Read again under the lease: another instance may have moved it.
-            batch = await self._on.batches.get(batch_id)
+            batch = await self._ground.batches.get(batch_id)
             if lease is None or batch is None or batch.state not in self._states:
                 return False
             provider = self._access.provider(batch.key.upstream)

@@ -59,7 +59,7 @@ class Settler:
         governor: TokenGovernor,
         outlook: Outlook,
     ) -> None:
-        self._on = ground
+        self._ground = ground
         self._access = access
         self._governor = governor
         self._outlook = outlook
@@ -84,17 +84,19 @@ class Settler:
             return await self._later(batch, pause)
         await self._cleaner.clean_up(batch, provider)
         log.info("batch.settled", batch_id=batch.id, reason=batch.end_reason)
-        return await self._on.write_batch(batch, BatchSettled(self._on.now()))
+        return await self._ground.write_batch(batch, BatchSettled(self._ground.now()))
 
     async def forsake(self, batch: Batch) -> Batch:
         """Settle a batch unread: no credential may read it and nobody waits for it."""
         log.error("batch.unread", batch_id=batch.id, reason="no credential is let in")
         # By the word of a search in vain: if that came first, it has booked the same lines.
-        await self._on.books.book_possible(batch, batch.count, why="unsearched")
+        await self._ground.books.book_possible(batch, batch.count, why="unsearched")
         if batch.state is not BatchState.ENDED:
-            batch = await self._on.write_batch(batch, BatchEnded(self._on.now(), "unreadable"))
-        await self._on.batches.drop_items(batch.id)
-        return await self._on.write_batch(batch, BatchSettled(self._on.now()))
+            batch = await self._ground.write_batch(
+                batch, BatchEnded(self._ground.now(), "unreadable")
+            )
+        await self._ground.batches.drop_items(batch.id)
+        return await self._ground.write_batch(batch, BatchSettled(self._ground.now()))
 
     async def _harvest(self, batch: Batch, provider: Provider) -> Batch:
         """Read the results, and give back the jobs that have none; or say when to go on."""
@@ -105,18 +107,18 @@ class Settler:
         read = await self._files.ingest(batch, provider, batch.output_file_ids)
         if read is None:
             return await self._later(batch, READ_AGAIN_AFTER)
-        if not await self._on.is_unmoved(batch):
+        if not await self._ground.is_unmoved(batch):
             # A batch that another instance has settled meanwhile has no items left, by which its
             # lines are known to be ours: each would count as one that nobody saw.
-            return await self._on.read_again(batch)
+            return await self._ground.read_again(batch)
         if batch.id not in self._learned:
             await self._learn(batch)
             keep_in_mind(self._learned, batch.id, None)
         await self._releaser.release(batch, read.told)
         if read.unread:
             # None of these waits: of an answer that was bought for nobody nothing else will tell.
-            await self._on.books.book_possible(batch, read.unread, why="unread jobs")
-        return await self._on.write_batch(batch, Harvested(self._on.now()))
+            await self._ground.books.book_possible(batch, read.unread, why="unread jobs")
+        return await self._ground.write_batch(batch, Harvested(self._ground.now()))
 
     async def _claim(self, batch: Batch, provider: Provider) -> Batch:
         """Find out whose an adopted batch is; unchanged if that cannot be read yet."""
@@ -124,25 +126,25 @@ class Settler:
             ours = await self._files.name_us(batch, provider, batch.output_file_ids)
         except ProviderRejectedError as exc:
             log.warning("batch.unreadable", batch_id=batch.id, error=str(exc))
-            if not is_given_up(batch, self._on.now()):
+            if not is_given_up(batch, self._ground.now()):
                 return batch
-            return await disown(self._on, batch, UNCONFIRMED)
+            return await disown(self._ground, batch, UNCONFIRMED)
         if ours is None and batch.error_code is None:
             # Taken at its word, an empty answer would give up what may be ours and paid for.
-            is_over = batch.ended_at is None or self._on.now() >= batch.ended_at + EMPTY_FOR
-            return await disown(self._on, batch, UNCONFIRMED) if is_over else batch
+            is_over = batch.ended_at is None or self._ground.now() >= batch.ended_at + EMPTY_FOR
+            return await disown(self._ground, batch, UNCONFIRMED) if is_over else batch
         if not ours:
-            return await disown(self._on, batch, ANOTHERS)
+            return await disown(self._ground, batch, ANOTHERS)
         log.info("batch.confirmed", batch_id=batch.id)
-        count_unnamed(self._on, batch, "confirmed")
-        return await self._on.write_batch(batch, Confirmed())
+        count_unnamed(self._ground, batch, "confirmed")
+        return await self._ground.write_batch(batch, Confirmed())
 
     async def _learn(self, batch: Batch) -> None:
         """Note what the end of the batch says about the account or the model."""
-        now = self._on.now()
+        now = self._ground.now()
         if batch.error_code == TOO_MANY_TOKENS:
             queue = batch.key.provider_queue
-            others = enqueued(await self._on.batches.live(), queue)
+            others = enqueued(await self._ground.batches.live(), queue)
             until = await self._governor.exceeded(queue, batch.tokens, others=others, now=now)
             log.warning("batch.throttled", batch_id=batch.id, until=until.isoformat())
         elif batch.error_code in UNBATCHABLE_CODES:
@@ -156,4 +158,4 @@ class Settler:
             await self._governor.let_in(batch.key.provider_queue, batch.tokens, now=now)
 
     async def _later(self, batch: Batch, pause: timedelta) -> Batch:
-        return await self._on.write_batch(batch, Delayed(self._on.now() + pause))
+        return await self._ground.write_batch(batch, Delayed(self._ground.now() + pause))

@@ -30,7 +30,7 @@ class SubmissionSteps:
     """Writes what a submission has come to."""
 
     def __init__(self, ground: Ground, *, access: Access, pace: PollPace) -> None:
-        self._on = ground
+        self._ground = ground
         self._access = access
         self._pace = pace
 
@@ -41,18 +41,18 @@ class SubmissionSteps:
         sent already, or end what is being bought.
         """
         after = advance(batch, event)
-        return after if await self._on.batches.replace(after) else None
+        return after if await self._ground.batches.replace(after) else None
 
     async def created(
         self, batch: Batch, answer: ProviderBatch, *, provisional: bool = False
     ) -> Batch:
         """Note what a create made, or what a search found; `provisional` if it may not be ours."""
-        now = self._on.now()
+        now = self._ground.now()
         log.info(
             "batch.submitted", batch_id=batch.id, provider_batch_id=answer.id, jobs=batch.count
         )
-        self._on.tally.count("batch_submitted", upstream=batch.key.upstream)
-        self._on.troubles.are_over(batch.key.upstream)
+        self._ground.tally.count("batch_submitted", upstream=batch.key.upstream)
+        self._ground.troubles.are_over(batch.key.upstream)
         event = Created(
             answer.id,
             now,
@@ -61,18 +61,18 @@ class SubmissionSteps:
             provisional=provisional,
         )
         # Whatever another instance made of the batch meanwhile: this one exists.
-        after = await self._on.write_batch(batch, event)
-        self._on.wake("collect", within=self._pace.first)
+        after = await self._ground.write_batch(batch, event)
+        self._ground.wake("collect", within=self._pace.first)
         if after.provider_batch_id != answer.id:
             # Someone else's create was noted first: both exist, ours is the twin.
-            self._on.tally.count("batch_twin", upstream=batch.key.upstream)
-            return await self._on.write_batch(after, TwinFound(answer.id))
+            self._ground.tally.count("batch_twin", upstream=batch.key.upstream)
+            return await self._ground.write_batch(after, TwinFound(answer.id))
         if after.is_provisional and not provisional:
             # Adopted by another instance while we were suspended: the answer is the proof.
-            return await self._on.write_batch(after, Confirmed())
+            return await self._ground.write_batch(after, Confirmed())
         return after
 
     async def dissolve(self, batch: Batch, reason: str) -> Batch:
         """Give the jobs back to their queue: nothing was bought, or it is booked as possible."""
         log.info("batch.dissolved", batch_id=batch.id, jobs=batch.count, reason=reason)
-        return await self.take(batch, Dissolved(self._on.now(), reason)) or batch
+        return await self.take(batch, Dissolved(self._ground.now(), reason)) or batch

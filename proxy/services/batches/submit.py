@@ -87,7 +87,7 @@ class Submitter:
         outlook: Outlook,
         pace: PollPace,
     ) -> None:
-        self._on = ground
+        self._ground = ground
         self._access = access
         self._times = times
         self._outlook = outlook
@@ -133,7 +133,7 @@ class Submitter:
         credential = await self._access.own(batch.key.credential)
         if credential is None:
             return await self._steps.dissolve(batch, "its credential is paused")
-        started = await self._steps.take(batch, SubmissionStarted(self._on.leases.instance))
+        started = await self._steps.take(batch, SubmissionStarted(self._ground.leases.instance))
         if started is None:
             return batch
         try:
@@ -156,7 +156,7 @@ class Submitter:
             return batch
         submission = await self._submission(batch, provider)
         if submission.count == 0:
-            nothing = Rejected(self._on.now(), EMPTY, "every job was cancelled")
+            nothing = Rejected(self._ground.now(), EMPTY, "every job was cancelled")
             return await self._steps.take(batch, nothing)
         file_id = None
         if batch.submissions > 1:
@@ -218,13 +218,13 @@ class Submitter:
 
         Returns the batch as it is then; nothing if another instance has changed it.
         """
-        started = CreateStarted(self._on.now(), count)
+        started = CreateStarted(self._ground.now(), count)
         if provider.limits(batch.key.endpoint).names_batches:
             return await self._steps.take(batch, started)
         # Two creates in doubt could not be told apart.
-        async with self._on.leases.held(f"create:{batch.key.credential}") as turn:
-            if turn is None or await is_one_in_doubt(self._on, batch.key.credential):
-                return await self._steps.take(batch, PutBack(self._on.now() + TURN_PAUSE))
+        async with self._ground.leases.held(f"create:{batch.key.credential}") as turn:
+            if turn is None or await is_one_in_doubt(self._ground, batch.key.credential):
+                return await self._steps.take(batch, PutBack(self._ground.now() + TURN_PAUSE))
             return await self._steps.take(batch, started)
 
     async def _create_failed(self, batch: Batch, exc: ProviderError) -> Batch:
@@ -239,8 +239,8 @@ class Submitter:
         if isinstance(exc, ProviderBusyError) or not exc.sent:
             return await self._put_back(batch, exc)
         log.warning("batch.unclear", batch_id=batch.id, error=str(exc))
-        self._on.tally.count("create_unclear", upstream=batch.key.upstream)
-        now = self._on.now()
+        self._ground.tally.count("create_unclear", upstream=batch.key.upstream)
+        now = self._ground.now()
         unclear = CreateUnclear(now, now + self._times.search_pause, searched=False)
         return await self._steps.take(batch, unclear) or batch
 
@@ -259,8 +259,8 @@ class Submitter:
             # Nothing is known that would cure it. An input that is not found by a 404, time and
             # again, may also be a path that is not: of a server that has files and no batches.
             await self._denials.note(batch.key, exc)
-        line = await line_to_blame(self._on, batch, exc.line)
-        rejected = Rejected(self._on.now(), exc.code, exc.message, line)
+        line = await line_to_blame(self._ground, batch, exc.line)
+        rejected = Rejected(self._ground.now(), exc.code, exc.message, line)
         return await self._steps.take(batch, rejected) or batch
 
     async def _refused(self, batch: Batch, exc: CredentialRefusedError) -> Batch:
@@ -277,26 +277,26 @@ class Submitter:
         """
         log.warning("batch.put_back", batch_id=batch.id, code=exc.code, error=str(exc))
         if exc.code != INPUT_CHANGED:
-            self._on.troubles.note(batch.key.upstream, exc, at=self._on.now())
+            self._ground.troubles.note(batch.key.upstream, exc, at=self._ground.now())
         pause = max(exc.retry_after or timedelta(), RETRY_PAUSE)
         return await self._steps.take(batch, self._after(pause, batch)) or batch
 
     def _after(self, pause: timedelta, batch: Batch) -> PutBack:
-        next_at = self._on.now() + pause
+        next_at = self._ground.now() + pause
         end = self._outlook.cancel_at(batch)
         if end is not None and end < next_at:
             # Then it is given up, without asking. Its jobs must not wait any longer than that.
-            next_at = max(end, self._on.now())
+            next_at = max(end, self._ground.now())
         return PutBack(next_at)
 
     async def _leave_unread(self, batch: Batch, lease: HeldLease) -> None:
         """Have a batch sent later of which a call cannot be read, and in the end without it."""
         if not _may_try_again(self._unread, batch, at_most=UNREAD_TRIES):
-            await lease.during(release_unread(self._on, batch, may_go_on=lease.is_valid))
+            await lease.during(release_unread(self._ground, batch, may_go_on=lease.is_valid))
         await self._steps.take(batch, self._after(RETRY_PAUSE, batch))
 
     async def _submission(self, batch: Batch, provider: Provider) -> Submission:
-        return await describe(self._on.batches, batch, provider, now=self._on.now())
+        return await describe(self._ground.batches, batch, provider, now=self._ground.now())
 
 
 def _may_try_again(tries: dict[BatchId, int], batch: Batch, *, at_most: int) -> bool:

@@ -63,7 +63,7 @@ class Twins:
     """Cares for the twins of one batch at a time. Nobody waits for what they answer."""
 
     def __init__(self, ground: Ground, *, access: Access, files: ResultFiles) -> None:
-        self._on = ground
+        self._ground = ground
         self._access = access
         self._files = files
         self._in_vain = InVain(ground.clock)
@@ -88,12 +88,12 @@ class Twins:
             return batch, READ_AGAIN_AFTER
         if batch.ambiguous_since is None:
             return batch, None
-        passed = self._on.now() - batch.ambiguous_since
+        passed = self._ground.now() - batch.ambiguous_since
         if passed < SWEEP_FOR:
             pause = max(passed, SWEEP_AFTER) if was_searched else SWEEP_AFTER
             return batch, min(pause, SWEEP_FOR - passed)
         if not was_searched:
-            await self._on.books.book_possible(batch, batch.count, why="unsearched")
+            await self._ground.books.book_possible(batch, batch.count, why="unsearched")
         return batch, None
 
     async def _sweep(self, batch: Batch, provider: Provider) -> Batch:
@@ -116,8 +116,8 @@ class Twins:
             if found.id == batch.provider_batch_id or found.id in batch.twins:
                 continue
             log.error("batch.twin_found", batch_id=batch.id, provider_batch_id=found.id)
-            self._on.tally.count("batch_twin", upstream=batch.key.upstream)
-            batch = await self._on.write_batch(batch, TwinFound(found.id))
+            self._ground.tally.count("batch_twin", upstream=batch.key.upstream)
+            batch = await self._ground.write_batch(batch, TwinFound(found.id))
         return batch
 
     async def _unnamed(
@@ -127,11 +127,11 @@ class Twins:
         assert batch.ambiguous_since is not None
         to = batch.ambiguous_since + LONGEST_CREATE
         ours = []
-        for one in await candidates(self._on, batch, seen, since=batch.created_at, to=to):
+        for one in await candidates(self._ground, batch, seen, since=batch.created_at, to=to):
             if one.state is ProviderBatchState.ENDED and await self._files.name_us(
                 batch, provider, one.output_file_ids
             ):
-                count_unnamed(self._on, batch, "twin")
+                count_unnamed(self._ground, batch, "twin")
                 ours.append(one)
         return ours
 
@@ -145,8 +145,8 @@ class Twins:
             if news is _News.PENDING:
                 continue
             if news is _News.GIVEN_UP:
-                await self._on.books.book_possible(batch, batch.count, why=twin_id)
-            batch = await self._on.write_batch(batch, TwinRead(twin_id))
+                await self._ground.books.book_possible(batch, batch.count, why=twin_id)
+            batch = await self._ground.write_batch(batch, TwinRead(twin_id))
         return batch
 
     async def _news_of(self, batch: Batch, twin_id: str, provider: Provider) -> _News:
@@ -161,7 +161,7 @@ class Twins:
                 return _News.READ
         except ProviderRejectedError as exc:
             log.warning("batch.unreadable", batch_id=batch.id, error=str(exc))
-            is_over = is_given_up(batch, self._on.now())
+            is_over = is_given_up(batch, self._ground.now())
         except (ProviderUnavailableError, ProviderBusyError) as exc:
             if not self._in_vain.is_hopeless(twin_id, exc, is_late=is_over):
                 raise
@@ -170,7 +170,7 @@ class Twins:
     def _is_over(self, batch: Batch) -> bool:
         """Return whether a twin was waited for beyond all that it may take."""
         begun = batch.ambiguous_since or batch.ended_at
-        return begun is not None and self._on.now() >= begun + GIVE_UP_TWINS_AFTER
+        return begun is not None and self._ground.now() >= begun + GIVE_UP_TWINS_AFTER
 
     async def _read(self, batch: Batch, twin_id: str, provider: Provider) -> bool:
         """Stop a twin and read what it answered; false while it still runs."""
@@ -189,8 +189,8 @@ class Twins:
         # been computed.
         is_silent = bool(files) and twin.error_code is None
         if unseen > 0 and (is_silent or not read.is_whole):
-            if not await self._on.is_unmoved(batch):
+            if not await self._ground.is_unmoved(batch):
                 # Whoever has settled it has dropped the names by which lines are known for ours.
                 return False
-            await self._on.books.book_possible(batch, unseen, why=twin_id)
+            await self._ground.books.book_possible(batch, unseen, why=twin_id)
         return True

@@ -20,7 +20,7 @@ class Canceller:
     """Cancels and erases jobs. Whose they are was asked before."""
 
     def __init__(self, ground: Ground, *, waiters: Waiters) -> None:
-        self._on = ground
+        self._ground = ground
         self._waiters = waiters
 
     async def cancel(self, job: Job) -> Job:
@@ -33,15 +33,15 @@ class Canceller:
             JobNotFoundError: if it is erased in the meantime.
         """
         for _ in range(TRIES):
-            after = advance(job, CancelRequested(self._on.now()))
+            after = advance(job, CancelRequested(self._ground.now()))
             if after is job:
                 return job
-            if not await self._on.jobs.replace_many([self._on.books.write(after)]):
+            if not await self._ground.jobs.replace_many([self._ground.books.write(after)]):
                 log.info("job.cancelled", job_id=job.id, was=job.state.value)
-                count_ends(self._on.tally, [after])
+                count_ends(self._ground.tally, [after])
                 self._waiters.wake([job.id])
                 return after
-            job = await self._on.jobs.get(job.id)
+            job = await self._ground.jobs.get(job.id)
         raise OverloadedError(
             f"job {job.id} changes too fast to be cancelled", retry_after_s=1, code="job_busy"
         )
@@ -55,10 +55,10 @@ class Canceller:
         """
         job = await self.cancel(job)
         # Before it is gone: afterwards nobody could tell what of it is booked already.
-        batch = await self._on.batches.get(job.batch_id) if job.batch_id is not None else None
+        batch = await self._ground.batches.get(job.batch_id) if job.batch_id is not None else None
         if batch is not None and batch.state is not BatchState.SETTLED:
-            await self._on.books.note_answered(job)
-        await self._on.books.note_undoubted(job)
-        await self._on.jobs.erase(job.id)
+            await self._ground.books.note_answered(job)
+        await self._ground.books.note_undoubted(job)
+        await self._ground.jobs.erase(job.id)
         log.info("job.deleted", job_id=job.id)
         self._waiters.wake([job.id])

@@ -32,7 +32,7 @@ class Withdrawer:
     """Withdraws jobs; `run_once` is a pass."""
 
     def __init__(self, ground: Ground) -> None:
-        self._on = ground
+        self._ground = ground
         self._noted: dict[JobId, datetime] = {}
         """Since when, the oldest first."""
 
@@ -40,7 +40,7 @@ class Withdrawer:
         """Note a job that may exist although its call is forwarded. Never blocks, never fails."""
         if len(self._noted) >= REMEMBERED:
             del self._noted[next(iter(self._noted))]
-        self._noted[job_id] = self._on.now()
+        self._noted[job_id] = self._ground.now()
 
     def keep(self, job_id: JobId) -> None:
         """Leave a job alone: its call was repeated, and the repeat now waits for it."""
@@ -54,11 +54,11 @@ class Withdrawer:
         """
         withdrawn = 0
         for chunk in chunked(list(self._noted), JOBS_PER_WRITE):
-            there, _ = await self._on.readable(chunk)
+            there, _ = await self._ground.readable(chunk)
             found = [job for job in there if job.id in self._noted]
             refused = await self._withdraw(found)
             withdrawn += len(found) - len(refused)
-            now = self._on.now()
+            now = self._ground.now()
             ended = {job.id for job in found} - refused
             for job_id in chunk:
                 since = self._noted.get(job_id)
@@ -68,18 +68,18 @@ class Withdrawer:
 
     async def _withdraw(self, jobs: Sequence[Job]) -> frozenset[JobId]:
         """Cancel what has not ended; return what changed meanwhile, to be looked at again."""
-        now = self._on.now()
+        now = self._ground.now()
         writes = []
         for job in jobs:
             after = advance(job, CancelRequested(now))
             if after is not job:
-                writes.append(self._on.books.write(after))
+                writes.append(self._ground.books.write(after))
             elif job.state is JobState.COMPLETED:
                 # Bought before it was found: in the ledger it is an answer like any other.
-                count_doubles(self._on.tally, [job])
-        refused = await self._on.jobs.replace_many(writes)
+                count_doubles(self._ground.tally, [job])
+        refused = await self._ground.jobs.replace_many(writes)
         ended = [write.after for write in writes if write.after.id not in refused]
-        count_ends(self._on.tally, ended)
+        count_ends(self._ground.tally, ended)
         for job in ended:
             log.warning("job.withdrawn", job_id=job.id)
         return refused

@@ -84,7 +84,7 @@ class Escalator:
         budget: Budget,
         tasks: TaskOwner,
     ) -> None:
-        self._on = ground
+        self._ground = ground
         self._access = access
         self._caller = caller
         self._finisher = Finisher(ground, waiters=waiters)
@@ -122,7 +122,7 @@ class Escalator:
         """Start as many due calls as the caps allow; return how many."""
         if self._stopping:
             return 0
-        heads = await self._on.batches.heads()
+        heads = await self._ground.batches.heads()
         # Every instance accepts calls, and only one of them flushes.
         self._outlook.saw_heads(heads)
         heads = [head for head in heads if self._outlook.knows(head.key.upstream)]
@@ -143,8 +143,8 @@ class Escalator:
         """
         if self._stopping:
             return 0
-        said = await self._on.queue.escalating(limit=CALLS_LOOKED_AT)
-        mine = [job for job in said if job.holder == self._on.leases.instance]
+        said = await self._ground.queue.escalating(limit=CALLS_LOOKED_AT)
+        mine = [job for job in said if job.holder == self._ground.leases.instance]
         lost = [job for job in mine if (job.id, job.attempt) not in self._own]
         for job in lost:
             event = Released(job.attempt, "its call did not begin", uncharged=True)
@@ -155,13 +155,13 @@ class Escalator:
 
     async def _start_some(self, head: Head) -> int:
         """Start the most urgent calls of `head`, as many as its caps leave room for."""
-        now = self._on.now()
+        now = self._ground.now()
         if head.paused or not self._lessons.may_call(head.key, now):
             return 0
         free = self._free((head.key.lane, head.key.credential))
         if free <= 0:
             return 0
-        ready = await self._on.queue.take(head.key, ready_at=now, limit=free)
+        ready = await self._ground.queue.take(head.key, ready_at=now, limit=free)
         # An overdue one is no use to anybody, and ends by itself.
         jobs = [job for job in ready if job.deadline > now]
         if head.key.lane is Lane.FLEX:
@@ -185,7 +185,7 @@ class Escalator:
         return min(
             self._limits.total - self.running,
             caps.concurrent - self._running[use],
-            self._rate.left(use, caps.calls_per_s, self._on.clock.monotonic()),
+            self._rate.left(use, caps.calls_per_s, self._ground.clock.monotonic()),
         )
 
     async def _start(self, job: Job, reserved_at: datetime) -> bool:
@@ -197,7 +197,7 @@ class Escalator:
         credential = await self._access.own(job.key.credential)
         if credential is None or self._stopping:
             return False
-        event = Escalated(self._on.leases.instance)
+        event = Escalated(self._ground.leases.instance)
         escalating = advance(job, event)
         if escalating is job or not await self._intend(escalating):
             return False
@@ -217,7 +217,7 @@ class Escalator:
         self._own.add(call)
         is_ours = False
         try:
-            is_ours = not await self._on.jobs.replace_many([JobWrite(escalating)])
+            is_ours = not await self._ground.jobs.replace_many([JobWrite(escalating)])
         finally:
             if not is_ours:
                 self._own.discard(call)
@@ -241,7 +241,7 @@ class Escalator:
                 self._own.discard((job.id, job.attempt))
             self._running[job.lane, credential.id] -= 1
             # There is room for the next one.
-            self._on.wake("escalate")
+            self._ground.wake("escalate")
 
     async def _call(self, job: Job, credential: Credential) -> tuple[JobEvent, Result | None]:
         """Make the call once; return what it means for the job, and what the job gets of it.
@@ -252,15 +252,15 @@ class Escalator:
         body = await self._body(job)
         if isinstance(body, Released):
             return body, None
-        begun = self._on.clock.monotonic()
+        begun = self._ground.clock.monotonic()
         try:
             async with asyncio.timeout(self._limits.of(job.lane).timeout.total_seconds()):
                 field = self._outlook.flex.field(job.key) if job.lane is Lane.FLEX else None
                 answer = await self._caller.call(job, credential, body, tier_field=field)
         except (ProviderError, TimeoutError) as exc:
             return self._unanswered(job, exc), None
-        took = self._on.clock.monotonic() - begun
-        self._on.troubles.are_over(job.key.upstream)
+        took = self._ground.clock.monotonic() - begun
+        self._ground.troubles.are_over(job.key.upstream)
         log.info(
             "job.called",
             job_id=job.id,
@@ -278,10 +278,10 @@ class Escalator:
             job.attempt,
             answer.answer,
             facts=partial(self._outlook.facts, job.key),
-            now=self._on.now(),
+            now=self._ground.now(),
             retry_after=answer.retry_after,
         )
-        return self._on.books.priced(event, job.key), answer.result
+        return self._ground.books.priced(event, job.key), answer.result
 
     async def _body(self, job: Job) -> bytes | Released:
         """Return what is to be sent for the job, or what it means that this is not to be had.
@@ -289,12 +289,12 @@ class Escalator:
         Nothing was sent then, and so nothing bought.
         """
         try:
-            return await self._on.jobs.body(job.id)
+            return await self._ground.jobs.body(job.id)
         except JobNotFoundError:
             # Cancelled and erased since: whatever is written now is refused.
             return Released(job.attempt, "cancelled", uncharged=True)
         except StoreError as exc:
-            now, pause = self._on.now(), UNREACHED_PAUSE
+            now, pause = self._ground.now(), UNREACHED_PAUSE
             if isinstance(exc, StoreCorruptError):
                 # It stays so, unless another instance has the key that it is sealed with.
                 pause = max(pause, (job.deadline - now) / UNREAD_PARTS)
@@ -311,10 +311,10 @@ class Escalator:
             reason=reason,
             error=str(exc) or "timed out",
         )
-        now = self._on.now()
+        now = self._ground.now()
         if reason == ANSWER_TOO_LONG:
             return after_overlong(job.attempt, now=now)
-        self._on.troubles.note(job.key.upstream, exc, at=now)
+        self._ground.troubles.note(job.key.upstream, exc, at=now)
         if isinstance(exc, ProviderError) and not exc.sent:
             # Nothing was bought and nothing says that the call is at fault.
             return Released(job.attempt, reason, not_before=now + UNREACHED_PAUSE, uncharged=True)

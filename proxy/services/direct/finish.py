@@ -28,7 +28,7 @@ class Finisher:
     """Finishes calls, whatever has become of their jobs meanwhile."""
 
     def __init__(self, ground: Ground, *, waiters: Waiters) -> None:
-        self._on = ground
+        self._ground = ground
         self._waiters = waiters
 
     async def insist(self, job_id: JobId, write: Callable[[], Awaitable[None]]) -> bool:
@@ -51,7 +51,7 @@ class Finisher:
                 log.warning("call.unrecorded", job_id=job_id, code=exc.code)
             else:
                 return True
-            await self._on.clock.sleep(STORE_PAUSE_S)
+            await self._ground.clock.sleep(STORE_PAUSE_S)
 
     async def finish(self, called: Job, event: JobEvent, result: Result | None) -> None:
         """Let `event` happen to the job, or book what it came to if the job has ended otherwise.
@@ -64,24 +64,24 @@ class Finisher:
         """
         job = called
         while (after := advance(job, event)) is not job:
-            write = self._on.books.write(after, result)
-            if not await self._on.jobs.replace_many([write]):
+            write = self._ground.books.write(after, result)
+            if not await self._ground.jobs.replace_many([write]):
                 if after.state.is_terminal:
-                    count_ends(self._on.tally, [after])
+                    count_ends(self._ground.tally, [after])
                 if _is_doubtful(event):
-                    count_doubles(self._on.tally, [job])
+                    count_doubles(self._ground.tally, [job])
                 self._waiters.wake([job.id])
                 return
             # Changed meanwhile. If this instance was taken for dead and the job given
             # back, its answer is as good as ever.
-            current = await self._on.jobs.get_many([job.id])
+            current = await self._ground.jobs.get_many([job.id])
             if not current:
                 await self._book_late(called, None, event)
                 return
             job = current[0]
         if job.answered_by == called.attempt:
             # It was this very answer: the store had written it before its own was lost.
-            count_ends(self._on.tally, [job])
+            count_ends(self._ground.tally, [job])
             self._waiters.wake([job.id])
         else:
             await self._book_late(called, job, event)
@@ -94,8 +94,8 @@ class Finisher:
         """
         if isinstance(event, Succeeded):
             await self._book_useless(called, called, event)
-        elif _is_doubtful(event) and await self._on.books.book_doubt(called):
-            count_doubles(self._on.tally, [called])
+        elif _is_doubtful(event) and await self._ground.books.book_doubt(called):
+            count_doubles(self._ground.tally, [called])
 
     async def _book_useless(self, called: Job, job: Job, event: Succeeded) -> None:
         """Book an answer that was bought and is of no use."""
@@ -107,7 +107,7 @@ class Finisher:
             attempt=called.attempt,
             outcome=event.outcome,
         )
-        await self._on.books.book_useless([answer])
+        await self._ground.books.book_useless([answer])
 
     async def _book_late(self, called: Job, job: Job | None, event: JobEvent) -> None:
         """Book what a call came to whose job ended meanwhile; `job` is `None` if it was erased."""
@@ -122,10 +122,10 @@ class Finisher:
             await self._book_useless(called, job or called, event)
         if is_cancelled and _is_doubtful(event):
             # The cancellation has booked it.
-            count_doubles(self._on.tally, [called])
+            count_doubles(self._ground.tally, [called])
         elif is_cancelled:
             # Last: after a crash in between, the bill is too high rather than too low.
-            await self._on.books.take_back(job or called, called.attempt)
+            await self._ground.books.take_back(job or called, called.attempt)
 
 
 def _tell_of_damage(job_id: JobId, exc: StoreCorruptError) -> None:

@@ -30,7 +30,7 @@ class Lessons:
     """Learns whether a credential is good, the discount tier has room, a provider is busy."""
 
     def __init__(self, ground: Ground, *, access: Access, outlook: Outlook) -> None:
-        self._on = ground
+        self._ground = ground
         self._access = access
         self._outlook = outlook
         self._busy: Pauses[BatchKey] = Pauses(BUSY)
@@ -49,7 +49,7 @@ class Lessons:
         meaning = answer.answer.verdict
         if meaning is Verdict.SUCCESS:
             if credential.succeeded_at is None:
-                await self._on.credentials.accepted(credential.id, at=self._on.now())
+                await self._ground.credentials.accepted(credential.id, at=self._ground.now())
         elif meaning is Verdict.CREDENTIAL:
             refusal = CredentialRefusedError(
                 f"a direct call was refused with {answer.answer.status}",
@@ -60,7 +60,7 @@ class Lessons:
 
     def note_answer(self, job: Job, answer: CallAnswer, *, took: timedelta) -> None:
         """Note what an answer says about the calls that are like this one."""
-        now = self._on.now()
+        now = self._ground.now()
         meaning = answer.answer.verdict
         if job.lane is Lane.FLEX:
             # What is said of the account says nothing of the tier.
@@ -81,6 +81,6 @@ class Lessons:
             self._outlook.experience.observe(Answered(key.upstream, took))
         elif answer.status in FULL:
             flex.full(key, now=now)
-            self._on.tally.count("flex_full", upstream=key.upstream)
+            self._ground.tally.count("flex_full", upstream=key.upstream)
         elif answer.refuses_the_tier:
             flex.unsupported(key, now=now)

@@ -31,7 +31,7 @@ class Bulk:
     """Streams the results of an owner's jobs."""
 
     def __init__(self, ground: Ground) -> None:
-        self._on = ground
+        self._ground = ground
         self._jobs = ground.jobs
 
     async def answer(
@@ -77,7 +77,7 @@ class Bulk:
     async def _lines(self, owners: Sequence[OwnerId], query: BulkQuery) -> AsyncIterator[bytes]:
         if query.ids is not None:
             for ids in chunked(query.ids, _CHUNK):
-                jobs, unread = await self._on.readable(
+                jobs, unread = await self._ground.readable(
                     [JobId(each) for each in ids if is_job_id(each)]
                 )
                 mine = {job.id: job for job in jobs if owns(job.owner, owners)}

@@ -22,7 +22,7 @@ class Gauges:
         ledger: LedgerStore,
         webhooks: Sequence[str],
     ) -> None:
-        self._on = ground
+        self._ground = ground
         self._ledger = ledger
         self._metrics = metrics
         self._holding = holding
@@ -30,20 +30,20 @@ class Gauges:
 
     async def run_once(self) -> int:
         """Set every gauge."""
-        self._metrics.show_queue(await self._on.batches.heads())
-        self._metrics.show_batches(await self._on.batches.live())
+        self._metrics.show_queue(await self._ground.batches.heads())
+        self._metrics.show_batches(await self._ground.batches.live())
         self._metrics.gauge("held_connections", self._holding.count)
         self._metrics.gauge("tasks", len(asyncio.all_tasks()))
-        paused = [one for one in await self._on.credentials.all() if one.paused_at]
+        paused = [one for one in await self._ground.credentials.all() if one.paused_at]
         self._metrics.gauge("credentials_paused", len(paused))
-        for name, standing in (await self._on.notices.standing(self._webhooks)).items():
+        for name, standing in (await self._ground.notices.standing(self._webhooks)).items():
             self._metrics.gauge("webhook_pending", standing.pending, webhook=name)
             self._metrics.gauge("webhook_undelivered", standing.given_up, webhook=name)
         return 0
 
     async def show_money(self) -> int:
         """Set the gauges of money: by a pass of its own, as the ledger is longer to read."""
-        today = self._on.now().date()
+        today = self._ground.now().date()
         rows = await self._ledger.rows(since=today, until=today)
         self._metrics.show_money(
             {lane: sums for (lane,), sums in broken_down(rows, ("lane",)).items()}
