@@ -53,7 +53,7 @@ def resolve(target: str, headers: RawHeaders, upstreams: Mapping[str, Upstream])
     route = _by_prefix(target, upstreams) or _by_inference(target, headers, upstreams)
     if route is None:
         return _refuse_unknown(upstreams, is_bare=lacks_bearer(target, headers))
-    if route.upstream.dialect == "gemini":
+    if route.upstream.family is Family.GEMINI:
         route = _at_openai_api(route, upstreams)
     owner = foreign_credential(target, headers, route.upstream)
     if owner is not None:
@@ -90,13 +90,10 @@ def _by_inference(
 
 def _at_openai_api(route: Route, upstreams: Mapping[str, Upstream]) -> Route:
     """Return the route at the upstream that is Gemini's OpenAI API, if the call is one of its."""
+    target = route.upstream_target
     for other in upstreams.values():
-        if (
-            other.dialect == "gemini-openai"
-            and other.origin == route.upstream.origin
-            and begins(route.upstream_target, other.base_path)
-        ):
-            return Route(other, route.upstream_target)
+        if other.is_openai_api_of(route.upstream) and begins(target, other.base_path):
+            return Route(other, target)
     return route
 
 

@@ -90,6 +90,15 @@ class Upstream:
         """Scheme, host and port."""
         return f"{self.scheme}://{self.host_header.decode('ascii')}"
 
+    def is_openai_api_of(self, gemini: "Upstream") -> bool:
+        """Return whether this is the OpenAI API of that Gemini: calls to it are meant for this."""
+        return (
+            self.dialect == "gemini-openai"
+            and gemini.dialect == "gemini"
+            and self.origin == gemini.origin
+            and begins(self.base_path, gemini.base_path)
+        )
+
     def target_of(self, path: str) -> str:
         """Return the target at this host of a path of the dialect, e.g. `/v1/models`."""
         # Not of `/v1beta`, which is a version of its own.

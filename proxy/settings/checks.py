@@ -17,7 +17,6 @@ from proxy.core.errors import ConfigError
 from proxy.core.ids import ANONYMOUS
 from proxy.core.leases import LEASE_MAX, LEASE_MIN
 from proxy.core.notices import endpoint_at
-from proxy.core.targets import begins
 from proxy.core.upstream import Upstream, check_upstream_name
 from proxy.settings.layers import Path
 from proxy.settings.tree import Settings
@@ -128,19 +127,12 @@ def _held_keys(settings: Settings) -> Iterator[Finding]:
 
 
 def _keyed_gemini_beside(settings: Settings, name: str) -> str | None:
-    """Return the name of the upstream with a key whose OpenAI API this is, as routing has it."""
+    """Return the name of the upstream with a key whose OpenAI API this is."""
     api = _parsed(settings, name)
-    if api is None or api.dialect != "gemini-openai":
-        return None
     for keyed, other in settings.upstreams.items():
-        if other.dialect == "gemini" and other.holds_key:
-            gemini = _parsed(settings, keyed)
-            if (
-                gemini is not None
-                and gemini.origin == api.origin
-                and begins(api.base_path, gemini.base_path)
-            ):
-                return keyed
+        gemini = _parsed(settings, keyed) if other.holds_key else None
+        if api is not None and gemini is not None and api.is_openai_api_of(gemini):
+            return keyed
     return None
 
 
