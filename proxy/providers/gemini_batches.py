@@ -165,14 +165,8 @@ class GeminiBatches:
         return self._batch(what, await self._calls.call(what, credential, "GET", path))
 
     async def cancel(self, credential: Credential, provider_batch_id: str) -> ProviderBatch:
-        what = f"cancel of {provider_batch_id}"
-        path = f"{place(provider_batch_id)}:cancel"
-        await self._calls.call(what, credential, "POST", path, body=small_input(b"{}"))
-        batch = await self.retrieve(credential, provider_batch_id)
-        if batch.state is ProviderBatchState.RUNNING:
-            # There is no state for it: it runs on until it is cancelled.
-            return replace(batch, state=ProviderBatchState.CANCELLING)
-        return batch
+        await cancel(self._calls, credential, provider_batch_id)
+        return cancelling(await self.retrieve(credential, provider_batch_id))
 
     async def results(
         self, credential: Credential, file_id: str
@@ -238,6 +232,20 @@ def _element(line: bytes) -> bytes:
         # None of ours; that it is wrong shows in the length of the whole.
         return b"," + line
     return b',{"metadata":%b}%b' % (keyed[0], line[keyed.end() :])
+
+
+async def cancel(calls: Calls, credential: Credential, name: str) -> None:
+    """Have a batch cancelled. Nothing is answered of how it stands."""
+    path = f"{place(name)}:cancel"
+    await calls.call(f"cancel of {name}", credential, "POST", path, body=small_input(b"{}"))
+
+
+def cancelling(batch: ProviderBatch) -> ProviderBatch:
+    """Return how a batch stands that is to be cancelled, as it is shown by either API."""
+    if batch.state is ProviderBatchState.RUNNING:
+        # There is no state for it: it runs on until it is cancelled.
+        return replace(batch, state=ProviderBatchState.CANCELLING)
+    return batch
 
 
 def create_refused(exc: ProviderError) -> ProviderError:

@@ -26,21 +26,19 @@ from proxy.ports.jobs import Credential
 from proxy.ports.provider import (
     BatchLimits,
     ProviderBatch,
-    ProviderBatchState,
     ResultLine,
     Submission,
 )
 from proxy.ports.upstream import UpstreamClient
 from proxy.providers import _wire
 from proxy.providers.calls import Calls
-from proxy.providers.gemini_batches import create_refused
+from proxy.providers.gemini_batches import cancel, cancelling, create_refused
 from proxy.providers.gemini_files import (
     GeminiFiles,
     checked,
     code_of,
     download_place,
     listed,
-    place,
 )
 from proxy.providers.gemini_objects import UNANSWERED, read_operation
 from proxy.providers.inputs import file_line, small_input
@@ -136,14 +134,8 @@ class GeminiOpenAIBatches:
         return self._batch(what, await self._calls.call(what, credential, "GET", path))
 
     async def cancel(self, credential: Credential, provider_batch_id: str) -> ProviderBatch:
-        what = f"cancel of {provider_batch_id}"
-        path = f"{place(provider_batch_id)}:cancel"
-        await self._native.call(what, _native(credential), "POST", path, body=small_input(b"{}"))
-        batch = await self.retrieve(credential, provider_batch_id)
-        if batch.state is ProviderBatchState.RUNNING:
-            # Gemini has no state for it: it runs on until it is cancelled.
-            return replace(batch, state=ProviderBatchState.CANCELLING)
-        return batch
+        await cancel(self._native, _native(credential), provider_batch_id)
+        return cancelling(await self.retrieve(credential, provider_batch_id))
 
     async def results(
         self, credential: Credential, file_id: str
