@@ -205,12 +205,14 @@ def useless(cost: Cost | None) -> Sums:
 
 def possible_doubles(job: Job) -> int:
     """Return how many attempts of an ended job may have been bought besides its answer."""
-    silent = job.state is JobState.FAILED and (
-        job.outcome is not None and job.outcome.status_code is None
-    )
-    # The job ended because its last attempt, too, got no answer; the others were counted when it
-    # was released.
-    return job.possible_doubles + silent
+    # The others were counted when it was released.
+    return job.possible_doubles + failed_unseen(job)
+
+
+def failed_unseen(job: Job) -> bool:
+    """Return whether a job failed by an attempt whose answer nobody has seen, if there was one."""
+    unseen = job.outcome is not None and job.outcome.status_code is None
+    return unseen and job.state is JobState.FAILED
 
 
 def processing_of(lane: Lane, tier: str | None) -> Processing | None:

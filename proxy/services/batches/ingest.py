@@ -19,6 +19,7 @@ from proxy.core.batch_ends import BY_CLIENT_FAULT, CLIENT_FAULTS, NEVER_RUN_CODE
 from proxy.core.errors import CREDENTIAL_CODES, CredentialRefusedError, ProviderError
 from proxy.core.ids import JobId, parse_custom_id
 from proxy.core.job import Job, JobEvent, JobState, Released, advance
+from proxy.core.ledger import failed_unseen
 from proxy.core.loose_json import loose_json
 from proxy.core.outcomes import (
     Answer,
@@ -287,7 +288,7 @@ class Ingestor:
         sums.ended += len(ended)
         sums.released += len(written) - len(ended)
         count_ends(self._ground.tally, ended)
-        count_doubles(self._ground.tally, [job for job in ended if _is_unseen(job)])
+        count_doubles(self._ground.tally, [job for job in ended if failed_unseen(job)])
         self._waiters.wake(write.after.id for write in written)
 
 
@@ -356,11 +357,6 @@ def _was_bought(line: ResultLine) -> bool:
     if line.kind is LineKind.OVERLONG:
         return True
     return line.kind is LineKind.ANSWERED and 200 <= line.status_code < 300
-
-
-def _is_unseen(job: Job) -> bool:
-    """Return whether a job ended by an answer that nobody has seen."""
-    return job.outcome is not None and job.outcome.status_code is None
 
 
 def _useless(reading: _Reading, job: Job | None, entry: _Named) -> UselessAnswer:
