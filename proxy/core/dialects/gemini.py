@@ -34,6 +34,19 @@ _ENDPOINTS: Final = {
     )
 }
 
+BATCH: Final = BatchApi(
+    wire=BatchWire.OPERATIONS,
+    # No number is documented; enqueued tokens end a batch before any would. As
+    # many as elsewhere, so that a claim stays of a size that stores know.
+    max_requests=50_000,
+    # "2 GB" of an input file; the smaller reading.
+    max_bytes=2_000_000_000,
+    # It aims at 24 hours and gives up after 48, then without any results.
+    windows=(timedelta(hours=48),),
+    keeps_partial=False,
+)
+"""Also of batches that its OpenAI API creates."""
+
 ROWS: Final = (
     Dialect(
         name="gemini",
@@ -49,16 +62,6 @@ ROWS: Final = (
         billing_headers=("x-goog-user-project",),
         models_path="/v1beta/models",
         idle_queries=("alt=json",),
-        batch=BatchApi(
-            wire=BatchWire.OPERATIONS,
-            # No number is documented; enqueued tokens end a batch before any would. As
-            # many as elsewhere, so that a claim stays of a size that stores know.
-            max_requests=50_000,
-            # "2 GB" of an input file; the smaller reading.
-            max_bytes=2_000_000_000,
-            # It aims at 24 hours and gives up after 48, then without any results.
-            windows=(timedelta(hours=48),),
-            keeps_partial=False,
-        ),
+        batch=BATCH,
     ),
 )

@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import Final
 
 from proxy.core.dialects.batches import DAY, BatchApi, BatchWire, FilesWay, Mark
+from proxy.core.dialects.gemini import BATCH as GEMINI_BATCH
 from proxy.core.dialects.records import Dialect, Endpoint, Family, Shape
 
 IMAGES_MAX: Final = 500
@@ -271,15 +272,7 @@ GEMINI: Final = Dialect(
     root="/v1beta/openai",
     endpoints=_endpoints(_CHAT, _EMBEDDINGS),
     billing_headers=("x-goog-user-project",),
-    # Gemini's own bounds: it is the same batch (`gemini.py`).
-    batch=BatchApi(
-        wire=BatchWire.OPERATIONS_OF_FILES,
-        max_requests=_REQUESTS,
-        max_bytes=2_000_000_000,
-        mark=Mark.INPUT_FILE,
-        windows=(2 * DAY,),
-        keeps_partial=False,
-    ),
+    batch=replace(GEMINI_BATCH, wire=BatchWire.OPERATIONS_OF_FILES, mark=Mark.INPUT_FILE),
 )
 
 COMPATIBLE: Final = Dialect(
