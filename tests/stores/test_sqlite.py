@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -219,6 +219,28 @@ def test_processes_that_start_at_once_make_one_store(tmp_path):
     for process in processes:
         assert process.communicate(timeout=60)[1] == ""
         assert process.returncode == 0
+
+
+async def test_a_file_without_a_log_that_is_written_to_just_now_is_waited_for(
+    open_stores, path, monkeypatch
+):
+    path.touch()
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    pauses = []
+
+    def pause(seconds):
+        pauses.append(seconds)
+        other.execute("ROLLBACK")
+
+    with closing(other):
+        # SQLite does not wait by itself: it refuses the change to a file with a log at once.
+        monkeypatch.setattr(connection, "sleep", pause)
+        async with open_stores() as stores:
+            kept = await accepted(stores)
+            assert (await stores.jobs.get(kept)).id == kept
+
+    assert len(pauses) == 1
 
 
 async def test_a_file_that_another_process_holds_is_unavailable(open_stores, path, monkeypatch):

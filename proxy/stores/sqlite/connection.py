@@ -2,12 +2,16 @@
 
 import sqlite3
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Final
 
 from proxy.core.errors import StoreCorruptError, StoreError, StoreUnavailableError
 
 BUSY_TIMEOUT_S: Final = 5.0
 """How long to wait for another process's write before the store counts as unavailable."""
+
+BUSY_PAUSE_S: Final = 0.01
+"""How long until the next try, where SQLite refuses a file in use without any wait."""
 
 CACHE_KIB: Final = 8_192
 """Pages that each connection keeps in memory, as they are used. The 2 MB of the default hold too
@@ -76,7 +80,7 @@ def _set_up(connection: sqlite3.Connection, *, writes: bool) -> None:
     # Erased is overwritten, as far as that costs no further writes.
     connection.execute("PRAGMA secure_delete = FAST")
     connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
-    connection.execute("PRAGMA journal_mode = WAL")
+    _keep_a_log(connection)
     connection.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES_MAX}")
     if writes:
         # Otherwise what would undo one write of a group would be a file, made and removed for
@@ -84,6 +88,23 @@ def _set_up(connection: sqlite3.Connection, *, writes: bool) -> None:
         connection.execute("PRAGMA temp_store = MEMORY")
     else:
         connection.execute("PRAGMA query_only = ON")
+
+
+def _keep_a_log(connection: sqlite3.Connection) -> None:
+    """Have what is written go to a log beside the file first, from now on, for all who use it."""
+    give_up_at = monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as exc:
+            # Whoever turns a file into one with a log has read it before, and of two such SQLite
+            # refuses one at once, since they might wait for each other
+            # (sqlite.org/c3ref/busy_handler.html).
+            if _primary_code(exc) != sqlite3.SQLITE_BUSY or monotonic() >= give_up_at:
+                raise
+        else:
+            return
+        sleep(BUSY_PAUSE_S)
 
 
 class OpenFile:
@@ -123,7 +144,7 @@ def translate(exc: BaseException, path: Path) -> BaseException:
 
     Its message may be told to callers, so only the hint says where the file is.
     """
-    code = getattr(exc, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    code = _primary_code(exc)
     if code in _UNAVAILABLE:
         hint = f"its file is {path}"
         if code == sqlite3.SQLITE_READONLY:
@@ -145,3 +166,8 @@ def translate(exc: BaseException, path: Path) -> BaseException:
         return exc
     error.__cause__ = exc
     return error
+
+
+def _primary_code(exc: BaseException) -> int:
+    code: int = getattr(exc, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    return code
