@@ -121,6 +121,7 @@ def _ground(
         books=Bookkeeper(price=prices.price, ledger=stores.ledger, clock=clock, tally=metrics),
         tally=metrics,
         wake=wake,
+        setback=stores.setback,
     )
 
 

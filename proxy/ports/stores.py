@@ -1,6 +1,7 @@
 """What every store has: one property for each port."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Protocol
 
 from proxy.ports.batches import BatchStore, LeaseStore, UnbatchableStore
@@ -25,6 +26,14 @@ class Durability:
 
 class Stores(Protocol):
     """All parts of one store; an adapter that lacks a part, or a method, does not type-check."""
+
+    @property
+    def setback(self) -> timedelta:
+        """How much of what it has taken last a failover or a crash may cost, at the most.
+
+        What was done by its word before may be needed once more then: see `Ground.setback`.
+        """
+        ...
 
     @property
     def jobs(self) -> JobStore: ...

@@ -51,6 +51,9 @@ class Ground:
 
     troubles: Troubles = field(default_factory=Troubles)
 
+    setback: timedelta = timedelta()
+    """For how long nothing is deleted elsewhere by what the store has taken: it may yet lose it."""
+
     def now(self) -> datetime:
         """Return the time on the wall, in UTC."""
         return self.clock.now()

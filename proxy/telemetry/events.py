@@ -48,6 +48,7 @@ EVENTS: Final = frozenset(
         "batch.ended",
         "batch.ingested",
         "batch.lost",
+        "batch.open_again",
         "batch.put_back",
         "batch.rejected",
         "batch.released",

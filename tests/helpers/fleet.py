@@ -119,6 +119,7 @@ class Instance:
             leases=self.leases,
             books=make_books(port(stores.ledger), clock, fleet.tally),
             tally=fleet.tally,
+            setback=stores.setback,
         )
         self.ground = ground
         self.access = access = Access(
@@ -257,6 +258,7 @@ class Fleet:
         self,
         *,
         stores: Any = None,
+        setback: timedelta = timedelta(),
         instances: int = 1,
         escalation: EscalationLimits | None = None,
         budget: HourlyLimits | None = None,
@@ -270,7 +272,8 @@ class Fleet:
         self.escalation = escalation or EscalationLimits()
         self.has_threads = stores is not None
         """Whether the stores work outside of the event loop, so that it may have to wait."""
-        self.stores = cast("MemoryStores", stores) if stores is not None else MemoryStores()
+        memory = MemoryStores(setback=setback)
+        self.stores = cast("MemoryStores", stores) if stores is not None else memory
         self.provider = FakeProvider(self.clock)
         self.tally = TallyCounter()
         self.births = 0

@@ -5,7 +5,7 @@ They pass the same contract suites as the real adapters.
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 
 from proxy.core.batch import Batch, BatchState
@@ -42,8 +42,9 @@ LINES_CHUNK_BYTES = 1_000_000
 class MemoryStores:
     """All stores over one memory, named as those of `SqliteStores`."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, setback: timedelta = timedelta()) -> None:
         memory = _Memory()
+        self.setback = setback
         self.jobs = MemoryJobStore(memory)
         self.queue = MemoryQueueStore(memory)
         self.deliveries = MemoryDeliveryStore(memory)
@@ -190,6 +191,12 @@ class MemoryJobStore:
 
     async def get_many(self, job_ids: Sequence[JobId]) -> Sequence[Job]:
         return [await self.get(job_id) for job_id in job_ids if job_id in self._memory.records]
+
+    def set_back(self, jobs: Iterable[Job]) -> None:
+        """Forget what became of jobs, as a server does that was behind the one that failed."""
+        for job in jobs:
+            self._memory.keep(job)
+            self._memory.results.pop(job.id, None)
 
     async def replace_many(self, writes: Sequence[JobWrite]) -> frozenset[JobId]:
         assert len({write.after.id for write in writes}) == len(writes)

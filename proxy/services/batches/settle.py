@@ -73,13 +73,14 @@ class Settler:
 
     async def settle(self, batch: Batch, provider: Provider) -> Batch:
         """Read what there is, release the rest, and clean up; or say when to go on."""
-        if batch.harvested_at is None:
+        if batch.harvested_at is None or await self._is_open_again(batch):
             batch = await self._harvest(batch, provider)
             is_another_at_it = batch.state is not BatchState.ENDED
             if is_another_at_it or batch.harvested_at is None or batch.ambiguous_since is not None:
                 # Callers wait for the results of other batches, and nobody for a twin's.
                 return batch
         batch, pause = await self._twins.care(batch, provider)
+        pause = pause or self._kept_for(batch)
         if pause is not None:
             return await self._later(batch, pause)
         await self._cleaner.clean_up(batch, provider)
@@ -119,6 +120,25 @@ class Settler:
             # None of these waits: of an answer that was bought for nobody nothing else will tell.
             await self._ground.books.book_possible(batch, read.unread, why="unread jobs")
         return await self._ground.write_batch(batch, Harvested(self._ground.now()))
+
+    async def _is_open_again(self, batch: Batch) -> bool:
+        """Return whether the store has lost results, and still knows that all were read.
+
+        One node of a cluster may, when its replica takes over.
+        """
+        if not self._ground.setback:
+            return False
+        async for items in self._ground.batches.open_items(batch.id):
+            if items:
+                log.warning("batch.open_again", batch_id=batch.id)
+                return True
+        return False
+
+    def _kept_for(self, batch: Batch) -> timedelta | None:
+        """Return how much longer the files of a batch stay at its provider, to be read again."""
+        assert batch.harvested_at is not None
+        left = batch.harvested_at + self._ground.setback - self._ground.now()
+        return left if left > timedelta() else None
 
     async def _claim(self, batch: Batch, provider: Provider) -> Batch:
         """Find out whose an adopted batch is; unchanged if that cannot be read yet."""

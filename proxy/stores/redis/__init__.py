@@ -34,6 +34,11 @@ retention. Its record, which holds neither, waits for the pruner with all that n
 class RedisStores:
     """All stores over one Redis."""
 
+    setback: Final = timedelta(minutes=1)
+    """More than a replica is behind by (under a second) that was fit to follow its master, and than
+    an append-only file that the system writes when it likes (half a minute, `appendfsync no`).
+    Snapshots may lose more: whoever keeps jobs by them alone is warned."""
+
     def __init__(
         self,
         client: Client,

@@ -1,9 +1,10 @@
 """The embedded store: one SQLite file, which several processes of one machine may share."""
 
 import sqlite3
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 from proxy.core.errors import StoreCorruptError
 from proxy.stores.sqlite import credentials, ledger, notes, notices, runs, schema
@@ -24,6 +25,9 @@ from proxy.stores.vault import Vault
 
 class SqliteStores:
     """All stores over one file."""
+
+    setback: Final = timedelta()
+    """None: a commit is on the disk."""
 
     def __init__(self, database: Database, path: Path, vault: Vault) -> None:
         self._database = database

@@ -1,5 +1,7 @@
 """The end of batches: every finished answer is kept, only the rest is bought again."""
 
+from collections.abc import Sequence
+from copy import deepcopy
 from datetime import timedelta
 
 import pytest
@@ -7,7 +9,7 @@ import structlog
 
 from proxy.core.batch import BatchState
 from proxy.core.batch_ends import TOO_MANY_TOKENS
-from proxy.core.ids import CredentialId
+from proxy.core.ids import CredentialId, JobId
 from proxy.core.job import JobState
 from proxy.core.lanes import Lane
 from tests.helpers.fake_provider import right_answer
@@ -15,6 +17,7 @@ from tests.helpers.fleet import Fleet
 
 CREDENTIAL = CredentialId("credential-1")
 TOKEN = "Bearer credential-1"
+MINUTE = timedelta(minutes=1)
 
 
 async def test_a_completed_batch_ends_every_job_with_its_own_answer_and_is_cleaned_up() -> None:
@@ -227,3 +230,65 @@ async def test_a_batch_that_no_key_may_read_is_given_up_a_week_after_the_last_de
 
     batch = await fleet.batch()
     assert (batch.state, batch.end_reason) == (BatchState.SETTLED, "unreadable")
+
+
+# A store that may lose what it has taken last
+
+
+async def assert_bought_once(fleet: Fleet, job_ids: Sequence[JobId]) -> None:
+    """Let the time pass for which files are kept, and find each job answered, once."""
+    await fleet.poll(minutes=2)
+    await fleet.poll(minutes=2)
+    assert await fleet.states() == {JobState.COMPLETED: len(job_ids)}
+    for job_id in job_ids:
+        result = await fleet.stores.jobs.result(job_id)
+        assert result is not None
+        assert result.body == right_answer(fleet.bodies[job_id])
+    assert set(fleet.provider.bought.values()) == {1}
+    assert fleet.doubles() == (0, 0)
+    assert (await fleet.batch()).state is BatchState.SETTLED
+    assert fleet.provider.files == {}
+
+
+async def test_files_are_kept_while_the_store_may_lose_what_was_read_from_them() -> None:
+    fleet = Fleet(setback=MINUTE)
+    job_ids = await fleet.submit(12)
+
+    await fleet.answer()
+    read_at = fleet.clock.now()
+
+    assert await fleet.states() == {JobState.COMPLETED: 12}
+    await fleet.poll(seconds=55)
+    batch = await fleet.batch()
+    assert (batch.state, batch.next_at) == (BatchState.ENDED, read_at + MINUTE)
+    assert fleet.provider.requests["results"] == 1
+    assert fleet.provider.files != {}
+    await assert_bought_once(fleet, job_ids)
+    assert fleet.provider.requests["results"] == 1
+
+
+async def test_results_that_the_whole_store_has_lost_are_read_again() -> None:
+    fleet = Fleet(setback=MINUTE)
+    job_ids = await fleet.submit(12)
+    replica = deepcopy(fleet.stores)
+    await fleet.answer()
+    await fleet.poll(seconds=10)
+
+    fleet.stores = replica
+    fleet.kill(0)
+
+    await assert_bought_once(fleet, job_ids)
+
+
+async def test_results_that_one_node_of_a_cluster_has_lost_are_read_again() -> None:
+    fleet = Fleet(setback=MINUTE)
+    job_ids = await fleet.submit(12)
+    submitted = [await fleet.job(job_id) for job_id in job_ids[:5]]
+    await fleet.answer()
+
+    fleet.stores.jobs.set_back(submitted)
+    await fleet.poll(seconds=50)
+    assert await fleet.states() == {JobState.COMPLETED: 7, JobState.BATCHED: 5}
+
+    await assert_bought_once(fleet, job_ids)
+    assert fleet.provider.requests["results"] == 2
