@@ -39,6 +39,14 @@ BRACKETS_MAX: Final = 500_000
 """Objects and lists, and what looks like one in texts: one for every two tokens of a context of
 a million. In a parsed body each takes a hundred bytes, and a microsecond to make."""
 
+COMMAS_MAX: Final = 1_000_000
+"""Values, and what looks like their ends in texts: one for every token of such a context. Numbers
+take up to half a microsecond each to be read, in which nothing else is done."""
+
+_PLAIN_COMMAS: Final = 500_000
+"""With how many a body is read at once, names and all: made into objects, millions of names would
+take far more than their bytes."""
+
 _PLAIN_BYTES: Final = 16 << 20
 """How much is searched in all, once for each name: some milliseconds. With many names, or a body of
 megabytes, it would add up to gigabytes."""
@@ -93,7 +101,10 @@ def parse_body(body: bytes, *, max_bytes: int) -> ParsedBody:
     brackets = sum(map(body.count, _OPENERS))
     if brackets > BRACKETS_MAX:
         raise _unreadable(f"it has more than {BRACKETS_MAX} brackets")
-    fields, members = _plain_fields(body), None
+    commas = body.count(b",")
+    if commas > COMMAS_MAX:
+        raise _unreadable(f"it has more than {COMMAS_MAX} commas")
+    fields, members = _plain_fields(body) if commas <= _PLAIN_COMMAS else None, None
     if fields is None:
         fields, members = _read(body)
     if brackets > MAX_DEPTH:
@@ -167,9 +178,6 @@ def _plain_fields(body: bytes) -> dict[str, object] | None:
 
     Most are like that, and noting where members stand takes three times as long.
     """
-    if body.count(b",") > BRACKETS_MAX:
-        # Made into objects, millions of names would take far more than their bytes.
-        return None
     try:
         fields = from_json(body, allow_inf_nan=False)
     except ValueError:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from proxy.core.body import (
     BRACKETS_MAX,
+    COMMAS_MAX,
     DROPPED_FIELDS,
     MAX_DEPTH,
     NAMES_MAX,
@@ -205,6 +206,14 @@ def test_a_body_has_brackets_up_to_a_bound():
 
     with pytest.raises(CallerError, match="more than 500000 brackets"):
         parse_body(b'{"a":[' + b"[]," * BRACKETS_MAX + b"1]}", max_bytes=10_000_000)
+
+
+def test_a_body_has_commas_up_to_a_bound():
+    parsed = parse_body(b'{"a":"' + b"," * COMMAS_MAX + b'"}', max_bytes=10_000_000)
+    assert parsed.fields["a"] == "," * COMMAS_MAX
+
+    with pytest.raises(CallerError, match="more than 1000000 commas"):
+        parse_body(b'{"a":[' + b"1," * COMMAS_MAX + b'1],"b":1}', max_bytes=10_000_000)
 
 
 def test_a_body_above_our_bound_is_refused_with_both_lengths():
