@@ -230,6 +230,7 @@ async def test_a_batch_that_no_key_may_read_is_given_up_a_week_after_the_last_de
 
     batch = await fleet.batch()
     assert (batch.state, batch.end_reason) == (BatchState.SETTLED, "unreadable")
+    assert (await fleet.booked()).possible_doubles == 12
 
 
 # A store that may lose what it has taken last
