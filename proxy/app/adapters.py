@@ -6,7 +6,7 @@ The only place that names adapters. What has an end is closed with the stack tha
 import asyncio
 import stat
 from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -78,14 +78,25 @@ def open_vault(settings: Settings) -> Vault:
         return Vault.load(key_file)
     keys = key_file or path.with_suffix(".key")
     # The store first: of processes that start at once, whoever sees one finds its keys, too.
-    if is_ours(path) and not keys.exists():
+    if (found := _found(path)) and not keys.exists():
         # New ones would open nothing, and stand where the right ones must be put back.
         raise ConfigError(
-            f"key file {keys} is missing, and the store {path} was made with one",
+            f"key file {keys} is missing, and {found}",
             hint="put the key file back, or name it by secret_key_file; without it the store"
             " cannot be read: to begin anew, move that away, too",
         )
     return Vault.load_or_create(keys)
+
+
+def _found(path: Path) -> str | None:
+    """Return what is in the place of the store, if anything is."""
+    if is_ours(path):
+        return f"the store {path} was made with one"
+    with suppress(OSError):
+        # It may be one whose first pages are all in its log yet.
+        if path.stat().st_size:
+            return f"there is something else, or a damaged store, at {path}"
+    return None
 
 
 async def open_stores(

@@ -144,9 +144,15 @@ async def test_a_file_that_is_no_store_is_left_as_it_is(tmp_path: Path) -> None:
     store = tmp_path / "offramp.db"
     content = b"Dear diary, " * 1_000
     store.write_bytes(content)
+    key = tmp_path / "offramp.key"
 
     ended = await serve(tmp_path, settings_for(tmp_path, URLS, {}))
 
+    assert ended.code == BAD_CONFIGURATION
+    assert "something else" in ended.stderr
+    assert not key.exists(), "it would be in the way of the one that belongs to the store"
+    Vault.load_or_create(key)
+    ended = await serve(tmp_path, settings_for(tmp_path, URLS, {}))
     assert ended.code == FAILED
     assert "offramp.db" in ended.stderr
     assert store.read_bytes() == content
@@ -156,6 +162,7 @@ async def test_another_programs_database_is_left_as_it_is(tmp_path: Path) -> Non
     store = tmp_path / "offramp.db"
     with opened(store) as other:
         other.execute("CREATE TABLE songs (title TEXT)")
+    Vault.load_or_create(tmp_path / "offramp.key")
 
     ended = await serve(tmp_path, settings_for(tmp_path, URLS, {}))
 
