@@ -195,8 +195,11 @@ class Vault:
             return None
         try:
             return self.seal(self.open(sealed, context=context), context=context)
-        except KeyMissingError:
-            raise
+        except KeyMissingError as exc:
+            # Where it is only the header that was damaged, somebody has to take it out.
+            raise KeyMissingError(
+                f"{context}: {exc.message}", hint=f"{exc.hint}, or take {context} out of the store"
+            ) from None
         except StoreCorruptError:
             # No key cures that, and all others must not wait for it.
             return None

@@ -135,6 +135,7 @@ async def test_a_key_that_is_dropped_too_early_is_missed_at_the_start(kept: Kept
         async with kept.opened(vault_of(b"n")):
             pass
 
+    assert f"credential:{CREDENTIAL.id}" in refused.value.message
     assert "put the old key back" in (refused.value.hint or "")
 
 
