@@ -18,6 +18,7 @@ from proxy.core.errors import ConfigError, StoreCorruptError
 from proxy.core.ids import BatchId, InstanceId, JobId, shard_for, shard_of
 from proxy.core.job import CancelRequested, Escalated, Job, Outcome, Released, Succeeded, advance
 from proxy.core.ledger import Booking, Receipt, Sums, batch_row
+from proxy.core.plan import Head
 from proxy.core.repeats import CLAIM_WINDOW
 from proxy.ports.batches import ClaimLimits
 from proxy.ports.jobs import DeliveryNote, JobFilter, JobWrite, Result
@@ -364,11 +365,47 @@ async def test_a_queue_whose_key_cannot_be_read_holds_up_no_other(stores, server
     ]
 
 
-@pytest.mark.parametrize("damage", [b"", b"damaged", HEAD.pack(*[float("inf")] * 7)])
-async def test_a_queue_whose_sums_cannot_be_read_holds_up_no_other(stores, server, damage):
+def by_model(heads: Sequence[Head]) -> dict[str, Head]:
+    return {head.key.model: head for head in heads}
+
+
+DAMAGED_SUMS = [b"", b"damaged", HEAD.pack(*[float("inf")] * 7)]
+
+
+@pytest.mark.parametrize("damage", DAMAGED_SUMS)
+async def test_a_queue_whose_sums_are_damaged_is_counted_anew(stores, server, damage):
+    jobs = [await accepted(stores, deadline=T0 + hours * HOUR) for hours in (3, 2, 1)]
+    await accepted(stores, key=make_key(model="fine"))
+    before = by_model(await stores.batches.heads())
+    name = keys.key_digest(jobs[0].key)
+    for job in jobs[:2]:
+        server.admin.hset(keys.heads(shard_of(job.id)), name, damage)
+
+    with structlog.testing.capture_logs() as said:
+        assert by_model(await stores.batches.heads()) == before
+        assert by_model(await stores.batches.all_heads()) == before
+
+    assert [(line["event"], line["subject"]) for line in said] == [
+        ("record.unread", f"queue {name}")
+    ]
+    assert await claim(stores, await filling(stores)) == len(jobs)
+    assert [head.key.model for head in await stores.batches.heads()] == ["fine"]
+
+
+@pytest.mark.parametrize("damage", DAMAGED_SUMS)
+async def test_a_queue_whose_sums_are_damaged_and_that_is_empty_is_gone(stores, server, damage):
+    server.admin.hset(keys.heads(7), "name", damage)
+
+    assert await stores.batches.heads() == []
+
+    assert not server.admin.exists(keys.heads(7))
+
+
+async def test_a_queue_whose_sums_cannot_be_read_holds_up_no_other(stores, server):
+    """They are no times, and yet numbers: nothing says that they are damaged."""
     damaged, fine = [await accepted(stores, key=make_key(model=name)) for name in ("1", "2")]
     name = keys.key_digest(damaged.key)
-    server.admin.hset(keys.heads(shard_of(damaged.id)), name, damage)
+    server.admin.hset(keys.heads(shard_of(damaged.id)), name, HEAD.pack(*[1e18] * 7))
 
     with structlog.testing.capture_logs() as said:
         assert [head.key for head in await stores.batches.heads()] == [fine.key]
@@ -459,7 +496,7 @@ async def test_what_is_no_record_at_all_is_the_store_s_failure_and_no_bug(stores
         assert await claim(stores, unread) == 0
     server.admin.hset(keys.heads(shard_of(queued.id)), keys.key_digest(queued.key), damage)
     server.admin.hset(keys.SMALL, small_field(queued.key), damage)
-    assert await stores.batches.heads() == []
+    assert [head.count for head in await stores.batches.heads()] == [1]
 
 
 FOREIGN = {

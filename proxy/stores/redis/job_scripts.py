@@ -9,7 +9,7 @@ and so holds Redis well below 5 ms. A job's record begins with a line for the sc
 from typing import Final
 
 from proxy.stores.redis.commands import Script
-from proxy.stores.redis.lua import DELIVERY, EACH, HEAD, LEDGER, QUEUE
+from proxy.stores.redis.lua import DELIVERY, EACH, HEAD, LEDGER, QUEUE, ROW
 
 ACCEPT: Final = Script(
     EACH
@@ -232,4 +232,26 @@ end
 return table.concat(lines, '\\n')
 """,
     writes=False,
+)
+
+RECOUNT: Final = Script(
+    HEAD
+    + ROW
+    + """
+-- Count a queue anew of which the counters are damaged: of what it holds nothing else is.
+local n, bytes, tokens, held = 0, 0, 0, 0
+local first, last, near = math.huge, 0, math.huge
+for _, row in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
+  local job, _, b, t, deadline, h, ready = string.match(row, ROW)
+  if job then
+    n, bytes, tokens, held = n + 1, bytes + b, tokens + t, held + h
+    first, last = math.min(first, ready), math.max(last, ready)
+    near = math.min(near, deadline)
+  end
+end
+if n == 0 then return redis.call('HDEL', KEYS[2], ARGV[1]) end
+redis.call('HSET', KEYS[2], ARGV[1],
+  struct.pack(HEAD, n, bytes, tokens, held, first, last, near))
+return n
+"""
 )

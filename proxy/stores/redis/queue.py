@@ -1,10 +1,12 @@
 """The slim queue: what waits under each batch key, and its counters."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Final
+
+import structlog
 
 from proxy.core.errors import StoreCorruptError
 from proxy.core.ids import CredentialId, JobId
@@ -23,7 +25,15 @@ from proxy.stores.unread import Unread
 LOOK: Final = 500
 """Rows that a script looks at, at most."""
 
+COUNTERS: Final = 7
+"""Of a queue in each shard."""
+
 _ALWAYS: Final = 1 << 52
+
+_UNREAD: Final = "the sums of a queue cannot be read"
+_RECOUNTED: Final = "they were counted anew from what the queue holds"
+
+log = structlog.get_logger()
 
 
 class RedisQueueStore:
@@ -112,11 +122,14 @@ class Heads:
     def __init__(self, client: Client) -> None:
         self._client = client
         self._unread = Unread()
+        self._recounted: set[str] = set()
         self._keys: dict[str, BatchKey] = {}
         """Those of the last time, by their digests, each of which stands for one key for ever."""
 
     async def read(self, *, all_of_them: bool = False) -> list[Head]:
         """Return one row for each key that has queued jobs.
+
+        Damaged counters are counted anew, once: left out, the jobs of a queue would never end.
 
         Raises:
             StoreCorruptError: if `all_of_them` are wanted, and a key cannot be read.
@@ -133,6 +146,10 @@ class Heads:
             for line in as_text(reply).splitlines():
                 name, *numbers = line.split(" ")
                 counts.setdefault(name, []).append(numbers)
+        damaged = {name for name, rows in counts.items() if not _are_counts(rows)}
+        if damaged - self._recounted:
+            await self._recount(damaged - self._recounted)
+            return await self.read(all_of_them=all_of_them)
         batch_keys = self._keys = await self._known(counts, all_of_them=all_of_them)
         small_by_key = as_map(small)
         halted = {CredentialId(as_text(one)) for one in as_list(paused)}
@@ -145,6 +162,18 @@ class Heads:
         if all_of_them:
             return [read_one(one) for _, one in stored]
         return self._unread.readable(stored, read_one)
+
+    async def _recount(self, names: Collection[str]) -> None:
+        self._recounted.update(names)
+        for name in sorted(names):
+            await self._client.call_many(
+                [
+                    job_scripts.RECOUNT.call([keys.queue(shard, name), keys.heads(shard)], name)
+                    for shard in keys.ALL_SHARDS
+                ],
+                background=True,
+            )
+            log.error("record.unread", subject=f"queue {name}", error=_UNREAD, hint=_RECOUNTED)
 
     async def _known(self, names: Collection[str], *, all_of_them: bool) -> dict[str, BatchKey]:
         """Return the keys of these names; those that are new since the last time are looked up."""
@@ -184,11 +213,10 @@ def _head(
     paused: set[CredentialId],
 ) -> Head:
     key, rows = stored
-    try:
-        numbers = [[int(number) for number in row] for row in rows]
-        count, size, tokens, held, oldest, newest, nearest = zip(*numbers, strict=True)
-    except ValueError:
-        raise StoreCorruptError("the sums of a queue cannot be read") from None
+    if not _are_counts(rows):
+        raise StoreCorruptError(_UNREAD)
+    numbers = [[int(number) for number in row] for row in rows]
+    count, size, tokens, held, oldest, newest, nearest = zip(*numbers, strict=True)
     return Head(
         key=key,
         count=sum(count),
@@ -201,6 +229,11 @@ def _head(
         small_batches=_small(small.get(small_field(key))),
         paused=key.credential in paused,
     )
+
+
+def _are_counts(rows: Iterable[Sequence[str]]) -> bool:
+    """Return whether these are the seven counters of a queue, of each shard that has some."""
+    return all(len(row) == COUNTERS and all(map(str.isdigit, row)) for row in rows)
 
 
 def _small(count: bytes | None) -> int:
