@@ -142,6 +142,10 @@ class BatchStore(Protocol):
         """
         ...
 
+    async def unread(self) -> Sequence[BatchId]:
+        """Return the batches that `live` leaves out since they cannot be read."""
+        ...
+
     async def drop_items(self, batch_id: BatchId) -> None:
         """Forget the items of a settled batch, and the tombstones that waited for it."""
         ...

@@ -15,6 +15,7 @@ from proxy.core.job import DeadlinePassed, Failed, Job, Outcome, Released, advan
 from proxy.core.lanes import BatchKey
 from proxy.core.plan import Head
 from proxy.ports.jobs import Credential, Result
+from proxy.services.batches.in_vain import WINDOW_AND_HOUR
 from proxy.services.callers.accounts import CredentialVerdict, Verify
 from proxy.services.direct.escalate import CALLS_LOOKED_AT
 from proxy.services.ground import JOBS_PER_WRITE, Ground, count_doubles, count_ends
@@ -50,6 +51,7 @@ class Rescuer:
             if lease is None:
                 return 0
             moved = await self._release_orphans() + await self._release_lost()
+            moved += await self._release_unread()
             for head in await self._ground.batches.heads():
                 if head.nearest_deadline <= self._ground.now():
                     moved += await self._apart(head.key, head.count, self._end_overdue(head))
@@ -88,6 +90,18 @@ class Rescuer:
         if is_all_read:
             # The claim is all that says what became of a job that cannot be read here.
             await self._ground.batches.drop_items(batch_id)
+        return moved
+
+    async def _release_unread(self) -> int:
+        """Give back the overdue jobs of batches that cannot be read: they end by their deadlines.
+
+        Not before others have had their time: an instance of a newer version may read them.
+        """
+        before, moved = self._ground.now() - WINDOW_AND_HOUR, 0
+        for batch_id in await self._ground.batches.unread():
+            async for jobs, _ in self._open_jobs(batch_id):
+                overdue = [j for j in jobs if j.batch_id == batch_id and j.deadline <= before]
+                moved += await self._release(overdue, "its batch cannot be read")
         return moved
 
     async def _release_orphans(self) -> int:

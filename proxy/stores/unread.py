@@ -40,6 +40,13 @@ class Unread:
         found = (self.read(name, record, read) for name, record in stored)
         return [one for one in found if not isinstance(one, StoreCorruptError)]
 
+    def unreadable(
+        self, stored: Iterable[tuple[str, Stored]], read: Callable[[Stored], Read]
+    ) -> list[str]:
+        """Return the IDs of those that `readable` leaves out."""
+        found = [(name, self.read(name, record, read)) for name, record in stored]
+        return [name for name, one in found if isinstance(one, StoreCorruptError)]
+
     def read(
         self, name: str, record: Stored, read: Callable[[Stored], Read]
     ) -> Read | StoreCorruptError:

@@ -48,6 +48,7 @@ async def assert_left_out(stores: Stores, damaged: Batch, other: Batch) -> None:
     with structlog.testing.capture_logs() as said:
         assert await stores.batches.live() == [other]
         assert await stores.batches.recent(limit=9) == [other]
+        assert await stores.batches.unread() == [damaged.id]
 
     assert [(line["event"], line["subject"]) for line in said] == [("record.unread", damaged.id)]
     with pytest.raises(StoreCorruptError):

@@ -392,6 +392,8 @@ class MemoryCredentialStore:
 class MemoryBatchStore:
     def __init__(self, memory: _Memory) -> None:
         self._memory = memory
+        self.damaged: set[BatchId] = set()
+        """Those whose records cannot be read."""
 
     async def heads(self) -> Sequence[Head]:
         grouped: dict[BatchKey, list[Job]] = {}
@@ -433,7 +435,7 @@ class MemoryBatchStore:
         self._memory.batches.clear()
 
     async def live(self) -> Sequence[Batch]:
-        batches = self._memory.batches.values()
+        batches = [b for b in self._memory.batches.values() if b.id not in self.damaged]
         unsettled = [batch for batch in batches if batch.state is not BatchState.SETTLED]
         return sorted(unsettled, key=lambda batch: (batch.created_at, batch.id))
 
@@ -503,6 +505,9 @@ class MemoryBatchStore:
     async def lost(self) -> Sequence[BatchId]:
         filled = [batch_id for batch_id, claims in self._memory.items.items() if claims]
         return [batch_id for batch_id in filled if batch_id not in self._memory.batches]
+
+    async def unread(self) -> Sequence[BatchId]:
+        return sorted(self.damaged)
 
     async def drop_items(self, batch_id: BatchId) -> None:
         for claim in self._memory.items.pop(batch_id, ()):

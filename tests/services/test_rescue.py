@@ -112,6 +112,26 @@ async def test_the_jobs_of_a_batch_that_the_store_lost_are_given_back_as_possibl
     assert await fleet.stores.batches.lost() == []
 
 
+async def test_the_jobs_of_a_batch_that_cannot_be_read_end_long_after_their_deadlines() -> None:
+    fleet = Fleet()
+    fleet.provider.stalled = True
+    await fleet.submit(12)
+    batch = await fleet.batch()
+    (deadline,) = {job.deadline for job in await fleet.stores.jobs.get_many(list(fleet.bodies))}
+    fleet.stores.batches.damaged.add(batch.id)
+    left = deadline - fleet.clock.now()
+
+    # Another instance may read it, and answer late what is paid for.
+    fleet.clock.advance(seconds=(left + timedelta(hours=24)).total_seconds())
+    await fleet.run("live", "rescue")
+    assert await fleet.states() == {JobState.BATCHED: 12}
+    fleet.clock.advance(seconds=3600)
+    await fleet.run("live", "rescue")
+
+    assert await fleet.states() == {JobState.EXPIRED: 12}
+    assert fleet.tally.counts["possible_double"] == 12
+
+
 async def test_a_job_of_a_lost_batch_that_cannot_be_read_waits_and_holds_up_no_other() -> None:
     fleet = Fleet()
     fleet.provider.stalled = True

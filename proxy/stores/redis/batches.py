@@ -135,6 +135,10 @@ class RedisBatchStore:
         )
         return [BatchId(one) for one, is_known in zip(filled, known, strict=True) if not is_known]
 
+    async def unread(self) -> Sequence[BatchId]:
+        unread = self._unread.unreadable(await self._stored_live(), _parse)
+        return [BatchId(batch_id) for batch_id in unread]
+
     async def drop_items(self, batch_id: BatchId) -> None:
         await self._items(batch_id).drop()
 

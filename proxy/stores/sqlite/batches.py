@@ -67,6 +67,8 @@ _LINES: Final = _WANTED.format(
     is_open=_IS_OPEN,
 )
 
+_LIVE: Final = "WHERE state <> 'settled'"
+
 _OPEN_ITEMS: Final = f"""
     SELECT items.job, jobs.id, items.attempt, items.bytes FROM items
     JOIN jobs ON jobs.num = items.job
@@ -102,7 +104,7 @@ class SqliteBatchStore:
         )
 
     async def live(self) -> Sequence[Batch]:
-        return await self._readable("WHERE state <> 'settled' ORDER BY created, num")
+        return await self._readable(f"{_LIVE} ORDER BY created, num")
 
     async def recent(self, *, limit: int) -> Sequence[Batch]:
         return await self._readable("ORDER BY created DESC, num DESC LIMIT ?", limit)
@@ -153,6 +155,13 @@ class SqliteBatchStore:
     async def lost(self) -> Sequence[BatchId]:
         # A file that goes back to what it was does so as a whole.
         return []
+
+    async def unread(self) -> Sequence[BatchId]:
+        def read(connection: sqlite3.Connection) -> list[BatchId]:
+            unread = self._unread.unreadable(_select(connection, _LIVE, ()), decode_batch)
+            return [BatchId(batch_id) for batch_id in unread]
+
+        return await self._database.read(read)
 
     async def drop_items(self, batch_id: BatchId) -> None:
         # In short steps, each whole: after a crash the rest is dropped by a repeat.
