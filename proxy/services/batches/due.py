@@ -12,7 +12,9 @@ from proxy.services.clock_steps import ClockSteps
 SET_BACK: Final = timedelta(minutes=1)
 """By how much the clock must have been set back to matter: by less, pauses are a minute longer."""
 
-_HARMLESS: Final = frozenset({BatchState.SEALED, BatchState.IN_PROGRESS, BatchState.CANCELLING})
+_HARMLESS: Final = frozenset(
+    {BatchState.SEALED, BatchState.IN_PROGRESS, BatchState.CANCELLING, BatchState.ENDED}
+)
 """Where to come too early costs a question. A create in doubt, and a batch that is missed, are
 given the time in which they may turn up: asked for too early, they would be bought again."""
 

@@ -137,8 +137,10 @@ class Settler:
     def _kept_for(self, batch: Batch) -> timedelta | None:
         """Return how much longer the files of a batch stay at its provider, to be read again."""
         assert batch.harvested_at is not None
-        left = batch.harvested_at + self._ground.setback - self._ground.now()
-        return left if left > timedelta() else None
+        setback = self._ground.setback
+        left = batch.harvested_at + setback - self._ground.now()
+        # More left than there was means that the clock was set back: its old time may be far.
+        return left if timedelta() < left <= setback else None
 
     async def _claim(self, batch: Batch, provider: Provider) -> Batch:
         """Find out whose an adopted batch is; unchanged if that cannot be read yet."""

@@ -25,10 +25,11 @@ def test_a_batch_is_due_from_its_time_on_and_in_the_states_that_are_asked_for() 
     assert due.among([batch], {BatchState.SEALED}) == []
 
 
-def test_a_time_of_before_the_clock_was_set_back_is_not_waited_for() -> None:
+@pytest.mark.parametrize("state", [BatchState.SEALED, BatchState.IN_PROGRESS, BatchState.ENDED])
+def test_a_time_of_before_the_clock_was_set_back_is_not_waited_for(state: BatchState) -> None:
     clock = FakeClock(T0)
     due = DueBatches(clock)
-    batch = make_batch(state=BatchState.IN_PROGRESS, next_at=SOON)
+    batch = make_batch(state=state, next_at=SOON)
     assert due.among([batch], STATES) == []
 
     clock.set(hours=-6)
@@ -36,7 +37,7 @@ def test_a_time_of_before_the_clock_was_set_back_is_not_waited_for() -> None:
     assert due.among([batch], STATES) == [batch]
     assert due.among([batch], STATES) == [batch]
 
-    asked = make_batch(state=BatchState.IN_PROGRESS, next_at=clock.now() + timedelta(seconds=10))
+    asked = make_batch(state=state, next_at=clock.now() + timedelta(seconds=10))
     assert due.among([asked], STATES) == []
     assert due.among([batch], STATES) == []
 

@@ -268,6 +268,17 @@ async def test_files_are_kept_while_the_store_may_lose_what_was_read_from_them()
     assert fleet.provider.requests["results"] == 1
 
 
+async def test_files_are_not_kept_until_the_old_time_of_a_clock_that_was_set_back() -> None:
+    fleet = Fleet(setback=MINUTE)
+    job_ids = await fleet.submit(12)
+    await fleet.answer()
+    assert (await fleet.batch()).state is BatchState.ENDED
+
+    fleet.clock.set(hours=-6)
+
+    await assert_bought_once(fleet, job_ids)
+
+
 async def test_results_that_the_whole_store_has_lost_are_read_again() -> None:
     fleet = Fleet(setback=MINUTE)
     job_ids = await fleet.submit(12)
