@@ -463,6 +463,17 @@ async def test_no_credential_is_forgotten_that_an_unreadable_batch_may_need(stor
     assert await stores.credentials.all()
 
 
+def test_more_can_be_set_back_than_a_replica_is_behind_by_that_takes_over():
+    """One is taken that lost its master up to ten times as long ago as it takes to notice that.
+
+    redis.io, "High availability with Sentinel", replica selection; redis.conf,
+    `cluster-replica-validity-factor`.
+    """
+    down_after, node_timeout = timedelta(seconds=30), timedelta(seconds=15)
+
+    assert RedisStores.setback > max(10 * down_after, 10 * node_timeout)
+
+
 @pytest.mark.parametrize("damage", [b"damaged", b"\xff", b""])
 async def test_a_row_of_the_ledger_that_cannot_be_read_spoils_no_other(stores, server, damage):
     day = T0.date()

@@ -34,10 +34,13 @@ retention. Its record, which holds neither, waits for the pruner with all that n
 class RedisStores:
     """All stores over one Redis."""
 
-    setback: Final = timedelta(minutes=1)
-    """More than a replica is behind by (under a second) that was fit to follow its master, and than
-    an append-only file that the system writes when it likes (half a minute, `appendfsync no`).
-    Snapshots may lose more: whoever keeps jobs by them alone is warned."""
+    setback: Final = timedelta(minutes=6)
+    """More than a replica can be behind by that takes over. One that follows is by less than a
+    second; but one that lost its master before that died is taken, too, if that was no longer ago
+    than ten times `down-after-milliseconds` (Sentinel: five minutes by default) or
+    `cluster-node-timeout` (two and a half). Also more than an append-only file that the system
+    writes when it likes (half a minute, `appendfsync no`). Snapshots may lose more: whoever keeps
+    jobs by them alone is warned."""
 
     def __init__(
         self,
