@@ -175,6 +175,39 @@ async def test_a_file_that_is_removed_or_replaced_takes_no_more_jobs(stores, pat
     assert len(await stores.jobs.get_many([kept, also_kept])) == 2
 
 
+@pytest.mark.parametrize("is_replaced", [False, True])
+async def test_a_log_that_is_removed_or_replaced_takes_no_more_jobs(
+    open_stores, path, tmp_path, is_replaced
+):
+    log = tmp_path / f"{path.name}-wal"
+    async with open_stores() as stores:
+        kept = await accepted(stores)
+        aside = log.rename(tmp_path / "aside")
+        if is_replaced:
+            log.touch()
+
+        with pytest.raises(StoreUnavailableError, match="its log was removed") as refused:
+            await accepted(stores)
+        assert "SIGTERM" in (refused.value.hint or "")
+        aside.rename(log)
+        also_kept = await accepted(stores)
+        log.unlink()
+
+    async with open_stores() as stores:
+        assert len(await stores.jobs.get_many([kept, also_kept])) == 2
+
+
+async def test_a_store_behind_a_link_has_its_log_beside_the_file(open_stores, path, tmp_path):
+    (tmp_path / "real").mkdir()
+    path.symlink_to(tmp_path / "real" / "file.db")
+    async with open_stores() as stores:
+        await accepted(stores)
+        (tmp_path / "real" / "file.db-wal").unlink()
+
+        with pytest.raises(StoreUnavailableError, match="its log was removed"):
+            await accepted(stores)
+
+
 async def test_a_file_that_cannot_be_written_may_stand_in_a_folder_that_cannot(stores, path):
     with pytest.raises(StoreUnavailableError, match="cannot be written") as refused:
         await stores._database.read(lambda direct: direct.execute("DELETE FROM jobs"))

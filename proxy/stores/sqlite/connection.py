@@ -108,34 +108,47 @@ def _keep_a_log(connection: sqlite3.Connection) -> None:
 
 
 class OpenFile:
-    """The file that is open: what its path led to when this was first asked."""
+    """The file that is open, and its log: what their paths led to when this was first asked.
+
+    A removed file can be written to as before, and ends with the process. With a removed log
+    all goes that was not folded into the file, though it was said to be durable.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._identity: tuple[int, int] | None = None
+        self._log = Path(f"{path.resolve()}-wal")
+        self._identities: dict[Path, tuple[int, int]] = {}
 
-    def is_gone(self) -> bool:
-        """Return whether its path leads to another file by now, or to none.
+    def gone(self) -> StoreError | None:
+        """Return our error if a path leads to another file by now, or to none.
 
-        A removed file can be written to as before, and ends with the process.
+        To be asked within a transaction, when the log is there and nobody else may end it.
         """
+        if self._is_another(self._path, absent=True):
+            return _gone("file", f"put the file back to {self._path}; {_RESTART}")
+        # In a folder where SQLite can keep none, there never was one.
+        if self._is_another(self._log, absent=self._log in self._identities):
+            return _gone("log", f"end it by SIGTERM: {self._path} gets what the log had")
+        return None
+
+    def _is_another(self, path: Path, *, absent: bool) -> bool:
         try:
-            found = self._path.stat()
+            found = path.stat()
         except FileNotFoundError:
-            return True
+            return absent
         except OSError:
             # A folder that does not answer says nothing of the file; SQLite will.
             return False
         identity = (found.st_dev, found.st_ino)
-        self._identity = self._identity or identity
-        return identity != self._identity
+        return self._identities.setdefault(path, identity) != identity
 
 
-def gone(path: Path) -> StoreError:
-    """Return our error for a file that was taken away, or exchanged, under an open store."""
+_RESTART: Final = "a restart takes the one that is there, or a new one"
+
+
+def _gone(what: str, hint: str) -> StoreError:
     return StoreUnavailableError(
-        "the store is away: its file was removed or replaced",
-        hint=f"put the file back to {path}; a restart takes the one that is there, or a new one",
+        f"the store is away: its {what} was removed or replaced", hint=hint
     )
 
 

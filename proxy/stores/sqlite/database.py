@@ -24,7 +24,7 @@ from typing import Any, Final, Generic, NoReturn, Self, TypeVar
 
 from proxy.core.errors import StoreUnavailableError
 from proxy.stores.sqlite.checkpoint import Checkpointer
-from proxy.stores.sqlite.connection import OpenFile, connect, create_file, gone, translate
+from proxy.stores.sqlite.connection import OpenFile, connect, create_file, translate
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
@@ -257,13 +257,14 @@ class _Writer(_Thread):
                 call.work = call.prepare()
             except BaseException as exc:  # noqa: BLE001 - raised again where it was asked for
                 return [_Done(call, error=exc)]
-        if self._file.is_gone():
-            return self._refused(call, gone(self._path))
         try:
             self._relax(connection, call.is_relaxed)
             connection.execute("BEGIN IMMEDIATE")
         except sqlite3.Error as exc:
             return self._refused(call, translate(exc, self._path))
+        if (gone := self._file.gone()) is not None:
+            connection.execute("ROLLBACK")
+            return self._refused(call, gone)
         done: list[_Done] = []
         following: _Call[Any] | None = call
         try:
