@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,19 @@ import pytest
 from proxy.sandbox import Running as Provider
 from proxy.sandbox import Sandbox, SandboxSettings
 from proxy.stores.vault import Vault
-from tests.e2e.processes import QUICK, Proxy, chat, results, right_answer, settings_for
+from tests.e2e.processes import (
+    QUICK,
+    Proxy,
+    bill,
+    bought,
+    chat,
+    results,
+    right_answer,
+    settings_for,
+)
+from tests.helpers.ports import free_port
 from tests.helpers.raw_upstream import wait_until
-from tests.helpers.redis_server import RedisServer, redis_server
+from tests.helpers.redis_server import RedisServer, eventually, redis_server
 
 pytestmark = pytest.mark.redis
 
@@ -37,14 +47,21 @@ class Fleet:
     two: Proxy
     provider: Provider
 
+    def events(self, name: str) -> list[dict[str, Any]]:
+        return self.one.events(name) + self.two.events(name)
+
 
 @asynccontextmanager
 async def fleet(
-    tmp_path: Path, redis: RedisServer, *, batching: Mapping[str, Any] = QUICK["batching"]
+    tmp_path: Path,
+    redis: RedisServer,
+    *,
+    batching: Mapping[str, Any] = QUICK["batching"],
+    turnaround_s: float = 0.5,
 ) -> AsyncIterator[Fleet]:
     key_file = tmp_path / "key"
     Vault.load_or_create(key_file)
-    async with Sandbox(SandboxSettings(turnaround_s=0.5)).serve() as running:
+    async with Sandbox(SandboxSettings(turnaround_s=turnaround_s)).serve() as running:
         changes = {
             "store": redis.url,
             "secret_key_file": str(key_file),
@@ -139,3 +156,37 @@ async def test_the_log_and_the_probe_say_what_outlives_a_crash_of_redis(
         assert "append-only file, fsync always; 0 replicas" in ready["durability"]
         assert started["durability"] == ready["durability"]
         assert await running.one.terminate() == 0
+
+
+async def test_results_that_a_redis_lost_are_read_again_and_bought_once(tmp_path: Path) -> None:
+    """As after a failover to a replica that was behind: it knows of the batch, not of its end."""
+    home, port = tmp_path / "redis", free_port()
+    home.mkdir()
+    prompts = [f"call {number}" for number in range(12)]
+    with ExitStack() as stack:
+        behind = stack.enter_context(redis_server(home, port=port))
+        async with fleet(tmp_path, behind, turnaround_s=600) as both:
+            job_ids = await defer(both.one, prompts)
+            await wait_until(lambda: sum(e["jobs"] for e in both.events("batch.submitted")) == 12)
+            behind.admin.save()
+            await both.provider.advance(600)
+            await results(both.two, job_ids)
+            batches = len(both.events("batch.submitted"))
+            await wait_until(lambda: len(both.events("batch.ingested")) == batches)
+
+            # What is killed saves no more.
+            stack.close()
+            await asyncio.to_thread(stack.enter_context, redis_server(home, port=port))
+
+            async def are_there() -> bool:
+                again[:] = await results(both.one, job_ids)
+                return 503 not in {status for status, _ in again}
+
+            again: list[tuple[int, bytes]] = []
+            await eventually(are_there)
+            await wait_until(lambda: len(both.events("batch.ingested")) == 2 * batches)
+            owed = await bill(both.one, both.provider)
+
+    assert texts(again) == [right_answer(prompt) for prompt in prompts]
+    assert {bought(both.provider, prompt) for prompt in prompts} == {1}
+    assert (owed.known, owed.possible) == (owed.provider, 0)
