@@ -198,7 +198,8 @@ def batch_life(batch: Batch, now: datetime) -> Markup:
         (batch.submitted_at, "working", "at the provider"),
         (batch.ended_at, "reading", "its results are read"),
     ]
-    last = batch.settled_at or (batch.harvested_at or now)
+    # Settled much later, where its files are kept, or twins are looked for.
+    last = batch.harvested_at or batch.settled_at or now
     known = [(at, kind, said) for at, kind, said in steps if at is not None]
     ends = [at for at, _, _ in known[1:]] + [max(last, known[-1][0])]
     spans = [

@@ -7,7 +7,13 @@ from proxy.core.batch import BatchState
 from proxy.core.job import JobState
 from proxy.core.ledger import Sums
 from proxy.services.insight import Money
-from proxy.web.dashboard.views import batch_history, job_history, lanes_chart, savings_chart
+from proxy.web.dashboard.views import (
+    batch_history,
+    batch_life,
+    job_history,
+    lanes_chart,
+    savings_chart,
+)
 from tests.helpers.factories import T0, make_batch, make_job
 
 MINUTE = timedelta(minutes=1)
@@ -70,6 +76,20 @@ def test_a_batchs_history_tells_what_went_wrong_on_the_way():
         "not found at the provider",
         "settled: files deleted, every job cared for",
     ]
+
+
+def test_results_count_as_read_until_the_last_one_was_and_not_until_their_files_are_deleted():
+    batch = make_batch(
+        state=BatchState.SETTLED,
+        submitted_at=T0 + MINUTE,
+        ended_at=T0 + 2 * MINUTE,
+        harvested_at=T0 + 3 * MINUTE,
+        settled_at=T0 + 9 * MINUTE,
+    )
+
+    assert "its results are read: 1 min" in batch_life(batch, T0 + 10 * MINUTE)
+    forsaken = replace(batch, harvested_at=None)
+    assert "its results are read: 7 min" in batch_life(forsaken, T0 + 10 * MINUTE)
 
 
 def test_the_savings_chart_says_each_days_sums():
