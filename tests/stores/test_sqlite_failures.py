@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sqlite3
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,12 @@ from proxy.core.job import Escalated, advance
 from proxy.core.ledger import Booking, Receipt, Sums, batch_row
 from proxy.ports.jobs import JobFilter, JobWrite, UnreadJob
 from proxy.ports.notes import Note
-from proxy.stores.sqlite import SqliteStores, schema
-from proxy.stores.sqlite.connection import connect
+from proxy.stores.sqlite import SqliteStores, checkpoint, schema
+from proxy.stores.sqlite.connection import OpenFile, connect
 from tests.contract.steps import PLENTY, assert_left_out, assert_stands_among, finished, listed
 from tests.helpers.factories import OWNER, T0, make_batch, make_credential, make_key, new_job
 from tests.helpers.old_files import put_back, schema_of
+from tests.helpers.raw_upstream import wait_until
 from tests.helpers.sqlite_file import opened, run
 
 CREDENTIAL = make_credential()
@@ -175,11 +177,12 @@ async def test_a_file_that_is_removed_or_replaced_takes_no_more_jobs(stores, pat
     assert len(await stores.jobs.get_many([kept, also_kept])) == 2
 
 
+@pytest.mark.parametrize("part", ["wal", "shm"])
 @pytest.mark.parametrize("is_replaced", [False, True])
 async def test_a_log_that_is_removed_or_replaced_takes_no_more_jobs(
-    open_stores, path, tmp_path, is_replaced
+    open_stores, path, tmp_path, part, is_replaced
 ):
-    log = tmp_path / f"{path.name}-wal"
+    log = tmp_path / f"{path.name}-{part}"
     async with open_stores() as stores:
         kept = await accepted(stores)
         aside = log.rename(tmp_path / "aside")
@@ -195,6 +198,33 @@ async def test_a_log_that_is_removed_or_replaced_takes_no_more_jobs(
 
     async with open_stores() as stores:
         assert len(await stores.jobs.get_many([kept, also_kept])) == 2
+
+
+async def test_the_log_is_folded_into_the_file_only_while_it_is_there(path, monkeypatch):
+    """Another process that finds none begins its own, and both would write to the file."""
+    monkeypatch.setattr(checkpoint, "PAUSE_S", 0.001)
+    path.touch()
+    with closing(connect(path, writes=True)) as direct:
+        file = OpenFile(path)
+        direct.execute("BEGIN IMMEDIATE")
+        assert file.gone() is None
+        direct.execute("CREATE TABLE songs (title TEXT)")
+        direct.execute("COMMIT")
+        before = path.read_bytes()
+        index = path.with_name(f"{path.name}-shm")
+        aside = index.rename(path.with_name("aside"))
+
+        checkpointer = checkpoint.Checkpointer(path, file)
+        checkpointer.after_commit(direct)
+        await wait_until(lambda: not checkpointer._written.is_set())
+        checkpointer.stop()
+        assert path.read_bytes() == before
+
+        aside.rename(index)
+        checkpointer = checkpoint.Checkpointer(path, file)
+        checkpointer.after_commit(direct)
+        await wait_until(lambda: path.read_bytes() != before)
+        checkpointer.stop()
 
 
 async def test_a_store_behind_a_link_has_its_log_beside_the_file(open_stores, path, tmp_path):

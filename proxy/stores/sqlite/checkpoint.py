@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from proxy.stores.sqlite.connection import connect
+from proxy.stores.sqlite.connection import OpenFile, connect
 
 PAUSE_S: Final = 0.5
 """How long writes gather before they are folded: a page that changes often is copied once."""
@@ -24,8 +24,9 @@ _FOLD: Final = "PRAGMA wal_checkpoint(PASSIVE)"
 class Checkpointer:
     """A thread that copies what is committed, as far as nobody has to wait."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, file: OpenFile) -> None:
         self._path = path
+        self._file = file
         self._written = threading.Event()
         self._stopped = threading.Event()
         self._is_long = threading.Event()
@@ -57,6 +58,9 @@ class Checkpointer:
                 # `stop` may have come between the two lines above: what was cleared
                 # was its call to wake up, and nobody would call again.
                 break
+            if self._file.gone() is not None:
+                # Others may have begun a log of their own: beside theirs, this one ruins the file.
+                continue
             # A failure, e.g. a full disk, is no loss: the log stays, and the next
             # write tells whoever asked for it.
             with suppress(sqlite3.Error):

@@ -111,23 +111,25 @@ class OpenFile:
     """The file that is open, and its log: what their paths led to when this was first asked.
 
     A removed file can be written to as before, and ends with the process. With a removed log
-    all goes that was not folded into the file, though it was said to be durable.
+    all goes that was not folded into the file, though it was said to be durable. And without the
+    log's index, processes that share the file do not know of each other, and ruin it.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._log = Path(f"{path.resolve()}-wal")
+        real = path.resolve()
+        self._log = (Path(f"{real}-wal"), Path(f"{real}-shm"))
         self._identities: dict[Path, tuple[int, int]] = {}
 
     def gone(self) -> StoreError | None:
         """Return our error if a path leads to another file by now, or to none.
 
-        To be asked within a transaction, when the log is there and nobody else may end it.
+        To be asked within a transaction at first, when the log is there and nobody may end it.
         """
         if self._is_another(self._path, absent=True):
             return _gone("file", f"put the file back to {self._path}; {_RESTART}")
         # In a folder where SQLite can keep none, there never was one.
-        if self._is_another(self._log, absent=self._log in self._identities):
+        if any(self._is_another(part, absent=part in self._identities) for part in self._log):
             return _gone("log", f"end it by SIGTERM: {self._path} gets what the log had")
         return None
 

@@ -208,7 +208,8 @@ class _Writer(_Thread):
     """Executes writes in groups, each group in one transaction."""
 
     def __init__(self, path: Path, loop: asyncio.AbstractEventLoop) -> None:
-        self._checkpointer = Checkpointer(path)
+        self._file = OpenFile(path)
+        self._checkpointer = Checkpointer(path, self._file)
         self._held_back: _Call[Any] | None = None
         self._is_relaxed = False
         """Whether commits of the connection are, at the moment."""
@@ -217,7 +218,6 @@ class _Writer(_Thread):
         """What is put behind the next call, or after a while by itself."""
 
         self._departure: asyncio.TimerHandle | None = None
-        self._file = OpenFile(path)
         super().__init__(path, loop, writes=True)
 
     def begin_prepared(self, prepare: Callable[[], Work[T]]) -> asyncio.Future[T]:
