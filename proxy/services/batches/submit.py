@@ -71,6 +71,10 @@ instance may have the key that it is sealed with. Then the other calls go withou
 RETRY_PAUSE: Final = timedelta(seconds=30)
 """How long a batch waits that could not be submitted, if its provider asks for no more."""
 
+CHANGED_TRIES: Final = 5
+"""How often a batch is submitted in which something changes meanwhile, until it waits: callers
+may be cancelling jobs of it one by one."""
+
 TURN_PAUSE: Final = timedelta(seconds=2)
 """How soon a batch that waits for another's create looks again."""
 
@@ -109,6 +113,9 @@ class Submitter:
 
         self._unread: dict[BatchId, int] = {}
         """How often a batch had a call that could not be read."""
+
+        self._changed: dict[BatchId, int] = {}
+        """How often the input of a batch changed on its way."""
 
     async def run_once(self) -> int:
         """Bring every due submission one step further; return how many moved.
@@ -271,14 +278,18 @@ class Submitter:
         return await self._put_back(batch, exc)
 
     async def _put_back(self, batch: Batch, exc: ProviderError) -> Batch:
-        """Have the batch sent again later: when the provider asks for it, and not at once.
+        """Have the batch sent again: when the provider asks for it, and at once only where a job
+        was cancelled.
 
         But no later than its jobs must go another way.
         """
         log.warning("batch.put_back", batch_id=batch.id, code=exc.code, error=str(exc))
+        pause = max(exc.retry_after or timedelta(), RETRY_PAUSE)
         if exc.code != INPUT_CHANGED:
             self._ground.troubles.note(batch.key.upstream, exc, at=self._ground.now())
-        pause = max(exc.retry_after or timedelta(), RETRY_PAUSE)
+        elif _may_try_again(self._changed, batch, at_most=CHANGED_TRIES):
+            # Its provider is in no trouble: the other jobs need not wait for what one caller did.
+            pause = timedelta()
         return await self._steps.take(batch, self._after(pause, batch)) or batch
 
     def _after(self, pause: timedelta, batch: Batch) -> PutBack:

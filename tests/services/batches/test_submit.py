@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -10,7 +11,7 @@ from proxy.core.batch import Batch, BatchState
 from proxy.core.ids import CredentialId
 from proxy.core.job import JobState
 from proxy.core.lanes import Lane
-from proxy.services.batches.submit import INPUT_TRIES, UNREAD_TRIES
+from proxy.services.batches.submit import CHANGED_TRIES, INPUT_TRIES, UNREAD_TRIES
 from tests.helpers.fake_provider import Fault
 from tests.helpers.fleet import LEASE, Fleet
 from tests.helpers.loops import settled
@@ -282,10 +283,26 @@ async def test_a_job_cancelled_during_the_upload_makes_the_upload_anew() -> None
     assert (await fleet.batch()).state is BatchState.SEALED
     # Whoever asks for another job there must not hear that the upstream is silent.
     assert fleet.instances[0].ground.troubles.all() == {}
-    await fleet.wait(timedelta(seconds=30), "submit")
+    # Nor need the others wait for what one caller did.
+    await fleet.run("submit")
 
     assert (await fleet.batch()).state is BatchState.IN_PROGRESS
     assert len(fleet.provider.batches["batch_1"].lines) == 11
+
+
+async def test_a_batch_whose_jobs_are_cancelled_one_by_one_is_not_uploaded_all_the_time() -> None:
+    fleet = Fleet()
+    job_ids = await fleet.flush(12)
+
+    for job_id in job_ids[:8]:
+        fleet.provider.in_the_middle["upload"] = partial(fleet.cancel, job_id)
+        await fleet.run("submit")
+    assert fleet.provider.requests["upload"] == CHANGED_TRIES
+    fleet.provider.in_the_middle.clear()
+    await fleet.wait(timedelta(seconds=30), "submit")
+
+    assert (await fleet.batch()).state is BatchState.IN_PROGRESS
+    assert len(fleet.provider.batches["batch_1"].lines) == 7
 
 
 async def test_an_upload_is_repeated_only_after_looking_for_the_earlier_one() -> None:
