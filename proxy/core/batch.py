@@ -42,6 +42,7 @@ from proxy.core.batch_events import (
     Polled,
     PutBack,
     Rejected,
+    ResultsNamed,
     Sealed,
     SubmissionStarted,
     TwinFound,
@@ -236,6 +237,7 @@ TRANSITIONS: Final[dict[BatchState, dict[type[BatchEvent], BatchState | Stale]]]
         Disowned: _S.ENDED,
         TwinFound: _S.ENDED,
         TwinRead: _S.ENDED,
+        ResultsNamed: _S.ENDED,
         Delayed: _S.ENDED,
         Harvested: _S.ENDED,
         BatchSettled: _S.SETTLED,
@@ -249,6 +251,7 @@ TRANSITIONS: Final[dict[BatchState, dict[type[BatchEvent], BatchState | Stale]]]
         Harvested: STALE,
         TwinFound: STALE,
         TwinRead: STALE,
+        ResultsNamed: STALE,
         **_LATE_NEWS,
     },
 }
@@ -283,7 +286,7 @@ def _apply(moved: Batch, event: BatchEvent) -> Batch:
             return replace(moved, twins_read=(*moved.twins_read, provider_batch_id))
         case Confirmed():
             return replace(moved, is_provisional=False)
-        case Rejected() | Dissolved() | BatchEnded() | Disowned():
+        case Rejected() | Dissolved() | BatchEnded() | Disowned() | ResultsNamed():
             return _apply_end(moved, event)
         case Polled() | CancelStarted() | Missing() | Vanished() | Delayed():
             return _apply_poll(moved, event)
@@ -329,7 +332,11 @@ def _apply_submission(
             )
 
 
-def _apply_end(moved: Batch, event: Rejected | Dissolved | BatchEnded | Disowned) -> Batch:
+def _apply_end(
+    moved: Batch, event: Rejected | Dissolved | BatchEnded | Disowned | ResultsNamed
+) -> Batch:
+    if isinstance(event, ResultsNamed):
+        return replace(moved, output_file_ids=event.output_file_ids)
     moved = replace(moved, ended_at=event.at, holder=None, next_at=None, refused_since=None)
     match event:
         case Rejected(_, code, message, line):

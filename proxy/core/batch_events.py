@@ -160,6 +160,13 @@ class BatchEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class ResultsNamed:
+    """The provider names other results than when the batch ended."""
+
+    output_file_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Delayed:
     """The provider could not be asked, or has not everything yet; again at `next_at`.
 
@@ -203,6 +210,7 @@ BatchEvent = (
     | TwinFound
     | TwinRead
     | BatchEnded
+    | ResultsNamed
     | Delayed
     | Harvested
     | BatchSettled

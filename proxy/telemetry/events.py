@@ -52,6 +52,7 @@ EVENTS: Final = frozenset(
         "batch.put_back",
         "batch.rejected",
         "batch.released",
+        "batch.renamed",
         "batch.sealed",
         "batch.settled",
         "batch.stranded",

@@ -23,16 +23,19 @@ from proxy.core.batch_events import (
     Confirmed,
     Delayed,
     Harvested,
+    ResultsNamed,
 )
 from proxy.core.errors import (
     CREDENTIAL_CODES,
     CredentialRefusedError,
+    ProviderError,
     ProviderRejectedError,
 )
 from proxy.core.ids import BatchId
 from proxy.core.plan import enqueued
-from proxy.ports.provider import Provider
+from proxy.ports.provider import Provider, ProviderBatchState
 from proxy.services.access import Access
+from proxy.services.batches.at_provider import ask
 from proxy.services.batches.clean_up import Cleaner
 from proxy.services.batches.governor import TokenGovernor
 from proxy.services.batches.ingest import Ingestor
@@ -107,7 +110,7 @@ class Settler:
                 return await self._later(batch, READ_AGAIN_AFTER)
         read = await self._files.ingest(batch, provider, batch.output_file_ids)
         if read is None:
-            return await self._later(batch, READ_AGAIN_AFTER)
+            return await self._later(await self._named_anew(batch, provider), READ_AGAIN_AFTER)
         if not await self._ground.is_unmoved(batch):
             # A batch that another instance has settled meanwhile has no items left, by which its
             # lines are known to be ours: each would count as one that nobody saw.
@@ -120,6 +123,25 @@ class Settler:
             # None of these waits: of an answer that was bought for nobody nothing else will tell.
             await self._ground.books.book_possible(batch, read.unread, why="unread jobs")
         return await self._ground.write_batch(batch, Harvested(self._ground.now()))
+
+    async def _named_anew(self, batch: Batch, provider: Provider) -> Batch:
+        """Return the batch with the results that its provider names now.
+
+        It may name them in part at first, or elsewhere later: asked for by their old names until
+        they are given up, every answer would be bought again.
+        """
+        if batch.provider_batch_id is None:
+            return batch
+        try:
+            news = await ask(self._access, batch, provider.retrieve, batch.provider_batch_id)
+        except ProviderError:
+            # It is asked again, as long as they cannot be read.
+            return batch
+        names = news.output_file_ids
+        if news.state is not ProviderBatchState.ENDED or names in ((), batch.output_file_ids):
+            return batch
+        log.info("batch.renamed", batch_id=batch.id)
+        return await self._ground.write_batch(batch, ResultsNamed(names))
 
     async def _is_open_again(self, batch: Batch) -> bool:
         """Return whether the store has lost results, and still knows that all were read.

@@ -1,15 +1,19 @@
 """Result files that are late, are something else, or never come."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from proxy.core.batch import BatchState
+from proxy.core.ids import BatchId
 from proxy.core.job import JobState
 from proxy.ports.provider import LineKind, ResultLine
 from proxy.services.batches.result_files import EMPTY_FOR
-from tests.helpers.fake_provider import Fault
+from tests.helpers.fake_provider import FakeBatch, Fault
 from tests.helpers.fleet import Fleet
+
+TOKEN = "Bearer credential-1"
 
 
 async def test_a_result_file_that_is_late_is_asked_for_again() -> None:
@@ -128,6 +132,34 @@ async def test_a_result_file_that_is_gone_for_an_hour_is_given_up_and_counted() 
     }
     assert fleet.tally.counts["possible_double"] == 12
     assert (await fleet.batch()).state is BatchState.SETTLED
+
+
+@pytest.mark.parametrize("first", ["out-elsewhere", "out-batch_empty"], ids=["moved", "empty"])
+async def test_results_are_read_by_the_names_that_their_provider_gives_them_later(
+    first: str,
+) -> None:
+    fleet = Fleet()
+    await fleet.submit(12)
+    fleet.provider.batches["batch_empty"] = FakeBatch(
+        id="batch_empty",
+        ours=BatchId("another"),
+        owner_token=TOKEN,
+        lines=[],
+        created_at=fleet.clock.now(),
+    )
+    fleet.provider.misreport = lambda batch: (
+        replace(batch, output_file_ids=(first,)) if batch.output_file_ids else batch
+    )
+
+    await fleet.answer()
+    assert await fleet.states() == {JobState.BATCHED: 12}
+    fleet.provider.misreport = lambda batch: batch
+    await fleet.poll(seconds=30)
+    await fleet.poll(seconds=30)
+
+    assert await fleet.states() == {JobState.COMPLETED: 12}
+    assert set(fleet.provider.bought.values()) == {1}
+    assert fleet.doubles() == (0, 0)
 
 
 async def _ended_without_its_file(fleet: Fleet) -> None:
