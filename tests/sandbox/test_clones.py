@@ -1,12 +1,13 @@
 """Members of the OpenAI family on the sandbox's port: each has its own ways, all one engine."""
 
+import json
 from typing import Any
 
 import aiohttp
 import pytest
 
 from proxy.sandbox import Running, Sandbox, SandboxSettings
-from proxy.sandbox.openai.habits import CLONES, Habits
+from proxy.sandbox.openai.habits import CLONES, MISTRAL, Habits
 
 LINE = (
     b'{"custom_id":"a","method":"POST","url":"/v1/chat/completions",'
@@ -145,3 +146,38 @@ async def test_members_and_openai_do_not_see_each_others_batches(clone, server):
 
     async with clone.http.get(url, headers=headers) as answer:
         assert answer.status == 404
+
+
+@pytest.fixture
+async def mistral(server):
+    async with aiohttp.ClientSession() as http:
+        yield Client(server, MISTRAL, http)
+
+
+EMBEDDING = {"model": "text-embedding-3-small", "input": "hi"}
+
+
+async def test_mistral_gives_every_answer_an_id(mistral, server):
+    requests = [{"custom_id": "a", "body": EMBEDDING}]
+    job = {"endpoint": "/v1/embeddings", "requests": requests}
+    _, created = await mistral.ask("POST", "/v1/batch/jobs", json=job)
+    await server.advance(60)
+    _, ended = await mistral.ask("GET", f"/v1/batch/jobs/{created['id']}?inline=true")
+
+    _, answer = await mistral.ask("POST", "/v1/embeddings", json=EMBEDDING)
+    _, chat = await mistral.ask("POST", "/v1/chat/completions", json=json.loads(LINE)["body"])
+
+    assert answer["id"]
+    assert ended["outputs"][0]["response"]["body"]["id"]
+    assert chat["id"].startswith("chatcmpl-")
+
+
+async def test_a_tool_that_mistral_may_choose_is_called(mistral):
+    tool = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
+    asked = {"tools": [tool], "tool_choice": "any"}
+
+    _, chat = await mistral.ask(
+        "POST", "/v1/chat/completions", json=json.loads(LINE)["body"] | asked
+    )
+
+    assert chat["choices"][0]["message"]["tool_calls"][0]["function"]["name"] == "look"

@@ -42,7 +42,7 @@ class OpenAIDialect:
         store = FileStore(engine.directory)
         stored = StoredResponses(engine)
         self._parts: tuple[Part, ...] = (
-            Live(engine, stored, habits.calls),
+            Live(engine, stored, habits),
             stored,
             *((Files(engine, store, habits),) if habits.serves_files else ()),
             batches(engine, store, habits),

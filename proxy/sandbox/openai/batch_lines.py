@@ -61,6 +61,7 @@ class LineRunner:
         self._engine = engine
         self._batch = batch
         self._results = results
+        self._shown = habits.answer
         self._refused_line = habits.refused_line
 
     def run(self, raw: bytes) -> None:
@@ -122,7 +123,7 @@ class LineRunner:
             custom_id=custom_id,
             batch_id=batch.id,
         )
-        return execution.body
+        return self._shown(execution.body)
 
 
 def _response(status: int, body: dict[str, Any]) -> dict[str, Any]:

@@ -62,7 +62,8 @@ def _within(value: float, name: str, low: float, high: float, *, kind: str) -> N
 def forced_function(body: dict[str, Any]) -> dict[str, Any] | None:
     """Return the function that `tool_choice` forces, or None if the model may answer in words.
 
-    Chat completions nest it under `function`, Responses do not; both are read.
+    Chat completions nest it under `function`, Responses do not; both are read. `any` is what
+    Mistral called `required` before.
     """
     functions = [
         tool.get("function", tool)
@@ -70,7 +71,7 @@ def forced_function(body: dict[str, Any]) -> dict[str, Any] | None:
         if isinstance(tool, dict) and tool.get("type") == "function"
     ]
     choice = body.get("tool_choice")
-    if choice == "required" and functions:
+    if choice in ("required", "any") and functions:
         return functions[0]  # type: ignore[no-any-return]
     if isinstance(choice, dict) and choice.get("type") == "function":
         name = choice.get("function", choice).get("name")

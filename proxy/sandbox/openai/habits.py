@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from proxy.sandbox.engine import new_id
 from proxy.sandbox.openai.errors import error_reply
 from proxy.sandbox.openai.execute import ENDPOINTS, OPENAI_ENDPOINTS
 from proxy.sandbox.wire import ApiError, Reply, json_reply
@@ -64,6 +65,9 @@ class Habits:
 
     cursor: str = "after"
     """By which parameter the next page of batches is asked for."""
+
+    answer: Callable[[Json], Json] = _same
+    """How it shows the answer to a call, or to a line."""
 
     batch: Callable[[Json], Json] = _same
     created: Callable[[Json], Any] = _same
@@ -150,7 +154,13 @@ OPENAI: Final = Habits()
 OPENROUTER: Final = Habits(prefix="/openrouter", root="/api/v1", takes_expiry=False)
 """Calls are OpenAI's; batches hold their requests and their results."""
 
-MISTRAL: Final = Habits(prefix="/mistral", calls=frozenset(ENDPOINTS), takes_expiry=False)
+MISTRAL: Final = Habits(
+    prefix="/mistral",
+    calls=frozenset(ENDPOINTS),
+    takes_expiry=False,
+    # Every answer has an ID, even one of vectors (Mistral API description, `EmbeddingResponse`).
+    answer=lambda shown: {"id": new_id(""), **shown},
+)
 """Files are OpenAI's, and most calls; batches are jobs of its own."""
 
 XAI: Final = Habits(prefix="/xai", asks_purpose=False, refusal=_xai_refusal)

@@ -1,6 +1,6 @@
 """The interactive endpoints: one call, one answer, now."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import pydantic_core
@@ -10,6 +10,7 @@ from proxy.sandbox.interactive import compute, metered
 from proxy.sandbox.openai import errors
 from proxy.sandbox.openai.chat import chunks
 from proxy.sandbox.openai.execute import ENDPOINTS, execute, find_model
+from proxy.sandbox.openai.habits import Habits
 from proxy.sandbox.openai.images import image_events
 from proxy.sandbox.openai.plain import text_chunks
 from proxy.sandbox.openai.responses import events
@@ -21,17 +22,17 @@ _FLEX_ENDPOINTS: Final = frozenset({"/v1/chat/completions", "/v1/responses"})
 
 
 class Live:
-    """Answers calls of some `paths` among `ENDPOINTS`, and lists models."""
+    """Answers the calls that a member takes, and lists models."""
 
-    def __init__(self, engine: Engine, stored: StoredResponses, paths: Iterable[str]) -> None:
+    def __init__(self, engine: Engine, stored: StoredResponses, habits: Habits) -> None:
         self._engine = engine
         self._stored = stored
-        self._paths = paths
+        self._habits = habits
 
     def routes(self) -> list[Route]:
         """Return the endpoints served here."""
         return [
-            *(Route("POST", path, self._answering(path)) for path in self._paths),
+            *(Route("POST", path, self._answering(path)) for path in self._habits.calls),
             Route("GET", "/v1/models", self._list_models),
             Route("GET", "/v1/models/{id}", self._get_model),
         ]
@@ -59,7 +60,7 @@ class Live:
         self._bill(path, execution, call, lane)
         if path == "/v1/responses":
             self._stored.keep(execution.body, call.key)
-        return json_reply(execution.body)
+        return json_reply(self._habits.answer(execution.body))
 
     def _lane(self, path: str, body: dict[str, Any]) -> tuple[str, str]:
         """Return the lane that bills the call, and the `service_tier` that its answer names."""
