@@ -162,7 +162,9 @@ class GeminiBatches:
     async def retrieve(self, credential: Credential, provider_batch_id: str) -> ProviderBatch:
         what = f"retrieve of {provider_batch_id}"
         path = f"{place(provider_batch_id)}?fields={_SHOWN}"
-        return self._batch(what, await self._calls.call(what, credential, "GET", path))
+        raw = await self._calls.call(what, credential, "GET", path)
+        _raise_if_gone(what, raw)
+        return self._batch(what, raw)
 
     async def cancel(self, credential: Credential, provider_batch_id: str) -> ProviderBatch:
         await cancel(self._calls, credential, provider_batch_id)
@@ -209,10 +211,8 @@ class GeminiBatches:
         )
 
     def _batch(self, what: str, raw: bytes) -> ProviderBatch:
-        operation = read_operation(_wire.json_value(raw))
-        if operation is None:
-            _raise_if_gone(what, raw)
-        return provider_batch(_wire.expected(operation, what, "a batch"), now=self._clock.now())
+        operation = _wire.expected(read_operation(_wire.json_value(raw)), what, "a batch")
+        return provider_batch(operation, now=self._clock.now())
 
 
 def _inlined(submission: Submission) -> Submission:
@@ -284,6 +284,9 @@ def _has_retry_info(exc: ProviderError) -> bool:
 
 
 def _raise_if_gone(what: str, raw: bytes) -> None:
-    """Raise if an answer is the error of a batch that is not known, though with status 200."""
+    """Raise if an answer is the error of a batch that is not known, though with status 200.
+
+    Not to be asked of a create, of which such an answer does not say that nothing was made.
+    """
     if _wire.error_member(raw) is not None and not read_operation(_wire.json_value(raw)):
         raise _wire.refusal(what, status=404, body=raw)

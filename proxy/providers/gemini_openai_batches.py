@@ -131,7 +131,10 @@ class GeminiOpenAIBatches:
     async def retrieve(self, credential: Credential, provider_batch_id: str) -> ProviderBatch:
         what = f"retrieve of {provider_batch_id}"
         path = f"{_BATCHES}/{checked(provider_batch_id)}"
-        return self._batch(what, await self._calls.call(what, credential, "GET", path))
+        raw = await self._calls.call(what, credential, "GET", path)
+        if read_batch(_wire.json_value(raw)) is None and _wire.error_member(raw) is not None:
+            raise _wire.refusal(what, status=404, body=raw)
+        return self._batch(what, raw)
 
     async def cancel(self, credential: Credential, provider_batch_id: str) -> ProviderBatch:
         await cancel(self._native, _native(credential), provider_batch_id)
@@ -150,10 +153,7 @@ class GeminiOpenAIBatches:
         await self._files.delete(_native(credential), file_id)
 
     def _batch(self, what: str, raw: bytes) -> ProviderBatch:
-        found = read_batch(_wire.json_value(raw))
-        if found is None and _wire.error_member(raw) is not None:
-            raise _wire.refusal(what, status=404, body=raw)
-        batch = _wire.expected(found, what, "a batch")
+        batch = _wire.expected(read_batch(_wire.json_value(raw)), what, "a batch")
         shown = provider_batch(batch, STATES, provider=self._name, now=self._clock.now())
         return replace(
             shown,

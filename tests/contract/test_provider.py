@@ -223,6 +223,18 @@ async def test_a_create_that_may_not_be_sent_any_more_is_not(bench):
     assert bench.asked(bench.wire.create) == 0
 
 
+async def test_a_create_that_succeeds_with_an_error_may_have_made_a_batch(bench):
+    """A gateway may put its own words in the place of the answer."""
+    submission = ten(bench)
+    file_id = await bench.provider.upload(bench.credential, submission)
+    bench.breaks(action="status", status=200, body='{"error":{"message":"oops","code":"x"}}')
+
+    with pytest.raises(ProviderUnavailableError) as raised:
+        await bench.provider.create(bench.credential, submission, file_id)
+
+    assert raised.value.sent
+
+
 @pytest.mark.parametrize("failure", FAILURES)
 async def test_a_broken_upload_is_sent_once_and_found_if_it_arrived(uploads, failure):
     submission, wire = ten(uploads), uploads.wire
