@@ -50,6 +50,7 @@ EVENTS: Final = frozenset(
         "batch.lost",
         "batch.open_again",
         "batch.put_back",
+        "batch.read_again",
         "batch.rejected",
         "batch.released",
         "batch.renamed",

@@ -60,7 +60,22 @@ class ResultFiles:
     async def ingest(
         self, batch: Batch, provider: Provider, file_ids: Sequence[str], *, is_twin: bool = False
     ) -> Read | None:
-        """Ingest the files; nothing if one cannot be read yet."""
+        """Ingest the files; nothing if one cannot be read yet.
+
+        Those that lack lines are read a second time. Cut off between two lines, as a gateway may
+        do it, they look whole, and the others would be bought again.
+        """
+        read = await self._ingest_all(batch, provider, file_ids, is_twin=is_twin)
+        if is_twin or read is None or not 0 < read.told < batch.lines_sent:
+            return read
+        if not _should_be_whole(batch) or not await self._ground.is_awaited(batch):
+            return read
+        log.info("batch.read_again", batch_id=batch.id, lines=batch.lines_sent - read.told)
+        return await self._ingest_all(batch, provider, file_ids, is_twin=is_twin)
+
+    async def _ingest_all(
+        self, batch: Batch, provider: Provider, file_ids: Sequence[str], *, is_twin: bool
+    ) -> Read | None:
         lines, own, unread, is_whole = 0, set[int](), set[int](), True
         for file_id in file_ids:
             sums = Ingested()
@@ -123,7 +138,7 @@ class ResultFiles:
 
     async def _lacks_lines(self, batch: Batch) -> bool:
         """Return whether empty results must be a mistake that will pass soon."""
-        if batch.error_code is not None or batch.cancelled_at is not None:
+        if not _should_be_whole(batch):
             return False
         if batch.ended_at is None or self._ground.now() >= batch.ended_at + EMPTY_FOR:
             return False
@@ -149,6 +164,11 @@ class ResultFiles:
                 return True
             found = found if told is None else told
         return found
+
+
+def _should_be_whole(batch: Batch) -> bool:
+    """Return whether nothing is known for which results could lack lines."""
+    return batch.error_code is None and batch.cancelled_at is None
 
 
 def _is_elsewhere(exc: ProviderError) -> bool:

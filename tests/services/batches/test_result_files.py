@@ -70,6 +70,19 @@ async def test_a_file_without_results_is_read_again_and_costs_no_answer(
     assert fleet.doubles() == (0, 0)
 
 
+async def test_results_that_were_cut_off_between_two_lines_are_read_again() -> None:
+    fleet = Fleet()
+    await fleet.submit(12)
+    cut_off_after = [5, 12]
+    fleet.provider.mangle = lambda lines: lines[: cut_off_after.pop(0)]
+
+    await fleet.answer()
+
+    assert await fleet.states() == {JobState.COMPLETED: 12}
+    assert set(fleet.provider.bought.values()) == {1}
+    assert fleet.doubles() == (0, 0)
+
+
 async def test_empty_results_are_read_again_where_stopped_batches_have_none_too() -> None:
     fleet = Fleet()
     fleet.provider.keeps_partial_results = False
