@@ -293,12 +293,13 @@ class Submitter:
         return await self._steps.take(batch, self._after(pause, batch)) or batch
 
     def _after(self, pause: timedelta, batch: Batch) -> PutBack:
-        next_at = self._ground.now() + pause
-        end = self._outlook.cancel_at(batch)
-        if end is not None and end < next_at:
-            # Then it is given up, without asking. Its jobs must not wait any longer than that.
-            next_at = max(end, self._ground.now())
-        return PutBack(next_at)
+        now, end = self._ground.now(), self._outlook.cancel_at(batch)
+        if end is not None and end < now + pause:
+            # Then it is given up, without asking. Its jobs must not wait any longer than that; and
+            # before they go at full price, a provider that asked for hours is asked half-way.
+            left = max(end - now, timedelta())
+            pause = left / 2 if left > 2 * RETRY_PAUSE else left
+        return PutBack(now + pause)
 
     async def _leave_unread(self, batch: Batch, lease: HeldLease) -> None:
         """Have a batch sent later of which a call cannot be read, and in the end without it."""
