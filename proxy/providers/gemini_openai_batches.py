@@ -40,7 +40,7 @@ from proxy.providers.gemini_files import (
     download_place,
     listed,
 )
-from proxy.providers.gemini_objects import UNANSWERED, read_operation
+from proxy.providers.gemini_objects import UNANSWERED, OperationObject, read_operation
 from proxy.providers.inputs import file_line, small_input
 from proxy.providers.openai_objects import STATES, BatchObject, provider_batch, read_batch
 from proxy.providers.result_lines import LineCutter, cut
@@ -107,9 +107,14 @@ class GeminiOpenAIBatches:
         credential: Credential,
         batch_id: BatchId,
         *,
-        created_after: datetime,  # noqa: ARG002 (in which order the list comes is not documented)
+        created_after: datetime,
         input_file_id: str | None = None,
     ) -> Sequence[ProviderBatch]:
+        """Search the native list to its end: in which order it comes is not documented.
+
+        Nor that it shows the input of a batch which this API created. A new batch of which it
+        does not is asked for here: taken for another's, ours would be bought again.
+        """
         entries = listed(
             self._native,
             f"search for {batch_id}",
@@ -118,20 +123,32 @@ class GeminiOpenAIBatches:
             "operations",
             _INPUTS,
         )
-        names = [
-            operation.name
-            async for entry in entries
-            if (operation := read_operation(entry))
-            and input_file_id is not None
-            and operation.input_file == input_file_id
-        ]
+        names: list[str] = []
+        async for entry in entries:
+            operation = read_operation(entry)
+            if operation is None or input_file_id is None:
+                continue
+            if operation.input_file == input_file_id or (
+                _hides_its_input(operation, created_after)
+                and await self._has_input(credential, operation.name, input_file_id)
+            ):
+                names.append(operation.name)
         found = [await self.retrieve(credential, name) for name in names]
         return sorted(found, key=lambda batch: batch.created_at)
 
+    async def _has_input(self, credential: Credential, name: str, input_file_id: str) -> bool:
+        """Return whether a batch, as this API shows it, is of that input."""
+        try:
+            batch = read_batch(_wire.json_value(await self._shown(credential, name)))
+        except ProviderRejectedError:
+            # Of the native API, and not known here.
+            return False
+        told = batch.input_file_id if batch is not None else None
+        return told is not None and _named("files", told) == input_file_id
+
     async def retrieve(self, credential: Credential, provider_batch_id: str) -> ProviderBatch:
         what = f"retrieve of {provider_batch_id}"
-        path = f"{_BATCHES}/{checked(provider_batch_id)}"
-        raw = await self._calls.call(what, credential, "GET", path)
+        raw = await self._shown(credential, provider_batch_id)
         if read_batch(_wire.json_value(raw)) is None and _wire.error_member(raw) is not None:
             raise _wire.refusal(what, status=404, body=raw)
         return self._batch(what, raw)
@@ -151,6 +168,10 @@ class GeminiOpenAIBatches:
 
     async def delete_file(self, credential: Credential, file_id: str) -> None:
         await self._files.delete(_native(credential), file_id)
+
+    async def _shown(self, credential: Credential, name: str) -> bytes:
+        what, path = f"retrieve of {name}", f"{_BATCHES}/{checked(name)}"
+        return await self._calls.call(what, credential, "GET", path)
 
     def _batch(self, what: str, raw: bytes) -> ProviderBatch:
         batch = _wire.expected(read_batch(_wire.json_value(raw)), what, "a batch")
@@ -178,6 +199,12 @@ def _native(credential: Credential) -> Credential:
         return credential
     del headers["authorization"]
     return replace(credential, headers=(("x-goog-api-key", token.strip()), *headers.items()))
+
+
+def _hides_its_input(operation: OperationObject, created_after: datetime) -> bool:
+    """Return whether a batch that is new enough does not tell what it was created of."""
+    created = operation.metadata.created_at
+    return operation.input_file is None and created is not None and created >= created_after
 
 
 def _untouched(batch: BatchObject, status: str) -> str | None:

@@ -156,6 +156,31 @@ async def test_a_create_without_an_answer_is_found_by_its_input_among_all_batche
     assert "inputConfig/fileName" in recorder.asked[0].target
 
 
+async def test_a_new_batch_whose_input_the_list_does_not_show_is_asked_for_it(recorder, provider):
+    def operation(name: str, created: str) -> dict[str, Any]:
+        return {"name": name, "metadata": {"createTime": created}}
+
+    old = operation("batches/a", "2026-11-22T12:00:00Z")
+    new = [
+        operation(name, "2026-11-23T12:00:00Z") for name in ("batches/b1", "batches/i", "batches/o")
+    ]
+    recorder.answer({"operations": [old, *new]})
+    recorder.answer({**BATCH, "input_file_id": "f1"})
+    recorder.answer(refusal(404, "NOT_FOUND"), status=404)
+    recorder.answer({**BATCH, "id": "batches/o", "input_file_id": "files/f2"})
+    recorder.answer(BATCH)
+
+    found = await provider.find_batches(
+        MINE,
+        make_submission(provider).batch_id,
+        created_after=datetime(2026, 11, 23, 11, tzinfo=UTC),
+        input_file_id="files/f1",
+    )
+
+    assert [batch.id for batch in found] == ["batches/b1"]
+    assert len(recorder.asked) == 5
+
+
 @pytest.mark.parametrize(
     ("status", "answer", "kind", "code"),
     [
