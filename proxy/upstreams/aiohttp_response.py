@@ -154,7 +154,9 @@ class AiohttpResponse:
                 ) from exc
             except (ClientError, OSError) as exc:
                 raise self._first_byte_error(exc) from exc
-            if any(_is_doubtful(*field) for field in message.raw_headers):
+            # Below 100 would be passed on as informational, in fewer digits.
+            odd = message.code < 100 or any(_is_doubtful(*field) for field in message.raw_headers)
+            if odd:
                 raise self._unavailable("sent no valid HTTP", Phase.FIRST_BYTE, "malformed")
             if message.code >= 200 or (message.code == 101 and self._request.upgrade):
                 break
@@ -298,9 +300,14 @@ class AiohttpResponse:
 
 def _is_doubtful(name: bytes, value: bytes) -> bool:
     """Tell whether aiohttp's parser reads a field of an answer as few others do."""
-    # It obeys `Content-Length : 2`, and takes the largest length of all for no body.
-    is_endless = len(value) > LENGTH_DIGITS_MAX and name.lower() == b"content-length"
-    return is_endless or name.endswith(b" ")
+    # It obeys `Content-Length : 2`, takes the largest length of all for no body, and of a coding
+    # that it does not know a body that ends with the connection, as which it would be passed on.
+    match name.lower():
+        case b"content-length":
+            return len(value) > LENGTH_DIGITS_MAX
+        case b"transfer-encoding":
+            return value.lower() != b"chunked"
+    return name.endswith(b" ")
 
 
 def has_news(protocol: ResponseHandler) -> bool:

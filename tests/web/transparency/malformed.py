@@ -34,7 +34,7 @@ STATUS_LINES = (
     Malformed("no status", b"HTTP/1.1 OK\r\nContent-Length: 0\r\n\r\n"),
     Malformed("a status of two digits", b"HTTP/1.1 20 OK\r\nContent-Length: 0\r\n\r\n"),
     Malformed("a status of four digits", b"HTTP/1.1 2000 OK\r\nContent-Length: 0\r\n\r\n"),
-    Malformed("a status below 100", b"HTTP/1.1 099 OK\r\nContent-Length: 0\r\n\r\n", LENIENT),
+    Malformed("a status below 100", b"HTTP/1.1 099 OK\r\nContent-Length: 0\r\n\r\n"),
     Malformed("a reason with a CR", b"HTTP/1.1 200 O\rK\r\nContent-Length: 0\r\n\r\n"),
     Malformed("a reason with a NUL", b"HTTP/1.1 200 O\0K\r\nContent-Length: 0\r\n\r\n", LENIENT),
     Malformed("an endless status line", b"HTTP/1.1 200 " + b"x" * 70000 + b"\r\n\r\n"),
@@ -91,11 +91,10 @@ LENGTHS = (
 )
 
 CODINGS = (
-    Malformed("an unknown coding", _HEAD + b"Transfer-Encoding: xchunked\r\n\r\nok", LENIENT),
+    Malformed("an unknown coding", _HEAD + b"Transfer-Encoding: xchunked\r\n\r\nok"),
     Malformed(
         "a coding after the chunks",
         _HEAD + b"Transfer-Encoding: chunked, gzip\r\n\r\n2\r\nok\r\n0\r\n\r\n",
-        LENIENT,
     ),
     Malformed(
         "chunks within chunks",
