@@ -25,6 +25,7 @@ from proxy.web.dashboard.pages import add_dashboard
 from proxy.web.handshakes import BACKLOG, Handshakes, SecureSite
 from proxy.web.operators.admin import Readiness, admin_application, worker_application
 from proxy.web.operators.guard import AdminAccess
+from proxy.web.operators.server import OperatorsRunner
 from proxy.web.operators.worker_set import Workers
 from proxy.workers import Worker, cannot_listen
 
@@ -157,7 +158,7 @@ async def listen_to_operators(
         facts, metrics=metrics, access=access, now=facts.insight.now, workers=workers
     )
     add_dashboard(application, facts.insight, access=access, about=facts.about)
-    runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
+    runner = OperatorsRunner(application, access_log=None, shutdown_timeout=1.0)
     shared = worker is not None
     return await listen(stack, runner, settings.listen, shared=shared, handshakes=handshakes)
 
