@@ -4,10 +4,10 @@ Each check yields the path it complains about and the problem in words.
 """
 
 import os
-import pathlib
 import re
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 from policies.conditions import SECRET_HEADERS
@@ -18,13 +18,13 @@ from proxy.core.ids import ANONYMOUS
 from proxy.core.leases import LEASE_MAX, LEASE_MIN
 from proxy.core.notices import endpoint_at
 from proxy.core.upstream import Upstream, check_upstream_name
-from proxy.settings.layers import Path
+from proxy.settings.layers import KeyPath
 from proxy.settings.tree import Settings
 from proxy.settings.values import duration_text
 
-Finding = tuple[Path, str]
+Finding = tuple[KeyPath, str]
 
-_ProblemOf = Callable[[pathlib.Path], str | None]
+_ProblemOf = Callable[[Path], str | None]
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
 _NO_NAME = "a name is made of letters, digits, '-', '_' and '.'"
@@ -99,7 +99,7 @@ def _owners(settings: Settings) -> Iterator[Finding]:
             seen[token_hash] = owner
 
 
-def _named_tokens(settings: Settings) -> Iterator[tuple[Path, str, tuple[str, ...]]]:
+def _named_tokens(settings: Settings) -> Iterator[tuple[KeyPath, str, tuple[str, ...]]]:
     for owner, hashes in settings.owners.items():
         yield ("owners", owner), owner, hashes
     for name, upstream in settings.upstreams.items():
@@ -185,7 +185,7 @@ def surroundings(settings: Settings) -> Iterator[Finding]:
             yield path, problem
 
 
-def _files(settings: Settings) -> Iterator[tuple[Path, pathlib.Path | None, _ProblemOf]]:
+def _files(settings: Settings) -> Iterator[tuple[KeyPath, Path | None, _ProblemOf]]:
     """Yield every file that can be named, with what tells why it cannot be used."""
     yield ("store",), settings.store.path, _unwritable
     yield ("recording", "path"), settings.recording.path, _unwritable
@@ -206,7 +206,7 @@ def _files(settings: Settings) -> Iterator[tuple[Path, pathlib.Path | None, _Pro
             yield (*path, "key_file"), tls.key_file, _unreadable
 
 
-def _unusable_keys(settings: Settings, key_file: pathlib.Path) -> str | None:
+def _unusable_keys(settings: Settings, key_file: Path) -> str | None:
     problem = _unreadable(key_file)
     if problem is None or settings.store.is_redis or not _is_absent(key_file):
         return problem
@@ -215,7 +215,7 @@ def _unusable_keys(settings: Settings, key_file: pathlib.Path) -> str | None:
     return f"is absent and cannot be made: {obstacle}" if obstacle else None
 
 
-def _unusable(file: pathlib.Path, read: Callable[[], object]) -> str | None:
+def _unusable(file: Path, read: Callable[[], object]) -> str | None:
     """Return why `file` cannot be read, or what `read` has against its content."""
     problem = _unreadable(file)
     if problem is None:
@@ -231,7 +231,7 @@ def _unusable(file: pathlib.Path, read: Callable[[], object]) -> str | None:
 A_PIPE: Final = "cannot be read: it is a pipe"
 
 
-def is_named_pipe(file: pathlib.Path) -> bool:
+def is_named_pipe(file: Path) -> bool:
     """Return whether opening `file` would wait for somebody to write to it.
 
     What a shell puts in the place of `<(…)` is a pipe that is open already.
@@ -239,10 +239,10 @@ def is_named_pipe(file: pathlib.Path) -> bool:
     Raises:
         OSError: if it cannot be told.
     """
-    return pathlib.Path(os.path.realpath(file)).is_fifo()
+    return Path(os.path.realpath(file)).is_fifo()
 
 
-def _unreadable(file: pathlib.Path) -> str | None:
+def _unreadable(file: Path) -> str | None:
     try:
         if is_named_pipe(file):
             return A_PIPE
@@ -252,14 +252,14 @@ def _unreadable(file: pathlib.Path) -> str | None:
         return f"cannot be read: {exc.strerror}"
 
 
-def _is_absent(file: pathlib.Path) -> bool:
+def _is_absent(file: Path) -> bool:
     try:
         return not file.exists()
     except OSError:
         return False
 
 
-def _unwritable(file: pathlib.Path) -> str | None:
+def _unwritable(file: Path) -> str | None:
     """Say why `file` could not be made or changed, without touching anything."""
     try:
         return _obstacle(file)
@@ -268,7 +268,7 @@ def _unwritable(file: pathlib.Path) -> str | None:
         return f"cannot be reached: {exc.strerror}"
 
 
-def _obstacle(file: pathlib.Path) -> str | None:
+def _obstacle(file: Path) -> str | None:
     if file.exists():
         if not file.is_file():
             return "is no file"

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-Path: TypeAlias = tuple[str | int, ...]
+KeyPath: TypeAlias = tuple[str | int, ...]
 """Keys and list positions from the root down to a value."""
 
 Value: TypeAlias = "str | int | float | bool | list[Value] | dict[str, Value] | None"
@@ -36,13 +36,13 @@ class Layer:
     """The values of one source, with the place of each key and value."""
 
     values: dict[str, Value] = field(default_factory=dict)
-    places: dict[Path, str] = field(default_factory=dict)
+    places: dict[KeyPath, str] = field(default_factory=dict)
     """Where every value stands, mappings and lists included."""
 
-    key_places: dict[Path, str] = field(default_factory=dict)
+    key_places: dict[KeyPath, str] = field(default_factory=dict)
     complaints: list[Complaint] = field(default_factory=list)
 
-    def place_of(self, path: Path) -> str:
+    def place_of(self, path: KeyPath) -> str:
         """Return the place of a value, of the nearest thing around it, or of one beside it."""
         for end in range(len(path), 0, -1):
             for places in (self.places, self.key_places):
@@ -55,7 +55,7 @@ class Layer:
                     return place
         return "default"
 
-    def value_at(self, path: Path) -> Value:
+    def value_at(self, path: KeyPath) -> Value:
         """Return what stands at `path`; nothing if there is nothing."""
         value: Value = self.values
         for step in path:
@@ -87,7 +87,7 @@ class Layer:
         self.complaints += above.complaints
 
     def _merge(
-        self, below: dict[str, Value], above: Mapping[str, Value], at: Path, layer: "Layer"
+        self, below: dict[str, Value], above: Mapping[str, Value], at: KeyPath, layer: "Layer"
     ) -> None:
         for key, value in above.items():
             path = (*at, key)
@@ -102,20 +102,20 @@ class Layer:
                 below[key] = value
                 self._take_places(layer, list(_paths(value, path)))
 
-    def _take_places(self, layer: "Layer", paths: list[Path]) -> None:
+    def _take_places(self, layer: "Layer", paths: list[KeyPath]) -> None:
         for path in paths:
             if path in layer.places:
                 self.places[path] = layer.places[path]
             if path in layer.key_places:
                 self.key_places[path] = layer.key_places[path]
 
-    def _forget(self, at: Path) -> None:
+    def _forget(self, at: KeyPath) -> None:
         for places in (self.places, self.key_places):
             for path in [path for path in places if path[: len(at)] == at]:
                 del places[path]
 
 
-def key_text(path: Path) -> str:
+def key_text(path: KeyPath) -> str:
     """Return a path as it is written in messages: `owners.etl[0]`."""
     text = ""
     for step in path:
@@ -126,7 +126,7 @@ def key_text(path: Path) -> str:
     return text
 
 
-def _paths(value: Value, at: Path) -> Iterator[Path]:
+def _paths(value: Value, at: KeyPath) -> Iterator[KeyPath]:
     yield at
     if isinstance(value, dict):
         for key, below in value.items():

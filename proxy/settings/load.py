@@ -6,17 +6,17 @@ flow text; a flag is named after its key (`--log-level`).
 """
 
 import os
-import pathlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from pydantic import ValidationError
 
 from proxy.core.errors import ConfigError
 from proxy.settings import checks
-from proxy.settings.layers import Complaint, Layer, Path, Value, key_text
+from proxy.settings.layers import Complaint, KeyPath, Layer, Value, key_text
 from proxy.settings.schema import Kind, Spot, spot_at, suggestion
 from proxy.settings.section import Section
 from proxy.settings.tree import Settings, default_store
@@ -76,8 +76,8 @@ class Configuration:
     """The settings, and where each came from."""
 
     settings: Settings
-    file: pathlib.Path | None
-    _origins: Mapping[Path, str]
+    file: Path | None
+    _origins: Mapping[KeyPath, str]
 
     def origin(self, *path: str | int) -> str:
         """Return `file:line:column`, the variable, the flag or `default`.
@@ -95,7 +95,7 @@ class Configuration:
 
 
 def load(
-    file: pathlib.Path | None = None,
+    file: Path | None = None,
     *,
     environ: Mapping[str, str] = os.environ,
     flags: Mapping[str, str] | None = None,
@@ -114,7 +114,7 @@ def load(
 
 
 def examine(
-    file: pathlib.Path | None,
+    file: Path | None,
     *,
     environ: Mapping[str, str] = os.environ,
     flags: Mapping[str, str] | None = None,
@@ -157,7 +157,7 @@ def _usual_upstreams(layers: Iterable[Layer]) -> Iterator[str]:
     return (name for name in PUBLIC_UPSTREAMS if not (is_keyed and name == "gemini-openai"))
 
 
-def _from_file(file: pathlib.Path | None) -> Layer:
+def _from_file(file: Path | None) -> Layer:
     if file is None:
         return Layer()
     # Without a file the library, 60 ms to import, is not needed.
@@ -172,7 +172,7 @@ def _from_file(file: pathlib.Path | None) -> Layer:
     return layer
 
 
-def _text(file: pathlib.Path) -> str:
+def _text(file: Path) -> str:
     """Return what a configuration file holds.
 
     Raises:
@@ -192,7 +192,7 @@ def _text(file: pathlib.Path) -> str:
     return text
 
 
-def _anchor(values: dict[str, Value], at: Path, base: pathlib.Path) -> None:
+def _anchor(values: dict[str, Value], at: KeyPath, base: Path) -> None:
     """Make the relative paths of a file relative to the file, wherever we are started."""
     for key, value in values.items():
         path = (*at, key)
@@ -254,13 +254,13 @@ def _put_text(layer: Layer, path: tuple[str, ...], text: str, place: str) -> Non
     layer.put(path, value, place)
 
 
-def _validate(merged: Layer, complaints: list[Complaint]) -> tuple[Settings | None, set[Path]]:
+def _validate(merged: Layer, complaints: list[Complaint]) -> tuple[Settings | None, set[KeyPath]]:
     """Return the settings without what is wrong with them, and what that was.
 
     The rest is built nevertheless, so that what only the whole tree can tell is
     complained about in the same run.
     """
-    broken: set[Path] = set()
+    broken: set[KeyPath] = set()
     values = merged.values
     while True:
         try:
@@ -281,12 +281,12 @@ def _validate(merged: Layer, complaints: list[Complaint]) -> tuple[Settings | No
             values = rest
 
 
-def _data_path(loc: tuple[int | str, ...]) -> Path:
+def _data_path(loc: tuple[int | str, ...]) -> KeyPath:
     # A key that is refused is reported at the mapping's `[key]`.
     return tuple(step for step in loc if step != "[key]")
 
 
-def _without(values: dict[str, Value], at: Path, broken: set[Path]) -> dict[str, Value]:
+def _without(values: dict[str, Value], at: KeyPath, broken: set[KeyPath]) -> dict[str, Value]:
     kept: dict[str, Value] = {}
     for key, value in values.items():
         path = (*at, key)
@@ -302,18 +302,18 @@ def _without(values: dict[str, Value], at: Path, broken: set[Path]) -> dict[str,
     return kept
 
 
-def _lacks_a_part(path: Path, value: Value, broken: set[Path]) -> bool:
+def _lacks_a_part(path: KeyPath, value: Value, broken: set[KeyPath]) -> bool:
     if not isinstance(value, dict):
         return False
     return any(other[:-1] == path and other[-1] not in value for other in broken)
 
 
-def _is_broken(path: Path, broken: set[Path]) -> bool:
+def _is_broken(path: KeyPath, broken: set[KeyPath]) -> bool:
     """Tell whether what stands at `path`, or anything inside of it, is broken."""
     return any(other[: len(path)] == path for other in broken)
 
 
-def _complaint(merged: Layer, path: Path, problem: str) -> Complaint:
+def _complaint(merged: Layer, path: KeyPath, problem: str) -> Complaint:
     spot, value = spot_at(path), merged.value_at(path)
     if spot is None or value is None or isinstance(value, dict | list):
         # The key is at fault, or what it holds as a whole. An unknown key's
@@ -337,7 +337,7 @@ def _is_of_another_kind(spot: Spot | None, value: Value) -> bool:
     return isinstance(value, dict) and spot.kind not in {Kind.SECTION, Kind.MAP}
 
 
-def _hides_a_password(path: Path, value: Value) -> bool:
+def _hides_a_password(path: KeyPath, value: Value) -> bool:
     """Tell whether a store's URL lacks what it takes to find the password in it."""
     text = str(value)
     return path == ("store",) and "@" in text and "://" not in text and text[:7] != "sqlite:"
@@ -347,7 +347,7 @@ def _clipped(text: str) -> str:
     return text if len(text) <= _SHOWN_MAX else f"{text[:_SHOWN_MAX]}…"
 
 
-def _is_moot(path: Path, settings: Settings, broken: set[Path]) -> bool:
+def _is_moot(path: KeyPath, settings: Settings, broken: set[KeyPath]) -> bool:
     """Tell whether a complaint at `path` may be about nothing but what was left out as broken."""
     if any(_overlap(path, other) for other in broken):
         return True
@@ -361,16 +361,16 @@ def _is_moot(path: Path, settings: Settings, broken: set[Path]) -> bool:
     return False
 
 
-def _lacks_any(section: str, kept: Mapping[str, object], broken: set[Path]) -> bool:
+def _lacks_any(section: str, kept: Mapping[str, object], broken: set[KeyPath]) -> bool:
     return any(path[0] == section and path[1:2] and path[1] not in kept for path in broken)
 
 
-def _overlap(one: Path, other: Path) -> bool:
+def _overlap(one: KeyPath, other: KeyPath) -> bool:
     length = min(len(one), len(other))
     return one[:length] == other[:length]
 
 
-def _leaves(section: object, at: Path) -> Iterator[tuple[Path, object]]:
+def _leaves(section: object, at: KeyPath) -> Iterator[tuple[KeyPath, object]]:
     below: Iterable[tuple[str, object]]
     if isinstance(section, Section):
         below = [(name, getattr(section, name)) for name in type(section).model_fields]

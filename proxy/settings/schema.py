@@ -1,17 +1,17 @@
 """What the tree allows at a path, read off the models themselves."""
 
-import pathlib
 import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import Enum
+from pathlib import Path
 from typing import Annotated, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, SecretStr
 
-from proxy.settings.layers import Path
+from proxy.settings.layers import KeyPath
 from proxy.settings.tree import Settings
 
 
@@ -45,7 +45,7 @@ class Spot:
 _SECRET_KEYS = frozenset({"secret", "owners", "clients"})
 
 
-def spot_at(path: Path) -> Spot | None:
+def spot_at(path: KeyPath) -> Spot | None:
     """Return what is allowed at `path`, or nothing if the tree has no such place."""
     annotation: object = Settings
     for step in path:
@@ -56,13 +56,13 @@ def spot_at(path: Path) -> Spot | None:
     return Spot(
         kind=_kind(bare),
         nullable=nullable,
-        is_path=bare is pathlib.Path,
+        is_path=bare is Path,
         is_secret=bare is SecretStr or bool(_SECRET_KEYS & {*path[:1], *path[2:3], *path[-1:]}),
         keys=tuple(bare.model_fields) if _is_model(bare) else (),
     )
 
 
-def suggestion(path: Path) -> str:
+def suggestion(path: KeyPath) -> str:
     """Say what an unknown key at `path` could have been meant to be."""
     around = spot_at(path[:-1])
     known = around.keys if around is not None else ()

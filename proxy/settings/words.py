@@ -6,7 +6,7 @@ from typing import Final
 
 from pydantic import SecretStr
 
-from proxy.settings.layers import Path
+from proxy.settings.layers import KeyPath
 from proxy.settings.schema import suggestion
 from proxy.settings.upstreams import PUBLIC_BASE_URLS
 from proxy.settings.values import StoreUrl, duration_text, hide_secrets
@@ -34,7 +34,7 @@ _FIXED: Final[Mapping[str, str]] = {
 _BOUNDS: Final = {"gt": "more than", "ge": "at least", "lt": "less than", "le": "at most"}
 
 
-def problem_text(kind: str, message: str, context: Mapping[str, object], path: Path) -> str:
+def problem_text(kind: str, message: str, context: Mapping[str, object], path: KeyPath) -> str:
     """Return a finding of pydantic as what is allowed instead."""
     if kind == "missing" and path[:1] == ("upstreams",) and path[2:] == ("dialect",):
         known = ", ".join(sorted(PUBLIC_BASE_URLS))
@@ -52,7 +52,7 @@ def problem_text(kind: str, message: str, context: Mapping[str, object], path: P
     return message
 
 
-def shown_value(path: Path, value: object) -> str:
+def shown_value(path: KeyPath, value: object) -> str:
     """Return a value that is in effect, without its secrets."""
     match value:
         case None:

@@ -11,7 +11,7 @@ from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 from ruamel.yaml.reader import ReaderError
 
-from proxy.settings.layers import Complaint, Layer, Path, Value, key_text
+from proxy.settings.layers import Complaint, KeyPath, Layer, Value, key_text
 
 # A configuration file is written by hand. Aliases can make a small file large,
 # and one that holds itself endless.
@@ -130,7 +130,7 @@ class _Reader:
     def place(self, node: Node) -> str:
         return f"{self._name}:{node.start_mark.line + 1}:{node.start_mark.column + 1}"
 
-    def value(self, node: Node, path: Path, depth: int) -> Value:
+    def value(self, node: Node, path: KeyPath, depth: int) -> Value:
         self._nodes += 1
         if depth > _DEPTH_MAX or self._nodes > _NODES_MAX:
             # Said once: it is true of all that follows.
@@ -153,13 +153,13 @@ class _Reader:
             case _:
                 return self._scalar(kind, str(node.value), node, path)
 
-    def _scalar(self, kind: str, text: str, node: Node, path: Path) -> Value:
+    def _scalar(self, kind: str, text: str, node: Node, path: KeyPath) -> Value:
         if "\0" in text or any("\ud800" <= char <= "\udfff" for char in text):
             self._complain(node, path, "holds an escape of no character")
             return None
         return _plain(kind, text)
 
-    def _mapping(self, node: MappingNode, path: Path, depth: int) -> Value:
+    def _mapping(self, node: MappingNode, path: KeyPath, depth: int) -> Value:
         values: dict[str, Value] = {}
         for key_node, value_node in node.value:
             key = key_node.value
@@ -179,7 +179,7 @@ class _Reader:
             values[key] = self.value(value_node, below, depth + 1)
         return values
 
-    def _complain(self, node: Node, path: Path, problem: str) -> None:
+    def _complain(self, node: Node, path: KeyPath, problem: str) -> None:
         self._layer.complaints.append(Complaint(self.place(node), key_text(path), problem))
 
 
