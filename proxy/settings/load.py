@@ -268,13 +268,11 @@ def _validate(merged: Layer, complaints: list[Complaint]) -> tuple[Settings | No
         except ValidationError as exc:
             for error in exc.errors(include_url=False):
                 path = _data_path(error["loc"])
-                if _is_broken(path, broken):
-                    # Empty, say, only without what was complained about inside of it.
-                    broken.add(path)
-                else:
+                # Else it is empty, say, only without what was complained about inside of it.
+                if not _is_broken(path, broken):
                     problem = problem_text(error["type"], error["msg"], error.get("ctx", {}), path)
                     complaints.append(_complaint(merged, path, problem))
-                    broken.add(path)
+                broken.add(path)
             rest = _without(values, (), broken)
             if rest == values:
                 return None, broken
