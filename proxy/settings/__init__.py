@@ -2,16 +2,10 @@
 
 from proxy.settings.deferring import Batching, Deferral, Lanes
 from proxy.settings.layers import Complaint
-from proxy.settings.listeners import (
-    Admin,
-    Tls,
-)
+from proxy.settings.listeners import Admin, Tls
 from proxy.settings.load import BadConfigurationError, Configuration, Effective, examine, load
 from proxy.settings.tree import Instance, Log, Recording, Retention, Settings, Webhook
-from proxy.settings.upstreams import (
-    Forwarding,
-    UpstreamSettings,
-)
+from proxy.settings.upstreams import Forwarding, UpstreamSettings
 from proxy.settings.values import (
     Address,
     StoreUrl,
