@@ -1,6 +1,6 @@
-"""Open what the configuration names: stores, keys, clients, batch APIs and files.
+"""Open what the configuration names: stores, keys, clients and files.
 
-The only place that names adapters. What has an end is closed with the stack that is given.
+What has an end is closed with the stack that is given.
 """
 
 import asyncio
@@ -15,22 +15,13 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from proxy.app.machine import SystemClock, task_group
-from proxy.core.dialects import DIALECTS, BatchWire
 from proxy.core.errors import ConfigError
 from proxy.core.lanes import rough_duration
 from proxy.core.price_list import PriceList
 from proxy.core.upstream import Upstream
 from proxy.ports.clock import Clock
-from proxy.ports.provider import Provider
 from proxy.ports.stores import Durability, Stores
 from proxy.ports.upstream import ClientLimits, UpstreamClient
-from proxy.providers.anthropic_batches import AnthropicBatches
-from proxy.providers.gemini_batches import GeminiBatches
-from proxy.providers.gemini_openai_batches import GeminiOpenAIBatches
-from proxy.providers.mistral_jobs import MistralBatches
-from proxy.providers.openai_family import OpenAIBatches
-from proxy.providers.openrouter_batches import OpenRouterBatches
-from proxy.providers.xai_batches import XaiBatches
 from proxy.services.durability import DurabilityWatch
 from proxy.services.ledger.prices import PriceBook, book_of
 from proxy.settings import Settings
@@ -192,46 +183,6 @@ def _client_limits(settings: Settings) -> ClientLimits:
         max_connections=forwarding.max_connections,
         max_per_upstream=forwarding.max_per_upstream,
     )
-
-
-def providers(
-    stack: AsyncExitStack,
-    settings: Settings,
-    upstreams: Mapping[str, Upstream],
-    client: UpstreamClient,
-    clock: Clock,
-) -> Mapping[str, Provider]:
-    """Return the batch API of each upstream that has one."""
-    found: dict[str, Provider] = {}
-    web_proxy_of = settings.forwarding.web_proxy_of()
-    for name, upstream in upstreams.items():
-        api = DIALECTS[upstream.dialect].batch
-        if api is None:
-            continue
-        match api.wire:
-            case BatchWire.FILES:
-                batches = OpenAIBatches(
-                    upstream,
-                    api,
-                    clock=clock,
-                    batch_models=settings.upstreams[name].batch_models,
-                    web_proxy=web_proxy_of(upstream),
-                )
-                stack.push_async_callback(batches.aclose)
-                found[name] = batches
-            case BatchWire.INLINE:
-                found[name] = OpenRouterBatches(upstream, api, client, clock=clock)
-            case BatchWire.COUNTED:
-                found[name] = XaiBatches(upstream, api, client, clock=clock)
-            case BatchWire.JOBS:
-                found[name] = MistralBatches(upstream, api, client, clock=clock)
-            case BatchWire.OPERATIONS:
-                found[name] = GeminiBatches(upstream, api, client, clock=clock)
-            case BatchWire.OPERATIONS_OF_FILES:
-                found[name] = GeminiOpenAIBatches(upstream, api, client, clock=clock)
-            case BatchWire.MESSAGES:
-                found[name] = AnthropicBatches(upstream, api, client, clock=clock)
-    return found
 
 
 def price_book(settings: Settings) -> PriceBook:

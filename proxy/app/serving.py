@@ -22,9 +22,9 @@ from proxy.app.adapters import (
     open_stores,
     open_vault,
     price_reader,
-    providers,
     tell_of_web_proxy,
 )
+from proxy.app.batch_apis import providers
 from proxy.app.files import within_files
 from proxy.app.machine import SystemClock, task_group
 from proxy.assembly import House, Outside, assemble
