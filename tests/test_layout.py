@@ -7,6 +7,7 @@ import sys
 import tomllib
 import zipfile
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -87,6 +88,10 @@ TESTED_BY = {
 """Modules without a test file of their own, and what tests them instead."""
 
 
+CROWDED = 20
+"""In a room with more modules than these, names alone do not say where something is."""
+
+
 def modules() -> Iterator[str]:
     for package in ("proxy", "policies"):
         for file in sorted((ROOT / package).rglob("*.py")):
@@ -126,6 +131,21 @@ def owner_of(call: ast.Call) -> str:
     if isinstance(below, ast.Attribute):
         return below.attr.lstrip("_")
     return below.id.lstrip("_") if isinstance(below, ast.Name) else ""
+
+
+def test_a_crowded_room_says_where_everything_is():
+    missing: dict[str, list[str]] = {}
+    for room in sorted((ROOT / "proxy").rglob("__init__.py")):
+        own = [file.stem for file in room.parent.glob("*.py") if not file.stem.startswith("__")]
+        if len(own) <= CROWDED:
+            continue
+        # `…_lines` stands for all that end so.
+        named = re.findall(r"[\w…]+", ast.get_docstring(ast.parse(room.read_text())) or "")
+        patterns = [name.replace("…", "*") for name in named]
+        lost = [name for name in own if not any(fnmatchcase(name, one) for one in patterns)]
+        missing |= {room.parent.relative_to(ROOT).as_posix(): lost} if lost else {}
+
+    assert missing == {}
 
 
 def test_the_top_level_holds_what_was_agreed_and_nothing_else():

@@ -10,5 +10,5 @@ Beside an adapter, `…_objects` reads the provider's batches and `…_lines` it
 `calls` sends over the client for forwarded calls, with bodies made by `inputs`; `channel` by the
 `openai` package in a thread (`worker`, `openai_client`, `upload_body`). `_wire` says what a
 refusal means, `lenient` and `statuses` read what varies, `result_lines` and `item_cutter` cut
-results out of a stream.
+results out of a stream, which `codings` unpacks. `site` is an upstream as `channel` needs it.
 """

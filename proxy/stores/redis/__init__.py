@@ -3,6 +3,13 @@
 Jobs are spread over 64 shards by what made their ID, and all that belongs to a job
 lies in its shard: what must happen at one moment is one script in one slot. Sums and
 orders over all jobs are made of the shards' own.
+
+    the ports    jobs, queue (with claim and claim_plan), batches (with items), credentials,
+                 deliveries, leases, ledger (with ledger_rows), notes, notices, runs, wakeups
+    of jobs      records, job_calls, job_reads, listing, erase; merge (one order over many shards)
+    scripts      lua (what they share) and …_scripts, each by what it is about
+    asking       client, commands, packing, replies, failures, keys (the names of everything)
+    connecting   address, topology, node, sentinels, shared_connection, opening (what must hold)
 """
 
 from datetime import datetime, timedelta

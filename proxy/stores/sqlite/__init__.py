@@ -1,4 +1,10 @@
-"""The embedded store: one SQLite file, which several processes of one machine may share."""
+"""The embedded store: one SQLite file, which several processes of one machine may share.
+
+the ports    jobs, queue (with claim), batches, credentials, deliveries, leases, ledger, notes,
+             notices, runs, wakeups
+of jobs      accepting, replace, records, listing, erase
+the file     database (its threads), connection, schema, checkpoint, gather, statements
+"""
 
 import sqlite3
 from datetime import timedelta
