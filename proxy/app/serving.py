@@ -1,10 +1,9 @@
 """Run the house over its adapters, and end it in order."""
 
 import asyncio
-import secrets
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,33 +13,22 @@ from typing import Final
 import structlog
 from aiohttp import web
 
-from policies.model import Answer
 from proxy import runtime
-from proxy.app.adapters import (
-    facts_file,
-    open_client,
-    open_stores,
-    open_vault,
-    price_reader,
-    tell_of_web_proxy,
-)
-from proxy.app.batch_apis import providers
+from proxy.app.adapters import open_stores, open_vault
 from proxy.app.files import within_files
-from proxy.app.machine import SystemClock, task_group
-from proxy.assembly import House, Outside, assemble
+from proxy.app.machine import SystemClock
+from proxy.app.opening import open_outside
+from proxy.assembly import House, assemble
 from proxy.core.errors import StoreError
 from proxy.core.fields import RawHeaders
 from proxy.operators import OperatorFacts, listen, listen_to_operators
 from proxy.ports.tasks import TaskOwner
-from proxy.services.callers.clients import HeldKey
-from proxy.services.policies import Policies, open_policies
 from proxy.settings import Configuration, Settings, Tls
 from proxy.stores.vault import Vault
 from proxy.telemetry import Metrics, set_up_logging
 from proxy.web.certificates import Certificate
 from proxy.web.entrance.server import CallerBounds, DataServer
 from proxy.web.handshakes import Handshakes
-from proxy.web.operators.worker_set import Workers
 from proxy.workers import READY, Worker
 
 log = structlog.get_logger()
@@ -160,7 +148,7 @@ async def serving(
     own, operators = _certificate(settings.tls), _certificate(settings.admin.tls)
     async with AsyncExitStack() as stack:
         certificates = [one for one in (own, operators) if one is not None]
-        outside = await _outside(stack, settings, worker, usual, certificates)
+        outside = await open_outside(stack, settings, worker, usual, certificates)
         house = assemble(settings, outside)
         await house.warm_up()
         facts = OperatorFacts(settings, house, outside, on_stop, worker)
@@ -202,47 +190,6 @@ async def serving(
         finally:
             facts.leave()
             await _end(house, front, passes)
-
-
-async def _outside(
-    stack: AsyncExitStack,
-    settings: Settings,
-    worker: Worker | None,
-    usual: RawHeaders,
-    certificates: Sequence[Certificate],
-) -> Outside:
-    """Open what the house needs of the world, and return it.
-
-    Raises:
-        ProxyError: if some of it cannot be had.
-    """
-    clock, metrics = SystemClock(), Metrics()
-    upstreams = settings.parsed_upstreams()
-    tell_of_web_proxy(settings, upstreams)
-    policies = _policies(settings, metrics)
-    vault = open_vault(settings)
-    stores, durability = await open_stores(stack, settings, vault, clock)
-    tasks = await stack.enter_async_context(task_group())
-    client = open_client(stack, settings, tasks)
-    return Outside(
-        stores=stores,
-        durability=durability,
-        keyed_hash=vault,
-        clock=clock,
-        upstreams=upstreams,
-        providers=providers(stack, settings, upstreams, client, clock),
-        client=client,
-        tasks=tasks,
-        metrics=metrics,
-        read_prices=price_reader(settings),
-        policies=policies,
-        facts=facts_file(settings, worker),
-        held=_held_keys(settings),
-        certificates=certificates,
-        session=_session(settings, worker),
-        usual=usual,
-        counts=Workers(worker.sockets).counts if worker is not None else None,
-    )
 
 
 async def _end(house: House, front: web.ServerRunner, passes: asyncio.Task[None]) -> None:
@@ -287,38 +234,6 @@ def _handshakes(
         max_connections=callers.max_connections,
         limit_s=callers.head_timeout.total_seconds(),
     )
-
-
-def _held_keys(settings: Settings) -> Mapping[str, HeldKey]:
-    """Return the provider keys that this proxy holds, by upstream."""
-    return {
-        name: HeldKey.of(
-            upstream.dialect,
-            upstream.read_key(),
-            clients=[one for hashes in upstream.clients.values() for one in hashes],
-            paths=upstream.client_paths,
-        )
-        for name, upstream in settings.upstreams.items()
-        if upstream.holds_key
-    }
-
-
-def _policies(settings: Settings, metrics: Metrics) -> Policies | None:
-    if settings.policies is None:
-        return None
-    answer = Answer(settings.deferral.default_answer)
-    return open_policies(settings.policies, default_answer=answer, metrics=metrics)
-
-
-def _session(settings: Settings, worker: Worker | None) -> str:
-    """Return the session of those calls of a run that name none.
-
-    The embedded store's proxy starts and ends with the script, or at least may: what
-    comes after its start is a new session. A fleet runs on, and cannot tell.
-    """
-    if settings.store.path is None:
-        return ""
-    return secrets.token_hex(8) if worker is None else worker.session
 
 
 def _front_server(settings: Settings, house: House, on_refused: Callable[[], None]) -> DataServer:
