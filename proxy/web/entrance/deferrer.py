@@ -10,7 +10,6 @@ from policies.fields import Run, Tag
 from policies.headers import Asked
 from policies.model import BY_PREFER, Answer, Decision, Defer
 from policies.model import Lane as PreferredLane
-from proxy.core.choice import LaneFacts
 from proxy.core.dialects import whole_target
 from proxy.core.errors import AcceptUnclearError, ProxyError, StoppingError, StoreError
 from proxy.core.ids import JobId
@@ -91,8 +90,12 @@ class Deferrer:
                 return await forward(call)
             mode = _MODES[decision.answer]
             how = "created" if held.is_new else "known"
-            return await self._answer(
-                call, job, mode, decision, how=how, facts=facts, on_end=held.end
+            return await self._answers.answer(
+                call.request,
+                job,
+                _answered(call, mode, decision),
+                facts,
+                on_end=self._teller(call, job, mode, how, held.end),
             )
 
     @staticmethod
@@ -133,7 +136,12 @@ class Deferrer:
         """Answer a call that repeats the one of `job`."""
         is_alike = job.fingerprint == call.fingerprint()
         mode = _own_mode(call.asked, decision, is_alike=is_alike) or job.answer
-        return await self._answer(call, job, mode, decision, how="claimed")
+        return await self._answers.answer(
+            call.request,
+            job,
+            _answered(call, mode, decision),
+            on_end=self._teller(call, job, mode, "claimed"),
+        )
 
     def _may_forward(self, asked: Asked, error: ProxyError) -> bool:
         """Return whether a call that its caller wanted deferred may be made at once instead."""
@@ -174,25 +182,6 @@ class Deferrer:
         left = LeftJob(job_id, fingerprint)
         self._repeats.note_broken(owner, fingerprint, left, call.asked.run)
         self._answers.unheard(job_id, retry_count=call.asked.retry_count)
-
-    async def _answer(
-        self,
-        call: Incoming,
-        job: Job,
-        mode: AnswerMode,
-        decision: Decision,
-        *,
-        how: str,
-        facts: LaneFacts | None = None,
-        on_end: Callable[[], None] = lambda: None,
-    ) -> web.StreamResponse:
-        return await self._answers.answer(
-            call.request,
-            job,
-            _answered(call, mode, decision),
-            facts,
-            on_end=self._teller(call, job, mode, how, on_end),
-        )
 
     def _teller(
         self,
