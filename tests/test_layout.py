@@ -88,7 +88,7 @@ TESTED_BY = {
 """Modules without a test file of their own, and what tests them instead."""
 
 
-CROWDED = 20
+CROWDED = 18
 """In a room with more modules than these, names alone do not say where something is."""
 
 

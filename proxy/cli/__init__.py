@@ -3,6 +3,11 @@
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 bad configuration. Nobody is ever
 shown a traceback who did not ask for one with `--debug`.
 
+A command stands in the module of its name: audit, batches, bill, check, completion, credential,
+demo, jobs, policy, run, sandbox, send, serve; worker is for `serve` alone. They share their
+options, what speaks to a running proxy (remote), and their output. A start may be refused for
+complaints about the configuration, or for a namesake of this package.
+
 Commands are imported when they are run. `offramp --help` loads neither the
 server nor a provider's library.
 """

@@ -5,6 +5,13 @@ those of Azure, Groq, Together, DeepInfra, Doubleword, Mistral, OpenRouter and x
 OpenAI API. It bills what it executes in a ledger, keeps a clock that can be stopped and advanced,
 and breaks on command. It knows nothing of the proxy in front of it: nothing here imports another
 part of `proxy`.
+
+    each vendor's API     openai (and its clones), anthropic, gemini
+    batches of others     mistral_jobs, openrouter_batches, xai_batches; own_lines (made OpenAI's)
+    what vendors share    engine, answers, interactive, keys, ledger, files
+    what batches share    records, schedule, lines
+    what tests turn       settings (at the start), control, faults, clock
+    HTTP                  server, wire (one exchange)
 """
 
 from proxy.sandbox.answers import answer_text, body_hash
