@@ -23,6 +23,7 @@ from proxy.core.errors import ConfigError
 from proxy.sandbox import Running as Provider
 from proxy.settings import Address, load
 from proxy.stores.sqlite.schema import SCHEMA
+from proxy.stores.vault import Vault
 from proxy.workers import Worker, _Place, _reserved, cannot_listen
 from tests.e2e.processes import (
     Proxy,
@@ -278,6 +279,7 @@ async def test_what_keeps_a_worker_from_starting_ends_all_with_its_exit_code(tmp
 
 async def test_no_worker_starts_over_a_file_that_none_could_open(tmp_path):
     (tmp_path / "offramp.db").write_text("no database, but something else entirely" * 100)
+    Vault.load_or_create(tmp_path / "offramp.key")
     proxy = over_nobody(tmp_path)
 
     assert await refused(proxy) == 1
