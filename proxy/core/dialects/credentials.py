@@ -20,6 +20,9 @@ class Presented:
 
     billing: tuple[tuple[str, str], ...]
 
+    twofold: str | None = None
+    """One of these headers that came with two values, of which the first was taken."""
+
     def __repr__(self) -> str:
         return "Presented(…)"
 
@@ -33,21 +36,26 @@ def presented_credential(
     """
     wanted = (*dialect.credential_headers, *dialect.billing_headers)
     found: dict[str, str] = {}
+    twofold: set[str] = set()
     for raw_name, raw_value in headers:
         name = raw_name.decode("latin-1").lower()
-        if name in wanted and name not in found:
-            found[name] = raw_value.decode("latin-1").strip()
+        if name in wanted:
+            value = raw_value.decode("latin-1").strip()
+            if found.setdefault(name, value) != value:
+                twofold.add(name)
     billing = tuple((name, found[name]) for name in dialect.billing_headers if name in found)
     for name in dialect.credential_headers:
-        value = found.get(name)
-        if not value:
+        shown = found.get(name)
+        if not shown:
             continue
-        token = value
+        token = shown
         if name == "authorization":
-            _, _, token = value.partition(" ")
+            _, _, token = shown.partition(" ")
         token = token.strip()
         if token:
-            return Presented(token, ((name, value), *billing), billing)
+            fields = ((name, shown), *billing)
+            doubtful = next((used for used, _ in fields if used in twofold), None)
+            return Presented(token, fields, billing, doubtful)
     if query_key:
         return Presented(query_key, (("x-goog-api-key", query_key), *billing), billing)
     return None

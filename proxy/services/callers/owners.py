@@ -46,6 +46,9 @@ class Caller:
     expires_at: datetime | None = None
     """When the token says that it ends, if it is one that says so."""
 
+    twofold: str | None = None
+    """The header of its credential that names two, so that nobody can tell whom to bill."""
+
     is_vouched: bool = False
     """Whether the configuration knows the token, so that no upstream has to."""
 
@@ -86,7 +89,12 @@ class Owners:
                 headers=(HELD, *presented.billing),
             )
             return Caller(
-                owner=owner, credential=held, anonymous=False, names=names, is_vouched=True
+                owner=owner,
+                credential=held,
+                anonymous=False,
+                names=names,
+                twofold=presented.twofold,
+                is_vouched=True,
             )
         credential = Credential(
             id=CredentialId(self._hash.digest("credential", upstream, presented.token, *billing)),
@@ -100,6 +108,7 @@ class Owners:
             anonymous=False,
             names=names,
             expires_at=token_expiry(presented.token),
+            twofold=presented.twofold,
         )
 
     def of_request(self, headers: RawHeaders, target: str) -> tuple[OwnerId, ...]:

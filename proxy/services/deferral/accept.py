@@ -204,6 +204,14 @@ class Acceptor:
                 "unless it is configured with `anonymous: true`",
                 code="credential_required",
             )
+        if caller.twofold is not None:
+            # A job is made again with one field of each name, and is its owner's alone.
+            raise CallerError(
+                f"{caller.twofold}: two values that differ are not allowed in a deferred call; "
+                "allowed: one value",
+                param=caller.twofold,
+                code="bad_header",
+            )
         if caller.expires_at is not None and caller.expires_at < deadline:
             raise CallerError(
                 f"the token expires at {caller.expires_at:%Y-%m-%dT%H:%M:%SZ}, before the "

@@ -61,6 +61,35 @@ def test_a_credential_is_its_tokens_value_and_the_headers_to_repeat(
 
 
 @pytest.mark.parametrize(
+    ("dialect", "headers", "twofold"),
+    [
+        (OPENAI, ((b"Authorization", b"Bearer 1"), (b"authorization", b"Bearer 2")), True),
+        (OPENAI, ((b"Authorization", b"Bearer 1"), (b"authorization", b" Bearer 1 ")), False),
+        (ANTHROPIC, ((b"X-API-Key", b"1"), (b"X-API-Key", b"2")), True),
+        (ANTHROPIC, ((b"X-API-Key", b"1"), (b"Authorization", b"Bearer 2")), False),
+    ],
+)
+def test_a_credential_with_two_values_says_so(dialect, headers, twofold) -> None:
+    found = presented_credential(dialect, headers)
+
+    assert found is not None
+    assert found.twofold == (headers[0][0].decode().lower() if twofold else None)
+
+
+def test_two_values_of_what_is_billed_are_told_too_but_not_those_of_another_header() -> None:
+    headers = ((b"x-api-key", b"k"), (b"authorization", b"a"), (b"authorization", b"b"))
+    projects = ((b"Authorization", b"Bearer 1"), (b"OpenAI-Project", b"p"))
+
+    unused = presented_credential(ANTHROPIC, headers)
+    billed = presented_credential(OPENAI, (*projects, (b"OpenAI-Project", b"q")))
+
+    assert unused is not None
+    assert unused.twofold is None
+    assert billed is not None
+    assert billed.twofold == "openai-project"
+
+
+@pytest.mark.parametrize(
     "headers",
     [
         (),

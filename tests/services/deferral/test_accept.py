@@ -441,6 +441,16 @@ async def test_without_a_credential_nothing_is_deferred_unless_configured(world)
     assert await open_world.stores.credentials.get(job.key.credential) is not None
 
 
+async def test_of_two_credentials_that_differ_none_is_billed(world):
+    headers = ((b"Authorization", b"Bearer sk-1"), (b"authorization", b"Bearer sk-2"))
+
+    with pytest.raises(CallerError, match="two values that differ") as refusal:
+        await world.accept(headers=headers)
+
+    assert (refusal.value.code, refusal.value.param) == ("bad_header", "authorization")
+    assert "sk-" not in refusal.value.message
+
+
 def jwt(expires_at):
     parts = ({"alg": "RS256"}, {"exp": int(expires_at.timestamp())})
     encoded = [urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts]
