@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import click
 
-from proxy.cli.options import json_option, limit_option
+from proxy.cli.options import json_option, limit_option, read_url
 from proxy.cli.output import print_facts, print_json, print_records, shown
 from proxy.cli.remote import Remote
 
@@ -21,6 +21,8 @@ def remote_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--admin-url",
             envvar="OFFRAMP_ADMIN_URL",
+            metavar="URL",
+            callback=read_url,
             default="http://127.0.0.1:8081",
             show_default=True,
             help="Also OFFRAMP_ADMIN_URL. Off loopback, OFFRAMP_ADMIN_TOKEN holds the token.",

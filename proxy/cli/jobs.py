@@ -10,7 +10,7 @@ from typing import Any, Final
 import click
 
 from proxy.cli import FAILED
-from proxy.cli.options import json_option, limit_option
+from proxy.cli.options import json_option, limit_option, read_url
 from proxy.cli.output import print_facts, print_json, print_records, print_table, shown
 from proxy.cli.remote import LONG_POLL_S, AwayError, Json, Remote, RemoteError
 from proxy.core.ids import is_job_id
@@ -47,6 +47,8 @@ def remote_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--url",
             envvar="OFFRAMP_URL",
+            metavar="URL",
+            callback=read_url,
             default="http://127.0.0.1:8080",
             show_default=True,
             help="Where the proxy listens. Also OFFRAMP_URL.",

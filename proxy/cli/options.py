@@ -10,10 +10,22 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from proxy.send.address import proxy_url
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 FILE: Final = click.Path(path_type=Path, dir_okay=False)
 """A file, whether or not there is one by that name."""
+
+
+def read_url(ctx: click.Context, param: click.Parameter, text: str | None) -> str | None:
+    """Take the URL of a running proxy; the callback of an option."""
+    if text is None:
+        return None
+    try:
+        return proxy_url(text)
+    except ValueError as exc:
+        raise click.BadParameter(str(exc), ctx=ctx, param=param) from None
 
 
 def config_option(use: str) -> Callable[[Command], Command]:

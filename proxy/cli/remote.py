@@ -132,10 +132,7 @@ class Remote:
         return Answer(response.status, response.headers.get("Content-Type", ""), body, self.hint)
 
     def _connection(self, patience_s: float) -> tuple[http.client.HTTPConnection, str]:
-        try:
-            parts = urlsplit(proxy_url(self.url))
-        except ValueError as exc:
-            raise RemoteError(str(exc)) from None
+        parts = urlsplit(proxy_url(self.url))
         kinds = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
         assert parts.hostname is not None
         connection = kinds[parts.scheme](parts.hostname, parts.port, timeout=patience_s)

@@ -8,21 +8,11 @@ import click
 
 from proxy.cli import FAILED
 from proxy.cli.namesake import refuse_namesake
-from proxy.cli.options import FILE, config_option
+from proxy.cli.options import FILE, config_option, read_url
 from proxy.cli.output import print_json
 from proxy.cli.run import deadline_option, upstream_option
-from proxy.send.address import proxy_url
 from proxy.send.session import SendOptions, send_file
 from proxy.send.work import Tally
-
-
-def _url(ctx: click.Context, param: click.Parameter, text: str | None) -> str | None:
-    if text is None:
-        return None
-    try:
-        return proxy_url(text)
-    except ValueError as exc:
-        raise click.BadParameter(str(exc), ctx=ctx, param=param) from None
 
 
 @click.command("send")
@@ -40,7 +30,7 @@ def _url(ctx: click.Context, param: click.Parameter, text: str | None) -> str | 
     "--url",
     envvar="OFFRAMP_URL",
     metavar="URL",
-    callback=_url,
+    callback=read_url,
     help="A running proxy; without one a proxy runs along. Also OFFRAMP_URL.",
 )
 @click.option("--api-key-env", metavar="NAME", help="Variable that holds the key of all lines.")

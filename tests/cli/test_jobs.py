@@ -336,8 +336,20 @@ def test_a_redirect_is_not_followed_with_the_key(run, proxy):
 
 
 @pytest.mark.parametrize("url", ["ftp://x", "x:1", "http://", "http://u:p@x", "http://x:port"])
-def test_a_url_that_is_none_is_refused(run, url):
-    code, _, errors = run("jobs", "list", "--url", url)
+@pytest.mark.parametrize(
+    ("command", "option", "variable"),
+    [
+        (("jobs", "list"), "--url", "OFFRAMP_URL"),
+        (("bill",), "--admin-url", "OFFRAMP_ADMIN_URL"),
+        (("batches", "list"), "--admin-url", "OFFRAMP_ADMIN_URL"),
+    ],
+)
+def test_a_url_that_is_none_is_bad_usage(run, monkeypatch, url, command, option, variable):
+    code, _, errors = run(*command, option, url)
+    monkeypatch.setenv(variable, url)
+    by_variable, _, same_errors = run(*command)
 
-    assert code == 1
-    assert "must be http(s)://host[:port][/path]" in errors
+    assert (code, by_variable) == (2, 2)
+    for said in (errors, same_errors):
+        assert f"'{option}'" in said
+        assert "must be http(s)://host[:port][/path]" in said
