@@ -44,8 +44,8 @@ def command() -> None:
 def run_tests(file: Path, policies: Path | None, config: Path | None, *, as_json: bool) -> None:
     """Run the tests that stand in FILE, beside its rules.
 
-    Ends with 0 if all passed, 1 if one failed, 3 if a file cannot be used. Rules that
-    no call can get to are noted.
+    Ends with 0 if all passed, 1 if one failed or if there is none, 3 if a file cannot
+    be used. Rules that no call can get to are noted.
     """
     scene, _ = _scene(config)
     cases = _read(file, as_json=as_json)
@@ -66,7 +66,10 @@ def run_tests(file: Path, policies: Path | None, config: Path | None, *, as_json
             for failure in result.failures:
                 click.echo(plain(f"{file}:{result.case.line}: {result.case.name}: {failure}"))
         click.echo(f"{len(results) - len(failed)} passed, {len(failed)} failed")
-    if failed:
+    if not results:
+        # A step of CI that checks nothing, as after a mistyped path, must not look passed.
+        click.echo(plain(f"offramp: {file}: holds no tests; they stand under `tests:`"), err=True)
+    if failed or not results:
         raise click.exceptions.Exit(FAILED)
 
 

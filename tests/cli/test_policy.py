@@ -74,6 +74,13 @@ def test_a_test_that_fails_ends_with_1_and_says_where_and_what(capsys, rules):
     ]
 
 
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_a_file_without_tests_does_not_pass(capsys, rules, options):
+    code, _, errors = run(capsys, "test", *options, rules)
+
+    assert (code, errors) == (1, f"offramp: {rules}: holds no tests; they stand under `tests:`\n")
+
+
 def test_rules_that_no_call_gets_to_are_noted_and_fail_nothing(capsys, tmp_path):
     file = tmp_path / "policies.yaml"
     file.write_text(
@@ -81,12 +88,13 @@ def test_rules_that_no_call_gets_to_are_noted_and_fail_nothing(capsys, tmp_path)
         "  - {name: typo, when: {upstream: opneai}, then: defer}\n"
         "  - {name: 'off', then: interactive}\n"
         "  - {name: behind, when: {model: m}, then: defer}\n"
+        "tests: [{name: none is deferred, call: {}, expect: {rule: 'off'}}]\n"
     )
 
     code, out, notes = run(capsys, "test", file)
     json_code, report, _ = run(capsys, "test", "--json", file)
 
-    assert (code, json_code, out) == (0, 0, "0 passed, 0 failed\n")
+    assert (code, json_code, out) == (0, 0, "1 passed, 0 failed\n")
     first, second = notes.splitlines()
     assert first.startswith(f"note: {file}:2: 'typo' never decides: no upstream is called opneai;")
     assert second.startswith(f"note: {file}:4: 'behind' never decides: 'off' in line 3 asks nothin")
