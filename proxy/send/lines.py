@@ -75,9 +75,8 @@ def read_line(text: bytes, number: int, *, file: Path, endpoint: str) -> Line:
     place = f"{file}:{number}"
     try:
         content = json.loads(text)
-    except (ValueError, RecursionError):
-        problem = "is empty" if not text.strip() else "is no JSON"
-        raise CallerError(f"{place}: {problem}") from None
+    except (ValueError, RecursionError) as exc:
+        raise CallerError(f"{place}{_why_no_json(text, exc)}") from None
     if not isinstance(content, dict):
         raise CallerError(f"{place}: is no JSON object")
     body, url = _call(content, endpoint)
@@ -94,6 +93,21 @@ def read_line(text: bytes, number: int, *, file: Path, endpoint: str) -> Line:
     told = f"\0{url}" if _leaves_path(content) and url != CHAT else ""
     digest = hashlib.sha256(text.rstrip(b"\r\n") + told.encode()).hexdigest()[:_HASH_CHARS]
     return Line(number, url, _encoded(body), custom_id, digest)
+
+
+def _why_no_json(text: bytes, exc: Exception) -> str:
+    """Return what follows `file:line`: a column if there is one, and what is wrong there."""
+    match exc:
+        case _ if not text.strip():
+            return ": is empty"
+        case json.JSONDecodeError():
+            # What ends too early is found missing behind the line's own end.
+            column = min(exc.pos, len(exc.doc.rstrip())) + 1
+            return f":{column}: is no JSON: {exc.msg[:1].lower()}{exc.msg[1:]}"
+        case UnicodeDecodeError():
+            return f":{exc.start + 1}: is no JSON: it is not UTF-8"
+        case _:
+            return ": is no JSON: it is nested too deeply"
 
 
 def _call(content: dict[str, object], endpoint: str) -> tuple[object, object]:

@@ -165,7 +165,7 @@ async def test_nothing_is_sent_of_a_file_with_a_line_that_is_no_call(desk):
     ended = await desk.run("send", "calls.jsonl", "-o", "answers.jsonl")
 
     assert ended.code == 1
-    assert "calls.jsonl:4: is no JSON\n" in ended.stderr
+    assert "calls.jsonl:4:2: is no JSON: expecting property name" in ended.stderr
     assert "calls.jsonl:5: is no JSON object\n" in ended.stderr
     assert not (desk.folder / "answers.jsonl").exists()
     assert not desk.provider.ledger.requests

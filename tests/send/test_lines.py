@@ -37,10 +37,25 @@ def test_every_form_of_a_call_is_read(content, url, custom_id):
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
+        (b'{"body"', "8: is no JSON: expecting ':' delimiter"),
+        (b"{\n", "2: is no JSON: expecting property name enclosed in double quotes"),
+        (b'{"body": {}} {}', "14: is no JSON: extra data"),
+        (b'{"a": "caf\xe9"}', "11: is no JSON: it is not UTF-8"),
+    ],
+)
+def test_a_line_that_is_no_json_is_named_with_its_column(content, problem):
+    with pytest.raises(CallerError) as raised:
+        line(content)
+
+    assert raised.value.message == f"calls.jsonl:7:{problem}"
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
         (b"", "is empty"),
         (b" \n", "is empty"),
-        (b'{"body"', "is no JSON"),
-        (b"[" * 100_000, "is no JSON"),
+        (b"[" * 100_000, "is no JSON: it is nested too deeply"),
         (b"[]", "is no JSON object"),
         ({"body": []}, "`body` must be an object"),
         ({"body": BODY, "url": "https://api.openai.com/v1"}, "`url` must be a path"),
