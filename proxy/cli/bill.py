@@ -1,6 +1,7 @@
 """`offramp bill`."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
 
 import click
 
@@ -8,11 +9,13 @@ from proxy.cli.batches import operators, remote_options
 from proxy.cli.output import print_json, print_table
 from proxy.core.ledger import BY
 from proxy.core.plural import plural
-from proxy.core.prices import dollar_text
+from proxy.core.prices import dollar_digits, dollar_text
 
 _SPARE = ("in vain", "unpriced", "out", "tokens in", "list", "jobs")
 """Columns that a narrow terminal goes without, from the first on: the sums below have most of
 them, and a model's name in three pieces helps nobody."""
+
+_Dollars: TypeAlias = Callable[[object], str]
 
 
 @click.command("bill")
@@ -41,22 +44,23 @@ def command(
         print_json(bill)
         return
     names = [name for name in by.split(",") if name]
+    dollars = _dollars_of(_member(bill, "total"))
     print_table(
         (*names, "jobs", "tokens in", "out", "list", "paid", "in vain", "saved", "unpriced"),
-        [_row(row, names) for row in _list(bill.get("rows"))],
+        [_row(row, names, dollars) for row in _list(bill.get("rows"))],
         spare=_SPARE,
     )
     click.echo()
-    print_table(("", ""), _summary(bill))
+    print_table(("", ""), _summary(bill, dollars))
 
 
-def _row(row: Mapping[str, object], names: list[str]) -> list[object]:
+def _row(row: Mapping[str, object], names: list[str], dollars: _Dollars) -> list[object]:
     tokens, useless = _member(row, "tokens"), _member(row, "useless")
     amounts = (row.get("list_usd"), row.get("paid_usd"), useless.get("usd"), row.get("saved_usd"))
     if row.get("unpriced") and not any(amounts):
         money = ["unknown"] * len(amounts)
     else:
-        money = [_dollars(amount) for amount in amounts]
+        money = [dollars(amount) for amount in amounts]
     return [
         *(row.get(name) or "-" for name in names),
         row.get("jobs"),
@@ -67,19 +71,19 @@ def _row(row: Mapping[str, object], names: list[str]) -> list[object]:
     ]
 
 
-def _summary(bill: Mapping[str, object]) -> list[tuple[str, object]]:
+def _summary(bill: Mapping[str, object], dollars: _Dollars) -> list[tuple[str, object]]:
     total, prices = _member(bill, "total"), _member(bill, "prices")
     useless, escalated = _member(total, "useless"), _member(total, "escalated")
     doubles = _member(total, "possible_doubles")
     lines: list[tuple[str, object]] = [
         ("from - to", f"{bill.get('since')} - {bill.get('until')}"),
-        ("as ordinary calls", _dollars(total.get("list_usd"))),
-        ("paid", _dollars(total.get("paid_usd"))),
-        ("bought in vain", _answers(useless)),
-        ("saved", _dollars(total.get("saved_usd"))),
-        ("not saved: called at full price", _answers(escalated)),
-        ("not saved: cached tokens in batches", _dollars(total.get("cache_lost_usd"))),
-        ("possibly bought twice, at most", _doubtful(doubles)),
+        ("as ordinary calls", dollars(total.get("list_usd"))),
+        ("paid", dollars(total.get("paid_usd"))),
+        ("bought in vain", _answers(useless, dollars)),
+        ("saved", dollars(total.get("saved_usd"))),
+        ("not saved: called at full price", _answers(escalated, dollars)),
+        ("not saved: cached tokens in batches", dollars(total.get("cache_lost_usd"))),
+        ("possibly bought twice, at most", _doubtful(doubles, dollars)),
     ]
     if total.get("unpriced"):
         unpriced = _counted(total["unpriced"], "answer")
@@ -88,24 +92,28 @@ def _summary(bill: Mapping[str, object]) -> list[tuple[str, object]]:
     return lines
 
 
-def _answers(bought: Mapping[str, object]) -> str:
-    return f"{_dollars(bought.get('usd'))} ({_counted(bought.get('answers'), 'answer')})"
+def _answers(bought: Mapping[str, object], dollars: _Dollars) -> str:
+    return f"{dollars(bought.get('usd'))} ({_counted(bought.get('answers'), 'answer')})"
 
 
-def _doubtful(doubles: Mapping[str, object]) -> str:
+def _doubtful(doubles: Mapping[str, object], dollars: _Dollars) -> str:
     unknown, attempts = doubles.get("unpriced"), _counted(doubles.get("attempts"), "attempt")
     if unknown and unknown == doubles.get("attempts"):
         return f"unknown ({attempts})"
     some = f", {unknown} of them in no amount" if unknown else ""
-    return f"{_dollars(doubles.get('usd'))} ({attempts}{some})"
+    return f"{dollars(doubles.get('usd'))} ({attempts}{some})"
 
 
 def _counted(amount: object, noun: str) -> str:
     return plural(amount, noun) if isinstance(amount, int) else "-"
 
 
-def _dollars(amount: object) -> str:
-    return dollar_text(amount) if isinstance(amount, int | float) else "-"
+def _dollars_of(total: Mapping[str, object]) -> _Dollars:
+    listed = total.get("list_usd")
+    digits = dollar_digits(listed if isinstance(listed, int | float) else 0)
+    return lambda amount: (
+        dollar_text(amount, digits=digits) if isinstance(amount, int | float) else "-"
+    )
 
 
 def _member(content: Mapping[str, object], name: str) -> Mapping[str, object]:

@@ -19,6 +19,8 @@ from proxy.core.usage import Tokens
 NANO: Final = 1_000_000_000
 """Nano-dollars in a dollar."""
 
+_SMALL_BILL_USD: Final = 0.01
+
 
 def usd(nano: int) -> str:
     """Return an amount in dollars, exactly: `0.000168`, `-0.5`, `12`."""
@@ -30,6 +32,14 @@ def usd(nano: int) -> str:
 def dollar_text(amount: float, *, digits: int = 4) -> str:
     """Return an amount in dollars for people, rounded: `$1,234.5000`, `-$0.0020`."""
     return f"{'-' if amount < 0 else ''}${abs(amount):,.{digits}f}"
+
+
+def dollar_digits(listed: float) -> int:
+    """Return how many digits a bill of this list price needs, so that half looks like half.
+
+    A first try is a dozen calls of a cheap model: $0.0003, less $0.0002, would be $0.0002.
+    """
+    return 6 if 0 < listed < _SMALL_BILL_USD else 4
 
 
 class Processing(StrEnum):

@@ -1,7 +1,7 @@
 """What a command's calls came to, over all its starts."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final, TextIO
@@ -12,7 +12,7 @@ from rich.table import Table
 from proxy.app import Running
 from proxy.core.ledger import Sums, broken_down
 from proxy.core.plural import plural
-from proxy.core.prices import NANO, dollar_text
+from proxy.core.prices import NANO, dollar_digits, dollar_text
 from proxy.embedded.line import write_if_heard
 
 _LANES: Final[Mapping[str, str]] = {
@@ -69,11 +69,12 @@ def print_bill(bill: Bill, stream: TextIO, *, as_json: bool) -> None:
     table.add_column("offramp: the bill", no_wrap=True)
     for title in ("calls", "as ordinary calls", "paid", "saved"):
         table.add_column(title, justify="right", no_wrap=True)
+    dollars = _dollars_of(total)
     for lane, words in _LANES.items():
         if lane in bill.lanes:
-            _add(table, words, bill.lanes[lane])
+            _add(table, words, bill.lanes[lane], dollars)
     if len(bill.lanes) > 1:
-        _add(table, "in all", total, style="bold")
+        _add(table, "in all", total, dollars, style="bold")
     console = Console(file=stream, highlight=False)
     # Written by us, since the library ends the process where nobody reads.
     with console.capture() as shown:
@@ -81,29 +82,31 @@ def print_bill(bill: Bill, stream: TextIO, *, as_json: bool) -> None:
             console.print(table)
         else:
             console.print("offramp: no call was deferred", style="bold")
-        for remark in _remarks(bill, total):
+        for remark in _remarks(bill, total, dollars):
             console.print(remark, style="dim")
     write_if_heard(stream, shown.get())
 
 
-def _add(table: Table, words: str, sums: Sums, *, style: str | None = None) -> None:
+def _add(
+    table: Table, words: str, sums: Sums, dollars: Callable[[int], str], *, style: str | None = None
+) -> None:
     if sums.unpriced and not (sums.list_nano or sums.useless_nano):
         money = ["unknown"] * 3
     else:
-        money = [_dollars(n) for n in (sums.list_nano, sums.paid_nano, sums.saved_nano)]
+        money = [dollars(n) for n in (sums.list_nano, sums.paid_nano, sums.saved_nano)]
     table.add_row(words, f"{sums.answers:,}", *money, style=style)
 
 
-def _remarks(bill: Bill, total: Sums) -> list[str]:
+def _remarks(bill: Bill, total: Sums, dollars: Callable[[int], str]) -> list[str]:
     failed = total.jobs - total.answers
-    doubled = total.price_of_doubles(_dollars)
+    doubled = total.price_of_doubles(dollars)
     remarks = {
         f"{plural(bill.forwarded, 'call')} could not be deferred and went straight through": (
             bill.forwarded
         ),
         f"{plural(failed, 'call')} failed": failed,
         f"{plural(total.unpriced, 'answer')} without a known price, in no amount": total.unpriced,
-        f"{plural(total.useless, 'answer')} bought in vain, for {_dollars(total.useless_nano)}": (
+        f"{plural(total.useless, 'answer')} bought in vain, for {dollars(total.useless_nano)}": (
             total.useless
         ),
         f"{plural(total.possible_doubles, 'call')} possibly bought twice, {doubled}": (
@@ -130,5 +133,6 @@ def _content(bill: Bill) -> dict[str, object]:
     }
 
 
-def _dollars(nano: int) -> str:
-    return dollar_text(nano / NANO)
+def _dollars_of(total: Sums) -> Callable[[int], str]:
+    digits = dollar_digits(total.list_nano / NANO)
+    return lambda nano: dollar_text(nano / NANO, digits=digits)

@@ -43,6 +43,16 @@ def test_the_bill_says_what_was_saved_and_what_was_not(run, proxy, monkeypatch):
         assert shown in out
 
 
+def test_the_bill_of_a_first_try_adds_up(run, proxy):
+    small = {"jobs": 12, "list_usd": 0.0003336, "paid_usd": 0.0001668, "saved_usd": 0.0001668}
+    proxy.answer("/ledger?by=model", BILL | {"total": small, "rows": [{"model": "m"} | small]})
+
+    code, out, _ = run("bill", "--admin-url", proxy.url)
+
+    assert code == 0
+    assert "$0.000334  $0.000167  -        $0.000167" in out.decode()
+
+
 def test_the_bill_never_shows_what_it_does_not_know_as_free(run, proxy):
     nothing = {
         "jobs": 2,

@@ -29,6 +29,12 @@ def test_every_lane_has_its_price_and_all_of_them_a_sum():
     ]
 
 
+def test_half_of_a_small_bill_looks_like_half():
+    dozen = Sums(jobs=12, answers=12, list_nano=333_600, paid_nano=166_800)
+
+    assert "$0.000334  $0.000167  $0.000167" in printed(Bill(lanes={"batch": dozen}))
+
+
 def test_a_price_that_is_not_known_is_no_zero():
     text = printed(Bill(lanes={"batch": Sums(jobs=2, answers=2, unpriced=2)}))
 
