@@ -44,6 +44,7 @@ def concerns(seen: Overview, now: datetime, about: About) -> Sequence[Concern]:
         *_lost(seen),
         *_unread(seen, now),
         *_missed(seen),
+        *_failed(seen, now),
         *_money(seen),
         *_webhooks(seen, now),
     ]
@@ -194,6 +195,24 @@ _CAUSES: Final = {
     "in_flight": "the provider was slower than expected",
     "retried": "the provider failed the jobs before",
 }
+
+
+MANY_FAILED: Final = 10
+"""Fewer failed jobs of a day are single callers' mistakes, and the same if under a tenth of all."""
+
+
+def _failed(seen: Overview, now: datetime) -> Iterator[Concern]:
+    today = seen.money.days.get(now.date().isoformat())
+    if today is None:
+        return
+    failed = today.jobs - today.answers - today.expired
+    if failed >= max(MANY_FAILED, today.jobs / 10):
+        yield Concern(
+            "odd",
+            f"{failed:,} of {plural(today.jobs, 'job')} that ended today failed or were cancelled.",
+            "Each says why; a model or a body that a provider refuses is its caller's to mend.",
+            "jobs?status=failed",
+        )
 
 
 def _money(seen: Overview) -> Iterator[Concern]:

@@ -123,6 +123,19 @@ def test_what_is_wrong_is_said(changes, level, words):
     assert one.advice
 
 
+def test_many_failures_of_a_day_are_told_and_single_ones_are_not():
+    def said(**sums):
+        days = {T0.date().isoformat(): Sums(**sums)}
+        money = replace(WELL.money, days=days)
+        return [one.said for one in concerns(replace(WELL, money=money), T0, HERE)]
+
+    (many,) = said(jobs=411, answers=353)
+    assert many == "58 of 411 jobs that ended today failed or were cancelled."
+    assert said(jobs=1_000, answers=901) == []
+    assert said(jobs=12, answers=3) == []
+    assert said(jobs=400, answers=300, expired=100) == []
+
+
 def test_possible_doubles_and_answers_bought_in_vain_are_never_silent():
     sums = Sums(jobs=5, possible_doubles=2, possible_nano=10**9, useless=1, useless_nano=10**7)
 
