@@ -165,7 +165,7 @@ def _print_audit(audit: Audit, scale: float | None) -> None:
             "because",
         ),
         [_row(one) for one in audit.segments[:_SHOWN]],
-        spare=("upstream",),
+        spare=("upstream", "path", "calls", "because", "model"),
     )
     if len(audit.segments) > _SHOWN:
         click.echo(f"and {len(audit.segments) - _SHOWN} more: --json shows all")

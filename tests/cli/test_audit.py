@@ -2,7 +2,9 @@
 
 import json
 import random
+import sys
 
+import click
 import pytest
 
 from policies.load import load_policies
@@ -44,6 +46,15 @@ def test_the_audit_proposes_a_rule_to_paste_and_says_what_it_saves(run, recordin
     _, rules, after = text.partition("rules:\n")
     (rule,) = load_policies(rules + after, "pasted").rules.compiled
     assert rule.rule.name == "acme-etl-v1-chat-completions"
+
+
+def test_a_narrow_terminal_breaks_no_word_of_the_audit(run, recording, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "48")
+
+    _, out, _ = run("audit", "--config", recording)
+
+    assert "nobody waits  application  would save\n" in click.unstyle(out.decode())
 
 
 def test_the_audit_for_machines_has_everything(run, recording):
