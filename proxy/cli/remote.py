@@ -6,6 +6,7 @@ a key elsewhere, and nothing has to be imported for a second.
 
 import http.client
 import json
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -124,6 +125,11 @@ class Remote:
             connection.request(method, base_path + target, headers=headers)
             response = connection.getresponse()
             body = response.read()
+        except ssl.SSLCertVerificationError as exc:
+            raise RemoteError(
+                f"cannot reach {self.url}: its certificate is not trusted: {exc.verify_message}",
+                hint="SSL_CERT_FILE names a file with the certificate of its authority",
+            ) from exc
         except (OSError, http.client.HTTPException, UnicodeError) as exc:
             reason = getattr(exc, "strerror", None) or str(exc) or type(exc).__name__
             raise AwayError(f"cannot reach {self.url}: {reason}", hint=self.hint) from exc

@@ -2,12 +2,14 @@
 
 import json
 import socket
+import ssl
 import time
 
 import pytest
 
 from proxy.cli.remote import LONG_POLL_S, patience_s
 from tests.cli.listener import HUNG_UP, KEY
+from tests.helpers.certificates import write_certificate
 from tests.helpers.factories import IDS
 
 JOB = IDS.job()
@@ -279,6 +281,25 @@ def test_a_job_that_cannot_be_cancelled_keeps_no_other_from_it(run, proxy):
         f"  HTTP 404: no job {JOB}",
         f"  {others[0]}: HTTP 503: no message",
     ]
+
+
+def test_a_certificate_that_nobody_vouches_for_is_told_with_what_to_do(
+    run, proxy, tmp_path, monkeypatch
+):
+    chain = write_certificate(tmp_path / "own.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(chain)
+    proxy.socket = context.wrap_socket(proxy.socket, server_side=True)
+    url = f"https://127.0.0.1:{proxy.server_port}"
+    proxy.answer("/v1/jobs?limit=20", {"object": "list", "data": []})
+
+    code, _, errors = run("jobs", "list", "--url", url)
+    monkeypatch.setenv("SSL_CERT_FILE", str(chain))
+    trusted = run("jobs", "list", "--url", url)[0]
+
+    assert (code, trusted) == (1, 0)
+    assert f"cannot reach {url}: its certificate is not trusted: " in errors
+    assert "hint: SSL_CERT_FILE" in errors
 
 
 def test_a_proxy_that_does_not_run_is_a_hint_and_no_traceback(run):
