@@ -282,18 +282,14 @@ def _apply(moved: Batch, event: BatchEvent) -> Batch:
             if provider_batch_id in (*moved.twins, moved.provider_batch_id):
                 return moved
             return replace(moved, twins=(*moved.twins, provider_batch_id))
-        case TwinRead(provider_batch_id):
-            return replace(moved, twins_read=(*moved.twins_read, provider_batch_id))
         case Confirmed():
             return replace(moved, is_provisional=False)
-        case Rejected() | Dissolved() | BatchEnded() | Disowned() | ResultsNamed():
+        case Rejected() | Dissolved() | BatchEnded() | Disowned():
             return _apply_end(moved, event)
         case Polled() | CancelStarted() | Missing() | Vanished() | Delayed():
             return _apply_poll(moved, event)
-        case Harvested(at):
-            return replace(moved, harvested_at=at, refused_since=None)
-        case BatchSettled(at):
-            return replace(moved, settled_at=at, next_at=None)
+        case ResultsNamed() | TwinRead() | Harvested() | BatchSettled():
+            return _apply_settling(moved, event)
         case _:
             return _apply_submission(moved, event)
 
@@ -332,11 +328,7 @@ def _apply_submission(
             )
 
 
-def _apply_end(
-    moved: Batch, event: Rejected | Dissolved | BatchEnded | Disowned | ResultsNamed
-) -> Batch:
-    if isinstance(event, ResultsNamed):
-        return replace(moved, output_file_ids=event.output_file_ids)
+def _apply_end(moved: Batch, event: Rejected | Dissolved | BatchEnded | Disowned) -> Batch:
     moved = replace(moved, ended_at=event.at, holder=None, next_at=None, refused_since=None)
     match event:
         case Rejected(_, code, message, line):
@@ -368,6 +360,20 @@ def _apply_end(
                 error_message=event.error_message,
                 error_line=_line_of(moved, event.error_line),
             )
+
+
+def _apply_settling(
+    moved: Batch, event: ResultsNamed | TwinRead | Harvested | BatchSettled
+) -> Batch:
+    match event:
+        case ResultsNamed(output_file_ids):
+            return replace(moved, output_file_ids=output_file_ids)
+        case TwinRead(provider_batch_id):
+            return replace(moved, twins_read=(*moved.twins_read, provider_batch_id))
+        case Harvested(at):
+            return replace(moved, harvested_at=at, refused_since=None)
+        case BatchSettled(at):
+            return replace(moved, settled_at=at, next_at=None)
 
 
 def _line_of(batch: Batch, line: int | None) -> int | None:
