@@ -148,13 +148,10 @@ class Settler:
 
         One node of a cluster may, when its replica takes over.
         """
-        if not self._ground.setback:
+        if not self._ground.setback or not await self._ground.is_awaited(batch):
             return False
-        async for items in self._ground.batches.open_items(batch.id):
-            if items:
-                log.warning("batch.open_again", batch_id=batch.id)
-                return True
-        return False
+        log.warning("batch.open_again", batch_id=batch.id)
+        return True
 
     def _kept_for(self, batch: Batch) -> timedelta | None:
         """Return how much longer the files of a batch stay at its provider, to be read again."""
