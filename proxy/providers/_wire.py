@@ -255,6 +255,18 @@ def shown(message: str | None) -> str | None:
     return _QUOTED.sub(r"\1", first)[:_MESSAGE_CHARS]
 
 
+def check_known(what: str, raw: bytes, batch: object) -> None:
+    """Raise if an answer shows no `batch` but the error that it is not known, with status 200.
+
+    Not to be asked of a create, of which such an answer does not say that nothing was made.
+
+    Raises:
+        ProviderError: the one that status 404 stands for.
+    """
+    if batch is None and error_member(raw) is not None:
+        raise refusal(what, status=HTTPStatus.NOT_FOUND, body=raw)
+
+
 def error_member(body: bytes) -> object:
     """Return the `error` of an error envelope, or nothing if there is none."""
     try:

@@ -163,7 +163,7 @@ class GeminiBatches:
         what = f"retrieve of {provider_batch_id}"
         path = f"{place(provider_batch_id)}?fields={_SHOWN}"
         raw = await self._calls.call(what, credential, "GET", path)
-        _raise_if_gone(what, raw)
+        _wire.check_known(what, raw, read_operation(_wire.json_value(raw)))
         return self._batch(what, raw)
 
     async def cancel(self, credential: Credential, provider_batch_id: str) -> ProviderBatch:
@@ -198,8 +198,8 @@ class GeminiBatches:
         raw = await self._calls.call(
             what, credential, "GET", place(provider_batch_id) + _RESULTS_FILE
         )
-        _raise_if_gone(what, raw)
         answer = _wire.json_value(raw)
+        _wire.check_known(what, raw, read_operation(answer))
         # What was selected and is not there leaves nothing, not even a name.
         named = {**answer, "name": provider_batch_id} if isinstance(answer, dict) else None
         return _wire.expected(read_operation(named), what, "a batch").responses_file
@@ -281,12 +281,3 @@ def _has_retry_info(exc: ProviderError) -> bool:
         isinstance(detail, dict) and str(detail.get("@type", "")).endswith(".RetryInfo")
         for detail in (details if isinstance(details, list) else ())
     )
-
-
-def _raise_if_gone(what: str, raw: bytes) -> None:
-    """Raise if an answer is the error of a batch that is not known, though with status 200.
-
-    Not to be asked of a create, of which such an answer does not say that nothing was made.
-    """
-    if _wire.error_member(raw) is not None and not read_operation(_wire.json_value(raw)):
-        raise _wire.refusal(what, status=404, body=raw)

@@ -149,8 +149,7 @@ class GeminiOpenAIBatches:
     async def retrieve(self, credential: Credential, provider_batch_id: str) -> ProviderBatch:
         what = f"retrieve of {provider_batch_id}"
         raw = await self._shown(credential, provider_batch_id)
-        if read_batch(_wire.json_value(raw)) is None and _wire.error_member(raw) is not None:
-            raise _wire.refusal(what, status=404, body=raw)
+        _wire.check_known(what, raw, read_batch(_wire.json_value(raw)))
         return self._batch(what, raw)
 
     async def cancel(self, credential: Credential, provider_batch_id: str) -> ProviderBatch:
