@@ -231,6 +231,15 @@ async def test_an_end_without_results_bought_nothing_only_if_the_counts_say_so(
     assert batch.error_code == (f"batch_{status}" if is_free else None)
 
 
+async def test_a_batch_that_is_not_known_may_be_told_with_status_200(recorder, provider):
+    recorder.answer(refusal(404, "NOT_FOUND", "Requested entity was not found."))
+
+    with pytest.raises(ProviderRejectedError) as gone:
+        await provider.retrieve(MINE, "batches/b1")
+
+    assert gone.value.status_code == 404
+
+
 def test_the_native_api_is_beside_the_other():
     def upstream(base_url: str) -> Upstream:
         return Upstream.parse("mine", "gemini-openai", base_url)
